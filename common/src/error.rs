@@ -1,0 +1,293 @@
+//! The one error type: what failed, what to do next, what happened to the database.
+//!
+//! A message is lower case, without a full stop, and names the object. A hint is a full sentence with the next
+//! action. Callers branch on [`ErrorKind`] or on the SQLSTATE, never on the text.
+
+use std::fmt;
+
+/// What kind of failure it is; decides the exit code and whether a retry makes sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// The operation failed; the database was not changed. Exit code 1.
+    Failed,
+    /// The command line, a settings file or an environment variable is wrong. Exit code 2.
+    Usage,
+    /// A precondition does not hold; refused before anything was changed. Exit code 3.
+    Refused,
+    /// A lock, a fence or the server could not be had now; try again. Exit code 4.
+    Busy,
+    /// The snapshot named on the command line does not exist. Exit code 5.
+    NoSuchSnapshot,
+    /// A snapshot is damaged, or could not be verified. Exit code 6.
+    Damaged,
+    /// A migration failed and was rolled back. Exit code 10.
+    MigrationRolledBack,
+    /// The checks failed and the migration was rolled back. Exit code 11.
+    ValidationRolledBack,
+    /// A migration failed and the snapshot was restored. Exit code 12.
+    MigrationRestored,
+    /// The checks failed and the snapshot was restored. Exit code 13.
+    ValidationRestored,
+    /// Stopped for a person to decide. Exit code 14.
+    Stopped,
+    /// The undo failed, or the state is unknown. Exit code 20.
+    Unknown,
+    /// `status` found pending migrations. Exit code 30.
+    Pending,
+    /// `check` found violations. Exit code 31.
+    Violations,
+    /// SIGINT; cleaned up. Exit code 130.
+    Interrupted,
+    /// SIGTERM; cleaned up. Exit code 143.
+    Terminated,
+}
+
+impl ErrorKind {
+    /// The process exit code that the command-line contract documents for this kind.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Refused => 3,
+            Self::Busy => 4,
+            Self::NoSuchSnapshot => 5,
+            Self::Damaged => 6,
+            Self::MigrationRolledBack => 10,
+            Self::ValidationRolledBack => 11,
+            Self::MigrationRestored => 12,
+            Self::ValidationRestored => 13,
+            Self::Stopped => 14,
+            Self::Unknown => 20,
+            Self::Pending => 30,
+            Self::Violations => 31,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}
+
+/// A failure as a person will read it.
+///
+/// Boxed so that `Result<T>` stays one word wide on the success path.
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    hint: Option<String>,
+    database: Option<String>,
+    sqlstate: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The result of everything in this workspace that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of `kind`; `message` is lower case, without a full stop, and names the object.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            hint: None,
+            database: None,
+            sqlstate: None,
+            source: None,
+        }))
+    }
+
+    /// [`ErrorKind::Failed`].
+    pub fn failed(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Failed, message)
+    }
+
+    /// [`ErrorKind::Usage`].
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Usage, message)
+    }
+
+    /// [`ErrorKind::Refused`].
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Refused, message)
+    }
+
+    /// [`ErrorKind::Busy`].
+    pub fn busy(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Busy, message)
+    }
+
+    /// [`ErrorKind::Damaged`].
+    pub fn damaged(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Damaged, message)
+    }
+
+    /// A file operation on `path` that failed: `doing` is what was tried ("write", "read", "create").
+    pub fn io(doing: &str, path: &std::path::Path, source: std::io::Error) -> Self {
+        let hint = match source.kind() {
+            std::io::ErrorKind::PermissionDenied => {
+                Some("Run as a user who may do that, or choose another place with --repo.")
+            }
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Some("Free some space or choose another disk with --repo, then run the command again.")
+            }
+            std::io::ErrorKind::ReadOnlyFilesystem => {
+                Some("The file system is mounted read-only. Choose another place with --repo.")
+            }
+            _ => None,
+        };
+        let mut error = Self::failed(format!("could not {doing} {}: {source}", path.display()));
+        if let Some(hint) = hint {
+            error = error.with_hint(hint);
+        }
+        error.with_source(source)
+    }
+
+    /// A statement that the server refused, or a connection that broke: `doing` is what was tried.
+    ///
+    /// The server's own message, detail and hint are kept; a lost connection is named as one.
+    pub fn postgres(doing: impl fmt::Display, source: tokio_postgres::Error) -> Self {
+        let (message, hint, sqlstate) = match source.as_db_error() {
+            Some(db) => {
+                let mut message = format!("{doing}: {}", db.message());
+                if let Some(detail) = db.detail() {
+                    message.push_str(&format!(" ({})", detail.trim_end_matches('.')));
+                }
+                (message, db.hint().map(str::to_owned), Some(db.code().code().to_owned()))
+            }
+            None if source.is_closed() => (
+                format!("{doing}: the connection to the server was lost"),
+                Some("Look into the server's log for the reason, then run the command again.".to_owned()),
+                Some("08006".to_owned()),
+            ),
+            None => {
+                let mut message = format!("{doing}: {source}");
+                let mut cause = std::error::Error::source(&source);
+                while let Some(inner) = cause {
+                    let text = inner.to_string();
+                    if !message.contains(&text) {
+                        message.push_str(&format!(": {text}"));
+                    }
+                    cause = inner.source();
+                }
+                (message, None, None)
+            }
+        };
+        let mut error = Self::failed(message);
+        error.0.hint = hint;
+        error.0.sqlstate = sqlstate;
+        error.with_source(source)
+    }
+
+    /// The same error with another kind.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// Adds the next action, a full sentence. Replaces an earlier hint.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds what happened to the database, a full sentence such as `The database "shop" was not changed.`
+    #[must_use]
+    pub fn with_database_state(mut self, state: impl Into<String>) -> Self {
+        self.0.database = Some(state.into());
+        self
+    }
+
+    /// Adds the cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// Puts `prefix: ` before the message.
+    #[must_use]
+    pub fn context(mut self, prefix: impl fmt::Display) -> Self {
+        self.0.message = format!("{prefix}: {}", self.0.message);
+        self
+    }
+
+    /// The kind, for branching.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The message, without hint.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The next action, if there is one.
+    pub fn hint(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+
+    /// What happened to the database, if it was recorded.
+    pub fn database_state(&self) -> Option<&str> {
+        self.0.database.as_deref()
+    }
+
+    /// The five-character SQLSTATE, when the server gave one (or `08006` for a lost connection).
+    pub fn sqlstate(&self) -> Option<&str> {
+        self.0.sqlstate.as_deref()
+    }
+
+    /// Whether the same command may succeed later without anybody changing anything.
+    ///
+    /// Lock not available, deadlock, serialization failure, server starting or out of connections.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Busy)
+            || matches!(self.sqlstate(), Some("55P03" | "40P01" | "40001" | "57P03" | "53300"))
+    }
+}
+
+impl fmt::Display for Error {
+    /// One line: the message alone.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_names_the_path_and_the_next_action() {
+        let error = Error::io(
+            "write",
+            std::path::Path::new("/backups/x"),
+            std::io::Error::from(std::io::ErrorKind::StorageFull),
+        );
+        assert!(error.message().starts_with("could not write /backups/x: "));
+        assert!(error.hint().is_some_and(|hint| hint.contains("Free some space")));
+        assert_eq!(error.kind().exit_code(), 1);
+    }
+
+    #[test]
+    fn context_goes_before_the_message_and_keeps_the_rest() {
+        let error = Error::refused("b").with_hint("Do c.").context("a");
+        assert_eq!(error.to_string(), "a: b");
+        assert_eq!(error.hint(), Some("Do c."));
+        assert_eq!(error.kind(), ErrorKind::Refused);
+    }
+}
