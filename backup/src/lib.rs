@@ -1,1 +1,233 @@
-//! x
+//! Takes snapshots. The flow on one screen:
+//!
+//! settings → session → lock every table → exported snapshot, held to the end → { schema by pg_dump ‖ catalog → plan →
+//! workers: COPY out → compress → hash → chunk files } → large objects → sequences → manifest → publish.
+//!
+//! `safe-run` enters in the middle, with the snapshot that its own migration transaction exported.
+
+pub mod check;
+pub mod cli;
+pub mod copy_out;
+pub mod plan;
+
+use std::{collections::BTreeMap, path::Path};
+
+use chrono::Utc;
+use common::{
+    Error, Progress, Result,
+    catalog::DatabaseState,
+    fault,
+    postgres::{
+        ConnectionSettings, Session, SessionProfile, connect,
+        exported_snapshot::{ExportedSnapshot, LockMode, LockWait, join, lock_all_tables},
+        introspect, tools,
+    },
+    random,
+    repository::{PartialSnapshot, Repository, StoredSnapshot},
+    snapshot::{
+        Codec, Manifest, SnapshotId,
+        manifest::{
+            DATABASE_FILE, FORMAT, FileEntry, Kind, LOAD_SCRIPT_FILE, README_FILE, SCHEMA_FILE,
+            SEQUENCES_FILE,
+        },
+        readme,
+    },
+};
+
+use copy_out::CopyOptions;
+
+/// Oldest major version whose snapshots are exact: page ranges need its TID range scans.
+pub const OLDEST_SERVER: u32 = 14;
+
+/// What a snapshot shall be.
+#[derive(Debug, Clone)]
+pub struct CreateOptions {
+    /// Why it is taken.
+    pub kind: Kind,
+    /// A name given by a person.
+    pub name: Option<String>,
+    /// Tags.
+    pub tags: BTreeMap<String, String>,
+    /// Connections that copy.
+    pub jobs: usize,
+    /// Compression.
+    pub codec: Codec,
+    /// Blocks per chunk.
+    pub chunk_blocks: u64,
+    /// How long to wait for table locks.
+    pub lock_wait: LockWait,
+    /// Database-level state to record instead of what is read: a fence changes the settings of the database, and the
+    /// snapshot has to hold them as they were without it.
+    pub database_state: Option<DatabaseState>,
+}
+
+impl Default for CreateOptions {
+    fn default() -> Self {
+        Self {
+            kind: Kind::Manual,
+            name: None,
+            tags: BTreeMap::new(),
+            jobs: default_jobs(),
+            codec: Codec::default(),
+            chunk_blocks: plan::CHUNK_BLOCKS,
+            lock_wait: LockWait::default(),
+            database_state: None,
+        }
+    }
+}
+
+/// One connection per processor of this machine, at most 8: more only take memory from the server.
+pub fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
+}
+
+/// Takes a snapshot of the database that `settings` name, and publishes it in `repository`.
+///
+/// # Errors
+/// The database is never changed. Busy when the locks can't be had; refused for an old server, an old pg_dump, a pooler
+/// or missing rights. On every error the partial snapshot is removed.
+pub async fn create(
+    settings: &ConnectionSettings,
+    repository: &Repository,
+    options: &CreateOptions,
+    progress: &Progress,
+) -> Result<StoredSnapshot> {
+    let holder = settings.connect(SessionProfile::Pinned).await?;
+    let observer = settings.connect(SessionProfile::Pinned).await?;
+    check_server(&observer).await?;
+    connect::refuse_pooler(&observer).await?;
+    repository.sweep()?;
+    progress.phase("locking tables", None);
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    lock_all_tables(&holder, &observer, begin, LockMode::AccessShare, options.lock_wait, progress).await?;
+    progress.done();
+    observer.close().await?;
+    let exported = ExportedSnapshot::export(&holder).await?;
+    let snapshot = create_from(settings, &exported, repository, options, progress).await?;
+    holder.close().await?;
+    Ok(snapshot)
+}
+
+/// Refuses servers whose snapshots could not be exact.
+pub async fn check_server(session: &Session) -> Result<()> {
+    let major = session.server_major();
+    if major < OLDEST_SERVER {
+        return Err(Error::refused(format!(
+            "the server is PostgreSQL {major}; {OLDEST_SERVER} is the oldest supported"
+        ))
+        .with_hint("Use pg_dump for this server."));
+    }
+    Ok(())
+}
+
+/// Takes a snapshot of the state that `exported` stands for. Its tables must be locked by the holder.
+pub async fn create_from(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    repository: &Repository,
+    options: &CreateOptions,
+    progress: &Progress,
+) -> Result<StoredSnapshot> {
+    let reader = join(settings, exported.id()).await?;
+    let pg_dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, reader.server_major())?;
+    let server = introspect::server(&reader).await?;
+    let mut catalog = introspect::catalog(&reader).await?;
+    if let Some(state) = &options.database_state {
+        catalog.database = state.clone();
+    }
+    let absent_unlogged: Vec<_> = if server.in_recovery {
+        catalog.tables.extract_if(.., |table| table.is_unlogged).collect()
+    } else {
+        Vec::new()
+    };
+    drop(absent_unlogged);
+    let id = SnapshotId::new(exported.taken_at(), &catalog.database.name, random::bits()?);
+    let partial = repository.begin(id.clone())?;
+    fault::point("backup.begun");
+
+    let block_bytes = 8192;
+    let estimate: u64 = catalog.tables.iter().map(|table| table.blocks * block_bytes).sum();
+    progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
+    let copy =
+        CopyOptions { jobs: options.jobs.max(1), codec: options.codec, chunk_blocks: options.chunk_blocks };
+    let (schema, tables) = tokio::try_join!(
+        dump_schema(settings, &pg_dump, exported.id(), &partial, progress),
+        copy_out::tables(settings, exported, &partial, &catalog.database, catalog.tables, copy, progress),
+    )?;
+    fault::point("backup.copied");
+    let count = catalog.large_objects.count;
+    let large_objects =
+        copy_out::large_objects(settings, exported, &reader, &partial, count, copy, progress).await?;
+    // Sequences are not transactional: read after the data, so that none is behind a row that was copied.
+    let sequences = introspect::sequences(&reader).await?;
+    progress.done();
+    reader.close().await?;
+
+    let mut manifest = Manifest {
+        format: FORMAT,
+        id,
+        kind: options.kind,
+        name: options.name.clone(),
+        tags: options.tags.clone(),
+        taken_at: exported.taken_at(),
+        finished_at: Utc::now(),
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        server,
+        pg_dump_version: pg_dump.version,
+        pg_dump_major: pg_dump.major,
+        database: catalog.database,
+        codec: options.codec,
+        tables,
+        sequences,
+        large_objects,
+        extensions: catalog.extensions,
+        materialized_views: catalog.materialized_views,
+        roles: catalog.roles,
+        not_kept: catalog.not_kept,
+        files: vec![schema],
+    };
+    let files = write_stock_files(&partial, &manifest)?;
+    manifest.files.extend(files);
+    manifest.finished_at = Utc::now().max(manifest.taken_at);
+    partial.publish(manifest)
+}
+
+/// The files that make the snapshot restorable without these tools.
+fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<Vec<FileEntry>> {
+    [
+        (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
+        (DATABASE_FILE, readme::database_sql(&manifest.database)),
+        (LOAD_SCRIPT_FILE, readme::load_script(manifest)),
+        (README_FILE, readme::readme(manifest)),
+    ]
+    .into_iter()
+    .map(|(name, text)| partial.write(name, text.as_bytes()))
+    .collect()
+}
+
+/// Runs pg_dump for the schema, in the same snapshot as the rows.
+async fn dump_schema(
+    settings: &ConnectionSettings,
+    pg_dump: &tools::Tool,
+    snapshot_id: &str,
+    partial: &PartialSnapshot,
+    progress: &Progress,
+) -> Result<FileEntry> {
+    let path: &Path = &partial.dir().join(SCHEMA_FILE);
+    let mut command = tools::command(&pg_dump.path, settings);
+    command
+        .args(["--schema-only", "--format=custom", "--no-password", "--no-sync"])
+        .arg(format!("--snapshot={snapshot_id}"))
+        .arg("--file")
+        .arg(path);
+    let finished = tools::run(command, "pg_dump").await?;
+    let messages = finished.stderr.trim();
+    if !finished.success {
+        return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}"))
+            .with_hint("If a privilege is missing, grant it; `backup check` lists what the role needs."));
+    }
+    for line in messages.lines().filter(|line| !line.trim().is_empty()) {
+        progress.warn(format!("pg_dump says: {line}"));
+    }
+    partial.adopt(SCHEMA_FILE)
+}

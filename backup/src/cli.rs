@@ -1,0 +1,456 @@
+//! The `backup` command line.
+
+use std::{collections::BTreeMap, process::ExitCode, time::Duration};
+
+use chrono::Utc;
+use clap::{Parser, Subcommand};
+use common::{
+    Error, ErrorKind, Result,
+    cli::{
+        Output, Settings, SharedArgs,
+        args::{parse_duration, parse_tag},
+        config::CommandFlags,
+        format,
+        output::Tone,
+        process,
+    },
+    postgres::{ConnectionSettings, Environment, exported_snapshot::LockWait},
+    repository::{Listed, Repository, StoredSnapshot, verify},
+    snapshot::manifest::Kind,
+};
+use serde::Serialize;
+
+use crate::{CreateOptions, check};
+
+/// Make, list and verify snapshots of PostgreSQL databases.
+///
+/// A snapshot is one consistent, compressed state of a whole database, in a folder that holds everything needed to
+/// restore it: with `restore`, or with pg_restore and psql alone.
+#[derive(Debug, Parser)]
+#[command(
+    name = "backup",
+    version,
+    max_term_width = 100,
+    after_help = "Examples:\n  \
+        backup create -d postgresql://app@db.example.com/shop     take a snapshot\n  \
+        backup list                                               what there is\n  \
+        backup show latest                                        one snapshot in detail\n  \
+        backup verify --all                                       is every byte still right?\n  \
+        backup check -d postgresql://app@db.example.com/shop      can this role back up this database?\n\n\
+        Exit codes: 0 done · 1 failed, database unchanged · 2 usage · 3 refused · 4 busy, try again · 5 no such snapshot · \
+        6 damaged · 130/143 interrupted"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    shared: SharedArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Take a snapshot of the whole database
+    Create(CreateArgs),
+    /// List the snapshots
+    List(ListArgs),
+    /// Show one snapshot: tables, rows, sizes, and what it can't bring back
+    Show(ShowArgs),
+    /// Check every file of snapshots against their manifests; needs no server
+    Verify(VerifyArgs),
+    /// Check whether the database can be backed up by this role, on this machine
+    Check,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: common::cli::completions::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct CreateArgs {
+    /// Name the snapshot
+    #[arg(long)]
+    name: Option<String>,
+    /// Attach a tag; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = parse_tag)]
+    tags: Vec<(String, String)>,
+    /// Connections that copy [default: one per processor, at most 8]
+    #[arg(short, long)]
+    jobs: Option<usize>,
+    /// Compression: zstd[:1-19], gzip[:1-9] or none [default: zstd:1]
+    #[arg(long)]
+    compress: Option<String>,
+    /// How long one attempt waits for table locks [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    lock_timeout: Option<Duration>,
+    /// Further attempts to get the locks [default: 30]
+    #[arg(long, value_name = "N")]
+    lock_retries: Option<u32>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    /// Only snapshots of this database
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    /// An id, a unique start of one, latest, or latest:tag=value
+    snapshot: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct VerifyArgs {
+    /// Ids, unique starts of ids, or latest
+    #[arg(required_unless_present = "all", value_name = "SNAPSHOT")]
+    snapshots: Vec<String>,
+    /// Every snapshot of the repository
+    #[arg(long, conflicts_with = "snapshots")]
+    all: bool,
+}
+
+/// Parses the command line, runs it, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return process::usage(&error),
+    };
+    let output = Output::new(&cli.shared);
+    process::run(&output, run(&cli, &output))
+}
+
+async fn run(cli: &Cli, output: &Output) -> Result<u8> {
+    let mut flags = CommandFlags::default();
+    if let Some(Command::Create(args)) = &cli.command {
+        flags.jobs = args.jobs;
+        flags.compress.clone_from(&args.compress);
+        flags.lock_timeout = args.lock_timeout;
+        flags.lock_retries = args.lock_retries;
+    }
+    let settings = Settings::load(&cli.shared, flags, Environment::from_process())?;
+    if cli.shared.show_config {
+        output.data(&settings.show()?)?;
+        return Ok(0);
+    }
+    match &cli.command {
+        None => Err(Error::usage("no command given")
+            .with_hint("Run `backup --help`; the first command is `backup create`.")),
+        Some(Command::Create(args)) => create(cli, args, &settings, output).await,
+        Some(Command::List(args)) => list(args, &settings, output),
+        Some(Command::Show(args)) => show(args, &settings, output),
+        Some(Command::Verify(args)) => verify_all(args, &settings, output),
+        Some(Command::Check) => check::run(&cli.shared, &settings, output).await,
+        Some(Command::Completions { shell }) => {
+            output.data(&common::cli::completions::script::<Cli>(*shell))?;
+            Ok(0)
+        }
+    }
+}
+
+async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Output) -> Result<u8> {
+    let connection = settings.connection()?.with_application_name("backup create");
+    process::wait_for_server(&connection, cli.shared.wait, output).await?;
+    let unchanged = |error: Error| match error.database_state() {
+        Some(_) => error,
+        None => {
+            error.with_database_state(format!("The database \"{}\" was not changed.", connection.database()))
+        }
+    };
+    // Before the first lock is taken: a repository that can't be written is found out at once.
+    let repository = Repository::open_or_create(&settings.repo)?;
+    let options = CreateOptions {
+        kind: Kind::Manual,
+        name: args.name.clone(),
+        tags: args.tags.iter().cloned().collect::<BTreeMap<_, _>>(),
+        jobs: settings.jobs.unwrap_or_else(crate::default_jobs),
+        codec: settings.codec,
+        lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
+        ..CreateOptions::default()
+    };
+    let snapshot =
+        crate::create(&connection, &repository, &options, &output.progress()).await.map_err(unchanged)?;
+    report_created(&snapshot, output)?;
+    Ok(0)
+}
+
+fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
+    let manifest = &snapshot.manifest;
+    if output.is_json() {
+        return output.document(&Row::new(snapshot));
+    }
+    for line in &manifest.not_kept {
+        output.say(&format!("{} {line}", output.paint(Tone::Dim, "note:")));
+    }
+    output.say(&format!(
+        "{} {} of \"{}\": {}, {}, {} stored as {} in {}",
+        output.paint(Tone::Good, "SNAPSHOT"),
+        manifest.id,
+        manifest.database.name,
+        format::plural(manifest.tables.len() as u64, "table", "tables"),
+        format::plural(manifest.rows(), "row", "rows"),
+        format::bytes(manifest.raw_bytes()),
+        format::bytes(manifest.stored_bytes()),
+        format::duration(manifest.took()),
+    ));
+    output.say(&format!("         restore it beside the live database with: restore {}", manifest.id));
+    // The id alone on stdout: `id=$(backup create -q)` works.
+    output.data(&format!("{}\n", manifest.id))
+}
+
+/// One snapshot as `list --json` and `create --json` show it.
+#[derive(Debug, Serialize)]
+struct Row {
+    id: String,
+    time: chrono::DateTime<Utc>,
+    database: String,
+    server_version: String,
+    kind: String,
+    name: Option<String>,
+    tables: u64,
+    rows: u64,
+    raw_bytes: u64,
+    stored_bytes: u64,
+    seconds: f64,
+    tags: BTreeMap<String, String>,
+    not_kept: Vec<String>,
+    path: String,
+}
+
+impl Row {
+    fn new(snapshot: &StoredSnapshot) -> Self {
+        let manifest = &snapshot.manifest;
+        Self {
+            id: manifest.id.to_string(),
+            time: manifest.taken_at,
+            database: manifest.database.name.clone(),
+            server_version: manifest.server.version.clone(),
+            kind: manifest.kind.to_string(),
+            name: manifest.name.clone(),
+            tables: manifest.tables.len() as u64,
+            rows: manifest.rows(),
+            raw_bytes: manifest.raw_bytes(),
+            stored_bytes: manifest.stored_bytes(),
+            seconds: manifest.took().as_secs_f64(),
+            tags: manifest.tags.clone(),
+            not_kept: manifest.not_kept.clone(),
+            path: snapshot.dir.display().to_string(),
+        }
+    }
+}
+
+fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
+    let repository = Repository::open(&settings.repo)?;
+    let wanted = |entry: &Listed| match (&args.database, &entry.snapshot) {
+        (Some(name), Ok(snapshot)) => snapshot.manifest.database.name == *name,
+        _ => true,
+    };
+    let listed: Vec<Listed> = repository.list()?.into_iter().filter(wanted).collect();
+    if output.is_json() {
+        #[derive(Serialize)]
+        struct Damaged {
+            id: String,
+            problem: String,
+        }
+        #[derive(Serialize)]
+        struct List {
+            snapshots: Vec<Row>,
+            damaged: Vec<Damaged>,
+        }
+        let (mut snapshots, mut damaged) = (Vec::new(), Vec::new());
+        for entry in listed {
+            match entry.snapshot {
+                Ok(snapshot) => snapshots.push(Row::new(&snapshot)),
+                Err(error) => damaged.push(Damaged { id: entry.id.to_string(), problem: error.to_string() }),
+            }
+        }
+        output.document(&List { snapshots, damaged })?;
+        return Ok(0);
+    }
+    if listed.is_empty() {
+        output
+            .say(&format!("No snapshots in {}. Take one with `backup create`.", repository.root().display()));
+        return Ok(0);
+    }
+    output.data(&snapshot_table(&listed))?;
+    for entry in &listed {
+        if let Err(error) = &entry.snapshot {
+            output.warn(&format!("{}: {error}", entry.id));
+        }
+    }
+    Ok(0)
+}
+
+/// The table of `backup list`.
+pub fn snapshot_table(listed: &[Listed]) -> String {
+    let header =
+        ["ID", "TIME", "AGE", "DATABASE", "PG", "KIND", "TABLES", "ROWS", "SIZE", "STORED", "TOOK", "TAGS"];
+    let right = [false, false, true, false, true, false, true, true, true, true, true, false];
+    let rows: Vec<Vec<String>> = listed
+        .iter()
+        .map(|entry| match &entry.snapshot {
+            Ok(snapshot) => {
+                let manifest = &snapshot.manifest;
+                let age = (Utc::now() - manifest.taken_at).to_std().unwrap_or_default();
+                let mut tags: Vec<String> =
+                    manifest.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                tags.extend(manifest.name.iter().map(|name| format!("\"{name}\"")));
+                vec![
+                    manifest.id.to_string(),
+                    manifest.taken_at.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+                    format::duration(age),
+                    common::ident::printable(&manifest.database.name),
+                    manifest.server.major().to_string(),
+                    manifest.kind.to_string(),
+                    format::count(manifest.tables.len() as u64),
+                    format::count(manifest.rows()),
+                    format::bytes(manifest.raw_bytes()),
+                    format::bytes(manifest.stored_bytes()),
+                    format::duration(manifest.took()),
+                    common::ident::printable(&tags.join(" ")),
+                ]
+            }
+            Err(_) => {
+                let mut row = vec![entry.id.to_string(), "DAMAGED".to_owned()];
+                row.resize(header.len(), "-".to_owned());
+                row
+            }
+        })
+        .collect();
+    format::table(&header, &right, &rows)
+}
+
+fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
+    let snapshot = find(settings, &args.snapshot)?;
+    let manifest = &snapshot.manifest;
+    if output.is_json() {
+        output.document(manifest)?;
+        return Ok(0);
+    }
+    let mut text = format!(
+        "{}\n  database   {} (owner {}, {}, {})\n  server     PostgreSQL {}\n  taken      {} in {}\n  \
+         kind       {}\n  stored     {} as {} ({})\n  path       {}\n",
+        output.paint(Tone::Strong, manifest.id.as_str()),
+        common::ident::printable(&manifest.database.name),
+        common::ident::printable(&manifest.database.owner),
+        manifest.database.encoding,
+        manifest.database.collate,
+        manifest.server.version,
+        manifest.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
+        format::duration(manifest.took()),
+        manifest.kind,
+        format::bytes(manifest.raw_bytes()),
+        format::bytes(manifest.stored_bytes()),
+        manifest.codec,
+        snapshot.dir.display(),
+    );
+    if let Some(name) = &manifest.name {
+        text.push_str(&format!("  name       {name}\n"));
+    }
+    for (key, value) in &manifest.tags {
+        text.push_str(&format!("  tag        {key}={value}\n"));
+    }
+    if let Some(objects) = &manifest.large_objects {
+        text.push_str(&format!("  large objects  {}\n", format::count(objects.count)));
+    }
+    text.push('\n');
+    let rows: Vec<Vec<String>> = manifest
+        .tables
+        .iter()
+        .map(|table| {
+            let sum = |of: fn(&common::snapshot::codec::StoredChunk) -> u64| {
+                table.chunks.iter().map(|chunk| of(&chunk.content)).sum::<u64>()
+            };
+            vec![
+                table.table.name.short(),
+                format::count(table.rows()),
+                format::bytes(sum(|content| content.raw_bytes)),
+                format::bytes(sum(|content| content.stored_bytes)),
+                table.chunks.len().to_string(),
+            ]
+        })
+        .collect();
+    text.push_str(&format::table(
+        &["TABLE", "ROWS", "SIZE", "STORED", "CHUNKS"],
+        &[false, true, true, true, true],
+        &rows,
+    ));
+    if !manifest.not_kept.is_empty() {
+        text.push_str("\nWhat it can't bring back as it was:\n");
+        for line in &manifest.not_kept {
+            text.push_str(&format!("  - {line}\n"));
+        }
+    }
+    output.data(&text)?;
+    Ok(0)
+}
+
+fn find(settings: &Settings, wanted: &str) -> Result<StoredSnapshot> {
+    let repository = Repository::open(&settings.repo)?;
+    let database = if settings.names_database() { Some(settings.connection()?) } else { None };
+    repository.find(wanted, database.as_ref().map(ConnectionSettings::database))
+}
+
+fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result<u8> {
+    #[derive(Serialize)]
+    struct Verified {
+        id: String,
+        ok: bool,
+        problem: Option<String>,
+    }
+    let snapshots: Vec<(String, Result<StoredSnapshot>)> = if args.all {
+        let listed = Repository::open(&settings.repo)?.list()?;
+        listed.into_iter().map(|entry| (entry.id.to_string(), entry.snapshot)).collect()
+    } else {
+        let mut found = Vec::new();
+        for wanted in &args.snapshots {
+            match find(settings, wanted) {
+                Ok(snapshot) => found.push((snapshot.manifest.id.to_string(), Ok(snapshot))),
+                Err(error) if error.kind() == ErrorKind::Damaged => found.push((wanted.clone(), Err(error))),
+                Err(error) => return Err(error),
+            }
+        }
+        found
+    };
+    let progress = output.progress();
+    let jobs = crate::default_jobs();
+    let mut results = Vec::new();
+    for (id, snapshot) in snapshots {
+        let result = snapshot.and_then(|snapshot| {
+            progress.phase(format!("verifying {id}"), Some(snapshot.manifest.stored_bytes()));
+            let done =
+                verify::verify(snapshot, verify::Depth::Content, jobs, &|bytes| progress.advance(bytes, 0));
+            progress.done();
+            done
+        });
+        if let Err(error) = &result
+            && !output.is_json()
+        {
+            output.error(error);
+        }
+        results.push(Verified {
+            id,
+            ok: result.is_ok(),
+            problem: result.err().map(|error| error.to_string()),
+        });
+    }
+    let damaged = results.iter().filter(|result| !result.ok).count();
+    if output.is_json() {
+        #[derive(Serialize)]
+        struct Document<'a> {
+            verified: &'a [Verified],
+        }
+        output.document(&Document { verified: &results })?;
+    } else {
+        for result in &results {
+            let word = if result.ok {
+                output.paint(Tone::Good, "OK     ")
+            } else {
+                output.paint(Tone::Bad, "DAMAGED")
+            };
+            output.say(&format!("{word}  {}", result.id));
+        }
+    }
+    Ok(if damaged == 0 { 0 } else { ErrorKind::Damaged.exit_code() })
+}

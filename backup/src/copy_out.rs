@@ -1,0 +1,212 @@
+//! Reads every row and every large object of an exported snapshot into chunk files, on several connections.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use common::{
+    Error, Progress, Result,
+    catalog::{DatabaseState, Table},
+    interrupt,
+    postgres::{
+        ConnectionSettings, Session, copy,
+        exported_snapshot::{ExportedSnapshot, join},
+    },
+    repository::{PartialSnapshot, create_private_dir},
+    snapshot::{
+        Codec,
+        copy_sql::copy_out_statement,
+        manifest::{Chunk, DATA_DIR, LARGE_OBJECTS_DIR, LargeObjects, TableData},
+    },
+};
+use tokio::task::JoinSet;
+
+use crate::plan::{Piece, pieces};
+
+/// Large objects per chunk: bounds the work that is lost or done alone, not the size.
+const OBJECTS_PER_CHUNK: i64 = 20_000;
+
+/// One COPY and the file that it goes to.
+struct Job {
+    statement: String,
+    path: PathBuf,
+    chunk: ChunkName,
+}
+
+#[derive(Debug, Clone)]
+struct ChunkName {
+    path: String,
+    first_block: u64,
+    end_block: Option<u64>,
+}
+
+/// How to copy.
+#[derive(Debug, Clone, Copy)]
+pub struct CopyOptions {
+    /// Connections.
+    pub jobs: usize,
+    /// Compression.
+    pub codec: Codec,
+    /// Blocks per chunk.
+    pub chunk_blocks: u64,
+}
+
+/// Copies every table; returns them with their chunks, in the given order.
+pub async fn tables(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    partial: &PartialSnapshot,
+    database: &DatabaseState,
+    tables: Vec<Table>,
+    options: CopyOptions,
+    progress: &Progress,
+) -> Result<Vec<TableData>> {
+    let plan = pieces(&tables, options.chunk_blocks);
+    let jobs = plan
+        .iter()
+        .map(|piece| table_job(&tables[piece.table], piece, partial, database, options.codec))
+        .collect();
+    let chunks = run(settings, exported, jobs, options, progress).await?;
+    let mut data: Vec<TableData> =
+        tables.into_iter().map(|table| TableData { table, chunks: Vec::new() }).collect();
+    for (piece, chunk) in plan.iter().zip(chunks) {
+        data[piece.table].chunks.push(chunk);
+    }
+    Ok(data)
+}
+
+fn table_job(
+    table: &Table,
+    piece: &Piece,
+    partial: &PartialSnapshot,
+    database: &DatabaseState,
+    codec: Codec,
+) -> Job {
+    let path = format!("{DATA_DIR}/{}.{}{}", table.oid, piece.range.first, codec.extension());
+    Job {
+        statement: copy_out_statement(table, piece.range, &database.encoding),
+        path: partial.dir().join(&path),
+        chunk: ChunkName { path, first_block: piece.range.first, end_block: piece.range.end },
+    }
+}
+
+/// Copies the large objects, if there are any.
+pub async fn large_objects(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    reader: &Session,
+    partial: &PartialSnapshot,
+    count: u64,
+    options: CopyOptions,
+    progress: &Progress,
+) -> Result<Option<LargeObjects>> {
+    if count == 0 {
+        return Ok(None);
+    }
+    let failed = |source| Error::postgres("could not read the large objects", source);
+    let may_read: bool = reader
+        .query_one("SELECT pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')", &[])
+        .await
+        .map_err(failed)?
+        .get(0);
+    if !may_read {
+        return Err(Error::refused(format!("the role may not read the database's {count} large objects"))
+            .with_hint(
+                "Run `GRANT SELECT ON pg_catalog.pg_largeobject TO role` in this database as a superuser.",
+            ));
+    }
+    create_private_dir(&partial.dir().join(LARGE_OBJECTS_DIR))?;
+    let borders = reader
+        .query(
+            "SELECT oid FROM (SELECT oid, pg_catalog.row_number() OVER (ORDER BY oid) AS n
+             FROM pg_catalog.pg_largeobject_metadata) o WHERE (n - 1) % $1 = 0 ORDER BY oid",
+            &[&OBJECTS_PER_CHUNK],
+        )
+        .await
+        .map_err(failed)?;
+    let borders: Vec<u32> = borders.iter().map(|row| row.get(0)).collect();
+    let job = |name: String, statement: String| {
+        let path = format!("{LARGE_OBJECTS_DIR}/{name}{}", options.codec.extension());
+        Job {
+            statement,
+            path: partial.dir().join(&path),
+            chunk: ChunkName { path, first_block: 0, end_block: None },
+        }
+    };
+    let mut jobs = vec![job(
+        "objects".to_owned(),
+        "COPY (SELECT oid, pg_catalog.pg_get_userbyid(lomowner), lomacl::pg_catalog.text, \
+         pg_catalog.obj_description(oid, 'pg_largeobject') FROM pg_catalog.pg_largeobject_metadata ORDER BY oid) TO STDOUT"
+            .to_owned(),
+    )];
+    for (n, first) in borders.iter().enumerate() {
+        let end = borders.get(n + 1).map_or(String::new(), |end| format!(" AND loid < {end}"));
+        jobs.push(job(
+            format!("pages.{first}"),
+            format!(
+                "COPY (SELECT loid, pageno, data FROM pg_catalog.pg_largeobject WHERE loid >= {first}{end} \
+                 ORDER BY loid, pageno) TO STDOUT"
+            ),
+        ));
+    }
+    let mut chunks = run(settings, exported, jobs, options, progress).await?;
+    let metadata = chunks.remove(0);
+    if metadata.content.rows != count {
+        return Err(Error::failed(format!(
+            "read {} large objects instead of {count}",
+            metadata.content.rows
+        )));
+    }
+    Ok(Some(LargeObjects { count, metadata, pages: chunks }))
+}
+
+/// Runs the jobs on up to `options.jobs` sessions that join the snapshot; chunks come back in the order of the jobs.
+///
+/// Every worker has ended, or its connection is gone, when this returns: the borrow of `exported` covers them all.
+async fn run(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    jobs: Vec<Job>,
+    options: CopyOptions,
+    progress: &Progress,
+) -> Result<Vec<Chunk>> {
+    let count = jobs.len();
+    let jobs = Arc::new(jobs);
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut workers = JoinSet::new();
+    for _ in 0..options.jobs.clamp(1, count.max(1)) {
+        let session = join(settings, exported.id()).await?;
+        let (jobs, next, progress) = (jobs.clone(), next.clone(), progress.clone());
+        workers.spawn(async move {
+            let mut done = Vec::new();
+            loop {
+                interrupt::check()?;
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(job) = jobs.get(index) else { break };
+                let content =
+                    copy::out_to_file(&session, &job.statement, &job.path, options.codec, &progress).await?;
+                let name = job.chunk.clone();
+                done.push((
+                    index,
+                    Chunk {
+                        path: name.path,
+                        first_block: name.first_block,
+                        end_block: name.end_block,
+                        content,
+                    },
+                ));
+            }
+            session.close().await?;
+            Ok::<_, Error>(done)
+        });
+    }
+    let mut all = Vec::with_capacity(count);
+    // The first failure drops the set, which ends the other workers.
+    while let Some(worker) = workers.join_next().await {
+        all.extend(worker.map_err(|source| Error::failed(format!("a copy worker died: {source}")))??);
+    }
+    all.sort_by_key(|(index, _)| *index);
+    Ok(all.into_iter().map(|(_, chunk)| chunk).collect())
+}

@@ -1,0 +1,5 @@
+//! The `backup` program.
+
+fn main() -> std::process::ExitCode {
+    backup::cli::main()
+}

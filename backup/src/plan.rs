@@ -1,0 +1,85 @@
+//! Cuts tables into page ranges. Pure: sizes come in, ranges come out.
+
+use common::{catalog::Table, snapshot::copy_sql::BlockRange};
+
+/// Blocks per chunk: 64 MiB of heap with 8 KiB blocks. Large enough that a file is cheap, small enough that the last
+/// worker does not work alone for long.
+pub const CHUNK_BLOCKS: u64 = 8192;
+
+/// One piece of work: a page range of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// Index into the list of tables.
+    pub table: usize,
+    /// Its blocks.
+    pub range: BlockRange,
+}
+
+/// Splits every table into ranges of `chunk_blocks` blocks, in the order of `tables` (largest first).
+///
+/// Borders are multiples of the chunk size, so that a table that has grown keeps its earlier ranges. The last range is
+/// open-ended: rows may lie on pages added after the size was read, and a closed range would silently lose them.
+pub fn pieces(tables: &[Table], chunk_blocks: u64) -> Vec<Piece> {
+    tables.iter().enumerate().flat_map(|(index, table)| ranges(index, table, chunk_blocks)).collect()
+}
+
+fn ranges(index: usize, table: &Table, chunk_blocks: u64) -> Vec<Piece> {
+    let whole = !table.is_heap || table.extension_filter.is_some();
+    let count = if whole { 1 } else { table.blocks.div_ceil(chunk_blocks).max(1) };
+    (0..count)
+        .map(|n| Piece {
+            table: index,
+            range: BlockRange {
+                first: n * chunk_blocks,
+                end: (n + 1 < count).then_some((n + 1) * chunk_blocks),
+            },
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use common::QualifiedName;
+
+    use super::*;
+
+    fn table(blocks: u64) -> Table {
+        Table {
+            oid: 1,
+            name: QualifiedName::new("s", "t"),
+            columns: vec!["a".into(), "B".into()],
+            blocks,
+            is_heap: true,
+            is_unlogged: false,
+            load_into: None,
+            extension_filter: None,
+        }
+    }
+
+    #[test]
+    fn ranges_cover_every_block_once_and_the_last_is_open() {
+        for blocks in [0, 1, 9, 10, 11, 25, 100] {
+            let pieces = pieces(&[table(blocks)], 10);
+            let mut next = 0;
+            for piece in &pieces[..pieces.len() - 1] {
+                assert_eq!(piece.range.first, next);
+                next = piece.range.end.unwrap();
+            }
+            assert_eq!(pieces[pieces.len() - 1].range, BlockRange { first: next, end: None }, "{blocks}");
+        }
+    }
+
+    #[test]
+    fn a_table_that_grew_keeps_its_earlier_borders() {
+        let small = pieces(&[table(25)], 10);
+        let grown = pieces(&[table(47)], 10);
+        assert_eq!(small[..2], grown[..2]);
+    }
+
+    #[test]
+    fn other_access_methods_are_read_whole() {
+        let mut other = table(1000);
+        other.is_heap = false;
+        assert_eq!(pieces(&[other], 10).len(), 1);
+    }
+}

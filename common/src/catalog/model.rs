@@ -1,0 +1,155 @@
+//! The part of PostgreSQL's catalog that the tools decide on. Objects that only pg_dump needs to know are not here.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Ident, QualifiedName};
+
+/// A relation that stores rows of its own and is copied: a plain table, a leaf partition, an inheritance child.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// `pg_class.oid` at the source.
+    pub oid: u32,
+    /// Its name.
+    pub name: QualifiedName,
+    /// Columns to copy, in order; generated columns are left out.
+    pub columns: Vec<Ident>,
+    /// Size of the main fork in blocks of 8 KiB; decides the page ranges.
+    pub blocks: u64,
+    /// Whether page ranges can be read: only the heap access method promises that.
+    pub is_heap: bool,
+    /// Unlogged tables have no rows on a standby.
+    pub is_unlogged: bool,
+    /// The table that rows are loaded through, when a row may belong to another partition on the target: a hash
+    /// partition whose key hashes by oid (enums) moves its rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_into: Option<QualifiedName>,
+    /// For an extension's configuration table: the condition that selects the rows that are the user's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extension_filter: Option<String>,
+}
+
+/// A sequence and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sequence {
+    /// `pg_class.oid` at the source.
+    pub oid: u32,
+    /// Its name.
+    pub name: QualifiedName,
+    /// `last_value`.
+    pub last_value: i64,
+    /// `is_called`: whether the next value is one step further.
+    pub is_called: bool,
+    /// The step; negative ones count down.
+    pub increment: i64,
+}
+
+/// An installed extension.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extension {
+    /// Its name.
+    pub name: String,
+    /// `extversion`.
+    pub version: String,
+}
+
+/// A materialized view, in an order in which all can be refreshed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaterializedView {
+    /// Its name.
+    pub name: QualifiedName,
+    /// Whether it held rows; one that did not stays "not populated".
+    pub is_populated: bool,
+}
+
+/// Large objects: how many, and the bytes they hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargeObjectTotals {
+    /// `count(*)` of `pg_largeobject_metadata`.
+    pub count: u64,
+}
+
+/// State that belongs to the database itself and that `pg_dump` leaves to `--create`: captured always, applied to a
+/// restored database before it takes the name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseState {
+    /// Its name.
+    pub name: String,
+    /// Server encoding, such as `UTF8` or `SQL_ASCII`.
+    pub encoding: String,
+    /// `LC_COLLATE`.
+    pub collate: String,
+    /// `LC_CTYPE`.
+    pub ctype: String,
+    /// `libc`, `icu` or `builtin`.
+    pub locale_provider: String,
+    /// The locale of an `icu` or `builtin` provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    /// Custom ICU collation rules.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icu_rules: Option<String>,
+    /// The recorded collation version; differs from the target's when the C library or ICU was updated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub collation_version: Option<String>,
+    /// The owner.
+    pub owner: String,
+    /// The default tablespace.
+    pub tablespace: String,
+    /// `datconnlimit`; -1 is none.
+    pub connection_limit: i32,
+    /// `COMMENT ON DATABASE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+    /// `datacl` taken apart; `None` when it is the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acl: Option<Vec<Grant>>,
+    /// `ALTER DATABASE … SET` and `ALTER ROLE … IN DATABASE … SET`.
+    #[serde(default)]
+    pub settings: Vec<DatabaseSetting>,
+    /// Security labels: (provider, label).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub security_labels: Vec<(String, String)>,
+}
+
+/// One privilege on the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Who gave it.
+    pub grantor: String,
+    /// Who has it; `None` is PUBLIC.
+    pub grantee: Option<String>,
+    /// `CONNECT`, `CREATE` or `TEMPORARY`.
+    pub privilege: String,
+    /// WITH GRANT OPTION.
+    pub grantable: bool,
+}
+
+/// One configuration parameter bound to the database.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatabaseSetting {
+    /// The role it holds for; `None` is every role.
+    pub role: Option<String>,
+    /// The parameter.
+    pub name: String,
+    /// Its value as stored.
+    pub value: String,
+}
+
+/// Everything the tools read from a database before they decide.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    /// Database-level state.
+    pub database: DatabaseState,
+    /// Tables whose rows are copied, largest first.
+    pub tables: Vec<Table>,
+    /// Extensions, by name.
+    pub extensions: Vec<Extension>,
+    /// Materialized views in refresh order.
+    pub materialized_views: Vec<MaterializedView>,
+    /// Large objects.
+    pub large_objects: LargeObjectTotals,
+    /// Roles that own or may use something in the database, by name.
+    pub roles: Vec<String>,
+    /// What a logical snapshot does not bring back, one sentence each.
+    pub not_kept: Vec<String>,
+}

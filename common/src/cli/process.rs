@@ -1,0 +1,71 @@
+//! The frame of every binary: runtime, signals, the error's last words, the exit code.
+
+use std::{future::Future, process::ExitCode, time::Duration};
+
+use super::Output;
+use crate::{Error, Result, interrupt, postgres::ConnectionSettings};
+
+/// Runs a flow to its end and turns its result into the process's exit code.
+///
+/// The flow returns its own code for outcomes that are not errors (such as "migrations pending").
+pub fn run<F>(output: &Output, flow: F) -> ExitCode
+where
+    F: Future<Output = Result<u8>>,
+{
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(source) => {
+            output.error(&Error::failed(format!("could not start: {source}")));
+            return ExitCode::from(1);
+        }
+    };
+    let result = runtime.block_on(async {
+        let told = output.clone();
+        let listener = tokio::spawn(interrupt::listen(move |_, undoing| {
+            told.err_line(if undoing {
+                "An undo is running; it is finished first. Please wait."
+            } else {
+                "Stopping: cancelling statements and cleaning up."
+            });
+        }));
+        let result = flow.await;
+        listener.abort();
+        result
+    });
+    // Blocking threads that still read a file must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let error = interrupt::explain(error);
+            output.error(&error);
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+/// Prints what clap has to say: help and version on stdout with exit code 0, a usage error on stderr with 2.
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // A reader that has gone away is not an error of ours.
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
+/// With `--wait`, waits until the server takes connections; without it, does nothing.
+pub async fn wait_for_server(
+    settings: &ConnectionSettings,
+    limit: Option<Duration>,
+    output: &Output,
+) -> Result<()> {
+    let Some(limit) = limit else { return Ok(()) };
+    let mut told = false;
+    let session = settings
+        .connect_waiting(limit, |error| {
+            if !told {
+                output.say(&format!("waiting for the server: {error}"));
+                told = true;
+            }
+        })
+        .await?;
+    session.close().await
+}

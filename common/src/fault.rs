@@ -1,0 +1,20 @@
+//! Named points at which the crash tests kill the process for real.
+//!
+//! In a release build a point is nothing. In a debug build, which is what the tests run, `SAFE_RUN_FAULT=name` sends
+//! this process SIGKILL when it reaches the point of that name: no destructor runs and nothing is flushed, as in a
+//! power cut. A debug build never reaches a user: `cargo install` and the release profile leave the points out.
+
+/// Dies here if the environment says so.
+#[cfg(debug_assertions)]
+pub fn point(name: &str) {
+    if std::env::var("SAFE_RUN_FAULT").is_ok_and(|wanted| wanted == name) {
+        let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        // The signal is not always delivered before the call returns.
+        std::thread::sleep(std::time::Duration::from_secs(60));
+    }
+}
+
+/// Nothing: this build has no fault points.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn point(_name: &str) {}

@@ -1,0 +1,154 @@
+//! SIGINT and SIGTERM: cancel what runs on the server, let every step clean up, and end with 130 or 143.
+//!
+//! A signal does not kill: it sets a flag that flows look at between steps, and cancels the statements that are running
+//! so that they return now. Once an undo has begun, signals wait for its end: half an undo is the worst of all states.
+
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU8, Ordering},
+};
+
+use crate::{Error, ErrorKind, Result, postgres::CancelHandle};
+
+const NONE: u8 = 0;
+const INT: u8 = 1;
+const TERM: u8 = 2;
+
+static RECEIVED: AtomicU8 = AtomicU8::new(NONE);
+static UNDOING: AtomicU8 = AtomicU8::new(0);
+static SESSIONS: Mutex<Vec<(u64, CancelHandle)>> = Mutex::new(Vec::new());
+static CHILDREN: Mutex<Vec<rustix::process::Pid>> = Mutex::new(Vec::new());
+
+/// The two signals that end a run in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Ctrl-C.
+    Interrupt,
+    /// `kill`, or the system shutting down.
+    Terminate,
+}
+
+/// Whether a signal came in.
+pub fn received() -> Option<Signal> {
+    match RECEIVED.load(Ordering::SeqCst) {
+        INT => Some(Signal::Interrupt),
+        TERM => Some(Signal::Terminate),
+        _ => None,
+    }
+}
+
+/// Ends the flow here when a signal came in; for between steps that change nothing.
+pub fn check() -> Result<()> {
+    match received() {
+        Some(signal) if UNDOING.load(Ordering::SeqCst) == 0 => Err(error(signal)),
+        _ => Ok(()),
+    }
+}
+
+/// The error that a run ends with after `signal`.
+pub fn error(signal: Signal) -> Error {
+    match signal {
+        Signal::Interrupt => Error::new(ErrorKind::Interrupted, "interrupted"),
+        Signal::Terminate => Error::new(ErrorKind::Terminated, "terminated"),
+    }
+}
+
+/// If a signal came in, it is the reason for `error`, whatever the cancelled statement said.
+pub fn explain(error: Error) -> Error {
+    match received() {
+        Some(signal)
+            if !matches!(
+                error.kind(),
+                ErrorKind::Unknown | ErrorKind::Interrupted | ErrorKind::Terminated
+            ) =>
+        {
+            let mut explained = self::error(signal);
+            if let Some(state) = error.database_state() {
+                explained = explained.with_database_state(state);
+            }
+            explained
+        }
+        _ => error,
+    }
+}
+
+/// From now on signals are noted but cancel nothing, until the returned guard is dropped.
+pub fn begin_undo() -> UndoGuard {
+    UNDOING.fetch_add(1, Ordering::SeqCst);
+    UndoGuard(())
+}
+
+/// While it lives, signals wait.
+#[derive(Debug)]
+pub struct UndoGuard(());
+
+impl Drop for UndoGuard {
+    fn drop(&mut self) {
+        UNDOING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A child process that gets the signals too, as the leader of its own group, until the guard is dropped.
+#[derive(Debug)]
+pub struct ChildGuard(rustix::process::Pid);
+
+impl ChildGuard {
+    /// Registers a process group by its leader's id.
+    pub fn register(pid: rustix::process::Pid) -> Self {
+        lock(&CHILDREN).push(pid);
+        Self(pid)
+    }
+}
+
+impl Drop for ChildGuard {
+    fn drop(&mut self) {
+        lock(&CHILDREN).retain(|pid| *pid != self.0);
+    }
+}
+
+pub(crate) fn register_session(key: u64, handle: CancelHandle) {
+    lock(&SESSIONS).push((key, handle));
+}
+
+pub(crate) fn forget_session(key: u64) {
+    lock(&SESSIONS).retain(|(have, _)| *have != key);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Waits for signals for as long as the process lives; run it beside the flow.
+pub async fn listen(told: impl Fn(Signal, bool) + Send + 'static) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    loop {
+        let received = tokio::select! {
+            _ = interrupt.recv() => Signal::Interrupt,
+            _ = terminate.recv() => Signal::Terminate,
+        };
+        let code = if received == Signal::Interrupt { INT } else { TERM };
+        // The first signal decides the exit code.
+        let _ = RECEIVED.compare_exchange(NONE, code, Ordering::SeqCst, Ordering::SeqCst);
+        let undoing = UNDOING.load(Ordering::SeqCst) > 0;
+        told(received, undoing);
+        if undoing {
+            continue;
+        }
+        let number = if received == Signal::Interrupt {
+            rustix::process::Signal::INT
+        } else {
+            rustix::process::Signal::TERM
+        };
+        for pid in lock(&CHILDREN).clone() {
+            // A child that has just ended is no error.
+            let _ = rustix::process::kill_process_group(pid, number);
+        }
+        let handles: Vec<CancelHandle> = lock(&SESSIONS).iter().map(|(_, handle)| handle.clone()).collect();
+        for handle in handles {
+            // A server that can't be reached for a cancel is found out by the statement itself.
+            tokio::spawn(async move { handle.cancel().await });
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Whole databases: the connection from which they are managed, making, dropping, and swapping names.
+//!
+//! The swap is the moment of truth of a restore. Both renames are in one transaction, so that the live name always
+//! means one whole database. `ALTER DATABASE … RENAME` takes an exclusive lock on the database first: sessions that
+//! connect meanwhile wait, and find the new database or an error, never the old one under the new name.
+
+use std::time::Duration;
+
+use super::{ConnectionSettings, Session, SessionProfile};
+use crate::{Error, ErrorKind, Ident, Result};
+
+/// Databases to manage others from, in the order in which they are tried.
+const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
+
+/// Connects to a database from which `avoid` can be renamed or dropped.
+pub async fn connect_maintenance(settings: &ConnectionSettings, avoid: &[&str]) -> Result<Session> {
+    let mut last = None;
+    for name in MAINTENANCE.iter().filter(|name| !avoid.contains(name)) {
+        match settings.with_database(name).connect(SessionProfile::Pinned).await {
+            Ok(session) => return Ok(session),
+            Err(error) if error.sqlstate().is_some() => last = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    let error = last.unwrap_or_else(|| Error::refused("there is no maintenance database to connect to"));
+    Err(error
+        .context("could not connect to the maintenance database")
+        .with_hint("Give the role CONNECT on the database \"postgres\"."))
+}
+
+/// Whether a database exists.
+pub async fn exists(session: &Session, name: &str) -> Result<bool> {
+    let row = session
+        .query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)", &[&name])
+        .await
+        .map_err(|source| Error::postgres("could not look for the database", source))?;
+    Ok(row.get(0))
+}
+
+/// Drops a database that this program made, ending the sessions in it.
+pub async fn drop_database(session: &Session, name: &str) -> Result<()> {
+    session
+        .batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", Ident::new(name)))
+        .await
+        .map_err(|source| Error::postgres(format!("could not drop the database \"{name}\""), source))
+}
+
+/// The three names of a swap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwapNames {
+    /// The name that applications use.
+    pub live: String,
+    /// The database that shall take it.
+    pub staged: String,
+    /// The name under which the replaced database is kept.
+    pub replaced: String,
+}
+
+/// What ties a database to its identity and would be left behind by a swap.
+pub async fn swap_obstacles(session: &Session, live: &str) -> Result<Vec<String>> {
+    let rows = session
+        .query(
+            "SELECT 'replication slot ' || slot_name FROM pg_catalog.pg_replication_slots WHERE database = $1
+             UNION ALL SELECT 'prepared transaction ' || gid FROM pg_catalog.pg_prepared_xacts WHERE database = $1
+             UNION ALL SELECT 'subscription ' || s.subname FROM pg_catalog.pg_subscription s
+               JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = $1",
+            &[&live],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for replication slots", source))?;
+    Ok(rows.iter().map(|row| crate::ident::printable(row.get(0))).collect())
+}
+
+/// Gives the staged database the live name and keeps the live one under another: both or neither.
+///
+/// Ends every session in the two databases. `live` need not exist any more: then only the staged one is renamed.
+///
+/// # Errors
+/// Nothing was renamed if this fails before the commit. [`ErrorKind::Unknown`] if the connection broke while the commit was
+/// on its way and the outcome can't be read.
+pub async fn swap(settings: &ConnectionSettings, names: &SwapNames) -> Result<()> {
+    let avoid = [names.live.as_str(), names.staged.as_str()];
+    let renamer = connect_maintenance(settings, &avoid).await?;
+    let terminator = connect_maintenance(settings, &avoid).await?;
+    let live_exists = exists(&renamer, &names.live).await?;
+    let work = rename_both(&renamer, names, live_exists);
+    let mut work = std::pin::pin!(work);
+    let result = loop {
+        tokio::select! {
+            result = &mut work => break result,
+            // While the rename holds its lock nobody new can come in; the sessions that are there are ended until none is left.
+            ended = end_sessions(&terminator, names) => ended?,
+        }
+    };
+    if let Err(error) = result {
+        // 55006: object in use.
+        return Err(if error.sqlstate() == Some("55006") || error.is_retryable() {
+            error.with_kind(ErrorKind::Busy).with_hint(
+                "Sessions that could not be ended are connected to the database. End them, or run this as a role that may.",
+            )
+        } else {
+            error
+        });
+    }
+    crate::fault::point("restore.before-swap-commit");
+    match renamer.batch_execute("COMMIT").await {
+        Ok(()) => {
+            crate::fault::point("restore.after-swap-commit");
+            Ok(())
+        }
+        Err(source) => outcome_of_commit(settings, names, source).await,
+    }
+}
+
+async fn rename_both(renamer: &Session, names: &SwapNames, live_exists: bool) -> Result<()> {
+    let rename =
+        |from: &str, to: &str| format!("ALTER DATABASE {} RENAME TO {}", Ident::new(from), Ident::new(to));
+    let mut statements = vec!["BEGIN".to_owned(), "SET LOCAL lock_timeout = '10s'".to_owned()];
+    if live_exists {
+        statements.push(rename(&names.live, &names.replaced));
+    }
+    statements.push(rename(&names.staged, &names.live));
+    for statement in statements {
+        renamer.batch_execute(&statement).await.map_err(|source| {
+            Error::postgres(format!("could not swap the names of \"{}\"", names.live), source)
+        })?;
+    }
+    Ok(())
+}
+
+async fn end_sessions(session: &Session, names: &SwapNames) -> Result<()> {
+    session
+        .query(
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+             WHERE datname IN ($1, $2) AND pid <> pg_catalog.pg_backend_pid()",
+            &[&names.live, &names.staged],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not end the sessions in the database", source))?;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    Ok(())
+}
+
+/// The connection broke during COMMIT: look which of the two states it is.
+async fn outcome_of_commit(
+    settings: &ConnectionSettings,
+    names: &SwapNames,
+    source: tokio_postgres::Error,
+) -> Result<()> {
+    let error = Error::postgres(format!("could not swap the names of \"{}\"", names.live), source);
+    let looked = async {
+        let session = connect_maintenance(settings, &[&names.live, &names.staged]).await?;
+        exists(&session, &names.staged).await
+    };
+    match looked.await {
+        // The staged name is gone: the commit went through.
+        Ok(false) => Ok(()),
+        Ok(true) => Err(error),
+        Err(second) => Err(error
+            .with_kind(ErrorKind::Unknown)
+            .context(format!("it is unknown whether the swap was committed ({second})"))),
+    }
+}

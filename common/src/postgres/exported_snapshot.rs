@@ -1,0 +1,234 @@
+//! One consistent view of the database for many sessions.
+//!
+//! The invariant: the transaction that exported a snapshot outlives every session that joins it. [`ExportedSnapshot`]
+//! borrows the holder's session, so the holder can't end its transaction, or do anything else, while one exists.
+//!
+//! The order of steps is the safety argument. Every table is locked *before* the snapshot is taken: a TRUNCATE or a
+//! rewrite that commits between the two would make the table read as empty. After the snapshot the tables are listed
+//! again; if one appeared that is not locked, everything starts over.
+
+use std::{collections::HashMap, time::Duration};
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    ConnectionSettings, Session, SessionProfile,
+    introspect::{Relation, relations},
+    sql,
+};
+use crate::{Error, Progress, Result, interrupt, random};
+
+/// How long a lock may be waited for.
+///
+/// A lock wait of ours queues everybody else's behind us, so each wait is short and there are several.
+#[derive(Debug, Clone, Copy)]
+pub struct LockWait {
+    /// `lock_timeout` of one attempt.
+    pub timeout: Duration,
+    /// Attempts after the first one.
+    pub retries: u32,
+}
+
+impl Default for LockWait {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(2), retries: 30 }
+    }
+}
+
+/// Table lock modes that the tools take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockMode {
+    /// Keeps the table from being truncated, rewritten or dropped; nothing else waits.
+    AccessShare,
+    /// Keeps every writer out; readers go on.
+    Exclusive,
+}
+
+impl LockMode {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::AccessShare => "ACCESS SHARE",
+            Self::Exclusive => "EXCLUSIVE",
+        }
+    }
+
+    /// Lock modes of others that conflict with it.
+    fn conflicts(self) -> &'static [&'static str] {
+        match self {
+            Self::AccessShare => &["AccessExclusiveLock"],
+            Self::Exclusive => &[
+                "RowShareLock",
+                "RowExclusiveLock",
+                "ShareUpdateExclusiveLock",
+                "ShareLock",
+                "ShareRowExclusiveLock",
+                "ExclusiveLock",
+                "AccessExclusiveLock",
+            ],
+        }
+    }
+}
+
+/// A snapshot that other sessions can join for as long as this value borrows its holder.
+#[derive(Debug)]
+pub struct ExportedSnapshot<'holder> {
+    id: String,
+    taken_at: DateTime<Utc>,
+    _holder: &'holder Session,
+}
+
+impl<'holder> ExportedSnapshot<'holder> {
+    /// Exports the snapshot of the transaction that is open in `holder`.
+    pub async fn export(holder: &'holder Session) -> Result<Self> {
+        let row = holder
+            .query_one("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp()", &[])
+            .await
+            .map_err(|source| Error::postgres("could not export a snapshot", source))?;
+        Ok(Self { id: row.get(0), taken_at: row.get(1), _holder: holder })
+    }
+
+    /// Its id, as `pg_dump --snapshot` takes it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// When it was taken, by the server's clock.
+    pub fn taken_at(&self) -> DateTime<Utc> {
+        self.taken_at
+    }
+}
+
+/// Opens a session that reads the state of an exported snapshot. The caller keeps the [`ExportedSnapshot`] until the
+/// session is gone.
+pub async fn join(settings: &ConnectionSettings, snapshot_id: &str) -> Result<Session> {
+    let session = settings.connect(SessionProfile::Pinned).await?;
+    session
+        .batch_execute(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+            crate::ident::literal(snapshot_id)
+        ))
+        .await
+        .map_err(|source| Error::postgres("could not join the exported snapshot", source))?;
+    Ok(session)
+}
+
+/// Begins a transaction in `holder` with `begin`, locks every user table in `mode`, and makes sure that none appeared
+/// meanwhile. `observer` is another session on the same database: it names who is in the way.
+///
+/// Returns the locked relations. On failure no transaction is left open.
+///
+/// # Errors
+/// [`crate::ErrorKind::Busy`] when the locks can't be had within `wait`, naming the sessions that hold them.
+pub async fn lock_all_tables(
+    holder: &Session,
+    observer: &Session,
+    begin: &str,
+    mode: LockMode,
+    wait: LockWait,
+    progress: &Progress,
+) -> Result<Vec<Relation>> {
+    let mut attempt = 0;
+    loop {
+        interrupt::check()?;
+        let wanted = relations(observer).await?;
+        let error = match try_lock(holder, observer, begin, mode, wait, &wanted).await {
+            Ok(true) => return Ok(wanted),
+            Ok(false) => Error::busy("tables are being created faster than they can be locked"),
+            Err(error) => error,
+        };
+        rollback(holder).await;
+        // A table that was dropped between the listing and the lock is not an error: list again.
+        let retry = error.is_retryable() || matches!(error.sqlstate(), Some("42P01" | "3F000"));
+        if !retry {
+            return Err(error);
+        }
+        if attempt == wait.retries {
+            let held = holders(observer, mode, &wanted, holder.backend_pid()).await.unwrap_or_default();
+            return Err(busy(&error, attempt + 1, &held));
+        }
+        attempt += 1;
+        if attempt == 1 {
+            let held = holders(observer, mode, &wanted, holder.backend_pid()).await.unwrap_or_default();
+            if let Some(first) = held.first() {
+                progress.warn(format!("waiting for a lock: {first}"));
+            }
+        }
+        tokio::time::sleep(pause(attempt)?).await;
+    }
+}
+
+async fn try_lock(
+    holder: &Session,
+    observer: &Session,
+    begin: &str,
+    mode: LockMode,
+    wait: LockWait,
+    wanted: &[Relation],
+) -> Result<bool> {
+    /// Tables per statement: a statement of bounded length.
+    const BATCH: usize = 500;
+    let failed = |source| Error::postgres("could not lock the tables", source);
+    holder
+        .batch_execute(&format!("{begin}; SET LOCAL lock_timeout = {}", wait.timeout.as_millis()))
+        .await
+        .map_err(failed)?;
+    for batch in wanted.chunks(BATCH) {
+        let names: Vec<String> = batch.iter().map(|relation| format!("ONLY {}", relation.name)).collect();
+        holder
+            .batch_execute(&format!("LOCK TABLE {} IN {} MODE", names.join(", "), mode.sql()))
+            .await
+            .map_err(failed)?;
+    }
+    // Whether the list is still the same is asked in a session of its own: a query here would take the snapshot of a
+    // REPEATABLE READ transaction.
+    let now = relations(observer).await?;
+    holder.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(failed)?;
+    Ok(now == wanted)
+}
+
+async fn rollback(holder: &Session) {
+    // A connection that is gone has rolled back by itself; the next statement reports it.
+    let _ = holder.batch_execute("ROLLBACK").await;
+}
+
+/// Between 100 ms and 1 s, different for every process, so that two waiting tools do not meet again and again.
+fn pause(attempt: u32) -> Result<Duration> {
+    let base = 100 * u64::from(attempt.min(5));
+    Ok(Duration::from_millis(base + random::bits()? % 500))
+}
+
+fn busy(error: &Error, attempts: u32, held: &[String]) -> Error {
+    let who = if held.is_empty() { String::new() } else { format!("; in the way: {}", held.join("; ")) };
+    Error::busy(format!("could not lock the tables in {attempts} attempts ({error}){who}")).with_hint(
+        "Let the named sessions finish or end them with pg_terminate_backend(pid), or raise --lock-timeout and --lock-retries.",
+    )
+}
+
+async fn holders(
+    observer: &Session,
+    mode: LockMode,
+    wanted: &[Relation],
+    own_pid: i32,
+) -> Result<Vec<String>> {
+    let oids: Vec<u32> = wanted.iter().map(|relation| relation.oid).collect();
+    let rows = observer
+        .query(sql::LOCK_HOLDERS, &[&oids, &mode.conflicts(), &vec![own_pid]])
+        .await
+        .map_err(|source| Error::postgres("could not read pg_locks", source))?;
+    let mut by_pid: HashMap<i32, String> = HashMap::new();
+    for row in &rows {
+        let (user, application): (String, String) = (row.get("usename"), row.get("application_name"));
+        let (relation, mode): (String, String) = (row.get("relation"), row.get("mode"));
+        let age = row.get::<_, Option<i64>>("xact_seconds").map_or(String::new(), |s| format!(" for {s} s"));
+        let query: Option<String> = row.get("query");
+        by_pid.entry(row.get("pid")).or_insert_with_key(|pid| {
+            crate::ident::printable(&format!(
+                "pid {pid}, user {user}, application \"{application}\", {mode} on {relation}{age}, query: {}",
+                query.unwrap_or_default()
+            ))
+        });
+    }
+    let mut lines: Vec<String> = by_pid.into_values().collect();
+    lines.sort();
+    Ok(lines)
+}

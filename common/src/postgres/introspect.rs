@@ -1,0 +1,289 @@
+//! Reads the catalog. Runs in a session that has joined the exported snapshot, so that what it says is the state that
+//! the copy holds.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use super::{Client, Row, sql};
+use crate::{
+    Error, QualifiedName, Result,
+    catalog::{
+        Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
+        Sequence, Table,
+    },
+    snapshot::manifest::Server,
+};
+
+/// A relation to lock: a table with rows, or the root or branch of a partitioned one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Relation {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Its name.
+    pub name: QualifiedName,
+}
+
+fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> Error {
+    let what = format!("could not read {what} from the catalog");
+    move |source| Error::postgres(what, source)
+}
+
+/// Reads everything that the tools decide on.
+pub async fn catalog(client: &Client) -> Result<Catalog> {
+    let roots: HashMap<u32, QualifiedName> = client
+        .query(sql::UNSTABLE_HASH_PARTITIONS, &[])
+        .await
+        .map_err(failed("partitions"))?
+        .iter()
+        .map(|row| (row.get(0), QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2))))
+        .collect();
+    let mut tables: Vec<Table> = client
+        .query(sql::TABLES, &[])
+        .await
+        .map_err(failed("tables"))?
+        .iter()
+        .filter(|row| row.get::<_, String>("kind") == "r")
+        .map(|row| table(row, &roots))
+        .collect();
+    tables.sort_by(|a, b| b.blocks.cmp(&a.blocks).then_with(|| a.name.cmp(&b.name)));
+    let extensions = client
+        .query(sql::EXTENSIONS, &[])
+        .await
+        .map_err(failed("extensions"))?
+        .iter()
+        .map(|row| Extension { name: row.get(0), version: row.get(1) })
+        .collect();
+    let count: i64 =
+        client.query_one(sql::LARGE_OBJECT_COUNT, &[]).await.map_err(failed("large objects"))?.get(0);
+    let roles =
+        client.query(sql::ROLES, &[]).await.map_err(failed("roles"))?.iter().map(|row| row.get(0)).collect();
+    Ok(Catalog {
+        database: database_state(client).await?,
+        tables,
+        extensions,
+        materialized_views: materialized_views(client).await?,
+        large_objects: LargeObjectTotals { count: count.unsigned_abs() },
+        roles,
+        not_kept: not_kept(client).await?,
+    })
+}
+
+fn table(row: &Row, roots: &HashMap<u32, QualifiedName>) -> Table {
+    let oid: u32 = row.get("oid");
+    Table {
+        oid,
+        name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
+        columns: row.get::<_, Vec<String>>("columns").into_iter().map(Into::into).collect(),
+        blocks: row.get::<_, i64>("blocks").unsigned_abs(),
+        is_heap: row.get("is_heap"),
+        is_unlogged: row.get::<_, String>("persistence") == "u",
+        load_into: roots.get(&oid).cloned(),
+        extension_filter: row.get("extension_filter"),
+    }
+}
+
+/// Every relation that has to be locked before the snapshot is taken, by oid.
+pub async fn relations(client: &Client) -> Result<Vec<Relation>> {
+    let rows = client.query(sql::TABLES, &[]).await.map_err(failed("tables"))?;
+    Ok(rows
+        .iter()
+        .map(|row| Relation {
+            oid: row.get("oid"),
+            name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
+        })
+        .collect())
+}
+
+/// Database-level state of the database that the session is connected to.
+pub async fn database_state(client: &Client) -> Result<DatabaseState> {
+    let row = client.query_one(sql::DATABASE_STATE, &[]).await.map_err(failed("the database's settings"))?;
+    let acl = if row.get("has_acl") {
+        let rows = client.query(sql::DATABASE_GRANTS, &[]).await.map_err(failed("the database's grants"))?;
+        Some(
+            rows.iter()
+                .map(|row| Grant {
+                    grantor: row.get(0),
+                    grantee: row.get(1),
+                    privilege: row.get(2),
+                    grantable: row.get(3),
+                })
+                .collect(),
+        )
+    } else {
+        None
+    };
+    let settings = client
+        .query(sql::DATABASE_SETTINGS, &[])
+        .await
+        .map_err(failed("the database's settings"))?
+        .iter()
+        .map(|row| DatabaseSetting { role: row.get(0), name: row.get(1), value: row.get(2) })
+        .collect();
+    let security_labels = client
+        .query(sql::DATABASE_LABELS, &[])
+        .await
+        .map_err(failed("the database's security labels"))?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
+    Ok(DatabaseState {
+        name: row.get("datname"),
+        encoding: row.get("encoding"),
+        collate: row.get("collate"),
+        ctype: row.get("ctype"),
+        locale_provider: row.get("provider"),
+        locale: row.get("locale"),
+        icu_rules: row.get("icu_rules"),
+        collation_version: row.get("collation_version"),
+        owner: row.get("owner"),
+        tablespace: row.get("tablespace"),
+        connection_limit: row.get("datconnlimit"),
+        comment: row.get("comment"),
+        acl,
+        settings,
+        security_labels,
+    })
+}
+
+/// Where every sequence stands now. Sequences are not transactional: read them after the data.
+pub async fn sequences(client: &Client) -> Result<Vec<Sequence>> {
+    /// Sequences per statement: one round trip for most databases, and no statement of unbounded length.
+    const BATCH: usize = 250;
+    let rows = client.query(sql::SEQUENCES, &[]).await.map_err(failed("sequences"))?;
+    let mut sequences = Vec::with_capacity(rows.len());
+    for batch in rows.chunks(BATCH) {
+        let selects: Vec<String> = batch
+            .iter()
+            .enumerate()
+            .map(|(n, row)| {
+                let name = QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+                format!("SELECT {n} AS n, last_value, is_called FROM {name}")
+            })
+            .collect();
+        let statement = format!("{} ORDER BY n", selects.join(" UNION ALL "));
+        let values = client.query(&statement, &[]).await.map_err(failed("the values of sequences"))?;
+        for (row, value) in batch.iter().zip(&values) {
+            sequences.push(Sequence {
+                oid: row.get(0),
+                name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+                last_value: value.get(1),
+                is_called: value.get(2),
+                increment: row.get(3),
+            });
+        }
+    }
+    Ok(sequences)
+}
+
+/// The server that the session is connected to.
+pub async fn server(client: &Client) -> Result<Server> {
+    let row = client.query_one(sql::SERVER, &[]).await.map_err(failed("the server's version"))?;
+    Ok(Server { version_num: row.get(0), version: row.get(1), in_recovery: row.get(2), wal_lsn: row.get(3) })
+}
+
+async fn materialized_views(client: &Client) -> Result<Vec<MaterializedView>> {
+    let rows = client.query(sql::MATERIALIZED_VIEWS, &[]).await.map_err(failed("materialized views"))?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let edges = client.query(sql::VIEW_DEPENDENCIES, &[]).await.map_err(failed("views"))?;
+    let mut reads: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for edge in &edges {
+        reads.entry(edge.get(0)).or_default().push(edge.get(1));
+    }
+    let order = refresh_order(&rows.iter().map(|row| row.get(0)).collect::<Vec<u32>>(), &reads);
+    let by_oid: HashMap<u32, &Row> = rows.iter().map(|row| (row.get(0), row)).collect();
+    Ok(order
+        .iter()
+        .filter_map(|oid| by_oid.get(oid))
+        .map(|row| MaterializedView {
+            name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+            is_populated: row.get(3),
+        })
+        .collect())
+}
+
+/// Orders `views` so that each comes after everything it reads, through plain views too.
+fn refresh_order(views: &[u32], reads: &BTreeMap<u32, Vec<u32>>) -> Vec<u32> {
+    fn visit(oid: u32, reads: &BTreeMap<u32, Vec<u32>>, seen: &mut HashSet<u32>, order: &mut Vec<u32>) {
+        if !seen.insert(oid) {
+            return;
+        }
+        for next in reads.get(&oid).into_iter().flatten() {
+            visit(*next, reads, seen, order);
+        }
+        order.push(oid);
+    }
+    let mut order = Vec::new();
+    let mut seen = HashSet::new();
+    for view in views {
+        visit(*view, reads, &mut seen, &mut order);
+    }
+    order.retain(|oid| views.contains(oid));
+    order
+}
+
+async fn not_kept(client: &Client) -> Result<Vec<String>> {
+    let row = client.query_one(sql::HARD_TO_KEEP, &[]).await.map_err(failed("what is hard to keep"))?;
+    let mut lines = Vec::new();
+    let mut add = |column: &str, one: &str, many: &str, rest: &str| {
+        let count: i64 = row.get(column);
+        if count > 0 {
+            let what = if count == 1 { one } else { many };
+            lines.push(format!("{count} {what}: {rest}"));
+        }
+    };
+    add(
+        "foreign_tables",
+        "foreign table",
+        "foreign tables",
+        "the definition is kept, the remote rows are not",
+    );
+    add(
+        "populated_views",
+        "materialized view",
+        "materialized views",
+        "filled again from the restored tables, so a stale one comes back fresh",
+    );
+    add("subscriptions", "subscription", "subscriptions", "restored disabled and without a replication slot");
+    add(
+        "slots",
+        "logical replication slot",
+        "logical replication slots",
+        "a slot belongs to the old database",
+    );
+    add(
+        "prepared",
+        "prepared transaction",
+        "prepared transactions",
+        "what it changed is not part of the snapshot",
+    );
+    add(
+        "family_members",
+        "operator or function added to a built-in operator family",
+        "operators or functions added to built-in operator families",
+        "pg_dump does not keep them",
+    );
+    add("shell_operators", "shell operator", "shell operators", "pg_dump does not keep them");
+    if row.get("in_recovery") {
+        add("unlogged", "unlogged table", "unlogged tables", "a standby has no rows of them");
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn views_are_refreshed_after_what_they_read_through_plain_views_too() {
+        // 1 reads the view 10, which reads 2; 2 reads 3.
+        let reads = BTreeMap::from([(1, vec![10]), (10, vec![2]), (2, vec![3])]);
+        assert_eq!(refresh_order(&[1, 2, 3], &reads), vec![3, 2, 1]);
+    }
+
+    #[test]
+    fn a_cycle_through_functions_does_not_hang() {
+        let reads = BTreeMap::from([(1, vec![2]), (2, vec![1])]);
+        assert_eq!(refresh_order(&[1, 2], &reads).len(), 2);
+    }
+}

@@ -1,0 +1,155 @@
+//! Every fixed query of the shared library, each with what it answers. They run with an empty `search_path`, on
+//! PostgreSQL 14 to 18; columns that only some majors have are read through `to_jsonb`.
+
+/// Database-level state of the current database: one row.
+pub const DATABASE_STATE: &str = "
+SELECT d.datname, pg_catalog.pg_encoding_to_char(d.encoding) AS encoding,
+       d.datcollate::text AS collate, d.datctype::text AS ctype,
+       CASE pg_catalog.to_jsonb(d)->>'datlocprovider' WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END AS provider,
+       COALESCE(pg_catalog.to_jsonb(d)->>'datlocale', pg_catalog.to_jsonb(d)->>'daticulocale') AS locale,
+       pg_catalog.to_jsonb(d)->>'daticurules' AS icu_rules,
+       pg_catalog.to_jsonb(d)->>'datcollversion' AS collation_version,
+       pg_catalog.pg_get_userbyid(d.datdba) AS owner, t.spcname AS tablespace, d.datconnlimit,
+       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment, d.datacl IS NOT NULL AS has_acl
+FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
+WHERE d.datname = pg_catalog.current_database()";
+
+/// The grants of the current database, in the order in which they were given.
+pub const DATABASE_GRANTS: &str = "
+SELECT pg_catalog.pg_get_userbyid(a.grantor) AS grantor, CASE a.grantee WHEN 0 THEN NULL
+       ELSE pg_catalog.pg_get_userbyid(a.grantee) END AS grantee, a.privilege_type, a.is_grantable
+FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) a
+WHERE d.datname = pg_catalog.current_database()";
+
+/// `ALTER DATABASE … SET` and `ALTER ROLE … IN DATABASE … SET` of the current database.
+pub const DATABASE_SETTINGS: &str = "
+SELECT CASE s.setrole WHEN 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(s.setrole) END AS role,
+       pg_catalog.split_part(c, '=', 1) AS name,
+       pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1) AS value
+FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase,
+     pg_catalog.unnest(s.setconfig) WITH ORDINALITY u(c, n)
+WHERE d.datname = pg_catalog.current_database() ORDER BY s.setrole, u.n";
+
+/// Security labels of the current database.
+pub const DATABASE_LABELS: &str = "
+SELECT l.provider, l.label FROM pg_catalog.pg_shseclabel l JOIN pg_catalog.pg_database d ON d.oid = l.objoid
+WHERE l.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass AND d.datname = pg_catalog.current_database()";
+
+/// Relations that hold or route the user's rows: plain and partitioned tables outside of the system schemas that no
+/// extension owns, and the extensions' configuration tables with their filters.
+pub const TABLES: &str = "
+SELECT c.oid, n.nspname, c.relname, c.relkind::text AS kind, c.relpersistence::text AS persistence,
+       COALESCE(am.amname = 'heap', false) AS is_heap,
+       CASE c.relkind WHEN 'r' THEN pg_catalog.pg_relation_size(c.oid, 'main')
+            / pg_catalog.current_setting('block_size')::bigint ELSE 0 END AS blocks,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+             AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum) AS columns,
+       (SELECT COALESCE(f.filter, '') FROM pg_catalog.pg_extension e, ROWS FROM (pg_catalog.unnest(e.extconfig),
+             pg_catalog.unnest(e.extcondition)) f(oid, filter) WHERE f.oid = c.oid LIMIT 1) AS extension_filter,
+       c.relispartition
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+  AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                        AND d.objid = c.oid AND d.deptype = 'e')
+           THEN EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))
+           ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END
+ORDER BY c.oid";
+
+/// Leaf partitions below a hash-partitioned table whose key may hash differently in another database (an enum hashes
+/// by oid, and so does whatever contains one), with the root they are to be loaded through.
+pub const UNSTABLE_HASH_PARTITIONS: &str = "
+SELECT leaf.relid::oid AS leaf, rn.nspname, r.relname
+FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace,
+     pg_catalog.pg_partition_tree(r.oid) leaf
+WHERE r.relkind = 'p' AND NOT r.relispartition AND leaf.isleaf
+  AND EXISTS (SELECT FROM pg_catalog.pg_partition_tree(r.oid) p
+              JOIN pg_catalog.pg_partitioned_table pt ON pt.partrelid = p.relid
+              WHERE pt.partstrat = 'h' AND EXISTS (SELECT FROM pg_catalog.unnest(pt.partclass::oid[]) k
+                  JOIN pg_catalog.pg_opclass o ON o.oid = k WHERE o.opcname IN
+                  ('enum_ops', 'array_ops', 'record_ops', 'range_ops', 'multirange_ops')))";
+
+/// Sequences whose state is the user's, without their values.
+pub const SEQUENCES: &str = "
+SELECT c.oid, n.nspname, c.relname, s.seqincrement
+FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relpersistence <> 't' AND NOT (c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery())
+  AND (NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                   AND d.objid = c.oid AND d.deptype = 'e')
+       OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))
+ORDER BY c.oid";
+
+/// Installed extensions.
+pub const EXTENSIONS: &str = "SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY extname";
+
+/// Materialized views.
+pub const MATERIALIZED_VIEWS: &str = "
+SELECT c.oid, n.nspname, c.relname, c.relispopulated
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'm' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+      WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
+ORDER BY c.oid";
+
+/// Which views and materialized views read which relations.
+pub const VIEW_DEPENDENCIES: &str = "
+SELECT DISTINCT r.ev_class, d.refobjid
+FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class AND c.relkind IN ('v', 'm')
+JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
+ AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> r.ev_class
+JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind IN ('v', 'm')";
+
+/// Roles that own something in the current database, hold a grant there, or are named by a policy or a default
+/// privilege. Dependencies on the bootstrap superuser are not recorded, so owners are asked for as well.
+pub const ROLES: &str = "
+SELECT r.rolname::text FROM pg_catalog.pg_roles r WHERE r.rolname NOT LIKE 'pg\\_%' AND r.oid IN (
+  SELECT d.refobjid FROM pg_catalog.pg_shdepend d JOIN pg_catalog.pg_database b ON b.datname = pg_catalog.current_database()
+   WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass
+     AND (d.dbid = b.oid OR (d.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND d.objid = b.oid))
+  UNION SELECT datdba FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()
+  UNION SELECT setrole FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database b ON b.oid = s.setdatabase
+   WHERE b.datname = pg_catalog.current_database()
+  UNION SELECT c.relowner FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+   WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
+  UNION SELECT n.nspowner FROM pg_catalog.pg_namespace n
+   WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'public') AND n.nspname NOT LIKE 'pg\\_%'
+  UNION SELECT p.proowner FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+   WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
+  UNION SELECT lomowner FROM pg_catalog.pg_largeobject_metadata)
+ORDER BY 1";
+
+/// Counts of what a logical snapshot can't hold as it is: one row.
+pub const HARD_TO_KEEP: &str = "
+SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relkind = 'f' AND n.nspname <> 'information_schema') AS foreign_tables,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relkind = 'm' AND c.relispopulated) AS populated_views,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
+         WHERE d.datname = pg_catalog.current_database()) AS subscriptions,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots s WHERE s.database = pg_catalog.current_database()) AS slots,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts x WHERE x.database = pg_catalog.current_database()) AS prepared,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' AND c.relkind = 'r') AS unlogged,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_opfamily f ON f.oid = d.refobjid
+         WHERE d.refclassid = 'pg_catalog.pg_opfamily'::pg_catalog.regclass AND d.classid IN
+           ('pg_catalog.pg_amop'::pg_catalog.regclass, 'pg_catalog.pg_amproc'::pg_catalog.regclass)
+           AND f.oid < 16384 AND d.objid >= 16384) AS family_members,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_operator o WHERE o.oprcode = 0 AND o.oid >= 16384) AS shell_operators,
+       pg_catalog.pg_is_in_recovery() AS in_recovery";
+
+/// Number of large objects.
+pub const LARGE_OBJECT_COUNT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata";
+
+/// The server: version number, version, recovery, WAL position (null where the role may not read it).
+pub const SERVER: &str = "
+SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current_setting('server_version'),
+       pg_catalog.pg_is_in_recovery(),
+       CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()::text
+            ELSE pg_catalog.pg_current_wal_lsn()::text END";
+
+/// Sessions that hold a lock on one of the relations `$1` which conflicts with reading or writing it.
+pub const LOCK_HOLDERS: &str = "
+SELECT DISTINCT a.pid, COALESCE(a.usename::text, '?') AS usename, COALESCE(a.application_name, '') AS application_name,
+       a.state, pg_catalog.date_part('epoch', pg_catalog.now() - a.xact_start)::bigint AS xact_seconds,
+       pg_catalog.left(a.query, 200) AS query, l.relation::pg_catalog.regclass::text AS relation, l.mode
+FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid()
+  AND NOT (a.pid = ANY ($3)) AND l.mode = ANY ($2)";

@@ -1,0 +1,279 @@
+//! PostgreSQL's own client programs: finds the right pg_dump and pg_restore, runs them without a password in sight, and
+//! takes every line of their error output seriously.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use super::{CHILD_ENVIRONMENT_REMOVED, ConnectionSettings};
+use crate::{Error, Result, interrupt::ChildGuard};
+
+/// Folders of distributions and installers, beside `PATH`. `*` stands for a version.
+const FOLDERS: [&str; 8] = [
+    "/usr/lib/postgresql/*/bin",
+    "/usr/pgsql-*/bin",
+    "/usr/local/pgsql/bin",
+    "/usr/local/lib/postgresql/bin",
+    "/opt/homebrew/opt/postgresql@*/bin",
+    "/usr/local/opt/postgresql@*/bin",
+    "/opt/homebrew/opt/libpq/bin",
+    "/Applications/Postgres.app/Contents/Versions/*/bin",
+];
+
+/// A client program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tool {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its major version.
+    pub major: u32,
+    /// What `--version` printed, without the program's name.
+    pub version: String,
+}
+
+/// Every installed program `name` that answers `--version`.
+///
+/// `SAFE_RUN_PG_BIN`, a list of folders like `PATH`, comes first and replaces the search when it is set.
+pub async fn installed(name: &str) -> Vec<Tool> {
+    let folders: Vec<PathBuf> = match std::env::var_os("SAFE_RUN_PG_BIN") {
+        Some(list) => std::env::split_paths(&list).collect(),
+        None => {
+            let mut folders: Vec<PathBuf> = std::env::var_os("PATH")
+                .map(|path| std::env::split_paths(&path).collect())
+                .unwrap_or_default();
+            folders.extend(FOLDERS.iter().flat_map(|pattern| expand(pattern)));
+            folders
+        }
+    };
+    let mut tools: Vec<Tool> = Vec::new();
+    for folder in folders {
+        let path = folder.join(name);
+        // Debian's /usr/bin/pg_dump is a wrapper that picks a version by its own rules: only real programs are asked.
+        let Ok(real) = std::fs::canonicalize(&path) else { continue };
+        if real.file_name() != Some(OsStr::new(name)) || tools.iter().any(|tool| tool.path == real) {
+            continue;
+        }
+        let Ok(output) =
+            tokio::process::Command::new(&real).arg("--version").stdin(Stdio::null()).output().await
+        else {
+            continue;
+        };
+        if let Some((major, version)) = parse_version(&String::from_utf8_lossy(&output.stdout)) {
+            tools.push(Tool { path: real, major, version });
+        }
+    }
+    tools
+}
+
+fn expand(pattern: &str) -> Vec<PathBuf> {
+    let Some((before, after)) = pattern.split_once('*') else { return vec![PathBuf::from(pattern)] };
+    let (dir, prefix) = before.rsplit_once('/').unwrap_or(("", before));
+    let Ok(entries) = std::fs::read_dir(dir) else { return Vec::new() };
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(std::result::Result::ok)
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| PathBuf::from(format!("{}{after}", entry.path().display())))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Reads `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+fn parse_version(text: &str) -> Option<(u32, String)> {
+    let version = text.split_once("(PostgreSQL)")?.1.trim();
+    let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+    Some((digits.parse().ok()?, version.to_owned()))
+}
+
+/// Chooses the client for a server of major version `server`: that major's own, else the next newer one.
+///
+/// An older client is never used: it does not know what the server may hold.
+///
+/// # Errors
+/// [`crate::ErrorKind::Refused`], naming the package to install.
+pub fn choose(name: &str, tools: &[Tool], server: u32) -> Result<Tool> {
+    let best = tools.iter().filter(|tool| tool.major >= server).min_by_key(|tool| tool.major);
+    best.cloned().ok_or_else(|| {
+        let newest = tools.iter().max_by_key(|tool| tool.major);
+        let message = match newest {
+            None => format!("{name} is not installed"),
+            Some(tool) => format!(
+                "{name} {} ({}) is older than the server's PostgreSQL {server}",
+                tool.version,
+                tool.path.display()
+            ),
+        };
+        Error::refused(message).with_hint(format!(
+            "Install PostgreSQL {server}'s client programs (Debian and Ubuntu: apt install postgresql-client-{server}; \
+             Red Hat: dnf install postgresql{server}; macOS: brew install postgresql@{server}), or name their folder in \
+             SAFE_RUN_PG_BIN."
+        ))
+    })
+}
+
+/// A command line with the connection in its environment and everything else of libpq's removed from it.
+///
+/// The child leads a process group of its own: Ctrl-C reaches it through us, once, and it dies with us.
+pub fn command(tool: &Path, settings: &ConnectionSettings) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(tool);
+    for name in CHILD_ENVIRONMENT_REMOVED {
+        command.env_remove(name);
+    }
+    for (name, value) in settings.child_environment() {
+        command.env(name, value.expose());
+    }
+    // Messages are matched in two places, by the text of the C locale.
+    command.env("LC_ALL", "C").stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    command
+}
+
+/// What a client program did.
+#[derive(Debug)]
+pub struct Finished {
+    /// Whether it exited with 0.
+    pub success: bool,
+    /// Its whole error output.
+    pub stderr: String,
+}
+
+/// Runs a command to its end and collects its error output.
+pub async fn run(mut command: tokio::process::Command, name: &str) -> Result<Finished> {
+    let child =
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|source| {
+            Error::failed(format!("could not start {name}: {source}")).with_source(source)
+        })?;
+    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+    let _guard = pid.map(ChildGuard::register);
+    let output = child
+        .wait_with_output()
+        .await
+        .map_err(|source| Error::failed(format!("could not run {name}: {source}")).with_source(source))?;
+    Ok(Finished {
+        success: output.status.success(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// One error of pg_restore: the server's message and the statement that caused it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreError {
+    /// The archive entry it came from, such as `INDEX orders_user_id_idx`, when pg_restore named it.
+    pub entry: Option<String>,
+    /// The server's message.
+    pub message: String,
+    /// The statement.
+    pub statement: Option<String>,
+}
+
+/// Takes pg_restore's error output apart. Lines that are neither an error nor part of one are returned as they are.
+pub fn parse_restore_errors(stderr: &str) -> (Vec<RestoreError>, Vec<String>) {
+    let mut errors: Vec<RestoreError> = Vec::new();
+    let mut others = Vec::new();
+    let mut entry = None;
+    let mut in_statement = false;
+    for line in stderr.lines() {
+        if let Some(rest) = line.strip_prefix("pg_restore: from TOC entry ") {
+            // `215; 1259 16395 TABLE orders shop`: the numbers say nothing to a person.
+            let name: Vec<&str> = rest.split(' ').skip(3).collect();
+            entry = Some(name.join(" "));
+            in_statement = false;
+        } else if line.starts_with("pg_restore: while ") {
+            in_statement = false;
+        } else if let Some(message) = line.strip_prefix("pg_restore: error: ") {
+            let message = message.strip_prefix("could not execute query: ").unwrap_or(message);
+            let message = message.strip_prefix("ERROR:  ").unwrap_or(message);
+            errors.push(RestoreError { entry: entry.clone(), message: message.to_owned(), statement: None });
+            in_statement = false;
+        } else if line.starts_with("pg_restore: warning: errors ignored") {
+            in_statement = false;
+        } else if let Some(statement) = line.strip_prefix("Command was: ") {
+            in_statement = true;
+            if let Some(last) = errors.last_mut() {
+                last.statement = Some(statement.to_owned());
+            }
+        } else if let (true, Some(statement)) =
+            (in_statement, errors.last_mut().and_then(|last| last.statement.as_mut()))
+        {
+            statement.push('\n');
+            statement.push_str(line);
+        } else if line.starts_with("pg_restore: ") || errors.is_empty() {
+            others.push(line.to_owned());
+        } else if let Some(last) = errors.last_mut() {
+            // DETAIL, HINT and CONTEXT lines of the server belong to its error.
+            last.message.push('\n');
+            last.message.push_str(line);
+        }
+    }
+    (errors, others)
+}
+
+/// Whether an error is one of the settings that a newer client writes and an older server does not know. Exactly
+/// these, and nothing else, may fail.
+pub fn is_known_setting_error(error: &RestoreError) -> bool {
+    error.message == "unrecognized configuration parameter \"transaction_timeout\""
+        && error.statement.as_deref().map(str::trim_end) == Some("SET transaction_timeout = 0;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tool(major: u32) -> Tool {
+        Tool { path: PathBuf::from(format!("/pg/{major}/pg_dump")), major, version: format!("{major}.1") }
+    }
+
+    #[test]
+    fn the_servers_own_major_is_preferred_and_an_older_client_refused() {
+        let tools = [tool(18), tool(15), tool(16)];
+        assert_eq!(choose("pg_dump", &tools, 14).unwrap().major, 15);
+        assert_eq!(choose("pg_dump", &tools, 16).unwrap().major, 16);
+        assert_eq!(choose("pg_dump", &tools, 17).unwrap().major, 18);
+        let error = choose("pg_dump", &tools[1..2], 18).unwrap_err();
+        assert_eq!(error.kind(), crate::ErrorKind::Refused);
+        assert!(
+            error.message().contains("older than the server")
+                && error.hint().is_some_and(|h| h.contains("postgresql-client-18"))
+        );
+        assert!(choose("pg_dump", &[], 14).unwrap_err().message().contains("is not installed"));
+    }
+
+    #[test]
+    fn versions_are_read_from_releases_and_betas() {
+        assert_eq!(parse_version("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n").unwrap().0, 15);
+        assert_eq!(parse_version("pg_dump (PostgreSQL) 19beta1").unwrap().0, 19);
+        assert!(parse_version("pg_dump of something else").is_none());
+    }
+
+    #[test]
+    fn errors_of_pg_restore_are_taken_apart() {
+        let stderr = "pg_restore: while PROCESSING TOC:\n\
+            pg_restore: from TOC entry 3456; 2606 16401 FK CONSTRAINT orders orders_user_fk shop\n\
+            pg_restore: error: could not execute query: ERROR:  insert or update on table \"orders\" violates\n\
+            DETAIL:  Key (user_id)=(3) is not present in table \"users\".\n\
+            Command was: ALTER TABLE ONLY public.orders\n    ADD CONSTRAINT x;\n\n\n\
+            pg_restore: warning: errors ignored on restore: 1\n";
+        let (errors, others) = parse_restore_errors(stderr);
+        assert_eq!(errors.len(), 1);
+        assert!(others.is_empty(), "{others:?}");
+        assert_eq!(errors[0].entry.as_deref(), Some("FK CONSTRAINT orders orders_user_fk shop"));
+        assert!(errors[0].message.ends_with("is not present in table \"users\"."));
+        assert!(
+            errors[0].statement.as_ref().is_some_and(|statement| statement.contains("ADD CONSTRAINT x;"))
+        );
+    }
+
+    #[test]
+    fn only_the_known_setting_may_fail() {
+        let error = |message: &str, statement: &str| RestoreError {
+            entry: None,
+            message: message.into(),
+            statement: Some(statement.into()),
+        };
+        let unknown = "unrecognized configuration parameter \"transaction_timeout\"";
+        assert!(is_known_setting_error(&error(unknown, "SET transaction_timeout = 0;\n")));
+        assert!(!is_known_setting_error(&error(unknown, "ALTER DATABASE x SET transaction_timeout = 0;")));
+        assert!(!is_known_setting_error(&error("unrecognized configuration parameter \"x\"", "SET x = 0;")));
+    }
+}

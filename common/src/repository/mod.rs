@@ -1,0 +1,314 @@
+//! A repository: the folder that holds snapshots, and who may change it when.
+//!
+//! A snapshot is written below `partial/`, every file is fsynced, the manifest comes last, and one rename publishes it.
+//! So a folder below `snapshots/` is always whole, and what a crash leaves below `partial/` is swept by the next run.
+//!
+//! Locking: a writer holds the repository's lock shared, and its own partial folder's lock exclusively; who deletes or
+//! sweeps holds the repository's lock exclusively. Operating-system file locks end with their process.
+
+pub mod files;
+pub mod partial;
+pub mod verify;
+
+use std::{
+    fs::{self, File, TryLockError},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use files::{
+    check_writable, create_private_dir, create_private_file, free_space, sync_dir, write_private_file,
+};
+pub use partial::PartialSnapshot;
+
+use crate::{
+    Error, ErrorKind, Result,
+    snapshot::{Manifest, SnapshotId, manifest::MANIFEST_FILE},
+};
+
+/// Version of the folder layout.
+const LAYOUT: u32 = 1;
+const REPOSITORY_FILE: &str = "repository.json";
+const SNAPSHOTS: &str = "snapshots";
+const PARTIAL: &str = "partial";
+const TRASH: &str = "trash";
+const LOCKS: &str = "locks";
+const RUNS: &str = "runs";
+
+#[derive(Serialize, Deserialize)]
+struct RepositoryFile {
+    layout: u32,
+    id: String,
+}
+
+/// An opened repository.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    root: PathBuf,
+}
+
+/// A snapshot's folder together with its manifest, which matched its own checksum.
+#[derive(Debug, Clone)]
+pub struct StoredSnapshot {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+/// One folder below `snapshots/`: readable or not, it is listed.
+#[derive(Debug)]
+pub struct Listed {
+    /// The folder's name.
+    pub id: SnapshotId,
+    /// The snapshot, or why its manifest can't be used.
+    pub snapshot: Result<StoredSnapshot>,
+}
+
+/// Keeps the repository's lock until it is dropped.
+#[derive(Debug)]
+pub struct RepositoryLock {
+    _file: File,
+}
+
+impl Repository {
+    /// Opens a repository that must exist.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSuchSnapshot`] when there is none: a reader asked for something that is not there.
+    pub fn open(root: &Path) -> Result<Self> {
+        let path = root.join(REPOSITORY_FILE);
+        match fs::read(&path) {
+            Ok(bytes) => {
+                let file: RepositoryFile = serde_json::from_slice(&bytes).map_err(|source| {
+                    Error::damaged(format!("{} can't be read: {source}", path.display()))
+                        .with_hint("Put back the file from a copy; the snapshots beside it may be whole.")
+                })?;
+                if file.layout != LAYOUT {
+                    return Err(Error::refused(format!(
+                        "the repository {} has layout {}, and this version of the tool knows layout {LAYOUT}",
+                        root.display(),
+                        file.layout
+                    ))
+                    .with_hint("Use a newer version of the tool."));
+                }
+                let root = fs::canonicalize(root).map_err(|source| Error::io("open", root, source))?;
+                Ok(Self { root })
+            }
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => Err(Error::new(
+                ErrorKind::NoSuchSnapshot,
+                format!("there is no repository at {}", root.display()),
+            )
+            .with_hint("Run `backup create` to take a first snapshot, or name the repository with --repo.")),
+            Err(source) => Err(Error::io("read", &path, source)),
+        }
+    }
+
+    /// Opens a repository, or makes it with mode 0700.
+    ///
+    /// # Errors
+    /// Refuses a folder that is not empty and not a repository, so that a wrong `--repo` does no harm.
+    pub fn open_or_create(root: &Path) -> Result<Self> {
+        match Self::open(root) {
+            Err(error) if error.kind() == ErrorKind::NoSuchSnapshot => {}
+            other => return other,
+        }
+        create_private_dir(root)?;
+        let mut entries = fs::read_dir(root).map_err(|source| Error::io("read", root, source))?;
+        if entries.any(|entry| entry.is_ok_and(|entry| !is_ours(&entry.file_name()))) {
+            return Err(Error::refused(format!(
+                "{} holds other files and is not a repository",
+                root.display()
+            ))
+            .with_hint("Name an empty or new folder with --repo."));
+        }
+        for dir in [SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS] {
+            create_private_dir(&root.join(dir))?;
+        }
+        let file = RepositoryFile { layout: LAYOUT, id: crate::random::hex_id()? };
+        let bytes = serde_json::to_vec(&file)
+            .map_err(|source| Error::failed(format!("could not encode {REPOSITORY_FILE}: {source}")))?;
+        files::replace_private_file(&root.join(REPOSITORY_FILE), &bytes)?;
+        Self::open(root)
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where `safe-run` keeps what it did.
+    pub fn runs_dir(&self) -> PathBuf {
+        self.root.join(RUNS)
+    }
+
+    /// Takes the repository's lock shared: snapshots may be written and read, nothing may be deleted.
+    pub fn lock_shared(&self) -> Result<RepositoryLock> {
+        let file = self.lock_file("repository")?;
+        match file.try_lock_shared() {
+            Ok(()) => Ok(RepositoryLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(self.busy("deletes snapshots in")),
+            Err(TryLockError::Error(source)) => Err(Error::io("lock", &self.root, source)),
+        }
+    }
+
+    /// Takes the repository's lock alone: for deleting.
+    pub fn lock_exclusive(&self) -> Result<RepositoryLock> {
+        let file = self.lock_file("repository")?;
+        match file.try_lock() {
+            Ok(()) => Ok(RepositoryLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(self.busy("uses")),
+            Err(TryLockError::Error(source)) => Err(Error::io("lock", &self.root, source)),
+        }
+    }
+
+    /// Takes a lock of the given name alone, such as the one that keeps two runs of `safe-run` apart.
+    pub fn lock_named(&self, name: &str) -> Result<RepositoryLock> {
+        let file = self.lock_file(name)?;
+        match file.try_lock() {
+            Ok(()) => Ok(RepositoryLock { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(self.busy("runs with")),
+            Err(TryLockError::Error(source)) => Err(Error::io("lock", &self.root, source)),
+        }
+    }
+
+    fn lock_file(&self, name: &str) -> Result<File> {
+        let dir = self.root.join(LOCKS);
+        create_private_dir(&dir)?;
+        let path = dir.join(format!("{name}.lock"));
+        files::open_lock_file(&path)
+    }
+
+    fn busy(&self, doing: &str) -> Error {
+        Error::busy(format!("another process {doing} the repository {}", self.root.display()))
+            .with_hint("Wait until it has finished, then run the command again.")
+    }
+
+    /// All snapshots, oldest first; folders whose manifest can't be used are listed with the reason.
+    pub fn list(&self) -> Result<Vec<Listed>> {
+        let dir = self.root.join(SNAPSHOTS);
+        let mut listed = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(|source| Error::io("read", &dir, source))? {
+            let entry = entry.map_err(|source| Error::io("read", &dir, source))?;
+            let name = entry.file_name();
+            let Some(id) = name.to_str().and_then(|name| SnapshotId::parse(name).ok()) else {
+                continue;
+            };
+            let snapshot = StoredSnapshot::open(&entry.path()).and_then(|snapshot| {
+                if snapshot.manifest.id == id {
+                    Ok(snapshot)
+                } else {
+                    Err(Error::damaged(format!("folder {id} holds the snapshot {}", snapshot.manifest.id)))
+                }
+            });
+            listed.push(Listed { id, snapshot });
+        }
+        listed.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(listed)
+    }
+
+    /// Finds a snapshot by id, unique prefix, given name, `latest` or `latest:tag=value`.
+    ///
+    /// With `database`, `latest` means that database's; without it, the repository must hold one database only.
+    pub fn find(&self, wanted: &str, database: Option<&str>) -> Result<StoredSnapshot> {
+        let listed = self.list()?;
+        let none = |message: String| {
+            Error::new(ErrorKind::NoSuchSnapshot, message)
+                .with_hint(format!("Run `backup list --repo {}` to see what there is.", self.root.display()))
+        };
+        if let Some(filter) = wanted.strip_prefix("latest") {
+            let tag = match filter.strip_prefix(':') {
+                None if filter.is_empty() => None,
+                Some(tag) => Some(tag.split_once('=').ok_or_else(|| {
+                    Error::usage(format!("\"{wanted}\" is not of the form latest:tag=value"))
+                })?),
+                None => return Err(none(format!("no snapshot \"{wanted}\""))),
+            };
+            let mut candidates: Vec<StoredSnapshot> = listed
+                .into_iter()
+                .filter_map(|entry| entry.snapshot.ok())
+                .filter(|found| database.is_none_or(|name| found.manifest.database.name == name))
+                .filter(|found| {
+                    tag.is_none_or(|(key, value)| {
+                        found.manifest.tags.get(key).is_some_and(|have| have == value)
+                    })
+                })
+                .collect();
+            let mut databases: Vec<&str> =
+                candidates.iter().map(|found| found.manifest.database.name.as_str()).collect();
+            databases.sort_unstable();
+            databases.dedup();
+            if databases.len() > 1 {
+                return Err(Error::usage(format!(
+                    "\"{wanted}\" is ambiguous: the repository holds snapshots of {}",
+                    databases.join(", ")
+                ))
+                .with_hint("Name the snapshot by its id, or the database with --database-url."));
+            }
+            return candidates.pop().ok_or_else(|| none("the repository holds no such snapshot".to_owned()));
+        }
+        let mut matches: Vec<Listed> = listed
+            .into_iter()
+            .filter(|entry| entry.id.as_str().starts_with(wanted) && !wanted.is_empty())
+            .collect();
+        if matches.len() > 1 {
+            let ids: Vec<&str> = matches.iter().map(|entry| entry.id.as_str()).collect();
+            return Err(Error::usage(format!(
+                "\"{wanted}\" is the start of several ids: {}",
+                ids.join(", ")
+            ))
+            .with_hint("Give more characters of the id."));
+        }
+        match matches.pop() {
+            Some(found) => found.snapshot.map_err(|error| error.context(found.id)),
+            None => Err(none(format!("no snapshot \"{}\"", crate::ident::printable(wanted)))),
+        }
+    }
+
+    /// Begins a new snapshot: makes its partial folder and holds its lock.
+    pub fn begin(&self, id: SnapshotId) -> Result<PartialSnapshot> {
+        PartialSnapshot::create(self.lock_shared()?, &self.root.join(PARTIAL), &self.root.join(SNAPSHOTS), id)
+    }
+
+    /// Removes what crashed runs left below `partial/` and `trash/`. Returns the names of what was swept.
+    ///
+    /// Does nothing while another process uses the repository: its partial folder is not ours to judge.
+    pub fn sweep(&self) -> Result<Vec<String>> {
+        let Ok(_lock) = self.lock_exclusive() else { return Ok(Vec::new()) };
+        let mut swept = Vec::new();
+        for dir in [self.root.join(PARTIAL), self.root.join(TRASH)] {
+            for entry in fs::read_dir(&dir).map_err(|source| Error::io("read", &dir, source))? {
+                let path = entry.map_err(|source| Error::io("read", &dir, source))?.path();
+                fs::remove_dir_all(&path).map_err(|source| Error::io("remove", &path, source))?;
+                swept.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(swept)
+    }
+}
+
+impl StoredSnapshot {
+    /// Reads a snapshot's folder.
+    pub fn open(dir: &Path) -> Result<Self> {
+        let path = dir.join(MANIFEST_FILE);
+        let bytes = fs::read(&path).map_err(|source| match source.kind() {
+            std::io::ErrorKind::NotFound => Error::damaged(format!("{} has no manifest.json", dir.display()))
+                .with_hint(
+                    "It can't be restored with this tool; its README.txt says how to read its files by hand.",
+                ),
+            _ => Error::io("read", &path, source),
+        })?;
+        Ok(Self { dir: dir.to_owned(), manifest: Manifest::from_bytes(&bytes)? })
+    }
+
+    /// The path of one of its files.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.dir.join(relative)
+    }
+}
+
+fn is_ours(name: &std::ffi::OsStr) -> bool {
+    [SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS, REPOSITORY_FILE].iter().any(|ours| name == *ours)
+        || name.to_string_lossy().starts_with(".repository.json.")
+}

@@ -1,0 +1,149 @@
+//! Whether a snapshot's files are exactly what was written. Needs no server.
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::Path,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use super::StoredSnapshot;
+use crate::{
+    Error, Result,
+    snapshot::{
+        codec::{ChunkReader, file_digest},
+        manifest::{Chunk, FileEntry, MANIFEST_FILE},
+    },
+};
+
+/// How far a verification goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Length and SHA-256 of every file: finds every change of the stored bytes.
+    Hashes,
+    /// Also decodes every chunk and compares its text length, rows and row hash: finds an encoder that lied.
+    Content,
+}
+
+/// A snapshot all of whose files matched the manifest when they were read. The only way to make one is [`verify`].
+#[derive(Debug)]
+pub struct VerifiedSnapshot {
+    snapshot: StoredSnapshot,
+}
+
+impl VerifiedSnapshot {
+    /// The snapshot.
+    pub fn snapshot(&self) -> &StoredSnapshot {
+        &self.snapshot
+    }
+}
+
+enum Item<'a> {
+    Chunk(&'a Chunk),
+    File(&'a FileEntry),
+}
+
+/// Checks every file with up to `jobs` threads; `progress` is told the stored bytes of each file that is done.
+///
+/// # Errors
+/// One error of kind `Damaged` that lists every damaged, missing or unexpected file (the first ten by name).
+pub fn verify(
+    snapshot: StoredSnapshot,
+    depth: Depth,
+    jobs: usize,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<VerifiedSnapshot> {
+    let manifest = &snapshot.manifest;
+    let items: Vec<Item<'_>> =
+        manifest.chunks().map(Item::Chunk).chain(manifest.files.iter().map(Item::File)).collect();
+    let next = AtomicUsize::new(0);
+    let problems = Mutex::new(unexpected_files(&snapshot)?);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.clamp(1, items.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let (result, bytes) = match item {
+                        Item::Chunk(chunk) => {
+                            (check_chunk(&snapshot, chunk, depth), chunk.content.stored_bytes)
+                        }
+                        Item::File(file) => (check_file(&snapshot, file), file.bytes),
+                    };
+                    progress(bytes);
+                    if let Err(error) = result {
+                        problems
+                            .lock()
+                            .unwrap_or_else(std::sync::PoisonError::into_inner)
+                            .push(error.to_string());
+                    }
+                }
+            });
+        }
+    });
+    let mut problems = problems.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if problems.is_empty() {
+        return Ok(VerifiedSnapshot { snapshot });
+    }
+    problems.sort();
+    let count = problems.len();
+    let mut message =
+        format!("snapshot {} is damaged in {count} place{}", manifest.id, if count == 1 { "" } else { "s" });
+    for problem in problems.iter().take(10) {
+        message.push_str("\n  ");
+        message.push_str(problem);
+    }
+    if count > 10 {
+        message.push_str(&format!("\n  and {} more", count - 10));
+    }
+    Err(Error::damaged(message).with_hint(
+        "Restore an older snapshot (`backup list` shows them), and look for a failing disk where the repository lies.",
+    ))
+}
+
+fn check_chunk(snapshot: &StoredSnapshot, chunk: &Chunk, depth: Depth) -> Result<()> {
+    let path = snapshot.path(&chunk.path);
+    if depth == Depth::Hashes {
+        return compare_digest(&path, chunk.content.stored_bytes, &chunk.content.sha256);
+    }
+    let mut reader = ChunkReader::open(&path, snapshot.manifest.codec)?;
+    while reader.read()?.is_some() {}
+    reader.finish(&chunk.content)
+}
+
+fn check_file(snapshot: &StoredSnapshot, file: &FileEntry) -> Result<()> {
+    compare_digest(&snapshot.path(&file.path), file.bytes, &file.sha256)
+}
+
+fn compare_digest(path: &Path, bytes: u64, sha256: &str) -> Result<()> {
+    let (found_bytes, found_sha256) = file_digest(path)?;
+    if found_bytes != bytes {
+        return Err(Error::damaged(format!("{} has {found_bytes} bytes instead of {bytes}", path.display())));
+    }
+    if found_sha256 != sha256 {
+        return Err(Error::damaged(format!("checksum mismatch in {}", path.display())));
+    }
+    Ok(())
+}
+
+/// Files that the manifest does not name: they are not part of the snapshot, and somebody should know.
+fn unexpected_files(snapshot: &StoredSnapshot) -> Result<Vec<String>> {
+    let known: HashSet<&str> = snapshot.manifest.paths().chain([MANIFEST_FILE]).collect();
+    let mut unexpected = Vec::new();
+    let mut dirs = vec![String::new()];
+    while let Some(relative) = dirs.pop() {
+        let dir = snapshot.dir.join(&relative);
+        for entry in fs::read_dir(&dir).map_err(|source| Error::io("read", &dir, source))? {
+            let entry = entry.map_err(|source| Error::io("read", &dir, source))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let path = if relative.is_empty() { name } else { format!("{relative}/{name}") };
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                dirs.push(path);
+            } else if !known.contains(path.as_str()) {
+                unexpected.push(format!("{} is not part of the snapshot", entry.path().display()));
+            }
+        }
+    }
+    Ok(unexpected)
+}

@@ -1,0 +1,109 @@
+//! The COPY statements of both directions. Text format, in the server's own encoding, so that no byte is converted; an
+//! explicit list of columns, so that generated ones are left out and a different column order does no harm.
+
+use crate::{Ident, catalog::Table, ident::literal};
+
+/// A half-open range of blocks; without an end it is open-ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockRange {
+    /// First block.
+    pub first: u64,
+    /// The block after the last one.
+    pub end: Option<u64>,
+}
+
+impl BlockRange {
+    /// The whole table.
+    pub const ALL: Self = Self { first: 0, end: None };
+}
+
+/// The statement that loads a chunk of `table` from stdin.
+pub fn copy_in_statement(table: &Table, encoding: &str) -> String {
+    let target = table.load_into.as_ref().unwrap_or(&table.name);
+    format!(
+        "COPY {target}{} FROM STDIN (FORMAT text, ENCODING {})",
+        column_list(&table.columns),
+        literal(encoding)
+    )
+}
+
+/// The statement that reads a range of `table`, and of it only the rows that an extension's filter calls the user's.
+pub fn copy_out_statement(table: &Table, range: BlockRange, encoding: &str) -> String {
+    let options = format!("TO STDOUT (FORMAT text, ENCODING {})", literal(encoding));
+    let select = |condition: &str| {
+        let columns: Vec<String> = table.columns.iter().map(ToString::to_string).collect();
+        format!("COPY (SELECT {} FROM ONLY {} {condition}) {options}", columns.join(", "), table.name)
+    };
+    match &table.extension_filter {
+        Some(filter) => select(filter),
+        None if range == BlockRange::ALL => {
+            format!("COPY {}{} {options}", table.name, column_list(&table.columns))
+        }
+        None => {
+            let end =
+                range.end.map_or(String::new(), |end| format!(" AND ctid < '({end},0)'::pg_catalog.tid"));
+            select(&format!("WHERE ctid >= '({},0)'::pg_catalog.tid{end}", range.first))
+        }
+    }
+}
+
+/// ` ("a", "b")`; nothing at all for a table without columns, which COPY takes as well.
+fn column_list(columns: &[Ident]) -> String {
+    if columns.is_empty() {
+        return String::new();
+    }
+    let names: Vec<String> = columns.iter().map(ToString::to_string).collect();
+    format!(" ({})", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::QualifiedName;
+
+    fn table() -> Table {
+        Table {
+            oid: 1,
+            name: QualifiedName::new("s", "t"),
+            columns: vec!["a".into(), "B\"".into()],
+            blocks: 30,
+            is_heap: true,
+            is_unlogged: false,
+            load_into: None,
+            extension_filter: None,
+        }
+    }
+
+    #[test]
+    fn statements_quote_names_and_name_the_encoding() {
+        assert_eq!(
+            copy_out_statement(&table(), BlockRange { first: 10, end: Some(20) }, "UTF8"),
+            "COPY (SELECT \"a\", \"B\"\"\" FROM ONLY \"s\".\"t\" WHERE ctid >= '(10,0)'::pg_catalog.tid AND ctid < \
+             '(20,0)'::pg_catalog.tid) TO STDOUT (FORMAT text, ENCODING 'UTF8')"
+        );
+        assert_eq!(
+            copy_out_statement(&table(), BlockRange::ALL, "LATIN1"),
+            "COPY \"s\".\"t\" (\"a\", \"B\"\"\") TO STDOUT (FORMAT text, ENCODING 'LATIN1')"
+        );
+    }
+
+    #[test]
+    fn an_extensions_filter_applies_to_its_configuration_table() {
+        let mut table = table();
+        table.extension_filter = Some("WHERE NOT builtin".into());
+        assert!(
+            copy_out_statement(&table, BlockRange::ALL, "UTF8")
+                .contains("FROM ONLY \"s\".\"t\" WHERE NOT builtin)")
+        );
+    }
+
+    #[test]
+    fn a_table_without_columns_has_no_column_list() {
+        let mut table = table();
+        table.columns.clear();
+        assert_eq!(
+            copy_in_statement(&table, "UTF8"),
+            "COPY \"s\".\"t\" FROM STDIN (FORMAT text, ENCODING 'UTF8')"
+        );
+    }
+}

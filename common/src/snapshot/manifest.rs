@@ -1,0 +1,452 @@
+//! The manifest: what a snapshot holds and what every one of its files must look like. Written last: a snapshot exists
+//! if and only if its manifest does.
+//!
+//! On disk it is one line of JSON, `{"sha256":"…","snapshot":{…}}`, whose hash is over the exact bytes of `snapshot`.
+//! The envelope is compared byte for byte, so that no flipped bit anywhere in the file goes unnoticed.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Codec, SnapshotId,
+    codec::{RowHash, StoredChunk, hex},
+};
+use crate::{
+    Error, Result,
+    catalog::{DatabaseState, Extension, MaterializedView, Sequence, Table},
+};
+
+/// Version of the format. A reader takes its own version only; a change that an older reader would misread raises it.
+pub const FORMAT: u32 = 1;
+
+/// The manifest's file name within a snapshot.
+pub const MANIFEST_FILE: &str = "manifest.json";
+/// pg_dump's custom archive of the schema.
+pub const SCHEMA_FILE: &str = "schema.dump";
+/// How to restore with stock tools.
+pub const README_FILE: &str = "README.txt";
+/// The shell script that the README names.
+pub const LOAD_SCRIPT_FILE: &str = "load.sh";
+/// `setval` for every sequence.
+pub const SEQUENCES_FILE: &str = "sequences.sql";
+/// Database-level settings, owner, grants and comment.
+pub const DATABASE_FILE: &str = "database.sql";
+/// Folder of the chunks.
+pub const DATA_DIR: &str = "data";
+/// Folder of the large objects.
+pub const LARGE_OBJECTS_DIR: &str = "large-objects";
+
+/// Why a snapshot was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// `backup create`.
+    Manual,
+    /// `backup schedule`.
+    Scheduled,
+    /// `safe-run`, before a migration.
+    PreMigration,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Manual => "manual",
+            Self::Scheduled => "scheduled",
+            Self::PreMigration => "pre-migration",
+        })
+    }
+}
+
+/// The server that the snapshot was read from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// `server_version_num`, such as 150018.
+    pub version_num: i32,
+    /// `server_version`, such as `15.18 (Debian 15.18-0+deb12u1)`.
+    pub version: String,
+    /// Whether it was a hot standby.
+    pub in_recovery: bool,
+    /// WAL position right after the snapshot was taken, when the role may read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal_lsn: Option<String>,
+}
+
+impl Server {
+    /// The major version, such as 15.
+    pub fn major(&self) -> u32 {
+        self.version_num.unsigned_abs() / 10_000
+    }
+}
+
+/// A table with its chunks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableData {
+    /// What the catalog said.
+    #[serde(flatten)]
+    pub table: Table,
+    /// Its page ranges, in order. Never empty: an empty table has one chunk without rows.
+    pub chunks: Vec<Chunk>,
+}
+
+impl TableData {
+    /// Exact number of rows in the snapshot.
+    pub fn rows(&self) -> u64 {
+        self.chunks.iter().map(|chunk| chunk.content.rows).sum()
+    }
+
+    /// Order-independent hash of all its rows.
+    pub fn row_hash(&self) -> RowHash {
+        self.chunks.iter().fold(RowHash::default(), |mut all, chunk| {
+            all.merge(chunk.content.row_hash);
+            all
+        })
+    }
+}
+
+/// One file of rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    /// Path within the snapshot, always `data/<n>.<first block><extension>` or below `large-objects/`.
+    pub path: String,
+    /// First block of the page range.
+    pub first_block: u64,
+    /// The block after its last one; `None` for the last range, which is open-ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_block: Option<u64>,
+    /// What the file must contain.
+    #[serde(flatten, with = "stored_chunk")]
+    pub content: StoredChunk,
+}
+
+mod stored_chunk {
+    //! Serde for [`StoredChunk`], which belongs to the codec and knows nothing of manifests.
+    use super::{Deserialize, RowHash, Serialize, StoredChunk};
+
+    #[derive(Serialize, Deserialize)]
+    struct Fields {
+        rows: u64,
+        raw_bytes: u64,
+        stored_bytes: u64,
+        sha256: String,
+        row_hash: RowHash,
+    }
+
+    pub fn serialize<S: serde::Serializer>(chunk: &StoredChunk, serializer: S) -> Result<S::Ok, S::Error> {
+        Fields {
+            rows: chunk.rows,
+            raw_bytes: chunk.raw_bytes,
+            stored_bytes: chunk.stored_bytes,
+            sha256: chunk.sha256.clone(),
+            row_hash: chunk.row_hash,
+        }
+        .serialize(serializer)
+    }
+
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<StoredChunk, D::Error> {
+        let fields = Fields::deserialize(deserializer)?;
+        Ok(StoredChunk {
+            rows: fields.rows,
+            raw_bytes: fields.raw_bytes,
+            stored_bytes: fields.stored_bytes,
+            sha256: fields.sha256,
+            row_hash: fields.row_hash,
+        })
+    }
+}
+
+/// The large objects: who they are, and their pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargeObjects {
+    /// How many there are.
+    pub count: u64,
+    /// COPY text with the columns oid, owner, acl (as text, `\N` for the default), comment.
+    pub metadata: Chunk,
+    /// COPY text with the columns loid, pageno, data.
+    pub pages: Vec<Chunk>,
+}
+
+/// A file that is neither a chunk nor the manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Path within the snapshot.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256, lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// Everything known about a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Also the folder's name.
+    pub id: SnapshotId,
+    /// Why it was taken.
+    pub kind: Kind,
+    /// A name given by a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `--tag k=v`.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
+    /// When PostgreSQL's snapshot was taken: the state that is stored is the state at this moment.
+    pub taken_at: DateTime<Utc>,
+    /// When the last byte was written.
+    pub finished_at: DateTime<Utc>,
+    /// Version of the tool that wrote it.
+    pub tool_version: String,
+    /// The server.
+    pub server: Server,
+    /// `pg_dump --version` of the client that wrote the schema archive; pg_restore must not be older.
+    pub pg_dump_version: String,
+    /// Major version of that client.
+    pub pg_dump_major: u32,
+    /// Database-level state.
+    pub database: DatabaseState,
+    /// Codec of every chunk.
+    pub codec: Codec,
+    /// Tables, largest first.
+    pub tables: Vec<TableData>,
+    /// Sequences, read after the data.
+    pub sequences: Vec<Sequence>,
+    /// Large objects, when there are any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_objects: Option<LargeObjects>,
+    /// Extensions and their versions.
+    pub extensions: Vec<Extension>,
+    /// Materialized views in refresh order.
+    pub materialized_views: Vec<MaterializedView>,
+    /// Roles that the schema names.
+    pub roles: Vec<String>,
+    /// What this snapshot does not bring back, one sentence each.
+    #[serde(default)]
+    pub not_kept: Vec<String>,
+    /// Every file but the chunks and the manifest.
+    pub files: Vec<FileEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Envelope<'a> {
+    sha256: String,
+    #[serde(borrow)]
+    snapshot: &'a RawValue,
+}
+
+impl Manifest {
+    /// The bytes of `manifest.json`.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let unencodable = |source: serde_json::Error| {
+            Error::failed(format!("could not encode the manifest: {source}")).with_source(source)
+        };
+        let body = serde_json::to_string(self).map_err(unencodable)?;
+        let raw: &RawValue = serde_json::from_str(&body).map_err(unencodable)?;
+        let envelope = Envelope { sha256: hex(&Sha256::digest(body.as_bytes())), snapshot: raw };
+        let mut bytes = serde_json::to_vec(&envelope).map_err(unencodable)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// Reads a manifest back and checks it against its own hash.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Damaged`] for anything but exactly what [`Manifest::to_bytes`] wrote, and for a format of another
+    /// version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let damaged = |problem: String| {
+            Error::damaged(problem).with_hint(
+                "The snapshot can't be trusted. Restore another one, or copy this manifest back from a second copy.",
+            )
+        };
+        let envelope: Envelope = serde_json::from_slice(bytes)
+            .map_err(|source| damaged(format!("manifest.json is not a manifest: {source}")))?;
+        let body = envelope.snapshot.get();
+        if hex(&Sha256::digest(body.as_bytes())) != envelope.sha256 {
+            return Err(damaged("manifest.json does not match its own checksum".to_owned()));
+        }
+        let mut canonical = serde_json::to_vec(&envelope)
+            .map_err(|source| damaged(format!("manifest.json can't be read: {source}")))?;
+        canonical.push(b'\n');
+        if canonical != bytes {
+            return Err(damaged("manifest.json was changed after it was written".to_owned()));
+        }
+        #[derive(Deserialize)]
+        struct Version {
+            format: u32,
+        }
+        let version: Version = serde_json::from_str(body)
+            .map_err(|source| damaged(format!("manifest.json has no format version: {source}")))?;
+        if version.format != FORMAT {
+            return Err(Error::damaged(format!(
+                "manifest.json has format {}, and this version of the tool reads format {FORMAT}",
+                version.format
+            ))
+            .with_hint("Use the version of the tool that wrote the snapshot, or a newer one."));
+        }
+        let manifest: Self = serde_json::from_str(body)
+            .map_err(|source| damaged(format!("manifest.json can't be read: {source}")))?;
+        if let Some(path) = manifest.paths().find(|path| !is_safe_path(path)) {
+            let path = crate::ident::printable(path);
+            return Err(damaged(format!("manifest.json names a file outside of the snapshot: {path}")));
+        }
+        Ok(manifest)
+    }
+
+    /// Every chunk: tables first, then large objects.
+    pub fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        let objects = self.large_objects.iter().flat_map(|lo| std::iter::once(&lo.metadata).chain(&lo.pages));
+        self.tables.iter().flat_map(|table| &table.chunks).chain(objects)
+    }
+
+    /// Every path in the snapshot but the manifest's own.
+    pub fn paths(&self) -> impl Iterator<Item = &str> {
+        self.chunks().map(|chunk| chunk.path.as_str()).chain(self.files.iter().map(|file| file.path.as_str()))
+    }
+
+    /// Rows of all tables.
+    pub fn rows(&self) -> u64 {
+        self.tables.iter().map(TableData::rows).sum()
+    }
+
+    /// Bytes of COPY text of all chunks.
+    pub fn raw_bytes(&self) -> u64 {
+        self.chunks().map(|chunk| chunk.content.raw_bytes).sum()
+    }
+
+    /// Bytes on disk of all files but the manifest.
+    pub fn stored_bytes(&self) -> u64 {
+        self.chunks().map(|chunk| chunk.content.stored_bytes).sum::<u64>()
+            + self.files.iter().map(|file| file.bytes).sum::<u64>()
+    }
+
+    /// How long it took.
+    pub fn took(&self) -> std::time::Duration {
+        (self.finished_at - self.taken_at).to_std().unwrap_or_default()
+    }
+}
+
+/// Only relative paths of plain names below the snapshot: a manifest from elsewhere must not reach other files.
+fn is_safe_path(path: &str) -> bool {
+    !path.is_empty()
+        && path != MANIFEST_FILE
+        && path.split('/').all(|part| {
+            !part.is_empty()
+                && !part.starts_with('.')
+                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::QualifiedName;
+
+    fn example() -> Manifest {
+        let at = DateTime::from_timestamp(1_795_000_000, 123_000_000).unwrap();
+        let content = StoredChunk {
+            rows: 3,
+            raw_bytes: 30,
+            stored_bytes: 20,
+            sha256: "ab".repeat(32),
+            row_hash: RowHash::default(),
+        };
+        Manifest {
+            format: FORMAT,
+            id: SnapshotId::new(at, "shop", 7),
+            kind: Kind::Manual,
+            name: None,
+            tags: BTreeMap::new(),
+            taken_at: at,
+            finished_at: at,
+            tool_version: "0.1.0".into(),
+            server: Server {
+                version_num: 150_018,
+                version: "15.18".into(),
+                in_recovery: false,
+                wal_lsn: None,
+            },
+            pg_dump_version: "15.18".into(),
+            pg_dump_major: 15,
+            database: DatabaseState {
+                name: "shop".into(),
+                encoding: "UTF8".into(),
+                collate: "C".into(),
+                ctype: "C".into(),
+                locale_provider: "libc".into(),
+                locale: None,
+                icu_rules: None,
+                collation_version: None,
+                owner: "shop".into(),
+                tablespace: "pg_default".into(),
+                connection_limit: -1,
+                comment: None,
+                acl: None,
+                settings: vec![],
+                security_labels: vec![],
+            },
+            codec: Codec::default(),
+            tables: vec![TableData {
+                table: Table {
+                    oid: 16_400,
+                    name: QualifiedName::new("public", "odd \"name\"\n"),
+                    columns: vec!["id".into()],
+                    blocks: 1,
+                    is_heap: true,
+                    is_unlogged: false,
+                    load_into: None,
+                    extension_filter: None,
+                },
+                chunks: vec![Chunk {
+                    path: "data/1.0.copy.zst".into(),
+                    first_block: 0,
+                    end_block: None,
+                    content,
+                }],
+            }],
+            sequences: vec![],
+            large_objects: None,
+            extensions: vec![],
+            materialized_views: vec![],
+            roles: vec![],
+            not_kept: vec![],
+            files: vec![],
+        }
+    }
+
+    #[test]
+    fn a_manifest_reads_back() {
+        let manifest = example();
+        assert_eq!(Manifest::from_bytes(&manifest.to_bytes().unwrap()).unwrap(), manifest);
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_of_a_manifest_is_found() {
+        let good = example().to_bytes().unwrap();
+        for position in 0..good.len() {
+            for bit in 0..8 {
+                let mut bad = good.clone();
+                bad[position] ^= 1 << bit;
+                assert!(Manifest::from_bytes(&bad).is_err(), "flip at {position}.{bit}");
+            }
+            assert!(Manifest::from_bytes(&good[..position]).is_err(), "cut at {position}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_cannot_name_files_elsewhere() {
+        for path in ["../x", "/etc/passwd", "data/../../x", "data//x", "", "manifest.json", "data/.x", "a\\b"]
+        {
+            let mut manifest = example();
+            manifest.tables[0].chunks[0].path = path.into();
+            let error = Manifest::from_bytes(&manifest.to_bytes().unwrap()).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Damaged, "{path}");
+        }
+    }
+}

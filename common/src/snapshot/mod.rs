@@ -1,0 +1,11 @@
+//! A stored backup: its id, its manifest, and the encoding of its files. Nothing here talks to a server.
+
+pub mod codec;
+pub mod copy_sql;
+pub mod id;
+pub mod manifest;
+pub mod readme;
+
+pub use codec::{Codec, RowHash};
+pub use id::SnapshotId;
+pub use manifest::Manifest;

@@ -1,0 +1,337 @@
+//! The files that make a snapshot restorable by hand: README.txt, load.sh, sequences.sql, database.sql.
+//!
+//! They need pg_restore, psql and the codec's stock tool, and nothing of ours. Names from the database appear only
+//! quoted, and only inside `load.sh` and the SQL files.
+
+use std::fmt::Write as _;
+
+use super::{
+    Manifest,
+    copy_sql::copy_in_statement,
+    manifest::{DATABASE_FILE, LOAD_SCRIPT_FILE, SCHEMA_FILE, SEQUENCES_FILE},
+};
+use crate::{
+    Ident,
+    catalog::{DatabaseSetting, DatabaseState, Sequence},
+    ident::{literal, shell_word},
+};
+
+/// `setval` for every sequence.
+pub fn sequences_sql(sequences: &[Sequence]) -> String {
+    let mut out = String::from("-- Run after the data is loaded.\n");
+    for sequence in sequences {
+        let _ = writeln!(out, "{};", setval(sequence));
+    }
+    out
+}
+
+/// The statement that puts one sequence where it stood.
+pub fn setval(sequence: &Sequence) -> String {
+    format!(
+        "SELECT pg_catalog.setval({}::pg_catalog.regclass, {}, {})",
+        literal(&sequence.name.to_string()),
+        sequence.last_value,
+        sequence.is_called
+    )
+}
+
+/// What belongs to the database itself, as statements about the database `target`, one per line of the list.
+///
+/// Owner first, so that the grants that follow come from the right role.
+pub fn database_statements(state: &DatabaseState, target: &str) -> Vec<String> {
+    let name = Ident::new(target);
+    let mut out = vec![format!("ALTER DATABASE {name} OWNER TO {}", Ident::new(&*state.owner))];
+    out.push(format!("ALTER DATABASE {name} CONNECTION LIMIT {}", state.connection_limit));
+    if let Some(comment) = &state.comment {
+        out.push(format!("COMMENT ON DATABASE {name} IS {}", literal(comment)));
+    }
+    for (provider, label) in &state.security_labels {
+        let provider = Ident::new(&**provider);
+        out.push(format!("SECURITY LABEL FOR {provider} ON DATABASE {name} IS {}", literal(label)));
+    }
+    if let Some(acl) = &state.acl {
+        // Start from nothing: the defaults (CONNECT and TEMPORARY for PUBLIC) were replaced by this list.
+        out.push(format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC"));
+        out.push(format!("REVOKE ALL ON DATABASE {name} FROM {}", Ident::new(&*state.owner)));
+        for grant in acl {
+            let grantee =
+                grant.grantee.as_ref().map_or("PUBLIC".to_owned(), |role| Ident::new(&**role).to_string());
+            let option = if grant.grantable { " WITH GRANT OPTION" } else { "" };
+            out.push(format!("GRANT {} ON DATABASE {name} TO {grantee}{option}", grant.privilege));
+        }
+    }
+    out.extend(state.settings.iter().map(|setting| setting_statement(setting, target)));
+    out
+}
+
+fn setting_statement(setting: &DatabaseSetting, target: &str) -> String {
+    let name = Ident::new(target);
+    let scope = match &setting.role {
+        Some(role) => format!("ALTER ROLE {} IN DATABASE {name}", Ident::new(&**role)),
+        None => format!("ALTER DATABASE {name}"),
+    };
+    // Parameters with a class (`app.user`) are quoted part by part.
+    let parameter: Vec<String> = setting.name.split('.').map(|part| Ident::new(part).to_string()).collect();
+    format!("{scope} SET {} TO {}", parameter.join("."), setting_value(&setting.name, &setting.value))
+}
+
+/// Parameters whose stored value is a list of identifiers, already quoted: one quoted string would be one element.
+/// The list is PostgreSQL's own (`GUC_LIST_QUOTE`, which extensions may not use).
+const LIST_PARAMETERS: [&str; 6] = [
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+];
+
+fn setting_value(name: &str, value: &str) -> String {
+    if LIST_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) {
+        let parts = split_identifier_list(value);
+        if parts.is_empty() {
+            return "''".to_owned();
+        }
+        return parts.iter().map(|part| literal(part)).collect::<Vec<_>>().join(", ");
+    }
+    literal(value)
+}
+
+/// Takes `"$user", public, "odd ""name"` apart.
+fn split_identifier_list(value: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut chars = value.chars().peekable();
+    loop {
+        while chars.peek().is_some_and(|c| c.is_whitespace() || *c == ',') {
+            chars.next();
+        }
+        let Some(&first) = chars.peek() else { return parts };
+        let mut part = String::new();
+        if first == '"' {
+            chars.next();
+            while let Some(c) = chars.next() {
+                if c != '"' {
+                    part.push(c);
+                } else if chars.peek() == Some(&'"') {
+                    part.push('"');
+                    chars.next();
+                } else {
+                    break;
+                }
+            }
+        } else {
+            while let Some(c) = chars.next_if(|c| *c != ',' && !c.is_whitespace()) {
+                part.push(c);
+            }
+        }
+        parts.push(part);
+    }
+}
+
+/// `database.sql`: [`database_statements`] for the database's own name.
+pub fn database_sql(state: &DatabaseState) -> String {
+    let mut out = String::from(
+        "-- What belongs to the database itself. Replace the name if you restored under another one.\n",
+    );
+    for statement in database_statements(state, &state.name) {
+        let _ = writeln!(out, "{statement};");
+    }
+    out
+}
+
+/// The statement that makes an empty database like the one of the snapshot, under the name `target`.
+///
+/// Always from template0: additions to template1 must not mix with the snapshot's objects. `target_major` decides
+/// which options exist.
+pub fn create_database_statement(state: &DatabaseState, target: &str, target_major: u32) -> String {
+    let mut out = format!(
+        "CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE {} LC_CTYPE {}",
+        Ident::new(target),
+        literal(&state.encoding),
+        literal(&state.collate),
+        literal(&state.ctype)
+    );
+    if target_major >= 15 && state.locale_provider != "libc" {
+        let _ = write!(out, " LOCALE_PROVIDER {}", state.locale_provider);
+        if let Some(locale) = &state.locale {
+            let option = if state.locale_provider == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
+            let _ = write!(out, " {option} {}", literal(locale));
+        }
+        if let (Some(rules), true) = (&state.icu_rules, target_major >= 16) {
+            let _ = write!(out, " ICU_RULES {}", literal(rules));
+        }
+    }
+    if state.tablespace != "pg_default" {
+        let _ = write!(out, " TABLESPACE {}", Ident::new(&*state.tablespace));
+    }
+    out
+}
+
+/// The shell script that loads every chunk with psql.
+pub fn load_script(manifest: &Manifest) -> String {
+    let decoder = manifest.codec.stock_decoder();
+    let mut out = String::from(
+        "#!/bin/sh\n\
+         # Loads the rows of this snapshot into the database of PGDATABASE. Run it inside the snapshot's folder, after\n\
+         # the pre-data section and before the post-data section; README.txt has the order.\n\
+         set -eu\n\
+         load() { # FILE STATEMENT\n",
+    );
+    let _ = writeln!(out, "  {decoder} \"$1\" > \"$fifo\" & decoder=$!");
+    out.push_str(
+        "  psql -X -q -v ON_ERROR_STOP=1 -c \"$2\" < \"$fifo\"\n\
+         \x20 wait \"$decoder\" || { echo \"could not decode $1\" >&2; exit 1; }\n\
+         }\n\
+         export PGOPTIONS='-c search_path= -c row_security=off -c statement_timeout=0 -c DateStyle=ISO -c IntervalStyle=postgres'\n\
+         dir=$(mktemp -d); fifo=$dir/rows; mkfifo \"$fifo\"\n\
+         trap 'rm -r \"$dir\"' EXIT\n",
+    );
+    for table in &manifest.tables {
+        let statement = shell_word(&copy_in_statement(&table.table, &manifest.database.encoding));
+        for chunk in &table.chunks {
+            let _ = writeln!(out, "load {} {statement}", shell_word(&chunk.path));
+        }
+    }
+    if let Some(objects) = &manifest.large_objects {
+        out.push_str("psql -X -q -v ON_ERROR_STOP=1 -c 'CREATE TABLE public.restored_lo (oid oid, owner text, acl text, comment text)' -c 'CREATE TABLE public.restored_lo_pages (loid oid, pageno int, data bytea)'\n");
+        let _ =
+            writeln!(out, "load {} 'COPY public.restored_lo FROM STDIN'", shell_word(&objects.metadata.path));
+        for chunk in &objects.pages {
+            let _ =
+                writeln!(out, "load {} 'COPY public.restored_lo_pages FROM STDIN'", shell_word(&chunk.path));
+        }
+        let statements: Vec<String> =
+            large_object_statements("public.restored_lo", "public.restored_lo_pages")
+                .iter()
+                .map(|statement| format!(" -c {}", shell_word(statement)))
+                .collect();
+        let _ = writeln!(
+            out,
+            "psql -X -q -v ON_ERROR_STOP=1{} -c 'DROP TABLE public.restored_lo, public.restored_lo_pages'",
+            statements.concat()
+        );
+    }
+    let _ = writeln!(out, "psql -X -q -v ON_ERROR_STOP=1 -o /dev/null -f {SEQUENCES_FILE}");
+    out
+}
+
+/// The statements that make large objects from their two tables: objects and pages, then owner, comment and grants.
+pub fn large_object_statements(objects: &str, pages: &str) -> [String; 3] {
+    [
+        format!("SELECT count(pg_catalog.lo_create(oid)) FROM {objects}"),
+        // 2048: LOBLKSIZE, the page size of large objects in every stock build.
+        format!("SELECT count(pg_catalog.lo_put(loid, pageno::bigint * 2048, data)) FROM {pages}"),
+        format!(
+            "DO $$ DECLARE o record; g record; BEGIN FOR o IN SELECT * FROM {objects} LOOP \
+             EXECUTE format('ALTER LARGE OBJECT %s OWNER TO %I', o.oid, o.owner); \
+             IF o.comment IS NOT NULL THEN EXECUTE format('COMMENT ON LARGE OBJECT %s IS %L', o.oid, o.comment); END IF; \
+             IF o.acl IS NOT NULL THEN \
+             EXECUTE format('REVOKE ALL ON LARGE OBJECT %s FROM %I', o.oid, o.owner); \
+             FOR g IN SELECT a.privilege_type, a.is_grantable, r.rolname FROM pg_catalog.aclexplode(o.acl::pg_catalog.aclitem[]) a \
+             LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee LOOP \
+             EXECUTE format('GRANT %s ON LARGE OBJECT %s TO %s', g.privilege_type, o.oid, \
+             coalesce(quote_ident(g.rolname), 'PUBLIC')) || CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END; \
+             END LOOP; END IF; END LOOP; END $$"
+        ),
+    ]
+}
+
+/// The text of README.txt.
+pub fn readme(manifest: &Manifest) -> String {
+    let database = &manifest.database.name;
+    let create = create_database_statement(&manifest.database, "restored", manifest.server.major());
+    let refresh: String = manifest
+        .materialized_views
+        .iter()
+        .filter(|view| view.is_populated)
+        .map(|view| format!("REFRESH MATERIALIZED VIEW {};\n", view.name))
+        .collect();
+    let refresh = if refresh.is_empty() {
+        String::new()
+    } else {
+        format!("  6. Fill the materialized views, in this order:\n\n{}\n", indent(&refresh))
+    };
+    let mut not_kept = String::new();
+    for line in &manifest.not_kept {
+        let _ = writeln!(not_kept, "  - {line}");
+    }
+    if !not_kept.is_empty() {
+        not_kept = format!("\nWhat this snapshot does not bring back:\n\n{not_kept}");
+    }
+    format!(
+        "Snapshot {id}\n\
+         Database {database}, PostgreSQL {version}, taken {taken}\n\
+         {tables} tables, {rows} rows\n\
+         \n\
+         This folder is a whole backup. `restore {id}` restores and verifies it. Without that program, PostgreSQL's own\n\
+         pg_restore (version {dump} or newer), psql and `{decoder}` are enough:\n\
+         \n\
+         \x20 1. Check that nothing is damaged. manifest.json names the SHA-256 of every file.\n\
+         \n\
+         \x20 2. Make an empty database. Roles that own objects or hold grants must exist: {roles}\n\
+         \n\
+         {create}\n\
+         \x20 3. Make the tables:\n\
+         \n\
+         \x20      export PGDATABASE=restored\n\
+         \x20      pg_restore --exit-on-error --section=pre-data --dbname=restored {SCHEMA_FILE}\n\
+         \n\
+         \x20 4. Load the rows and set the sequences:\n\
+         \n\
+         \x20      sh {LOAD_SCRIPT_FILE}\n\
+         \n\
+         \x20 5. Make indexes, constraints and triggers, and let the planner know the data:\n\
+         \n\
+         \x20      pg_restore --exit-on-error --section=post-data --jobs=4 --dbname=restored {SCHEMA_FILE}\n\
+         \x20      psql -X -c 'ANALYZE'\n\
+         \n\
+         {refresh}\
+         \x20 {last}. Owner, grants, comment and settings of the database itself stand in {DATABASE_FILE}, under its old name.\n\
+         \n\
+         pg_restore of PostgreSQL 17 and newer sets parameters that an older server does not know; into such a server leave\n\
+         --exit-on-error away and expect exactly those errors.\n\
+         \n\
+         Restoring runs the code that the database holds (functions, triggers, defaults). Restore a snapshot of unknown origin\n\
+         only where that does no harm.\n\
+         {not_kept}",
+        id = manifest.id,
+        version = manifest.server.version,
+        taken = manifest.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
+        tables = manifest.tables.len(),
+        rows = manifest.rows(),
+        dump = manifest.pg_dump_major,
+        decoder = manifest.codec.stock_decoder(),
+        roles = if manifest.roles.is_empty() {
+            "none.".to_owned()
+        } else {
+            let names: Vec<String> =
+                manifest.roles.iter().map(|role| Ident::new(&**role).to_string()).collect();
+            format!("{}.", names.join(", "))
+        },
+        create = indent(&format!("psql -X -d postgres -c {}\n", shell_word(&create))),
+        last = if refresh.is_empty() { 6 } else { 7 },
+    )
+}
+
+fn indent(text: &str) -> String {
+    text.lines().map(|line| format!("       {line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn list_settings_keep_their_elements_apart() {
+        assert_eq!(setting_value("search_path", r#""$user", public, "a""b""#), r#"'$user', 'public', 'a"b'"#);
+        assert_eq!(setting_value("search_path", r#""""#), "''");
+        assert_eq!(setting_value("work_mem", "64MB"), "'64MB'");
+        assert_eq!(setting_value("Search_Path", ""), "''");
+    }
+
+    #[test]
+    fn parameters_with_a_class_are_quoted_part_by_part() {
+        let setting = DatabaseSetting { role: None, name: "app.user".into(), value: "it's".into() };
+        assert_eq!(setting_statement(&setting, "d"), r#"ALTER DATABASE "d" SET "app"."user" TO 'it''s'"#);
+    }
+}

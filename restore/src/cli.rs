@@ -1,0 +1,264 @@
+//! The `restore` command line.
+
+use std::process::ExitCode;
+
+use chrono::Utc;
+use clap::Parser;
+use common::{
+    Error, ErrorKind, Result,
+    cli::{Output, Settings, SharedArgs, config::CommandFlags, format, output::Tone, process},
+    postgres::{ConnectionSettings, Environment, database},
+    repository::{Listed, Repository, StoredSnapshot},
+};
+
+use crate::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target};
+
+/// Bring a snapshot back: beside the live database, or in its place.
+///
+/// The snapshot is restored into a new database, and every row is compared with the snapshot. With --replace the two
+/// databases then swap names in one transaction, and the replaced one is kept. Until that moment the live database is
+/// not touched.
+#[derive(Debug, Parser)]
+#[command(
+    name = "restore",
+    version,
+    max_term_width = 100,
+    after_help = "Examples:\n  \
+        restore                              choose from a list\n  \
+        restore latest                       into a new database beside the live one\n  \
+        restore 20261121T034149Z --into shop_test\n  \
+        restore latest --replace             put the live database back to that state\n  \
+        restore latest --replace --dry-run   only say what would be done\n\n\
+        Exit codes: 0 done · 1 failed, live database unchanged · 2 usage · 3 refused · 4 busy, try again · \
+        5 no such snapshot · 6 damaged · 20 unknown state · 130/143 interrupted"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    shared: SharedArgs,
+
+    /// An id, a unique start of one, latest, or latest:tag=value; without it, choose from a list
+    snapshot: Option<String>,
+
+    /// Restore into a new database of this name
+    #[arg(long, value_name = "NAME", conflicts_with = "replace")]
+    into: Option<String>,
+
+    /// Put the restored database in the place of the live one; asks for the name to be typed
+    #[arg(long)]
+    replace: bool,
+
+    /// With --replace: drop the replaced database afterwards instead of keeping it
+    #[arg(long, requires = "replace")]
+    drop_replaced: bool,
+
+    /// With --replace: leave replication slots, subscriptions and prepared transactions behind
+    #[arg(long, requires = "replace")]
+    accept_slot_loss: bool,
+
+    /// Objects belong to the connected role; leave grants out
+    #[arg(long)]
+    no_owner: bool,
+
+    /// Connections that load [default: one per processor, at most 8]
+    #[arg(short, long)]
+    jobs: Option<usize>,
+
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print a completion script for a shell and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    completions: Option<common::cli::completions::Shell>,
+}
+
+/// Parses the command line, runs it, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return process::usage(&error),
+    };
+    let output = Output::new(&cli.shared);
+    process::run(&output, run(&cli, &output))
+}
+
+async fn run(cli: &Cli, output: &Output) -> Result<u8> {
+    if let Some(shell) = cli.completions {
+        output.data(&common::cli::completions::script::<Cli>(shell))?;
+        return Ok(0);
+    }
+    let flags = CommandFlags { jobs: cli.jobs, ..CommandFlags::default() };
+    let settings = Settings::load(&cli.shared, flags, Environment::from_process())?;
+    if cli.shared.show_config {
+        output.data(&settings.show()?)?;
+        return Ok(0);
+    }
+    let repository = Repository::open(&settings.repo)?;
+    let Some(wanted) = choose(cli, &repository, output)? else { return Ok(ErrorKind::Usage.exit_code()) };
+    // `latest` means the latest of the database that the settings name, when they name one.
+    let connection = settings.connection()?.with_application_name("restore");
+    let database = settings.names_database().then(|| connection.database().to_owned());
+    let snapshot = repository.find(&wanted, database.as_deref())?;
+    restore(cli, &settings, connection, snapshot, output).await
+}
+
+/// The snapshot from the command line, or from a list on a terminal; without a terminal the list is all there is.
+fn choose(cli: &Cli, repository: &Repository, output: &Output) -> Result<Option<String>> {
+    if let Some(wanted) = &cli.snapshot {
+        return Ok(Some(wanted.clone()));
+    }
+    let listed = repository.list()?;
+    if listed.is_empty() {
+        return Err(Error::new(
+            ErrorKind::NoSuchSnapshot,
+            format!("the repository {} holds no snapshots", repository.root().display()),
+        )
+        .with_hint("Take one with `backup create`."));
+    }
+    output.data(&numbered_table(&listed))?;
+    let Some(answer) = output.ask("Restore which snapshot? (number, id, or nothing to stop)")? else {
+        output.say("Name one of these snapshots: restore SNAPSHOT");
+        return Ok(None);
+    };
+    if answer.is_empty() {
+        return Ok(None);
+    }
+    let by_number = answer.parse::<usize>().ok().and_then(|number| listed.get(number.wrapping_sub(1)));
+    Ok(Some(by_number.map_or(answer, |entry| entry.id.to_string())))
+}
+
+fn numbered_table(listed: &[Listed]) -> String {
+    let rows: Vec<Vec<String>> = listed
+        .iter()
+        .enumerate()
+        .map(|(index, entry)| {
+            let number = (index + 1).to_string();
+            match &entry.snapshot {
+                Ok(snapshot) => {
+                    let manifest = &snapshot.manifest;
+                    let age = (Utc::now() - manifest.taken_at).to_std().unwrap_or_default();
+                    vec![
+                        number,
+                        manifest.id.to_string(),
+                        format::duration(age),
+                        common::ident::printable(&manifest.database.name),
+                        manifest.kind.to_string(),
+                        format::count(manifest.rows()),
+                        format::bytes(manifest.stored_bytes()),
+                    ]
+                }
+                Err(_) => vec![number, entry.id.to_string(), "DAMAGED".to_owned()],
+            }
+        })
+        .collect();
+    format::table(
+        &["#", "ID", "AGE", "DATABASE", "KIND", "ROWS", "STORED"],
+        &[true, false, true, false, false, true, true],
+        &rows,
+    )
+}
+
+async fn restore(
+    cli: &Cli,
+    settings: &Settings,
+    connection: ConnectionSettings,
+    snapshot: StoredSnapshot,
+    output: &Output,
+) -> Result<u8> {
+    let origin = snapshot.manifest.database.name.clone();
+    // Nothing named a database: the snapshot's own name is what a person means.
+    let connection = if settings.names_database() { connection } else { connection.with_database(&origin) };
+    let target = match (&cli.into, cli.replace) {
+        (Some(name), _) => Target::Into(name.clone()),
+        (None, true) => Target::Replace,
+        (None, false) => Target::Beside,
+    };
+    let live = connection.database().to_owned();
+    if target == Target::Replace && live != origin {
+        output.warn(&format!("the snapshot is of \"{origin}\", and \"{live}\" is to be replaced"));
+    }
+    let options = RestoreOptions {
+        jobs: settings.jobs.unwrap_or_else(default_jobs),
+        choices: Choices {
+            no_owner: cli.no_owner,
+            accept_slot_loss: cli.accept_slot_loss,
+            drop_replaced: cli.drop_replaced,
+        },
+    };
+    let maintenance_settings = connection.with_database("postgres");
+    process::wait_for_server(&maintenance_settings, cli.shared.wait, output).await?;
+    let maintenance = database::connect_maintenance(&connection, &[&live]).await?;
+    let plan = crate::prepare(&connection, &maintenance, &snapshot, &target, options).await?;
+    if cli.dry_run {
+        if output.is_json() {
+            output.document(&plan)?;
+        } else {
+            output.data(&describe(&plan))?;
+        }
+        return Ok(0);
+    }
+    if let Some(replaced) = &plan.replaces {
+        output.say(&describe(&plan));
+        output.confirm_typed(
+            &format!("Sessions in \"{replaced}\" are ended. Type the database's name to go on:"),
+            replaced,
+        )?;
+    }
+    let progress = output.progress();
+    let verified = crate::verified(snapshot, options.jobs, &progress).await?;
+    let report = crate::execute(&connection, &maintenance, &verified, plan, options, &progress).await?;
+    maintenance.close().await?;
+    if output.is_json() {
+        output.document(&report)?;
+    } else {
+        print(&report, &connection, output)?;
+    }
+    Ok(0)
+}
+
+/// One connection per processor of this machine, at most 8.
+fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
+}
+
+fn describe(plan: &RestorePlan) -> String {
+    let mut text = format!(
+        "Snapshot {}: {}, {}, {}\n  1. make the database \"{}\" and fill it\n  2. compare every row with the snapshot\n",
+        plan.snapshot,
+        format::plural(plan.tables as u64, "table", "tables"),
+        format::plural(plan.rows, "row", "rows"),
+        format::bytes(plan.raw_bytes),
+        plan.staged
+    );
+    if let (Some(live), Some(kept)) = (&plan.replaces, &plan.kept_as) {
+        text.push_str(&format!(
+            "  3. in one transaction: \"{live}\" becomes \"{kept}\", and \"{}\" becomes \"{live}\"\n",
+            plan.staged
+        ));
+        if plan.drop_replaced {
+            text.push_str(&format!("  4. drop \"{kept}\"\n"));
+        }
+    }
+    for note in &plan.notes {
+        text.push_str(&format!("  note: {note}\n"));
+    }
+    text
+}
+
+fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Output) -> Result<()> {
+    let took = format::duration(std::time::Duration::from_secs_f64(report.seconds));
+    output.say(&format!(
+        "{} {} as \"{}\": {} compared with the snapshot and equal, in {took}",
+        output.paint(Tone::Good, "RESTORED"),
+        report.plan.snapshot,
+        report.database,
+        format::plural(report.plan.rows, "row", "rows"),
+    ));
+    if let Some(kept) = &report.replaced_as {
+        output.say(&format!(
+            "         the replaced database is kept as \"{kept}\"; when it is no longer needed: DROP DATABASE {}",
+            common::Ident::new(&**kept)
+        ));
+    }
+    output.data(&format!("{}\n", connection.with_database(&report.database).redacted_url()))
+}

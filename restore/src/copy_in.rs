@@ -1,0 +1,258 @@
+//! Loads the chunks, on several connections, and reads every row back for the comparison with the manifest.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use common::{
+    Error, Progress, QualifiedName, Result, interrupt,
+    postgres::{ConnectionSettings, Session, SessionProfile, copy},
+    repository::StoredSnapshot,
+    snapshot::{
+        Codec, RowHash,
+        codec::StoredChunk,
+        copy_sql::{BlockRange, copy_in_statement, copy_out_statement},
+        manifest::{Chunk, LargeObjects},
+        readme::large_object_statements,
+    },
+};
+use tokio::task::JoinSet;
+
+/// One thing that a worker does in its session.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Load a chunk.
+    Load {
+        /// COPY … FROM STDIN.
+        statement: String,
+        /// The chunk's file.
+        path: PathBuf,
+        /// What it must hold.
+        expected: StoredChunk,
+        /// The table, for messages.
+        table: String,
+    },
+    /// Count and hash rows.
+    ReadBack {
+        /// COPY … TO STDOUT.
+        statement: String,
+        /// The table, for messages.
+        table: String,
+    },
+    /// Run a statement.
+    Run {
+        /// The statement.
+        statement: String,
+        /// What it does, for messages.
+        what: String,
+    },
+}
+
+/// Does all of `work` on up to `jobs` sessions; the results of reading back come in the order of `work`.
+pub async fn run(
+    settings: &ConnectionSettings,
+    jobs: usize,
+    work: Vec<Work>,
+    codec: Codec,
+    progress: &Progress,
+) -> Result<Vec<(u64, RowHash)>> {
+    let count = work.len();
+    let work = Arc::new(work);
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut workers = JoinSet::new();
+    for _ in 0..jobs.clamp(1, count.max(1)) {
+        let session = settings.connect(SessionProfile::Pinned).await?;
+        // Losing the last commits in a crash loses nothing: the staged database is dropped then. The swap's own commit
+        // is synchronous and makes everything before it durable.
+        session
+            .batch_execute("SET synchronous_commit = off")
+            .await
+            .map_err(|source| Error::postgres("could not prepare the session", source))?;
+        let (work, next, progress) = (work.clone(), next.clone(), progress.clone());
+        workers.spawn(async move {
+            let mut done = Vec::new();
+            loop {
+                interrupt::check()?;
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(item) = work.get(index) else { break };
+                done.push((index, perform(&session, item, codec, &progress).await?));
+            }
+            session.close().await?;
+            Ok::<_, Error>(done)
+        });
+    }
+    let mut results = Vec::with_capacity(count);
+    while let Some(worker) = workers.join_next().await {
+        results.extend(worker.map_err(|source| Error::failed(format!("a worker died: {source}")))??);
+    }
+    results.sort_by_key(|(index, _)| *index);
+    Ok(results.into_iter().map(|(_, result)| result).collect())
+}
+
+async fn perform(
+    session: &Session,
+    work: &Work,
+    codec: Codec,
+    progress: &Progress,
+) -> Result<(u64, RowHash)> {
+    match work {
+        Work::Load { statement, path, expected, table } => {
+            let rows = copy::in_from_file(session, statement, path, codec, expected, progress)
+                .await
+                .map_err(|error| error.context(table))?;
+            if rows == expected.rows {
+                Ok((rows, expected.row_hash))
+            } else {
+                Err(Error::failed(format!(
+                    "{table}: the server took {rows} rows instead of {}",
+                    expected.rows
+                )))
+            }
+        }
+        Work::ReadBack { statement, table } => {
+            copy::hash_rows(session, statement, progress).await.map_err(|error| error.context(table))
+        }
+        Work::Run { statement, what } => {
+            session.batch_execute(statement).await.map_err(|source| Error::postgres(what, source))?;
+            Ok((0, RowHash::default()))
+        }
+    }
+}
+
+/// The work of loading every table.
+pub fn load_tables(snapshot: &StoredSnapshot) -> Vec<Work> {
+    let encoding = &snapshot.manifest.database.encoding;
+    snapshot
+        .manifest
+        .tables
+        .iter()
+        .flat_map(|table| {
+            let statement = copy_in_statement(&table.table, encoding);
+            table
+                .chunks
+                .iter()
+                .filter(|chunk| chunk.content.rows > 0)
+                .map(move |chunk| load_chunk(snapshot, chunk, statement.clone(), table.table.name.short()))
+        })
+        .collect()
+}
+
+fn load_chunk(snapshot: &StoredSnapshot, chunk: &Chunk, statement: String, table: String) -> Work {
+    Work::Load { statement, path: snapshot.path(&chunk.path), expected: chunk.content.clone(), table }
+}
+
+/// Loads the large objects through two unlogged tables in a schema of our own, which is gone at the end.
+pub async fn load_large_objects(
+    settings: &ConnectionSettings,
+    session: &Session,
+    snapshot: &StoredSnapshot,
+    objects: &LargeObjects,
+    jobs: usize,
+    no_owner: bool,
+    progress: &Progress,
+) -> Result<()> {
+    let failed = |source| Error::postgres("could not restore the large objects", source);
+    session
+        .batch_execute(
+            "CREATE SCHEMA safe_run_restore;
+             CREATE UNLOGGED TABLE safe_run_restore.objects (oid oid, owner text, acl text, comment text);
+             CREATE UNLOGGED TABLE safe_run_restore.pages (loid oid, pageno int, data bytea)",
+        )
+        .await
+        .map_err(failed)?;
+    let mut work = vec![load_chunk(
+        snapshot,
+        &objects.metadata,
+        "COPY safe_run_restore.objects FROM STDIN".to_owned(),
+        "large objects".to_owned(),
+    )];
+    work.extend(objects.pages.iter().map(|chunk| {
+        load_chunk(
+            snapshot,
+            chunk,
+            "COPY safe_run_restore.pages FROM STDIN".to_owned(),
+            "pages of large objects".to_owned(),
+        )
+    }));
+    run(settings, jobs, work, snapshot.manifest.codec, progress).await?;
+    let [create, fill, describe] =
+        large_object_statements("safe_run_restore.objects", "safe_run_restore.pages");
+    let describe = if no_owner { String::new() } else { describe };
+    session
+        .batch_execute(&format!(
+            "BEGIN; {create}; {fill}; {describe}; DROP SCHEMA safe_run_restore CASCADE; COMMIT"
+        ))
+        .await
+        .map_err(failed)
+}
+
+/// Reads every restored table back and compares rows and content with the manifest.
+///
+/// Tables that were loaded through a common root are compared together: their rows may lie in other partitions now.
+///
+/// # Errors
+/// Names every table that differs, with both counts.
+pub async fn compare_content(
+    settings: &ConnectionSettings,
+    snapshot: &StoredSnapshot,
+    jobs: usize,
+    progress: &Progress,
+) -> Result<()> {
+    let manifest = &snapshot.manifest;
+    let encoding = &manifest.database.encoding;
+    let mut work: Vec<Work> = manifest
+        .tables
+        .iter()
+        .map(|table| Work::ReadBack {
+            statement: copy_out_statement(&table.table, BlockRange::ALL, encoding),
+            table: table.table.name.short(),
+        })
+        .collect();
+    if manifest.large_objects.is_some() {
+        work.push(Work::ReadBack {
+            statement: "COPY (SELECT loid, pageno, data FROM pg_catalog.pg_largeobject) TO STDOUT".to_owned(),
+            table: "large objects".to_owned(),
+        });
+    }
+    let found = run(settings, jobs, work, manifest.codec, progress).await?;
+    let mut expected: BTreeMap<&QualifiedName, [(u64, RowHash); 2]> = BTreeMap::new();
+    for (table, (rows, hash)) in manifest.tables.iter().zip(&found) {
+        let key = table.table.load_into.as_ref().unwrap_or(&table.table.name);
+        let [want, have] = expected.entry(key).or_default();
+        want.0 += table.rows();
+        want.1.merge(table.row_hash());
+        have.0 += rows;
+        have.1.merge(*hash);
+    }
+    let mut problems: Vec<String> = expected
+        .iter()
+        .filter(|(_, [want, have])| want != have)
+        .map(|(name, [want, have])| {
+            if want.0 == have.0 {
+                format!("{}: {} rows, but their content differs", name.short(), have.0)
+            } else {
+                format!("{}: {} rows instead of {}", name.short(), have.0, want.0)
+            }
+        })
+        .collect();
+    if let (Some(objects), Some(have)) = (&manifest.large_objects, found.get(manifest.tables.len())) {
+        let mut want = (0, RowHash::default());
+        for chunk in &objects.pages {
+            want.0 += chunk.content.rows;
+            want.1.merge(chunk.content.row_hash);
+        }
+        if want != *have {
+            problems.push("large objects: their content differs".to_owned());
+        }
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::damaged(format!("the restored database differs from the snapshot: {}", problems.join("; ")))
+        .with_hint("This is a defect, or something else wrote into the new database. Please report it with the snapshot's id."))
+}

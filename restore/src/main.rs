@@ -1,0 +1,5 @@
+//! The `restore` program.
+
+fn main() -> std::process::ExitCode {
+    restore::cli::main()
+}

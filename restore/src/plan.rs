@@ -1,0 +1,187 @@
+//! What a restore will do, decided before anything is touched. Pure: facts about the target come in, a plan or a list of
+//! reasons to refuse comes out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+use common::{
+    Error, Result,
+    ident::{printable, with_suffix},
+    snapshot::Manifest,
+};
+use serde::Serialize;
+
+/// Where the snapshot shall go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A new database with a name made from the snapshot's and the time.
+    Beside,
+    /// A new database of this name.
+    Into(String),
+    /// In the place of the database that the settings name.
+    Replace,
+}
+
+/// What was found out about the target server.
+#[derive(Debug, Clone, Default)]
+pub struct TargetFacts {
+    /// Its major version.
+    pub major: u32,
+    /// Every role.
+    pub roles: BTreeSet<String>,
+    /// Every database.
+    pub databases: BTreeSet<String>,
+    /// Every tablespace.
+    pub tablespaces: BTreeSet<String>,
+    /// Available versions of each extension.
+    pub extensions: BTreeMap<String, BTreeSet<String>>,
+    /// Whether the connected role is a superuser.
+    pub is_superuser: bool,
+    /// Whether it may create databases.
+    pub may_create_databases: bool,
+    /// Replication slots, prepared transactions and subscriptions of the database to be replaced.
+    pub obstacles: Vec<String>,
+}
+
+/// What a person decided about the restore.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Choices {
+    /// Objects belong to the connected role, and no grants are restored.
+    pub no_owner: bool,
+    /// Slots and the like of the replaced database may stay behind with it.
+    pub accept_slot_loss: bool,
+    /// The replaced database is dropped after the swap.
+    pub drop_replaced: bool,
+}
+
+/// What will be done. A dry run prints it; an execution takes nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RestorePlan {
+    /// The snapshot.
+    pub snapshot: String,
+    /// The database that is made and filled.
+    pub staged: String,
+    /// The live database whose name it takes at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<String>,
+    /// The name under which the live database is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_as: Option<String>,
+    /// Whether the replaced database is dropped afterwards.
+    pub drop_replaced: bool,
+    /// Whether owners and grants are left out.
+    pub no_owner: bool,
+    /// Tables.
+    pub tables: usize,
+    /// Rows.
+    pub rows: u64,
+    /// Bytes of COPY text.
+    pub raw_bytes: u64,
+    /// What will not be as it was, one sentence each.
+    pub notes: Vec<String>,
+}
+
+/// The time in names of databases: sortable, and fine as an unquoted identifier's ending.
+pub fn time_suffix(now: DateTime<Utc>) -> String {
+    now.format("%Y%m%d_%H%M%S").to_string()
+}
+
+/// Decides what to do.
+///
+/// # Errors
+/// [`common::ErrorKind::Refused`] with every reason at once, so that a person fixes them in one go.
+pub fn plan(
+    manifest: &Manifest,
+    live: &str,
+    target: &Target,
+    facts: &TargetFacts,
+    choices: Choices,
+    now: DateTime<Utc>,
+) -> Result<RestorePlan> {
+    let suffix = time_suffix(now);
+    let (staged, replaces) = match target {
+        Target::Beside => (with_suffix(&manifest.database.name, &format!("_restored_{suffix}")), None),
+        Target::Into(name) => (name.clone(), None),
+        Target::Replace => (with_suffix(live, &format!("_restored_{suffix}")), Some(live.to_owned())),
+    };
+    let kept_as = replaces.as_ref().map(|live| with_suffix(live, &format!("_replaced_{suffix}")));
+    let mut reasons = Vec::new();
+    for name in std::iter::once(&staged).chain(&kept_as) {
+        if facts.databases.contains(name) {
+            reasons.push(format!("a database \"{}\" exists already", printable(name)));
+        }
+    }
+    if staged.len() > common::ident::MAX_IDENT_BYTES {
+        reasons.push(format!("\"{}\" is longer than PostgreSQL's 63 bytes", printable(&staged)));
+    }
+    if !facts.is_superuser && !facts.may_create_databases {
+        reasons.push("the role may not create databases (ALTER ROLE … CREATEDB)".to_owned());
+    }
+    if facts.major < manifest.server.major() {
+        reasons.push(format!(
+            "the snapshot is from PostgreSQL {} and the server is PostgreSQL {}",
+            manifest.server.major(),
+            facts.major
+        ));
+    }
+    if !choices.no_owner {
+        let missing: Vec<String> = manifest
+            .roles
+            .iter()
+            .filter(|role| !facts.roles.contains(*role))
+            .map(|role| format!("\"{}\"", printable(role)))
+            .collect();
+        if !missing.is_empty() {
+            reasons.push(format!(
+                "the server has no role {} (create them, or restore with --no-owner)",
+                missing.join(", ")
+            ));
+        }
+    }
+    for extension in &manifest.extensions {
+        if !facts.extensions.contains_key(&extension.name) {
+            reasons.push(format!("the extension {} is not installed on the server", extension.name));
+        }
+    }
+    if !facts.tablespaces.contains(&manifest.database.tablespace) {
+        reasons
+            .push(format!("the server has no tablespace \"{}\"", printable(&manifest.database.tablespace)));
+    }
+    if replaces.is_some() && !choices.accept_slot_loss && !facts.obstacles.is_empty() {
+        reasons.push(format!(
+            "the live database has {}, which would stay behind with it (--accept-slot-loss)",
+            facts.obstacles.join(", ")
+        ));
+    }
+    if !reasons.is_empty() {
+        return Err(Error::refused(format!("the snapshot can't be restored here: {}", reasons.join("; ")))
+            .with_hint("Remove the named reasons, then run the command again.")
+            .with_database_state("No database was changed."));
+    }
+    let mut notes = manifest.not_kept.clone();
+    for extension in &manifest.extensions {
+        let available = facts.extensions.get(&extension.name);
+        if available.is_some_and(|versions| !versions.contains(&extension.version)) {
+            notes.push(format!(
+                "extension {} was {}; the server has only {}",
+                extension.name,
+                extension.version,
+                available
+                    .map(|versions| versions.iter().cloned().collect::<Vec<_>>().join(", "))
+                    .unwrap_or_default()
+            ));
+        }
+    }
+    Ok(RestorePlan {
+        snapshot: manifest.id.to_string(),
+        staged,
+        replaces,
+        kept_as,
+        drop_replaced: choices.drop_replaced,
+        no_owner: choices.no_owner,
+        tables: manifest.tables.len(),
+        rows: manifest.rows(),
+        raw_bytes: manifest.raw_bytes(),
+        notes,
+    })
+}

@@ -1,0 +1,46 @@
+//! Finds out what the plan needs to know about the target server. Changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::{
+    Error, Result,
+    postgres::{Session, database},
+};
+
+use crate::plan::{Target, TargetFacts};
+
+/// Asks the server; `live` is the database that `Target::Replace` would replace.
+pub async fn facts(maintenance: &Session, live: &str, target: &Target) -> Result<TargetFacts> {
+    let failed = |source| Error::postgres("could not look at the target server", source);
+    let names = async |statement: &str| -> Result<BTreeSet<String>> {
+        let rows = maintenance.query(statement, &[]).await.map_err(failed)?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    };
+    let mut extensions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let rows = maintenance
+        .query("SELECT name::text, version FROM pg_catalog.pg_available_extension_versions", &[])
+        .await
+        .map_err(failed)?;
+    for row in &rows {
+        extensions.entry(row.get(0)).or_default().insert(row.get(1));
+    }
+    let rights = maintenance
+        .query_one("SELECT rolsuper, rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])
+        .await
+        .map_err(failed)?;
+    let obstacles = if *target == Target::Replace {
+        database::swap_obstacles(maintenance, live).await?
+    } else {
+        Vec::new()
+    };
+    Ok(TargetFacts {
+        major: maintenance.server_major(),
+        roles: names("SELECT rolname::text FROM pg_catalog.pg_roles").await?,
+        databases: names("SELECT datname::text FROM pg_catalog.pg_database").await?,
+        tablespaces: names("SELECT spcname::text FROM pg_catalog.pg_tablespace").await?,
+        extensions,
+        is_superuser: rights.get(0),
+        may_create_databases: rights.get(1),
+        obstacles,
+    })
+}
