@@ -94,17 +94,29 @@ impl<'a> Words<'a> {
         self.tokens.get(at).map(|token| token.text(self.sql).to_ascii_lowercase())
     }
 
-    /// The deepest nesting of parentheses and brackets.
+    /// How deep the statement's tree can get: nesting, plus the operators that chain up at each level.
     pub fn depth(&self) -> usize {
-        let mut depth = 0_usize;
-        let mut deepest = 0;
+        const CHAINING: [&str; 9] = ["and", "or", "not", "union", "except", "intersect", "case", "join", "select"];
+        let mut open = Vec::new();
+        let (mut chain, mut depth, mut deepest) = (0_usize, 0_usize, 0_usize);
         for token in self.tokens {
             match token.kind {
-                TokenKind::Symbol('(' | '[') => depth += 1,
-                TokenKind::Symbol(')' | ']') => depth = depth.saturating_sub(1),
+                TokenKind::Symbol('(' | '[') => {
+                    open.push(chain);
+                    depth += chain + 1;
+                    chain = 0;
+                }
+                TokenKind::Symbol(')' | ']') => {
+                    chain = open.pop().unwrap_or(0);
+                    depth = depth.saturating_sub(chain + 1);
+                }
+                TokenKind::Symbol(',') => chain = 0,
+                TokenKind::Symbol('.' | ';') => {}
+                TokenKind::Symbol(_) => chain += 1,
+                TokenKind::Word => chain += usize::from(CHAINING.iter().any(|word| token.is_word(self.sql, word))),
                 _ => {}
             }
-            deepest = deepest.max(depth);
+            deepest = deepest.max(depth + chain);
         }
         deepest
     }

@@ -54,7 +54,7 @@ fn split_one(
         }
         refuse_foreign_syntax(part, &token, &open)?;
         if token.is_symbol(';') && open.is_top_level() {
-            if let Some(data_end) = finish(part, at, std::mem::take(&mut open), lines, statements)? {
+            if let Some(data_end) = finish(part, at, &std::mem::take(&mut open), lines, statements)? {
                 at = data_end;
             }
             continue;
@@ -62,7 +62,7 @@ fn split_one(
         open.push(part, token);
     }
     let end = part.len();
-    finish(part, end, open, lines, statements)?;
+    finish(part, end, &open, lines, statements)?;
     Ok(())
 }
 
@@ -183,7 +183,7 @@ fn template(sql: &str, start: usize) -> ParseProblem {
 fn finish(
     sql: &str,
     end: usize,
-    open: Open,
+    open: &Open,
     lines: &mut Lines<'_>,
     statements: &mut Vec<Statement>,
 ) -> Result<Option<usize>, ParseProblem> {
