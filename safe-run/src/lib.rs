@@ -1,2 +1,3 @@
 //! x
+pub mod migration;
 pub mod statement;

@@ -9,7 +9,7 @@
 //! that names the parser (its API promises no stability).
 
 mod head;
-mod names;
+pub(crate) mod names;
 mod split;
 pub(crate) mod token;
 mod tree;

@@ -96,7 +96,8 @@ impl<'a> Words<'a> {
 
     /// How deep the statement's tree can get: nesting, plus the operators that chain up at each level.
     pub fn depth(&self) -> usize {
-        const CHAINING: [&str; 9] = ["and", "or", "not", "union", "except", "intersect", "case", "join", "select"];
+        const CHAINING: [&str; 9] =
+            ["and", "or", "not", "union", "except", "intersect", "case", "join", "select"];
         let mut open = Vec::new();
         let (mut chain, mut depth, mut deepest) = (0_usize, 0_usize, 0_usize);
         for token in self.tokens {
@@ -113,7 +114,9 @@ impl<'a> Words<'a> {
                 TokenKind::Symbol(',') => chain = 0,
                 TokenKind::Symbol('.' | ';') => {}
                 TokenKind::Symbol(_) => chain += 1,
-                TokenKind::Word => chain += usize::from(CHAINING.iter().any(|word| token.is_word(self.sql, word))),
+                TokenKind::Word => {
+                    chain += usize::from(CHAINING.iter().any(|word| token.is_word(self.sql, word)))
+                }
                 _ => {}
             }
             deepest = deepest.max(depth + chain);
@@ -124,7 +127,9 @@ impl<'a> Words<'a> {
     /// Position of the first word after `CREATE`'s or `ALTER`'s adornments.
     fn object(&self) -> usize {
         let mut at = 1;
-        while self.is_any(at, &["or", "replace", "unique", "global", "local", "temp", "temporary", "unlogged"]) {
+        while self
+            .is_any(at, &["or", "replace", "unique", "global", "local", "temp", "temporary", "unlogged"])
+        {
             at += 1;
         }
         at
@@ -154,7 +159,8 @@ pub(crate) fn kind(words: &Words<'_>) -> Kind {
         "call" => Kind::Call,
         "drop" => Kind::Drop,
         "create" if words.is_any(words.object(), &["function", "procedure"]) => Kind::CreateFunction,
-        "create" | "alter" | "comment" | "grant" | "revoke" | "reassign" | "refresh" | "security" | "import" => Kind::Ddl,
+        "create" | "alter" | "comment" | "grant" | "revoke" | "reassign" | "refresh" | "security"
+        | "import" => Kind::Ddl,
         "begin" => control(Verb::Begin),
         "start" if words.is(1, "transaction") => control(Verb::Begin),
         "commit" | "rollback" if words.is(1, "prepared") => control(Verb::Prepared),
@@ -171,7 +177,8 @@ pub(crate) fn kind(words: &Words<'_>) -> Kind {
 
 /// Whether the statement may run in a transaction, from its words alone.
 pub(crate) fn transaction(words: &Words<'_>) -> TransactionClass {
-    let alone = |what: &str| TransactionClass::MustRunAlone { reason: format!("{what} cannot run in a transaction") };
+    let alone =
+        |what: &str| TransactionClass::MustRunAlone { reason: format!("{what} cannot run in a transaction") };
     let unknown = |reason: &str| TransactionClass::Unknown { reason: reason.to_owned() };
     let object = words.object();
     let Some(first) = words.tokens.first().filter(|token| token.kind == TokenKind::Word) else {
@@ -194,7 +201,9 @@ pub(crate) fn transaction(words: &Words<'_>) -> TransactionClass {
         "drop" if words.starts(&["drop", "index", "concurrently"]) => alone("DROP INDEX CONCURRENTLY"),
         "drop" if words.is(1, "database") => alone("DROP DATABASE"),
         "drop" if words.is(1, "tablespace") => alone("DROP TABLESPACE"),
-        "drop" if words.is(1, "subscription") => unknown("DROP SUBSCRIPTION runs in a transaction only without a slot"),
+        "drop" if words.is(1, "subscription") => {
+            unknown("DROP SUBSCRIPTION runs in a transaction only without a slot")
+        }
         "reindex" => reindex(words),
         "cluster" => match words.top_level().find(|&at| at > 0 && !words.is(at, "verbose")) {
             None => alone("CLUSTER of the whole database"),
@@ -246,7 +255,9 @@ fn detaches_concurrently(words: &Words<'_>) -> bool {
 
 fn alter_subscription(words: &Words<'_>) -> TransactionClass {
     let refreshes = words.is_any(3, &["refresh"])
-        || (words.is_any(3, &["set", "add", "drop"]) && words.is(4, "publication") && !words.option_is_off("refresh"));
+        || (words.is_any(3, &["set", "add", "drop"])
+            && words.is(4, "publication")
+            && !words.option_is_off("refresh"));
     if refreshes {
         TransactionClass::MustRunAlone {
             reason: "ALTER SUBSCRIPTION with a refresh cannot run in a transaction".to_owned(),

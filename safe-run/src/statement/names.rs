@@ -44,22 +44,29 @@ pub(crate) fn outside_transaction(function: &TableName) -> Option<String> {
         "setval" => "moves a sequence",
         "lo_export" | "pg_file_write" | "pg_file_unlink" | "pg_file_rename" => "writes a file on the server",
         "pg_terminate_backend" | "pg_cancel_backend" => "ends another session or its query",
-        "pg_reload_conf" | "pg_rotate_logfile" | "pg_promote" | "pg_switch_wal" | "pg_create_restore_point" => {
-            "acts on the whole server"
-        }
-        "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock" | "pg_try_advisory_lock_shared" => {
-            "takes a lock that the session keeps"
-        }
+        "pg_reload_conf"
+        | "pg_rotate_logfile"
+        | "pg_promote"
+        | "pg_switch_wal"
+        | "pg_create_restore_point" => "acts on the whole server",
+        "pg_advisory_lock"
+        | "pg_advisory_lock_shared"
+        | "pg_try_advisory_lock"
+        | "pg_try_advisory_lock_shared" => "takes a lock that the session keeps",
         "pg_create_physical_replication_slot"
         | "pg_create_logical_replication_slot"
         | "pg_copy_physical_replication_slot"
         | "pg_copy_logical_replication_slot"
         | "pg_drop_replication_slot"
         | "pg_replication_slot_advance" => "changes a replication slot",
-        "http" | "http_get" | "http_post" | "http_put" | "http_patch" | "http_delete" => "calls another system",
+        "http" | "http_get" | "http_post" | "http_put" | "http_patch" | "http_delete" => {
+            "calls another system"
+        }
         _ if name.starts_with("dblink") => "works in another database session",
         _ if name.starts_with("pg_stat_reset") => "resets statistics",
-        _ if matches!(function.schema.as_deref(), Some("aws_s3" | "aws_lambda" | "net")) => "calls another system",
+        _ if matches!(function.schema.as_deref(), Some("aws_s3" | "aws_lambda" | "net")) => {
+            "calls another system"
+        }
         _ => return None,
     };
     Some(format!("{name} {what}"))

@@ -117,7 +117,8 @@ impl Open {
     fn parenthesis(&self, sql: &str) -> Nesting {
         const COLON_CALLS: [&str; 4] = ["json_object", "json_objectagg", "json", "graph_table"];
         let inside = self.nesting.last() == Some(&Nesting::ColonParen);
-        let called = self.tokens.last().is_some_and(|last| COLON_CALLS.iter().any(|name| last.is_word(sql, name)));
+        let called =
+            self.tokens.last().is_some_and(|last| COLON_CALLS.iter().any(|name| last.is_word(sql, name)));
         if inside || called { Nesting::ColonParen } else { Nesting::Paren }
     }
 
@@ -151,7 +152,8 @@ fn refuse_foreign_syntax(sql: &str, token: &Token, open: &Open) -> Result<(), Pa
         ':' => {
             let colon_before = sql[..start].ends_with(':');
             let cast = rest[1..].starts_with(':') || (colon_before && !sql[..start].ends_with("::"));
-            let variable = rest[1..].starts_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '\'' | '"'))
+            let variable = rest[1..]
+                .starts_with(|c: char| c.is_alphanumeric() || matches!(c, '_' | '\'' | '"'))
                 && !rest[1..].starts_with(|c: char| c.is_ascii_digit());
             let colon_is_sql = matches!(open.nesting.last(), Some(Nesting::Bracket | Nesting::ColonParen));
             if cast || colon_is_sql || !variable {
@@ -194,7 +196,8 @@ fn finish(
         return Err(problem(
             sql,
             byte_range.start,
-            "standard_conforming_strings is turned off, so that a backslash could hide the end of a string".to_owned(),
+            "standard_conforming_strings is turned off, so that a backslash could hide the end of a string"
+                .to_owned(),
             "Remove the setting and write strings with backslashes as E'…'.",
         ));
     }

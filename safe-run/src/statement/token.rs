@@ -112,10 +112,9 @@ pub(crate) fn next_token(sql: &str, start: usize) -> Result<Option<Token>, Unter
             }
             None => (TokenKind::Symbol('$'), 1),
         },
-        c if c.is_ascii_digit() => (
-            TokenKind::Number,
-            span(bytes, |b| b == b'.' || b == b'_' || b.is_ascii_alphanumeric()),
-        ),
+        c if c.is_ascii_digit() => {
+            (TokenKind::Number, span(bytes, |b| b == b'.' || b == b'_' || b.is_ascii_alphanumeric()))
+        }
         c if is_word_start(c) => (TokenKind::Word, span(bytes, is_word_byte)),
         c => (TokenKind::Symbol(c), c.len_utf8()),
     };
@@ -207,7 +206,9 @@ fn continuation(bytes: &[u8]) -> Option<usize> {
                 at += 1;
             }
             &b if is_space(char::from(b)) => at += 1,
-            b'-' if bytes.get(at + 1) == Some(&b'-') => at += span(&bytes[at..], |b| b != b'\n' && b != b'\r'),
+            b'-' if bytes.get(at + 1) == Some(&b'-') => {
+                at += span(&bytes[at..], |b| b != b'\n' && b != b'\r')
+            }
             b'\'' if line_break => return Some(at),
             _ => return None,
         }
@@ -270,16 +271,17 @@ mod tests {
 
     #[test]
     fn a_dollar_within_a_word_opens_nothing() {
-        assert_eq!(kinds("a$b$c;d$$e"), [
-            (TokenKind::Word, "a$b$c"),
-            (TokenKind::Symbol(';'), ";"),
-            (TokenKind::Word, "d$$e"),
-        ]);
+        assert_eq!(
+            kinds("a$b$c;d$$e"),
+            [(TokenKind::Word, "a$b$c"), (TokenKind::Symbol(';'), ";"), (TokenKind::Word, "d$$e"),]
+        );
     }
 
     #[test]
     fn unterminated_literals_are_errors_that_name_their_start() {
-        for (sql, start) in [("a 'b", 2), ("/* /* */", 0), ("x $a$ $b$", 2), ("\"", 0), ("E'\\", 0), ("E'\\'", 0)] {
+        for (sql, start) in
+            [("a 'b", 2), ("/* /* */", 0), ("x $a$ $b$", 2), ("\"", 0), ("E'\\", 0), ("E'\\'", 0)]
+        {
             let error = tokens(sql, 0).find_map(Result::err).expect(sql);
             assert_eq!(error.start, start, "{sql}");
         }

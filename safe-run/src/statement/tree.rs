@@ -41,7 +41,8 @@ pub(crate) fn classify(text: &str, words: &head::Words<'_>) -> Class {
 /// Keeps what the key words said for sure, and nothing that would need the tree.
 fn unread(class: &mut Class, problem: String) {
     if class.transaction == TransactionClass::Transactional && class.kind == Kind::Other {
-        class.transaction = TransactionClass::Unknown { reason: format!("safe-run could not read it: {problem}") };
+        class.transaction =
+            TransactionClass::Unknown { reason: format!("safe-run could not read it: {problem}") };
     }
     class.warnings.push(format!("safe-run could not read it ({problem}); the server decides"));
     class.unread = Some(problem);
@@ -55,8 +56,11 @@ fn parse(text: &str, words: &head::Words<'_>) -> Result<(SyntaxNode, Option<Stri
     // The parser is written for editors and guards its loops with panics. None may stop a migration.
     let parsed = std::panic::catch_unwind(|| {
         let parsed = SourceFile::parse(text);
-        let errors: Vec<(usize, String)> =
-            parsed.errors().iter().map(|error| (error.range().start().into(), error.message().to_owned())).collect();
+        let errors: Vec<(usize, String)> = parsed
+            .errors()
+            .iter()
+            .map(|error| (error.range().start().into(), error.message().to_owned()))
+            .collect();
         (parsed.syntax_node(), errors)
     });
     let (root, errors) = parsed.map_err(|_| "the parser failed".to_owned())?;
@@ -68,7 +72,8 @@ fn parse(text: &str, words: &head::Words<'_>) -> Result<(SyntaxNode, Option<Stri
                 && (token.range.start - base..token.range.end - base).contains(&at)
         })
     };
-    let mut problem = errors.into_iter().find(|(at, _)| !in_body(*at)).map(|(_, message)| message.to_lowercase());
+    let mut problem =
+        errors.into_iter().find(|(at, _)| !in_body(*at)).map(|(_, message)| message.to_lowercase());
     if problem.is_none() && root.children().filter(|node| node.kind() != SyntaxKind::EMPTY_STMT).count() > 1 {
         problem = Some("more than one statement without a semicolon between them".to_owned());
     }
@@ -77,7 +82,9 @@ fn parse(text: &str, words: &head::Words<'_>) -> Result<(SyntaxNode, Option<Stri
 
 fn note_settings(words: &head::Words<'_>, class: &mut Class) {
     if words.setting().as_deref() == Some("session_replication_role") {
-        class.warnings.push("sets session_replication_role: triggers and foreign keys may not fire".to_owned());
+        class
+            .warnings
+            .push("sets session_replication_role: triggers and foreign keys may not fire".to_owned());
     }
 }
 
@@ -90,7 +97,12 @@ fn read_statement(node: &SyntaxNode, class: &mut Class) {
                 node.children().for_each(|child| walk(&child, class));
             }
         }
-        S::CREATE_TABLE_AS | S::SELECT_INTO | S::ALTER_TABLE | S::ALTER_FOREIGN_TABLE | S::COPY | S::DECLARE => {
+        S::CREATE_TABLE_AS
+        | S::SELECT_INTO
+        | S::ALTER_TABLE
+        | S::ALTER_FOREIGN_TABLE
+        | S::COPY
+        | S::DECLARE => {
             walk(node, class);
         }
         S::CREATE_MATERIALIZED_VIEW | S::CALL => walk(node, class),
@@ -109,8 +121,15 @@ fn read_statement(node: &SyntaxNode, class: &mut Class) {
         }
         S::EXECUTE => class.runs_code = Some(first_line(node)),
         S::REFRESH => {
-            let view = node.children().find(|child| child.kind() == S::VIEW_REF).map(|view| Target::Table(name_of(&view)));
-            class.effects.extend(view.map(|target| TableEffect { target, effect: Effect::Unknown, cascade: false }));
+            let view = node
+                .children()
+                .find(|child| child.kind() == S::VIEW_REF)
+                .map(|view| Target::Table(name_of(&view)));
+            class.effects.extend(view.map(|target| TableEffect {
+                target,
+                effect: Effect::Unknown,
+                cascade: false,
+            }));
         }
         S::ALTER_TYPE if child(node, S::ADD_VALUE).is_some() => {
             class.adds_enum_value = child(node, S::TYPE_NAME_REF).map(|name| name_of(&name).to_string());
@@ -148,7 +167,9 @@ fn read_drop(node: &SyntaxNode, class: &mut Class) {
         }
         S::DROP_SCHEMA if cascade => {
             let schemas = node.children().filter(|child| child.kind() == S::SCHEMA_REF);
-            class.effects.extend(schemas.map(|name| effect(Target::Schema(name_of(&name).name), Effect::Drop)));
+            class
+                .effects
+                .extend(schemas.map(|name| effect(Target::Schema(name_of(&name).name), Effect::Drop)));
         }
         S::DROP_OWNED => {
             class.effects.push(effect(Target::Everything, Effect::Unknown));
@@ -162,7 +183,9 @@ fn read_drop(node: &SyntaxNode, class: &mut Class) {
             class.warnings.push("drops a type and, with CASCADE, every column of that type".to_owned());
         }
         S::DROP_FUNCTION | S::DROP_PROCEDURE | S::DROP_ROUTINE if cascade => {
-            class.warnings.push("drops a function and, with CASCADE, the triggers and defaults that use it".to_owned());
+            class
+                .warnings
+                .push("drops a function and, with CASCADE, the triggers and defaults that use it".to_owned());
         }
         _ => {}
     }
@@ -227,13 +250,18 @@ fn alter_table(node: &SyntaxNode, class: &mut Class) {
     for action in node.children() {
         match action.kind() {
             S::DISABLE_TRIGGER => class.warnings.push(format!("disables triggers on {table}")),
-            S::ENABLE_REPLICA_TRIGGER => class.warnings.push(format!("lets a trigger on {table} fire only on replicas")),
+            S::ENABLE_REPLICA_TRIGGER => {
+                class.warnings.push(format!("lets a trigger on {table} fire only on replicas"))
+            }
             S::DISABLE_RULE => class.warnings.push(format!("disables a rule on {table}")),
             S::DROP_COLUMN => {
-                let column = child(&action, S::COLUMN_NAME_REF).map_or_else(String::new, |name| name_of(&name).name);
+                let column =
+                    child(&action, S::COLUMN_NAME_REF).map_or_else(String::new, |name| name_of(&name).name);
                 class.warnings.push(format!("drops column {column} of {table}"));
             }
-            S::SET_UNLOGGED => class.warnings.push(format!("makes {table} unlogged: a crash of the server empties it")),
+            S::SET_UNLOGGED => {
+                class.warnings.push(format!("makes {table} unlogged: a crash of the server empties it"))
+            }
             S::TABLE_RENAME_TO => {
                 if let Some(new) = named(&action, S::TABLE_NAME) {
                     let new = TableName { schema: table.schema.clone(), name: new.name };
@@ -310,7 +338,8 @@ fn child(node: &SyntaxNode, kind: SyntaxKind) -> Option<SyntaxNode> {
 /// The name in the first child of that kind; `ONLY` and parentheses around it are passed over.
 fn named(node: &SyntaxNode, kind: SyntaxKind) -> Option<TableName> {
     let outer = child(node, kind)?;
-    let inner = outer.descendants().find(|below| matches!(below.kind(), SyntaxKind::PATH_REF | SyntaxKind::PATH));
+    let inner =
+        outer.descendants().find(|below| matches!(below.kind(), SyntaxKind::PATH_REF | SyntaxKind::PATH));
     Some(name_of(&inner.unwrap_or(outer)))
 }
 
