@@ -240,3 +240,5 @@ pub struct ParseProblem {
     /// What to do: a full sentence.
     pub hint: String,
 }
+#[cfg(test)]
+mod tests;

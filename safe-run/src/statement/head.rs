@@ -96,20 +96,43 @@ impl<'a> Words<'a> {
 
     /// How deep the statement's tree can get: nesting, plus the operators that chain up at each level.
     pub fn depth(&self) -> usize {
-        const CHAINING: [&str; 9] =
-            ["and", "or", "not", "union", "except", "intersect", "case", "join", "select"];
+        const CHAINING: [&str; 23] = [
+            "and",
+            "or",
+            "not",
+            "is",
+            "isnull",
+            "notnull",
+            "in",
+            "like",
+            "ilike",
+            "similar",
+            "between",
+            "collate",
+            "at",
+            "union",
+            "except",
+            "intersect",
+            "case",
+            "join",
+            "select",
+            "explain",
+            "array",
+            "row",
+            "only",
+        ];
         let mut open = Vec::new();
         let (mut chain, mut depth, mut deepest) = (0_usize, 0_usize, 0_usize);
         for token in self.tokens {
             match token.kind {
                 TokenKind::Symbol('(' | '[') => {
-                    open.push(chain);
+                    open.push(chain + 1);
                     depth += chain + 1;
                     chain = 0;
                 }
                 TokenKind::Symbol(')' | ']') => {
                     chain = open.pop().unwrap_or(0);
-                    depth = depth.saturating_sub(chain + 1);
+                    depth = depth.saturating_sub(chain);
                 }
                 TokenKind::Symbol(',') => chain = 0,
                 TokenKind::Symbol('.' | ';') => {}
@@ -249,8 +272,9 @@ fn has_concurrently(words: &Words<'_>, target: usize) -> bool {
 
 fn detaches_concurrently(words: &Words<'_>) -> bool {
     let detach = words.top_level().find(|&at| words.is(at, "detach") && words.is(at + 1, "partition"));
+    let is_key_word = |at: usize| words.is(at, "concurrently") && !words.tokens[at - 1].is_symbol('.');
     // A partition can itself be called "concurrently": the key word is the one after its name.
-    detach.is_some_and(|at| words.top_level().any(|other| other > at + 2 && words.is(other, "concurrently")))
+    detach.is_some_and(|detach| words.top_level().any(|at| at > detach + 2 && is_key_word(at)))
 }
 
 fn alter_subscription(words: &Words<'_>) -> TransactionClass {

@@ -12,7 +12,7 @@ use super::{
 };
 
 /// Deepest expression that the parser may see. It recurses, and each level costs it some kilobytes of stack.
-const MAX_DEPTH: usize = 200;
+const MAX_DEPTH: usize = 1000;
 
 /// Classifies one statement from its text and its tokens.
 pub(crate) fn classify(text: &str, words: &head::Words<'_>) -> Class {
