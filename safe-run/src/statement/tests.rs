@@ -404,7 +404,7 @@ fn fragment() -> impl Strategy<Value = String> {
         Just("create rule r as on insert to t do also (delete from a; delete from b)".to_owned()),
         Just("do $do$ begin delete from t; end $do$".to_owned()),
         Just("insert into \"a;b\" values (1, a[1:2], x::int) -- ; \n".to_owned()),
-        "[a-z]{1,8}( [a-z(]{0,1}'[^'\\x00]{0,12}'\\)?)?".prop_filter("balanced", |text| {
+        "[a-z]{1,8}( [a-z(]{0,1}'[^'()\\x00]{0,12}'\\)?)?".prop_filter("balanced", |text| {
             text.matches('(').count() == text.matches(')').count()
                 && !text.contains('\\')
                 && !text.split(' ').any(|word| matches!(word, "e" | "copy" | "begin" | "set"))
