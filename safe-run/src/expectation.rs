@@ -200,7 +200,7 @@ impl Reading<'_> {
                     Meant::New => {}
                     // A view, a temporary table, another database's name: whatever it is, rows may go through it.
                     Meant::NotKnown => {
-                        self.everything(&format!("{name}, which is no table that was there before"))
+                        self.everything(&format!("{name}, which is no table that was there before"));
                     }
                 },
             }
@@ -270,6 +270,7 @@ impl Reading<'_> {
                 // CASCADE also drops partitions and children; without it the server refuses if there are children.
                 let why = format!("DROP TABLE {name}");
                 family.into_iter().for_each(|member| self.removed(member, &why));
+                self.mark(&self.ancestors(oid), |seen| seen.deleted = true);
             }
             Effect::Unknown => {
                 let why = format!("a statement that changes {name} in a way that cannot be told");
@@ -291,9 +292,8 @@ impl Reading<'_> {
         let mut reached = self.family(oid);
         reached.extend(self.cascade(&reached));
         self.mark(&reached, |seen| seen.deleted = true);
-        for parent in reached.iter().flat_map(|&member| self.ancestors(member)).collect::<Vec<_>>() {
-            self.mark(&[parent], |seen| seen.deleted = true);
-        }
+        let above: Vec<u32> = reached.iter().flat_map(|&member| self.ancestors(member)).collect();
+        self.mark(&above, |seen| seen.deleted = true);
         self.fire(&reached, |trigger| trigger.on_delete);
     }
 
@@ -311,9 +311,8 @@ impl Reading<'_> {
         }
         let why = if cascade { format!("TRUNCATE {name} CASCADE") } else { format!("TRUNCATE {name}") };
         reached.iter().for_each(|&member| self.removed(member, &why));
-        for parent in reached.iter().flat_map(|&member| self.ancestors(member)).collect::<Vec<_>>() {
-            self.mark(&[parent], |seen| seen.deleted = true);
-        }
+        let above: Vec<u32> = reached.iter().flat_map(|&member| self.ancestors(member)).collect();
+        self.mark(&above, |seen| seen.deleted = true);
         self.fire(&reached, |trigger| trigger.on_truncate);
     }
 
@@ -499,6 +498,7 @@ mod tests {
             ("truncate events_a", "====-!==="),
             ("insert into events values (1)", "====+++=="),
             ("update events set a = 1", "=====??=="),
+            ("drop table events_a", "====-!==="),
             ("drop table events", "====!!!=="),
             ("alter table events detach partition events_a", "====???=="),
             ("merge into items using users on true when matched then delete", "==?======"),

@@ -110,7 +110,8 @@ pub enum TransactionClass {
         /// Why, as a phrase: "CREATE INDEX CONCURRENTLY cannot run in a transaction".
         reason: String,
     },
-    /// It depends on what the server knows. Trying it inside is harmless: the server refuses before it does anything.
+    /// It depends on what only the server knows. Trying it inside is harmless: if the server refuses (25001, 2D000),
+    /// the transaction rolls back.
     Unknown {
         /// What it depends on, as a phrase.
         reason: String,

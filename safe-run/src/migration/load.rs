@@ -19,7 +19,10 @@ use super::{MigrationFile, Version, version::FileName};
 /// version; SQL that can't be split. Each names the file, and the line where there is one.
 pub fn load(dirs: &[PathBuf]) -> Result<Vec<MigrationFile>> {
     let mut found: BTreeMap<Version, MigrationFile> = BTreeMap::new();
-    for dir in dirs {
+    for (index, dir) in dirs.iter().enumerate() {
+        if dirs[..index].contains(dir) {
+            continue;
+        }
         for (path, version, description) in list(dir)? {
             if let Some(other) = found.get(&version) {
                 return Err(Error::refused(format!(

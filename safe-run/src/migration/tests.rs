@@ -1,5 +1,7 @@
 use std::path::Path;
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn file(name: &str, sql: &str) -> MigrationFile {
@@ -315,5 +317,28 @@ fn bad_directories_and_files_are_named_with_a_next_step() {
         let error = load(std::slice::from_ref(&dir)).expect_err(message);
         assert_eq!(error.kind(), kind, "{error:?}");
         assert!(error.message().contains(message) && error.hint().is_some(), "{error:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn reading_a_file_never_panics_and_never_runs_the_way_down(
+        lines in prop::collection::vec(prop::sample::select(vec![
+            "-- migrate:up", "-- migrate:down", "-- +goose Up", "-- +goose Down", "-- +goose StatementBegin", "select 1;",
+            "drop table down;", "-- safe-run: allow-loss t", "copy t from stdin;", "1\t2", "\\.", "do $$ begin", "end $$;",
+            "/* c", "*/", "---- create above / drop below ----", "\u{feff}", "'", "-- no-transaction", "",
+        ]), 0..24),
+        ends in prop::sample::select(vec!["\n", "\r\n"]),
+    ) {
+        let sql = lines.join(ends);
+        if let Ok(file) = try_file("1_a.sql", &sql) {
+            for statement in &file.statements {
+                let before = lines[..statement.line as usize].iter().rev();
+                let section = before.copied().find(|line| {
+                    line.contains("migrate:") || line.contains("+goose Up") || line.contains("+goose Down")
+                });
+                prop_assert!(!section.is_some_and(|line| line.ends_with("own")), "{sql:?}: {statement:?}");
+            }
+        }
     }
 }

@@ -138,7 +138,7 @@ impl<'a> Words<'a> {
                 TokenKind::Symbol('.' | ';') => {}
                 TokenKind::Symbol(_) => chain += 1,
                 TokenKind::Word => {
-                    chain += usize::from(CHAINING.iter().any(|word| token.is_word(self.sql, word)))
+                    chain += usize::from(CHAINING.iter().any(|word| token.is_word(self.sql, word)));
                 }
                 _ => {}
             }

@@ -79,7 +79,7 @@ struct Open {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Nesting {
     Paren,
-    /// A parenthesis in which `:` is SQL: `JSON_OBJECT('a': 1)`, `GRAPH_TABLE (g MATCH (a:person))`.
+    /// A parenthesis in which `:` and braces are SQL: `JSON_OBJECT('a': 1)`, `GRAPH_TABLE (g MATCH (a:person))`.
     ColonParen,
     Bracket,
 }
@@ -147,6 +147,8 @@ fn refuse_foreign_syntax(sql: &str, token: &Token, open: &Open) -> Result<(), Pa
             };
             Err(problem(sql, start, format!("`{command}` is a command of psql, not SQL"), hint))
         }
+        // `GRAPH_TABLE (g MATCH (a)-[b]->{1,3}(c) …)` is the only SQL with braces.
+        '{' | '}' if open.nesting.contains(&Nesting::ColonParen) => Ok(()),
         '{' | '}' => Err(template(sql, start)),
         '$' => Err(template(sql, start)),
         ':' => {

@@ -207,7 +207,7 @@ fn continuation(bytes: &[u8]) -> Option<usize> {
             }
             &b if is_space(char::from(b)) => at += 1,
             b'-' if bytes.get(at + 1) == Some(&b'-') => {
-                at += span(&bytes[at..], |b| b != b'\n' && b != b'\r')
+                at += span(&bytes[at..], |b| b != b'\n' && b != b'\r');
             }
             b'\'' if line_break => return Some(at),
             _ => return None,

@@ -38,9 +38,9 @@ pub(crate) fn classify(text: &str, words: &head::Words<'_>) -> Class {
     class
 }
 
-/// Keeps what the key words said for sure, and nothing that would need the tree.
+/// Keeps what the key words said for sure: what must run alone, must.
 fn unread(class: &mut Class, problem: String) {
-    if class.transaction == TransactionClass::Transactional && class.kind == Kind::Other {
+    if class.transaction == TransactionClass::Transactional {
         class.transaction =
             TransactionClass::Unknown { reason: format!("safe-run could not read it: {problem}") };
     }
@@ -251,7 +251,7 @@ fn alter_table(node: &SyntaxNode, class: &mut Class) {
         match action.kind() {
             S::DISABLE_TRIGGER => class.warnings.push(format!("disables triggers on {table}")),
             S::ENABLE_REPLICA_TRIGGER => {
-                class.warnings.push(format!("lets a trigger on {table} fire only on replicas"))
+                class.warnings.push(format!("lets a trigger on {table} fire only on replicas"));
             }
             S::DISABLE_RULE => class.warnings.push(format!("disables a rule on {table}")),
             S::DROP_COLUMN => {
@@ -260,7 +260,7 @@ fn alter_table(node: &SyntaxNode, class: &mut Class) {
                 class.warnings.push(format!("drops column {column} of {table}"));
             }
             S::SET_UNLOGGED => {
-                class.warnings.push(format!("makes {table} unlogged: a crash of the server empties it"))
+                class.warnings.push(format!("makes {table} unlogged: a crash of the server empties it"));
             }
             S::TABLE_RENAME_TO => {
                 if let Some(new) = named(&action, S::TABLE_NAME) {
