@@ -9,6 +9,7 @@
 
 pub mod catalog;
 pub mod cli;
+pub mod digest;
 pub mod error;
 pub mod fault;
 pub mod ident;

@@ -1,1 +1,5 @@
 //! x
+
+pub mod expectation;
+pub mod migration;
+pub mod statement;
