@@ -3,7 +3,7 @@
 use common::{
     Error, Result,
     cli::{Output, Settings, SharedArgs, format, output::Tone, process},
-    postgres::{Session, SessionProfile, connect, tools},
+    postgres::{Session, connect, tools},
     repository,
 };
 use serde::Serialize;
@@ -45,7 +45,7 @@ ORDER BY 1, 2";
 pub async fn run(shared: &SharedArgs, settings: &Settings, output: &Output) -> Result<u8> {
     let connection = settings.connection()?.with_application_name("backup check");
     process::wait_for_server(&connection, shared.wait, output).await?;
-    let session = connection.connect(SessionProfile::Pinned).await?;
+    let session = connection.connect().await?;
     let mut checks = vec![server(&session).await];
     checks.push(client_tools(&session).await);
     checks.push(rights(&session, connection.user()).await?);

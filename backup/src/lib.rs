@@ -18,7 +18,7 @@ use common::{
     catalog::DatabaseState,
     fault,
     postgres::{
-        ConnectionSettings, Session, SessionProfile, connect,
+        ConnectionSettings, Session, connect,
         exported_snapshot::{ExportedSnapshot, LockMode, LockWait, join, lock_all_tables},
         introspect, tools,
     },
@@ -92,8 +92,8 @@ pub async fn create(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    let holder = settings.connect(SessionProfile::Pinned).await?;
-    let observer = settings.connect(SessionProfile::Pinned).await?;
+    let holder = settings.connect().await?;
+    let observer = settings.connect().await?;
     check_server(&observer).await?;
     connect::refuse_pooler(&observer).await?;
     repository.sweep()?;

@@ -5,7 +5,7 @@
 
 use std::sync::{
     Mutex,
-    atomic::{AtomicU8, Ordering},
+    atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
 use crate::{Error, ErrorKind, Result, postgres::CancelHandle};
@@ -106,12 +106,23 @@ impl Drop for ChildGuard {
     }
 }
 
-pub(crate) fn register_session(key: u64, handle: CancelHandle) {
-    lock(&SESSIONS).push((key, handle));
+/// A session that is cancelled when a signal comes in, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Registration(u64);
+
+impl Registration {
+    pub(crate) fn new(handle: CancelHandle) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let key = NEXT.fetch_add(1, Ordering::Relaxed);
+        lock(&SESSIONS).push((key, handle));
+        Self(key)
+    }
 }
 
-pub(crate) fn forget_session(key: u64) {
-    lock(&SESSIONS).retain(|(have, _)| *have != key);
+impl Drop for Registration {
+    fn drop(&mut self) {
+        lock(&SESSIONS).retain(|(key, _)| *key != self.0);
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

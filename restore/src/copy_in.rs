@@ -11,7 +11,7 @@ use std::{
 
 use common::{
     Error, Progress, QualifiedName, Result, interrupt,
-    postgres::{ConnectionSettings, Session, SessionProfile, copy},
+    postgres::{ConnectionSettings, Session, copy},
     repository::StoredSnapshot,
     snapshot::{
         Codec, RowHash,
@@ -66,7 +66,7 @@ pub async fn run(
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
     for _ in 0..jobs.clamp(1, count.max(1)) {
-        let session = settings.connect(SessionProfile::Pinned).await?;
+        let session = settings.connect().await?;
         // Losing the last commits in a crash loses nothing: the staged database is dropped then. The swap's own commit
         // is synchronous and makes everything before it durable.
         session

@@ -5,7 +5,7 @@
 
 use common::{
     Error, Progress, Result,
-    postgres::{ConnectionSettings, Session, SessionProfile, database, tools::Tool},
+    postgres::{ConnectionSettings, Session, database, tools::Tool},
     repository::{StoredSnapshot, verify::VerifiedSnapshot},
     snapshot::{
         manifest::SCHEMA_FILE,
@@ -86,7 +86,7 @@ impl StagedDatabase {
         let snapshot = snapshot.snapshot();
         let manifest = &snapshot.manifest;
         let settings = &self.settings;
-        let session = settings.connect(SessionProfile::Pinned).await?;
+        let session = settings.connect().await?;
         let archive = snapshot.path(SCHEMA_FILE);
         let archive_options = ArchiveOptions { jobs: options.jobs, no_owner: plan.no_owner };
 

@@ -1,153 +1,370 @@
-//! TEMPORARY
-#![allow(missing_docs, clippy::unwrap_used)]
-use crate::{Error, Result};
-use std::sync::atomic::{AtomicU64, Ordering};
-pub struct Secret(pub String);
-impl Secret {
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-#[derive(Clone, Debug)]
-pub struct ConnectionSettings(tokio_postgres::Config);
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SessionProfile {
-    Pinned,
-    Migration,
-}
-#[derive(Clone, Debug)]
-pub struct Environment;
-impl Environment {
-    pub fn get(&self, n: &str) -> Option<&str> {
-        std::env::var(n).ok().map(|s| &*s.leak())
-    }
-    pub fn from_process() -> Self {
-        Self
-    }
-}
+//! Settings to session: tries the servers in order, with and without TLS as `sslmode` says.
+//!
+//! Safety of the order: a password goes to a server without TLS only when `sslmode` allows plain connections *and* the
+//! server offered no TLS, the handshake failed, or its pg_hba.conf refused the encrypted connection before any password was
+//! asked for. A wrong password is never tried again in the clear.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{
+    connect_error::{Failure, all_failed, explain, unresolved, wrong_kind_of_server},
+    pooler,
+    session::{Notices, drive, setup_sql, version_num},
+    settings::{ChannelBinding, Place, TargetSession},
+    tls,
+};
+pub use super::{
+    environment::Environment,
+    pooler::refuse_pooler,
+    secret::Secret,
+    session::{CancelHandle, Notice, NoticeHandler, Session, SessionProfile},
+    settings::{ConnectionSettings, Server, SslMode, VARIABLES_TO_CLEAR},
+};
+use crate::{
+    error::{Error, ErrorKind, Result},
+    interrupt,
+};
+
+/// Limit for one attempt at one address when `connect_timeout` is not given: a firewall that drops packets would hold a
+/// connection for over two minutes otherwise, and a loaded server answers well within it.
+const DEFAULT_ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
+
+/// First and longest pause between two attempts of [`ConnectionSettings::connect_waiting`].
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
 impl ConnectionSettings {
-    pub fn resolve(value: Option<&str>, _e: &Environment) -> Result<Self> {
-        Ok(Self(value.unwrap().parse().unwrap()))
+    /// Connects a session of ours, with every parameter pinned; its notices are kept in the session.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] while the server cannot be reached, is starting or is full; [`ErrorKind::Refused`] when it, or
+    /// TLS, says no; [`ErrorKind::Usage`] for startup options that the server does not know.
+    pub async fn connect(&self) -> Result<Session> {
+        self.connect_as(SessionProfile::Pinned, None).await
     }
-    pub fn with_database(&self, n: &str) -> Self {
-        let mut c = self.0.clone();
-        c.dbname(n);
-        Self(c)
+
+    /// Connects a session of ours whose notices go to `handler` as they arrive.
+    ///
+    /// # Errors
+    ///
+    /// As [`ConnectionSettings::connect`].
+    pub async fn connect_with_notices(&self, handler: NoticeHandler) -> Result<Session> {
+        self.connect_as(SessionProfile::Pinned, Some(handler)).await
     }
-    pub fn with_application_name(&self, n: &str) -> Self {
-        let mut c = self.0.clone();
-        c.application_name(n);
-        Self(c)
-    }
-    pub fn with_option(&self, k: &str, v: &str) -> Self {
-        let mut c = self.0.clone();
-        let o = format!("{} -c {k}={v}", c.get_options().unwrap_or(""));
-        c.options(&o);
-        Self(c)
-    }
-    pub async fn connect_waiting(&self, _l: std::time::Duration, _p: impl FnMut(&Error)) -> Result<Session> {
-        self.connect(SessionProfile::Pinned).await
-    }
-    pub fn database(&self) -> &str {
-        self.0.get_dbname().unwrap()
-    }
-    pub fn user(&self) -> &str {
-        self.0.get_user().unwrap()
-    }
-    pub fn host_label(&self) -> String {
-        format!("{:?}", self.0.get_hosts())
-    }
-    pub fn redacted_url(&self) -> String {
-        format!("postgresql:///{}", self.database())
-    }
-    pub fn url_for_child(&self) -> Secret {
-        Secret(self.redacted_url())
-    }
-    pub fn child_environment(&self) -> Vec<(String, Secret)> {
-        let h = match &self.0.get_hosts()[0] {
-            tokio_postgres::config::Host::Tcp(h) => h.clone(),
-            tokio_postgres::config::Host::Unix(p) => p.display().to_string(),
+
+    /// Connects with a profile; without a handler the notices are kept in the session.
+    ///
+    /// # Errors
+    ///
+    /// As [`ConnectionSettings::connect`].
+    pub async fn connect_as(
+        &self,
+        profile: SessionProfile,
+        handler: Option<NoticeHandler>,
+    ) -> Result<Session> {
+        let notices = Notices::new(handler);
+        // A preference is a requirement first, and no requirement when nobody meets it.
+        let passes: &[TargetSession] = match self.target_session() {
+            TargetSession::PreferStandby => &[TargetSession::Standby, TargetSession::Any],
+            other => &[other],
         };
-        [
-            ("PGHOST", h),
-            ("PGPORT", self.0.get_ports().first().unwrap_or(&5432).to_string()),
-            ("PGUSER", self.user().into()),
-            ("PGDATABASE", self.database().into()),
-        ]
-        .into_iter()
-        .map(|(a, b)| (a.to_string(), Secret(b)))
-        .collect()
-    }
-    pub async fn connect(&self, p: SessionProfile) -> Result<Session> {
-        let (client, conn) = self
-            .0
-            .connect(tokio_postgres::NoTls)
-            .await
-            .map_err(|e| Error::postgres("could not connect", e))?;
-        tokio::spawn(async move {
-            let _ = conn.await;
-        });
-        if p == SessionProfile::Pinned {
-            client.batch_execute("SET search_path=''; SET timezone='UTC'; SET datestyle='ISO'; SET intervalstyle='postgres'; SET extra_float_digits=3; SET bytea_output=hex; SET row_security=off; SET statement_timeout=0; SET lock_timeout=0; set lc_monetary='C'").await.map_err(|e| Error::postgres("pin", e))?;
+        let mut failures = Vec::new();
+        for target in passes {
+            failures.clear();
+            for server in self.servers() {
+                match self.connect_to(server, *target, profile, &notices).await {
+                    Ok(session) => return Ok(session),
+                    // As libpq: a server that answers with a refusal ends the search.
+                    Err(error) if error.kind() != ErrorKind::Busy => return Err(error),
+                    Err(error) => failures.push(error),
+                }
+            }
         }
-        let r = client
-            .query_one("select pg_backend_pid(), current_setting('server_version_num')::int", &[])
-            .await
-            .unwrap();
-        let key = N.fetch_add(1, Ordering::Relaxed);
-        let h = CancelHandle(client.cancel_token());
-        crate::interrupt::register_session(key, h);
-        Ok(Session { client, pid: r.get(0), v: r.get(1), key })
+        Err(all_failed(self, failures))
+    }
+
+    /// Connects a session of ours, and while the server cannot be reached, is starting or is full tries again for up to
+    /// `limit`. `progress` is called with the reason of every failed attempt that will be repeated.
+    ///
+    /// # Errors
+    ///
+    /// As [`ConnectionSettings::connect`]; a wrong password or an unknown database at once.
+    pub async fn connect_waiting(
+        &self,
+        limit: Duration,
+        mut progress: impl FnMut(&Error),
+    ) -> Result<Session> {
+        let started = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let left = limit.saturating_sub(started.elapsed());
+            match tokio::time::timeout(left.max(FIRST_PAUSE), self.connect()).await {
+                Ok(Err(error)) if error.kind() == ErrorKind::Busy && started.elapsed() + pause < limit => {
+                    progress(&error);
+                }
+                Ok(Err(error)) if error.kind() == ErrorKind::Busy => {
+                    return Err(error.context(format!("gave up after waiting {} s", limit.as_secs())));
+                }
+                Ok(outcome) => return outcome,
+                Err(_) => {
+                    return Err(Error::busy(format!(
+                        "gave up after waiting {} s: {} does not answer",
+                        limit.as_secs(),
+                        self.host_label()
+                    ))
+                    .with_hint("Check that the server runs and that the network lets its port through."));
+                }
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn connect_to(
+        &self,
+        server: &Server,
+        target: TargetSession,
+        profile: SessionProfile,
+        notices: &Notices,
+    ) -> Result<Session> {
+        let addresses = match &server.place {
+            Place::Socket(_) => vec![None],
+            Place::Tcp { address: Some(address), .. } => vec![Some(*address)],
+            Place::Tcp { host, address: None } => {
+                resolve(self, server, host).await?.into_iter().map(Some).collect()
+            }
+        };
+        let mut failures = Vec::new();
+        for address in addresses {
+            let limit = self.connect_timeout().unwrap_or(DEFAULT_ATTEMPT_LIMIT);
+            let attempt = Attempt { settings: self, server, address, notices };
+            let started = async {
+                let opened = attempt.open().await?;
+                attempt.start(opened, target, profile).await
+            };
+            match tokio::time::timeout(limit, started).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(error)) if error.kind() != ErrorKind::Busy => return Err(error),
+                Ok(Err(error)) => failures.push(error),
+                Err(_) => failures.push(explain(self, server, &Failure::Timeout(limit))),
+            }
+        }
+        // The addresses of one name are one server to a person: the last one's reason stands for all.
+        Err(failures.pop().unwrap_or_else(|| unresolved(self, server, None)))
     }
 }
-static N: AtomicU64 = AtomicU64::new(0);
-#[derive(Clone)]
-pub struct CancelHandle(tokio_postgres::CancelToken);
-impl CancelHandle {
-    pub async fn cancel(&self) -> Result<()> {
-        self.0.cancel_query(tokio_postgres::NoTls).await.map_err(|e| Error::postgres("cancel", e))
+
+async fn resolve(settings: &ConnectionSettings, server: &Server, host: &str) -> Result<Vec<IpAddr>> {
+    if let Ok(address) = host.parse() {
+        return Ok(vec![address]);
+    }
+    match tokio::net::lookup_host((host, server.port)).await {
+        Ok(found) => {
+            let mut addresses: Vec<IpAddr> = Vec::new();
+            for address in found.map(|address: SocketAddr| address.ip()) {
+                if !addresses.contains(&address) {
+                    addresses.push(address);
+                }
+            }
+            if addresses.is_empty() { Err(unresolved(settings, server, None)) } else { Ok(addresses) }
+        }
+        Err(error) => Err(unresolved(settings, server, Some(error))),
     }
 }
-pub struct Session {
-    client: tokio_postgres::Client,
-    pid: i32,
-    v: i32,
-    key: u64,
+
+/// A connection that the server accepted, before its session is set up.
+struct Opened {
+    client: Client,
+    driver: tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>,
+    server_version: String,
+    tls: Option<MakeRustlsConnect>,
 }
-impl std::fmt::Debug for Session {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Session")
+
+/// One address of one server.
+struct Attempt<'a> {
+    settings: &'a ConnectionSettings,
+    server: &'a Server,
+    address: Option<IpAddr>,
+    notices: &'a Notices,
+}
+
+/// How one attempt uses TLS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UseTls {
+    No,
+    IfOffered,
+    Yes,
+}
+
+impl Attempt<'_> {
+    /// Opens the connection with the fall-backs of `sslmode`.
+    async fn open(&self) -> Result<Opened> {
+        let tls = self.settings.tls();
+        if matches!(self.server.place, Place::Socket(_)) || tls.mode == SslMode::Disable {
+            return self.once(UseTls::No, None).await.map_err(|failure| self.explain(&failure));
+        }
+        let (first, second) = match tls.mode {
+            SslMode::Allow => (UseTls::No, Some(UseTls::Yes)),
+            SslMode::Prefer => (UseTls::IfOffered, Some(UseTls::No)),
+            _ => (UseTls::Yes, None),
+        };
+        // With `allow` the files are needed only for the second attempt, but a broken one is better known at once.
+        let connector = tls::connector(tls)?;
+        let failure = match self.once(first, Some(&connector)).await {
+            Ok(opened) => return Ok(opened),
+            Err(failure) => failure,
+        };
+        let Some(second) = second.filter(|second| failure.may_differ_with_tls(*second == UseTls::Yes)) else {
+            return Err(self.explain(&failure));
+        };
+        match self.once(second, Some(&connector)).await {
+            Ok(opened) => Ok(opened),
+            // Of two reasons the encrypted connection's is the one to solve, unless the other says more than "no".
+            Err(other) => {
+                let encrypted_first = second == UseTls::No;
+                let (encrypted, plain) =
+                    if encrypted_first { (&failure, &other) } else { (&other, &failure) };
+                let shown = if encrypted.is_about_tls() { plain } else { encrypted };
+                Err(self.explain(shown))
+            }
+        }
+    }
+
+    fn explain(&self, failure: &Failure) -> Error {
+        explain(self.settings, self.server, failure)
+    }
+
+    async fn once(&self, use_tls: UseTls, connector: Option<&MakeRustlsConnect>) -> Result<Opened, Failure> {
+        let mut config = self.config();
+        config.ssl_mode(match use_tls {
+            UseTls::No => tokio_postgres::config::SslMode::Disable,
+            UseTls::IfOffered => tokio_postgres::config::SslMode::Prefer,
+            UseTls::Yes => tokio_postgres::config::SslMode::Require,
+        });
+        match connector.filter(|_| use_tls != UseTls::No) {
+            Some(connector) => {
+                let (client, connection) =
+                    config.connect(connector.clone()).await.map_err(Failure::Driver)?;
+                let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
+                let driver = drive(connection, self.notices.clone());
+                Ok(Opened { client, driver, server_version, tls: Some(connector.clone()) })
+            }
+            None => {
+                let (client, connection) = config.connect(NoTls).await.map_err(Failure::Driver)?;
+                let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
+                let driver = drive(connection, self.notices.clone());
+                Ok(Opened { client, driver, server_version, tls: None })
+            }
+        }
+    }
+
+    fn config(&self) -> Config {
+        let settings = self.settings;
+        let mut config = Config::new();
+        config.user(settings.user()).dbname(settings.database());
+        match &self.server.place {
+            Place::Socket(directory) => {
+                config.host_path(directory);
+            }
+            Place::Tcp { host, .. } => {
+                // The name is what TLS verifies; the address is what is dialled.
+                config.host(host);
+                if let Some(address) = self.address {
+                    config.hostaddr(address);
+                }
+            }
+        }
+        config.port(self.server.port);
+        if let Some(password) = settings.password_for(self.server) {
+            config.password(password.expose());
+        }
+        if let Some(options) = settings.options() {
+            config.options(options);
+        }
+        if let Some(name) = settings.application_name() {
+            config.application_name(name);
+        }
+        let keepalives = settings.keepalives();
+        config
+            .keepalives(keepalives.enabled)
+            .keepalives_idle(keepalives.idle)
+            .keepalives_interval(keepalives.interval)
+            .keepalives_retries(keepalives.count);
+        if let Some(limit) = keepalives.user_timeout {
+            config.tcp_user_timeout(limit);
+        }
+        if settings.tls().direct {
+            config.ssl_negotiation(tokio_postgres::config::SslNegotiation::Direct);
+        }
+        config.channel_binding(match settings.channel_binding() {
+            ChannelBinding::Disable => tokio_postgres::config::ChannelBinding::Disable,
+            ChannelBinding::Prefer => tokio_postgres::config::ChannelBinding::Prefer,
+            ChannelBinding::Require => tokio_postgres::config::ChannelBinding::Require,
+        });
+        config
+    }
+
+    /// Checks the kind of server and pins the session's parameters.
+    async fn start(&self, opened: Opened, target: TargetSession, profile: SessionProfile) -> Result<Session> {
+        let Opened { client, driver, server_version, tls } = opened;
+        let mut sql = setup_sql(profile, version_num(&server_version));
+        // One round trip: the parameters, and what we need to know about the server.
+        sql.push_str(
+            "SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('server_version_num'), \
+             pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')",
+        );
+        let rows = client.simple_query(&sql).await.map_err(|error| self.explain(&Failure::Driver(error)))?;
+        let row = rows.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let field = |index| row.and_then(|row| row.try_get(index).ok().flatten());
+        let number = |index| field(index).and_then(|text: &str| text.parse::<i32>().ok());
+        let (Some(backend_pid), Some(version_num)) = (number(0), number(1)) else {
+            return Err(Error::refused(format!(
+                "{} does not answer as a PostgreSQL server",
+                self.server.label()
+            ))
+            .with_hint(
+                "Check the host and the port; connect to PostgreSQL itself, not to another service.",
+            ));
+        };
+        let in_recovery = field(2) == Some("t");
+        let read_only = in_recovery || field(3) == Some("on");
+        let wanted = match target {
+            TargetSession::Any | TargetSession::PreferStandby => true,
+            TargetSession::ReadWrite => !read_only,
+            TargetSession::ReadOnly => read_only,
+            TargetSession::Primary => !in_recovery,
+            TargetSession::Standby => in_recovery,
+        };
+        if !wanted {
+            return Err(wrong_kind_of_server(self.server, target));
+        }
+        let key_pid = pooler::key_pid(&client.cancel_token()).await?;
+        let settings = self.settings.narrowed_to(self.server);
+        let notices = self.notices.clone();
+        // `prefer` may have ended without TLS although a connector was there; only the server knows, and asking costs
+        // a query: the cancel request negotiates anew anyway.
+        let cancel = CancelHandle::new(&client, tls.clone(), settings.host_label());
+        let _registration = interrupt::Registration::new(cancel);
+        Ok(Session {
+            client,
+            driver,
+            notices,
+            tls,
+            settings,
+            backend_pid,
+            key_pid,
+            version_num,
+            _registration,
+        })
     }
 }
-impl Drop for Session {
-    fn drop(&mut self) {
-        crate::interrupt::forget_session(self.key);
-    }
-}
-impl std::ops::Deref for Session {
-    type Target = tokio_postgres::Client;
-    fn deref(&self) -> &Self::Target {
-        &self.client
-    }
-}
-impl Session {
-    pub fn backend_pid(&self) -> i32 {
-        self.pid
-    }
-    pub fn server_version_num(&self) -> i32 {
-        self.v
-    }
-    pub fn server_major(&self) -> u32 {
-        (self.v / 10000) as u32
-    }
-    pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle(self.client.cancel_token())
-    }
-    pub async fn close(self) -> Result<()> {
-        Ok(())
-    }
-}
-pub async fn refuse_pooler(_s: &Session) -> Result<()> {
-    Ok(())
-}
-pub const CHILD_ENVIRONMENT_REMOVED: &[&str] = &["PGSERVICE"];

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{ConnectionSettings, Session, SessionProfile};
+use super::{ConnectionSettings, Session};
 use crate::{Error, ErrorKind, Ident, Result};
 
 /// Databases to manage others from, in the order in which they are tried.
@@ -16,7 +16,7 @@ const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
 pub async fn connect_maintenance(settings: &ConnectionSettings, avoid: &[&str]) -> Result<Session> {
     let mut last = None;
     for name in MAINTENANCE.iter().filter(|name| !avoid.contains(name)) {
-        match settings.with_database(name).connect(SessionProfile::Pinned).await {
+        match settings.with_database(name).connect().await {
             Ok(session) => return Ok(session),
             Err(error) if error.sqlstate().is_some() => last = Some(error),
             Err(error) => return Err(error),

@@ -12,7 +12,7 @@ use std::{collections::HashMap, time::Duration};
 use chrono::{DateTime, Utc};
 
 use super::{
-    ConnectionSettings, Session, SessionProfile,
+    ConnectionSettings, Session,
     introspect::{Relation, relations},
     sql,
 };
@@ -101,7 +101,7 @@ impl<'holder> ExportedSnapshot<'holder> {
 /// Opens a session that reads the state of an exported snapshot. The caller keeps the [`ExportedSnapshot`] until the
 /// session is gone.
 pub async fn join(settings: &ConnectionSettings, snapshot_id: &str) -> Result<Session> {
-    let session = settings.connect(SessionProfile::Pinned).await?;
+    let session = settings.connect().await?;
     session
         .batch_execute(&format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",

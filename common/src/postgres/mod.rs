@@ -1,14 +1,22 @@
 //! Everything that talks to a server or runs its client tools.
 
 pub mod connect;
+mod connect_error;
+pub mod connection_string;
 pub mod copy;
 pub mod database;
+pub mod environment;
 pub mod exported_snapshot;
 pub mod introspect;
+pub mod passfile;
+mod pooler;
+pub mod secret;
+pub mod service;
+pub mod session;
+pub mod settings;
 pub mod sql;
+pub mod tls;
 pub mod tools;
 
-pub use connect::{
-    CHILD_ENVIRONMENT_REMOVED, CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile,
-};
+pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile};
 pub use tokio_postgres::{Client, Row, SimpleQueryMessage, types::ToSql};

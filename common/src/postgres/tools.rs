@@ -7,7 +7,7 @@ use std::{
     process::Stdio,
 };
 
-use super::{CHILD_ENVIRONMENT_REMOVED, ConnectionSettings};
+use super::{ConnectionSettings, settings::VARIABLES_TO_CLEAR};
 use crate::{Error, Result, interrupt::ChildGuard};
 
 /// Folders of distributions and installers, beside `PATH`. `*` stands for a version.
@@ -118,7 +118,7 @@ pub fn choose(name: &str, tools: &[Tool], server: u32) -> Result<Tool> {
 /// The child leads a process group of its own: Ctrl-C reaches it through us, once, and it dies with us.
 pub fn command(tool: &Path, settings: &ConnectionSettings) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(tool);
-    for name in CHILD_ENVIRONMENT_REMOVED {
+    for name in VARIABLES_TO_CLEAR {
         command.env_remove(name);
     }
     for (name, value) in settings.child_environment() {

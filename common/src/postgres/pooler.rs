@@ -1,0 +1,167 @@
+//! Detects a connection pooler between us and the server.
+//!
+//! Behind transaction pooling every transaction may run in another session: locks, SET, temporary tables and exported
+//! snapshots silently lose their meaning. Session pooling, or a proxy that only replaces the cancel key, is harmless.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
+use tokio_postgres::{
+    CancelToken, SimpleQueryMessage,
+    tls::{ChannelBinding, TlsConnect, TlsStream},
+};
+
+use super::session::Session;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Other sessions opened to provoke the pooler into handing out our server connection.
+const PROBES: usize = 3;
+
+/// Refuses a pooler that shares server sessions between clients.
+///
+/// A direct connection costs one query. Only when the process id that came with the cancel key is not the backend's
+/// (every pooler and some proxies make one up) are up to three more connections opened: each holds a transaction open, and if
+/// our own queries then run in another backend than before, or in the same one as a probe, sessions are shared.
+///
+/// # Errors
+///
+/// [`ErrorKind::Refused`] for a transaction pooler; what the server says if it cannot be asked.
+pub async fn refuse_pooler(session: &Session) -> Result<()> {
+    let before = backend_pid(session).await?;
+    if before != session.backend_pid() {
+        return Err(pooled(session));
+    }
+    if before == session.key_pid() {
+        return Ok(());
+    }
+    let mut probes = Vec::new();
+    let mut shared = false;
+    for _ in 0..PROBES {
+        let probe = match session.settings().connect().await {
+            Ok(probe) => probe,
+            // No free connection proves nothing.
+            Err(error) if error.kind() == ErrorKind::Busy => break,
+            Err(error) => return Err(error),
+        };
+        probe
+            .batch_execute("BEGIN")
+            .await
+            .map_err(|error| Error::postgres("could not look for a pooler", error))?;
+        let other = backend_pid(&probe).await?;
+        probes.push(probe);
+        if other == before || backend_pid(session).await? != before {
+            shared = true;
+            break;
+        }
+    }
+    for probe in probes {
+        // The transaction changed nothing; closing ends it.
+        let _ = probe.close().await;
+    }
+    if shared { Err(pooled(session)) } else { Ok(()) }
+}
+
+fn pooled(session: &Session) -> Error {
+    Error::refused(format!(
+        "{} is a connection pooler that shares server sessions between clients (transaction pooling)",
+        session.settings().host_label()
+    ))
+    .with_hint(
+        "Use the direct URL of the database (with PgBouncer usually port 5432 instead of 6432; hosting services list it \
+         as the direct or session connection).",
+    )
+}
+
+async fn backend_pid(session: &Session) -> Result<i32> {
+    // The simple protocol: poolers lose prepared statements too.
+    let answer = session
+        .simple_query("SELECT pg_catalog.pg_backend_pid()")
+        .await
+        .map_err(|error| Error::postgres("could not look for a pooler", error))?;
+    answer
+        .iter()
+        .find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                row.try_get(0).ok().flatten().and_then(|text: &str| text.parse().ok())
+            }
+            _ => None,
+        })
+        .ok_or_else(|| Error::failed("could not look for a pooler: the server gave no backend process id"))
+}
+
+/// The process id of the cancel key. The driver keeps it to itself, but writes it into a cancel request: one is written
+/// into memory here, and read back.
+pub(super) async fn key_pid(token: &CancelToken) -> Result<i32> {
+    let (ours, mut theirs) = tokio::io::duplex(64);
+    let written = token.cancel_query_raw(ours, InMemory);
+    let read = async {
+        let mut head = [0_u8; 8];
+        theirs.read_exact(&mut head).await?;
+        // A request for TLS is 8 bytes long, a cancel request 16: length, code, process id, key.
+        if head[..4] == 8_u32.to_be_bytes() {
+            theirs.write_all(b"S").await?;
+            theirs.read_exact(&mut head).await?;
+        }
+        let mut pid = [0_u8; 4];
+        theirs.read_exact(&mut pid).await?;
+        let mut rest = Vec::new();
+        theirs.read_to_end(&mut rest).await?;
+        io::Result::Ok(i32::from_be_bytes(pid))
+    };
+    let (written, read) = tokio::join!(written, read);
+    written.map_err(|error| Error::postgres("could not read the cancel key", error))?;
+    read.map_err(|error| Error::failed(format!("could not read the cancel key: {error}")).with_source(error))
+}
+
+/// Stands for TLS in memory, where there is nobody to hide from.
+struct InMemory;
+
+impl TlsConnect<DuplexStream> for InMemory {
+    type Stream = InMemoryStream;
+    type Error = io::Error;
+    type Future = std::future::Ready<io::Result<InMemoryStream>>;
+
+    fn connect(self, stream: DuplexStream) -> Self::Future {
+        std::future::ready(Ok(InMemoryStream(stream)))
+    }
+}
+
+struct InMemoryStream(DuplexStream);
+
+impl TlsStream for InMemoryStream {
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
+
+impl AsyncRead for InMemoryStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for InMemoryStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}

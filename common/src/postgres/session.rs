@@ -1,0 +1,342 @@
+//! A connected session: the driver's client, the task that drives it, its notices and its cancellation.
+//!
+//! The task ends when the [`Session`] is dropped; [`Session::close`] waits for that, so that the server is known to have
+//! been told goodbye before, say, its database is renamed.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    future::poll_fn,
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinHandle,
+};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::settings::ConnectionSettings;
+use crate::{
+    error::{Error, Result},
+    ident::printable,
+    interrupt,
+};
+
+/// Most notices that a session keeps when nobody asked to be called for each: enough for a person, and a loop of RAISE
+/// NOTICE must not fill the memory.
+const NOTICES_KEPT: usize = 1000;
+
+/// How long a cancel request may take: it is a new connection, and the server may be gone.
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the session is for, which decides the parameters that are set when it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionProfile {
+    /// Ours: everything that changes the text of values or the meaning of names is pinned, and no timeout ends it.
+    Pinned,
+    /// A migration's: the user's defaults hold (search_path, DateStyle, row_security …), because the migration was
+    /// written for them; only the timeouts that would end an idle session are off.
+    Migration,
+}
+
+/// A message that the server sent beside its results.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// `WARNING`, `NOTICE`, `INFO` …, in the server's language.
+    pub severity: String,
+    /// The SQLSTATE.
+    pub code: String,
+    /// The message, as the server sent it: may contain data of the database.
+    pub message: String,
+    /// More about it.
+    pub detail: Option<String>,
+    /// What the server suggests.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Notice {
+    /// `WARNING: message (detail)` on one line, control characters escaped.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", printable(&self.severity), printable(&self.message))?;
+        match &self.detail {
+            Some(detail) => write!(f, " ({})", printable(detail)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Called for each notice as it arrives, from the task that drives the connection: it must not block.
+pub type NoticeHandler = Arc<dyn Fn(Notice) + Send + Sync>;
+
+/// Where notices go.
+#[derive(Clone)]
+pub(super) enum Notices {
+    Kept(Arc<Mutex<KeptNotices>>),
+    Handled(NoticeHandler),
+}
+
+#[derive(Default)]
+pub(super) struct KeptNotices {
+    notices: VecDeque<Notice>,
+    dropped: u64,
+}
+
+impl Notices {
+    pub(super) fn new(handler: Option<NoticeHandler>) -> Self {
+        handler.map_or_else(|| Self::Kept(Arc::default()), Self::Handled)
+    }
+
+    fn add(&self, notice: Notice) {
+        match self {
+            Self::Handled(handler) => handler(notice),
+            Self::Kept(kept) => {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.notices.len() == NOTICES_KEPT {
+                    kept.notices.pop_front();
+                    kept.dropped += 1;
+                }
+                kept.notices.push_back(notice);
+            }
+        }
+    }
+}
+
+/// Runs the connection until the client is dropped or the connection breaks; gives the reason of a break.
+pub(super) fn drive<S, T>(
+    mut connection: Connection<S, T>,
+    notices: Notices,
+) -> JoinHandle<Result<(), tokio_postgres::Error>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    tokio::spawn(async move {
+        while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+            if let AsyncMessage::Notice(notice) = message? {
+                notices.add(Notice {
+                    severity: notice.severity().to_owned(),
+                    code: notice.code().code().to_owned(),
+                    message: notice.message().to_owned(),
+                    detail: notice.detail().map(str::to_owned),
+                    hint: notice.hint().map(str::to_owned),
+                });
+            }
+        }
+        Ok(())
+    })
+}
+
+/// One connected session. Dereferences to the driver's client.
+pub struct Session {
+    pub(super) client: Client,
+    pub(super) driver: JoinHandle<Result<(), tokio_postgres::Error>>,
+    pub(super) notices: Notices,
+    pub(super) tls: Option<MakeRustlsConnect>,
+    pub(super) settings: ConnectionSettings,
+    pub(super) backend_pid: i32,
+    pub(super) key_pid: i32,
+    pub(super) version_num: i32,
+    pub(super) _registration: interrupt::Registration,
+}
+
+impl Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("settings", &self.settings)
+            .field("backend_pid", &self.backend_pid)
+            .field("version_num", &self.version_num)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// `pg_backend_pid()` when the session started.
+    pub fn backend_pid(&self) -> i32 {
+        self.backend_pid
+    }
+
+    /// The process id that came with the cancel key. A pooler in between makes one up.
+    pub(super) fn key_pid(&self) -> i32 {
+        self.key_pid
+    }
+
+    /// `server_version_num`: 150018 for 15.18.
+    pub fn server_version_num(&self) -> i32 {
+        self.version_num
+    }
+
+    /// 15 for 15.18.
+    pub fn server_major(&self) -> u32 {
+        u32::try_from(self.version_num / 10_000).unwrap_or(0)
+    }
+
+    /// Whether the session is encrypted.
+    pub fn uses_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// The settings reduced to the server that answered: for children and further sessions that must reach the same one.
+    pub fn settings(&self) -> &ConnectionSettings {
+        &self.settings
+    }
+
+    /// Cancels what this session runs, from another task.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle::new(&self.client, self.tls.clone(), self.settings.host_label())
+    }
+
+    /// The notices since the last call, oldest first, and how many older ones were dropped. Empty with a handler.
+    pub fn take_notices(&self) -> (Vec<Notice>, u64) {
+        match &self.notices {
+            Notices::Handled(_) => (Vec::new(), 0),
+            Notices::Kept(kept) => {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                (kept.notices.drain(..).collect(), std::mem::take(&mut kept.dropped))
+            }
+        }
+    }
+
+    /// Ends the session and waits until the goodbye is sent.
+    ///
+    /// # Errors
+    ///
+    /// The connection had already broken.
+    pub async fn close(self) -> Result<()> {
+        let label = self.settings.host_label();
+        drop(self.client);
+        match self.driver.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Error::postgres(format!("the session on {label} broke"), error)),
+            Err(error) => {
+                Err(Error::failed(format!("the session on {label} broke: {error}")).with_source(error))
+            }
+        }
+    }
+}
+
+/// Asks the server to cancel what one session is running, with the same TLS as the session.
+#[derive(Clone)]
+pub struct CancelHandle {
+    token: CancelToken,
+    tls: Option<MakeRustlsConnect>,
+    label: String,
+}
+
+impl fmt::Debug for CancelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CancelHandle").field("server", &self.label).finish_non_exhaustive()
+    }
+}
+
+impl CancelHandle {
+    pub(super) fn new(client: &Client, tls: Option<MakeRustlsConnect>, label: String) -> Self {
+        Self { token: client.cancel_token(), tls, label }
+    }
+
+    /// Sends the request. Success means that it was sent: whether it came in time shows in the session's own result
+    /// (SQLSTATE 57014).
+    ///
+    /// # Errors
+    ///
+    /// The server could not be reached within ten seconds.
+    pub async fn cancel(&self) -> Result<()> {
+        let request = async {
+            match &self.tls {
+                Some(tls) => self.token.cancel_query(tls.clone()).await,
+                None => self.token.cancel_query(NoTls).await,
+            }
+        };
+        match tokio::time::timeout(CANCEL_TIMEOUT, request).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                Err(Error::postgres(format!("could not send a cancel request to {}", self.label), error))
+            }
+            Err(_) => Err(Error::busy(format!(
+                "a cancel request to {} was not answered within {} s",
+                self.label,
+                CANCEL_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+}
+
+/// The statements that a new session runs, as one batch: they come after the server applied the settings of the role
+/// and the database, and so beat them.
+pub(super) fn setup_sql(profile: SessionProfile, version_num: i32) -> String {
+    let mut sql = String::new();
+    if profile == SessionProfile::Pinned {
+        sql.push_str(
+            "SET client_encoding = 'UTF8'; SET \"DateStyle\" = 'ISO, YMD'; SET \"IntervalStyle\" = 'postgres'; \
+             SET \"TimeZone\" = 'UTC'; SET extra_float_digits = 3; SET bytea_output = 'hex'; \
+             SET standard_conforming_strings = on; SET row_security = off; SET synchronize_seqscans = off; \
+             SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0; \
+             SET lc_monetary = 'C'; SET xmloption = 'content'; SET array_nulls = on; \
+             SET default_transaction_read_only = off; ",
+        );
+    }
+    sql.push_str("SET idle_in_transaction_session_timeout = 0; ");
+    if version_num >= 140_000 {
+        sql.push_str("SET idle_session_timeout = 0; ");
+    }
+    if version_num >= 170_000 {
+        sql.push_str("SET transaction_timeout = 0; ");
+    }
+    sql
+}
+
+/// `15.18 (Debian 15.18-0+deb12u1)` → 150018, `18beta1` → 180000, `9.6.24` → 90624; 0 if it is none of these.
+pub(super) fn version_num(server_version: &str) -> i32 {
+    let number = server_version.split(|c: char| !(c.is_ascii_digit() || c == '.')).next().unwrap_or_default();
+    let mut parts = number.split('.').map(|part| part.parse::<i32>().ok().filter(|part| *part < 1000));
+    let mut next = || parts.next().flatten();
+    match (next(), next(), next()) {
+        (Some(major), minor, _) if major >= 10 => major * 10_000 + minor.unwrap_or(0),
+        (Some(major), minor, patch) => major * 10_000 + minor.unwrap_or(0) * 100 + patch.unwrap_or(0),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_strings_become_numbers() {
+        for (text, number) in [
+            ("15.18 (Debian 15.18-0+deb12u1)", 150_018),
+            ("18beta1", 180_000),
+            ("19devel", 190_000),
+            ("9.6.24", 90_624),
+            ("14.2.0-pgbouncer", 140_002),
+            ("", 0),
+            ("99999999999.1", 0),
+        ] {
+            assert_eq!(version_num(text), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn timeouts_are_only_set_where_the_server_knows_them() {
+        let at = |version| setup_sql(SessionProfile::Migration, version);
+        assert_eq!(at(130_010), "SET idle_in_transaction_session_timeout = 0; ");
+        assert!(
+            at(140_000).contains("idle_session_timeout = 0; ")
+                && !at(160_000).contains("transaction_timeout")
+        );
+        assert!(at(170_000).contains("SET transaction_timeout = 0"));
+        assert!(!at(170_000).contains("search_path"));
+        assert!(setup_sql(SessionProfile::Pinned, 150_000).contains("SET search_path = ''"));
+    }
+}

@@ -1,0 +1,988 @@
+//! Where and how to connect: one connection string, the service file, PG* variables and libpq's defaults, resolved.
+//!
+//! The order is libpq's: what the connection string says, then the service file, then the environment, then the
+//! password file and the defaults. Nothing here connects. Passwords are [`Secret`]s; no error and no `Debug` shows one.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{
+    connection_string::{self, KEYWORDS, Parsed},
+    environment::Environment,
+    passfile::Passfile,
+    secret::Secret,
+    service,
+};
+use crate::{
+    error::{Error, Result},
+    ident::printable,
+};
+
+/// Where libpq builds look for the server when no host is given: Debian's and Red Hat's folder, upstream's, and TCP for
+/// builds without either.
+const DEFAULT_HOSTS: [&str; 3] = ["/var/run/postgresql", "/tmp", "localhost"];
+
+/// PostgreSQL's port.
+const DEFAULT_PORT: u16 = 5432;
+
+/// Variables to remove from a child's environment before [`ConnectionSettings::child_environment`] is added, so that
+/// nothing of the surroundings leads the child to another server or database.
+///
+/// `PGCLIENTENCODING`, `PGTZ`, `PGDATESTYLE` and `PGGEQO` stay: they choose no server, and migrations may rely on them.
+pub const VARIABLES_TO_CLEAR: &[&str] = &[
+    "PGHOST",
+    "PGHOSTADDR",
+    "PGPORT",
+    "PGDATABASE",
+    "PGUSER",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "PGSERVICE",
+    "PGSERVICEFILE",
+    "PGSYSCONFDIR",
+    "PGREQUIREAUTH",
+    "PGCHANNELBINDING",
+    "PGCONNECT_TIMEOUT",
+    "PGOPTIONS",
+    "PGAPPNAME",
+    "PGGSSENCMODE",
+    "PGGSSDELEGATION",
+    "PGKRBSRVNAME",
+    "PGGSSLIB",
+    "PGSSLMODE",
+    "PGREQUIRESSL",
+    "PGSSLNEGOTIATION",
+    "PGSSLCOMPRESSION",
+    "PGSSLCERT",
+    "PGSSLKEY",
+    "PGSSLCERTMODE",
+    "PGSSLROOTCERT",
+    "PGSSLCRL",
+    "PGSSLCRLDIR",
+    "PGSSLSNI",
+    "PGREQUIREPEER",
+    "PGSSLMINPROTOCOLVERSION",
+    "PGSSLMAXPROTOCOLVERSION",
+    "PGMINPROTOCOLVERSION",
+    "PGMAXPROTOCOLVERSION",
+    "PGTARGETSESSIONATTRS",
+    "PGLOADBALANCEHOSTS",
+];
+
+/// libpq's `sslmode`, from no TLS to a verified host name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SslMode {
+    /// Never TLS.
+    Disable,
+    /// TLS only if the server insists.
+    Allow,
+    /// TLS if the server has it; libpq's default.
+    Prefer,
+    /// TLS, unverified unless a root certificate file exists.
+    Require,
+    /// TLS with a certificate of a known authority.
+    VerifyCa,
+    /// TLS with a certificate of a known authority for this host name.
+    VerifyFull,
+}
+
+impl SslMode {
+    /// libpq's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Allow => "allow",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
+/// Where trusted authorities come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootCertificates {
+    /// `~/.postgresql/root.crt`, if it exists; `None` without a home directory.
+    Default(Option<PathBuf>),
+    /// The file that `sslrootcert` names.
+    File(PathBuf),
+    /// The operating system's (`sslrootcert=system`).
+    System,
+}
+
+/// Everything that decides about TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// `sslmode`.
+    pub mode: SslMode,
+    /// `sslrootcert`.
+    pub roots: RootCertificates,
+    /// `sslcert` if given, else the default path; `None`: never send one.
+    pub certificate: Option<PathBuf>,
+    /// `sslkey` if given, else the default path.
+    pub key: Option<PathBuf>,
+    /// Whether the certificate was named, so that its absence is an error.
+    pub certificate_is_explicit: bool,
+    /// `sslcrl` if given, else the default path.
+    pub revocations: Option<PathBuf>,
+    /// Whether the revocation list was named, so that its absence is an error.
+    pub revocations_are_explicit: bool,
+    /// `sslsni`: send the host name in the clear, as servers behind one address need.
+    pub send_host_name: bool,
+    /// `sslnegotiation=direct` (PostgreSQL 17 and later).
+    pub direct: bool,
+    /// Whether TLS 1.2 is allowed.
+    pub allow_tls12: bool,
+    /// Whether TLS 1.3 is allowed.
+    pub allow_tls13: bool,
+}
+
+/// `target_session_attrs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetSession {
+    /// Any server.
+    Any,
+    /// Transactions are read-write by default.
+    ReadWrite,
+    /// Transactions are read-only by default, or it is a standby.
+    ReadOnly,
+    /// Not in recovery.
+    Primary,
+    /// In recovery.
+    Standby,
+    /// In recovery if there is such a server, else any.
+    PreferStandby,
+}
+
+/// `channel_binding`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChannelBinding {
+    /// Never.
+    Disable,
+    /// If both sides can.
+    Prefer,
+    /// Or fail.
+    Require,
+}
+
+/// TCP keepalives. Defaults notice a dead network within two minutes, not after the system's two hours: a fence or a
+/// lock must not outlive its owner's network for that long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalives {
+    /// Whether to send them.
+    pub enabled: bool,
+    /// Silence before the first.
+    pub idle: Duration,
+    /// Time between two.
+    pub interval: Duration,
+    /// How many may be lost.
+    pub count: u32,
+    /// How long sent data may stay unacknowledged; `None` is the system's.
+    pub user_timeout: Option<Duration>,
+}
+
+/// Where one server listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// A host name or address; `address` is libpq's `hostaddr`, which spares the look-up.
+    Tcp {
+        /// The name, also for TLS.
+        host: String,
+        /// The address, if given.
+        address: Option<IpAddr>,
+    },
+    /// The directory of a Unix socket.
+    Socket(PathBuf),
+}
+
+/// One server of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Where it listens.
+    pub place: Place,
+    /// The TCP port, or the number in the socket's name.
+    pub port: u16,
+}
+
+impl Server {
+    /// `db.example.com:5432` or `socket /var/run/postgresql:5432`; safe to print.
+    pub fn label(&self) -> String {
+        match &self.place {
+            Place::Tcp { host, .. } if host.contains(':') => format!("[{}]:{}", printable(host), self.port),
+            Place::Tcp { host, .. } => format!("{}:{}", printable(host), self.port),
+            Place::Socket(directory) => {
+                format!("socket {}:{}", printable(&directory.display().to_string()), self.port)
+            }
+        }
+    }
+
+    fn host_text(&self) -> String {
+        match &self.place {
+            Place::Tcp { host, .. } => host.clone(),
+            Place::Socket(directory) => directory.display().to_string(),
+        }
+    }
+
+    fn address_text(&self) -> Option<String> {
+        match &self.place {
+            Place::Tcp { address, .. } => address.map(|address| address.to_string()),
+            Place::Socket(_) => None,
+        }
+    }
+}
+
+/// A resolved connection: servers, user, database, password, TLS and session options.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ConnectionSettings {
+    servers: Vec<Server>,
+    servers_are_default: bool,
+    user: String,
+    database: String,
+    password: Option<Secret>,
+    passfile: Arc<Passfile>,
+    /// The other keywords, as libpq writes them; what URLs and children's environments are made from.
+    keywords: BTreeMap<&'static str, String>,
+    tls: TlsSettings,
+    target: TargetSession,
+    channel_binding: ChannelBinding,
+    keepalives: Keepalives,
+    connect_timeout: Option<Duration>,
+    scheme: Option<String>,
+    foreign: Vec<(String, String)>,
+    warnings: Vec<String>,
+}
+
+impl ConnectionSettings {
+    /// Resolves `value` (the flag's or DATABASE_URL's: a URL, `key=value` pairs or a database name; an empty one counts
+    /// as none) with the surroundings. Reads the service file and the password file; connects to nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for malformed strings, unknown keywords, values that libpq would
+    /// refuse, and settings that would silently weaken the connection if they were ignored.
+    pub fn resolve(value: Option<&str>, env: &Environment) -> Result<Self> {
+        let parsed = match value.map(str::trim).filter(|value| !value.is_empty()) {
+            Some(value) => connection_string::parse(value)?,
+            None => Parsed::default(),
+        };
+        let mut warnings = Vec::new();
+        if !parsed.foreign.is_empty() {
+            let names: Vec<String> =
+                parsed.foreign.iter().map(|(key, _)| format!("\"{}\"", printable(key))).collect();
+            warnings.push(format!(
+                "the database URL has parameters of another tool, ignored here and passed on to commands: {}",
+                names.join(", ")
+            ));
+        }
+        let mut given = Given::default();
+        given.add_layer(parsed.settings, "the connection string")?;
+        given.add_service(env)?;
+        given.add_variables(env, &mut warnings)?;
+        let mut settings = given.settle(env, warnings)?;
+        settings.scheme = parsed.scheme;
+        settings.foreign = parsed.foreign;
+        Ok(settings)
+    }
+
+    /// The same server, user and options, another database.
+    #[must_use]
+    pub fn with_database(&self, name: &str) -> Self {
+        Self { database: name.to_owned(), ..self.clone() }
+    }
+
+    /// The same with `application_name` set, by which sessions are told apart on the server.
+    #[must_use]
+    pub fn with_application_name(&self, name: &str) -> Self {
+        let mut settings = self.clone();
+        settings.keywords.insert("application_name", name.to_owned());
+        settings
+    }
+
+    /// The same with `-c guc=value` added to the startup options, after those that were there, so that it wins.
+    #[must_use]
+    pub fn with_option(&self, guc: &str, value: &str) -> Self {
+        let mut settings = self.clone();
+        let options = settings.keywords.entry("options").or_default();
+        if !options.is_empty() {
+            options.push(' ');
+        }
+        options.push_str("-c ");
+        // The server splits at white space and takes the character after a backslash as it is (pg_split_opts).
+        for character in format!("{guc}={value}").chars() {
+            if character.is_ascii_whitespace() || character == '\u{b}' || character == '\\' {
+                options.push('\\');
+            }
+            options.push(character);
+        }
+        settings
+    }
+
+    /// The same, reduced to one server of the list: what a connected session hands to children, so that they reach the
+    /// same server.
+    #[must_use]
+    pub fn narrowed_to(&self, server: &Server) -> Self {
+        let mut settings = self.clone();
+        settings.servers = vec![server.clone()];
+        settings.servers_are_default = false;
+        settings.target = TargetSession::Any;
+        settings.keywords.remove("target_session_attrs");
+        settings
+    }
+
+    /// The database.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// The role to log in as.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// The servers to try, in order; never empty.
+    pub fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    /// Whether no server was named, so that the servers are libpq's usual places.
+    pub fn servers_are_default(&self) -> bool {
+        self.servers_are_default
+    }
+
+    /// The password for `server`: the given one, else the password file's.
+    pub fn password_for(&self, server: &Server) -> Option<&Secret> {
+        self.password.as_ref().or_else(|| {
+            let name = server.host_text();
+            let names: &[&str] = match server.place {
+                // libpq lists only its built-in directory as localhost, and builds differ in which one that is.
+                Place::Socket(_) => &["localhost", &name],
+                Place::Tcp { .. } => &[&name],
+            };
+            self.passfile.find(names, server.port, &self.database, &self.user)
+        })
+    }
+
+    /// TLS.
+    pub fn tls(&self) -> &TlsSettings {
+        &self.tls
+    }
+
+    /// Which kind of server is wanted.
+    pub fn target_session(&self) -> TargetSession {
+        self.target
+    }
+
+    /// Channel binding.
+    pub fn channel_binding(&self) -> ChannelBinding {
+        self.channel_binding
+    }
+
+    /// TCP keepalives.
+    pub fn keepalives(&self) -> Keepalives {
+        self.keepalives
+    }
+
+    /// The time for one attempt at one address, if it was given; `Some(ZERO)` never occurs.
+    pub fn connect_timeout(&self) -> Option<Duration> {
+        self.connect_timeout
+    }
+
+    /// Startup options, in libpq's escaping.
+    pub fn options(&self) -> Option<&str> {
+        self.keywords.get("options").map(String::as_str)
+    }
+
+    /// `application_name`.
+    pub fn application_name(&self) -> Option<&str> {
+        self.keywords.get("application_name").map(String::as_str)
+    }
+
+    /// What was ignored and why; lower case, to be shown once.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// `db.example.com:5432` or `socket /var/run/postgresql:5432`; several are separated by commas.
+    pub fn host_label(&self) -> String {
+        if self.servers_are_default {
+            return self.servers[0].label();
+        }
+        self.servers.iter().map(Server::label).collect::<Vec<_>>().join(", ")
+    }
+
+    /// A `postgresql://` URL without any password. Resolving it gives the same settings again.
+    pub fn redacted_url(&self) -> String {
+        self.url("postgresql", None, &[])
+    }
+
+    /// The URL for a child's DATABASE_URL: with the password, the scheme as it was given (`postgresql+psycopg2`), and
+    /// the parameters that only the child understands.
+    pub fn url_for_child(&self) -> Secret {
+        let scheme = self.scheme.as_deref().unwrap_or("postgresql");
+        Secret::new(self.url(scheme, self.password_for(&self.servers[0]), &self.foreign))
+    }
+
+    /// The PG* variables that make libpq in a child connect as we do; see [`VARIABLES_TO_CLEAR`].
+    ///
+    /// All values are secrets by type: one of them is the password. With the usual places and no host, PGHOST is left
+    /// out; a connected session's settings name the place that answered.
+    pub fn child_environment(&self) -> Vec<(&'static str, Secret)> {
+        let mut variables = Vec::new();
+        if !self.servers_are_default {
+            variables.push(("PGHOST", Secret::new(self.join(Server::host_text))));
+            if let Some(addresses) = self.addresses() {
+                variables.push(("PGHOSTADDR", Secret::new(addresses)));
+            }
+        }
+        variables.push(("PGPORT", Secret::new(self.ports())));
+        variables.push(("PGUSER", Secret::new(&self.user)));
+        variables.push(("PGDATABASE", Secret::new(&self.database)));
+        if let Some(password) = self.password_for(&self.servers[0]) {
+            variables.push(("PGPASSWORD", password.clone()));
+        }
+        for keyword in KEYWORDS {
+            if let (Some(variable), Some(value)) = (keyword.variable, self.keywords.get(keyword.name)) {
+                variables.push((variable, Secret::new(value)));
+            }
+        }
+        variables
+    }
+
+    fn join(&self, part: impl Fn(&Server) -> String) -> String {
+        self.servers.iter().map(part).collect::<Vec<_>>().join(",")
+    }
+
+    fn ports(&self) -> String {
+        // One number stands for all, and libpq's own places may be fewer than ours.
+        let first = self.servers[0].port;
+        if self.servers.iter().all(|server| server.port == first) {
+            first.to_string()
+        } else {
+            self.join(|server| server.port.to_string())
+        }
+    }
+
+    fn addresses(&self) -> Option<String> {
+        self.servers
+            .iter()
+            .any(|server| server.address_text().is_some())
+            .then(|| self.join(|server| server.address_text().unwrap_or_default()))
+    }
+
+    fn url(&self, scheme: &str, password: Option<&Secret>, foreign: &[(String, String)]) -> String {
+        let mut url = format!("{scheme}://{}", encode(&self.user));
+        if let Some(password) = password {
+            url.push(':');
+            url.push_str(&encode(password.expose()));
+        }
+        url.push('@');
+        let mut query: Vec<(&str, String)> = Vec::new();
+        let all_tcp = self.servers.iter().all(|server| matches!(server.place, Place::Tcp { .. }));
+        if self.servers_are_default {
+            if self.servers[0].port != DEFAULT_PORT {
+                query.push(("port", self.servers[0].port.to_string()));
+            }
+        } else if all_tcp {
+            url.push_str(&self.join(|server| {
+                let host = server.host_text();
+                // Percent-encoded brackets' content keeps a zone (fe80::1%eth0) readable for libpq.
+                let host = if host.contains(':') {
+                    format!("[{}]", utf8_percent_encode(&host, IN_BRACKETS))
+                } else {
+                    encode(&host)
+                };
+                format!("{host}:{}", server.port)
+            }));
+            query.extend(self.addresses().map(|addresses| ("hostaddr", addresses)));
+        } else {
+            query.push(("host", self.join(Server::host_text)));
+            query.extend(self.addresses().map(|addresses| ("hostaddr", addresses)));
+            query.push(("port", self.ports()));
+        }
+        url.push('/');
+        url.push_str(&encode(&self.database));
+        query.extend(self.keywords.iter().map(|(key, value)| (*key, value.clone())));
+        query.extend(foreign.iter().map(|(key, value)| (key.as_str(), value.clone())));
+        for (index, (key, value)) in query.iter().enumerate() {
+            url.push(if index == 0 { '?' } else { '&' });
+            url.push_str(&encode(key));
+            url.push('=');
+            url.push_str(&utf8_percent_encode(value, IN_QUERY).to_string());
+        }
+        url
+    }
+}
+
+impl fmt::Debug for ConnectionSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionSettings")
+            .field("url", &self.redacted_url())
+            .field("password", &self.password)
+            .field("warnings", &self.warnings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// RFC 3986's unreserved characters stay.
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// Within `[…]` colons stay too.
+const IN_BRACKETS: &AsciiSet = &UNRESERVED.remove(b':');
+/// In a query value, slashes, commas and colons stay: sockets and host lists remain readable.
+const IN_QUERY: &AsciiSet = &UNRESERVED.remove(b'/').remove(b',').remove(b':');
+
+fn encode(text: &str) -> String {
+    utf8_percent_encode(text, UNRESERVED).to_string()
+}
+
+/// The layers on their way to settings: the first that gives a keyword wins.
+#[derive(Default)]
+struct Given {
+    values: BTreeMap<&'static str, String>,
+}
+
+impl Given {
+    /// Adds a layer below those that are there. `origin` is for messages.
+    fn add_layer(&mut self, settings: Vec<(String, String)>, origin: &str) -> Result<()> {
+        let mut layer: BTreeMap<&'static str, String> = BTreeMap::new();
+        for (key, value) in settings {
+            let (key, value) = match (key.as_str(), value.as_str()) {
+                // The alias that JDBC, Node and libpq's URLs share.
+                ("ssl", "true" | "1" | "on") => ("sslmode".to_owned(), SslMode::Require.as_str().to_owned()),
+                ("ssl", "false" | "0" | "off") => {
+                    ("sslmode".to_owned(), SslMode::Disable.as_str().to_owned())
+                }
+                _ => (key, value),
+            };
+            let Some(keyword) = KEYWORDS.iter().find(|keyword| keyword.name == key) else {
+                return Err(unknown_keyword(&key, origin));
+            };
+            // A later one of the same layer wins, and an empty one takes it back.
+            if value.is_empty() {
+                layer.remove(keyword.name);
+            } else {
+                layer.insert(keyword.name, value);
+            }
+        }
+        if let Some(value) = layer.remove("requiressl")
+            && value == "1"
+        {
+            layer.entry("sslmode").or_insert_with(|| SslMode::Require.as_str().to_owned());
+        }
+        if let Some(value) = layer.remove("fallback_application_name") {
+            layer.entry("application_name").or_insert(value);
+        }
+        // An address of a lower layer would silently redirect the host of a higher one.
+        if self.values.contains_key("host") {
+            layer.remove("hostaddr");
+        }
+        for (key, value) in layer {
+            self.values.entry(key).or_insert(value);
+        }
+        Ok(())
+    }
+
+    fn add_service(&mut self, env: &Environment) -> Result<()> {
+        let Some(name) =
+            self.values.get("service").cloned().or_else(|| env.get("PGSERVICE").map(str::to_owned))
+        else {
+            return Ok(());
+        };
+        let shown = printable(&name);
+        let named = self.values.get("servicefile").map(String::as_str).or_else(|| env.get("PGSERVICEFILE"));
+        let mut candidates: Vec<PathBuf> = Vec::new();
+        match named {
+            Some(file) => candidates.push(PathBuf::from(file)),
+            None => candidates.extend(env.home().map(|home| home.join(".pg_service.conf"))),
+        }
+        match env.get("PGSYSCONFDIR") {
+            Some(directory) => candidates.push(Path::new(directory).join("pg_service.conf")),
+            // Debian's libpq is built with this one, Red Hat's with /etc.
+            None => {
+                candidates.extend(
+                    ["/etc/postgresql-common/pg_service.conf", "/etc/pg_service.conf"].map(PathBuf::from),
+                );
+            }
+        }
+        for (index, path) in candidates.iter().enumerate() {
+            let text = match std::fs::read_to_string(path) {
+                Ok(text) => text,
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::NotFound && !(index == 0 && named.is_some()) =>
+                {
+                    continue;
+                }
+                Err(error) => {
+                    return Err(Error::usage(format!("could not read the service file {}: {error}", path.display()))
+                        .with_hint(format!(
+                            "The connection service \"{shown}\" is looked up there; correct PGSERVICEFILE or the file's permissions."
+                        ))
+                        .with_source(error));
+                }
+            };
+            match service::group(&text, &name) {
+                Ok(None) => {}
+                Ok(Some(settings)) => {
+                    if settings.iter().any(|(key, _)| key == "service" || key == "servicefile") {
+                        return Err(Error::usage(format!(
+                            "service \"{shown}\" in {} refers to another service",
+                            path.display()
+                        ))
+                        .with_hint("Write the other service's settings out; services cannot be nested."));
+                    }
+                    let origin = format!("service \"{shown}\" in {}", path.display());
+                    return self.add_layer(settings, &origin);
+                }
+                Err(line) => {
+                    return Err(Error::usage(format!(
+                        "line {line} of the service file {} is not key=value",
+                        path.display()
+                    ))
+                    .with_hint(
+                        "Correct the line, or comment it out with #. LDAP look-ups are not supported.",
+                    ));
+                }
+            }
+        }
+        let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+        Err(Error::usage(format!("connection service \"{shown}\" is not defined")).with_hint(format!(
+            "Add a group [{shown}] to {}, or correct PGSERVICE. Looked in: {}.",
+            looked.first().map_or("~/.pg_service.conf", String::as_str),
+            looked.join(", ")
+        )))
+    }
+
+    fn add_variables(&mut self, env: &Environment, warnings: &mut Vec<String>) -> Result<()> {
+        let mut layer = Vec::new();
+        for keyword in KEYWORDS {
+            let Some(variable) = keyword.variable else { continue };
+            if env.is_not_utf8(variable) {
+                return Err(Error::usage(format!("the environment variable {variable} is not UTF-8"))
+                    .with_hint("Set it again in a UTF-8 locale, or unset it."));
+            }
+            if let Some(value) = env.get(variable) {
+                layer.push((keyword.name.to_owned(), value.to_owned()));
+            }
+        }
+        if let Some(address) = env.get("PGHOSTADDR")
+            && self.values.contains_key("host")
+        {
+            warnings.push(format!(
+                "PGHOSTADDR ({}) is ignored, because the connection string or the service names the host",
+                printable(address)
+            ));
+        }
+        self.add_layer(layer, "the environment")
+    }
+
+    fn take(&mut self, key: &str) -> Option<String> {
+        self.values.remove(key)
+    }
+
+    /// Everything is in: check, default and type it.
+    fn settle(mut self, env: &Environment, mut warnings: Vec<String>) -> Result<ConnectionSettings> {
+        self.refuse_unsupported()?;
+        self.take("service");
+        self.take("servicefile");
+        let host = self.take("host");
+        let address = self.take("hostaddr");
+        let port = self.take("port");
+        let servers_are_default = host.is_none() && address.is_none();
+        let servers = servers(host.as_deref(), address.as_deref(), port.as_deref())?;
+        let user = match self.take("user") {
+            Some(user) => user,
+            None => env.user_name().map(str::to_owned).ok_or_else(|| {
+                Error::usage(
+                    "no database user is given, and the operating system does not name the current user",
+                )
+                .with_hint("Name it in the URL, as in postgresql://user@host/database, or set PGUSER.")
+            })?,
+        };
+        let database = self.take("dbname").unwrap_or_else(|| user.clone());
+        let password = self.take("password").map(Secret::new);
+        let passfile_path = self.take("passfile");
+        let passfile = if password.is_some() {
+            Passfile::default()
+        } else {
+            read_passfile(passfile_path.as_deref(), env, &mut warnings)
+        };
+        if self.values.get("load_balance_hosts").is_some_and(|value| value == "random") {
+            warnings.push(
+                "load_balance_hosts=random is ignored: servers are tried in the given order".to_owned(),
+            );
+        }
+        let tls = self.tls(env)?;
+        let seconds = |given: &Self, key: &str| -> Result<Option<u64>> {
+            let Some(text) = given.values.get(key) else { return Ok(None) };
+            match text.trim().parse::<i64>() {
+                Ok(number) => Ok(u64::try_from(number).ok().filter(|number| *number > 0)),
+                Err(_) => Err(invalid(key, text, "a whole number")),
+            }
+        };
+        // libpq rounds 1 up to 2 seconds: less is a misunderstanding of the unit.
+        let connect_timeout =
+            seconds(&self, "connect_timeout")?.map(|limit| Duration::from_secs(limit.max(2)));
+        let keepalives = Keepalives {
+            enabled: self.values.get("keepalives").is_none_or(|value| value.trim() != "0"),
+            idle: Duration::from_secs(seconds(&self, "keepalives_idle")?.unwrap_or(60)),
+            interval: Duration::from_secs(seconds(&self, "keepalives_interval")?.unwrap_or(10)),
+            count: seconds(&self, "keepalives_count")?
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(6),
+            user_timeout: seconds(&self, "tcp_user_timeout")?.map(Duration::from_millis),
+        };
+        let target = self.choice(
+            "target_session_attrs",
+            TargetSession::Any,
+            &[
+                ("any", TargetSession::Any),
+                ("read-write", TargetSession::ReadWrite),
+                ("read-only", TargetSession::ReadOnly),
+                ("primary", TargetSession::Primary),
+                ("standby", TargetSession::Standby),
+                ("prefer-standby", TargetSession::PreferStandby),
+            ],
+        )?;
+        let channel_binding = self.choice(
+            "channel_binding",
+            ChannelBinding::Prefer,
+            &[
+                ("disable", ChannelBinding::Disable),
+                ("prefer", ChannelBinding::Prefer),
+                ("require", ChannelBinding::Require),
+            ],
+        )?;
+        Ok(ConnectionSettings {
+            servers,
+            servers_are_default,
+            user,
+            database,
+            password,
+            passfile: Arc::new(passfile),
+            keywords: self.values,
+            tls,
+            target,
+            channel_binding,
+            keepalives,
+            connect_timeout,
+            scheme: None,
+            foreign: Vec::new(),
+            warnings,
+        })
+    }
+
+    /// Settings that this program cannot honour and must not drop: without them the connection would be weaker, or
+    /// other than asked for.
+    fn refuse_unsupported(&mut self) -> Result<()> {
+        for (key, harmless, instead) in [
+            (
+                "require_auth",
+                &[][..],
+                "Restrict the methods in the server's pg_hba.conf, or use channel_binding=require.",
+            ),
+            ("requirepeer", &[], "Use a socket directory that only the server's user can write to."),
+            ("sslcrldir", &[], "Put the revocation lists into one PEM file and name it with sslcrl."),
+            ("sslpassword", &[], "Store the client key unencrypted, readable only by its owner (mode 0600)."),
+            ("sslkeylogfile", &[], "Remove it: keys of the connection are never written."),
+            ("replication", &["0", "off", "false", "no"], "Remove it: backups here use ordinary sessions."),
+            (
+                "gssencmode",
+                &["disable", "prefer"],
+                "Use TLS (sslmode=require): GSSAPI encryption is not supported.",
+            ),
+            ("min_protocol_version", &["3.0"], "Remove it: protocol version 3.0 is spoken."),
+        ] {
+            if let Some(value) = self.values.get(key)
+                && !harmless.contains(&value.as_str())
+            {
+                return Err(Error::usage(format!("the connection setting \"{key}\" is not supported"))
+                    .with_hint(instead));
+            }
+        }
+        self.take("replication");
+        // Compression in TLS is gone from every current library, and requests for it are ignored by libpq too.
+        self.take("sslcompression");
+        Ok(())
+    }
+
+    fn choice<T: Copy>(&self, key: &str, default: T, choices: &[(&str, T)]) -> Result<T> {
+        let Some(text) = self.values.get(key) else { return Ok(default) };
+        choices.iter().find(|(word, _)| word == text).map(|(_, choice)| *choice).ok_or_else(|| {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            invalid(key, text, &format!("one of {}", words.join(", ")))
+        })
+    }
+
+    fn tls(&self, env: &Environment) -> Result<TlsSettings> {
+        let in_home = |name: &str| env.home().map(|home| home.join(".postgresql").join(name));
+        let path = |key: &str| self.values.get(key).map(PathBuf::from);
+        let roots = match self.values.get("sslrootcert").map(String::as_str) {
+            Some("system") => RootCertificates::System,
+            Some(file) => RootCertificates::File(PathBuf::from(file)),
+            None => RootCertificates::Default(in_home("root.crt")),
+        };
+        let system = roots == RootCertificates::System;
+        let default_mode = if system { SslMode::VerifyFull } else { SslMode::Prefer };
+        let modes = [
+            SslMode::Disable,
+            SslMode::Allow,
+            SslMode::Prefer,
+            SslMode::Require,
+            SslMode::VerifyCa,
+            SslMode::VerifyFull,
+        ];
+        let mode = self.choice("sslmode", default_mode, &modes.map(|mode| (mode.as_str(), mode)))?;
+        if system && mode != SslMode::VerifyFull {
+            // Anybody can get a certificate of a public authority: without the host name it proves nothing.
+            return Err(Error::usage(format!(
+                "sslmode={} is too weak for sslrootcert=system",
+                mode.as_str()
+            ))
+            .with_hint("Use sslmode=verify-full, or name the authority's own file with sslrootcert."));
+        }
+        let direct = self.choice("sslnegotiation", false, &[("postgres", false), ("direct", true)])?;
+        if direct && mode < SslMode::Require {
+            return Err(Error::usage(format!(
+                "sslmode={} is too weak for sslnegotiation=direct",
+                mode.as_str()
+            ))
+            .with_hint("Use sslmode=require, verify-ca or verify-full."));
+        }
+        let versions = [("TLSv1", 0), ("TLSv1.1", 1), ("TLSv1.2", 2), ("TLSv1.3", 3)];
+        let lowest = self.choice("ssl_min_protocol_version", 2, &versions)?;
+        let highest = self.choice("ssl_max_protocol_version", 3, &versions)?;
+        if highest < 2 || highest < lowest {
+            return Err(Error::usage(
+                "ssl_max_protocol_version leaves no TLS version: 1.2 and 1.3 are supported",
+            )
+            .with_hint("Remove ssl_max_protocol_version, or set it to TLSv1.2 or TLSv1.3."));
+        }
+        let send_certificate =
+            self.choice("sslcertmode", true, &[("disable", false), ("allow", true), ("require", true)])?;
+        Ok(TlsSettings {
+            mode,
+            roots,
+            certificate: path("sslcert").or_else(|| in_home("postgresql.crt")).filter(|_| send_certificate),
+            key: path("sslkey").or_else(|| in_home("postgresql.key")),
+            certificate_is_explicit: self.values.contains_key("sslcert"),
+            revocations: path("sslcrl").or_else(|| in_home("root.crl")),
+            revocations_are_explicit: self.values.contains_key("sslcrl"),
+            send_host_name: self.values.get("sslsni").is_none_or(|value| value != "0"),
+            direct,
+            allow_tls12: lowest <= 2,
+            allow_tls13: highest == 3,
+        })
+    }
+}
+
+fn invalid(key: &str, value: &str, expected: &str) -> Error {
+    Error::usage(format!("invalid value \"{}\" of the connection setting \"{key}\"", printable(value)))
+        .with_hint(format!("It must be {expected}."))
+}
+
+fn unknown_keyword(key: &str, origin: &str) -> Error {
+    let is_word = !key.is_empty()
+        && key.len() <= 40
+        && key.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '-'));
+    let named = if is_word { format!(" \"{key}\"") } else { String::new() };
+    Error::usage(format!("unknown connection setting{named} in {origin}")).with_hint(
+        "Use libpq's names, such as host, port, dbname, user, sslmode, sslrootcert, application_name and options.",
+    )
+}
+
+/// The lists of hosts, addresses and ports → servers, with libpq's rules for their lengths.
+fn servers(host: Option<&str>, address: Option<&str>, port: Option<&str>) -> Result<Vec<Server>> {
+    let hosts: Vec<&str> = host.map(|list| list.split(',').collect()).unwrap_or_default();
+    let addresses: Vec<&str> = address.map(|list| list.split(',').collect()).unwrap_or_default();
+    if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
+        return Err(Error::usage(format!(
+            "{} host names do not match {} hostaddr values",
+            hosts.len(),
+            addresses.len()
+        ))
+        .with_hint("Give one hostaddr for each host, separated by commas."));
+    }
+    let count = hosts.len().max(addresses.len());
+    let mut ports = Vec::new();
+    for text in port.unwrap_or_default().split(',') {
+        ports.push(match text.trim() {
+            "" => DEFAULT_PORT,
+            text => text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+                Error::usage("invalid port number in the connection settings").with_hint(
+                    "A port is a number from 1 to 65535. In a URL, percent-encode : and / and @ of a password.",
+                )
+            })?,
+        });
+    }
+    if ports.len() > 1 && ports.len() != count {
+        return Err(Error::usage(format!("{} port numbers do not match {count} hosts", ports.len()))
+            .with_hint("Give one port for all hosts, or one for each, separated by commas."));
+    }
+    let port_of = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
+    if count == 0 {
+        return DEFAULT_HOSTS.iter().map(|host| server(host, "", port_of(0))).collect();
+    }
+    let mut servers = Vec::new();
+    for index in 0..count {
+        let host = hosts.get(index).copied().unwrap_or_default().trim();
+        let address = addresses.get(index).copied().unwrap_or_default().trim();
+        if host.is_empty() && address.is_empty() {
+            for host in DEFAULT_HOSTS {
+                servers.push(server(host, "", port_of(index))?);
+            }
+        } else {
+            servers.push(server(host, address, port_of(index))?);
+        }
+    }
+    Ok(servers)
+}
+
+fn server(host: &str, address: &str, port: u16) -> Result<Server> {
+    if host.starts_with('@') {
+        return Err(Error::usage("sockets in the abstract namespace are not supported")
+            .with_hint("Name the directory of the server's socket, such as /var/run/postgresql."));
+    }
+    let place = if host.starts_with('/') {
+        Place::Socket(PathBuf::from(host))
+    } else {
+        let parsed = match address {
+            "" => None,
+            text => Some(text.parse().map_err(|_| invalid("hostaddr", text, "an IPv4 or IPv6 address"))?),
+        };
+        let name = if host.is_empty() { address } else { host };
+        Place::Tcp { host: name.to_owned(), address: parsed }
+    };
+    Ok(Server { place, port })
+}
+
+/// Reads the password file if it may be used; a file that others can read is ignored, as libpq does, with a warning.
+fn read_passfile(named: Option<&str>, env: &Environment, warnings: &mut Vec<String>) -> Passfile {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(path) = named.map(PathBuf::from).or_else(|| env.home().map(|home| home.join(".pgpass"))) else {
+        return Passfile::default();
+    };
+    let mut ignore = |why: String| {
+        warnings.push(format!("the password file {} is ignored: {why}", path.display()));
+        Passfile::default()
+    };
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Passfile::default(),
+        Err(error) => ignore(error.to_string()),
+        Ok(metadata) if !metadata.is_file() => ignore("it is not a plain file".to_owned()),
+        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+            ignore("others may read or write it; its permissions must be u=rw (0600) or less".to_owned())
+        }
+        Ok(_) => match std::fs::read(&path) {
+            Ok(bytes) => Passfile::parse(&String::from_utf8_lossy(&bytes)),
+            Err(error) => ignore(error.to_string()),
+        },
+    }
+}
