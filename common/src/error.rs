@@ -214,6 +214,13 @@ impl Error {
         self
     }
 
+    /// Puts `suffix` behind the message.
+    #[must_use]
+    pub fn suffix(mut self, suffix: &str) -> Self {
+        self.0.message.push_str(suffix);
+        self
+    }
+
     /// The kind, for branching.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

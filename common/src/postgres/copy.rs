@@ -116,3 +116,12 @@ pub async fn out_to_memory(client: &Client, statement: &str) -> Result<Vec<u8>> 
     let parts: Vec<Bytes> = stream.boxed().try_collect().await.map_err(failed)?;
     Ok(parts.concat())
 }
+
+/// Sends a COPY data block that is already in memory. Returns the server's row count.
+pub async fn in_from_memory(client: &Client, statement: &str, data: &[u8]) -> Result<u64> {
+    let failed = |source| Error::postgres("could not copy rows in", source);
+    let sink = client.copy_in::<_, Bytes>(statement).await.map_err(failed)?;
+    let mut sink = std::pin::pin!(sink);
+    sink.send(Bytes::copy_from_slice(data)).await.map_err(failed)?;
+    sink.finish().await.map_err(failed)
+}

@@ -19,4 +19,6 @@ pub mod tls;
 pub mod tools;
 
 pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile};
-pub use tokio_postgres::{Client, Row, SimpleQueryMessage, types::ToSql};
+pub use tokio_postgres::{
+    Client, Error as DriverError, Row, SimpleQueryMessage, error::ErrorPosition, types::ToSql,
+};

@@ -197,6 +197,19 @@ impl Session {
         CancelHandle::new(&self.client, self.tls.clone(), self.settings.host_label())
     }
 
+    /// Takes back what a migration set with SET, SET ROLE or SET SESSION AUTHORIZATION, as a new connection would.
+    ///
+    /// # Errors
+    ///
+    /// The transaction is aborted, or the connection is gone.
+    pub async fn reset_settings(&self) -> Result<()> {
+        let setup = setup_sql(SessionProfile::Migration, self.version_num);
+        self.client
+            .batch_execute(&format!("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; {setup}"))
+            .await
+            .map_err(|source| Error::postgres("could not reset the session's settings", source))
+    }
+
     /// The notices since the last call, oldest first, and how many older ones were dropped. Empty with a handler.
     pub fn take_notices(&self) -> (Vec<Notice>, u64) {
         match &self.notices {

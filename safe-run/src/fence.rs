@@ -1,0 +1,99 @@
+//! Keeps other writers out while a command, or statements outside of a transaction, change the database.
+//!
+//! `read-only`: new sessions of the database begin their transactions read-only, and the sessions that are there are
+//! ended. The command's own sessions are told otherwise through `options`. It does not stop who says
+//! `SET default_transaction_read_only = off`, and it does not stop a driver of the command that ignores `options` from being
+//! stopped itself.
+
+use std::time::Duration;
+
+use common::{
+    Error, Ident, Result,
+    ident::literal,
+    postgres::{Session, database::connect_maintenance, ConnectionSettings},
+};
+
+/// The parameter that the fence sets.
+const PARAMETER: &str = "default_transaction_read_only";
+
+/// A fence that stands. Lift it on every path; dropped without, it stays, and `safe-run recover` lifts it.
+#[derive(Debug)]
+#[must_use = "a fence that is not lifted stays"]
+pub struct Fence {
+    database: String,
+    previous: Option<String>,
+}
+
+/// The parameter's value for the database, if it is set there.
+pub async fn current(session: &Session) -> Result<Option<String>> {
+    let state = common::postgres::introspect::database_state(session).await?;
+    Ok(state
+        .settings
+        .into_iter()
+        .find(|setting| setting.role.is_none() && setting.name == PARAMETER)
+        .map(|setting| setting.value))
+}
+
+/// Sets the fence and ends every session of the database but those of `own`.
+pub async fn set(control: &Session, database: &str, previous: Option<String>, own: &[i32]) -> Result<Fence> {
+    alter(control, database, Some("on")).await?;
+    let fence = Fence { database: database.to_owned(), previous };
+    // A session that read its settings just before the change may appear just after it: look twice.
+    for pause in [Duration::from_millis(100), Duration::ZERO] {
+        if let Err(error) = end_other_sessions(control, database, own).await {
+            let lifted = fence.lift(control, own).await;
+            return Err(match lifted {
+                Ok(()) => error,
+                Err(second) => error.context(format!("the fence could not be lifted again either ({second})")),
+            });
+        }
+        tokio::time::sleep(pause).await;
+    }
+    Ok(fence)
+}
+
+impl Fence {
+    /// Takes the fence away and ends the sessions that began behind it, because they would stay read-only.
+    pub async fn lift(self, control: &Session, own: &[i32]) -> Result<()> {
+        lift(control, &self.database, self.previous.as_deref(), own).await
+    }
+}
+
+/// Takes a fence away that `previous` stood before.
+pub async fn lift(control: &Session, database: &str, previous: Option<&str>, own: &[i32]) -> Result<()> {
+    alter(control, database, previous).await?;
+    end_other_sessions(control, database, own).await
+}
+
+/// A session for setting and lifting, on the maintenance database: the fence does not reach it.
+pub async fn control(settings: &ConnectionSettings) -> Result<Session> {
+    connect_maintenance(settings, &[settings.database()]).await
+}
+
+async fn alter(control: &Session, database: &str, value: Option<&str>) -> Result<()> {
+    let name = Ident::new(database);
+    let change = match value {
+        Some(value) => format!("ALTER DATABASE {name} SET {PARAMETER} TO {}", literal(value)),
+        None => format!("ALTER DATABASE {name} RESET {PARAMETER}"),
+    };
+    control.batch_execute(&change).await.map_err(|source| {
+        Error::postgres(format!("could not change the settings of the database \"{database}\""), source)
+            .with_hint("The fence needs the database's owner or a superuser; --fence none goes without it.")
+    })
+}
+
+async fn end_other_sessions(control: &Session, database: &str, own: &[i32]) -> Result<()> {
+    control
+        .query(
+            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+             WHERE datname = $1 AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()
+               AND NOT (pid = ANY ($2))",
+            &[&database, &own],
+        )
+        .await
+        .map_err(|source| {
+            Error::postgres("could not end the other sessions in the database", source)
+                .with_hint("Ending sessions needs their role, pg_signal_backend or a superuser; --fence none goes without it.")
+        })?;
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Our own history table, `safe_run.migrations`: what was applied, when, by whom, and from which bytes.
+
+use common::{
+    Error, Result,
+    postgres::{Client, Row},
+};
+
+use crate::migration::{AppliedMigration, MigrationFile, Version};
+
+/// Makes the table. In the migration's own transaction, so that a first run that fails leaves nothing behind.
+pub const CREATE: &str = "
+CREATE SCHEMA IF NOT EXISTS safe_run;
+CREATE TABLE IF NOT EXISTS safe_run.migrations (
+  version text PRIMARY KEY,
+  description text NOT NULL,
+  file_name text NOT NULL,
+  checksum text NOT NULL,
+  checksum_normalized text NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  applied_by text NOT NULL DEFAULT CURRENT_USER,
+  execution_ms bigint NOT NULL,
+  run text NOT NULL
+);
+COMMENT ON TABLE safe_run.migrations IS 'Migrations that safe-run has applied. Checksums are SHA-256 of the file.'";
+
+const READ: &str = "
+SELECT version, description, checksum, checksum_normalized, applied_at::text
+FROM safe_run.migrations ORDER BY applied_at, version";
+
+const RECORD: &str = "
+INSERT INTO safe_run.migrations (version, description, file_name, checksum, checksum_normalized, execution_ms, run)
+VALUES ($1, $2, $3, $4, $5, $6, $7)";
+
+/// Reads the history; a database without the table has none.
+pub async fn read(client: &Client) -> Result<Vec<AppliedMigration>> {
+    let failed = |source| Error::postgres("could not read safe_run.migrations", source);
+    let exists: bool = client
+        .query_one("SELECT pg_catalog.to_regclass('safe_run.migrations') IS NOT NULL", &[])
+        .await
+        .map_err(failed)?
+        .get(0);
+    if !exists {
+        return Ok(Vec::new());
+    }
+    client.query(READ, &[]).await.map_err(failed)?.iter().map(applied).collect()
+}
+
+fn applied(row: &Row) -> Result<AppliedMigration> {
+    let text: String = row.get(0);
+    let version = Version::parse(&text).ok_or_else(|| {
+        Error::refused(format!("safe_run.migrations has a version \"{}\"", common::ident::printable(&text)))
+            .with_hint("Correct the row by hand: a version is made of digits and dots.")
+    })?;
+    Ok(AppliedMigration {
+        version,
+        description: row.get(1),
+        checksum: Some(row.get(2)),
+        checksum_normalized: Some(row.get(3)),
+        applied_at: row.get(4),
+    })
+}
+
+/// Records one migration as applied.
+pub async fn record(client: &Client, file: &MigrationFile, took: std::time::Duration, run: &str) -> Result<()> {
+    let milliseconds = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
+    client
+        .execute(
+            RECORD,
+            &[
+                &file.version.as_str(),
+                &file.description,
+                &file.name(),
+                &file.checksum,
+                &file.checksum_normalized,
+                &milliseconds,
+                &run,
+            ],
+        )
+        .await
+        .map_err(|source| Error::postgres(format!("could not record {} as applied", file.name()), source))?;
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! What a run did, written and fsynced before each effect, so that after kill -9 or a power cut `safe-run recover` knows
+//! how far it came.
+//!
+//! One folder per run below the repository's `runs/`: `journal.jsonl` grows a line at a time, `report.json` is written
+//! once at the end. A run whose journal has no [`Step::Finished`] did not finish.
+
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use chrono::{DateTime, Utc};
+use common::{
+    Error, Result,
+    repository::{Repository, create_private_dir, create_private_file, sync_dir},
+    snapshot::SnapshotId,
+};
+use serde::{Deserialize, Serialize};
+
+const JOURNAL_FILE: &str = "journal.jsonl";
+/// The report's file name within the run's folder.
+pub const REPORT_FILE: &str = "report.json";
+
+/// How a run protects the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Everything in one transaction: the undo is a ROLLBACK.
+    Transaction,
+    /// Statements or a command outside of a transaction of ours: the undo is a restore.
+    Restore,
+}
+
+/// One step. Each is written before the effect that it names, unless it says otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// The run begins; nothing is changed yet.
+    Begun {
+        /// The database.
+        database: String,
+        /// How it is protected.
+        mode: Mode,
+        /// What is going to run, for a person; passwords masked.
+        what: String,
+    },
+    /// The database is about to become read-only for new sessions.
+    Fencing {
+        /// `default_transaction_read_only` of the database before; `None` when it was not set.
+        previous: Option<String>,
+    },
+    /// A snapshot was published (written after the effect).
+    SnapshotTaken {
+        /// Its id.
+        id: String,
+    },
+    /// From here on the database may be changed.
+    Applying,
+    /// The transaction is about to commit.
+    Committing {
+        /// Its id, by which its fate can be asked for later.
+        xid: Option<String>,
+    },
+    /// The checks passed and the result stands (written after the effect).
+    Stands,
+    /// The snapshot is about to be restored.
+    Undoing {
+        /// The snapshot.
+        snapshot: String,
+        /// The database that is made for it.
+        staged: String,
+        /// The name under which the failed database will be kept.
+        kept_as: String,
+    },
+    /// The snapshot was restored and has the live name (written after the effect).
+    Undone,
+    /// The fence is gone (written after the effect).
+    FenceLifted,
+    /// The run is over (written after the effect).
+    Finished {
+        /// The exit code.
+        exit_code: u8,
+        /// The verdict's word.
+        verdict: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    at: DateTime<Utc>,
+    #[serde(flatten)]
+    step: Step,
+}
+
+/// The journal of the run that is going on.
+#[derive(Debug)]
+pub struct Journal {
+    run: String,
+    dir: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Makes the run's folder and writes the first step.
+    pub fn begin(repository: &Repository, run: &SnapshotId, first: Step) -> Result<Self> {
+        let dir = repository.runs_dir().join(run.as_str());
+        create_private_dir(&dir)?;
+        let path = dir.join(JOURNAL_FILE);
+        let file = create_private_file(&path)?;
+        let mut journal = Self { run: run.to_string(), dir: dir.clone(), file };
+        journal.write(first)?;
+        sync_dir(&dir)?;
+        sync_dir(&repository.runs_dir())?;
+        Ok(journal)
+    }
+
+    /// Opens the journal of an earlier run to add to it.
+    pub fn reopen(past: &PastRun) -> Result<Self> {
+        let path = past.dir.join(JOURNAL_FILE);
+        let file = File::options().append(true).open(&path).map_err(|source| Error::io("open", &path, source))?;
+        Ok(Self { run: past.run.clone(), dir: past.dir.clone(), file })
+    }
+
+    /// The run's id.
+    pub fn run(&self) -> &str {
+        &self.run
+    }
+
+    /// The run's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes a step and makes it durable before it returns.
+    pub fn write(&mut self, step: Step) -> Result<()> {
+        let path = self.dir.join(JOURNAL_FILE);
+        let mut line = serde_json::to_string(&Line { at: Utc::now(), step })
+            .map_err(|source| Error::failed(format!("could not encode the journal: {source}")))?;
+        line.push('\n');
+        self.file
+            .write_all(line.as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .map_err(|source| Error::io("write", &path, source))
+    }
+}
+
+/// A run that was, as its journal tells it.
+#[derive(Debug, Clone)]
+pub struct PastRun {
+    /// Its id.
+    pub run: String,
+    /// Its folder.
+    pub dir: PathBuf,
+    /// When it began.
+    pub began_at: Option<DateTime<Utc>>,
+    /// Its steps, in order. A last line that was cut off by a crash is left out: its effect did not happen.
+    pub steps: Vec<Step>,
+}
+
+impl PastRun {
+    /// The database it ran on.
+    pub fn database(&self) -> Option<&str> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Begun { database, .. } => Some(database.as_str()),
+            _ => None,
+        })
+    }
+
+    /// What it ran.
+    pub fn what(&self) -> &str {
+        self.steps
+            .iter()
+            .find_map(|step| match step {
+                Step::Begun { what, .. } => Some(what.as_str()),
+                _ => None,
+            })
+            .unwrap_or_default()
+    }
+
+    /// Exit code and verdict, once it has finished.
+    pub fn finished(&self) -> Option<(u8, &str)> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Finished { exit_code, verdict } => Some((*exit_code, verdict.as_str())),
+            _ => None,
+        })
+    }
+}
+
+/// Every run of the repository, oldest first.
+pub fn past_runs(repository: &Repository) -> Result<Vec<PastRun>> {
+    let dir = repository.runs_dir();
+    let mut runs = Vec::new();
+    for entry in std::fs::read_dir(&dir).map_err(|source| Error::io("read", &dir, source))? {
+        let entry = entry.map_err(|source| Error::io("read", &dir, source))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if SnapshotId::parse(&name).is_err() {
+            continue;
+        }
+        let path = entry.path().join(JOURNAL_FILE);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            // Killed between making the folder and its first line: nothing happened.
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(Error::io("read", &path, source)),
+        };
+        let (began_at, steps) = parse(&text).map_err(|error| error.context(path.display()))?;
+        if !steps.is_empty() {
+            runs.push(PastRun { run: name, dir: entry.path(), began_at, steps });
+        }
+    }
+    runs.sort_by(|a, b| a.run.cmp(&b.run));
+    Ok(runs)
+}
+
+/// Runs on `database` that did not finish.
+pub fn unfinished(repository: &Repository, database: &str) -> Result<Vec<PastRun>> {
+    let runs = past_runs(repository)?;
+    Ok(runs
+        .into_iter()
+        .filter(|run| run.database() == Some(database) && run.finished().is_none())
+        .collect())
+}
+
+fn parse(text: &str) -> Result<(Option<DateTime<Utc>>, Vec<Step>)> {
+    let mut began_at = None;
+    let mut steps = Vec::new();
+    for line in text.split_inclusive('\n') {
+        if !line.ends_with('\n') {
+            break;
+        }
+        let line: Line = serde_json::from_str(line).map_err(|source| {
+            Error::damaged(format!("line {} of the journal can't be read: {source}", steps.len() + 1))
+                .with_hint("Look at the database by hand before anything else runs on it.")
+        })?;
+        began_at = began_at.or(Some(line.at));
+        steps.push(line.step);
+    }
+    Ok((began_at, steps))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_last_line_that_was_cut_off_did_not_happen() {
+        let whole = serde_json::to_string(&Line { at: Utc::now(), step: Step::Applying }).unwrap();
+        let text = format!("{whole}\n{}", &whole[..20]);
+        assert_eq!(parse(&text).unwrap().1, vec![Step::Applying]);
+    }
+
+    #[test]
+    fn a_damaged_line_in_the_middle_is_an_error() {
+        assert!(parse("garbage\n").is_err());
+    }
+
+    #[test]
+    fn steps_read_back() {
+        for step in [
+            Step::Begun { database: "d".into(), mode: Mode::Restore, what: "w".into() },
+            Step::Fencing { previous: None },
+            Step::Finished { exit_code: 12, verdict: "RESTORED".into() },
+        ] {
+            let text = serde_json::to_string(&Line { at: Utc::now(), step: step.clone() }).unwrap() + "\n";
+            assert_eq!(parse(&text).unwrap().1, vec![step]);
+        }
+    }
+}
