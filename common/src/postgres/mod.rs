@@ -6,6 +6,7 @@ pub mod connection_string;
 pub mod environment;
 pub mod passfile;
 mod pooler;
+mod resolve;
 pub mod secret;
 pub mod service;
 pub mod session;
