@@ -10,14 +10,13 @@ use std::{
 };
 
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     connect_error::{Failure, all_failed, explain, unresolved, wrong_kind_of_server},
     pooler,
     session::{Notices, drive, setup_sql, version_num},
     settings::{ChannelBinding, Place, TargetSession},
-    tls,
+    tls::{self, Connector},
 };
 pub use super::{
     environment::Environment,
@@ -184,7 +183,7 @@ struct Opened {
     client: Client,
     driver: tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>,
     server_version: String,
-    tls: Option<MakeRustlsConnect>,
+    tls: Option<Connector>,
 }
 
 /// One address of one server.
@@ -241,7 +240,7 @@ impl Attempt<'_> {
         explain(self.settings, self.server, failure)
     }
 
-    async fn once(&self, use_tls: UseTls, connector: Option<&MakeRustlsConnect>) -> Result<Opened, Failure> {
+    async fn once(&self, use_tls: UseTls, connector: Option<&Connector>) -> Result<Opened, Failure> {
         let mut config = self.config();
         config.ssl_mode(match use_tls {
             UseTls::No => tokio_postgres::config::SslMode::Disable,
@@ -254,7 +253,12 @@ impl Attempt<'_> {
                     config.connect(connector.clone()).await.map_err(Failure::Driver)?;
                 let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
                 let driver = drive(connection, self.notices.clone());
-                Ok(Opened { client, driver, server_version, tls: Some(connector.clone()) })
+                Ok(Opened {
+                    client,
+                    driver,
+                    server_version,
+                    tls: Some(connector.clone()).filter(Connector::was_used),
+                })
             }
             None => {
                 let (client, connection) = config.connect(NoTls).await.map_err(Failure::Driver)?;
@@ -351,8 +355,6 @@ impl Attempt<'_> {
         let key_pid = pooler::key_pid(&client.cancel_token()).await?;
         let settings = self.settings.narrowed_to(self.server);
         let notices = self.notices.clone();
-        // `prefer` may have ended without TLS although a connector was there; only the server knows, and asking costs
-        // a query: the cancel request negotiates anew anyway.
         let cancel = CancelHandle::new(&client, tls.clone(), settings.host_label());
         let _registration = interrupt::Registration::new(cancel);
         Ok(Session {

@@ -10,6 +10,7 @@ pub mod exported_snapshot;
 pub mod introspect;
 pub mod passfile;
 mod pooler;
+mod resolve;
 pub mod secret;
 pub mod service;
 pub mod session;

@@ -17,9 +17,8 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, NoTls};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::settings::ConnectionSettings;
+use super::{settings::ConnectionSettings, tls::Connector};
 use crate::{
     error::{Error, Result},
     ident::printable,
@@ -135,7 +134,7 @@ pub struct Session {
     pub(super) client: Client,
     pub(super) driver: JoinHandle<Result<(), tokio_postgres::Error>>,
     pub(super) notices: Notices,
-    pub(super) tls: Option<MakeRustlsConnect>,
+    pub(super) tls: Option<Connector>,
     pub(super) settings: ConnectionSettings,
     pub(super) backend_pid: i32,
     pub(super) key_pid: i32,
@@ -243,7 +242,7 @@ impl Session {
 #[derive(Clone)]
 pub struct CancelHandle {
     token: CancelToken,
-    tls: Option<MakeRustlsConnect>,
+    tls: Option<Connector>,
     label: String,
 }
 

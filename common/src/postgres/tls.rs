@@ -7,7 +7,10 @@
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustls::{
@@ -22,6 +25,10 @@ use rustls::{
         CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject,
     },
     server::ParsedCertificate,
+};
+use tokio_postgres::{
+    Socket,
+    tls::{MakeTlsConnect, TlsConnect},
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -42,7 +49,7 @@ enum Verification {
 ///
 /// [`ErrorKind::Refused`](crate::ErrorKind::Refused) for missing or unusable certificate files, naming the file and the
 /// `sslmode` that needs it.
-pub fn connector(tls: &TlsSettings) -> Result<MakeRustlsConnect> {
+pub fn connector(tls: &TlsSettings) -> Result<Connector> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut versions = Vec::new();
     if tls.allow_tls13 {
@@ -70,7 +77,51 @@ pub fn connector(tls: &TlsSettings) -> Result<MakeRustlsConnect> {
         // The server refuses direct TLS without it (protection against cross-protocol attacks).
         config.alpn_protocols = vec![b"postgresql".to_vec()];
     }
-    Ok(MakeRustlsConnect::new(config))
+    Ok(Connector { rustls: MakeRustlsConnect::new(config), used: Arc::default() })
+}
+
+/// rustls for the driver, which also tells whether it was used: with `prefer` the server decides.
+#[derive(Clone)]
+pub struct Connector {
+    rustls: MakeRustlsConnect,
+    used: Arc<AtomicBool>,
+}
+
+impl Connector {
+    /// Whether a handshake was begun through this connector or a clone of it.
+    pub fn was_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
+impl MakeTlsConnect<Socket> for Connector {
+    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
+    type TlsConnect = Watched<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect>;
+    type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
+        Ok(Watched {
+            inner: MakeTlsConnect::<Socket>::make_tls_connect(&mut self.rustls, host)?,
+            used: Arc::clone(&self.used),
+        })
+    }
+}
+
+/// One handshake to come.
+pub struct Watched<C> {
+    inner: C,
+    used: Arc<AtomicBool>,
+}
+
+impl<C: TlsConnect<Socket>> TlsConnect<Socket> for Watched<C> {
+    type Stream = C::Stream;
+    type Error = C::Error;
+    type Future = C::Future;
+
+    fn connect(self, stream: Socket) -> Self::Future {
+        self.used.store(true, Ordering::Relaxed);
+        self.inner.connect(stream)
+    }
 }
 
 /// The root certificate file in force, for messages.

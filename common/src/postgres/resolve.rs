@@ -1,0 +1,843 @@
+//! From a connection string, a service file, PG* variables and libpq's defaults to [`ConnectionSettings`].
+//!
+//! The order is libpq's: what the connection string says, then the service file, then the environment, then the
+//! password file and the defaults. Reads the service file and the password file; never connects, never prints. What libpq
+//! knows and this program cannot honour is refused, because leaving it out could weaken the connection.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    connection_string::{self, KEYWORDS, Parsed},
+    environment::Environment,
+    passfile::Passfile,
+    secret::Secret,
+    service,
+    settings::{
+        ChannelBinding, ConnectionSettings, DEFAULT_PORT, Keepalives, Place, RootCertificates, Server,
+        SslMode, TargetSession, TlsSettings,
+    },
+};
+use crate::{
+    error::{Error, Result},
+    ident::printable,
+};
+
+/// Where libpq builds look for the server when no host is given: Debian's and Red Hat's folder, upstream's, and TCP for
+/// builds without either.
+const DEFAULT_HOSTS: [&str; 3] = ["/var/run/postgresql", "/tmp", "localhost"];
+
+impl ConnectionSettings {
+    /// Resolves `value` (the flag's or DATABASE_URL's: a URL, `key=value` pairs or a database name; an empty one counts
+    /// as none) with the surroundings. Reads the service file and the password file; connects to nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Usage`](crate::ErrorKind::Usage) for malformed strings, unknown keywords, values that libpq would
+    /// refuse, and settings that would silently weaken the connection if they were ignored.
+    pub fn resolve(value: Option<&str>, env: &Environment) -> Result<Self> {
+        let parsed = match value.map(str::trim).filter(|value| !value.is_empty()) {
+            Some(value) => connection_string::parse(value)?,
+            None => Parsed::default(),
+        };
+        let mut warnings = Vec::new();
+        if !parsed.foreign.is_empty() {
+            let names: Vec<String> =
+                parsed.foreign.iter().map(|(key, _)| format!("\"{}\"", printable(key))).collect();
+            warnings.push(format!(
+                "the database URL has parameters of another tool, ignored here and passed on to commands: {}",
+                names.join(", ")
+            ));
+        }
+        let mut given = Given::default();
+        given.add_layer(parsed.settings, "the connection string")?;
+        given.add_service(env)?;
+        given.add_variables(env, &mut warnings)?;
+        let mut settings = given.settle(env, warnings)?;
+        settings.scheme = parsed.scheme;
+        settings.foreign = parsed.foreign;
+        Ok(settings)
+    }
+}
+
+/// The layers on their way to settings: the first that gives a keyword wins.
+#[derive(Default)]
+struct Given {
+    values: BTreeMap<&'static str, String>,
+}
+
+impl Given {
+    /// Adds a layer below those that are there. `origin` is for messages.
+    fn add_layer(&mut self, settings: Vec<(String, String)>, origin: &str) -> Result<()> {
+        let mut layer: BTreeMap<&'static str, String> = BTreeMap::new();
+        for (key, value) in settings {
+            let (key, value) = match (key.as_str(), value.as_str()) {
+                // The alias that JDBC, Node and libpq's URLs share.
+                ("ssl", "true" | "1" | "on") => ("sslmode".to_owned(), SslMode::Require.as_str().to_owned()),
+                ("ssl", "false" | "0" | "off") => {
+                    ("sslmode".to_owned(), SslMode::Disable.as_str().to_owned())
+                }
+                _ => (key, value),
+            };
+            let Some(keyword) = KEYWORDS.iter().find(|keyword| keyword.name == key) else {
+                return Err(unknown_keyword(&key, origin));
+            };
+            // A later one of the same layer wins, and an empty one takes it back.
+            if value.is_empty() {
+                layer.remove(keyword.name);
+            } else {
+                layer.insert(keyword.name, value);
+            }
+        }
+        if let Some(value) = layer.remove("requiressl")
+            && value == "1"
+        {
+            layer.entry("sslmode").or_insert_with(|| SslMode::Require.as_str().to_owned());
+        }
+        if let Some(value) = layer.remove("fallback_application_name") {
+            layer.entry("application_name").or_insert(value);
+        }
+        // An address of a lower layer would silently redirect the host of a higher one.
+        if self.values.contains_key("host") {
+            layer.remove("hostaddr");
+        }
+        for (key, value) in layer {
+            self.values.entry(key).or_insert(value);
+        }
+        Ok(())
+    }
+
+    fn add_service(&mut self, env: &Environment) -> Result<()> {
+        let Some(name) =
+            self.values.get("service").cloned().or_else(|| env.get("PGSERVICE").map(str::to_owned))
+        else {
+            return Ok(());
+        };
+        let shown = printable(&name);
+        let named = self.values.get("servicefile").map(String::as_str).or_else(|| env.get("PGSERVICEFILE"));
+        let mut candidates: Vec<PathBuf> = Vec::new();
+        match named {
+            Some(file) => candidates.push(PathBuf::from(file)),
+            None => candidates.extend(env.home().map(|home| home.join(".pg_service.conf"))),
+        }
+        match env.get("PGSYSCONFDIR") {
+            Some(directory) => candidates.push(Path::new(directory).join("pg_service.conf")),
+            // Debian's libpq is built with this one, Red Hat's with /etc.
+            None => {
+                candidates.extend(
+                    ["/etc/postgresql-common/pg_service.conf", "/etc/pg_service.conf"].map(PathBuf::from),
+                );
+            }
+        }
+        for (index, path) in candidates.iter().enumerate() {
+            let text = match std::fs::read_to_string(path) {
+                Ok(text) => text,
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::NotFound && !(index == 0 && named.is_some()) =>
+                {
+                    continue;
+                }
+                Err(error) => {
+                    return Err(Error::usage(format!("could not read the service file {}: {error}", path.display()))
+                        .with_hint(format!(
+                            "The connection service \"{shown}\" is looked up there; correct PGSERVICEFILE or the file's permissions."
+                        ))
+                        .with_source(error));
+                }
+            };
+            match service::group(&text, &name) {
+                Ok(None) => {}
+                Ok(Some(settings)) => {
+                    if settings.iter().any(|(key, _)| key == "service" || key == "servicefile") {
+                        return Err(Error::usage(format!(
+                            "service \"{shown}\" in {} refers to another service",
+                            path.display()
+                        ))
+                        .with_hint("Write the other service's settings out; services cannot be nested."));
+                    }
+                    let origin = format!("service \"{shown}\" in {}", path.display());
+                    return self.add_layer(settings, &origin);
+                }
+                Err(line) => {
+                    return Err(Error::usage(format!(
+                        "line {line} of the service file {} is not key=value",
+                        path.display()
+                    ))
+                    .with_hint(
+                        "Correct the line, or comment it out with #. LDAP look-ups are not supported.",
+                    ));
+                }
+            }
+        }
+        let looked: Vec<String> = candidates.iter().map(|path| path.display().to_string()).collect();
+        Err(Error::usage(format!("connection service \"{shown}\" is not defined")).with_hint(format!(
+            "Add a group [{shown}] to {}, or correct PGSERVICE. Looked in: {}.",
+            looked.first().map_or("~/.pg_service.conf", String::as_str),
+            looked.join(", ")
+        )))
+    }
+
+    fn add_variables(&mut self, env: &Environment, warnings: &mut Vec<String>) -> Result<()> {
+        let mut layer = Vec::new();
+        for keyword in KEYWORDS {
+            let Some(variable) = keyword.variable else { continue };
+            if env.is_not_utf8(variable) {
+                return Err(Error::usage(format!("the environment variable {variable} is not UTF-8"))
+                    .with_hint("Set it again in a UTF-8 locale, or unset it."));
+            }
+            if let Some(value) = env.get(variable) {
+                layer.push((keyword.name.to_owned(), value.to_owned()));
+            }
+        }
+        if let Some(address) = env.get("PGHOSTADDR")
+            && self.values.contains_key("host")
+        {
+            warnings.push(format!(
+                "PGHOSTADDR ({}) is ignored, because the connection string or the service names the host",
+                printable(address)
+            ));
+        }
+        self.add_layer(layer, "the environment")
+    }
+
+    fn take(&mut self, key: &str) -> Option<String> {
+        self.values.remove(key)
+    }
+
+    /// Everything is in: check, default and type it.
+    fn settle(mut self, env: &Environment, mut warnings: Vec<String>) -> Result<ConnectionSettings> {
+        self.refuse_unsupported()?;
+        self.take("service");
+        self.take("servicefile");
+        let host = self.take("host");
+        let address = self.take("hostaddr");
+        let port = self.take("port");
+        let servers_are_default = host.is_none() && address.is_none();
+        let servers = servers(host.as_deref(), address.as_deref(), port.as_deref())?;
+        let user = match self.take("user") {
+            Some(user) => user,
+            None => env.user_name().map(str::to_owned).ok_or_else(|| {
+                Error::usage(
+                    "no database user is given, and the operating system does not name the current user",
+                )
+                .with_hint("Name it in the URL, as in postgresql://user@host/database, or set PGUSER.")
+            })?,
+        };
+        let database = self.take("dbname").unwrap_or_else(|| user.clone());
+        let password = self.take("password").map(Secret::new);
+        let passfile_path = self.take("passfile");
+        let passfile = if password.is_some() {
+            Passfile::default()
+        } else {
+            read_passfile(passfile_path.as_deref(), env, &mut warnings)
+        };
+        if self.values.get("load_balance_hosts").is_some_and(|value| value == "random") {
+            warnings.push(
+                "load_balance_hosts=random is ignored: servers are tried in the given order".to_owned(),
+            );
+        }
+        let tls = self.tls(env)?;
+        let seconds = |given: &Self, key: &str| -> Result<Option<u64>> {
+            let Some(text) = given.values.get(key) else { return Ok(None) };
+            match text.trim().parse::<i64>() {
+                Ok(number) => Ok(u64::try_from(number).ok().filter(|number| *number > 0)),
+                Err(_) => Err(invalid(key, text, "a whole number")),
+            }
+        };
+        // libpq rounds 1 up to 2 seconds: less is a misunderstanding of the unit.
+        let connect_timeout =
+            seconds(&self, "connect_timeout")?.map(|limit| Duration::from_secs(limit.max(2)));
+        let keepalives = Keepalives {
+            enabled: self.values.get("keepalives").is_none_or(|value| value.trim() != "0"),
+            idle: Duration::from_secs(seconds(&self, "keepalives_idle")?.unwrap_or(60)),
+            interval: Duration::from_secs(seconds(&self, "keepalives_interval")?.unwrap_or(10)),
+            count: seconds(&self, "keepalives_count")?
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(6),
+            user_timeout: seconds(&self, "tcp_user_timeout")?.map(Duration::from_millis),
+        };
+        let target = self.choice(
+            "target_session_attrs",
+            TargetSession::Any,
+            &[
+                ("any", TargetSession::Any),
+                ("read-write", TargetSession::ReadWrite),
+                ("read-only", TargetSession::ReadOnly),
+                ("primary", TargetSession::Primary),
+                ("standby", TargetSession::Standby),
+                ("prefer-standby", TargetSession::PreferStandby),
+            ],
+        )?;
+        let channel_binding = self.choice(
+            "channel_binding",
+            ChannelBinding::Prefer,
+            &[
+                ("disable", ChannelBinding::Disable),
+                ("prefer", ChannelBinding::Prefer),
+                ("require", ChannelBinding::Require),
+            ],
+        )?;
+        Ok(ConnectionSettings {
+            servers,
+            servers_are_default,
+            user,
+            database,
+            password,
+            passfile: Arc::new(passfile),
+            keywords: self.values,
+            tls,
+            target,
+            channel_binding,
+            keepalives,
+            connect_timeout,
+            scheme: None,
+            foreign: Vec::new(),
+            warnings,
+        })
+    }
+
+    /// Settings that this program cannot honour and must not drop: without them the connection would be weaker, or
+    /// other than asked for.
+    fn refuse_unsupported(&mut self) -> Result<()> {
+        for (key, harmless, instead) in [
+            (
+                "require_auth",
+                &[][..],
+                "Restrict the methods in the server's pg_hba.conf, or use channel_binding=require.",
+            ),
+            ("requirepeer", &[], "Use a socket directory that only the server's user can write to."),
+            ("sslcrldir", &[], "Put the revocation lists into one PEM file and name it with sslcrl."),
+            ("sslpassword", &[], "Store the client key unencrypted, readable only by its owner (mode 0600)."),
+            ("sslkeylogfile", &[], "Remove it: keys of the connection are never written."),
+            ("replication", &["0", "off", "false", "no"], "Remove it: backups here use ordinary sessions."),
+            (
+                "gssencmode",
+                &["disable", "prefer"],
+                "Use TLS (sslmode=require): GSSAPI encryption is not supported.",
+            ),
+            ("min_protocol_version", &["3.0"], "Remove it: protocol version 3.0 is spoken."),
+        ] {
+            if let Some(value) = self.values.get(key)
+                && !harmless.contains(&value.as_str())
+            {
+                return Err(Error::usage(format!("the connection setting \"{key}\" is not supported"))
+                    .with_hint(instead));
+            }
+        }
+        self.take("replication");
+        // Compression in TLS is gone from every current library, and requests for it are ignored by libpq too.
+        self.take("sslcompression");
+        Ok(())
+    }
+
+    fn choice<T: Copy>(&self, key: &str, default: T, choices: &[(&str, T)]) -> Result<T> {
+        let Some(text) = self.values.get(key) else { return Ok(default) };
+        choices.iter().find(|(word, _)| word == text).map(|(_, choice)| *choice).ok_or_else(|| {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            invalid(key, text, &format!("one of {}", words.join(", ")))
+        })
+    }
+
+    fn tls(&self, env: &Environment) -> Result<TlsSettings> {
+        let in_home = |name: &str| env.home().map(|home| home.join(".postgresql").join(name));
+        let path = |key: &str| self.values.get(key).map(PathBuf::from);
+        let roots = match self.values.get("sslrootcert").map(String::as_str) {
+            Some("system") => RootCertificates::System,
+            Some(file) => RootCertificates::File(PathBuf::from(file)),
+            None => RootCertificates::Default(in_home("root.crt")),
+        };
+        let system = roots == RootCertificates::System;
+        let default_mode = if system { SslMode::VerifyFull } else { SslMode::Prefer };
+        let modes = [
+            SslMode::Disable,
+            SslMode::Allow,
+            SslMode::Prefer,
+            SslMode::Require,
+            SslMode::VerifyCa,
+            SslMode::VerifyFull,
+        ];
+        let mode = self.choice("sslmode", default_mode, &modes.map(|mode| (mode.as_str(), mode)))?;
+        if system && mode != SslMode::VerifyFull {
+            // Anybody can get a certificate of a public authority: without the host name it proves nothing.
+            return Err(Error::usage(format!(
+                "sslmode={} is too weak for sslrootcert=system",
+                mode.as_str()
+            ))
+            .with_hint("Use sslmode=verify-full, or name the authority's own file with sslrootcert."));
+        }
+        let direct = self.choice("sslnegotiation", false, &[("postgres", false), ("direct", true)])?;
+        if direct && mode < SslMode::Require {
+            return Err(Error::usage(format!(
+                "sslmode={} is too weak for sslnegotiation=direct",
+                mode.as_str()
+            ))
+            .with_hint("Use sslmode=require, verify-ca or verify-full."));
+        }
+        let versions = [("TLSv1", 0), ("TLSv1.1", 1), ("TLSv1.2", 2), ("TLSv1.3", 3)];
+        let lowest = self.choice("ssl_min_protocol_version", 2, &versions)?;
+        let highest = self.choice("ssl_max_protocol_version", 3, &versions)?;
+        if highest < 2 || highest < lowest {
+            return Err(Error::usage(
+                "ssl_max_protocol_version leaves no TLS version: 1.2 and 1.3 are supported",
+            )
+            .with_hint("Remove ssl_max_protocol_version, or set it to TLSv1.2 or TLSv1.3."));
+        }
+        let send_certificate =
+            self.choice("sslcertmode", true, &[("disable", false), ("allow", true), ("require", true)])?;
+        Ok(TlsSettings {
+            mode,
+            roots,
+            certificate: path("sslcert").or_else(|| in_home("postgresql.crt")).filter(|_| send_certificate),
+            key: path("sslkey").or_else(|| in_home("postgresql.key")),
+            certificate_is_explicit: self.values.contains_key("sslcert"),
+            revocations: path("sslcrl").or_else(|| in_home("root.crl")),
+            revocations_are_explicit: self.values.contains_key("sslcrl"),
+            send_host_name: self.values.get("sslsni").is_none_or(|value| value != "0"),
+            direct,
+            allow_tls12: lowest <= 2,
+            allow_tls13: highest == 3,
+        })
+    }
+}
+
+fn invalid(key: &str, value: &str, expected: &str) -> Error {
+    Error::usage(format!("invalid value \"{}\" of the connection setting \"{key}\"", printable(value)))
+        .with_hint(format!("It must be {expected}."))
+}
+
+fn unknown_keyword(key: &str, origin: &str) -> Error {
+    let is_word = !key.is_empty()
+        && key.len() <= 40
+        && key.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '-'));
+    let named = if is_word { format!(" \"{key}\"") } else { String::new() };
+    Error::usage(format!("unknown connection setting{named} in {origin}")).with_hint(
+        "Use libpq's names, such as host, port, dbname, user, sslmode, sslrootcert, application_name and options.",
+    )
+}
+
+/// The lists of hosts, addresses and ports → servers, with libpq's rules for their lengths.
+fn servers(host: Option<&str>, address: Option<&str>, port: Option<&str>) -> Result<Vec<Server>> {
+    let hosts: Vec<&str> = host.map(|list| list.split(',').collect()).unwrap_or_default();
+    let addresses: Vec<&str> = address.map(|list| list.split(',').collect()).unwrap_or_default();
+    if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
+        return Err(Error::usage(format!(
+            "{} host names do not match {} hostaddr values",
+            hosts.len(),
+            addresses.len()
+        ))
+        .with_hint("Give one hostaddr for each host, separated by commas."));
+    }
+    let count = hosts.len().max(addresses.len());
+    let mut ports = Vec::new();
+    for text in port.unwrap_or_default().split(',') {
+        ports.push(match text.trim() {
+            "" => DEFAULT_PORT,
+            text => text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+                Error::usage("invalid port number in the connection settings").with_hint(
+                    "A port is a number from 1 to 65535. In a URL, percent-encode : and / and @ of a password.",
+                )
+            })?,
+        });
+    }
+    if ports.len() > 1 && ports.len() != count {
+        return Err(Error::usage(format!("{} port numbers do not match {count} hosts", ports.len()))
+            .with_hint("Give one port for all hosts, or one for each, separated by commas."));
+    }
+    let port_of = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
+    if count == 0 {
+        return DEFAULT_HOSTS.iter().map(|host| server(host, "", port_of(0))).collect();
+    }
+    let mut servers = Vec::new();
+    for index in 0..count {
+        let host = hosts.get(index).copied().unwrap_or_default().trim();
+        let address = addresses.get(index).copied().unwrap_or_default().trim();
+        if host.is_empty() && address.is_empty() {
+            for host in DEFAULT_HOSTS {
+                servers.push(server(host, "", port_of(index))?);
+            }
+        } else {
+            servers.push(server(host, address, port_of(index))?);
+        }
+    }
+    Ok(servers)
+}
+
+fn server(host: &str, address: &str, port: u16) -> Result<Server> {
+    if host.starts_with('@') {
+        return Err(Error::usage("sockets in the abstract namespace are not supported")
+            .with_hint("Name the directory of the server's socket, such as /var/run/postgresql."));
+    }
+    let place = if host.starts_with('/') {
+        Place::Socket(PathBuf::from(host))
+    } else {
+        let parsed = match address {
+            "" => None,
+            text => Some(text.parse().map_err(|_| invalid("hostaddr", text, "an IPv4 or IPv6 address"))?),
+        };
+        let name = if host.is_empty() { address } else { host };
+        Place::Tcp { host: name.to_owned(), address: parsed }
+    };
+    Ok(Server { place, port })
+}
+
+/// Reads the password file if it may be used; a file that others can read is ignored, as libpq does, with a warning.
+fn read_passfile(named: Option<&str>, env: &Environment, warnings: &mut Vec<String>) -> Passfile {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(path) = named.map(PathBuf::from).or_else(|| env.home().map(|home| home.join(".pgpass"))) else {
+        return Passfile::default();
+    };
+    let mut ignore = |why: String| {
+        warnings.push(format!("the password file {} is ignored: {why}", path.display()));
+        Passfile::default()
+    };
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Passfile::default(),
+        Err(error) => ignore(error.to_string()),
+        Ok(metadata) if !metadata.is_file() => ignore("it is not a plain file".to_owned()),
+        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
+            ignore("others may read or write it; its permissions must be u=rw (0600) or less".to_owned())
+        }
+        Ok(_) => match std::fs::read(&path) {
+            Ok(bytes) => Passfile::parse(&String::from_utf8_lossy(&bytes)),
+            Err(error) => ignore(error.to_string()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn nobody() -> Environment {
+        Environment::from_pairs("ann", [("X", "y")])
+    }
+
+    fn resolve(value: &str) -> ConnectionSettings {
+        match ConnectionSettings::resolve(Some(value), &nobody()) {
+            Ok(settings) => settings,
+            Err(error) => panic!("{value}: {error}"),
+        }
+    }
+
+    fn refusal(value: &str, env: &Environment) -> Error {
+        match ConnectionSettings::resolve(Some(value), env) {
+            Ok(settings) => panic!("{value} was accepted: {settings:?}"),
+            Err(error) => error,
+        }
+    }
+
+    /// `user@host/database password`, for tables.
+    fn gist(value: &str) -> String {
+        let settings = resolve(value);
+        let password = settings.password_for(&settings.servers()[0]).map_or("-", Secret::expose);
+        format!("{}@{}/{} {password}", settings.user(), settings.host_label(), settings.database())
+    }
+
+    #[test]
+    fn connection_strings_mean_what_libpq_takes_them_for() {
+        for (value, expected) in [
+            ("postgresql://bob:pw@db.example.com:6000/shop", "bob@db.example.com:6000/shop pw"),
+            ("postgres://db.example.com", "ann@db.example.com:5432/ann -"),
+            ("postgresql+psycopg2://bob@db/shop", "bob@db:5432/shop -"),
+            ("postgres+asyncpg://bob@db/shop", "bob@db:5432/shop -"),
+            ("jdbc:postgresql://db/shop?user=bob&password=pw&ssl=true", "bob@db:5432/shop pw"),
+            ("postgresql:///shop?host=/run/pg&port=6000", "ann@socket /run/pg:6000/shop -"),
+            ("postgresql://%2Frun%2Fpg/shop", "ann@socket /run/pg:5432/shop -"),
+            ("postgresql://bob@%2Frun%2Fpg:6000/shop", "bob@socket /run/pg:6000/shop -"),
+            ("postgresql:///shop", "ann@socket /var/run/postgresql:5432/shop -"),
+            ("postgresql://", "ann@socket /var/run/postgresql:5432/ann -"),
+            ("postgresql://:6000/shop", "ann@socket /var/run/postgresql:6000/shop -"),
+            ("postgresql://bob@[::1]:6000/shop", "bob@[::1]:6000/shop -"),
+            ("postgresql://bob@[::1]/shop", "bob@[::1]:5432/shop -"),
+            ("postgresql://bob@a:1,b:2/shop", "bob@a:1, b:2/shop -"),
+            ("postgresql://bob@a,b/shop?port=7", "bob@a:7, b:7/shop -"),
+            ("postgresql://b%40b:p%3A%2F%40%25@db/s%2Fh", "b@b@db:5432/s/h p:/@%"),
+            ("postgresql://bob:a:b@db/shop", "bob@db:5432/shop a:b"),
+            ("postgresql://bob:@db/shop", "bob@db:5432/shop -"),
+            ("postgresql://bob@db?dbname=shop", "bob@db:5432/shop -"),
+            ("shop", "ann@socket /var/run/postgresql:5432/shop -"),
+            ("host=db user=bob dbname=shop", "bob@db:5432/shop -"),
+            ("host = db user = 'b o b' password='it\\'s \\\\ ok'", "b o b@db:5432/b o b it's \\ ok"),
+            (r"host=db password=a\ b dbname=''", "ann@db:5432/ann a b"),
+            ("hostaddr=127.0.0.1 port=6000 dbname=shop", "ann@127.0.0.1:6000/shop -"),
+            (
+                "host=a,,c port=1,2,3",
+                "ann@a:1, socket /var/run/postgresql:2, socket /tmp:2, localhost:2, c:3/ann -",
+            ),
+            ("host=db port=6000 port=6001", "ann@db:6001/ann -"),
+            ("  \n", "ann@socket /var/run/postgresql:5432/ann -"),
+        ] {
+            assert_eq!(gist(value), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn errors_of_malformed_strings_never_repeat_the_secret() {
+        for value in [
+            "postgres://bob:hun/ter2@db/shop",
+            "postgres://bob:12/hunter2@db/shop",
+            "postgres://bob:hun@hunter2@db/shop",
+            "postgres://bob:hun%hunter2@db/shop",
+            "postgres://bob:%ffhunter2@db/shop",
+            "postgres://bob:hunter2",
+            "postgres://[hunter2/shop",
+            "postgres://bob:x@db:hunter2/shop",
+            "postgres://db/shop?hunter2",
+            "postgres://db/shop?password=%hunter2",
+            "postgres://db:1,b:hunter2/shop",
+            "password=my hunter2",
+            "password=my hunter=hunter2",
+            "password=my hunter2= x",
+            "password='hunter2",
+            "postgres://a/b?password=hunter2&sslmode=x",
+            "bob:hunter2@db",
+            "hunter2@db/shop",
+            "bob:hunter2@db://x",
+            "postgres://u:hunter2%00@db/shop",
+        ] {
+            let error = refusal(value, &nobody());
+            assert_eq!(error.kind(), ErrorKind::Usage, "{value}: {error}");
+            let shown = format!("{error} {error:?} {:?}", error.hint());
+            assert!(!shown.contains("hunter2") && !shown.contains("%ff"), "{value}: {shown}");
+        }
+    }
+
+    #[test]
+    fn what_libpq_would_refuse_is_a_usage_error_that_names_the_setting() {
+        for (value, named) in [
+            ("mysql://db/shop", "\"mysql\""),
+            ("host=db frobnicate=1", "\"frobnicate\""),
+            ("postgres://db/shop?frobnicate=1", "\"frobnicate\""),
+            ("host=db sslmode=strict", "\"sslmode\""),
+            ("host=db port=0", "port"),
+            ("host=db port=65536", "port"),
+            ("host=a,b port=1,2,3", "3 port numbers do not match 2 hosts"),
+            ("host=a,b hostaddr=127.0.0.1", "2 host names do not match 1"),
+            ("hostaddr=localhost", "\"hostaddr\""),
+            ("host=@abstract", "abstract"),
+            ("host=db connect_timeout=soon", "\"connect_timeout\""),
+            ("host=db target_session_attrs=best", "\"target_session_attrs\""),
+            ("host=db sslrootcert=system sslmode=require", "sslmode=require is too weak"),
+            ("host=db sslnegotiation=direct", "sslmode=prefer is too weak"),
+            ("host=db require_auth=scram-sha-256", "\"require_auth\""),
+            ("host=db requirepeer=postgres", "\"requirepeer\""),
+            ("host=db gssencmode=require", "\"gssencmode\""),
+            ("host=db sslpassword=x", "\"sslpassword\""),
+            ("service=none", "\"none\""),
+        ] {
+            let error = refusal(value, &nobody());
+            assert_eq!(error.kind(), ErrorKind::Usage, "{value}");
+            assert!(error.message().contains(named), "{value}: {error}");
+            assert!(error.hint().is_some(), "{value}: {error} has no hint");
+        }
+    }
+
+    #[test]
+    fn missing_pieces_come_from_the_variables() {
+        let env = Environment::from_pairs(
+            "ann",
+            [
+                ("PGHOST", "env.example.com"),
+                ("PGPORT", "6000"),
+                ("PGUSER", "bob"),
+                ("PGPASSWORD", "pw"),
+                ("PGSSLMODE", "require"),
+                ("PGOPTIONS", "-c a=b"),
+                ("PGDATABASE", ""),
+            ],
+        );
+        let settings = ConnectionSettings::resolve(None, &env).unwrap();
+        assert_eq!(
+            settings.redacted_url(),
+            "postgresql://bob@env.example.com:6000/bob?options=-c%20a%3Db&sslmode=require"
+        );
+        let settings =
+            ConnectionSettings::resolve(Some("postgresql://carl@db/shop?sslmode=disable"), &env).unwrap();
+        assert_eq!(
+            settings.redacted_url(),
+            "postgresql://carl@db:6000/shop?options=-c%20a%3Db&sslmode=disable"
+        );
+        assert_eq!(settings.password_for(&settings.servers()[0]).map(Secret::expose), Some("pw"));
+    }
+
+    #[test]
+    fn an_address_of_the_environment_never_redirects_a_named_host() {
+        let env = Environment::from_pairs("ann", [("PGHOSTADDR", "10.0.0.1")]);
+        let settings = ConnectionSettings::resolve(Some("postgres://db/shop"), &env).unwrap();
+        assert_eq!(settings.redacted_url(), "postgresql://ann@db:5432/shop");
+        assert!(settings.warnings()[0].contains("PGHOSTADDR"));
+        let settings = ConnectionSettings::resolve(Some("shop"), &env).unwrap();
+        assert_eq!(settings.host_label(), "10.0.0.1:5432");
+    }
+
+    #[test]
+    fn parameters_of_other_tools_are_warned_about_and_kept_for_the_child() {
+        let settings = resolve("postgresql+asyncpg://bob:p%40w@db/shop?schema=app&pgbouncer=true");
+        assert!(settings.warnings()[0].contains("\"schema\", \"pgbouncer\""));
+        assert_eq!(settings.redacted_url(), "postgresql://bob@db:5432/shop");
+        assert_eq!(
+            settings.url_for_child().expose(),
+            "postgresql+asyncpg://bob:p%40w@db:5432/shop?schema=app&pgbouncer=true"
+        );
+    }
+
+    #[test]
+    fn options_are_escaped_as_the_server_splits_them() {
+        let settings = resolve("host=db options='-c x=1'").with_option("search_path", r"a b\c");
+        assert_eq!(settings.options(), Some(r"-c x=1 -c search_path=a\ b\\c"));
+    }
+
+    #[test]
+    fn the_childs_variables_are_complete_and_every_other_is_cleared() {
+        let settings = resolve(
+            "postgresql://bob:pw@db:6000/shop?sslmode=verify-full&sslrootcert=/r.crt&connect_timeout=5",
+        )
+        .with_application_name("safe-run/7")
+        .with_option("default_transaction_read_only", "off");
+        let variables = settings.child_environment();
+        let shown: Vec<String> =
+            variables.iter().map(|(name, value)| format!("{name}={}", value.expose())).collect();
+        assert_eq!(
+            shown,
+            [
+                "PGHOST=db",
+                "PGPORT=6000",
+                "PGUSER=bob",
+                "PGDATABASE=shop",
+                "PGPASSWORD=pw",
+                "PGCONNECT_TIMEOUT=5",
+                "PGOPTIONS=-c default_transaction_read_only=off",
+                "PGAPPNAME=safe-run/7",
+                "PGSSLMODE=verify-full",
+                "PGSSLROOTCERT=/r.crt",
+            ]
+        );
+        assert!(!format!("{variables:?} {settings:?}").contains("pw"));
+        for keyword in
+            KEYWORDS.iter().filter_map(|keyword| keyword.variable).filter(|name| *name != "PGCLIENTENCODING")
+        {
+            assert!(
+                crate::postgres::settings::VARIABLES_TO_CLEAR.contains(&keyword),
+                "{keyword} is not cleared"
+            );
+        }
+    }
+
+    #[test]
+    fn password_files_count_only_when_nobody_else_can_read_them() {
+        use std::os::unix::fs::PermissionsExt;
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join(".pgpass");
+        std::fs::write(&file, "db:*:shop:ann:one\nlocalhost:*:*:*:two\n").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let env = nobody().with_home(home.path());
+        let found = |value: &str| {
+            let settings = ConnectionSettings::resolve(Some(value), &env).unwrap();
+            (settings.password_for(&settings.servers()[0]).map(|secret| secret.expose().to_owned()), settings)
+        };
+        let (password, settings) = found("postgres://db/shop");
+        assert_eq!(password.as_deref(), Some("one"));
+        let other = settings.with_database("other");
+        assert_eq!(other.password_for(&other.servers()[0]), None, "the lines name databases");
+        assert_eq!(found("host=/run/pg").0.as_deref(), Some("two"));
+        assert_eq!(found("postgres://ann:given@db/shop").0.as_deref(), Some("given"));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let (password, settings) = found("postgres://db/shop");
+        assert_eq!(password, None);
+        assert!(settings.warnings()[0].contains("0600"), "{:?}", settings.warnings());
+    }
+
+    #[test]
+    fn services_come_between_the_string_and_the_variables() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(
+            home.path().join(".pg_service.conf"),
+            "[shop]\nhost=db\nport=6000\nuser=bob\npassword=pw\n[nested]\nservice=shop\n[odd]\nfrob=1\n[bad]\nhunter2\n",
+        )
+        .unwrap();
+        let env =
+            Environment::from_pairs("ann", [("PGPORT", "1"), ("PGSERVICE", "shop")]).with_home(home.path());
+        let settings = ConnectionSettings::resolve(Some("dbname=x user=carl"), &env).unwrap();
+        assert_eq!(settings.redacted_url(), "postgresql://carl@db:6000/x");
+        assert_eq!(settings.password_for(&settings.servers()[0]).map(Secret::expose), Some("pw"));
+        assert!(refusal("service=nested", &env).message().contains("refers to another service"));
+        assert!(refusal("service=odd", &env).message().contains("\"frob\" in service \"odd\""));
+        let error = refusal("service=bad", &env);
+        assert!(error.message().contains("line 11") && !error.message().contains("hunter2"), "{error}");
+        let error = refusal("service=nowhere", &env);
+        assert!(
+            error.message().contains("\"nowhere\" is not defined")
+                && error.hint().is_some_and(|hint| hint.contains(".pg_service.conf"))
+        );
+    }
+
+    #[test]
+    fn system_authorities_imply_verify_full() {
+        assert_eq!(resolve("host=db sslrootcert=system").tls().mode, SslMode::VerifyFull);
+        assert_eq!(resolve("host=db").tls().mode, SslMode::Prefer);
+        assert_eq!(resolve("host=db requiressl=1").tls().mode, SslMode::Require);
+    }
+
+    #[test]
+    fn narrowing_names_the_server_that_answered() {
+        let settings = resolve("postgresql:///shop?target_session_attrs=primary");
+        let narrowed = settings.narrowed_to(&settings.servers()[1]);
+        assert_eq!(narrowed.redacted_url(), "postgresql://ann@/shop?host=/tmp&port=5432");
+        assert!(
+            narrowed
+                .child_environment()
+                .iter()
+                .any(|(name, value)| *name == "PGHOST" && value.expose() == "/tmp")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_resolved_or_refused_without_panic(text in any::<String>()) {
+            let _ = ConnectionSettings::resolve(Some(&text), &nobody());
+        }
+
+        #[test]
+        fn any_url_is_resolved_or_refused_without_panic(text in "postgresql://[a-z:@/?=&%,0-9\\[\\].]{0,40}") {
+            let _ = ConnectionSettings::resolve(Some(&text), &nobody());
+        }
+
+        #[test]
+        fn urls_and_pairs_round_trip(
+            user in "[^\\x00]{1,10}",
+            database in "[^\\x00]{1,10}",
+            password in "[^\\x00]{1,10}",
+            host in "[a-z][a-z0-9.-]{0,8}|/[^\\x00,]{1,8}|::1|10\\.0\\.0\\.1",
+            port in 1..=u16::MAX,
+            application in "[^\\x00]{1,10}",
+        ) {
+            prop_assume!(host.trim() == host);
+            let pairs = format!(
+                "host={} port={port} user={} dbname={} password={} application_name={}",
+                crate::ident::conninfo_value(&host),
+                crate::ident::conninfo_value(&user),
+                crate::ident::conninfo_value(&database),
+                crate::ident::conninfo_value(&password),
+                crate::ident::conninfo_value(&application),
+            );
+            let settings = ConnectionSettings::resolve(Some(&pairs), &nobody()).unwrap();
+            prop_assert_eq!(settings.user(), &user);
+            prop_assert_eq!(settings.database(), &database);
+            prop_assert_eq!(settings.application_name(), Some(application.as_str()));
+            let again = ConnectionSettings::resolve(Some(&settings.redacted_url()), &nobody()).unwrap();
+            prop_assert_eq!(again.redacted_url(), settings.redacted_url());
+            prop_assert_eq!(again.servers(), settings.servers());
+            let child = ConnectionSettings::resolve(Some(settings.url_for_child().expose()), &nobody()).unwrap();
+            prop_assert_eq!(child.password_for(&child.servers()[0]).map(Secret::expose), Some(password.as_str()));
+            prop_assert_eq!(child.user(), &user);
+            prop_assert_eq!(child.database(), &database);
+        }
+    }
+}
