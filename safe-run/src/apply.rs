@@ -60,15 +60,20 @@ pub async fn in_transaction(
     for file in files {
         session.reset_settings().await?;
         // A DDL statement that waits for a lock makes everybody behind it wait too.
-        execute(session, "set lock_timeout", &format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis())).await?;
+        execute(
+            session,
+            "set lock_timeout",
+            &format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis()),
+        )
+        .await?;
         let statements = file.statements_without_wrapper()?;
         let took = run_file(session, file, statements, reports, progress).await?;
         session.reset_settings().await?;
         history::record(session, file, took, run).await?;
     }
-    execute(session, "check deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE").await.map_err(|error| {
-        error.with_hint("A deferred constraint does not hold at the end of the migrations.")
-    })
+    execute(session, "check deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE")
+        .await
+        .map_err(|error| error.with_hint("A deferred constraint does not hold at the end of the migrations."))
 }
 
 /// Runs the files in order, each statement by itself where its file says so, else a file per transaction.
@@ -90,7 +95,12 @@ pub async fn one_by_one(
             continue;
         }
         execute(session, "begin", "BEGIN").await?;
-        execute(session, "set lock_timeout", &format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis())).await?;
+        execute(
+            session,
+            "set lock_timeout",
+            &format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis()),
+        )
+        .await?;
         let took = run_file(session, file, file.statements_without_wrapper()?, reports, progress).await?;
         session.reset_settings().await?;
         history::record(session, file, took, run).await?;
@@ -157,7 +167,12 @@ async fn run_statement(session: &Session, file: &MigrationFile, statement: &Stat
     if let Some(range) = &statement.copy_data {
         let data = file.sql.as_bytes().get(range.clone()).unwrap_or_default();
         return copy::in_from_memory(session, &statement.text, data).await.map_err(|error| {
-            error.context(format!("{}:{}: `{}`", file.name(), statement.line, statement.summary(SUMMARY_CHARS)))
+            error.context(format!(
+                "{}:{}: `{}`",
+                file.name(),
+                statement.line,
+                statement.summary(SUMMARY_CHARS)
+            ))
         });
     }
     let messages = session.simple_query(&statement.text).await.map_err(located)?;
@@ -194,8 +209,12 @@ fn locate(file: &MigrationFile, statement: &Statement, source: common::postgres:
 /// What to do about the errors that people meet in migrations, where the server itself gives no hint.
 fn hint_for(sqlstate: &str) -> Option<&'static str> {
     match sqlstate {
-        "25001" => Some("This statement can't run in a transaction. Put `-- safe-run: no-transaction` at the file's top."),
-        "55P04" => Some("A new enum value can be used only after a commit. Put ADD VALUE into a migration of its own."),
+        "25001" => Some(
+            "This statement can't run in a transaction. Put `-- safe-run: no-transaction` at the file's top.",
+        ),
+        "55P04" => Some(
+            "A new enum value can be used only after a commit. Put ADD VALUE into a migration of its own.",
+        ),
         "55P03" => Some("Another session holds a lock on the table. Try again, or raise --lock-timeout."),
         "42501" => Some("Run the migrations as a role that may do this."),
         _ => None,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{
     Error, Ident, Result,
     ident::literal,
-    postgres::{Session, database::connect_maintenance, ConnectionSettings},
+    postgres::{ConnectionSettings, Session, database::connect_maintenance},
 };
 
 /// The parameter that the fence sets.
@@ -44,7 +44,9 @@ pub async fn set(control: &Session, database: &str, previous: Option<String>, ow
             let lifted = fence.lift(control, own).await;
             return Err(match lifted {
                 Ok(()) => error,
-                Err(second) => error.context(format!("the fence could not be lifted again either ({second})")),
+                Err(second) => {
+                    error.context(format!("the fence could not be lifted again either ({second})"))
+                }
             });
         }
         tokio::time::sleep(pause).await;

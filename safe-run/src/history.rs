@@ -61,7 +61,12 @@ fn applied(row: &Row) -> Result<AppliedMigration> {
 }
 
 /// Records one migration as applied.
-pub async fn record(client: &Client, file: &MigrationFile, took: std::time::Duration, run: &str) -> Result<()> {
+pub async fn record(
+    client: &Client,
+    file: &MigrationFile,
+    took: std::time::Duration,
+    run: &str,
+) -> Result<()> {
     let milliseconds = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
     client
         .execute(

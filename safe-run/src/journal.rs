@@ -118,7 +118,8 @@ impl Journal {
     /// Opens the journal of an earlier run to add to it.
     pub fn reopen(past: &PastRun) -> Result<Self> {
         let path = past.dir.join(JOURNAL_FILE);
-        let file = File::options().append(true).open(&path).map_err(|source| Error::io("open", &path, source))?;
+        let file =
+            File::options().append(true).open(&path).map_err(|source| Error::io("open", &path, source))?;
         Ok(Self { run: past.run.clone(), dir: past.dir.clone(), file })
     }
 
@@ -216,10 +217,7 @@ pub fn past_runs(repository: &Repository) -> Result<Vec<PastRun>> {
 /// Runs on `database` that did not finish.
 pub fn unfinished(repository: &Repository, database: &str) -> Result<Vec<PastRun>> {
     let runs = past_runs(repository)?;
-    Ok(runs
-        .into_iter()
-        .filter(|run| run.database() == Some(database) && run.finished().is_none())
-        .collect())
+    Ok(runs.into_iter().filter(|run| run.database() == Some(database) && run.finished().is_none()).collect())
 }
 
 fn parse(text: &str) -> Result<(Option<DateTime<Utc>>, Vec<Step>)> {

@@ -1,5 +1,78 @@
-//! x
+//! Migrations that undo themselves. The flow on one screen:
+//!
+//! preflight → advisory lock → journal → fence → baseline checks ‖ snapshot → apply → `SET CONSTRAINTS ALL IMMEDIATE` →
+//! checks → COMMIT → report. A failure before the COMMIT is a ROLLBACK ([`transactional`]). Statements that can't run in a
+//! transaction, and external commands, are undone by restoring the snapshot beside the database and swapping names
+//! ([`guarded`]). What was killed half-way is finished by [`recover`].
 
+pub mod apply;
+pub mod check;
+pub mod cli;
+pub mod command;
 pub mod expectation;
+pub mod facts;
+pub mod fence;
+pub mod guarded;
+pub mod history;
+pub mod journal;
 pub mod migration;
+pub mod recover;
+pub mod report;
+pub mod run;
+pub mod sequences;
 pub mod statement;
+pub mod transactional;
+
+use common::{
+    Error, Result,
+    postgres::{ConnectionSettings, Session, connect},
+    repository::Repository,
+};
+
+/// Key of the advisory lock that keeps two runs on one database apart: "safe_run" in ASCII.
+const ADVISORY_KEY: i64 = 0x7361_6665_5f72_756e;
+
+/// Connects, refuses what can't be protected, and takes the advisory lock on an idle session that keeps it.
+///
+/// # Errors
+/// Busy when another run holds the lock, naming it; refused for poolers and old servers.
+pub async fn take_control(settings: &ConnectionSettings) -> Result<Session> {
+    let session = settings.connect().await?;
+    backup::check_server(&session).await?;
+    connect::refuse_pooler(&session).await?;
+    let failed = |source| Error::postgres("could not take the advisory lock", source);
+    let taken: bool = session
+        .query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&ADVISORY_KEY])
+        .await
+        .map_err(failed)?
+        .get(0);
+    if taken {
+        return Ok(session);
+    }
+    let holder = session
+        .query_opt(
+            "SELECT a.pid, a.application_name, COALESCE(a.client_addr::text, 'local') FROM pg_catalog.pg_locks l
+             JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+             WHERE l.locktype = 'advisory' AND l.granted AND l.classid = $1 AND l.objid = $2
+               AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())",
+            &[&((ADVISORY_KEY >> 32) as u32), &((ADVISORY_KEY & 0xffff_ffff) as u32)],
+        )
+        .await
+        .map_err(failed)?;
+    let who = holder.map_or(String::new(), |row| {
+        let (pid, name, address): (i32, String, String) = (row.get(0), row.get(1), row.get(2));
+        format!(" (pid {pid}, {}, from {address})", common::ident::printable(&name))
+    });
+    Err(Error::busy(format!("another safe-run works on the database \"{}\"{who}", settings.database()))
+        .with_hint("Wait until it has finished, then run the command again.")
+        .with_database_state(format!("The database \"{}\" was not changed.", settings.database())))
+}
+
+/// Refuses to go on while an earlier run on this database was not finished.
+pub fn refuse_unfinished(repository: &Repository, database: &str) -> Result<()> {
+    let unfinished = journal::unfinished(repository, database)?;
+    let Some(first) = unfinished.first() else { return Ok(()) };
+    Err(Error::refused(format!("run {} ({}) on \"{database}\" did not finish", first.run, first.what()))
+        .with_hint("Run `safe-run recover`: it says what happened and finishes the undo.")
+        .with_database_state("Nothing was changed now."))
+}

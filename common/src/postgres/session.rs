@@ -253,7 +253,7 @@ impl fmt::Debug for CancelHandle {
 }
 
 impl CancelHandle {
-    pub(super) fn new(client: &Client, tls: Option<MakeRustlsConnect>, label: String) -> Self {
+    pub(super) fn new(client: &Client, tls: Option<Connector>, label: String) -> Self {
         Self { token: client.cancel_token(), tls, label }
     }
 

@@ -1,0 +1,276 @@
+//! What is proved about a database before a migration stands.
+//!
+//! [`run`] reads one state of the database into [`CheckResults`]; [`compare()`] says what a migration made worse.
+//! A pass never writes, never aborts the transaction it runs in, leaves no setting behind, and never skips silently:
+//! what could not be looked at is in [`CheckResults::skipped`].
+
+mod compare;
+mod compare_rows;
+mod foreign_keys;
+mod indexes;
+mod model;
+mod sequences;
+mod session;
+mod table_scan;
+mod tables;
+mod triggers;
+mod unique;
+pub mod untouched;
+mod violations;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use common::error::Result;
+use common::postgres::Client;
+use futures_util::future::try_join_all;
+
+pub use compare::{Comparison, FailOn, compare};
+pub use compare_rows::{Expectation, LossLimits, RowComparison, RowFinding, compare_rows};
+pub use model::{
+    CheckKind, CheckResults, Finding, Level, Options, RuleKey, RuleState, SequenceState, Severity, Skipped,
+    TableFacts, TableRows,
+};
+use session::CheckSession;
+
+/// What one session found; merged into [`CheckResults`].
+#[derive(Debug, Default)]
+struct Outcome {
+    findings: Vec<Finding>,
+    skipped: Vec<Skipped>,
+    rows: BTreeMap<u32, TableRows>,
+    sequences: BTreeMap<u32, SequenceState>,
+    ran: Vec<RuleKey>,
+    took: BTreeMap<CheckKind, Duration>,
+}
+
+/// A piece of work that any session can do alone.
+#[derive(Debug)]
+enum Work {
+    ForeignKey(foreign_keys::ForeignKey),
+    Scan(table_scan::Scan),
+    Unique(unique::UniqueIndex),
+    Exclude(unique::Exclusion),
+    Sequence(sequences::Sequence),
+}
+
+/// Work and its weight: the bytes that it reads.
+#[derive(Debug)]
+struct Job {
+    size_bytes: i64,
+    work: Work,
+}
+
+/// Runs the checks on one session, in its transaction if it has one, else in a read-only one of its own.
+///
+/// The session is left as it was found. An error means that the pass could not run at all: connection lost, query
+/// cancelled, catalog unreadable.
+pub async fn run(client: &Client, options: &Options) -> Result<CheckResults> {
+    run_parallel(&[client], options).await
+}
+
+/// Runs the checks on several sessions that see the same state: all have joined one exported snapshot.
+///
+/// The first session reads the catalog; every session then takes the largest piece of work that is left.
+pub async fn run_parallel(clients: &[&Client], options: &Options) -> Result<CheckResults> {
+    let Some(first) = clients.first() else {
+        return Err(common::error::Error::failed("the checks were given no session"));
+    };
+    let (mut results, mut jobs) =
+        in_session(first, options, async |session| plan(session, options).await).await?;
+
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.size_bytes));
+    let queue = Mutex::new(VecDeque::from(jobs));
+    let workers = clients.iter().map(|client| {
+        in_session(client, options, async |session| {
+            let mut out = Outcome::default();
+            while let Some(job) = next(&queue) {
+                job.run(session, &mut out).await?;
+            }
+            Ok(out)
+        })
+    });
+    for outcome in try_join_all(workers).await? {
+        merge(&mut results, outcome);
+    }
+    results
+        .findings
+        .sort_by(|a, b| (a.key.check, &a.object, &a.key.rule).cmp(&(b.key.check, &b.object, &b.key.rule)));
+    results.skipped.sort();
+    Ok(results)
+}
+
+/// Runs `work` between opening and closing the session: the session is closed on every path.
+async fn in_session<'a, T>(
+    client: &'a Client,
+    options: &Options,
+    work: impl AsyncFnOnce(&CheckSession<'a>) -> Result<T>,
+) -> Result<T> {
+    let session = CheckSession::open(client, options.parallel_workers).await?;
+    let done = work(&session).await;
+    let closed = session.close().await;
+    let done = done?;
+    closed?;
+    Ok(done)
+}
+
+fn next(queue: &Mutex<VecDeque<Job>>) -> Option<Job> {
+    queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
+}
+
+fn merge(results: &mut CheckResults, outcome: Outcome) {
+    results.findings.extend(outcome.findings);
+    results.skipped.extend(outcome.skipped);
+    results.rows.extend(outcome.rows);
+    results.sequences.extend(outcome.sequences);
+    for key in outcome.ran {
+        if let Some(state) = results.rules.get_mut(&key) {
+            state.ran = true;
+        }
+    }
+    for (check, took) in outcome.took {
+        *results.took.entry(check).or_default() += took;
+    }
+}
+
+impl Job {
+    async fn run(&self, session: &CheckSession<'_>, out: &mut Outcome) -> Result<()> {
+        let started = Instant::now();
+        let check = match &self.work {
+            Work::ForeignKey(work) => {
+                work.run(session, self.size_bytes, out).await?;
+                CheckKind::ForeignKeys
+            }
+            Work::Scan(work) => {
+                work.run(session, self.size_bytes, out).await?;
+                CheckKind::Rows
+            }
+            Work::Unique(work) => {
+                work.run(session, self.size_bytes, out).await?;
+                CheckKind::Unique
+            }
+            Work::Exclude(work) => {
+                work.run(session, self.size_bytes, out).await?;
+                CheckKind::Exclude
+            }
+            Work::Sequence(work) => {
+                work.run(session, out).await?;
+                CheckKind::Sequences
+            }
+        };
+        *out.took.entry(check).or_default() += started.elapsed();
+        Ok(())
+    }
+}
+
+/// Reads the catalog, runs the checks that need nothing else, and lists the work that reads tables.
+async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<(CheckResults, Vec<Job>)> {
+    let mut results = CheckResults {
+        level: options.level,
+        tables: tables::list(session).await?,
+        ..CheckResults::default()
+    };
+    let mut jobs = Vec::new();
+
+    for (check, found) in [
+        (CheckKind::Indexes, plan_catalog(session, options, CheckKind::Indexes).await?),
+        (CheckKind::Triggers, plan_catalog(session, options, CheckKind::Triggers).await?),
+    ] {
+        results.took.insert(check, found.took);
+        for finding in found.findings {
+            results.rules.insert(finding.key.clone(), RuleState { ran: true, definition: String::new() });
+            results.findings.push(finding);
+        }
+    }
+
+    if options.wants(CheckKind::ForeignKeys) {
+        for work in foreign_keys::list(session).await? {
+            let mut heaps = tables::heaps(&results.tables, work.table);
+            heaps.extend(tables::heaps(&results.tables, work.referenced));
+            let size_bytes = tables::size(&results.tables, &heaps);
+            if note_rule(&mut results, options, &work.key, &work.definition, &heaps) {
+                jobs.push(Job { size_bytes, work: Work::ForeignKey(work) });
+            }
+        }
+    }
+    for work in table_scan::list(session, &results.tables, options).await? {
+        let mut work = work;
+        work.rules
+            .retain(|rule| note_rule(&mut results, options, &rule.key, &rule.definition, &[work.table]));
+        let untouched = options.level < Level::Deep && options.untouched.contains(&work.table);
+        if !work.rules.is_empty() || (work.counts_rows && !untouched) {
+            jobs.push(Job {
+                size_bytes: tables::size(&results.tables, &[work.table]),
+                work: Work::Scan(work),
+            });
+        }
+    }
+    if options.wants(CheckKind::Unique) {
+        for work in unique::list(session).await? {
+            if note_rule(&mut results, options, &work.key, &work.definition, &[work.key.object_oid]) {
+                let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
+                jobs.push(Job { size_bytes, work: Work::Unique(work) });
+            }
+        }
+    }
+    if options.wants(CheckKind::Exclude) {
+        for work in unique::list_exclusions(session).await? {
+            if !note_rule(&mut results, options, &work.key, &work.definition, &[work.key.object_oid]) {
+                continue;
+            }
+            let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
+            if options.level < Level::Deep && size_bytes > unique::SELF_JOIN_BYTES {
+                results.skipped.push(work.too_large());
+            } else {
+                jobs.push(Job { size_bytes, work: Work::Exclude(work) });
+            }
+        }
+    }
+    if options.wants(CheckKind::Sequences) {
+        for work in sequences::list(session).await? {
+            // Never passed over: setval leaves no trace in the table, and max() of a unique column is an index look-up.
+            results.rules.insert(work.key.clone(), RuleState { ran: false, definition: String::new() });
+            jobs.push(Job { size_bytes: 0, work: Work::Sequence(work) });
+        }
+    }
+    if options.level == Level::Standard {
+        results.untouched =
+            results.tables.keys().copied().filter(|table| options.untouched.contains(table)).collect();
+        results.skipped.extend(untouched::skipped(&results));
+    }
+    Ok((results, jobs))
+}
+
+struct CatalogFindings {
+    findings: Vec<Finding>,
+    took: Duration,
+}
+
+async fn plan_catalog(
+    session: &CheckSession<'_>,
+    options: &Options,
+    check: CheckKind,
+) -> Result<CatalogFindings> {
+    let started = Instant::now();
+    let findings = if !options.wants(check) {
+        Vec::new()
+    } else if check == CheckKind::Indexes {
+        indexes::run(session).await?
+    } else {
+        triggers::run(session).await?
+    };
+    Ok(CatalogFindings { findings, took: started.elapsed() })
+}
+
+/// Records that the rule exists; `true` if it has to be looked at.
+fn note_rule(
+    results: &mut CheckResults,
+    options: &Options,
+    key: &RuleKey,
+    definition: &str,
+    heaps: &[u32],
+) -> bool {
+    results.rules.insert(key.clone(), RuleState { ran: false, definition: definition.to_owned() });
+    !options.passes_over(key, heaps)
+}

@@ -1,0 +1,335 @@
+//! What the checks speak in: kinds, findings, results.
+//!
+//! Values only. A finding names tables, columns and keys, never whole rows.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use common::error::Error;
+use common::ident::QualifiedName;
+use serde::Serialize;
+
+/// Keys that a person is shown for one finding.
+pub const SHOWN_KEYS: usize = 20;
+
+/// Distinct keys that are fetched for one finding, so that the keys of the baseline can be subtracted.
+pub const FETCHED_KEYS: i64 = 1000;
+
+/// One kind of check; its `Display` is the word for `--only` and `--skip`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckKind {
+    /// Rows that refer to a row that does not exist.
+    ForeignKeys,
+    /// CHECK constraints of tables.
+    Check,
+    /// NOT NULL columns.
+    NotNull,
+    /// Values that their column's domain forbids.
+    Domains,
+    /// UNIQUE and primary keys, by the heap and not by the index.
+    Unique,
+    /// EXCLUDE constraints and temporal keys.
+    Exclude,
+    /// Indexes that PostgreSQL maintains or not, but does not use.
+    Indexes,
+    /// Sequences that will hand out values that are taken.
+    Sequences,
+    /// Triggers, rules, event triggers and row level security that are switched off.
+    Triggers,
+    /// The number of rows of every table.
+    Rows,
+}
+
+impl CheckKind {
+    /// Every kind, in the order in which results are shown.
+    pub const ALL: [Self; 10] = [
+        Self::ForeignKeys,
+        Self::Check,
+        Self::NotNull,
+        Self::Domains,
+        Self::Unique,
+        Self::Exclude,
+        Self::Indexes,
+        Self::Sequences,
+        Self::Triggers,
+        Self::Rows,
+    ];
+
+    /// The word for the command line and for JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ForeignKeys => "foreign-keys",
+            Self::Check => "check",
+            Self::NotNull => "not-null",
+            Self::Domains => "domains",
+            Self::Unique => "unique",
+            Self::Exclude => "exclude",
+            Self::Indexes => "indexes",
+            Self::Sequences => "sequences",
+            Self::Triggers => "triggers",
+            Self::Rows => "rows",
+        }
+    }
+
+    /// Whether the check reads the catalog alone, so that `--level fast` runs it.
+    pub fn is_catalog_only(self) -> bool {
+        matches!(self, Self::Indexes | Self::Triggers)
+    }
+}
+
+impl fmt::Display for CheckKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for CheckKind {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word).ok_or_else(|| {
+            Error::usage(format!("there is no check called {word:?}"))
+                .with_hint(format!("The checks are {}.", Self::ALL.map(CheckKind::as_str).join(", ")))
+        })
+    }
+}
+
+/// How much is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// The catalog alone: milliseconds.
+    Fast,
+    /// Scans and joins of every table that was not proven untouched.
+    #[default]
+    Standard,
+    /// Every table, and the checks that cost more than one pass.
+    Deep,
+}
+
+/// What one rule is, so that it can be followed from before the migration to after it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct RuleKey {
+    /// The check that looks at the rule.
+    pub check: CheckKind,
+    /// Oid of the table (or sequence, or event trigger) that has the rule.
+    pub object_oid: u32,
+    /// Oid of the constraint, index or trigger; 0 for a rule without one, such as `attnotnull`.
+    pub rule_oid: u32,
+    /// Name of the constraint, index, trigger or column.
+    pub rule: String,
+}
+
+/// Whether a finding can fail a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Shown, never failing: the rule is not enforced by PostgreSQL either, or it is advice.
+    Note,
+    /// Fails the run if it is new.
+    Failure,
+}
+
+/// One violated rule.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Finding {
+    /// Which rule of which object.
+    #[serde(flatten)]
+    pub key: RuleKey,
+    /// The table as a person writes it.
+    pub object: String,
+    /// Whether it can fail a run.
+    pub severity: Severity,
+    /// The rule as SQL, to tell a rule that was made again from one that was changed.
+    pub definition: String,
+    /// Violating rows; 1 for a state, such as an invalid index.
+    pub count: i64,
+    /// Order-independent hash of the violating keys; empty where rows have no key, so that only the count is compared.
+    pub key_hash: String,
+    /// Up to [`SHOWN_KEYS`] violating keys.
+    pub sample_keys: Vec<String>,
+    /// The sentence for a person.
+    pub detail: String,
+    /// SQL that would repair it; shown, never run.
+    pub repair_sql: Option<String>,
+    /// How the sentence is made, so that it can be made again for the new keys alone.
+    #[serde(skip)]
+    pub(super) wording: Wording,
+    /// Up to [`FETCHED_KEYS`] distinct keys and how many rows have each.
+    #[serde(skip)]
+    pub(super) keys: BTreeMap<String, i64>,
+}
+
+/// The parts of a finding's sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wording {
+    /// A state: the sentence is complete.
+    State,
+    /// `{count} [new] {one|many} {place} [(keys …)]`.
+    Rows { one: &'static str, many: &'static str, place: String },
+}
+
+impl Finding {
+    /// A violated rule about a state: a switch that is off, an index that is invalid.
+    pub(super) fn state(key: RuleKey, object: String, state: &str, detail: String) -> Self {
+        Self {
+            key,
+            object,
+            severity: Severity::Failure,
+            definition: String::new(),
+            count: 1,
+            key_hash: state.to_owned(),
+            sample_keys: Vec::new(),
+            detail,
+            repair_sql: None,
+            wording: Wording::State,
+            keys: BTreeMap::new(),
+        }
+    }
+}
+
+/// A check, or one rule of it, that could not run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Skipped {
+    /// The check.
+    pub check: CheckKind,
+    /// The table as a person writes it, with the rule where there is one.
+    pub object: String,
+    /// Why, lower case, no full stop.
+    pub why: String,
+    /// `false` for a table that was proven untouched: that is no reason for `--strict` to fail.
+    pub counts_for_strict: bool,
+}
+
+/// A table as the catalog has it; partitioned tables included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableFacts {
+    /// Schema and name.
+    pub name: QualifiedName,
+    /// Top of the partition tree, for partitions.
+    pub root: Option<u32>,
+    /// `r`, `p` or `m` as in `pg_class.relkind`.
+    pub kind: char,
+    /// The file that holds the rows; 0 for a partitioned table. Changes with TRUNCATE and rewrites.
+    pub relfilenode: u32,
+    /// Size of the heap in bytes.
+    pub size_bytes: i64,
+    /// `relrowsecurity`.
+    pub row_security: bool,
+    /// `relforcerowsecurity`.
+    pub force_row_security: bool,
+    /// Names of its policies.
+    pub policies: BTreeSet<String>,
+}
+
+/// The exact number of rows of one leaf table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableRows {
+    /// Schema and name.
+    pub name: QualifiedName,
+    /// Exact count.
+    pub rows: i64,
+    /// Top of the partition tree, for partitions.
+    pub root: Option<u32>,
+}
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SequenceState {
+    /// Oid.
+    pub oid: u32,
+    /// Schema and name.
+    pub name: QualifiedName,
+    /// `last_value` of the sequence.
+    pub last_value: i64,
+    /// `is_called` of the sequence.
+    pub is_called: bool,
+    /// INCREMENT BY.
+    pub increment: i64,
+    /// MINVALUE.
+    pub min_value: i64,
+    /// MAXVALUE.
+    pub max_value: i64,
+    /// CYCLE.
+    pub cycles: bool,
+}
+
+impl SequenceState {
+    /// The value that the next `nextval` gives, whether or not the sequence has room for it.
+    pub fn next_value(&self) -> i128 {
+        if self.is_called {
+            i128::from(self.last_value) + i128::from(self.increment)
+        } else {
+            i128::from(self.last_value)
+        }
+    }
+}
+
+/// What is known of a rule after a pass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RuleState {
+    /// Whether this pass looked at it: `false` for untouched tables and failed queries.
+    pub ran: bool,
+    /// The rule as SQL.
+    pub definition: String,
+}
+
+/// Everything one pass over the database found.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct CheckResults {
+    /// The level of the pass.
+    pub level: Level,
+    /// Violated rules.
+    pub findings: Vec<Finding>,
+    /// What could not run.
+    pub skipped: Vec<Skipped>,
+    /// Rows per leaf table oid. A table that is missing here and in `untouched` was not counted.
+    pub rows: BTreeMap<u32, TableRows>,
+    /// Every sequence that could be read.
+    pub sequences: BTreeMap<u32, SequenceState>,
+    /// Every table by oid.
+    pub tables: BTreeMap<u32, TableFacts>,
+    /// Every rule that was there, looked at or not.
+    #[serde(skip)]
+    pub rules: BTreeMap<RuleKey, RuleState>,
+    /// Tables whose content was not read because they were proven untouched.
+    pub untouched: BTreeSet<u32>,
+    /// Time per check, summed over the sessions.
+    pub took: BTreeMap<CheckKind, Duration>,
+}
+
+/// What to run, and how.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// How much is looked at.
+    pub level: Level,
+    /// Only these checks; empty means all.
+    pub only: Vec<CheckKind>,
+    /// Not these.
+    pub skip: Vec<CheckKind>,
+    /// Tables that the run has proven untouched (see [`super::untouched::touched_tables`]); ignored at `deep`.
+    pub untouched: HashSet<u32>,
+    /// The rules that were there before (`before.rules`): any other rule is looked at on untouched tables too.
+    pub known_rules: HashSet<RuleKey>,
+    /// PostgreSQL's own workers for one query on a large table; 0 leaves the server's setting.
+    pub parallel_workers: u32,
+}
+
+impl Options {
+    /// Whether `kind` runs at all.
+    pub fn wants(&self, kind: CheckKind) -> bool {
+        (self.only.is_empty() || self.only.contains(&kind))
+            && !self.skip.contains(&kind)
+            && (self.level > Level::Fast || kind.is_catalog_only())
+    }
+
+    /// Whether a rule on `tables` may be passed over because nothing that it depends on has changed.
+    pub(super) fn passes_over(&self, key: &RuleKey, tables: &[u32]) -> bool {
+        self.level < Level::Deep
+            && tables.iter().all(|table| self.untouched.contains(table))
+            && self.known_rules.contains(key)
+    }
+}

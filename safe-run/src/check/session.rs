@@ -1,0 +1,196 @@
+//! One session that runs the checks and is left exactly as it was found.
+//!
+//! Everything happens inside a savepoint that is rolled back at the end, so that no setting, lock or role leaks into
+//! the migration's transaction. Every query has a savepoint of its own: a refused query never aborts the transaction.
+//! The session is read-only meanwhile, so that a function in a CHECK cannot write.
+
+use common::error::{Error, Result};
+use common::postgres::{Client, SimpleQueryMessage};
+
+/// One row as text, as the server prints it.
+pub(super) type TextRow = Vec<Option<String>>;
+
+/// Settings of every pass. `ROLE NONE` because a migration may have left `SET ROLE` behind; `statement_timeout` is off
+/// so that SQLSTATE 57014 can only mean that a person cancelled.
+const SETTINGS: &str = "SET LOCAL ROLE NONE;
+SET LOCAL transaction_read_only = on;
+SET LOCAL search_path = '';
+SET LOCAL timezone = 'UTC';
+SET LOCAL datestyle = 'ISO';
+SET LOCAL intervalstyle = 'postgres';
+SET LOCAL extra_float_digits = 3;
+SET LOCAL bytea_output = 'hex';
+SET LOCAL row_security = off;
+SET LOCAL quote_all_identifiers = off;
+SET LOCAL xmloption = 'content';
+SET LOCAL statement_timeout = 0;
+SET LOCAL jit = off;
+SET LOCAL check_function_bodies = off;
+SET LOCAL enable_hashagg = on;
+SET LOCAL enable_hashjoin = on;
+SET LOCAL enable_mergejoin = on;
+SET LOCAL enable_seqscan = on;
+SET LOCAL work_mem = '64MB'";
+
+/// Statements that forbid every index, so that the heap answers and not an index that may be corrupt.
+pub(super) const HEAP_ONLY: &str = "SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off;";
+
+/// Heap size in bytes from which a query may use PostgreSQL's own workers: starting one costs milliseconds.
+const PARALLEL_FROM_BYTES: i64 = 32 << 20;
+
+/// A query that the server refused, without harm to the transaction.
+#[derive(Debug)]
+pub(super) struct RefusedQuery {
+    /// The five-character code.
+    pub sqlstate: String,
+    /// The server's message.
+    pub message: String,
+}
+
+/// A session inside the pass's savepoint.
+pub(super) struct CheckSession<'a> {
+    client: &'a Client,
+    owns_transaction: bool,
+    parallel_workers: u32,
+    search_path: String,
+}
+
+impl<'a> CheckSession<'a> {
+    /// Opens the savepoint, or a transaction of its own where there is none, and applies the settings.
+    pub async fn open(client: &'a Client, parallel_workers: u32) -> Result<Self> {
+        let in_transaction = match client.batch_execute("SAVEPOINT safe_run_checks").await {
+            Ok(()) => true,
+            Err(error) => {
+                let error = Error::postgres("could not start the checks", error);
+                // no_active_sql_transaction
+                if error.sqlstate() != Some("25P01") {
+                    return Err(error);
+                }
+                false
+            }
+        };
+        if !in_transaction {
+            let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SAVEPOINT safe_run_checks";
+            client
+                .batch_execute(begin)
+                .await
+                .map_err(|error| Error::postgres("could not start the checks", error))?;
+        }
+        let mut session =
+            Self { client, owns_transaction: !in_transaction, parallel_workers, search_path: String::new() };
+        match client.simple_query(&format!("SHOW search_path; {SETTINGS}")).await {
+            Ok(messages) => {
+                session.search_path =
+                    messages.into_iter().find_map(text_row).map(|row| text(&row, 0)).unwrap_or_default();
+                Ok(session)
+            }
+            Err(error) => {
+                let error = Error::postgres("could not prepare the session for the checks", error);
+                session.close().await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Puts the session back into the state in which it was found.
+    pub async fn close(self) -> Result<()> {
+        let sql = if self.owns_transaction {
+            "ROLLBACK"
+        } else {
+            "ROLLBACK TO SAVEPOINT safe_run_checks; RELEASE SAVEPOINT safe_run_checks"
+        };
+        self.client
+            .batch_execute(sql)
+            .await
+            .map_err(|error| Error::postgres("could not leave the checks' savepoint", error))
+    }
+
+    /// The setting that gives a query the `search_path` that the session had outside the checks.
+    pub fn own_search_path(&self) -> String {
+        // An empty path is shown as `""`, which SET refuses.
+        let path = if self.search_path == "\"\"" { "''" } else { &self.search_path };
+        format!("SET LOCAL search_path = {path};")
+    }
+
+    /// Runs `sql`, one statement, in a savepoint of its own.
+    ///
+    /// The outer result is an error when the run cannot go on: connection lost, query cancelled by a person.
+    pub async fn query(&self, sql: &str) -> Result<Result<Vec<TextRow>, RefusedQuery>> {
+        self.query_with("", 0, sql).await
+    }
+
+    /// [`Self::query`], with `settings` (statements, each with its semicolon) that hold for this query alone, on a
+    /// table of `size_bytes`.
+    pub async fn query_with(
+        &self,
+        settings: &str,
+        size_bytes: i64,
+        sql: &str,
+    ) -> Result<Result<Vec<TextRow>, RefusedQuery>> {
+        let parallel = if self.parallel_workers > 0 && size_bytes >= PARALLEL_FROM_BYTES {
+            format!(
+                "SET LOCAL max_parallel_workers_per_gather = {}; SET LOCAL parallel_setup_cost = 0; \
+                 SET LOCAL parallel_tuple_cost = 0; SET LOCAL min_parallel_table_scan_size = 0;",
+                self.parallel_workers
+            )
+        } else {
+            String::new()
+        };
+        // One round trip. On an error the server skips the rest, so the savepoint is still there to roll back to.
+        let batch = format!(
+            "SAVEPOINT safe_run_check;{settings}{parallel}\n{sql}\n;\
+             ROLLBACK TO SAVEPOINT safe_run_check; RELEASE SAVEPOINT safe_run_check"
+        );
+        match self.client.simple_query(&batch).await {
+            Ok(messages) => Ok(Ok(messages.into_iter().filter_map(text_row).collect())),
+            Err(error) => {
+                let error = Error::postgres("a check failed", error);
+                let refused = match error.sqlstate() {
+                    // query_canceled, operator intervention, lost connection: the run has to stop
+                    None => return Err(error),
+                    Some(code) if code.starts_with("57") || code.starts_with("08") => return Err(error),
+                    Some(code) => RefusedQuery {
+                        sqlstate: code.to_owned(),
+                        message: error.message().replacen("a check failed: ", "", 1),
+                    },
+                };
+                self.client
+                    .batch_execute("ROLLBACK TO SAVEPOINT safe_run_check; RELEASE SAVEPOINT safe_run_check")
+                    .await
+                    .map_err(|error| Error::postgres("could not leave a check's savepoint", error))?;
+                Ok(Err(refused))
+            }
+        }
+    }
+
+    /// A query on the catalog that has no reason to fail: if it does, the pass fails.
+    pub async fn catalog(&self, what: &str, sql: &str) -> Result<Vec<TextRow>> {
+        self.query(sql)
+            .await?
+            .map_err(|refused| Error::failed(format!("could not read {what}: {}", refused.message)))
+    }
+}
+
+fn text_row(message: SimpleQueryMessage) -> Option<TextRow> {
+    match message {
+        SimpleQueryMessage::Row(row) => {
+            Some((0..row.len()).map(|column| row.get(column).map(str::to_owned)).collect())
+        }
+        _ => None,
+    }
+}
+
+/// Column `column` of `row`; NULL reads as the empty string.
+pub(super) fn text(row: &TextRow, column: usize) -> String {
+    row.get(column).cloned().flatten().unwrap_or_default()
+}
+
+/// Column `column` of `row` as a number; NULL reads as 0.
+pub(super) fn number<T: std::str::FromStr + Default>(row: &TextRow, column: usize) -> T {
+    row.get(column).and_then(Option::as_deref).and_then(|text| text.parse().ok()).unwrap_or_default()
+}
+
+/// Column `column` of `row` as a boolean; NULL reads as false.
+pub(super) fn flag(row: &TextRow, column: usize) -> bool {
+    row.get(column).and_then(Option::as_deref).is_some_and(|text| text == "t" || text == "true")
+}

@@ -1,0 +1,815 @@
+//! The `safe-run` command line.
+
+use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use common::{
+    Error, ErrorKind, Result,
+    cli::{
+        Output, Settings, SharedArgs, args::parse_duration, config::CommandFlags, format, output::Tone,
+        process,
+    },
+    postgres::{
+        ConnectionSettings, Environment,
+        exported_snapshot::{ExportedSnapshot, LockWait},
+    },
+    repository::Repository,
+};
+use serde::Serialize;
+
+use crate::{
+    check::{self, CheckKind, FailOn, Level},
+    guarded::{self, Job},
+    history, journal,
+    migration::{self, MigrationFile, MigrationPlan, Version},
+    recover,
+    report::{Report, Verdict},
+    run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice, SnapshotWhen},
+    statement::TransactionClass,
+    transactional,
+};
+
+/// Run migrations that undo themselves when something fails.
+///
+/// Without a command: applies the pending files of ./migrations (or --dir) in one transaction, checks foreign keys,
+/// constraints, indexes, sequences and the rows of every table against the state before, and commits only if all is well.
+/// With `-- COMMAND`: runs any migration tool under the same protection; what it broke is undone by restoring the snapshot
+/// that was taken before.
+#[derive(Debug, Parser)]
+#[command(
+    name = "safe-run",
+    version,
+    max_term_width = 100,
+    subcommand_negates_reqs = true,
+    override_usage = "safe-run [OPTIONS]\n       safe-run [OPTIONS] -- COMMAND [ARGS]...\n       safe-run <status|plan|check|history|report|recover|new> [OPTIONS]",
+    after_help = "Examples:\n  \
+        safe-run -d postgresql://app@db/shop                 apply ./migrations\n  \
+        safe-run plan                                        what would be done; changes nothing\n  \
+        safe-run -- alembic upgrade head                     any tool, under protection\n  \
+        safe-run --allow-loss orders=500 -- ./cleanup.sh     500 rows of orders may go\n  \
+        safe-run --snapshot-only                             only take the snapshot\n\n\
+        Exit codes: 0 done · 1 failed, database unchanged · 2 usage · 3 refused · 4 busy, try again · 10 migration / 11 validation \
+        failed and rolled back · 12 / 13 the same, snapshot restored · 14 stopped for a person · 20 unknown: safe-run recover · \
+        30 migrations pending · 31 violations · 130/143 interrupted"
+)]
+pub struct Cli {
+    #[command(flatten)]
+    shared: SharedArgs,
+    #[command(flatten)]
+    migrations: MigrationArgs,
+    #[command(flatten)]
+    protection: ProtectionArgs,
+    #[command(flatten)]
+    checks: CheckArgs,
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// A command to run under protection
+    #[arg(last = true, value_name = "COMMAND")]
+    external: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List applied and pending migrations; exit code 30 when some are pending
+    Status(MigrationArgs),
+    /// Say what a run would do, statement by statement; changes nothing
+    Plan(MigrationArgs),
+    /// Check the database now; exit code 31 when something is violated
+    Check(CheckArgs),
+    /// List the runs and how they ended
+    History,
+    /// Show the report of a run
+    Report {
+        /// The run's id, or a unique start of it; the last one if left out
+        run: Option<String>,
+    },
+    /// Finish the undo of a run that was killed
+    Recover,
+    /// Make an empty migration file with the next version
+    New {
+        /// What it does, such as add_orders_status
+        name: String,
+        #[command(flatten)]
+        migrations: MigrationArgs,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: common::cli::completions::Shell,
+    },
+}
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Migrations")]
+struct MigrationArgs {
+    /// Folder of migration files; may be repeated [default: ./migrations]
+    #[arg(long, value_name = "DIR")]
+    dir: Vec<PathBuf>,
+    /// Apply only up to this version
+    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    to: Option<Version>,
+    /// Apply this version although a newer one is applied already; may be repeated
+    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    allow_out_of_order: Vec<Version>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Protection")]
+struct ProtectionArgs {
+    /// How other writers are kept out
+    #[arg(long, value_enum, default_value = "auto")]
+    fence: FenceChoice,
+    /// Whether a snapshot is taken
+    #[arg(long, value_enum, default_value = "file")]
+    snapshot: SnapshotChoice,
+    /// When the snapshot is taken
+    #[arg(long, value_enum, default_value = "auto")]
+    snapshot_when: SnapshotWhen,
+    /// Only take the snapshot; run nothing
+    #[arg(long, conflicts_with = "external")]
+    snapshot_only: bool,
+    /// What happens on failure [default: undo; stop when no fence stood]
+    #[arg(long, value_enum)]
+    on_failure: Option<OnFailure>,
+    /// How long one attempt waits for locks [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    lock_timeout: Option<Duration>,
+    /// Further attempts to get the locks [default: 30]
+    #[arg(long, value_name = "N")]
+    lock_retries: Option<u32>,
+    /// Connections for snapshot, checks and restore [default: one per processor, at most 8]
+    #[arg(short, long)]
+    jobs: Option<usize>,
+    /// Compression of the snapshot: zstd[:1-19], gzip[:1-9] or none [default: zstd:1]
+    #[arg(long)]
+    compress: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Validation")]
+struct CheckArgs {
+    /// How much is checked: fast, standard or deep
+    #[arg(long, default_value = "standard", value_parser = parse_level)]
+    level: Level,
+    /// Only this check; may be repeated
+    #[arg(long, value_name = "CHECK")]
+    only: Vec<CheckKind>,
+    /// Not this check; may be repeated
+    #[arg(long, value_name = "CHECK")]
+    skip: Vec<CheckKind>,
+    /// Which violations fail the run: new, any or none
+    #[arg(long, default_value = "new", value_parser = parse_fail_on)]
+    fail_on: FailOn,
+    /// A check that could not run fails the run
+    #[arg(long)]
+    strict: bool,
+    /// Rows of this table may be lost, at most N of them; may be repeated
+    #[arg(long, value_name = "TABLE[=N]", value_parser = parse_allow_loss)]
+    allow_loss: Vec<(String, Option<i64>)>,
+    /// Share of a table's rows that a DELETE may remove [default: 10%]
+    #[arg(long, value_name = "SHARE")]
+    max_loss: Option<String>,
+}
+
+fn parse_version(text: &str) -> Result<Version> {
+    Version::parse(text).ok_or_else(|| {
+        Error::usage(format!("\"{text}\" is not a version"))
+            .with_hint("A version is made of digits, such as 0007.")
+    })
+}
+
+fn parse_level(text: &str) -> Result<Level> {
+    match text {
+        "fast" => Ok(Level::Fast),
+        "standard" => Ok(Level::Standard),
+        "deep" => Ok(Level::Deep),
+        _ => Err(Error::usage("the levels are fast, standard and deep")),
+    }
+}
+
+fn parse_fail_on(text: &str) -> Result<FailOn> {
+    match text {
+        "new" => Ok(FailOn::New),
+        "any" => Ok(FailOn::Any),
+        "none" => Ok(FailOn::None),
+        _ => Err(Error::usage("use new, any or none")),
+    }
+}
+
+fn parse_allow_loss(text: &str) -> Result<(String, Option<i64>)> {
+    match text.rsplit_once('=') {
+        None => Ok((text.to_owned(), None)),
+        Some((table, rows)) => match rows.parse::<i64>() {
+            Ok(rows) if rows >= 0 => Ok((table.to_owned(), Some(rows))),
+            _ => Err(Error::usage(format!("\"{rows}\" is not a number of rows"))),
+        },
+    }
+}
+
+/// Parses the command line, runs it, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return process::usage(&error),
+    };
+    let output = Output::new(&cli.shared);
+    process::run(&output, run(&cli, &output))
+}
+
+async fn run(cli: &Cli, output: &Output) -> Result<u8> {
+    let of_command = match &cli.command {
+        Some(Command::Status(args) | Command::Plan(args) | Command::New { migrations: args, .. }) => {
+            args.clone()
+        }
+        _ => MigrationArgs::default(),
+    };
+    let migrations = MigrationArgs {
+        dir: if of_command.dir.is_empty() { cli.migrations.dir.clone() } else { of_command.dir },
+        to: of_command.to.or_else(|| cli.migrations.to.clone()),
+        allow_out_of_order: [of_command.allow_out_of_order, cli.migrations.allow_out_of_order.clone()]
+            .concat(),
+    };
+    let flags = CommandFlags {
+        jobs: cli.protection.jobs,
+        compress: cli.protection.compress.clone(),
+        dirs: migrations.dir.clone(),
+        lock_timeout: cli.protection.lock_timeout,
+        lock_retries: cli.protection.lock_retries,
+        max_loss: cli.checks.max_loss.clone(),
+    };
+    let settings = Settings::load(&cli.shared, flags, Environment::from_process())?;
+    if cli.shared.show_config {
+        output.data(&settings.show()?)?;
+        return Ok(0);
+    }
+    let command = Invocation { cli, settings: &settings, migrations: &migrations, output };
+    match &cli.command {
+        None if cli.protection.snapshot_only => command.snapshot_only().await,
+        None => command.protected_run().await,
+        Some(Command::Status(_)) => command.status().await,
+        Some(Command::Plan(_)) => command.plan().await,
+        Some(Command::Check(args)) => command.check(args).await,
+        Some(Command::History) => command.history(),
+        Some(Command::Report { run }) => command.report(run.as_deref()),
+        Some(Command::Recover) => command.recover().await,
+        Some(Command::New { name, .. }) => command.new_migration(name),
+        Some(Command::Completions { shell }) => {
+            output.data(&common::cli::completions::script::<Cli>(*shell))?;
+            Ok(0)
+        }
+    }
+}
+
+/// One invocation: flags and settings, resolved once.
+struct Invocation<'a> {
+    cli: &'a Cli,
+    settings: &'a Settings,
+    migrations: &'a MigrationArgs,
+    output: &'a Output,
+}
+
+impl Invocation<'_> {
+    async fn connection(&self, purpose: &str) -> Result<ConnectionSettings> {
+        let connection = self.settings.connection()?.with_application_name(purpose);
+        for warning in connection.warnings() {
+            self.output.warn(warning);
+        }
+        process::wait_for_server(&connection, self.cli.shared.wait, self.output).await?;
+        Ok(connection)
+    }
+
+    fn run_options(&self, checks: &CheckArgs) -> RunOptions {
+        let protection = &self.cli.protection;
+        RunOptions {
+            jobs: self.settings.jobs.unwrap_or_else(backup::default_jobs),
+            codec: self.settings.codec,
+            lock_wait: LockWait { timeout: self.settings.lock_timeout, retries: self.settings.lock_retries },
+            fence: protection.fence,
+            snapshot: protection.snapshot,
+            snapshot_when: protection.snapshot_when,
+            level: checks.level,
+            only: checks.only.clone(),
+            skip: checks.skip.clone(),
+            fail_on: checks.fail_on,
+            strict: checks.strict,
+            allow_loss: checks.allow_loss.clone(),
+            max_loss: self.settings.max_loss,
+            on_failure: protection.on_failure,
+        }
+    }
+
+    /// Everything that is needed before the first effect. The application name carries the run, so that `recover` finds
+    /// what a killed run left on the server.
+    async fn context(&self) -> Result<(Context, common::repository::RepositoryLock)> {
+        let named = self.connection("safe-run").await?;
+        let run = Context::new_run(named.database())?;
+        let named = named.with_application_name(&format!("safe-run/{run}"));
+        let control = crate::take_control(&named).await?;
+        let connection = control.settings().clone();
+        let repository = Repository::open_or_create(&self.settings.repo)?;
+        // Two runs of different databases may share a repository; two of one may not.
+        let lock = repository.lock_named(&format!("run-{}", lock_name(connection.database())))?;
+        crate::refuse_unfinished(&repository, connection.database())?;
+        repository.sweep()?;
+        let context = Context {
+            connection,
+            control,
+            repository,
+            options: self.run_options(&self.cli.checks),
+            progress: self.output.progress(),
+            run,
+        };
+        Ok((context, lock))
+    }
+
+    async fn protected_run(&self) -> Result<u8> {
+        let external = &self.cli.external;
+        // Files are read, and refused, before anything is asked of the server.
+        let files = if external.is_empty() { migration::load(&self.settings.dirs)? } else { Vec::new() };
+        let (context, _lock) = self.context().await?;
+        let options = &context.options;
+        let report = if external.is_empty() {
+            let applied = history::read(&context.control).await?;
+            let plan = migration::plan(
+                &files,
+                &applied,
+                self.migrations.to.as_ref(),
+                &self.migrations.allow_out_of_order,
+            )?;
+            self.tell_drift(&plan);
+            if plan.pending.is_empty() {
+                return self.up_to_date(&context, &plan);
+            }
+            for file in &plan.pending {
+                for warning in &file.warnings {
+                    context.progress.warn(format!("{}: {warning}", file.name()));
+                }
+            }
+            match plan.pending.iter().find_map(|file| file.no_transaction.as_ref().map(|why| (file, why))) {
+                None => {
+                    self.refuse_fence(
+                        options.fence,
+                        &[FenceChoice::ReadOnly],
+                        "migrations in one transaction",
+                    )?;
+                    transactional::run(&context, &plan.pending).await?
+                }
+                Some((file, why)) => {
+                    context.progress.note(format!(
+                        "not in one transaction: {} ({why}); the undo is a restore of the snapshot",
+                        file.name()
+                    ));
+                    self.refuse_fence(
+                        options.fence,
+                        &[FenceChoice::Lock],
+                        "statements outside of a transaction",
+                    )?;
+                    self.require_undo(options)?;
+                    guarded::run(&context, Job::Files(&plan.pending)).await?
+                }
+            }
+        } else {
+            self.refuse_fence(options.fence, &[FenceChoice::Lock], "a command")?;
+            self.require_undo(options)?;
+            guarded::run(&context, Job::Command(external, self.output.is_json())).await?
+        };
+        self.print(&report)?;
+        Ok(report.exit_code)
+    }
+
+    fn refuse_fence(&self, chosen: FenceChoice, impossible: &[FenceChoice], what: &str) -> Result<()> {
+        if impossible.contains(&chosen) {
+            return Err(Error::usage(format!("this fence can't be combined with {what}"))
+                .with_hint("Leave --fence away, or use --fence auto."));
+        }
+        Ok(())
+    }
+
+    /// Without a transaction, the snapshot is the only undo there is.
+    fn require_undo(&self, options: &RunOptions) -> Result<()> {
+        if options.snapshot == SnapshotChoice::None && options.on_failure != Some(OnFailure::Stop) {
+            return Err(Error::usage("--snapshot none leaves no way to undo this")
+                .with_hint("Add --on-failure stop if a failure shall be left as it is."));
+        }
+        Ok(())
+    }
+
+    fn tell_drift(&self, plan: &MigrationPlan<'_>) {
+        for drift in &plan.drift {
+            let what = match drift.kind {
+                migration::DriftKind::LineEndings => "line ends",
+                migration::DriftKind::Comments => "comments or white space",
+                migration::DriftKind::Real => "what it does",
+            };
+            self.output
+                .warn(&format!("{} was edited after it was applied: only {what} differ", drift.file.name()));
+        }
+        for squashed in &plan.squashed {
+            self.output.say(&format!(
+                "note: {} is applied, and its file is gone (older than every file)",
+                squashed.version.as_str()
+            ));
+        }
+    }
+
+    fn up_to_date(&self, context: &Context, plan: &MigrationPlan<'_>) -> Result<u8> {
+        #[derive(Serialize)]
+        struct Nothing<'a> {
+            verdict: Verdict,
+            database: &'a str,
+            applied: usize,
+        }
+        if self.output.is_json() {
+            self.output.document(&Nothing {
+                verdict: Verdict::UpToDate,
+                database: context.connection.database(),
+                applied: plan.applied.len(),
+            })?;
+        } else {
+            self.output.data(&format!(
+                "{}  all {} are applied to \"{}\"; nothing was changed\n",
+                self.output.paint(Tone::Good, Verdict::UpToDate.word()),
+                format::plural(plan.applied.len() as u64, "migration", "migrations"),
+                context.connection.database()
+            ))?;
+        }
+        Ok(0)
+    }
+
+    fn print(&self, report: &Report) -> Result<()> {
+        if self.output.is_json() {
+            return self.output.document(report);
+        }
+        let text = report.text(self.output.is_verbose(), |verdict, word| {
+            let tone = match verdict {
+                Verdict::UpToDate | Verdict::Committed => Tone::Good,
+                Verdict::RolledBack | Verdict::Restored | Verdict::Stopped => Tone::Warning,
+                Verdict::Failed | Verdict::Unknown => Tone::Bad,
+            };
+            self.output.paint(tone, word)
+        });
+        self.output.data(&text)
+    }
+
+    async fn snapshot_only(&self) -> Result<u8> {
+        let (context, _lock) = self.context().await?;
+        let snapshot = backup::create(
+            &context.connection,
+            &context.repository,
+            &context.backup_options(None),
+            &context.progress,
+        )
+        .await?;
+        if self.output.is_json() {
+            self.output.document(&serde_json::json!({"snapshot": snapshot.manifest.id}))?;
+        } else {
+            self.output.data(&format!("{}\n", snapshot.manifest.id))?;
+        }
+        Ok(0)
+    }
+
+    async fn status(&self) -> Result<u8> {
+        let files = migration::load(&self.settings.dirs)?;
+        let session = self.connection("safe-run status").await?.connect().await?;
+        let applied = history::read(&session).await?;
+        let plan = migration::plan(
+            &files,
+            &applied,
+            self.migrations.to.as_ref(),
+            &self.migrations.allow_out_of_order,
+        )?;
+        self.tell_drift(&plan);
+        #[derive(Serialize)]
+        struct Line {
+            version: String,
+            name: String,
+            state: &'static str,
+            applied_at: Option<String>,
+        }
+        let mut lines: Vec<Line> = plan
+            .applied
+            .iter()
+            .map(|done| Line {
+                version: done.version.as_str().to_owned(),
+                name: done.description.clone(),
+                state: "applied",
+                applied_at: Some(done.applied_at.clone()),
+            })
+            .collect();
+        let waiting = |files: &[&MigrationFile], state| {
+            files
+                .iter()
+                .map(|file| Line {
+                    version: file.version.as_str().to_owned(),
+                    name: file.description.clone(),
+                    state,
+                    applied_at: None,
+                })
+                .collect::<Vec<_>>()
+        };
+        lines.extend(waiting(&plan.pending, "pending"));
+        lines.extend(waiting(&plan.held_back, "held back"));
+        if self.output.is_json() {
+            self.output.document(&serde_json::json!({"migrations": lines}))?;
+        } else {
+            let rows: Vec<Vec<String>> = lines
+                .into_iter()
+                .map(|line| {
+                    vec![line.version, line.name, line.state.to_owned(), line.applied_at.unwrap_or_default()]
+                })
+                .collect();
+            self.output.data(&format::table(
+                &["VERSION", "NAME", "STATE", "APPLIED AT"],
+                &[false; 4],
+                &rows,
+            ))?;
+            self.output.say(&format!(
+                "{}, {} pending",
+                format::plural(plan.applied.len() as u64, "migration applied", "migrations applied"),
+                plan.pending.len()
+            ));
+        }
+        Ok(if plan.pending.is_empty() { 0 } else { ErrorKind::Pending.exit_code() })
+    }
+
+    async fn plan(&self) -> Result<u8> {
+        let files = migration::load(&self.settings.dirs)?;
+        let session = self.connection("safe-run plan").await?.connect().await?;
+        let applied = history::read(&session).await?;
+        let plan = migration::plan(
+            &files,
+            &applied,
+            self.migrations.to.as_ref(),
+            &self.migrations.allow_out_of_order,
+        )?;
+        self.tell_drift(&plan);
+        for file in &plan.pending {
+            if file.no_transaction.is_none() {
+                file.statements_without_wrapper()?;
+            }
+        }
+        let alone =
+            plan.pending.iter().find_map(|file| file.no_transaction.as_ref().map(|why| (file.name(), why)));
+        #[derive(Serialize)]
+        struct PlannedStatement {
+            line: u32,
+            summary: String,
+            transaction: &'static str,
+            warnings: Vec<String>,
+        }
+        #[derive(Serialize)]
+        struct PlannedFile {
+            version: String,
+            file: String,
+            no_transaction: Option<String>,
+            statements: Vec<PlannedStatement>,
+        }
+        let planned: Vec<PlannedFile> = plan
+            .pending
+            .iter()
+            .map(|file| PlannedFile {
+                version: file.version.as_str().to_owned(),
+                file: file.name(),
+                no_transaction: file.no_transaction.clone(),
+                statements: file
+                    .statements
+                    .iter()
+                    .map(|statement| PlannedStatement {
+                        line: statement.line,
+                        summary: statement.summary(90),
+                        transaction: match &statement.class.transaction {
+                            TransactionClass::Transactional => "yes",
+                            TransactionClass::MustRunAlone { .. } => "no",
+                            TransactionClass::Unknown { .. } => "unknown",
+                        },
+                        warnings: statement
+                            .class
+                            .warnings
+                            .iter()
+                            .chain(&statement.class.outside_transaction)
+                            .cloned()
+                            .collect(),
+                    })
+                    .collect(),
+            })
+            .collect();
+        let how = match &alone {
+            None => "all in one transaction; the undo is a ROLLBACK".to_owned(),
+            Some((file, why)) => {
+                format!("not in one transaction ({file}: {why}); the undo restores the snapshot")
+            }
+        };
+        if self.output.is_json() {
+            self.output.document(&serde_json::json!({
+                "pending": planned, "in_one_transaction": alone.is_none(), "how": how,
+            }))?;
+            return Ok(0);
+        }
+        if planned.is_empty() {
+            self.output.data("Nothing is pending.\n")?;
+            return Ok(0);
+        }
+        let mut text = String::new();
+        for file in &planned {
+            text.push_str(&format!("{}\n", self.output.paint(Tone::Strong, &file.file)));
+            for statement in &file.statements {
+                text.push_str(&format!("  {:>4}  {}\n", statement.line, statement.summary));
+                for warning in &statement.warnings {
+                    text.push_str(&format!("        {} {warning}\n", self.output.paint(Tone::Warning, "!")));
+                }
+            }
+        }
+        text.push_str(&format!(
+            "\n{}: {how}\nNothing was changed.\n",
+            format::plural(planned.len() as u64, "migration", "migrations")
+        ));
+        self.output.data(&text)?;
+        Ok(0)
+    }
+
+    async fn check(&self, args: &CheckArgs) -> Result<u8> {
+        let connection = self.connection("safe-run check").await?;
+        let holder = connection.connect().await?;
+        holder
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await
+            .map_err(|source| Error::postgres("could not begin the checks", source))?;
+        let exported = ExportedSnapshot::export(&holder).await?;
+        let options = check::Options {
+            level: args.level,
+            only: args.only.clone(),
+            skip: args.skip.clone(),
+            ..check::Options::default()
+        };
+        let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
+        let mut sessions = Vec::new();
+        for _ in 0..jobs {
+            sessions.push(common::postgres::exported_snapshot::join(&connection, exported.id()).await?);
+        }
+        let clients: Vec<&common::postgres::Client> = sessions.iter().map(|session| &**session).collect();
+        let results = check::run_parallel(&clients, &options).await?;
+        let failing: Vec<_> =
+            results.findings.iter().filter(|finding| finding.severity == check::Severity::Failure).collect();
+        let unchecked = results.skipped.iter().filter(|skipped| skipped.counts_for_strict).count();
+        let bad = !failing.is_empty() || (args.strict && unchecked > 0);
+        if self.output.is_json() {
+            self.output.document(&results)?;
+        } else {
+            let mut text = if bad {
+                format!(
+                    "{}  {}\n",
+                    self.output.paint(Tone::Bad, "VIOLATIONS"),
+                    format::plural(failing.len() as u64, "rule does not hold", "rules do not hold")
+                )
+            } else {
+                format!(
+                    "{}  {} checked, every rule holds\n",
+                    self.output.paint(Tone::Good, "CLEAN"),
+                    format::plural(results.tables.len() as u64, "table", "tables")
+                )
+            };
+            for finding in &results.findings {
+                text.push_str(&format!("  {}\n", finding.detail));
+                if let (true, Some(repair)) = (self.output.is_verbose(), &finding.repair_sql) {
+                    text.push_str(&format!("    repair (not run): {}\n", repair.replace('\n', " ")));
+                }
+            }
+            for skipped in &results.skipped {
+                text.push_str(&format!(
+                    "  not checked: {} of {}: {}\n",
+                    skipped.check, skipped.object, skipped.why
+                ));
+            }
+            self.output.data(&text)?;
+        }
+        Ok(if bad { ErrorKind::Violations.exit_code() } else { 0 })
+    }
+
+    fn history(&self) -> Result<u8> {
+        let runs = journal::past_runs(&Repository::open(&self.settings.repo)?)?;
+        #[derive(Serialize)]
+        struct Line {
+            run: String,
+            began_at: Option<chrono::DateTime<chrono::Utc>>,
+            database: String,
+            verdict: String,
+            exit_code: Option<u8>,
+            what: String,
+        }
+        let lines: Vec<Line> = runs
+            .iter()
+            .map(|run| Line {
+                run: run.run.clone(),
+                began_at: run.began_at,
+                database: run.database().unwrap_or_default().to_owned(),
+                verdict: run.finished().map_or("UNFINISHED", |(_, verdict)| verdict).to_owned(),
+                exit_code: run.finished().map(|(code, _)| code),
+                what: run.what().to_owned(),
+            })
+            .collect();
+        if self.output.is_json() {
+            self.output.document(&serde_json::json!({"runs": lines}))?;
+            return Ok(0);
+        }
+        if lines.is_empty() {
+            self.output.say("No runs yet.");
+            return Ok(0);
+        }
+        let rows: Vec<Vec<String>> = lines
+            .into_iter()
+            .map(|line| {
+                let code = line.exit_code.map_or("-".to_owned(), |code| code.to_string());
+                let mut what: String = line.what.chars().take(60).collect();
+                if what.len() < line.what.len() {
+                    what.push('…');
+                }
+                vec![line.run, line.database, line.verdict, code, what]
+            })
+            .collect();
+        self.output.data(&format::table(
+            &["RUN", "DATABASE", "VERDICT", "EXIT", "WHAT"],
+            &[false, false, false, true, false],
+            &rows,
+        ))?;
+        Ok(0)
+    }
+
+    fn report(&self, wanted: Option<&str>) -> Result<u8> {
+        let runs = journal::past_runs(&Repository::open(&self.settings.repo)?)?;
+        let matching: Vec<_> =
+            runs.iter().filter(|run| wanted.is_none_or(|wanted| run.run.starts_with(wanted))).collect();
+        let run = match (wanted, matching.as_slice()) {
+            (_, []) => {
+                return Err(Error::new(ErrorKind::NoSuchSnapshot, "there is no such run")
+                    .with_hint("Run `safe-run history`."));
+            }
+            (None, [.., last]) | (Some(_), [last]) => last,
+            (Some(wanted), _) => {
+                return Err(Error::usage(format!("\"{wanted}\" is the start of several runs"))
+                    .with_hint("Give more characters of the id."));
+            }
+        };
+        let name = if self.output.is_json() { journal::REPORT_FILE } else { "report.txt" };
+        let path = run.dir.join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => self.output.data(&text)?,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::failed(format!("run {} has no report: it was killed", run.run))
+                    .with_hint("Run `safe-run recover`, or read its journal.jsonl."));
+            }
+            Err(source) => return Err(Error::io("read", &path, source)),
+        }
+        Ok(0)
+    }
+
+    async fn recover(&self) -> Result<u8> {
+        let connection = self.connection("safe-run recover").await?;
+        let repository = Repository::open(&self.settings.repo)?;
+        let _lock = repository.lock_named(&format!("run-{}", lock_name(connection.database())))?;
+        let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
+        let done = recover::recover(&connection, &repository, jobs, &self.output.progress()).await?;
+        repository.sweep()?;
+        if self.output.is_json() {
+            self.output.document(&serde_json::json!({"recovered": done}))?;
+            return Ok(0);
+        }
+        if done.is_empty() {
+            self.output.data("Nothing to recover: every run on this database has finished.\n")?;
+        }
+        for run in &done {
+            let mut text = format!("{}  run {}\n", self.output.paint(Tone::Good, &run.verdict), run.run);
+            for line in &run.what {
+                text.push_str(&format!("{}{line}\n", " ".repeat(run.verdict.len() + 2)));
+            }
+            self.output.data(&text)?;
+        }
+        Ok(0)
+    }
+
+    fn new_migration(&self, name: &str) -> Result<u8> {
+        let slug: String = name
+            .trim()
+            .chars()
+            .map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
+            .collect();
+        if slug.trim_matches('_').is_empty() {
+            return Err(Error::usage("the name has no letters")
+                .with_hint("Say what the migration does: add_orders_status."));
+        }
+        let dir = self.settings.dirs.first().cloned().unwrap_or_else(|| PathBuf::from("migrations"));
+        std::fs::create_dir_all(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
+        let version = chrono::Utc::now().format("%Y%m%d%H%M%S");
+        let path = dir.join(format!("{version}_{slug}.sql"));
+        let mut file =
+            std::fs::File::create_new(&path).map_err(|source| Error::io("create", &path, source))?;
+        std::io::Write::write_all(&mut file, format!("-- {name}\n").as_bytes())
+            .map_err(|source| Error::io("write", &path, source))?;
+        self.output.data(&format!("{}\n", path.display()))?;
+        Ok(0)
+    }
+}
+
+/// A file name for the lock of a database: names can hold anything.
+fn lock_name(database: &str) -> String {
+    common::digest::sha256_hex(database.as_bytes())[..16].to_owned()
+}

@@ -1,0 +1,166 @@
+//! Runs an external command under protection: its environment names the protected database, its output passes through,
+//! signals reach its process group, and it has to be seen on the server.
+
+use std::{
+    ffi::OsString,
+    io::IsTerminal,
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use common::{
+    Error, Result,
+    interrupt::ChildGuard,
+    postgres::{ConnectionSettings, Session, settings::VARIABLES_TO_CLEAR},
+};
+
+/// How often the server is asked for the command's sessions.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// What the command did.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// How long it took.
+    pub took: Duration,
+    /// Sessions of the database that began while it ran; zero means that it worked somewhere else.
+    pub sessions: u64,
+}
+
+/// The words of a command for people, with everything that looks like a password masked.
+pub fn describe(words: &[OsString]) -> String {
+    words.iter().map(|word| mask(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
+fn mask(word: &str) -> String {
+    let mut text = common::ident::printable(word);
+    if let Some(scheme) = text.find("://") {
+        let after = scheme + 3;
+        if let Some(at) = text[after..].rfind('@')
+            && let Some(colon) = text[after..after + at].find(':')
+        {
+            text.replace_range(after + colon + 1..after + at, "***");
+        }
+    }
+    let lower = text.to_lowercase();
+    if let Some(position) = lower.find("password=").or_else(|| lower.find("passwd=")) {
+        let value = position + lower[position..].find('=').unwrap_or(0) + 1;
+        let end = text[value..].find([' ', '&']).map_or(text.len(), |length| value + length);
+        text.replace_range(value..end, "***");
+    }
+    text
+}
+
+/// Runs the command to its end. `observer` is a session on the maintenance database.
+///
+/// `own` are the process ids of our own sessions on the database. With `stdout_is_ours` (`--json`), what the command
+/// prints goes to stderr.
+pub async fn run(
+    words: &[OsString],
+    settings: &ConnectionSettings,
+    observer: &Session,
+    own: &[i32],
+    stdout_is_ours: bool,
+) -> Result<Finished> {
+    let (program, arguments) =
+        words.split_first().ok_or_else(|| Error::usage("no command was given after --"))?;
+    let before = counted_sessions(observer, settings.database()).await?;
+    let mut command = tokio::process::Command::new(program);
+    for name in VARIABLES_TO_CLEAR {
+        command.env_remove(name);
+    }
+    for (name, value) in settings.child_environment() {
+        command.env(name, value.expose());
+    }
+    command.env("DATABASE_URL", settings.url_for_child().expose());
+    command.args(arguments).process_group(0).kill_on_drop(true);
+    // In a process group of its own the command can't read from the terminal.
+    command.stdin(if std::io::stdin().is_terminal() { Stdio::null() } else { Stdio::inherit() });
+    if stdout_is_ours {
+        command.stdout(std::io::stderr());
+    }
+    let started = Instant::now();
+    let mut child = command.spawn().map_err(|source| {
+        let name = program.to_string_lossy();
+        Error::usage(format!("could not start {name}: {source}"))
+            .with_hint("Check the name after `--`, and PATH.")
+    })?;
+    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+    let guard = pid.map(ChildGuard::register);
+    let mut seen = std::collections::BTreeSet::new();
+    let status = loop {
+        tokio::select! {
+            status = child.wait() => break status,
+            () = tokio::time::sleep(LOOK_EVERY) => {
+                // A server that does not answer now is found out by what comes next.
+                if let Ok(pids) = sessions(observer, settings, own).await {
+                    seen.extend(pids);
+                }
+            }
+        }
+    };
+    let status =
+        status.map_err(|source| Error::failed(format!("could not wait for the command: {source}")))?;
+    drop(guard);
+    if let Some(pid) = pid {
+        // Children that it left behind must not write while we check, or undo. None is the normal case.
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+    }
+    let took = started.elapsed();
+    let mut total = seen.len() as u64;
+    if total == 0 {
+        // Too quick to be seen: the server counts sessions, and tells a moment later.
+        for _ in 0..30 {
+            total = counted_sessions(observer, settings.database()).await?.saturating_sub(before);
+            if total > 0 {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+    Ok(Finished { status, took, sessions: total })
+}
+
+/// Sessions of the database that are neither ours nor a worker's.
+async fn sessions(observer: &Session, settings: &ConnectionSettings, own: &[i32]) -> Result<Vec<i32>> {
+    let rows = observer
+        .query(
+            "SELECT pid FROM pg_catalog.pg_stat_activity
+             WHERE datname = $1 AND backend_type = 'client backend' AND NOT (pid = ANY ($2))
+               AND ($3 = '' OR application_name = $3 OR usename = $4)",
+            &[&settings.database(), &own, &settings.application_name().unwrap_or_default(), &settings.user()],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for the command's sessions", source))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Sessions that the database has had since its statistics began.
+async fn counted_sessions(observer: &Session, database: &str) -> Result<u64> {
+    let row = observer
+        .query_opt("SELECT sessions FROM pg_catalog.pg_stat_database WHERE datname = $1", &[&database])
+        .await
+        .map_err(|source| Error::postgres("could not read pg_stat_database", source))?;
+    Ok(row.map_or(0, |row| row.get::<_, i64>(0).unsigned_abs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_in_words_are_masked() {
+        for (word, masked) in [
+            ("postgresql://app:s3cret@db/shop", "postgresql://app:***@db/shop"),
+            ("--url=postgres://app:p@ss@db/shop", "--url=postgres://app:***@db/shop"),
+            ("host=db password=s3cret dbname=x", "host=db password=*** dbname=x"),
+            ("--password=s3cret", "--password=***"),
+            ("PGPASSWORD=s3cret", "PGPASSWORD=***"),
+            ("postgresql://db/shop", "postgresql://db/shop"),
+            ("upgrade", "upgrade"),
+        ] {
+            assert_eq!(mask(word), masked);
+        }
+    }
+}

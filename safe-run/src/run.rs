@@ -1,0 +1,389 @@
+//! What every protected run shares: its options, its context, its log, and the look at the database before and after.
+
+use std::time::{Duration, Instant};
+
+use chrono::Utc;
+use common::{
+    Error, Progress, Result,
+    catalog::Sequence,
+    postgres::{
+        ConnectionSettings, Session,
+        exported_snapshot::{ExportedSnapshot, LockWait, join},
+        introspect,
+    },
+    random,
+    repository::{Repository, StoredSnapshot},
+    snapshot::{Codec, SnapshotId, manifest::Kind},
+};
+
+use crate::{
+    check::{self, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits},
+    expectation::{self, Facts, RowExpectation},
+    facts::{self, Functions},
+    journal::{Journal, Mode, Step},
+    migration::MigrationFile,
+    report::{ErrorReport, Phase, Report, Verdict},
+    statement::TableName,
+};
+
+/// Which fence to put up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum FenceChoice {
+    /// `lock` for migrations in one transaction, `read-only` otherwise.
+    Auto,
+    /// EXCLUSIVE locks on all tables, in the migration's transaction: reads go on, writes wait.
+    Lock,
+    /// The database is read-only for everybody but the command; other sessions are ended.
+    ReadOnly,
+    /// None: others write while it runs.
+    None,
+}
+
+/// Whether a snapshot is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SnapshotChoice {
+    /// A snapshot in the repository.
+    File,
+    /// None: a ROLLBACK is the only undo.
+    None,
+}
+
+/// When the snapshot is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SnapshotWhen {
+    /// Behind the fence, unless it would take long and a ROLLBACK does not need it.
+    Auto,
+    /// Before the fence: writers do not wait for it.
+    Before,
+    /// Behind the fence: exactly the state before the migration.
+    Fenced,
+}
+
+/// What to do when it fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnFailure {
+    /// Undo everything.
+    Undo,
+    /// Keep the failed state for a person; a transaction is rolled back all the same.
+    Stop,
+}
+
+/// How to run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Connections.
+    pub jobs: usize,
+    /// Compression of the snapshot.
+    pub codec: Codec,
+    /// How long to wait for locks.
+    pub lock_wait: LockWait,
+    /// The fence.
+    pub fence: FenceChoice,
+    /// The snapshot.
+    pub snapshot: SnapshotChoice,
+    /// When it is taken.
+    pub snapshot_when: SnapshotWhen,
+    /// How much is checked.
+    pub level: Level,
+    /// Only these checks.
+    pub only: Vec<CheckKind>,
+    /// Not these checks.
+    pub skip: Vec<CheckKind>,
+    /// Which findings fail the run.
+    pub fail_on: FailOn,
+    /// A check that could not run fails the run.
+    pub strict: bool,
+    /// `--allow-loss`.
+    pub allow_loss: Vec<(String, Option<i64>)>,
+    /// `--max-loss`, a fraction.
+    pub max_loss: f64,
+    /// What to do on failure; `None` is the mode's own default.
+    pub on_failure: Option<OnFailure>,
+}
+
+/// Where to run.
+#[derive(Debug)]
+pub struct Context {
+    /// The database, narrowed to the server that answered.
+    pub connection: ConnectionSettings,
+    /// An idle session on the database that holds the advisory lock.
+    pub control: Session,
+    /// The repository.
+    pub repository: Repository,
+    /// How.
+    pub options: RunOptions,
+    /// Where to tell.
+    pub progress: Progress,
+    /// The run's id.
+    pub run: SnapshotId,
+}
+
+impl Context {
+    /// A fresh id for a run on `database`.
+    pub fn new_run(database: &str) -> Result<SnapshotId> {
+        Ok(SnapshotId::new(Utc::now(), database, random::bits()?))
+    }
+
+    /// Takes the pre-migration snapshot of the state that `exported` stands for.
+    pub async fn snapshot(
+        &self,
+        exported: &ExportedSnapshot<'_>,
+        database_state: Option<common::catalog::DatabaseState>,
+    ) -> Result<StoredSnapshot> {
+        let options = self.backup_options(database_state);
+        backup::create_from(&self.connection, exported, &self.repository, &options, &self.progress).await
+    }
+
+    /// Options of the pre-migration snapshot.
+    pub fn backup_options(
+        &self,
+        database_state: Option<common::catalog::DatabaseState>,
+    ) -> backup::CreateOptions {
+        backup::CreateOptions {
+            kind: Kind::PreMigration,
+            tags: std::iter::once(("run".to_owned(), self.run.to_string())).collect(),
+            jobs: self.options.jobs,
+            codec: self.options.codec,
+            lock_wait: self.options.lock_wait,
+            database_state,
+            ..backup::CreateOptions::default()
+        }
+    }
+}
+
+/// The report in the making, and the journal beside it.
+#[derive(Debug)]
+pub struct RunLog {
+    /// What is reported at the end.
+    pub report: Report,
+    /// Written before each effect.
+    pub journal: Journal,
+    started: Instant,
+}
+
+impl RunLog {
+    /// Begins the journal.
+    pub fn begin(context: &Context, mode: Mode, what: String, pending: usize) -> Result<Self> {
+        let database = context.connection.database().to_owned();
+        let step = Step::Begun { database: database.clone(), mode, what };
+        let journal = Journal::begin(&context.repository, &context.run, step)?;
+        let report = Report {
+            run: context.run.to_string(),
+            tool_version: env!("CARGO_PKG_VERSION"),
+            database,
+            host: context.connection.host_label(),
+            verdict: Verdict::Failed,
+            exit_code: 1,
+            headline: String::new(),
+            state: String::new(),
+            mode,
+            protection: Vec::new(),
+            started_at: Utc::now(),
+            seconds: 0.0,
+            snapshot: None,
+            pending,
+            migrations: Vec::new(),
+            command: None,
+            phases: Vec::new(),
+            findings: None,
+            skipped: Vec::new(),
+            rows: None,
+            notes: Vec::new(),
+            error: None,
+            undo: None,
+            next: Vec::new(),
+        };
+        Ok(Self { report, journal, started: Instant::now() })
+    }
+
+    /// Runs a step and notes its time, whether it succeeds or not.
+    pub async fn phase<T>(&mut self, name: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let began = Instant::now();
+        let result = work.await;
+        self.timed(name, began);
+        result
+    }
+
+    /// Notes the time of a step that began at `began`.
+    pub fn timed(&mut self, name: &str, began: Instant) {
+        self.report.phases.push(Phase { name: name.to_owned(), seconds: began.elapsed().as_secs_f64() });
+    }
+
+    /// Records why the run fails.
+    pub fn fail(&mut self, error: &Error) {
+        self.report.error = Some(ErrorReport::from(error));
+        self.report.headline = error.message().to_owned();
+    }
+
+    /// Sets the outcome, ends the journal, and writes the report beside it.
+    pub fn finish(mut self, verdict: Verdict, exit_code: u8) -> Result<Report> {
+        self.report.verdict = verdict;
+        self.report.exit_code = exit_code;
+        self.report.seconds = self.started.elapsed().as_secs_f64();
+        let bytes = serde_json::to_vec_pretty(&self.report)
+            .map_err(|source| Error::failed(format!("could not encode the report: {source}")))?;
+        let dir = self.journal.dir().to_owned();
+        common::repository::write_private_file(&dir.join(crate::journal::REPORT_FILE), &bytes)?;
+        let text = self.report.text(true, |_, word| word.to_owned());
+        common::repository::write_private_file(&dir.join("report.txt"), text.as_bytes())?;
+        // An unknown outcome stays unfinished: `recover` has to look at it.
+        if verdict != Verdict::Unknown {
+            self.journal.write(Step::Finished { exit_code, verdict: verdict.word().to_owned() })?;
+        }
+        Ok(self.report)
+    }
+}
+
+/// The state before the migration.
+#[derive(Debug)]
+pub struct Baseline {
+    /// What the checks found.
+    pub results: CheckResults,
+    /// Tables, foreign keys, triggers.
+    pub facts: Facts,
+    /// Which functions can change rows.
+    pub functions: Functions,
+    /// Where every sequence stood.
+    pub sequences: Vec<Sequence>,
+}
+
+/// Looks at the database before the migration, with several sessions on one exported snapshot.
+pub async fn baseline(context: &Context, exported: &ExportedSnapshot<'_>) -> Result<Baseline> {
+    let sessions = join_many(context, exported).await?;
+    let first = sessions.first().ok_or_else(|| Error::failed("no session for the checks"))?;
+    let (facts, functions) = facts::read(first).await?;
+    let sequences = introspect::sequences(first).await?;
+    let clients: Vec<&common::postgres::Client> = sessions.iter().map(|session| &**session).collect();
+    let results = check::run_parallel(&clients, &check_options(&context.options)).await?;
+    close_all(sessions).await?;
+    Ok(Baseline { results, facts, functions, sequences })
+}
+
+/// Runs the checks with several sessions on one exported snapshot.
+pub async fn check_parallel(
+    context: &Context,
+    exported: &ExportedSnapshot<'_>,
+    options: &check::Options,
+) -> Result<CheckResults> {
+    let sessions = join_many(context, exported).await?;
+    let clients: Vec<&common::postgres::Client> = sessions.iter().map(|session| &**session).collect();
+    let results = check::run_parallel(&clients, options).await?;
+    close_all(sessions).await?;
+    Ok(results)
+}
+
+async fn join_many(context: &Context, exported: &ExportedSnapshot<'_>) -> Result<Vec<Session>> {
+    let mut sessions = Vec::new();
+    for _ in 0..context.options.jobs.max(1) {
+        sessions.push(join(&context.connection, exported.id()).await?);
+    }
+    Ok(sessions)
+}
+
+async fn close_all(sessions: Vec<Session>) -> Result<()> {
+    for session in sessions {
+        session.close().await?;
+    }
+    Ok(())
+}
+
+/// The options of a pass that looks at everything.
+pub fn check_options(options: &RunOptions) -> check::Options {
+    check::Options {
+        level: options.level,
+        only: options.only.clone(),
+        skip: options.skip.clone(),
+        ..check::Options::default()
+    }
+}
+
+/// Compares the two passes and puts the result into the report.
+///
+/// # Errors
+/// The first failing finding, as the error that the run ends with.
+pub fn judge(
+    log: &mut RunLog,
+    options: &RunOptions,
+    baseline: &Baseline,
+    after: &CheckResults,
+    expected: &dyn Fn(u32) -> Expectation,
+    limits: &LossLimits,
+) -> Result<()> {
+    let comparison = check::compare(&baseline.results, after, options.fail_on);
+    let rows = options
+        .skip
+        .iter()
+        .all(|kind| *kind != CheckKind::Rows)
+        .then(|| check::compare_rows(&baseline.results, after, expected, limits));
+    let report = &mut log.report;
+    report.skipped = after.skipped.clone();
+    if let Some(rows) = &rows {
+        for table in &rows.not_compared {
+            report.notes.push(format!("the rows of {table} could not be counted afterwards"));
+        }
+    }
+    report.findings = Some(comparison);
+    report.rows = if options.level == Level::Fast { None } else { rows };
+    let skipped = report.skipped.iter().find(|skipped| skipped.counts_for_strict);
+    if let (true, Some(skipped)) = (options.strict, skipped) {
+        return Err(Error::failed(format!(
+            "{} of {} could not be checked: {}",
+            skipped.check, skipped.object, skipped.why
+        )));
+    }
+    match report.failures().first() {
+        Some(first) => Err(Error::failed(first.clone())),
+        None => Ok(()),
+    }
+}
+
+/// What the pending files let us expect of each table, with their annotations.
+pub fn expectations(files: &[&MigrationFile], baseline: &Baseline) -> impl Fn(u32) -> Expectation + use<> {
+    let classes = files.iter().flat_map(|file| &file.statements).map(|statement| &statement.class);
+    let facts = &baseline.facts;
+    let mut expected: std::collections::BTreeMap<u32, Expectation> = expectation::expectations(
+        classes,
+        facts,
+        |name| expectation::by_name(facts, name),
+        |name| baseline.functions.may_write(name),
+    )
+    .into_iter()
+    .map(|(oid, expectation)| (oid, mirror(expectation)))
+    .collect();
+    for rows in files.iter().flat_map(|file| &file.annotations.rows) {
+        for oid in expectation::by_name(facts, &rows.table) {
+            expected.insert(oid, Expectation::Between(*rows.change.start(), *rows.change.end()));
+        }
+    }
+    move |oid| expected.get(&oid).cloned().unwrap_or(Expectation::Equal)
+}
+
+fn mirror(expectation: RowExpectation) -> Expectation {
+    match expectation {
+        RowExpectation::Equal => Expectation::Equal,
+        RowExpectation::NotFewer => Expectation::NotFewer,
+        RowExpectation::FewerAllowed => Expectation::FewerAllowed,
+        RowExpectation::MustAcknowledge { why } => Expectation::MustAcknowledge { why },
+        RowExpectation::Unknown { why } => Expectation::Unknown { why },
+    }
+}
+
+/// Losses that the flags and the files' annotations allow.
+pub fn loss_limits(options: &RunOptions, files: &[&MigrationFile]) -> LossLimits {
+    let written = |name: &TableName| match &name.schema {
+        Some(schema) => format!("{schema}.{}", name.name),
+        None => name.name.clone(),
+    };
+    let annotated = files.iter().flat_map(|file| &file.annotations.allow_loss).map(|allowed| {
+        (written(&allowed.table), allowed.at_most.map(|rows| i64::try_from(rows).unwrap_or(i64::MAX)))
+    });
+    LossLimits {
+        max_loss: options.max_loss,
+        allow_loss: annotated.chain(options.allow_loss.iter().cloned()).collect(),
+    }
+}
+
+/// Seconds that a snapshot of this size is expected to take: 100 MB/s is what a small machine does.
+pub fn expected_snapshot_time(database_bytes: u64) -> Duration {
+    Duration::from_secs(database_bytes / 100_000_000)
+}

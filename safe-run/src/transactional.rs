@@ -1,0 +1,424 @@
+//! Migrations in one transaction: fence, snapshot and baseline, apply, check, COMMIT. Every failure before the COMMIT is a
+//! ROLLBACK: nothing lost, nothing to restore, milliseconds whatever the size.
+
+use std::{sync::Arc, time::Instant};
+
+use common::{
+    Error, ErrorKind, Result, fault, interrupt,
+    postgres::{
+        Session, SessionProfile,
+        exported_snapshot::{ExportedSnapshot, LockMode, lock_all_tables},
+    },
+    repository::StoredSnapshot,
+};
+
+use crate::{
+    apply, check,
+    check::untouched,
+    journal::{Mode, Step},
+    migration::MigrationFile,
+    recover,
+    report::{Report, UndoReport, Verdict},
+    run::{
+        Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, baseline, check_options,
+        expectations, expected_snapshot_time, judge, loss_limits,
+    },
+    sequences,
+};
+
+/// Longest snapshot that writers are made to wait for when nobody says otherwise.
+const FENCED_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// How far a run came before it failed; decides the exit code and what there is to undo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Before,
+    Migration,
+    Validation,
+}
+
+struct Failure {
+    stage: Stage,
+    error: Error,
+}
+
+fn at(stage: Stage) -> impl Fn(Error) -> Failure {
+    move |error| Failure { stage, error }
+}
+
+/// Runs the files; the report says what happened.
+///
+/// # Errors
+/// Only what prevents a report: the journal can't be written. Everything else is in the report.
+pub async fn run(context: &Context, files: &[&MigrationFile]) -> Result<Report> {
+    let names: Vec<String> = files.iter().map(|file| file.name()).collect();
+    let mut log = RunLog::begin(context, Mode::Transaction, names.join(" "), files.len())?;
+    fault::point("safe-run.begun");
+    let notices = context.progress.clone();
+    let connected = context
+        .connection
+        .connect_as(
+            SessionProfile::Migration,
+            Some(Arc::new(move |notice| notices.note(format!("{notice}")))),
+        )
+        .await;
+    let migrator = match connected {
+        Ok(migrator) => migrator,
+        Err(error) => return failed_before(context, log, &error),
+    };
+    let mut known = None;
+    match protected(context, files, &migrator, &mut log, &mut known).await {
+        Ok(()) => commit(context, log, migrator, known.as_ref()).await,
+        Err(failure) => roll_back(context, log, migrator, known.as_ref(), failure).await,
+    }
+}
+
+/// Everything up to the COMMIT. `known` is what was found before the migration, once it was found.
+async fn protected(
+    context: &Context,
+    files: &[&MigrationFile],
+    migrator: &Session,
+    log: &mut RunLog,
+    known: &mut Option<Baseline>,
+) -> Result<(), Failure> {
+    let before = at(Stage::Before);
+    let options = &context.options;
+    let observer = context.connection.connect().await.map_err(&before)?;
+    let when = choose_when(context, &observer, log).await.map_err(&before)?;
+    if when == Some(SnapshotWhen::Before) {
+        let create = context.backup_options(None);
+        let taken = backup::create(&context.connection, &context.repository, &create, &context.progress);
+        let snapshot = log.phase("snapshot before the fence", taken).await.map_err(&before)?;
+        took_snapshot(log, &snapshot).map_err(&before)?;
+    }
+
+    let fenced = options.fence != FenceChoice::None;
+    if fenced {
+        let locked = lock_all_tables(
+            migrator,
+            &observer,
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
+            LockMode::Exclusive,
+            options.lock_wait,
+            &context.progress,
+        );
+        log.phase("fence: EXCLUSIVE locks on all tables", locked).await.map_err(&before)?;
+        log.report
+            .protection
+            .push("fence lock: reads go on, writes wait for the end of the migration".to_owned());
+    } else {
+        let begun = migrator.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await;
+        begun.map_err(|source| before(Error::postgres("could not begin the transaction", source)))?;
+        log.report.protection.push("no fence: others may write while the migration runs".to_owned());
+    }
+    fault::point("safe-run.fenced");
+    observer.close().await.map_err(&before)?;
+
+    // The workers have to be gone before the migration begins: their locks would be in its way.
+    let began = Instant::now();
+    let exported = ExportedSnapshot::export(migrator).await.map_err(&before)?;
+    let snapshot = async {
+        if when == Some(SnapshotWhen::Fenced) {
+            context.snapshot(&exported, None).await.map(Some)
+        } else {
+            Ok(None)
+        }
+    };
+    let (found, snapshot) = tokio::try_join!(baseline(context, &exported), snapshot).map_err(&before)?;
+    drop(exported);
+    log.timed("snapshot and checks before", began);
+    if let Some(snapshot) = &snapshot {
+        took_snapshot(log, snapshot).map_err(&before)?;
+    }
+    let found = &*known.insert(found);
+    fault::point("safe-run.snapshot");
+
+    interrupt::check().map_err(&before)?;
+    remember_sequences(log, found).map_err(&before)?;
+    log.journal.write(Step::Applying).map_err(&before)?;
+    fault::point("safe-run.applying");
+    let began = Instant::now();
+    let mut reports = Vec::new();
+    let timeout = options.lock_wait.timeout;
+    let applied =
+        apply::in_transaction(migrator, files, &log.report.run, timeout, &mut reports, &context.progress)
+            .await;
+    log.report.migrations = reports;
+    log.timed("migrations", began);
+    applied.map_err(at(Stage::Migration))?;
+    fault::point("safe-run.applied");
+
+    let began = Instant::now();
+    let after = check_after(context, migrator, found).await.map_err(at(Stage::Validation))?;
+    log.timed("checks after", began);
+    let expected = expectations(files, found);
+    judge(log, options, found, &after, &expected, &loss_limits(options, files))
+        .map_err(at(Stage::Validation))?;
+    interrupt::check().map_err(at(Stage::Migration))
+}
+
+/// What a ROLLBACK does not undo has to be known after a crash too.
+fn remember_sequences(log: &RunLog, baseline: &Baseline) -> Result<()> {
+    let bytes = serde_json::to_vec(&baseline.sequences)
+        .map_err(|source| Error::failed(format!("could not encode the sequences: {source}")))?;
+    common::repository::write_private_file(&log.journal.dir().join(recover::SEQUENCES_FILE), &bytes)
+}
+
+/// The checks inside the migration's own transaction: nobody else can see what it did.
+async fn check_after(
+    context: &Context,
+    migrator: &Session,
+    before: &Baseline,
+) -> Result<check::CheckResults> {
+    migrator.reset_settings().await?;
+    let mut options = check_options(&context.options);
+    options.known_rules = before.results.rules.keys().cloned().collect();
+    options.parallel_workers = u32::try_from(context.options.jobs).unwrap_or(1);
+    if let Some(touched) = untouched::touched_tables(migrator, &before.results.tables).await? {
+        options.untouched = untouched::untouched(&before.results.tables, &touched);
+    }
+    context.progress.phase("checking", None);
+    let results = check::run(migrator, &options).await;
+    context.progress.done();
+    results
+}
+
+/// Whether and when to take the snapshot; the reason goes into the report.
+async fn choose_when(
+    context: &Context,
+    observer: &Session,
+    log: &mut RunLog,
+) -> Result<Option<SnapshotWhen>> {
+    if context.options.snapshot == SnapshotChoice::None {
+        log.report.protection.push("no snapshot: a ROLLBACK is the only undo".to_owned());
+        return Ok(None);
+    }
+    let bytes: i64 = observer
+        .query_one("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())", &[])
+        .await
+        .map_err(|source| Error::postgres("could not read the size of the database", source))?
+        .get(0);
+    let expected = expected_snapshot_time(bytes.unsigned_abs());
+    let (when, why) = match context.options.snapshot_when {
+        SnapshotWhen::Before => (SnapshotWhen::Before, "as told".to_owned()),
+        SnapshotWhen::Fenced => (SnapshotWhen::Fenced, "as told".to_owned()),
+        SnapshotWhen::Auto if expected <= FENCED_LIMIT => {
+            (SnapshotWhen::Fenced, format!("it takes about {} s", expected.as_secs().max(1)))
+        }
+        SnapshotWhen::Auto => (
+            SnapshotWhen::Before,
+            format!(
+                "behind the fence, writers would wait about {} s, and a ROLLBACK is exact without it",
+                expected.as_secs()
+            ),
+        ),
+    };
+    let place = if when == SnapshotWhen::Fenced { "behind" } else { "before" };
+    log.report.protection.push(format!("snapshot {place} the fence: {why}"));
+    Ok(Some(when))
+}
+
+fn took_snapshot(log: &mut RunLog, snapshot: &StoredSnapshot) -> Result<()> {
+    let id = snapshot.manifest.id.to_string();
+    log.report.snapshot = Some(id.clone());
+    log.journal.write(Step::SnapshotTaken { id })
+}
+
+async fn commit(
+    context: &Context,
+    mut log: RunLog,
+    migrator: Session,
+    baseline: Option<&Baseline>,
+) -> Result<Report> {
+    let xid = match current_xid(&migrator).await {
+        Ok(xid) => xid,
+        Err(error) => {
+            return roll_back(context, log, migrator, baseline, Failure { stage: Stage::Migration, error })
+                .await;
+        }
+    };
+    log.journal.write(Step::Committing { xid: xid.clone() })?;
+    fault::point("safe-run.before-commit");
+    let began = Instant::now();
+    let committed = migrator.batch_execute("COMMIT").await;
+    log.timed("commit", began);
+    if let Err(source) = committed {
+        let error = Error::postgres("could not commit", source);
+        let refused =
+            error.sqlstate().is_some_and(|code| !code.starts_with("08") && !code.starts_with("57P"));
+        return if refused {
+            roll_back(context, log, migrator, baseline, Failure { stage: Stage::Migration, error }).await
+        } else {
+            settle_lost_commit(context, log, baseline, xid, error).await
+        };
+    }
+    fault::point("safe-run.after-commit");
+    stands(context, log, migrator).await
+}
+
+async fn stands(context: &Context, mut log: RunLog, migrator: Session) -> Result<Report> {
+    log.journal.write(Step::Stands)?;
+    migrator.close().await.unwrap_or_else(|error| context.progress.warn(error.to_string()));
+    describe_success(&mut log);
+    log.finish(Verdict::Committed, 0)
+}
+
+fn describe_success(log: &mut RunLog) {
+    let report = &mut log.report;
+    let count = report.migrations.len();
+    report.headline = format!(
+        "{} applied to \"{}\" in one transaction, every check passed",
+        common::cli::format::plural(count as u64, "migration", "migrations"),
+        report.database
+    );
+    report.state = match &report.snapshot {
+        Some(id) => format!("the state before is kept as snapshot {id}"),
+        None => "no snapshot was taken".to_owned(),
+    };
+}
+
+async fn current_xid(migrator: &Session) -> Result<Option<String>> {
+    let row = migrator
+        .query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::text", &[])
+        .await
+        .map_err(|source| Error::postgres("could not read the transaction's id", source))?;
+    Ok(row.get(0))
+}
+
+/// What became of a transaction, by its id.
+pub async fn fate(session: &Session, xid: &str) -> Result<Option<String>> {
+    let row = session
+        .query_one(
+            &format!("SELECT pg_catalog.pg_xact_status({}::text::xid8)", common::ident::literal(xid)),
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not ask for the transaction's fate", source))?;
+    Ok(row.get(0))
+}
+
+/// The connection broke during COMMIT: the server knows whether it committed.
+async fn settle_lost_commit(
+    context: &Context,
+    mut log: RunLog,
+    baseline: Option<&Baseline>,
+    xid: Option<String>,
+    error: Error,
+) -> Result<Report> {
+    let asked = async {
+        let session = context.connection.connect_waiting(std::time::Duration::from_secs(30), |_| {}).await?;
+        match &xid {
+            Some(xid) => fate(&session, xid).await.map(|fate| (session, fate)),
+            None => Ok((session, Some("aborted".to_owned()))),
+        }
+    };
+    log.report.notes.push(format!("the connection broke while the commit was on its way: {error}"));
+    match asked.await {
+        Ok((session, Some(fate))) if fate == "committed" => stands(context, log, session).await,
+        Ok((session, Some(fate))) if fate == "aborted" => {
+            roll_back(context, log, session, baseline, Failure { stage: Stage::Migration, error }).await
+        }
+        _ => {
+            log.fail(&error);
+            log.report.headline =
+                "the connection broke during COMMIT, and its outcome could not be read".to_owned();
+            log.report.state =
+                format!("database \"{}\" holds all of the migrations or none", log.report.database);
+            log.report.next.push("safe-run recover".to_owned());
+            log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code())
+        }
+    }
+}
+
+fn failed_before(context: &Context, mut log: RunLog, error: &Error) -> Result<Report> {
+    let _ = context;
+    log.fail(error);
+    log.report.state = format!("database \"{}\" unchanged", log.report.database);
+    log.finish(Verdict::Failed, error.kind().exit_code())
+}
+
+async fn roll_back(
+    context: &Context,
+    mut log: RunLog,
+    migrator: Session,
+    baseline: Option<&Baseline>,
+    failure: Failure,
+) -> Result<Report> {
+    let guard = interrupt::begin_undo();
+    let began = Instant::now();
+    let Failure { stage, error } = failure;
+    let error = if stage == Stage::Validation { error } else { interrupt::explain(error) };
+    // A connection that is gone has rolled back, or will as soon as the server notices.
+    let rolled_back = migrator.batch_execute("ROLLBACK").await;
+    let mut notes = Vec::new();
+    if stage != Stage::Before {
+        let put_back = async {
+            let own;
+            let session = match &rolled_back {
+                Ok(()) => &migrator,
+                Err(_) => {
+                    own = context
+                        .connection
+                        .connect_waiting(std::time::Duration::from_secs(30), |_| {})
+                        .await?;
+                    &own
+                }
+            };
+            match baseline {
+                Some(baseline) => {
+                    if rolled_back.is_ok() {
+                        session.reset_settings().await?;
+                    }
+                    sequences::put_back(session, &baseline.sequences).await
+                }
+                None => Ok(sequences::PutBack::default()),
+            }
+        };
+        match put_back.await {
+            Ok(found) => notes.extend(found.restored.into_iter().chain(found.ahead)),
+            Err(second) => {
+                log.fail(&error);
+                log.report.undo = Some(UndoReport {
+                    how: "rollback",
+                    seconds: began.elapsed().as_secs_f64(),
+                    failed_database_kept_as: None,
+                    error: Some((&second).into()),
+                });
+                log.report.state = format!(
+                    "database \"{}\": tables are as before, but sequences could not be looked at",
+                    log.report.database
+                );
+                log.report.next.push("safe-run recover".to_owned());
+                return log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code());
+            }
+        }
+    }
+    drop(guard);
+    log.fail(&error);
+    log.report.notes.extend(notes);
+    log.report.undo = Some(UndoReport {
+        how: "rollback",
+        seconds: began.elapsed().as_secs_f64(),
+        failed_database_kept_as: None,
+        error: None,
+    });
+    let ran = log.report.migrations.iter().filter(|migration| migration.complete).count();
+    let mut state = vec![format!("database \"{}\" unchanged", log.report.database)];
+    if stage != Stage::Before {
+        state.push(format!("{ran} of {} migrations had run", log.report.pending));
+    }
+    if let Some(id) = &log.report.snapshot {
+        state.push(format!("snapshot {id} kept"));
+    }
+    log.report.state = state.join(" · ");
+    let (verdict, code) = match (stage, error.kind()) {
+        (_, kind @ (ErrorKind::Interrupted | ErrorKind::Terminated)) => {
+            (Verdict::RolledBack, kind.exit_code())
+        }
+        (Stage::Before, kind) => (Verdict::Failed, kind.exit_code()),
+        (Stage::Migration, _) if error.is_retryable() => (Verdict::RolledBack, ErrorKind::Busy.exit_code()),
+        (Stage::Migration, _) => (Verdict::RolledBack, ErrorKind::MigrationRolledBack.exit_code()),
+        (Stage::Validation, _) => (Verdict::RolledBack, ErrorKind::ValidationRolledBack.exit_code()),
+    };
+    log.finish(verdict, code)
+}
