@@ -71,7 +71,7 @@ INSERT INTO orders (user_id, status, placed_at, shipped_at)
     FROM generate_series(1, greatest(100, (80000 * :scale)::int)) i, LATERAL (SELECT '2026-01-01 00:00+00'::timestamptz + i * interval '5 minutes' AS at) t;
 INSERT INTO order_items (order_id, line, product_id, quantity, price)
     SELECT o.id, line, p.id, 1 + (o.id + line) % 5, p.price
-    FROM orders o, generate_series(1, 1 + o.id % 5) line
+    FROM orders o CROSS JOIN generate_series(1, 1 + o.id % 5) line
     JOIN products p ON p.id = 1 + (o.id * 31 + line * 17) % (SELECT count(*) FROM products);
 INSERT INTO events
     SELECT i, '2026-01-01 00:00+00'::timestamptz + i * interval '1 second' * (31000000 / greatest(1000, 160000 * :scale)), 1 + (i * 104729::bigint) % (SELECT count(*) FROM users),

@@ -24,7 +24,11 @@ pub fn command(name: &str) -> Command {
     let mut command = Command::new(binary(name));
     for (variable, _) in std::env::vars_os() {
         let text = variable.to_string_lossy();
-        if text.starts_with("PG") || text.starts_with("SAFE_RUN_") || text == "DATABASE_URL" || text == "NO_COLOR" {
+        if text.starts_with("PG")
+            || text.starts_with("SAFE_RUN_")
+            || text == "DATABASE_URL"
+            || text == "NO_COLOR"
+        {
             command.env_remove(&variable);
         }
     }

@@ -99,7 +99,8 @@ impl Cluster {
     /// The server of this major version that all tests use, each in databases of its own.
     pub fn shared(major: u32) -> &'static Cluster {
         static SHARED: [OnceLock<Cluster>; MAJORS.len()] = [const { OnceLock::new() }; MAJORS.len()];
-        let place = MAJORS.iter().position(|&m| m == major).unwrap_or_else(|| panic!("{major} is not in MAJORS"));
+        let place =
+            MAJORS.iter().position(|&m| m == major).unwrap_or_else(|| panic!("{major} is not in MAJORS"));
         // The static is never dropped; the end of the process closes the pipe, and that ends the server.
         SHARED[place].get_or_init(|| match shared_dir(major) {
             Some(dir) => Cluster { major, dir, port: 5432, tcp: false, server: None },
@@ -289,7 +290,10 @@ impl Drop for Database<'_> {
 fn shared_dir(major: u32) -> Option<PathBuf> {
     let list = std::env::var("SAFE_RUN_TEST_SHARED").ok()?;
     let key = major.to_string();
-    list.split(':').filter_map(|entry| entry.split_once('=')).find(|(m, _)| *m == key).map(|(_, dir)| dir.into())
+    list.split(':')
+        .filter_map(|entry| entry.split_once('='))
+        .find(|(m, _)| *m == key)
+        .map(|(_, dir)| dir.into())
 }
 
 fn free_port() -> u16 {

@@ -18,10 +18,12 @@ const HOW: &str = "run `scripts/setup`, which finds or gets PostgreSQL 14 to 18"
 pub(crate) fn servers() -> &'static Servers {
     static SERVERS: OnceLock<Servers> = OnceLock::new();
     SERVERS.get_or_init(|| {
-        let text = std::env::var("SAFE_RUN_TEST_PG").map(|list| list.replace(':', "\n")).unwrap_or_else(|_| {
-            let file = cache().join("servers");
-            std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("cannot read {}: {e}; {HOW}", file.display()))
-        });
+        let text =
+            std::env::var("SAFE_RUN_TEST_PG").map(|list| list.replace(':', "\n")).unwrap_or_else(|_| {
+                let file = cache().join("servers");
+                std::fs::read_to_string(&file)
+                    .unwrap_or_else(|e| panic!("cannot read {}: {e}; {HOW}", file.display()))
+            });
         let mut bins = BTreeMap::new();
         let mut tools = None;
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
