@@ -214,9 +214,9 @@ fn line_diff(a: &str, b: &str) -> String {
             continue;
         }
         let here = a[..same + i].iter().rposition(|line| line.starts_with("-- Name: "));
-        if here.is_some() && here != object {
+        if let Some(line) = here.filter(|_| here != object) {
             object = here;
-            writeln!(text, "  {}", a[here.expect("just tested")]).expect("memory");
+            writeln!(text, "  {}", a[line]).expect("memory");
         }
         let removed = j == y.len() || (i < x.len() && table[(i + 1) * width + j] >= table[i * width + j + 1]);
         if removed {

@@ -127,7 +127,10 @@ CREATE PUBLICATION of_rows FOR TABLE app.b (id) WHERE (id > 1) WITH (publish = '
 CREATE PUBLICATION of_schema FOR TABLES IN SCHEMA types WITH (publish = 'insert');
 CREATE VIEW app.invoker WITH (security_invoker) AS SELECT * FROM app.secured;
 --@end
+--@since 16
+-- pg_dump 16 and newer writes options for it that an older server, from which it was dumped, refuses.
 CREATE SUBSCRIPTION unconnected CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE);
+--@end
 
 -- The materialized view that must not be refreshed by a restore, now that its table has changed.
 INSERT INTO app.duplicates VALUES (2, 'later');
