@@ -131,17 +131,22 @@ on_every_major! {
         assert_eq!(what(&kept).unwrap(), "old");
         assert!(what(staged.name()).is_err());
     }
+}
 
-    fn a_swap_is_refused_while_a_session_is_in_the_database(cluster: &Cluster) {
-        let live = cluster.fresh_database("busy");
-        let session = live.session();
-        // 55006, after the server has waited 5 seconds for the session to go.
-        let error = psql::try_run(
-            &cluster.url("postgres"),
-            &format!("\\set VERBOSITY verbose\nALTER DATABASE \"{0}\" RENAME TO \"{0}_replaced\"", live.name()),
-        )
-        .unwrap_err();
-        assert!(error.contains("55006"), "{error}");
-        drop(session);
-    }
+/// On all versions at the same time: each server waits 5 seconds for the session to go before it refuses.
+#[test]
+fn a_swap_is_refused_while_a_session_is_in_the_database() {
+    std::thread::scope(|scope| {
+        for major in tests::cluster::MAJORS {
+            scope.spawn(move || {
+                let cluster = Cluster::shared(major);
+                let live = cluster.fresh_database("busy");
+                let session = live.session();
+                let rename = format!("ALTER DATABASE \"{0}\" RENAME TO \"{0}_replaced\"", live.name());
+                let error = psql::Session::open(&cluster.url("postgres")).try_run(&rename).unwrap_err();
+                assert!(error.contains("55006"), "PostgreSQL {major}: {error}");
+                drop(session);
+            });
+        }
+    });
 }
