@@ -256,9 +256,12 @@ impl Database<'_> {
         psql::Session::open(&self.url())
     }
 
-    /// Another database on the same server, not dropped by this value unless its name begins with this one's.
-    pub fn sibling_url(&self, name: &str) -> String {
-        self.cluster.url(name)
+    /// The databases whose names begin with this one's, such as what a restore or a swap made of it; sorted. All are
+    /// dropped with this value.
+    pub fn family(&self) -> Vec<String> {
+        let list = "SELECT datname FROM pg_database WHERE starts_with(datname, $NAME) ORDER BY datname COLLATE \"C\"";
+        let list = list.replace("$NAME", &psql::quote_literal(&self.name));
+        self.cluster.psql(&list).lines().map(str::to_owned).collect()
     }
 }
 

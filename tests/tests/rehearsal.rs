@@ -130,6 +130,7 @@ on_every_major! {
         assert_eq!(what(live.name()).unwrap(), "restored");
         assert_eq!(what(&kept).unwrap(), "old");
         assert!(what(staged.name()).is_err());
+        assert_eq!(live.family(), [live.name().to_owned(), kept]);
     }
 }
 
