@@ -18,8 +18,8 @@ pub fn binary(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("no {name} near {}: run `cargo build --workspace` first", test.display()))
 }
 
-/// A [`Command`] for one of our programs, without the variables of the person who runs the tests that would change
-/// what it does; the client tools of the newest version come first on its PATH.
+/// A [`Command`] for one of our programs, without the variables of the person who runs the tests that would
+/// change what it does; the client tools of the newest version come first on its PATH.
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(binary(name));
     for (variable, _) in std::env::vars_os() {

@@ -1,8 +1,9 @@
 //! Real throw-away servers, one fresh database per test.
 //!
-//! A server runs under `scripts/setup serve`, which ends it when its standard input ends. The other end of that pipe
-//! is ours, so no server outlives its test process, even one that was killed with SIGKILL; nothing is ever ended by
-//! name. `scripts/test` starts one server per major version for the whole run and says where in
+//! A server runs under `scripts/setup serve`, which ends it when its standard input ends. The other end of
+//! that pipe is ours, so no server outlives its test process, even one that was killed with SIGKILL; nothing
+//! is ever ended by name. `scripts/test` starts one server per major version for the whole run and says where
+//! in
 //! `SAFE_RUN_TEST_SHARED=14=/folder:15=/folder`; without it every test process starts its own.
 
 use std::io::{BufRead, BufReader};
@@ -199,8 +200,8 @@ impl Cluster {
     pub fn fresh_database_with(&self, name: &str, options: &str) -> Database<'_> {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        // The process id keeps test processes apart on a shared server; `x` ends the number, so that no name of ours
-        // is the beginning of another one of ours.
+        // The process id keeps test processes apart on a shared server; `x` ends the number, so that no name
+        // of ours is the beginning of another one of ours.
         let name = format!("{name}_{}_{number}x", std::process::id());
         assert!(name.len() <= 63, "database name too long: {name}");
         self.psql(&format!("CREATE DATABASE {} {options}", psql::quote_ident(&name)));
@@ -256,10 +257,10 @@ impl Database<'_> {
         psql::Session::open(&self.url())
     }
 
-    /// The databases whose names begin with this one's, such as what a restore or a swap made of it; sorted. All are
-    /// dropped with this value.
+    /// The databases whose names begin with this one's, such as what a restore or a swap made of it; sorted.
+    /// All are dropped with this value.
     pub fn family(&self) -> Vec<String> {
-        let list = "SELECT datname FROM pg_database WHERE starts_with(datname, $NAME) ORDER BY datname COLLATE \"C\"";
+        let list = "SELECT datname FROM pg_database WHERE starts_with(datname, $NAME) ORDER BY 1";
         let list = list.replace("$NAME", &psql::quote_literal(&self.name));
         self.cluster.psql(&list).lines().map(str::to_owned).collect()
     }
@@ -270,7 +271,8 @@ impl Drop for Database<'_> {
     fn drop(&mut self) {
         // A database with a subscription can't be dropped.
         let subscriptions = format!(
-            "SELECT datname FROM pg_database WHERE starts_with(datname, {}) AND oid IN (SELECT subdbid FROM pg_subscription)",
+            "SELECT datname FROM pg_database \
+             WHERE starts_with(datname, {}) AND oid IN (SELECT subdbid FROM pg_subscription)",
             psql::quote_literal(&self.name)
         );
         let unsubscribe = "SELECT format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', subname), \

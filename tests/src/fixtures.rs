@@ -1,7 +1,7 @@
 //! Databases for tests: one with everything in it, and a realistic one.
 //!
-//! `everything` is for equality: whatever PostgreSQL can hold is in it at least once, with values and names chosen to
-//! break naive code. `shop` is for stories and speed; the demo loads the same file.
+//! `everything` is for equality: whatever PostgreSQL can hold is in it at least once, with values and names
+//! chosen to break naive code. `shop` is for stories and speed; the demo loads the same file.
 
 use std::path::{Path, PathBuf};
 

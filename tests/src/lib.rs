@@ -6,8 +6,8 @@
 //! - [`fixtures`]: a database with everything in it, and a realistic one
 //! - [`binaries`]: finds the built `backup`, `restore` and `safe-run`
 //!
-//! Nothing here may use the code under test, nor a PostgreSQL driver: an oracle that shares a bug with the tool that
-//! it judges is blind to it. A missing server is a failure, never a skip.
+//! Nothing here may use the code under test, nor a PostgreSQL driver: an oracle that shares a bug with the
+//! tool that it judges is blind to it. A missing server is a failure, never a skip.
 
 pub mod binaries;
 pub mod cluster;

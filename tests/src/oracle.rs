@@ -1,9 +1,9 @@
 //! Is this database the same as that one? The judge of every backup, restore and undo.
 //!
-//! It looks with PostgreSQL's own `pg_dump -s` and with row hashes that the server computes, and never with code of
-//! ours. It leaves nothing out silently: what it can't read (foreign tables, unpopulated materialized views) is in
-//! the fingerprint as just that. Not part of a database's state and so not compared: statistics, physical order of
-//! rows, object ids (but those of large objects), a sequence's `log_cnt`.
+//! It looks with PostgreSQL's own `pg_dump -s` and with row hashes that the server computes, and never with
+//! code of ours. It leaves nothing out silently: what it can't read (foreign tables, unpopulated materialized
+//! views) is in the fingerprint as just that. Not part of a database's state and so not compared: statistics,
+//! physical order of rows, object ids (but those of large objects), a sequence's `log_cnt`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -60,13 +60,15 @@ impl Fingerprint {
         assert!(self == other, "the diff misses a difference");
     }
 
-    /// Without the parts whose names begin with one of these, where a difference is expected and named by the test.
+    /// Without the parts whose names begin with one of these, where a difference is expected and named by the
+    /// test.
     pub fn without(mut self, kinds: &[&str]) -> Fingerprint {
         self.parts.retain(|key, _| !kinds.iter().any(|kind| key.starts_with(kind)));
         self
     }
 
-    /// How many tables, sequences, large objects and other parts there are; for tests that the oracle isn't blind.
+    /// How many tables, sequences, large objects and other parts there are; for tests that the oracle isn't
+    /// blind.
     pub fn count(&self, kind: &str) -> usize {
         self.parts.keys().filter(|key| key.starts_with(kind)).count()
     }
@@ -97,7 +99,8 @@ fn schema(url: &str, without: &[&str]) -> String {
     let text = psql::succeed(command);
     let mut lines: Vec<&str> = Vec::new();
     for line in text.lines() {
-        // Only whole lines of pg_dump's own, which can't be the middle of a function: versions and a random token.
+        // Only whole lines of pg_dump's own, which can't be the middle of a function: versions and a random
+        // token.
         let own = line.starts_with("-- Dumped from database version ")
             || line.starts_with("-- Dumped by pg_dump version ")
             || line.starts_with("\\restrict ")
@@ -111,12 +114,14 @@ fn schema(url: &str, without: &[&str]) -> String {
 
 fn parts(url: &str, without: &[&str]) -> BTreeMap<String, String> {
     let mut command = psql::psql(url);
-    // In the connection's options, which outrank settings of the role and of the database, both of which may differ.
+    // In the connection's options, which outrank settings of the role and of the database, both of which may
+    // differ.
     command.env(
         "PGOPTIONS",
         "-c client_min_messages=error -c search_path= -c extra_float_digits=1 -c bytea_output=hex \
          -c IntervalStyle=postgres -c DateStyle=ISO -c TimeZone=UTC -c row_security=off -c statement_timeout=0 \
-         -c lock_timeout=0 -c default_transaction_read_only=on -c lc_monetary=C -c standard_conforming_strings=on -c xmlbinary=base64",
+         -c lock_timeout=0 -c default_transaction_read_only=on -c lc_monetary=C -c standard_conforming_strings=on \
+         -c xmlbinary=base64",
     );
     let list: Vec<String> = without.iter().map(|schema| psql::quote_literal(schema)).collect();
     let without = format!("ARRAY[{}]::text[]", list.join(", "));
@@ -131,10 +136,11 @@ fn parts(url: &str, without: &[&str]) -> BTreeMap<String, String> {
     parts
 }
 
-/// Prints `key|value` lines. Names go through `clean`-like expressions, for a name may hold newlines and bars:
-/// quote_ident, then JSON's escapes, then `|` as its code.
+/// Prints `key|value` lines. A name may hold newlines and bars, so it goes through quote_ident, then JSON's
+/// escapes, then `|` as its code.
 ///
-/// A row is hashed as the text of the whole row, with two seeds; the sums don't depend on the order of the rows.
+/// A row is hashed as the text of the whole row, with two seeds; the sums don't depend on the order of the
+/// rows.
 const PARTS: &str = r#"
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
 SELECT format($$SELECT %L, format('rows %%s, hash %%s %%s', count(*),

@@ -1,4 +1,5 @@
-//! Where PostgreSQL's programs are on this machine. Reads what `scripts/setup` found; never searches by itself.
+//! Where PostgreSQL's programs are on this machine. Reads what `scripts/setup` found; never searches by
+//! itself.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -80,7 +80,7 @@ fn the_shop_loads_in_seconds_on_every_major_version() {
         fixtures::load_shop(&database, 0.02);
         assert!(start.elapsed().as_secs() < 20, "{:?} for 10,000 rows", start.elapsed());
         let rows: u64 = database
-            .psql("SELECT (SELECT count(*) FROM orders) + (SELECT count(*) FROM order_items) + (SELECT count(*) FROM events)")
+            .psql("SELECT count(*) + (SELECT count(*) FROM order_items) + (SELECT count(*) FROM events) FROM orders")
             .parse()
             .unwrap();
         assert!(rows > 5_000, "{rows} rows");
@@ -112,7 +112,7 @@ fn the_oracle_leaves_out_only_the_schemas_that_it_is_told() {
     let database = Cluster::shared(18).fresh_database("without");
     database.psql("CREATE SCHEMA safe_run; CREATE TABLE t (i int)");
     let before = fingerprint_without(&database.url(), &["safe_run"]);
-    database.psql("CREATE TABLE safe_run.runs (i int); CREATE SEQUENCE safe_run.s; INSERT INTO safe_run.runs VALUES (1)");
+    database.psql("CREATE TABLE safe_run.runs AS SELECT 1; CREATE SEQUENCE safe_run.s");
     before.assert_same(&fingerprint_without(&database.url(), &["safe_run"]));
     assert_ne!(fingerprint(&database), before);
 }

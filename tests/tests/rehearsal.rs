@@ -70,8 +70,8 @@ on_every_major! {
 
     fn the_snapshot_is_what_the_holder_saw_when_it_had_its_locks(cluster: &Cluster) {
         let database = table_of_rows(cluster, "moment");
-        // In READ COMMITTED the export takes a fresh snapshot, so a row that was committed between BEGIN and LOCK
-        // is in it; a REPEATABLE READ holder would have to lock before its first query.
+        // In READ COMMITTED the export takes a fresh snapshot, so a row that was committed between BEGIN and
+        // LOCK is in it; a REPEATABLE READ holder would have to lock before its first query.
         let mut holder = database.session();
         holder.run("BEGIN");
         assert_eq!(holder.run("SELECT count(*) FROM t"), ROWS);
