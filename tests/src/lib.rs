@@ -1,1 +1,44 @@
-//! x
+//! What the tests stand on: real throw-away servers, nasty databases, and an oracle that is not ours.
+//!
+//! - [`cluster`]: servers of every supported major version, one fresh database per test
+//! - [`psql`]: PostgreSQL's own client tools, run as processes; held-open sessions for locks and transactions
+//! - [`oracle`]: is this database the same as that one? By `pg_dump` and row hashes
+//! - [`fixtures`]: a database with everything in it, and a realistic one
+//! - [`binaries`]: finds the built `backup`, `restore` and `safe-run`
+//!
+//! Nothing here may use the code under test, nor a PostgreSQL driver: an oracle that shares a bug with the
+//! tool that it judges is blind to it. A missing server is a failure, never a skip.
+
+pub mod binaries;
+pub mod cluster;
+pub mod fixtures;
+pub mod oracle;
+pub mod psql;
+mod servers;
+
+pub use cluster::{Cluster, Database, Options};
+pub use oracle::Fingerprint;
+pub use psql::Session;
+
+/// Runs one test body on every supported major version, as separate tests `name::postgresql_14` and so on.
+///
+/// ```ignore
+/// tests::on_every_major! {
+///     fn renames_commit_together(cluster: &Cluster) { … }
+/// }
+/// ```
+#[macro_export]
+macro_rules! on_every_major {
+    ($($(#[$meta:meta])* fn $name:ident($cluster:ident: &Cluster) $body:block)+) => { $(
+        $(#[$meta])*
+        mod $name {
+            use super::*;
+            fn body($cluster: &$crate::Cluster) $body
+            #[test] fn postgresql_14() { body($crate::Cluster::shared(14)); }
+            #[test] fn postgresql_15() { body($crate::Cluster::shared(15)); }
+            #[test] fn postgresql_16() { body($crate::Cluster::shared(16)); }
+            #[test] fn postgresql_17() { body($crate::Cluster::shared(17)); }
+            #[test] fn postgresql_18() { body($crate::Cluster::shared(18)); }
+        }
+    )+ };
+}
