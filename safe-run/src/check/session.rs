@@ -11,7 +11,8 @@ use common::postgres::{Client, SimpleQueryMessage};
 pub(super) type TextRow = Vec<Option<String>>;
 
 /// Settings of every pass. `ROLE NONE` because a migration may have left `SET ROLE` behind; `statement_timeout` is off
-/// so that SQLSTATE 57014 can only mean that a person cancelled.
+/// so that SQLSTATE 57014 can only mean that a person cancelled; with `constraint_exclusion` the planner would believe
+/// the very constraints that are in question.
 const SETTINGS: &str = "SET LOCAL ROLE NONE;
 SET LOCAL transaction_read_only = on;
 SET LOCAL search_path = '';
@@ -24,6 +25,7 @@ SET LOCAL row_security = off;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL xmloption = 'content';
 SET LOCAL statement_timeout = 0;
+SET LOCAL constraint_exclusion = off;
 SET LOCAL jit = off;
 SET LOCAL check_function_bodies = off;
 SET LOCAL enable_hashagg = on;

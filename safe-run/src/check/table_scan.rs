@@ -61,7 +61,7 @@ WITH RECURSIVE
     pg_get_constraintdef(con.oid) AS definition
   FROM chain JOIN pg_constraint con ON con.contypid = chain.link AND con.contype = 'c'
   UNION ALL
-  SELECT chain.start, t.oid, 'NOT NULL', 'VALUE IS NOT NULL', 'NOT NULL'
+  SELECT chain.start, t.oid, 'NOT NULL', 'pg_catalog.num_nulls(VALUE) = 0', 'NOT NULL'
   FROM chain JOIN pg_type t ON t.oid = chain.link WHERE t.typtype = 'd' AND t.typnotnull),
  base AS (
   SELECT chain.start, format_type(t.oid, NULL) AS type FROM chain JOIN pg_type t ON t.oid = chain.link WHERE t.typtype <> 'd'),
@@ -201,7 +201,9 @@ fn not_null_rule(row: &TextRow) -> Rule {
         },
         definition: "NOT NULL".to_owned(),
         severity: if flag(row, 2) { Severity::Note } else { Severity::Failure },
-        violated: format!("{} IS NULL", common::ident::Ident::new(column.as_str())),
+        // Not IS NULL: the planner of 17 and later believes attnotnull and answers false without looking, and a row
+        // of nothing but nulls IS NULL without being one.
+        violated: format!("pg_catalog.num_nulls({}) > 0", common::ident::Ident::new(column.as_str())),
         label: column,
         volatile: false,
     }
