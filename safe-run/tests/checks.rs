@@ -329,7 +329,7 @@ async fn check_not_null_and_domain_violations_are_counted_and_named() {
             ALTER DOMAIN small_positive ADD CONSTRAINT small_positive_check CHECK (VALUE < 100) NOT VALID;
             ALTER DOMAIN word ADD CONSTRAINT lower_case CHECK (VALUE = lower(VALUE)) NOT VALID;
             UPDATE pg_type SET typnotnull = true WHERE typname = 'word';
-            UPDATE pg_attribute SET attnotnull = true WHERE attrelid = 't'::regclass AND attname = 'nullable'",
+            UPDATE pg_attribute SET attnotnull = true WHERE attrelid = 't'::regclass AND attname IN ('nullable', 'value')",
         )
         .await;
         let after = db.checked().await;
@@ -337,6 +337,7 @@ async fn check_not_null_and_domain_violations_are_counted_and_named() {
             "2 rows violate CHECK keyless_n_check of keyless",
             "2 rows violate CHECK n_small of t (keys 3, 4)",
             "1 row violates NOT NULL of t.nullable (key 2)",
+            "1 row violates NOT NULL of t.value (key 2)",
             "1 row violates the domain of t.arr (public.positive[]) (key 7)",
             "1 row violates the domain of t.d (public.small_positive) (key 5)",
             "1 row violates the domain of t.d (public.small_positive) (key 6)",

@@ -80,7 +80,7 @@ struct Column {
 /// Every sequence.
 pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Sequence>> {
     let mut sequences: Vec<Sequence> = Vec::new();
-    for row in session.catalog("the sequences", SEQUENCES).await? {
+    for row in session.catalog(CheckKind::Sequences, SEQUENCES).await? {
         let oid: u32 = number(&row, 0);
         if sequences.last().is_none_or(|last| last.state.oid != oid) {
             sequences.push(Sequence {

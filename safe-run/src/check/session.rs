@@ -4,8 +4,12 @@
 //! the migration's transaction. Every query has a savepoint of its own: a refused query never aborts the transaction.
 //! The session is read-only meanwhile, so that a function in a CHECK cannot write.
 
+use std::sync::{Mutex, PoisonError};
+
 use common::error::{Error, Result};
 use common::postgres::{Client, SimpleQueryMessage};
+
+use super::model::{CheckKind, Skipped, WHOLE_CHECK};
 
 /// One row as text, as the server prints it.
 pub(super) type TextRow = Vec<Option<String>>;
@@ -55,6 +59,7 @@ pub(super) struct CheckSession<'a> {
     owns_transaction: bool,
     parallel_workers: u32,
     search_path: String,
+    refused: Mutex<Vec<Skipped>>,
 }
 
 impl<'a> CheckSession<'a> {
@@ -78,8 +83,13 @@ impl<'a> CheckSession<'a> {
                 .await
                 .map_err(|error| Error::postgres("could not start the checks", error))?;
         }
-        let mut session =
-            Self { client, owns_transaction: !in_transaction, parallel_workers, search_path: String::new() };
+        let mut session = Self {
+            client,
+            owns_transaction: !in_transaction,
+            parallel_workers,
+            search_path: String::new(),
+            refused: Mutex::default(),
+        };
         match client.simple_query(&format!("SHOW search_path; {SETTINGS}")).await {
             Ok(messages) => {
                 session.search_path =
@@ -165,8 +175,26 @@ impl<'a> CheckSession<'a> {
         }
     }
 
-    /// A query on the catalog that has no reason to fail: if it does, the pass fails.
-    pub async fn catalog(&self, what: &str, sql: &str) -> Result<Vec<TextRow>> {
+    /// Lists what `check` has to look at. If the server refuses, the whole check is recorded as skipped.
+    pub async fn catalog(&self, check: CheckKind, sql: &str) -> Result<Vec<TextRow>> {
+        Ok(self.query(sql).await?.unwrap_or_else(|refused| {
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(Skipped {
+                check,
+                object: WHOLE_CHECK.to_owned(),
+                why: refused.message,
+                counts_for_strict: true,
+            });
+            Vec::new()
+        }))
+    }
+
+    /// The checks that [`Self::catalog`] recorded as skipped.
+    pub fn take_refused(&self) -> Vec<Skipped> {
+        std::mem::take(&mut self.refused.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A query on the catalog without which nothing can be checked: if it fails, the pass fails.
+    pub async fn required(&self, what: &str, sql: &str) -> Result<Vec<TextRow>> {
         self.query(sql)
             .await?
             .map_err(|refused| Error::failed(format!("could not read {what}: {}", refused.message)))
