@@ -9,7 +9,8 @@ use common::ident::literal;
 use serde::Serialize;
 
 use super::model::{
-    CheckKind, CheckResults, Finding, RuleKey, RuleState, SHOWN_KEYS, SequenceState, Severity, Wording,
+    CheckKind, CheckResults, Finding, RuleKey, RuleState, SHOWN_KEYS, SequenceState, Severity, WHOLE_CHECK,
+    Wording,
 };
 use super::violations::{sentence, sorted_keys};
 
@@ -86,7 +87,7 @@ pub fn compare(before: &CheckResults, after: &CheckResults, fail_on: FailOn) -> 
             continue;
         }
         // Not looked at again (untouched, or the query failed): it is still there as far as anybody knows.
-        if still_unknown(&finding.key, &after.rules) {
+        if still_unknown(&finding.key, after) {
             comparison.pre_existing.push(finding.clone());
         } else {
             comparison.resolved.push(finding.clone());
@@ -199,11 +200,15 @@ fn retell(finding: &mut Finding, count: i64, how_sure: &str, keys: &BTreeMap<Str
 }
 
 /// Whether the rule is still there and this pass did not look at it.
-fn still_unknown(key: &RuleKey, rules: &BTreeMap<RuleKey, RuleState>) -> bool {
-    rules
-        .iter()
-        .find(|(now, _)| *now == key || is_same_rule_renamed(key, now))
-        .is_some_and(|(_, state)| !state.ran)
+fn still_unknown(key: &RuleKey, after: &CheckResults) -> bool {
+    let not_listed =
+        after.skipped.iter().any(|skipped| skipped.check == key.check && skipped.object == WHOLE_CHECK);
+    let rules = &after.rules;
+    not_listed
+        || rules
+            .iter()
+            .find(|(now, _)| *now == key || is_same_rule_renamed(key, now))
+            .is_some_and(|(_, state)| !state.ran)
 }
 
 /// A sequence whose next value was handed out before. `setval` is not undone by a ROLLBACK either.
@@ -327,7 +332,7 @@ mod tests {
     fn what_was_not_looked_at_again_is_not_resolved() {
         let before = pass(vec![orphans(&[("17", 1)], "a")]);
         let mut after = pass(vec![]);
-        after.rules.get_mut(&key(7)).unwrap().ran = false;
+        after.rules.insert(key(7), RuleState { ran: false, definition: "FOREIGN KEY".into() });
         let comparison = compare(&before, &after, FailOn::New);
         assert_eq!((comparison.resolved.len(), comparison.pre_existing.len()), (0, 1));
     }

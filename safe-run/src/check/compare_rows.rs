@@ -318,3 +318,96 @@ fn join(parent: &mut BTreeMap<u32, u32>, a: u32, b: u32) {
         parent.insert(a, b);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::model::{TableFacts, TableRows};
+    use super::*;
+
+    fn pass(tables: &[(u32, &str, i64)]) -> CheckResults {
+        let mut results = CheckResults::default();
+        for (oid, name, rows) in tables {
+            let name = QualifiedName::new("public", *name);
+            let facts = TableFacts {
+                name: name.clone(),
+                root: None,
+                kind: 'r',
+                relfilenode: *oid,
+                size_bytes: 0,
+                row_security: false,
+                force_row_security: false,
+                policies: BTreeSet::new(),
+            };
+            results.tables.insert(*oid, facts);
+            results.rows.insert(*oid, TableRows { name, rows: *rows, root: None });
+        }
+        results
+    }
+
+    /// Severity and sentence of the only change, if there is one.
+    fn judged(
+        before: i64,
+        after: i64,
+        expected: &Expectation,
+        limits: &LossLimits,
+    ) -> Option<(Severity, String)> {
+        let (before, after) = (pass(&[(1, "order_items", before)]), pass(&[(1, "order_items", after)]));
+        let comparison = compare_rows(&before, &after, |_| expected.clone(), limits);
+        comparison.changes.into_iter().next().map(|change| (change.severity, change.detail))
+    }
+
+    #[test]
+    fn a_loss_fails_by_what_was_expected() {
+        let limits = LossLimits::default();
+        let unknown = Expectation::Unknown { why: "DO block".into() };
+        let truncated = Expectation::MustAcknowledge { why: "TRUNCATE".into() };
+        for (after, expected, severity) in [
+            (4999, Expectation::Equal, Severity::Failure),
+            (4999, Expectation::NotFewer, Severity::Failure),
+            (4500, Expectation::FewerAllowed, Severity::Note),
+            (4499, Expectation::FewerAllowed, Severity::Failure),
+            (4999, unknown.clone(), Severity::Failure),
+            (4999, truncated, Severity::Failure),
+            (4999, Expectation::Between(-10, 0), Severity::Note),
+            (4989, Expectation::Between(-10, 0), Severity::Failure),
+            (5001, Expectation::Between(-10, 0), Severity::Failure),
+            (5001, Expectation::Equal, Severity::Note),
+        ] {
+            let found = judged(5000, after, &expected, &limits).map(|(severity, _)| severity);
+            assert_eq!(found, Some(severity), "{after} {expected:?}");
+        }
+        assert_eq!(judged(5000, 5000, &unknown, &limits), None);
+        let told =
+            "order_items lost 1,204 of 5,000 rows (24.1 %), more than the 10.0 % that --max-loss allows";
+        assert_eq!(
+            judged(5000, 3796, &Expectation::FewerAllowed, &limits),
+            Some((Severity::Failure, told.to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_loss_is_allowed_by_name_and_up_to_its_number() {
+        let severity = |name: &str, limit| {
+            let limits =
+                LossLimits { allow_loss: [(name.to_owned(), limit)].into(), ..LossLimits::default() };
+            judged(10, 5, &Expectation::Equal, &limits).map(|(severity, _)| severity)
+        };
+        assert_eq!(severity("order_items", None), Some(Severity::Note));
+        assert_eq!(severity("public.order_items", Some(5)), Some(Severity::Note));
+        assert_eq!(severity("order_items", Some(4)), Some(Severity::Failure));
+        assert_eq!(severity("orders", None), Some(Severity::Failure));
+    }
+
+    #[test]
+    fn a_table_that_was_not_counted_again_is_said_and_an_untouched_one_is_as_before() {
+        let before = pass(&[(1, "a", 10)]);
+        let mut after = pass(&[(1, "a", 10)]);
+        after.rows.clear();
+        let compare = |after: &CheckResults| {
+            compare_rows(&before, after, |_| Expectation::Equal, &LossLimits::default())
+        };
+        assert_eq!(compare(&after).not_compared, ["a"]);
+        after.untouched.insert(1);
+        assert_eq!((compare(&after).not_compared.len(), compare(&after).rows_after), (0, 10));
+    }
+}

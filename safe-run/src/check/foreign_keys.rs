@@ -78,7 +78,7 @@ pub(super) struct ForeignKey {
 
 /// Every foreign key of the database.
 pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<ForeignKey>> {
-    let rows = session.catalog("the foreign keys", FOREIGN_KEYS).await?;
+    let rows = session.catalog(CheckKind::ForeignKeys, FOREIGN_KEYS).await?;
     Ok(rows
         .iter()
         .map(|row| ForeignKey {

@@ -24,7 +24,7 @@ ORDER BY tn.nspname, t.relname, x.relname";
 
 /// Every index that does not work.
 pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
-    let rows = session.catalog("the indexes", INVALID_INDEXES).await?;
+    let rows = session.catalog(CheckKind::Indexes, INVALID_INDEXES).await?;
     Ok(rows
         .iter()
         .map(|row| {

@@ -24,13 +24,13 @@ use std::time::{Duration, Instant};
 
 use common::error::Result;
 use common::postgres::Client;
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 
 pub use compare::{Comparison, FailOn, compare};
 pub use compare_rows::{Expectation, LossLimits, RowComparison, RowFinding, compare_rows};
 pub use model::{
     CheckKind, CheckResults, Finding, Level, Options, RuleKey, RuleState, SequenceState, Severity, Skipped,
-    TableFacts, TableRows,
+    TableFacts, TableRows, WHOLE_CHECK,
 };
 use session::CheckSession;
 
@@ -77,8 +77,12 @@ pub async fn run_parallel(clients: &[&Client], options: &Options) -> Result<Chec
     let Some(first) = clients.first() else {
         return Err(common::error::Error::failed("the checks were given no session"));
     };
-    let (mut results, mut jobs) =
-        in_session(first, options, async |session| plan(session, options).await).await?;
+    let (mut results, mut jobs) = in_session(first, options, async |session| {
+        let (mut results, jobs) = plan(session, options).await?;
+        results.skipped.extend(session.take_refused());
+        Ok((results, jobs))
+    })
+    .await?;
 
     jobs.sort_by_key(|job| std::cmp::Reverse(job.size_bytes));
     let queue = Mutex::new(VecDeque::from(jobs));
@@ -86,13 +90,17 @@ pub async fn run_parallel(clients: &[&Client], options: &Options) -> Result<Chec
         in_session(client, options, async |session| {
             let mut out = Outcome::default();
             while let Some(job) = next(&queue) {
-                job.run(session, &mut out).await?;
+                if let Err(error) = job.run(session, &mut out).await {
+                    // The others finish what they are at and leave their sessions in order.
+                    while next(&queue).is_some() {}
+                    return Err(error);
+                }
             }
             Ok(out)
         })
     });
-    for outcome in try_join_all(workers).await? {
-        merge(&mut results, outcome);
+    for outcome in join_all(workers).await {
+        merge(&mut results, outcome?);
     }
     results
         .findings

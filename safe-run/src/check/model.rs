@@ -17,6 +17,9 @@ pub const SHOWN_KEYS: usize = 20;
 /// Distinct keys that are fetched for one finding, so that the keys of the baseline can be subtracted.
 pub const FETCHED_KEYS: i64 = 1000;
 
+/// [`Skipped::object`] of a check whose rules could not even be listed.
+pub const WHOLE_CHECK: &str = "every table";
+
 /// One kind of check; its `Display` is the word for `--only` and `--skip`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]

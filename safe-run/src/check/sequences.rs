@@ -38,7 +38,8 @@ SELECT s.seqrelid, sn.nspname, sc.relname, s.seqincrement, s.seqmin, s.seqmax, s
         OR NOT EXISTS (SELECT FROM unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, n)
                        WHERE k.n <= i.indnkeyatts AND k.attnum <> a.attnum
                          AND NOT COALESCE(k.attnum = ANY (pt.partattrs::int2[]), false)))),
-  CASE t.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || format('%I.%I', tn.nspname, t.relname),
+  CASE WHEN t.oid IS NOT NULL
+    THEN CASE t.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || format('%I.%I', tn.nspname, t.relname) END,
   CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647 ELSE 9223372036854775807 END,
   CASE a.atttypid WHEN 'int2'::regtype THEN -32768 WHEN 'int4'::regtype THEN -2147483648
                   ELSE -9223372036854775808 END
@@ -79,7 +80,7 @@ struct Column {
 /// Every sequence.
 pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Sequence>> {
     let mut sequences: Vec<Sequence> = Vec::new();
-    for row in session.catalog("the sequences", SEQUENCES).await? {
+    for row in session.catalog(CheckKind::Sequences, SEQUENCES).await? {
         let oid: u32 = number(&row, 0);
         if sequences.last().is_none_or(|last| last.state.oid != oid) {
             sequences.push(Sequence {

@@ -4,14 +4,19 @@
 //! the migration's transaction. Every query has a savepoint of its own: a refused query never aborts the transaction.
 //! The session is read-only meanwhile, so that a function in a CHECK cannot write.
 
+use std::sync::{Mutex, PoisonError};
+
 use common::error::{Error, Result};
 use common::postgres::{Client, SimpleQueryMessage};
+
+use super::model::{CheckKind, Skipped, WHOLE_CHECK};
 
 /// One row as text, as the server prints it.
 pub(super) type TextRow = Vec<Option<String>>;
 
 /// Settings of every pass. `ROLE NONE` because a migration may have left `SET ROLE` behind; `statement_timeout` is off
-/// so that SQLSTATE 57014 can only mean that a person cancelled.
+/// so that SQLSTATE 57014 can only mean that a person cancelled; with `constraint_exclusion` the planner would believe
+/// the very constraints that are in question.
 const SETTINGS: &str = "SET LOCAL ROLE NONE;
 SET LOCAL transaction_read_only = on;
 SET LOCAL search_path = '';
@@ -24,6 +29,7 @@ SET LOCAL row_security = off;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL xmloption = 'content';
 SET LOCAL statement_timeout = 0;
+SET LOCAL constraint_exclusion = off;
 SET LOCAL jit = off;
 SET LOCAL check_function_bodies = off;
 SET LOCAL enable_hashagg = on;
@@ -53,6 +59,7 @@ pub(super) struct CheckSession<'a> {
     owns_transaction: bool,
     parallel_workers: u32,
     search_path: String,
+    refused: Mutex<Vec<Skipped>>,
 }
 
 impl<'a> CheckSession<'a> {
@@ -76,8 +83,13 @@ impl<'a> CheckSession<'a> {
                 .await
                 .map_err(|error| Error::postgres("could not start the checks", error))?;
         }
-        let mut session =
-            Self { client, owns_transaction: !in_transaction, parallel_workers, search_path: String::new() };
+        let mut session = Self {
+            client,
+            owns_transaction: !in_transaction,
+            parallel_workers,
+            search_path: String::new(),
+            refused: Mutex::default(),
+        };
         match client.simple_query(&format!("SHOW search_path; {SETTINGS}")).await {
             Ok(messages) => {
                 session.search_path =
@@ -163,8 +175,26 @@ impl<'a> CheckSession<'a> {
         }
     }
 
-    /// A query on the catalog that has no reason to fail: if it does, the pass fails.
-    pub async fn catalog(&self, what: &str, sql: &str) -> Result<Vec<TextRow>> {
+    /// Lists what `check` has to look at. If the server refuses, the whole check is recorded as skipped.
+    pub async fn catalog(&self, check: CheckKind, sql: &str) -> Result<Vec<TextRow>> {
+        Ok(self.query(sql).await?.unwrap_or_else(|refused| {
+            self.refused.lock().unwrap_or_else(PoisonError::into_inner).push(Skipped {
+                check,
+                object: WHOLE_CHECK.to_owned(),
+                why: refused.message,
+                counts_for_strict: true,
+            });
+            Vec::new()
+        }))
+    }
+
+    /// The checks that [`Self::catalog`] recorded as skipped.
+    pub fn take_refused(&self) -> Vec<Skipped> {
+        std::mem::take(&mut self.refused.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A query on the catalog without which nothing can be checked: if it fails, the pass fails.
+    pub async fn required(&self, what: &str, sql: &str) -> Result<Vec<TextRow>> {
         self.query(sql)
             .await?
             .map_err(|refused| Error::failed(format!("could not read {what}: {}", refused.message)))

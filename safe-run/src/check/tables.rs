@@ -24,7 +24,7 @@ ORDER BY n.nspname, c.relname";
 
 /// Every table by oid.
 pub(super) async fn list(session: &CheckSession<'_>) -> Result<BTreeMap<u32, TableFacts>> {
-    let rows = session.catalog("the list of tables", TABLES).await?;
+    let rows = session.required("the list of tables", TABLES).await?;
     Ok(rows
         .iter()
         .map(|row| {

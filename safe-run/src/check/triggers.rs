@@ -41,7 +41,7 @@ GROUP BY c.oid, n.nspname, c.relname ORDER BY n.nspname, c.relname";
 /// Everything that is switched off.
 pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
-    for row in session.catalog("the triggers", TRIGGERS).await? {
+    for row in session.catalog(CheckKind::Triggers, TRIGGERS).await? {
         let table = QualifiedName::new(text(&row, 1), text(&row, 2));
         let (trigger, state, internal) = (text(&row, 4), text(&row, 5), flag(&row, 6));
         let (constraint_oid, constraint): (u32, _) = (number(&row, 7), text(&row, 8));
@@ -72,7 +72,7 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
         });
         findings.push(finding);
     }
-    for row in session.catalog("the rules", RULES).await? {
+    for row in session.catalog(CheckKind::Triggers, RULES).await? {
         let table = QualifiedName::new(text(&row, 1), text(&row, 2));
         let (rule, state) = (text(&row, 4), text(&row, 5));
         let detail = format!("rule {} of {} {}", printable(&rule), table.short(), off(&state));
@@ -85,7 +85,7 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
         finding.repair_sql = Some(format!("ALTER TABLE {table} ENABLE RULE {};", Ident::new(rule)));
         findings.push(finding);
     }
-    for row in session.catalog("the event triggers", EVENT_TRIGGERS).await? {
+    for row in session.catalog(CheckKind::Triggers, EVENT_TRIGGERS).await? {
         let (name, state) = (text(&row, 1), text(&row, 2));
         let detail = format!("event trigger {} {}", printable(&name), off(&state));
         let mut finding = Finding::state(
@@ -97,7 +97,7 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
         finding.repair_sql = Some(format!("ALTER EVENT TRIGGER {} ENABLE;", Ident::new(name)));
         findings.push(finding);
     }
-    for row in session.catalog("the row level security policies", POLICIES_NOT_APPLIED).await? {
+    for row in session.catalog(CheckKind::Triggers, POLICIES_NOT_APPLIED).await? {
         let table = QualifiedName::new(text(&row, 1), text(&row, 2));
         let policies: i64 = number(&row, 3);
         let noun = if policies == 1 { "policy is" } else { "policies are" };

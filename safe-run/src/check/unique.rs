@@ -75,7 +75,7 @@ pub(super) struct UniqueIndex {
 
 /// Every unique index.
 pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<UniqueIndex>> {
-    let rows = session.catalog("the unique indexes", UNIQUE_INDEXES).await?;
+    let rows = session.catalog(CheckKind::Unique, UNIQUE_INDEXES).await?;
     Ok(rows
         .iter()
         .map(|row| {
@@ -141,7 +141,7 @@ pub(super) struct Exclusion {
 
 /// Every EXCLUDE constraint and temporal key.
 pub(super) async fn list_exclusions(session: &CheckSession<'_>) -> Result<Vec<Exclusion>> {
-    let rows = session.catalog("the EXCLUDE constraints", EXCLUSIONS).await?;
+    let rows = session.catalog(CheckKind::Exclude, EXCLUSIONS).await?;
     Ok(rows
         .iter()
         .map(|row| Exclusion {

@@ -10,36 +10,55 @@ use common::postgres::Client;
 
 use super::model::{CheckKind, CheckResults, Skipped, TableFacts};
 
-/// Oids of the tables that this transaction wrote rows of. Subtransactions that were rolled back count too.
+/// Rows that this session wrote, by table, and has not yet reported to the statistics.
 ///
-/// The counters are the session's own and live until the transaction ends; they are exact while `track_counts` is on.
-const WRITTEN: &str = "SELECT relid::oid FROM pg_catalog.pg_stat_xact_all_tables
-WHERE n_tup_ins + n_tup_upd + n_tup_del + n_tup_hot_upd <> 0";
+/// Reporting happens between transactions and at most once a second, so the counters may still hold rows of the
+/// transaction before: only a difference between two readings proves something. Within one transaction nothing is
+/// reported, and work of a subtransaction that was rolled back stays counted.
+const WRITTEN: &str = "SELECT relid::oid, n_tup_ins + n_tup_upd + n_tup_del + n_tup_hot_upd
+FROM pg_catalog.pg_stat_xact_all_tables WHERE n_tup_ins + n_tup_upd + n_tup_del + n_tup_hot_upd <> 0";
+
+/// What was tried when one of these queries fails.
+const DOING: &str = "could not read which tables were changed";
 
 /// The file of every heap. TRUNCATE and rewrites give a new one and are not counted as writes.
 const FILES: &str = "SELECT c.oid, COALESCE(pg_catalog.pg_relation_filenode(c.oid), 0)::oid
 FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'm')";
 
-/// Of the tables of `before` and those that are new since, the ones that may have been changed.
+/// What the session had written when it was asked; see [`write_counters`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WriteCounters(BTreeMap<u32, i64>);
+
+/// Reads the session's counters: once inside the transaction before the migration, for [`touched_tables`] after it.
 ///
-/// `None` means that there is no proof: `track_counts` is off now, so every table has to be read. Whether it was off
-/// for a part of the transaction cannot be told; a migration that sets it must not be trusted with this.
-pub async fn touched_tables(
-    client: &Client,
-    before: &BTreeMap<u32, TableFacts>,
-) -> Result<Option<HashSet<u32>>> {
-    let failed = |error| Error::postgres("could not read which tables were changed", error);
+/// `None` means that `track_counts` is off, so there is no proof. Only a superuser can turn it off; a migration that
+/// turns it off and on again must not be trusted with this.
+pub async fn write_counters(client: &Client) -> Result<Option<WriteCounters>> {
     let tracks: String = client
         .query_one("SELECT pg_catalog.current_setting('track_counts')", &[])
         .await
-        .map_err(failed)?
+        .map_err(|error| Error::postgres(DOING, error))?
         .get(0);
     if tracks != "on" {
         return Ok(None);
     }
-    let mut touched: HashSet<u32> =
-        client.query(WRITTEN, &[]).await.map_err(failed)?.iter().map(|row| row.get(0)).collect();
-    for row in client.query(FILES, &[]).await.map_err(failed)? {
+    let rows = client.query(WRITTEN, &[]).await.map_err(|error| Error::postgres(DOING, error))?;
+    Ok(Some(WriteCounters(rows.iter().map(|row| (row.get(0), row.get(1))).collect())))
+}
+
+/// The tables that may have been changed since `start` was read and `before` was listed, new ones included.
+///
+/// `None` means that there is no proof, so every table has to be read.
+pub async fn touched_tables(
+    client: &Client,
+    start: &WriteCounters,
+    before: &BTreeMap<u32, TableFacts>,
+) -> Result<Option<HashSet<u32>>> {
+    let Some(now) = write_counters(client).await? else { return Ok(None) };
+    // TRUNCATE can take rows off a counter, so any difference counts, in both directions.
+    let differs = |table: &&u32| start.0.get(*table) != now.0.get(*table);
+    let mut touched: HashSet<u32> = start.0.keys().chain(now.0.keys()).filter(differs).copied().collect();
+    for row in client.query(FILES, &[]).await.map_err(|error| Error::postgres(DOING, error))? {
         let (table, file): (u32, u32) = (row.get(0), row.get(1));
         if before.get(&table).is_none_or(|facts| facts.relfilenode != file) {
             touched.insert(table);
