@@ -96,8 +96,11 @@ pub(super) fn explain(settings: &ConnectionSettings, server: &Server, failure: &
             rustls::Error::InvalidCertificate(_) => format!(", authorities: {}", tls::roots_label(tls)),
             _ => String::new(),
         };
-        return Error::refused(format!("TLS with {place} failed (sslmode={mode}{roots}): {tls_error}"))
-            .with_hint(tls::failure_hint(tls, tls_error));
+        return Error::refused(format!(
+            "TLS with {place} failed (sslmode={mode}{roots}): {}",
+            tls::describe(tls_error)
+        ))
+        .with_hint(tls::failure_hint(tls, tls_error));
     }
     if let Some(cause) = io_error(error) {
         return unreachable(settings, server, cause);

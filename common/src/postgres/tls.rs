@@ -6,7 +6,7 @@
 
 use std::{
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +14,7 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -25,6 +25,7 @@ use rustls::{
         CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject,
     },
     server::ParsedCertificate,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use tokio_postgres::{
     Socket,
@@ -59,17 +60,13 @@ pub fn connector(tls: &TlsSettings) -> Result<Connector> {
         versions.push(&rustls::version::TLS12);
     }
     let verifier = verifier(tls, &provider)?;
-    let builder = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&versions)
         .map_err(|error| Error::refused(format!("could not prepare TLS: {error}")).with_source(error))?
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let mut config = match client_identity(tls)? {
-        Some((path, chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| {
-            Error::refused(format!("could not use the client certificate {}: {error}", path.display()))
-                .with_hint("Check that sslcert and sslkey belong together.")
-                .with_source(error)
-        })?,
+    let mut config = match client_identity(tls, &provider)? {
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity))),
         None => builder.with_no_client_auth(),
     };
     config.enable_sni = tls.send_host_name;
@@ -223,10 +220,8 @@ fn read_pem<T: PemObject>(path: &Path, what: &str) -> Result<Vec<T>> {
     }
 }
 
-type Identity = (PathBuf, Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
 /// The client certificate and its key, if there is one to send.
-fn client_identity(tls: &TlsSettings) -> Result<Option<Identity>> {
+fn client_identity(tls: &TlsSettings, provider: &CryptoProvider) -> Result<Option<CertifiedKey>> {
     let Some(path) = &tls.certificate else { return Ok(None) };
     if !tls.certificate_is_explicit && !path.exists() {
         return Ok(None);
@@ -259,7 +254,24 @@ fn client_identity(tls: &TlsSettings) -> Result<Option<Identity>> {
                 "Store it unencrypted as PEM, readable only by its owner: `openssl pkey -in KEY -out NEW`.",
             )
     })?;
-    Ok(Some((path.clone(), chain, key)))
+    let unusable = |error: rustls::Error| {
+        Error::refused(format!(
+            "could not use the client certificate {} with the key {}: {error}",
+            path.display(),
+            key_path.display()
+        ))
+        .with_hint(
+            "Check that sslcert and sslkey belong together; RSA, ECDSA and Ed25519 keys are supported.",
+        )
+        .with_source(error)
+    };
+    let identity = CertifiedKey::new(chain, provider.key_provider.load_private_key(key).map_err(unusable)?);
+    match identity.keys_match() {
+        Err(error @ rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => Err(unusable(error)),
+        // Whether it can be compared is not ours to demand: the server judges the certificate, and a version 1
+        // certificate, which `openssl x509 -req` makes, is fine with it.
+        _ => Ok(Some(identity)),
+    }
 }
 
 /// libpq's rule: a key of the user 0600 or less, a key of root 0640 or less. The hint, if it is broken.
@@ -378,8 +390,31 @@ impl ServerCertVerifier for Verified {
 /// webpki's `CaUsedAsEndEntity`. rustls passes it on as an opaque error; should its name ever change, such certificates
 /// are refused, never accepted.
 fn is_authority_used_by_server(error: &rustls::Error) -> bool {
+    is_other(error, "CaUsedAsEndEntity")
+}
+
+fn is_other(error: &rustls::Error, name: &str) -> bool {
     matches!(error, rustls::Error::InvalidCertificate(CertificateError::Other(other))
-        if format!("{:?}", other.0) == "CaUsedAsEndEntity")
+        if format!("{:?}", other.0) == name)
+}
+
+/// What is wrong, in words; lower case.
+pub fn describe(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "the server's certificate is signed by none of the authorities".to_owned()
+        }
+        _ if is_authority_used_by_server(error) => {
+            "the server's certificate is self-signed and not listed".to_owned()
+        }
+        _ if is_other(error, "UnsupportedCertVersion") => {
+            "the server's certificate is of X.509 version 1 and cannot be verified".to_owned()
+        }
+        rustls::Error::InvalidCertificate(certificate) => {
+            format!("the server's certificate is refused: {certificate}")
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Why a handshake failed → what to do about it.
@@ -407,8 +442,7 @@ pub fn failure_hint(tls: &TlsSettings, error: &rustls::Error) -> String {
                 "Connect under a name that the certificate lists, reissue it, or use sslmode=verify-ca instead of {mode}."
             ),
             _ if is_authority_used_by_server(error) => format!(
-                "The server presents an authority's certificate as its own. Add exactly this certificate to {roots}, or give \
-                 the server one of its own."
+                "Add exactly this certificate to {roots}, or give the server one that an authority signed."
             ),
             _ => format!(
                 "The certificate must be X.509 version 3 with a subjectAltName; or use sslmode=require without {roots} to \
