@@ -56,7 +56,7 @@ pub async fn in_transaction(
     reports: &mut Vec<MigrationReport>,
     progress: &Progress,
 ) -> Result<()> {
-    execute(session, "make safe_run.migrations", history::CREATE).await?;
+    history::ensure(session).await?;
     for file in files {
         session.reset_settings().await?;
         // A DDL statement that waits for a lock makes everybody behind it wait too.
@@ -85,7 +85,7 @@ pub async fn one_by_one(
     reports: &mut Vec<MigrationReport>,
     progress: &Progress,
 ) -> Result<()> {
-    execute(session, "make safe_run.migrations", history::CREATE).await?;
+    history::ensure(session).await?;
     for file in files {
         session.reset_settings().await?;
         if file.no_transaction.is_some() {

@@ -7,10 +7,10 @@ use common::{
 
 use crate::migration::{AppliedMigration, MigrationFile, Version};
 
-/// Makes the table. In the migration's own transaction, so that a first run that fails leaves nothing behind.
-pub const CREATE: &str = "
+/// Makes the table.
+const CREATE: &str = "
 CREATE SCHEMA IF NOT EXISTS safe_run;
-CREATE TABLE IF NOT EXISTS safe_run.migrations (
+CREATE TABLE safe_run.migrations (
   version text PRIMARY KEY,
   description text NOT NULL,
   file_name text NOT NULL,
@@ -22,6 +22,31 @@ CREATE TABLE IF NOT EXISTS safe_run.migrations (
   run text NOT NULL
 );
 COMMENT ON TABLE safe_run.migrations IS 'Migrations that safe-run has applied. Checksums are SHA-256 of the file.'";
+
+/// Makes the history table if it is not there: in the migration's own transaction, so that a first run that fails leaves
+/// nothing behind.
+pub async fn ensure(client: &Client) -> Result<()> {
+    let failed = |source| Error::postgres("could not make safe_run.migrations", source);
+    let row = client
+        .query_one("SELECT pg_catalog.to_regclass('safe_run.migrations') IS NULL", &[])
+        .await
+        .map_err(failed)?;
+    if row.get(0) {
+        // IF NOT EXISTS would send a NOTICE that nobody needs.
+        let exists: bool = client
+            .query_one("SELECT pg_catalog.to_regnamespace('safe_run') IS NOT NULL", &[])
+            .await
+            .map_err(failed)?
+            .get(0);
+        let sql = if exists {
+            CREATE.replacen("CREATE SCHEMA IF NOT EXISTS safe_run;", "", 1)
+        } else {
+            CREATE.to_owned()
+        };
+        client.batch_execute(&sql).await.map_err(failed)?;
+    }
+    Ok(())
+}
 
 const READ: &str = "
 SELECT version, description, checksum, checksum_normalized, applied_at::text

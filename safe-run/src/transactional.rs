@@ -135,6 +135,7 @@ async fn protected(
 
     interrupt::check().map_err(&before)?;
     remember_sequences(log, found).map_err(&before)?;
+    let counters = untouched::write_counters(migrator).await.map_err(&before)?;
     log.journal.write(Step::Applying).map_err(&before)?;
     fault::point("safe-run.applying");
     let began = Instant::now();
@@ -149,7 +150,8 @@ async fn protected(
     fault::point("safe-run.applied");
 
     let began = Instant::now();
-    let after = check_after(context, migrator, found).await.map_err(at(Stage::Validation))?;
+    let after =
+        check_after(context, migrator, found, counters.as_ref()).await.map_err(at(Stage::Validation))?;
     log.timed("checks after", began);
     let expected = expectations(files, found);
     judge(log, options, found, &after, &expected, &loss_limits(options, files))
@@ -169,12 +171,15 @@ async fn check_after(
     context: &Context,
     migrator: &Session,
     before: &Baseline,
+    counters: Option<&untouched::WriteCounters>,
 ) -> Result<check::CheckResults> {
     migrator.reset_settings().await?;
     let mut options = check_options(&context.options);
     options.known_rules = before.results.rules.keys().cloned().collect();
     options.parallel_workers = u32::try_from(context.options.jobs).unwrap_or(1);
-    if let Some(touched) = untouched::touched_tables(migrator, &before.results.tables).await? {
+    if let Some(counters) = counters
+        && let Some(touched) = untouched::touched_tables(migrator, counters, &before.results.tables).await?
+    {
         options.untouched = untouched::untouched(&before.results.tables, &touched);
     }
     context.progress.phase("checking", None);
