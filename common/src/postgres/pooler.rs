@@ -47,10 +47,11 @@ pub async fn refuse_pooler(session: &Session) -> Result<()> {
             Err(error) if error.kind() == ErrorKind::Busy => break,
             Err(error) => return Err(error),
         };
-        probe
-            .batch_execute("BEGIN")
-            .await
-            .map_err(|error| Error::postgres("could not look for a pooler", error))?;
+        // Statement pooling refuses transactions outright; a server never does.
+        if probe.batch_execute("BEGIN").await.is_err_and(|error| error.as_db_error().is_some()) {
+            shared = true;
+            break;
+        }
         let other = backend_pid(&probe).await?;
         probes.push(probe);
         if other == before || backend_pid(session).await? != before {
@@ -67,7 +68,7 @@ pub async fn refuse_pooler(session: &Session) -> Result<()> {
 
 fn pooled(session: &Session) -> Error {
     Error::refused(format!(
-        "{} is a connection pooler that shares server sessions between clients (transaction pooling)",
+        "{} is a connection pooler that shares server sessions between clients (transaction or statement pooling)",
         session.settings().host_label()
     ))
     .with_hint(
