@@ -858,6 +858,60 @@ async fn sessions_on_one_exported_snapshot_find_the_same_as_one_session() {
 }
 
 #[tokio::test]
+async fn a_cancelled_check_is_an_error_and_leaves_the_transaction_usable() {
+    on_every_server(async |db| {
+        db.sql(
+            "CREATE FUNCTION slow(i int) RETURNS boolean LANGUAGE sql AS 'SELECT true FROM pg_catalog.pg_sleep(60)';
+            CREATE TABLE t (i int); INSERT INTO t VALUES (1);
+            ALTER TABLE t ADD CHECK (slow(i)) NOT VALID;
+            BEGIN; SET LOCAL statement_timeout = '50ms'; CREATE TABLE made (i int)",
+        )
+        .await;
+        let before = session_state(&db.client).await;
+        let cancel = db.client.cancel_token();
+        let options = Options::default();
+        let (result, ()) = tokio::join!(run(&db.client, &options), async {
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            cancel.cancel_query(NoTls).await.unwrap();
+        });
+        assert_eq!(result.unwrap_err().sqlstate(), Some("57014"));
+        assert_eq!(session_state(&db.client).await, before);
+        db.sql("INSERT INTO made VALUES (1); COMMIT").await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_collation_that_changed_under_its_indexes_is_a_note() {
+    on_every_server(async |db| {
+        db.sql(
+            "CREATE TABLE t (i int); CREATE UNIQUE INDEX ON t ((i::text) COLLATE \"POSIX\");
+            UPDATE pg_collation SET collversion = '0' WHERE collname = 'POSIX'",
+        )
+        .await;
+        // The C locale has no version, so nothing can have changed.
+        assert_eq!(details(&db.checked().await.findings), Vec::<&str>::new());
+        if db.version >= 15 {
+            db.sql("UPDATE pg_database SET datcollversion = '0' WHERE datname = current_database()").await;
+            db.checked().await;
+        }
+    })
+    .await;
+}
+
+/// A run may be spawned: this does not compile otherwise.
+#[tokio::test]
+async fn a_run_can_be_spawned() {
+    on_every_server(async |db| {
+        let client = connect(&db.config).await;
+        let results =
+            tokio::spawn(async move { run(&client, &Options::default()).await }).await.unwrap().unwrap();
+        assert_eq!(results.findings, []);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_levels_and_the_lists_of_checks_choose_what_runs() {
     on_every_server(async |db| {
         db.sql(SHOP).await;

@@ -77,50 +77,50 @@ pub async fn run_parallel(clients: &[&Client], options: &Options) -> Result<Chec
     let Some(first) = clients.first() else {
         return Err(common::error::Error::failed("the checks were given no session"));
     };
-    let (mut results, mut jobs) = in_session(first, options, async |session| {
-        let (mut results, jobs) = plan(session, options).await?;
-        results.skipped.extend(session.take_refused());
-        Ok((results, jobs))
-    })
-    .await?;
-
+    let (mut results, mut jobs) = list(first, options).await?;
     jobs.sort_by_key(|job| std::cmp::Reverse(job.size_bytes));
     let queue = Mutex::new(VecDeque::from(jobs));
-    let workers = clients.iter().map(|client| {
-        in_session(client, options, async |session| {
-            let mut out = Outcome::default();
-            while let Some(job) = next(&queue) {
-                if let Err(error) = job.run(session, &mut out).await {
-                    // The others finish what they are at and leave their sessions in order.
-                    while next(&queue).is_some() {}
-                    return Err(error);
-                }
-            }
-            Ok(out)
-        })
-    });
+    let mut workers = Vec::with_capacity(clients.len());
+    for client in clients {
+        workers.push(work_off(client, options, &queue));
+    }
     for outcome in join_all(workers).await {
         merge(&mut results, outcome?);
     }
-    results
-        .findings
-        .sort_by(|a, b| (a.key.check, &a.object, &a.key.rule).cmp(&(b.key.check, &b.object, &b.key.rule)));
+    let order = |finding: &Finding| (finding.key.check, finding.object.clone(), finding.key.rule.clone());
+    results.findings.sort_by_cached_key(order);
     results.skipped.sort();
     Ok(results)
 }
 
-/// Runs `work` between opening and closing the session: the session is closed on every path.
-async fn in_session<'a, T>(
-    client: &'a Client,
-    options: &Options,
-    work: impl AsyncFnOnce(&CheckSession<'a>) -> Result<T>,
-) -> Result<T> {
+/// [`plan`] between opening and closing the session, which is closed on every path.
+async fn list(client: &Client, options: &Options) -> Result<(CheckResults, Vec<Job>)> {
     let session = CheckSession::open(client, options.parallel_workers).await?;
-    let done = work(&session).await;
+    let planned = plan(&session, options).await;
+    let refused = session.take_refused();
     let closed = session.close().await;
-    let done = done?;
+    let (mut results, jobs) = planned?;
     closed?;
-    Ok(done)
+    results.skipped.extend(refused);
+    Ok((results, jobs))
+}
+
+/// Takes from the queue until it is empty, between opening and closing the session, which is closed on every path.
+async fn work_off(client: &Client, options: &Options, queue: &Mutex<VecDeque<Job>>) -> Result<Outcome> {
+    let session = CheckSession::open(client, options.parallel_workers).await?;
+    let mut out = Outcome::default();
+    let mut done = Ok(());
+    while let (true, Some(job)) = (done.is_ok(), next(queue)) {
+        done = job.run(&session, &mut out).await;
+    }
+    if done.is_err() {
+        // The others finish what they are at and leave their sessions in order.
+        while next(queue).is_some() {}
+    }
+    let closed = session.close().await;
+    done?;
+    closed?;
+    Ok(out)
 }
 
 fn next(queue: &Mutex<VecDeque<Job>>) -> Option<Job> {
@@ -215,6 +215,7 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<(CheckRes
         }
     }
     if options.wants(CheckKind::Unique) {
+        results.findings.extend(unique::changed_collations(session).await?);
         for work in unique::list(session).await? {
             if note_rule(&mut results, options, &work.key, &work.definition, &[work.key.object_oid]) {
                 let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);

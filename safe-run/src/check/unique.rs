@@ -4,10 +4,10 @@
 //! tables only, unless the level is `deep`.
 
 use common::error::Result;
-use common::ident::{QualifiedName, printable};
+use common::ident::{Ident, QualifiedName, printable};
 
 use super::Outcome;
-use super::model::{CheckKind, RuleKey, Severity, Skipped};
+use super::model::{CheckKind, Finding, RuleKey, Severity, Skipped};
 use super::session::{CheckSession, HEAP_ONLY, number, text};
 use super::violations::{self, Subject};
 
@@ -63,6 +63,54 @@ CROSS JOIN LATERAL (
        JOIN pg_operator o ON o.oid = s.op JOIN pg_namespace opn ON opn.oid = o.oprnamespace) e) k
 WHERE co.conexclop IS NOT NULL AND c.relkind = 'r' AND c.relpersistence <> 't'
 ORDER BY n.nspname, c.relname, co.conname";
+
+/// Collations that sort differently from when the indexes that use them were built: schema, name, version then, now.
+const CHANGED_COLLATIONS: &str = r"
+SELECT n.nspname, c.collname, c.collversion, pg_collation_actual_version(c.oid)
+FROM pg_collation c JOIN pg_namespace n ON n.oid = c.collnamespace
+WHERE c.collversion <> pg_collation_actual_version(c.oid)
+  AND EXISTS (SELECT FROM pg_index i WHERE c.oid = ANY (i.indcollation::oid[]))
+ORDER BY n.nspname, c.collname";
+
+/// The same for the database's own collation. 14 has no such function.
+const CHANGED_DATABASE_COLLATION: &str = r"
+SELECT d.datname, to_jsonb(d)->>'datcollversion', pg_database_collation_actual_version(d.oid)
+FROM pg_database d
+WHERE d.datname = current_database()
+  AND to_jsonb(d)->>'datcollversion' <> pg_database_collation_actual_version(d.oid)";
+
+/// Notes about collations that changed under their indexes: the commonest way to duplicate rows in a unique index.
+pub(super) async fn changed_collations(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
+    let mut notes = Vec::new();
+    for row in session.catalog(CheckKind::Unique, CHANGED_COLLATIONS).await? {
+        let name = QualifiedName::new(text(&row, 0), text(&row, 1));
+        notes.push(changed_collation("collation", &name.short(), &text(&row, 2), &text(&row, 3)));
+    }
+    if let Ok(rows) = session.query(CHANGED_DATABASE_COLLATION).await? {
+        for row in rows {
+            let name = Ident::new(text(&row, 0)).to_string();
+            notes.push(changed_collation(
+                "collation of database",
+                &printable(&name),
+                &text(&row, 1),
+                &text(&row, 2),
+            ));
+        }
+    }
+    Ok(notes)
+}
+
+fn changed_collation(what: &str, name: &str, then: &str, now: &str) -> Finding {
+    let key =
+        RuleKey { check: CheckKind::Unique, object_oid: 0, rule_oid: 0, rule: format!("{what} {name}") };
+    let detail = format!(
+        "{what} {name} was version {then} when its indexes were built and is {now} now: \
+         text in them may be in the wrong order, so REINDEX them"
+    );
+    let mut note = Finding::state(key, name.to_owned(), "collation", detail);
+    note.severity = Severity::Note;
+    note
+}
 
 /// One unique index of one heap.
 #[derive(Debug)]
