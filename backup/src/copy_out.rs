@@ -187,6 +187,9 @@ async fn run(
                 let Some(job) = jobs.get(index) else { break };
                 let content =
                     copy::out_to_file(&session, &job.statement, &job.path, options.codec, &progress).await?;
+                if job.chunk.path.starts_with(DATA_DIR) {
+                    progress.advance(0, content.rows);
+                }
                 let name = job.chunk.clone();
                 done.push((
                     index,

@@ -260,5 +260,8 @@ fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Outpu
             common::Ident::new(&**kept)
         ));
     }
-    output.data(&format!("{}\n", connection.with_database(&report.database).redacted_url()))
+    output.data(&format!(
+        "{}\n",
+        connection.without_application_name().with_database(&report.database).redacted_url()
+    ))
 }

@@ -17,7 +17,7 @@ use common::{
         Codec, RowHash,
         codec::StoredChunk,
         copy_sql::{BlockRange, copy_in_statement, copy_out_statement},
-        manifest::{Chunk, LargeObjects},
+        manifest::{Chunk, DATA_DIR, LargeObjects},
         readme::large_object_statements,
     },
 };
@@ -36,6 +36,8 @@ pub enum Work {
         expected: StoredChunk,
         /// The table, for messages.
         table: String,
+        /// Whether its rows are a table's, and not those of large objects.
+        is_table: bool,
     },
     /// Count and hash rows.
     ReadBack {
@@ -101,10 +103,13 @@ async fn perform(
     progress: &Progress,
 ) -> Result<(u64, RowHash)> {
     match work {
-        Work::Load { statement, path, expected, table } => {
+        Work::Load { statement, path, expected, table, is_table } => {
             let rows = copy::in_from_file(session, statement, path, codec, expected, progress)
                 .await
                 .map_err(|error| error.context(table))?;
+            if *is_table {
+                progress.advance(0, rows);
+            }
             if rows == expected.rows {
                 Ok((rows, expected.row_hash))
             } else {
@@ -143,7 +148,14 @@ pub fn load_tables(snapshot: &StoredSnapshot) -> Vec<Work> {
 }
 
 fn load_chunk(snapshot: &StoredSnapshot, chunk: &Chunk, statement: String, table: String) -> Work {
-    Work::Load { statement, path: snapshot.path(&chunk.path), expected: chunk.content.clone(), table }
+    let is_table = chunk.path.starts_with(DATA_DIR);
+    Work::Load {
+        statement,
+        path: snapshot.path(&chunk.path),
+        expected: chunk.content.clone(),
+        table,
+        is_table,
+    }
 }
 
 /// Loads the large objects through two unlogged tables in a schema of our own, which is gone at the end.

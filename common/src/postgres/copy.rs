@@ -45,7 +45,7 @@ pub async fn out_to_file(
     let stored = tokio::task::spawn_blocking(move || writer.finish())
         .await
         .map_err(|source| Error::failed(format!("the writer of {} died: {source}", path.display())))??;
-    progress.advance(unreported, stored.rows);
+    progress.advance(unreported, 0);
     Ok(stored)
 }
 
@@ -104,9 +104,7 @@ pub async fn in_from_file(
     decoder
         .await
         .map_err(|source| Error::failed(format!("the reader of {} died: {source}", path.display())))??;
-    let rows = sink.finish().await.map_err(failed)?;
-    progress.advance(0, rows);
-    Ok(rows)
+    sink.finish().await.map_err(failed)
 }
 
 /// Collects a small `COPY … TO STDOUT` in memory.

@@ -256,6 +256,14 @@ impl ConnectionSettings {
         settings
     }
 
+    /// The same without an `application_name`, for a URL that a person is given.
+    #[must_use]
+    pub fn without_application_name(&self) -> Self {
+        let mut settings = self.clone();
+        settings.keywords.remove("application_name");
+        settings
+    }
+
     /// The same with `-c guc=value` added to the startup options, after those that were there, so that it wins.
     #[must_use]
     pub fn with_option(&self, guc: &str, value: &str) -> Self {

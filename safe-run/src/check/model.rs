@@ -14,6 +14,9 @@ use serde::Serialize;
 /// Keys that a person is shown for one finding.
 pub const SHOWN_KEYS: usize = 20;
 
+/// Keys within a finding's sentence: it has to stay a sentence.
+pub const SENTENCE_KEYS: usize = 8;
+
 /// Distinct keys that are fetched for one finding, so that the keys of the baseline can be subtracted.
 pub const FETCHED_KEYS: i64 = 1000;
 

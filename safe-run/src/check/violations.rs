@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use common::error::Result;
 use common::ident::printable;
 
-use super::model::{FETCHED_KEYS, Finding, RuleKey, SHOWN_KEYS, Severity, Wording};
+use super::model::{FETCHED_KEYS, Finding, RuleKey, SENTENCE_KEYS, SHOWN_KEYS, Severity, Wording};
 use super::session::{CheckSession, RefusedQuery, number, text};
 
 /// The violating keys of one rule.
@@ -107,7 +107,7 @@ pub(super) fn sentence(
     if !keys.is_empty() {
         let shown: Vec<String> = keys
             .iter()
-            .take(SHOWN_KEYS)
+            .take(SENTENCE_KEYS)
             .map(|key| match key.char_indices().nth(KEY_CHARS) {
                 Some((end, _)) => printable(&format!("{}…", &key[..end])),
                 None => printable(key),
