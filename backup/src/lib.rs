@@ -93,6 +93,8 @@ pub async fn create(
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
     let holder = settings.connect().await?;
+    // With several hosts, every further session and pg_dump must reach the server that answered.
+    let settings = &holder.settings().clone();
     let observer = settings.connect().await?;
     check_server(&observer).await?;
     connect::refuse_pooler(&observer).await?;

@@ -96,10 +96,13 @@ pub async fn restore(
 ///
 /// Rows that were orphans in the source, where nothing complained, must not make a snapshot unrestorable.
 fn not_valid_statement(error: &RestoreError) -> Option<String> {
-    let is_foreign_key = error.entry.as_deref().is_some_and(|entry| entry.starts_with("FK CONSTRAINT "));
+    let statement = error.statement.as_deref()?.trim_end().strip_suffix(';')?;
+    // Not the entry's name: with several jobs that line may belong to another worker's error.
+    let is_foreign_key = statement.starts_with("ALTER TABLE ")
+        && statement.contains("\n    ADD CONSTRAINT ")
+        && statement.contains(" FOREIGN KEY (");
     // pg_restore gives no SQLSTATE; the C locale's text of 23503 is the only sign there is.
     let is_violation = error.message.contains("violates foreign key constraint");
-    let statement = error.statement.as_deref()?.trim_end().strip_suffix(';')?;
     (is_foreign_key && is_violation).then(|| format!("{statement} NOT VALID"))
 }
 

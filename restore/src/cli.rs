@@ -188,6 +188,8 @@ async fn restore(
     let maintenance_settings = connection.with_database("postgres");
     process::wait_for_server(&maintenance_settings, cli.shared.wait, output).await?;
     let maintenance = database::connect_maintenance(&connection, &[&live]).await?;
+    // With several hosts, every further session and pg_restore must reach the server that answered.
+    let connection = maintenance.settings().with_database(&live);
     let plan = crate::prepare(&connection, &maintenance, &snapshot, &target, options).await?;
     if cli.dry_run {
         if output.is_json() {

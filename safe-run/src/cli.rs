@@ -749,7 +749,7 @@ impl Invocation<'_> {
                     .with_hint("Give more characters of the id."));
             }
         };
-        let name = if self.output.is_json() { journal::REPORT_FILE } else { "report.txt" };
+        let name = if self.output.is_json() { journal::REPORT_FILE } else { journal::REPORT_TEXT_FILE };
         let path = run.dir.join(name);
         match std::fs::read_to_string(&path) {
             Ok(text) => self.output.data(&text)?,
@@ -766,6 +766,9 @@ impl Invocation<'_> {
         let connection = self.connection("safe-run recover").await?;
         let repository = Repository::open(&self.settings.repo)?;
         let _lock = repository.lock_named(&format!("run-{}", lock_name(connection.database())))?;
+        // The killed run's own session is gone with it; whoever holds the lock now is another run.
+        let control = crate::take_control(&connection).await?;
+        let connection = control.settings().clone();
         let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
         let done = recover::recover(&connection, &repository, jobs, &self.output.progress()).await?;
         repository.sweep()?;

@@ -164,6 +164,7 @@ async fn prepare(
     };
     fault::point("safe-run.snapshot");
     interrupt::check()?;
+    log.journal.write(Step::Applying)?;
     Ok(Prepared { snapshot, baseline })
 }
 
@@ -185,7 +186,6 @@ async fn perform(
 ) -> Result<(), (Stage, Error)> {
     let migration = |error| (Stage::Migration, error);
     let validation = |error| (Stage::Validation, error);
-    log.journal.write(Step::Applying).map_err(migration)?;
     fault::point("safe-run.applying");
     // The one setting that lets it through the fence.
     let settings = context
@@ -315,7 +315,7 @@ async fn check_after(
 async fn lift(context: &Context, log: &mut RunLog, control: &Session, standing: Option<Fence>) -> Result<()> {
     if let Some(fence) = standing {
         fence.lift(control, &own_pids(context)).await?;
-        log.journal.write(Step::FenceLifted)?;
+        log.note_step(Step::FenceLifted);
     }
     Ok(())
 }
@@ -327,7 +327,7 @@ async fn keep(
     standing: Option<Fence>,
 ) -> Result<Report> {
     let guard = interrupt::begin_undo();
-    log.journal.write(Step::Stands)?;
+    log.note_step(Step::Stands);
     let lifted = lift(context, &mut log, control, standing).await;
     drop(guard);
     let report = &mut log.report;
@@ -351,15 +351,15 @@ async fn keep(
         log.report.state =
             format!("database \"{}\" is still read-only for new sessions", log.report.database);
         log.report.next.push("safe-run recover".to_owned());
-        return log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code());
+        return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     }
-    log.finish(Verdict::Committed, 0)
+    Ok(log.finish(Verdict::Committed, 0))
 }
 
 fn failed_before(mut log: RunLog, error: &Error) -> Result<Report> {
     log.fail(error);
     log.report.state = format!("database \"{}\" unchanged", log.report.database);
-    log.finish(Verdict::Failed, error.kind().exit_code())
+    Ok(log.finish(Verdict::Failed, error.kind().exit_code()))
 }
 
 /// Nothing was changed: only the fence has to go.
@@ -387,7 +387,7 @@ async fn abandon(
                 log.report.database
             );
             log.report.next.push("safe-run recover".to_owned());
-            log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code())
+            Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
 }
@@ -420,7 +420,7 @@ async fn undo(
     match restored {
         Ok(kept_as) => {
             log.timed("undo: snapshot restored and swapped in", began);
-            log.journal.write(Step::Undone)?;
+            log.note_step(Step::Undone);
             let database = log.report.database.clone();
             log.report.state = format!(
                 "database \"{database}\" is as it was before · restored from snapshot {} and compared row by row",
@@ -438,7 +438,7 @@ async fn undo(
                 (Stage::Migration, _) => ErrorKind::MigrationRestored.exit_code(),
                 (Stage::Validation, _) => ErrorKind::ValidationRestored.exit_code(),
             };
-            log.finish(Verdict::Restored, code)
+            Ok(log.finish(Verdict::Restored, code))
         }
         Err(second) => {
             log.report.undo = Some(UndoReport {
@@ -454,7 +454,7 @@ async fn undo(
                 log.report.snapshot.clone().unwrap_or_default()
             );
             log.report.next.push("safe-run recover".to_owned());
-            log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code())
+            Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
 }
@@ -467,11 +467,12 @@ pub async fn restore_snapshot(
     snapshot: StoredSnapshot,
     plan: RestorePlan,
 ) -> Result<Option<String>> {
-    log.journal.write(Step::Undoing {
+    // On a full disk the undo goes on without its line: a recovery would begin the same undo again.
+    log.note_step(Step::Undoing {
         snapshot: snapshot.manifest.id.to_string(),
         staged: plan.staged.clone(),
         kept_as: plan.kept_as.clone().unwrap_or_default(),
-    })?;
+    });
     fault::point("safe-run.undoing");
     let options = restore_options(context);
     let verified = restore::verified(snapshot, options.jobs, &context.progress).await?;
@@ -513,7 +514,7 @@ async fn stop(
     if let Err(error) = lifted {
         log.report.notes.push(format!("the fence could not be lifted: {error}"));
         log.report.next.push("safe-run recover".to_owned());
-        return log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code());
+        return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     }
-    log.finish(Verdict::Stopped, ErrorKind::Stopped.exit_code())
+    Ok(log.finish(Verdict::Stopped, ErrorKind::Stopped.exit_code()))
 }

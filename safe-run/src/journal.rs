@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 const JOURNAL_FILE: &str = "journal.jsonl";
 /// The report's file name within the run's folder.
 pub const REPORT_FILE: &str = "report.json";
+/// The same as text.
+pub const REPORT_TEXT_FILE: &str = "report.txt";
 
 /// How a run protects the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -215,22 +215,37 @@ impl RunLog {
         self.report.headline = error.message().to_owned();
     }
 
+    /// Writes a step whose effect has happened already: what can't be written now changes nothing about it, and is said.
+    pub fn note_step(&mut self, step: Step) {
+        if let Err(error) = self.journal.write(step) {
+            self.report.notes.push(format!("the journal could not be written: {error}"));
+        }
+    }
+
     /// Sets the outcome, ends the journal, and writes the report beside it.
-    pub fn finish(mut self, verdict: Verdict, exit_code: u8) -> Result<Report> {
+    ///
+    /// Never fails: the outcome is what it is, and the exit code has to say it even on a full disk.
+    pub fn finish(mut self, verdict: Verdict, exit_code: u8) -> Report {
         self.report.verdict = verdict;
         self.report.exit_code = exit_code;
         self.report.seconds = self.started.elapsed().as_secs_f64();
-        let bytes = serde_json::to_vec_pretty(&self.report)
-            .map_err(|source| Error::failed(format!("could not encode the report: {source}")))?;
-        let dir = self.journal.dir().to_owned();
-        common::repository::write_private_file(&dir.join(crate::journal::REPORT_FILE), &bytes)?;
-        let text = self.report.text(true, |_, word| word.to_owned());
-        common::repository::write_private_file(&dir.join("report.txt"), text.as_bytes())?;
+        if let Err(error) = self.write_report() {
+            self.report.notes.push(format!("the report could not be written: {error}"));
+        }
         // An unknown outcome stays unfinished: `recover` has to look at it.
         if verdict != Verdict::Unknown {
-            self.journal.write(Step::Finished { exit_code, verdict: verdict.word().to_owned() })?;
+            self.note_step(Step::Finished { exit_code, verdict: verdict.word().to_owned() });
         }
-        Ok(self.report)
+        self.report
+    }
+
+    fn write_report(&self) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(&self.report)
+            .map_err(|source| Error::failed(format!("could not encode the report: {source}")))?;
+        let dir = self.journal.dir();
+        common::repository::write_private_file(&dir.join(crate::journal::REPORT_FILE), &bytes)?;
+        let text = self.report.text(true, |_, word| word.to_owned());
+        common::repository::write_private_file(&dir.join(crate::journal::REPORT_TEXT_FILE), text.as_bytes())
     }
 }
 

@@ -242,7 +242,9 @@ async fn commit(
                 .await;
         }
     };
-    log.journal.write(Step::Committing { xid: xid.clone() })?;
+    if let Err(error) = log.journal.write(Step::Committing { xid: xid.clone() }) {
+        return roll_back(context, log, migrator, baseline, Failure { stage: Stage::Migration, error }).await;
+    }
     fault::point("safe-run.before-commit");
     let began = Instant::now();
     let committed = migrator.batch_execute("COMMIT").await;
@@ -262,10 +264,10 @@ async fn commit(
 }
 
 async fn stands(context: &Context, mut log: RunLog, migrator: Session) -> Result<Report> {
-    log.journal.write(Step::Stands)?;
+    log.note_step(Step::Stands);
     migrator.close().await.unwrap_or_else(|error| context.progress.warn(error.to_string()));
     describe_success(&mut log);
-    log.finish(Verdict::Committed, 0)
+    Ok(log.finish(Verdict::Committed, 0))
 }
 
 fn describe_success(log: &mut RunLog) {
@@ -330,7 +332,7 @@ async fn settle_lost_commit(
             log.report.state =
                 format!("database \"{}\" holds all of the migrations or none", log.report.database);
             log.report.next.push("safe-run recover".to_owned());
-            log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code())
+            Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
 }
@@ -339,7 +341,7 @@ fn failed_before(context: &Context, mut log: RunLog, error: &Error) -> Result<Re
     let _ = context;
     log.fail(error);
     log.report.state = format!("database \"{}\" unchanged", log.report.database);
-    log.finish(Verdict::Failed, error.kind().exit_code())
+    Ok(log.finish(Verdict::Failed, error.kind().exit_code()))
 }
 
 async fn roll_back(
@@ -394,7 +396,7 @@ async fn roll_back(
                     log.report.database
                 );
                 log.report.next.push("safe-run recover".to_owned());
-                return log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code());
+                return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
             }
         }
     }
@@ -425,5 +427,5 @@ async fn roll_back(
         (Stage::Migration, _) => (Verdict::RolledBack, ErrorKind::MigrationRolledBack.exit_code()),
         (Stage::Validation, _) => (Verdict::RolledBack, ErrorKind::ValidationRolledBack.exit_code()),
     };
-    log.finish(verdict, code)
+    Ok(log.finish(verdict, code))
 }

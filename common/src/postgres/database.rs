@@ -132,7 +132,8 @@ async fn end_sessions(session: &Session, names: &SwapNames) -> Result<()> {
     session
         .query(
             "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-             WHERE datname IN ($1, $2) AND pid <> pg_catalog.pg_backend_pid()",
+             WHERE datname IN ($1, $2) AND pid <> pg_catalog.pg_backend_pid()
+               AND backend_type NOT IN ('autovacuum worker', 'parallel worker')",
             &[&names.live, &names.staged],
         )
         .await

@@ -167,7 +167,18 @@ async fn try_lock(
 ) -> Result<bool> {
     /// Tables per statement: a statement of bounded length.
     const BATCH: usize = 500;
-    let failed = |source| Error::postgres("could not lock the tables", source);
+    let failed = |source| {
+        let error = Error::postgres("could not lock the tables", source);
+        match (error.sqlstate(), mode) {
+            (Some("42501"), LockMode::AccessShare) => {
+                error.with_kind(crate::ErrorKind::Refused).with_hint("`backup check` prints the exact GRANTs that are missing.")
+            }
+            (Some("42501"), LockMode::Exclusive) => error.with_kind(crate::ErrorKind::Refused).with_hint(
+                "The fence needs to be owner of every table, or to hold UPDATE, DELETE or TRUNCATE on it. Run as the owner, or go without a fence: --fence none.",
+            ),
+            _ => error,
+        }
+    };
     holder
         .batch_execute(&format!("{begin}; SET LOCAL lock_timeout = {}", wait.timeout.as_millis()))
         .await

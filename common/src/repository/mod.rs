@@ -36,6 +36,10 @@ const TRASH: &str = "trash";
 const LOCKS: &str = "locks";
 const RUNS: &str = "runs";
 
+/// How often, and how far apart, a shared lock is tried: five seconds in all.
+const SHARED_LOCK_ATTEMPTS: u32 = 50;
+const SHARED_LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 #[derive(Serialize, Deserialize)]
 struct RepositoryFile {
     layout: u32,
@@ -146,11 +150,15 @@ impl Repository {
     /// Takes the repository's lock shared: snapshots may be written and read, nothing may be deleted.
     pub fn lock_shared(&self) -> Result<RepositoryLock> {
         let file = self.lock_file("repository")?;
-        match file.try_lock_shared() {
-            Ok(()) => Ok(RepositoryLock { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(self.busy("deletes snapshots in")),
-            Err(TryLockError::Error(source)) => Err(Error::io("lock", &self.root, source)),
+        // Sweeping and deleting take moments: worth waiting for, not worth failing for.
+        for _ in 0..SHARED_LOCK_ATTEMPTS {
+            match file.try_lock_shared() {
+                Ok(()) => return Ok(RepositoryLock { _file: file }),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(SHARED_LOCK_PAUSE),
+                Err(TryLockError::Error(source)) => return Err(Error::io("lock", &self.root, source)),
+            }
         }
+        Err(self.busy("deletes snapshots in"))
     }
 
     /// Takes the repository's lock alone: for deleting.
