@@ -26,6 +26,7 @@ use common::{
     repository::{PartialSnapshot, Repository, StoredSnapshot},
     snapshot::{
         Codec, Manifest, SnapshotId,
+        copy_sql::CHUNK_BLOCKS,
         manifest::{
             DATABASE_FILE, FORMAT, FileEntry, Kind, LOAD_SCRIPT_FILE, README_FILE, SCHEMA_FILE,
             SEQUENCES_FILE,
@@ -69,7 +70,7 @@ impl Default for CreateOptions {
             tags: BTreeMap::new(),
             jobs: default_jobs(),
             codec: Codec::default(),
-            chunk_blocks: plan::CHUNK_BLOCKS,
+            chunk_blocks: CHUNK_BLOCKS,
             lock_wait: LockWait::default(),
             database_state: None,
         }
