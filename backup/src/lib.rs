@@ -28,7 +28,7 @@ use common::{
         Codec, Manifest, SnapshotId,
         copy_sql::CHUNK_BLOCKS,
         manifest::{
-            DATABASE_FILE, FORMAT, FileEntry, Kind, LOAD_SCRIPT_FILE, README_FILE, SCHEMA_FILE,
+            DATABASE_FILE, FORMAT, FileEntry, GLOBALS_FILE, Kind, LOAD_SCRIPT_FILE, README_FILE, SCHEMA_FILE,
             SEQUENCES_FILE,
         },
         readme,
@@ -200,6 +200,7 @@ fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<V
     [
         (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
+        (GLOBALS_FILE, readme::globals_sql(&manifest.roles)),
         (LOAD_SCRIPT_FILE, readme::load_script(manifest)),
         (README_FILE, readme::readme(manifest)),
     ]

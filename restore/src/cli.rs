@@ -59,6 +59,10 @@ pub struct Cli {
     #[arg(long)]
     no_owner: bool,
 
+    /// Make the roles that are missing, without passwords
+    #[arg(long, conflicts_with = "no_owner")]
+    create_roles: bool,
+
     /// Connections that load [default: one per processor, at most 8]
     #[arg(short, long)]
     jobs: Option<usize>,
@@ -181,6 +185,7 @@ async fn restore(
         jobs: settings.jobs.unwrap_or_else(default_jobs),
         choices: Choices {
             no_owner: cli.no_owner,
+            create_roles: cli.create_roles,
             accept_slot_loss: cli.accept_slot_loss,
             drop_replaced: cli.drop_replaced,
         },
@@ -232,6 +237,12 @@ fn describe(plan: &RestorePlan) -> String {
         format::bytes(plan.raw_bytes),
         plan.staged
     );
+    if !plan.create_roles.is_empty() {
+        text.push_str(&format!(
+            "  first: make the roles {} without passwords\n",
+            plan.create_roles.join(", ")
+        ));
+    }
     if let (Some(live), Some(kept)) = (&plan.replaces, &plan.kept_as) {
         text.push_str(&format!(
             "  3. in one transaction: \"{live}\" becomes \"{kept}\", and \"{}\" becomes \"{live}\"\n",

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    catalog::{DatabaseState, Extension, MaterializedView, Sequence, Table},
+    catalog::{DatabaseState, Extension, MaterializedView, Role, Sequence, Table},
 };
 
 /// Version of the format. A reader takes its own version only; a change that an older reader would misread raises it.
@@ -35,6 +35,8 @@ pub const LOAD_SCRIPT_FILE: &str = "load.sh";
 pub const SEQUENCES_FILE: &str = "sequences.sql";
 /// Database-level settings, owner, grants and comment.
 pub const DATABASE_FILE: &str = "database.sql";
+/// The roles that the schema names, without passwords.
+pub const GLOBALS_FILE: &str = "globals.sql";
 /// Folder of the chunks.
 pub const DATA_DIR: &str = "data";
 /// Folder of the large objects.
@@ -223,8 +225,8 @@ pub struct Manifest {
     pub extensions: Vec<Extension>,
     /// Materialized views in refresh order.
     pub materialized_views: Vec<MaterializedView>,
-    /// Roles that the schema names.
-    pub roles: Vec<String>,
+    /// Roles that the schema names, without passwords.
+    pub roles: Vec<Role>,
     /// What this snapshot does not bring back, one sentence each.
     #[serde(default)]
     pub not_kept: Vec<String>,

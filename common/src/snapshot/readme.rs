@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use super::{
     Manifest,
     copy_sql::copy_in_statement,
-    manifest::{DATABASE_FILE, LOAD_SCRIPT_FILE, SCHEMA_FILE, SEQUENCES_FILE},
+    manifest::{DATABASE_FILE, GLOBALS_FILE, LOAD_SCRIPT_FILE, SCHEMA_FILE, SEQUENCES_FILE},
 };
 use crate::{
     Ident,
-    catalog::{DatabaseSetting, DatabaseState, Sequence},
+    catalog::{DatabaseSetting, DatabaseState, Role, Sequence},
     ident::{literal, shell_word},
 };
 
@@ -134,6 +134,53 @@ pub fn database_sql(state: &DatabaseState) -> String {
         "-- What belongs to the database itself. Replace the name if you restored under another one.\n",
     );
     for statement in database_statements(state, &state.name) {
+        let _ = writeln!(out, "{statement};");
+    }
+    out
+}
+
+/// The statements that make a role, one per line of the list. It has no password: nobody can log in with one until a
+/// person sets it. Memberships come apart, in [`membership_statements`], because roles can be members of each other.
+pub fn role_statements(role: &Role) -> Vec<String> {
+    let name = Ident::new(&*role.name);
+    let mut create = format!("CREATE ROLE {name} {}", role.attributes.join(" "));
+    if role.connection_limit != -1 {
+        let _ = write!(create, " CONNECTION LIMIT {}", role.connection_limit);
+    }
+    if let Some(until) = &role.valid_until {
+        let _ = write!(create, " VALID UNTIL {}", literal(until));
+    }
+    let mut out = vec![create];
+    out.extend(role.settings.iter().map(|(parameter, value)| {
+        let parts: Vec<String> = parameter.split('.').map(|part| Ident::new(part).to_string()).collect();
+        format!("ALTER ROLE {name} SET {} TO {}", parts.join("."), setting_value(parameter, value))
+    }));
+    if let Some(comment) = &role.comment {
+        out.push(format!("COMMENT ON ROLE {name} IS {}", literal(comment)));
+    }
+    out
+}
+
+/// The statements that make a role a member of others.
+pub fn membership_statements(role: &Role) -> Vec<String> {
+    let name = Ident::new(&*role.name);
+    role.member_of
+        .iter()
+        .map(|(group, may_admit)| {
+            let option = if *may_admit { " WITH ADMIN OPTION" } else { "" };
+            format!("GRANT {} TO {name}{option}", Ident::new(&**group))
+        })
+        .collect()
+}
+
+/// `globals.sql`: every role that the schema names, then their memberships.
+pub fn globals_sql(roles: &[Role]) -> String {
+    let mut out = String::from(
+        "-- Roles that this database names, without passwords. Those that exist already give an error each.\n",
+    );
+    let statements =
+        roles.iter().flat_map(role_statements).chain(roles.iter().flat_map(membership_statements));
+    for statement in statements {
         let _ = writeln!(out, "{statement};");
     }
     out
@@ -305,8 +352,8 @@ pub fn readme(manifest: &Manifest) -> String {
             "none.".to_owned()
         } else {
             let names: Vec<String> =
-                manifest.roles.iter().map(|role| Ident::new(&**role).to_string()).collect();
-            format!("{}.", names.join(", "))
+                manifest.roles.iter().map(|role| Ident::new(&*role.name).to_string()).collect();
+            format!("{} ({GLOBALS_FILE} makes them).", names.join(", "))
         },
         create = indent(&format!("psql -X -d postgres -c {}\n", shell_word(&create))),
         last = if refresh.is_empty() { 6 } else { 7 },
