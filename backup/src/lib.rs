@@ -28,7 +28,7 @@ use common::{
         Codec, Manifest, SnapshotId,
         manifest::{
             DATABASE_FILE, FORMAT, FileEntry, Kind, LOAD_SCRIPT_FILE, README_FILE, SCHEMA_FILE,
-            SEQUENCES_FILE,
+            SEQUENCES_FILE, VIEWS_FILE,
         },
         readme,
     },
@@ -196,6 +196,7 @@ pub async fn create_from(
 fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<Vec<FileEntry>> {
     [
         (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
+        (VIEWS_FILE, readme::views_sql(&manifest.materialized_views)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
         (LOAD_SCRIPT_FILE, readme::load_script(manifest)),
         (README_FILE, readme::readme(manifest)),
