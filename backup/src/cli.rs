@@ -86,6 +86,10 @@ struct CreateArgs {
     /// Further attempts to get the locks [default: 30]
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
+    /// Blocks of a table per chunk, for tests and measurements
+    #[arg(long, value_name = "N", hide = true, default_value_t = crate::plan::CHUNK_BLOCKS,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    chunk_blocks: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -166,6 +170,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         tags: args.tags.iter().cloned().collect::<BTreeMap<_, _>>(),
         jobs: settings.jobs.unwrap_or_else(crate::default_jobs),
         codec: settings.codec,
+        chunk_blocks: args.chunk_blocks,
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
         ..CreateOptions::default()
     };

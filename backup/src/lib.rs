@@ -29,7 +29,7 @@ use common::{
         copy_sql::CHUNK_BLOCKS,
         manifest::{
             DATABASE_FILE, FORMAT, FileEntry, GLOBALS_FILE, Kind, LOAD_SCRIPT_FILE, README_FILE, SCHEMA_FILE,
-            SEQUENCES_FILE,
+            SEQUENCES_FILE, VIEWS_FILE,
         },
         readme,
     },
@@ -199,6 +199,7 @@ pub async fn create_from(
 fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<Vec<FileEntry>> {
     [
         (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
+        (VIEWS_FILE, readme::views_sql(&manifest.materialized_views)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
         (GLOBALS_FILE, readme::globals_sql(&manifest.roles)),
         (LOAD_SCRIPT_FILE, readme::load_script(manifest)),

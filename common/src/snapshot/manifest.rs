@@ -33,6 +33,8 @@ pub const README_FILE: &str = "README.txt";
 pub const LOAD_SCRIPT_FILE: &str = "load.sh";
 /// `setval` for every sequence.
 pub const SEQUENCES_FILE: &str = "sequences.sql";
+/// `REFRESH` for every materialized view that was filled.
+pub const VIEWS_FILE: &str = "views.sql";
 /// Database-level settings, owner, grants and comment.
 pub const DATABASE_FILE: &str = "database.sql";
 /// The roles that the schema names, without passwords.
