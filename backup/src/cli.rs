@@ -28,6 +28,7 @@ use serde::Serialize;
 use crate::{
     CreateOptions, check,
     manage::{self, Facts},
+    transfer,
 };
 
 /// Make, list and verify snapshots of PostgreSQL databases.
@@ -71,6 +72,10 @@ enum Command {
     Unpin(manage::UnpinArgs),
     /// Delete snapshots for good; asks first, and refuses pinned ones
     Delete(manage::DeleteArgs),
+    /// Write a snapshot as one tar file or stream
+    Export(transfer::ExportArgs),
+    /// Take in a snapshot that `backup export` wrote; every byte is compared with its manifest
+    Import(transfer::ImportArgs),
     /// Check whether the database can be backed up by this role, on this machine
     Check,
     /// Print a completion script for a shell
@@ -158,6 +163,11 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Pin(args)) => manage::pin(args, &settings, output),
         Some(Command::Unpin(args)) => manage::unpin(args, &settings, output),
         Some(Command::Delete(args)) => manage::delete(args, &settings, output),
+        Some(Command::Export(args)) => {
+            let snapshot = find(&settings, &args.snapshot)?;
+            transfer::export(args.clone(), snapshot, &settings, output).await
+        }
+        Some(Command::Import(args)) => transfer::import(args.clone(), &settings, output).await,
         Some(Command::Check) => check::run(&cli.shared, &settings, output).await,
         Some(Command::Completions { shell }) => {
             output.data(&common::cli::completions::script::<Cli>(*shell))?;

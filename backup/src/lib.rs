@@ -10,6 +10,7 @@ pub mod cli;
 pub mod copy_out;
 pub mod manage;
 pub mod plan;
+pub mod transfer;
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -7,6 +7,7 @@
 //! sweeps holds the repository's lock exclusively. Operating-system file locks end with their process.
 
 pub mod files;
+pub mod import;
 pub mod partial;
 pub mod pins;
 pub mod remove;
