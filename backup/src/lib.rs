@@ -8,7 +8,9 @@
 pub mod check;
 pub mod cli;
 pub mod copy_out;
+pub mod manage;
 pub mod plan;
+pub mod transfer;
 
 use std::{collections::BTreeMap, path::Path};
 

@@ -7,6 +7,7 @@
 //! Until that commit the live database is untouched, and after it the replaced one still exists under another name.
 
 pub mod archive;
+pub mod bundle;
 pub mod cli;
 pub mod copy_in;
 pub mod plan;

@@ -100,7 +100,7 @@ pub struct TableData {
 impl TableData {
     /// Exact number of rows in the snapshot.
     pub fn rows(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.content.rows).sum()
+        sum(self.chunks.iter().map(|chunk| chunk.content.rows))
     }
 
     /// Order-independent hash of all its rows.
@@ -316,24 +316,35 @@ impl Manifest {
 
     /// Rows of all tables.
     pub fn rows(&self) -> u64 {
-        self.tables.iter().map(TableData::rows).sum()
+        sum(self.tables.iter().map(TableData::rows))
     }
 
     /// Bytes of COPY text of all chunks.
     pub fn raw_bytes(&self) -> u64 {
-        self.chunks().map(|chunk| chunk.content.raw_bytes).sum()
+        sum(self.chunks().map(|chunk| chunk.content.raw_bytes))
     }
 
     /// Bytes on disk of all files but the manifest.
     pub fn stored_bytes(&self) -> u64 {
-        self.chunks().map(|chunk| chunk.content.stored_bytes).sum::<u64>()
-            + self.files.iter().map(|file| file.bytes).sum::<u64>()
+        self.stored_bytes_checked().unwrap_or(u64::MAX)
+    }
+
+    /// Like [`Manifest::stored_bytes`]; `None` for a sum that can't be, in a manifest from elsewhere.
+    pub fn stored_bytes_checked(&self) -> Option<u64> {
+        let chunks = self.chunks().map(|chunk| chunk.content.stored_bytes);
+        let files = self.files.iter().map(|file| file.bytes);
+        chunks.chain(files).try_fold(0u64, u64::checked_add)
     }
 
     /// How long it took.
     pub fn took(&self) -> std::time::Duration {
         (self.finished_at - self.taken_at).to_std().unwrap_or_default()
     }
+}
+
+/// A manifest from elsewhere may hold any numbers: a sum that does not fit stops at the largest.
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }
 
 /// Only relative paths of plain names below the snapshot: a manifest from elsewhere must not reach other files.
@@ -348,11 +359,11 @@ fn is_safe_path(path: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::QualifiedName;
 
-    fn example() -> Manifest {
+    pub(crate) fn example() -> Manifest {
         let at = DateTime::from_timestamp(1_795_000_000, 123_000_000).unwrap();
         let content = StoredChunk {
             rows: 3,
