@@ -106,7 +106,7 @@ struct CreateArgs {
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
     /// Blocks of a table per chunk, for tests and measurements
-    #[arg(long, value_name = "N", hide = true, default_value_t = crate::plan::CHUNK_BLOCKS,
+    #[arg(long, value_name = "N", hide = true, default_value_t = common::snapshot::copy_sql::CHUNK_BLOCKS,
           value_parser = clap::value_parser!(u64).range(1..))]
     chunk_blocks: u64,
 }
