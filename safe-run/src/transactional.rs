@@ -273,8 +273,9 @@ async fn stands(context: &Context, mut log: RunLog, migrator: Session) -> Result
 fn describe_success(log: &mut RunLog) {
     let report = &mut log.report;
     let count = report.migrations.len();
+    let checks = report.checks_phrase();
     report.headline = format!(
-        "{} applied to \"{}\" in one transaction, every check passed",
+        "{} applied to \"{}\" in one transaction, {checks}",
         common::cli::format::plural(count as u64, "migration", "migrations"),
         report.database
     );
