@@ -246,7 +246,8 @@ async fn perform(
     }
     fault::point("safe-run.applied");
     let began = Instant::now();
-    let after = check_after(context, &settings).await.map_err(validation)?;
+    // A check that a signal cancelled has found nothing: the signal is the reason.
+    let after = check_after(context, &settings).await.map_err(interrupt::explain).map_err(validation)?;
     log.timed("checks after", began);
     let files = job.files();
     let expected = expectations(files, &prepared.baseline);

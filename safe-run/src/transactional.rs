@@ -150,8 +150,11 @@ async fn protected(
     fault::point("safe-run.applied");
 
     let began = Instant::now();
-    let after =
-        check_after(context, migrator, found, counters.as_ref()).await.map_err(at(Stage::Validation))?;
+    let after = check_after(context, migrator, found, counters.as_ref())
+        .await
+        // A check that a signal cancelled has found nothing: the signal is the reason.
+        .map_err(interrupt::explain)
+        .map_err(at(Stage::Validation))?;
     log.timed("checks after", began);
     let expected = expectations(files, found);
     judge(log, options, found, &after, &expected, &loss_limits(options, files))
