@@ -129,7 +129,8 @@ pub fn effects_outside(files: &[&MigrationFile], reports: &[MigrationReport]) ->
 }
 
 async fn execute(session: &Session, what: &str, sql: &str) -> Result<()> {
-    session.batch_execute(sql).await.map_err(|source| Error::postgres(format!("could not {what}"), source))
+    let refused = |source| with_sqlstate(Error::postgres(format!("could not {what}"), source));
+    session.batch_execute(sql).await.map_err(refused)
 }
 
 async fn run_file(
@@ -212,15 +213,17 @@ fn locate(file: &MigrationFile, statement: &Statement, source: common::postgres:
     };
     let summary = common::ident::printable(&statement.summary(SUMMARY_CHARS));
     let error = Error::postgres(format!("{}:{line}: `{summary}`", file.name()), source);
+    let hint = error.sqlstate().and_then(hint_for);
+    let error = with_sqlstate(error);
+    match hint {
+        Some(hint) if error.hint().is_none() => error.with_hint(hint),
+        _ => error,
+    }
+}
+
+fn with_sqlstate(error: Error) -> Error {
     match error.sqlstate().map(str::to_owned) {
-        Some(code) => {
-            let hint = hint_for(&code);
-            let error = error.suffix(&format!(" [SQLSTATE {code}]"));
-            match hint {
-                Some(hint) if error.hint().is_none() => error.with_hint(hint),
-                _ => error,
-            }
-        }
+        Some(code) => error.suffix(&format!(" [SQLSTATE {code}]")),
         None => error,
     }
 }

@@ -340,6 +340,7 @@ impl Invocation<'_> {
             if plan.pending.is_empty() {
                 return self.up_to_date(&context, &plan);
             }
+            plan.refuse_stray_transaction_control()?;
             for file in &plan.pending {
                 for warning in &file.warnings {
                     context.progress.warn(format!("{}: {warning}", file.name()));
@@ -543,11 +544,7 @@ impl Invocation<'_> {
             &self.migrations.allow_out_of_order,
         )?;
         self.tell_drift(&plan);
-        for file in &plan.pending {
-            if file.no_transaction.is_none() {
-                file.statements_without_wrapper()?;
-            }
-        }
+        plan.refuse_stray_transaction_control()?;
         let alone =
             plan.pending.iter().find_map(|file| file.no_transaction.as_ref().map(|why| (file.name(), why)));
         #[derive(Serialize)]
@@ -752,6 +749,12 @@ impl Invocation<'_> {
         let name = if self.output.is_json() { journal::REPORT_FILE } else { journal::REPORT_TEXT_FILE };
         let path = run.dir.join(name);
         match std::fs::read_to_string(&path) {
+            Ok(text) if self.output.is_json() => {
+                let report: serde_json::Value = serde_json::from_str(&text).map_err(|source| {
+                    Error::damaged(format!("{} can't be read: {source}", path.display()))
+                })?;
+                self.output.document(&report)?;
+            }
             Ok(text) => self.output.data(&text)?,
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
                 return Err(Error::failed(format!("run {} has no report: it was killed", run.run))

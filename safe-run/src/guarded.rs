@@ -214,6 +214,7 @@ async fn perform(
             session.close().await.map_err(migration)?;
         }
         Job::Command(words, stdout_is_ours) => {
+            let began = Instant::now();
             let finished = command::run(words, &settings, control, &own_pids(context), stdout_is_ours)
                 .await
                 .map_err(|error| (Stage::Migration, error));
@@ -238,13 +239,15 @@ async fn perform(
                 seconds: finished.took.as_secs_f64(),
                 sessions: finished.sessions,
             });
+            log.timed("command", began);
             interrupt::check().map_err(migration)?;
             judge_command(&finished, &context.connection).map_err(migration)?;
         }
     }
     fault::point("safe-run.applied");
     let began = Instant::now();
-    let after = check_after(context, &settings).await.map_err(validation)?;
+    // A check that a signal cancelled has found nothing: the signal is the reason.
+    let after = check_after(context, &settings).await.map_err(interrupt::explain).map_err(validation)?;
     log.timed("checks after", began);
     let files = job.files();
     let expected = expectations(files, &prepared.baseline);
@@ -331,12 +334,13 @@ async fn keep(
     let lifted = lift(context, &mut log, control, standing).await;
     drop(guard);
     let report = &mut log.report;
+    let checks = report.checks_phrase();
     report.headline = match &report.command {
         Some(command) => {
-            format!("`{}` succeeded on \"{}\", every check passed", command.command, report.database)
+            format!("`{}` succeeded on \"{}\", {checks}", command.command, report.database)
         }
         None => format!(
-            "{} applied to \"{}\", every check passed",
+            "{} applied to \"{}\", {checks}",
             common::cli::format::plural(report.migrations.len() as u64, "migration", "migrations"),
             report.database
         ),

@@ -221,6 +221,17 @@ impl Report {
         lines
     }
 
+    /// What the checks of a run that stands have to say: with `--fail-on none` there can be violations all the same.
+    pub fn checks_phrase(&self) -> String {
+        match self.findings.as_ref().map_or(0, |findings| findings.new.len()) {
+            0 => "every check passed".to_owned(),
+            count => format!(
+                "{} found (--fail-on none)",
+                format::plural(count as u64, "new violation was", "new violations were")
+            ),
+        }
+    }
+
     /// Every failing finding, as sentences.
     pub fn failures(&self) -> Vec<String> {
         let findings =
@@ -241,6 +252,9 @@ impl Report {
                 line(&format!("{title}: and {} more (--verbose shows all)", list.len() - shown));
             }
         };
+        if !findings.fails() {
+            list("new", &findings.new, line);
+        }
         list("there before", &findings.pre_existing, line);
         list("resolved", &findings.resolved, line);
         if verbose {

@@ -151,8 +151,11 @@ async fn protected(
     fault::point("safe-run.applied");
 
     let began = Instant::now();
-    let after =
-        check_after(context, migrator, found, counters.as_ref()).await.map_err(at(Stage::Validation))?;
+    let after = check_after(context, migrator, found, counters.as_ref())
+        .await
+        // A check that a signal cancelled has found nothing: the signal is the reason.
+        .map_err(interrupt::explain)
+        .map_err(at(Stage::Validation))?;
     log.timed("checks after", began);
     let expected = expectations(files, found);
     judge(log, options, found, &after, &expected, &loss_limits(options, files))
@@ -274,8 +277,9 @@ async fn stands(context: &Context, mut log: RunLog, migrator: Session) -> Result
 fn describe_success(log: &mut RunLog) {
     let report = &mut log.report;
     let count = report.migrations.len();
+    let checks = report.checks_phrase();
     report.headline = format!(
-        "{} applied to \"{}\" in one transaction, every check passed",
+        "{} applied to \"{}\" in one transaction, {checks}",
         common::cli::format::plural(count as u64, "migration", "migrations"),
         report.database
     );

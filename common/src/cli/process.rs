@@ -1,6 +1,11 @@
 //! The frame of every binary: runtime, signals, the error's last words, the exit code.
 
-use std::{future::Future, process::ExitCode, time::Duration};
+use std::{
+    future::Future,
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
 
 use super::Output;
 use crate::{Error, Result, interrupt, postgres::ConnectionSettings};
@@ -48,6 +53,11 @@ where
 pub fn usage(error: &clap::Error) -> ExitCode {
     // A reader that has gone away is not an error of ours.
     let _ = error.print();
+    // clap shows the message of a value that was refused, but not its hint.
+    let refused = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
+    if let Some(hint) = refused.and_then(Error::hint) {
+        let _ = writeln!(io::stderr(), "hint: {hint}");
+    }
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 

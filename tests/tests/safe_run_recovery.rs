@@ -1,0 +1,245 @@
+//! Crashes: wherever the process dies, the next run refuses, and `safe-run recover` brings the database to the state
+//! before or to the whole migration, never between.
+
+use std::os::unix::process::ExitStatusExt;
+
+use tests::protected_run::kill;
+use tests::{Cluster, Fingerprint, Options, ProtectedRun, until};
+
+/// What has to hold in the end.
+#[derive(Clone, Copy, PartialEq)]
+enum End {
+    Before,
+    Migrated,
+}
+
+const RESTORED: [&str; 3] = [
+    "-c",
+    // In several transactions, so that half of it stands when the process dies.
+    "psql -Xqc 'DROP TABLE order_items' -c 'UPDATE orders SET total = 0' -c 'ALTER TABLE users ADD nick text'; exit $STATUS",
+    "sh",
+];
+
+fn shop(major: u32) -> ProtectedRun<'static> {
+    let run = ProtectedRun::shop(major);
+    run.migration("0001_a.sql", "ALTER TABLE orders ADD status text;\nUPDATE orders SET status = 'new';\n")
+        .migration(
+            "0002_b.sql",
+            "SELECT setval('tickets', 7);\nSELECT setval('tickets', 900);\nCREATE TABLE made (i int);\n",
+        );
+    run
+}
+
+/// `recover` ends it in the promised state, and a second one has nothing to do.
+#[track_caller]
+fn recovers(run: &ProtectedRun, before: &Fingerprint, end: End) {
+    let id = run.runs().pop().unwrap();
+    run.run(&["--lock-retries", "0"]).exits(3).says(&id).says("safe-run recover");
+    run.run(&["recover"]).exits(0).says(&id);
+    is_at(run, before, end);
+    run.run(&["recover"]).exits(0).says("Nothing to recover");
+    is_at(run, before, end);
+}
+
+#[track_caller]
+fn is_at(run: &ProtectedRun, before: &Fingerprint, end: End) {
+    match end {
+        // The migration moves a sequence ahead, which is said and left.
+        End::Before => {
+            let ahead = ["sequence \"public.tickets\""];
+            before.clone().without(&ahead).assert_same(&run.fingerprint().without(&ahead));
+        }
+        End::Migrated => assert_eq!(
+            run.database.psql("SELECT count(*) FROM orders WHERE status = 'new'; SELECT count(*) FROM made; SELECT version FROM safe_run.migrations"),
+            "100\n0\n0001\n0002"
+        ),
+    }
+    run.assert_open();
+}
+
+macro_rules! in_a_transaction {
+    ($($name:ident: $point:literal => $end:ident;)+) => { $(
+        #[test]
+        fn $name() {
+            for major in [14, 18] {
+                let run = shop(major);
+                let before = run.fingerprint();
+                run.crash($point, &[]);
+                recovers(&run, &before, End::$end);
+                if End::$end == End::Before {
+                    run.run(&[]).exits(0).verdict("COMMITTED");
+                    is_at(&run, &before, End::Migrated);
+                }
+            }
+        }
+    )+ };
+}
+
+in_a_transaction! {
+    killed_at_the_beginning_of_a_transaction: "safe-run.begun" => Before;
+    killed_behind_the_locks: "safe-run.fenced" => Before;
+    killed_at_the_beginning_of_the_snapshot: "backup.begun" => Before;
+    killed_after_the_copying: "backup.copied" => Before;
+    killed_before_the_manifest: "backup.before-manifest" => Before;
+    killed_before_the_snapshot_is_published: "backup.before-rename" => Before;
+    killed_after_the_snapshot_is_published: "backup.after-rename" => Before;
+    killed_after_the_snapshot: "safe-run.snapshot" => Before;
+    killed_before_the_first_migration: "safe-run.applying" => Before;
+    killed_after_the_last_migration: "safe-run.applied" => Before;
+    killed_before_the_commit: "safe-run.before-commit" => Before;
+    killed_after_the_commit: "safe-run.after-commit" => Migrated;
+}
+
+/// A run with a command that ends with this status.
+fn with_command(run: &ProtectedRun, point: &str, status: &str) {
+    let mut command = run.command(&[&["--", "sh"][..], &RESTORED].concat());
+    command.env("STATUS", status).env("SAFE_RUN_FAULT", point);
+    let outcome = tests::Running::start(command).outcome();
+    assert_eq!(outcome.status.signal(), Some(9), "{point} was not reached: {outcome}");
+}
+
+macro_rules! with_a_command {
+    ($($name:ident: $point:literal;)+) => { $(
+        #[test]
+        fn $name() {
+            for major in [14, 18] {
+                let run = shop(major);
+                let before = run.fingerprint();
+                with_command(&run, $point, "1");
+                recovers(&run, &before, End::Before);
+            }
+        }
+    )+ };
+}
+
+with_a_command! {
+    killed_at_the_beginning_of_a_command: "safe-run.begun";
+    killed_before_the_fence: "safe-run.fencing";
+    killed_behind_the_fence: "safe-run.fenced";
+    killed_in_the_snapshot_behind_the_fence: "backup.copied";
+    killed_after_the_snapshot_behind_the_fence: "safe-run.snapshot";
+    killed_before_the_command: "safe-run.applying";
+    killed_at_the_beginning_of_the_undo: "safe-run.undoing";
+    killed_when_the_new_database_is_made: "restore.created";
+    killed_when_the_new_database_is_loaded: "restore.loaded";
+    killed_before_the_swap_commits: "restore.before-swap-commit";
+    killed_after_the_swap_has_committed: "restore.after-swap-commit";
+    killed_after_the_undo: "safe-run.undone";
+}
+
+#[test]
+fn killed_after_a_command_that_succeeded_but_before_its_checks_is_undone() {
+    let run = shop(18);
+    let before = run.fingerprint();
+    let mut command = run.command(&["--", "psql", "-Xqc", "UPDATE orders SET total = 0"]);
+    command.env("SAFE_RUN_FAULT", "safe-run.applied");
+    assert_eq!(tests::Running::start(command).outcome().status.signal(), Some(9));
+    recovers(&run, &before, End::Before);
+}
+
+#[test]
+fn a_recovery_that_is_killed_is_recovered() {
+    for point in [
+        "safe-run.recovering",
+        "restore.created",
+        "restore.loaded",
+        "restore.before-swap-commit",
+        "restore.after-swap-commit",
+        "safe-run.recovered",
+    ] {
+        let run = shop(18);
+        let before = run.fingerprint();
+        with_command(&run, "safe-run.undoing", "1");
+        run.crash(point, &["recover"]);
+        recovers(&run, &before, End::Before);
+        assert_eq!(run.others().len(), 1, "after {point}: {:?}", run.others());
+    }
+}
+
+#[test]
+fn a_recovery_of_a_transaction_that_is_killed_is_recovered() {
+    for (point, end) in [("safe-run.applied", End::Before), ("safe-run.after-commit", End::Migrated)] {
+        let run = shop(18);
+        let before = run.fingerprint();
+        run.crash(point, &[]);
+        run.crash("safe-run.recovered", &["recover"]);
+        recovers(&run, &before, end);
+    }
+}
+
+#[test]
+fn killed_while_a_long_statement_runs_on_the_server() {
+    // Also with a name that does not fit into an application name beside the run's id.
+    let database = Cluster::shared(18).fresh_database("a_very_long_name_of_a_database_that_people_do_have");
+    let run = ProtectedRun::on(database);
+    run.database.psql("CREATE TABLE t AS SELECT 1 AS i");
+    run.migration("0001_a.sql", "DROP TABLE t;\nSELECT pg_sleep(600);\n");
+    let before = run.fingerprint();
+    let running = run.start(&["--allow-loss", "t"]);
+    let name = run.database.name();
+    let sleeping = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}' AND query = 'SELECT pg_sleep(600)'"
+    );
+    until("the migration sleeps", || run.database.cluster().psql(&sleeping) == "1");
+    running.signal("KILL");
+    assert_eq!(running.outcome().status.signal(), Some(9));
+    // The server has not noticed yet.
+    assert_eq!(run.database.cluster().psql(&sleeping), "1");
+    run.run(&["recover"]).exits(0).says("rolled");
+    run.assert_unchanged(&before);
+    assert_eq!(run.database.cluster().psql(&sleeping), "0");
+}
+
+#[test]
+fn killed_while_a_command_works_its_sessions_are_ended_before_the_undo() {
+    let run = shop(18);
+    let before = run.fingerprint();
+    let running = run.start(&[
+        "--",
+        "sh",
+        "-c",
+        "echo $$ > pid; psql -Xqc 'DROP TABLE order_items' -c 'SELECT pg_sleep(600)'",
+    ]);
+    let sleeping = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND query = 'SELECT pg_sleep(600)'",
+        run.database.name()
+    );
+    until("the command sleeps", || run.database.cluster().psql(&sleeping) == "1");
+    running.signal("KILL");
+    // The command outlives us, as it does when only safe-run is killed.
+    let pid = std::fs::read_to_string(run.folder().join("pid")).unwrap();
+    recovers(&run, &before, End::Before);
+    assert_eq!(run.database.cluster().psql(&sleeping), "0");
+    let _ = std::process::Command::new("sh").args(["-c", "kill -- -$0 2>/dev/null", pid.trim()]).status();
+    drop(running);
+}
+
+#[test]
+fn the_server_restarts_in_the_middle_of_a_migration() {
+    let cluster = Cluster::start(18, &Options::new().durable());
+    let run = ProtectedRun::shop_on(&cluster);
+    run.migration("0001_a.sql", "DROP TABLE audit;\nSELECT pg_sleep(600);\n");
+    let before = run.fingerprint();
+    let running = run.start(&[]);
+    let sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'";
+    until("the migration sleeps", || cluster.psql(sleeping) == "1");
+    // A backend that is killed makes the server restart, as after a crash.
+    let pid = cluster.psql("SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)'");
+    kill("KILL", &pid);
+    let outcome = running.outcome();
+    assert!([4, 10].contains(&outcome.status.code().unwrap()), "{outcome}");
+    let outcome = outcome.says("0001_a.sql:2").says("unchanged");
+    // PostgreSQL itself lets sequences skip up to 32 values when it restarts after a crash.
+    before.without(&["sequence "]).assert_same(&run.fingerprint().without(&["sequence "]));
+    run.assert_open();
+    drop(outcome);
+    run.run(&["status"]).exits(30);
+}
+
+#[test]
+fn recover_has_nothing_to_do_where_nothing_was_run() {
+    let run = ProtectedRun::shop(18);
+    run.migration("0001_a.sql", "SELECT 1;\n");
+    run.run(&[]).exits(0);
+    run.run(&["recover"]).exits(0).says("Nothing to recover");
+}
