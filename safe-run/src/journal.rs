@@ -255,6 +255,25 @@ mod tests {
         assert!(parse("garbage\n").is_err());
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_journal_that_was_cut_anywhere_reads_as_its_whole_lines(cut in 0usize..400) {
+            let steps = [Step::Applying, Step::Committing { xid: Some("7".into()) }, Step::Stands];
+            let text: String = steps
+                .iter()
+                .map(|step| serde_json::to_string(&Line { at: DateTime::UNIX_EPOCH, step: step.clone() }).unwrap() + "\n")
+                .collect();
+            let kept = &text[..cut.min(text.len())];
+            let (_, read) = parse(kept).unwrap();
+            proptest::prop_assert_eq!(&read[..], &steps[..kept.matches('\n').count()]);
+        }
+
+        #[test]
+        fn parsing_never_panics(text in ".{0,200}") {
+            let _ = parse(&text);
+        }
+    }
+
     #[test]
     fn steps_read_back() {
         for step in [

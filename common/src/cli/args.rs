@@ -77,6 +77,13 @@ pub fn parse_tag(text: &str) -> Result<(String, String)> {
 mod tests {
     use super::*;
 
+    proptest::proptest! {
+        #[test]
+        fn reading_a_time_never_panics(text in ".{0,30}") {
+            let _ = parse_duration(&text);
+        }
+    }
+
     #[test]
     fn durations_take_the_usual_units() {
         for (text, seconds) in [("5", 5), ("30s", 30), ("5m", 300), ("2h", 7200), ("14d", 1_209_600)] {

@@ -278,6 +278,30 @@ mod tests {
         );
     }
 
+    proptest::proptest! {
+        #[test]
+        fn whatever_pg_restore_says_no_error_line_is_lost(
+            lines in proptest::collection::vec(
+                proptest::prop_oneof![
+                    proptest::strategy::Just("pg_restore: error: could not execute query: ERROR:  x".to_owned()),
+                    proptest::strategy::Just("pg_restore: from TOC entry 1; 2 3 TABLE t".to_owned()),
+                    proptest::strategy::Just("Command was: SELECT 1;".to_owned()),
+                    ".{0,30}",
+                ],
+                0..12,
+            )
+        ) {
+            let (errors, _) = parse_restore_errors(&lines.join("\n"));
+            let said = lines.join("\n").lines().filter(|line| line.starts_with("pg_restore: error: ")).count();
+            proptest::prop_assert_eq!(errors.len(), said);
+        }
+
+        #[test]
+        fn reading_a_version_never_panics(text in ".{0,60}") {
+            let _ = parse_version(&text);
+        }
+    }
+
     #[test]
     fn only_the_known_setting_may_fail() {
         let error = |message: &str, statement: &str| RestoreError {

@@ -454,6 +454,22 @@ pub(crate) mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
+            proptest::prop_assert!(Manifest::from_bytes(&bytes).is_err());
+        }
+
+        #[test]
+        fn only_plain_names_below_the_snapshot_are_paths(path in ".{0,40}") {
+            if is_safe_path(&path) {
+                let joined = std::path::Path::new("/snapshot").join(&path);
+                proptest::prop_assert!(joined.starts_with("/snapshot"));
+                proptest::prop_assert!(joined.components().all(|part| part != std::path::Component::ParentDir));
+            }
+        }
+    }
+
     #[test]
     fn a_manifest_cannot_name_files_elsewhere() {
         for path in ["../x", "/etc/passwd", "data/../../x", "data//x", "", "manifest.json", "data/.x", "a\\b"]
