@@ -78,6 +78,8 @@ enum Command {
     Import(transfer::ImportArgs),
     /// Check whether the database can be backed up by this role, on this machine
     Check,
+    /// Print the manual page (in roff: `… man | man -l -`)
+    Man,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -173,6 +175,10 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         }
         Some(Command::Import(args)) => transfer::import(args.clone(), &settings, output).await,
         Some(Command::Check) => check::run(&cli.shared, &settings, output).await,
+        Some(Command::Man) => {
+            output.data(&common::cli::completions::manual::<Cli>()?)?;
+            Ok(0)
+        }
         Some(Command::Completions { shell }) => {
             output.data(&common::cli::completions::script::<Cli>(*shell))?;
             Ok(0)

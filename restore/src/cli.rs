@@ -73,6 +73,10 @@ pub struct Cli {
     #[arg(long)]
     dry_run: bool,
 
+    /// Print the manual page and exit (in roff: `restore --man | man -l -`)
+    #[arg(long, exclusive = true)]
+    man: bool,
+
     /// Print a completion script for a shell and exit
     #[arg(long, value_name = "SHELL", exclusive = true)]
     completions: Option<common::cli::completions::Shell>,
@@ -89,6 +93,10 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli, output: &Output) -> Result<u8> {
+    if cli.man {
+        output.data(&common::cli::completions::manual::<Cli>()?)?;
+        return Ok(0);
+    }
     if let Some(shell) = cli.completions {
         output.data(&common::cli::completions::script::<Cli>(shell))?;
         return Ok(0);

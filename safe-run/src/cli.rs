@@ -92,6 +92,8 @@ enum Command {
         #[command(flatten)]
         migrations: MigrationArgs,
     },
+    /// Print the manual page (in roff: `… man | man -l -`)
+    Man,
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -253,6 +255,10 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Report { run }) => command.report(run.as_deref()),
         Some(Command::Recover) => command.recover().await,
         Some(Command::New { name, .. }) => command.new_migration(name),
+        Some(Command::Man) => {
+            output.data(&common::cli::completions::manual::<Cli>()?)?;
+            Ok(0)
+        }
         Some(Command::Completions { shell }) => {
             output.data(&common::cli::completions::script::<Cli>(*shell))?;
             Ok(0)
