@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use common::{
     Error, ErrorKind, Result,
@@ -15,12 +15,21 @@ use common::{
         process,
     },
     postgres::{ConnectionSettings, Environment, exported_snapshot::LockWait},
-    repository::{Listed, Repository, StoredSnapshot, verify},
-    snapshot::manifest::Kind,
+    repository::{
+        Listed, Repository, StoredSnapshot,
+        pins::Pin,
+        verifications::{How, Standing},
+        verify,
+    },
+    snapshot::{SnapshotId, manifest::Kind},
 };
 use serde::Serialize;
 
-use crate::{CreateOptions, check};
+use crate::{
+    CreateOptions, check,
+    manage::{self, Facts},
+    transfer,
+};
 
 /// Make, list and verify snapshots of PostgreSQL databases.
 ///
@@ -57,6 +66,16 @@ enum Command {
     Show(ShowArgs),
     /// Check every file of snapshots against their manifests; needs no server
     Verify(VerifyArgs),
+    /// Keep snapshots: neither delete nor prune removes them until they are unpinned
+    Pin(manage::PinArgs),
+    /// Take pins away
+    Unpin(manage::UnpinArgs),
+    /// Delete snapshots for good; asks first, and refuses pinned ones
+    Delete(manage::DeleteArgs),
+    /// Write a snapshot as one tar file or stream
+    Export(transfer::ExportArgs),
+    /// Take in a snapshot that `backup export` wrote; every byte is compared with its manifest
+    Import(transfer::ImportArgs),
     /// Check whether the database can be backed up by this role, on this machine
     Check,
     /// Print a completion script for a shell
@@ -86,6 +105,10 @@ struct CreateArgs {
     /// Further attempts to get the locks [default: 30]
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
+    /// Blocks of a table per chunk, for tests and measurements
+    #[arg(long, value_name = "N", hide = true, default_value_t = common::snapshot::copy_sql::CHUNK_BLOCKS,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    chunk_blocks: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -141,6 +164,14 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::List(args)) => list(args, &settings, output),
         Some(Command::Show(args)) => show(args, &settings, output),
         Some(Command::Verify(args)) => verify_all(args, &settings, output),
+        Some(Command::Pin(args)) => manage::pin(args, &settings, output),
+        Some(Command::Unpin(args)) => manage::unpin(args, &settings, output),
+        Some(Command::Delete(args)) => manage::delete(args, &settings, output),
+        Some(Command::Export(args)) => {
+            let snapshot = find(&settings, &args.snapshot)?;
+            transfer::export(args.clone(), snapshot, &settings, output).await
+        }
+        Some(Command::Import(args)) => transfer::import(args.clone(), &settings, output).await,
         Some(Command::Check) => check::run(&cli.shared, &settings, output).await,
         Some(Command::Completions { shell }) => {
             output.data(&common::cli::completions::script::<Cli>(*shell))?;
@@ -166,6 +197,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         tags: args.tags.iter().cloned().collect::<BTreeMap<_, _>>(),
         jobs: settings.jobs.unwrap_or_else(crate::default_jobs),
         codec: settings.codec,
+        chunk_blocks: args.chunk_blocks,
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
         ..CreateOptions::default()
     };
@@ -178,7 +210,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
 fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
     let manifest = &snapshot.manifest;
     if output.is_json() {
-        return output.document(&Row::new(snapshot));
+        return output.document(&Row::new(snapshot, &Facts::default()));
     }
     for line in &manifest.not_kept {
         output.say(&format!("{} {line}", output.paint(Tone::Dim, "note:")));
@@ -216,10 +248,12 @@ struct Row {
     tags: BTreeMap<String, String>,
     not_kept: Vec<String>,
     path: String,
+    verified: Standing,
+    pin: Option<Pin>,
 }
 
 impl Row {
-    fn new(snapshot: &StoredSnapshot) -> Self {
+    fn new(snapshot: &StoredSnapshot, facts: &Facts) -> Self {
         let manifest = &snapshot.manifest;
         Self {
             id: manifest.id.to_string(),
@@ -236,6 +270,8 @@ impl Row {
             tags: manifest.tags.clone(),
             not_kept: manifest.not_kept.clone(),
             path: snapshot.dir.display().to_string(),
+            verified: facts.standing(&manifest.id),
+            pin: facts.pin(&manifest.id).cloned(),
         }
     }
 }
@@ -247,6 +283,7 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
         _ => true,
     };
     let listed: Vec<Listed> = repository.list()?.into_iter().filter(wanted).collect();
+    let facts = Facts::read(&repository)?;
     if output.is_json() {
         #[derive(Serialize)]
         struct Damaged {
@@ -261,7 +298,7 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
         let (mut snapshots, mut damaged) = (Vec::new(), Vec::new());
         for entry in listed {
             match entry.snapshot {
-                Ok(snapshot) => snapshots.push(Row::new(&snapshot)),
+                Ok(snapshot) => snapshots.push(Row::new(&snapshot, &facts)),
                 Err(error) => damaged.push(Damaged { id: entry.id.to_string(), problem: error.to_string() }),
             }
         }
@@ -273,7 +310,7 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
             .say(&format!("No snapshots in {}. Take one with `backup create`.", repository.root().display()));
         return Ok(0);
     }
-    output.data(&snapshot_table(&listed))?;
+    output.data(&snapshot_table(&listed, &facts, Utc::now()))?;
     for entry in &listed {
         if let Err(error) = &entry.snapshot {
             output.warn(&format!("{}: {error}", entry.id));
@@ -283,16 +320,18 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
 }
 
 /// The table of `backup list`.
-pub fn snapshot_table(listed: &[Listed]) -> String {
-    let header =
-        ["ID", "TIME", "AGE", "DATABASE", "PG", "KIND", "TABLES", "ROWS", "SIZE", "STORED", "TOOK", "TAGS"];
-    let right = [false, false, true, false, true, false, true, true, true, true, true, false];
+pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> String {
+    let header = [
+        "ID", "TIME", "AGE", "DATABASE", "PG", "KIND", "TABLES", "ROWS", "SIZE", "STORED", "TOOK",
+        "VERIFIED", "PIN", "TAGS",
+    ];
+    let right = [false, false, true, false, true, false, true, true, true, true, true, false, false, false];
     let rows: Vec<Vec<String>> = listed
         .iter()
         .map(|entry| match &entry.snapshot {
             Ok(snapshot) => {
                 let manifest = &snapshot.manifest;
-                let age = (Utc::now() - manifest.taken_at).to_std().unwrap_or_default();
+                let age = (now - manifest.taken_at).to_std().unwrap_or_default();
                 let mut tags: Vec<String> =
                     manifest.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
                 tags.extend(manifest.name.iter().map(|name| format!("\"{name}\"")));
@@ -308,12 +347,15 @@ pub fn snapshot_table(listed: &[Listed]) -> String {
                     format::bytes(manifest.raw_bytes()),
                     format::bytes(manifest.stored_bytes()),
                     format::duration(manifest.took()),
+                    facts.verified_cell(&manifest.id, now),
+                    facts.pin_cell(&manifest.id).to_owned(),
                     common::ident::printable(&tags.join(" ")),
                 ]
             }
             Err(_) => {
                 let mut row = vec![entry.id.to_string(), "DAMAGED".to_owned()];
                 row.resize(header.len(), "-".to_owned());
+                row[12] = facts.pin_cell(&entry.id).to_owned();
                 row
             }
         })
@@ -387,9 +429,14 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
 }
 
 fn find(settings: &Settings, wanted: &str) -> Result<StoredSnapshot> {
+    let entry = find_entry(settings, wanted)?;
+    entry.snapshot.map_err(|error| error.context(entry.id))
+}
+
+fn find_entry(settings: &Settings, wanted: &str) -> Result<Listed> {
     let repository = Repository::open(&settings.repo)?;
     let database = if settings.names_database() { Some(settings.connection()?) } else { None };
-    repository.find(wanted, database.as_ref().map(ConnectionSettings::database))
+    repository.find_entry(wanted, database.as_ref().map(ConnectionSettings::database))
 }
 
 fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result<u8> {
@@ -405,18 +452,18 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
     } else {
         let mut found = Vec::new();
         for wanted in &args.snapshots {
-            match find(settings, wanted) {
-                Ok(snapshot) => found.push((snapshot.manifest.id.to_string(), Ok(snapshot))),
-                Err(error) if error.kind() == ErrorKind::Damaged => found.push((wanted.clone(), Err(error))),
-                Err(error) => return Err(error),
-            }
+            let entry = find_entry(settings, wanted)?;
+            found.push((entry.id.to_string(), entry.snapshot));
         }
         found
     };
     let progress = output.progress();
     let jobs = crate::default_jobs();
+    let repository = Repository::open(&settings.repo)?;
+    let _lock = repository.lock_reading()?;
     let mut results = Vec::new();
     for (id, snapshot) in snapshots {
+        let started = std::time::Instant::now();
         let result = snapshot.and_then(|snapshot| {
             progress.phase(format!("verifying {id}"), Some(snapshot.manifest.stored_bytes()));
             let done =
@@ -428,6 +475,11 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
             && !output.is_json()
         {
             output.error(error);
+        }
+        let is_damaged = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged);
+        if let (Ok(id), true) = (SnapshotId::parse(&id), result.is_ok() || is_damaged) {
+            let seconds = started.elapsed().as_secs_f64();
+            manage::record(&repository, &id, How::Hash, seconds, result.is_ok(), output);
         }
         results.push(Verified {
             id,

@@ -8,7 +8,9 @@
 pub mod check;
 pub mod cli;
 pub mod copy_out;
+pub mod manage;
 pub mod plan;
+pub mod transfer;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -26,9 +28,10 @@ use common::{
     repository::{PartialSnapshot, Repository, StoredSnapshot},
     snapshot::{
         Codec, Manifest, SnapshotId,
+        copy_sql::CHUNK_BLOCKS,
         manifest::{
-            DATABASE_FILE, FORMAT, FileEntry, Kind, LOAD_SCRIPT_FILE, README_FILE, SCHEMA_FILE,
-            SEQUENCES_FILE,
+            DATABASE_FILE, FORMAT, FileEntry, GLOBALS_FILE, Kind, LOAD_SCRIPT_FILE, README_FILE, SCHEMA_FILE,
+            SEQUENCES_FILE, VIEWS_FILE,
         },
         readme,
     },
@@ -69,7 +72,7 @@ impl Default for CreateOptions {
             tags: BTreeMap::new(),
             jobs: default_jobs(),
             codec: Codec::default(),
-            chunk_blocks: plan::CHUNK_BLOCKS,
+            chunk_blocks: CHUNK_BLOCKS,
             lock_wait: LockWait::default(),
             database_state: None,
         }
@@ -198,7 +201,9 @@ pub async fn create_from(
 fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<Vec<FileEntry>> {
     [
         (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
+        (VIEWS_FILE, readme::views_sql(&manifest.materialized_views)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
+        (GLOBALS_FILE, readme::globals_sql(&manifest.roles)),
         (LOAD_SCRIPT_FILE, readme::load_script(manifest)),
         (README_FILE, readme::readme(manifest)),
     ]

@@ -1,10 +1,9 @@
 //! Cuts tables into page ranges. Pure: sizes come in, ranges come out.
 
-use common::{catalog::Table, snapshot::copy_sql::BlockRange};
-
-/// Blocks per chunk: 64 MiB of heap with 8 KiB blocks. Large enough that a file is cheap, small enough that the last
-/// worker does not work alone for long.
-pub const CHUNK_BLOCKS: u64 = 8192;
+use common::{
+    catalog::Table,
+    snapshot::copy_sql::{BlockRange, page_ranges},
+};
 
 /// One piece of work: a page range of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,25 +14,13 @@ pub struct Piece {
     pub range: BlockRange,
 }
 
-/// Splits every table into ranges of `chunk_blocks` blocks, in the order of `tables` (largest first).
-///
-/// Borders are multiples of the chunk size, so that a table that has grown keeps its earlier ranges. The last range is
-/// open-ended: rows may lie on pages added after the size was read, and a closed range would silently lose them.
+/// Splits every table into page ranges, in the order of `tables` (largest first).
 pub fn pieces(tables: &[Table], chunk_blocks: u64) -> Vec<Piece> {
-    tables.iter().enumerate().flat_map(|(index, table)| ranges(index, table, chunk_blocks)).collect()
-}
-
-fn ranges(index: usize, table: &Table, chunk_blocks: u64) -> Vec<Piece> {
-    let whole = !table.is_heap || table.extension_filter.is_some();
-    let count = if whole { 1 } else { table.blocks.div_ceil(chunk_blocks).max(1) };
-    (0..count)
-        .map(|n| Piece {
-            table: index,
-            range: BlockRange {
-                first: n * chunk_blocks,
-                end: (n + 1 < count).then_some((n + 1) * chunk_blocks),
-            },
-        })
+    let ranges = |table: &Table| page_ranges(table, table.blocks, chunk_blocks);
+    tables
+        .iter()
+        .enumerate()
+        .flat_map(|(index, table)| ranges(table).into_iter().map(move |range| Piece { table: index, range }))
         .collect()
 }
 

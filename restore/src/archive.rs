@@ -2,7 +2,7 @@
 //! settings that an older server does not know, or a foreign key that old orphans violate (restored NOT VALID, and
 //! said), or it fails the restore with the object's name.
 
-use std::path::Path;
+use std::{io::Write as _, path::Path};
 
 use common::{
     Error, Progress, Result,
@@ -31,7 +31,21 @@ pub struct ArchiveOptions {
     pub no_owner: bool,
 }
 
+/// Which entries of a section, and on how many connections.
+#[derive(Debug, Clone, Copy)]
+struct Pass<'a> {
+    section: Section,
+    /// A list as `pg_restore --list` prints it; without one, all.
+    list: Option<&'a Path>,
+    jobs: usize,
+}
+
 /// Restores one section into the database that `settings` name.
+///
+/// pg_restore's parallel jobs know which tables an entry names, but not the partitions and heirs that it reaches. So
+/// two entries deadlock (a trigger on a partitioned table and a foreign key on its leaf), or two partitions' indexes
+/// are attached at once, neither sees the other, and the parent's index stays invalid for ever. In a database with
+/// inheritance only the building of indexes is parallel, which takes the time, and the rest comes one by one.
 pub async fn restore(
     pg_restore: &Tool,
     settings: &ConnectionSettings,
@@ -41,14 +55,88 @@ pub async fn restore(
     options: ArchiveOptions,
     progress: &Progress,
 ) -> Result<()> {
+    let run = async |list: Option<&Path>, jobs: usize| {
+        let pass = Pass { section, list, jobs };
+        restore_pass(pg_restore, settings, session, archive, pass, options, progress).await
+    };
+    let jobs = options.jobs.max(1);
+    if section == Section::PreData {
+        return run(None, 1).await;
+    }
+    if jobs == 1 || !has_inheritance(session).await? {
+        return run(None, jobs).await;
+    }
+    let listed = tools::output(list_command(pg_restore, archive), "pg_restore").await?;
+    let (indexes, others) = split_list(&listed);
+    for (entries, jobs) in [(indexes, jobs), (others, 1)] {
+        let list = list_file(&entries)?;
+        run(Some(list.path()), jobs).await?;
+    }
+    Ok(())
+}
+
+async fn has_inheritance(session: &Session) -> Result<bool> {
+    let row = session
+        .query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_inherits)", &[])
+        .await
+        .map_err(|source| Error::postgres("could not look for partitioned tables", source))?;
+    Ok(row.get(0))
+}
+
+fn list_command(pg_restore: &Tool, archive: &Path) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(&pg_restore.path);
+    command.args(["--list", "--section=post-data"]).arg(archive).env("LC_ALL", "C").kill_on_drop(true);
+    command
+}
+
+/// Takes a list apart: what builds an index (an index, a primary key, a unique or exclusion constraint), and the rest.
+///
+/// A line is `3456; 2606 16401 CONSTRAINT schema name owner`. An index in a schema named ATTACH is taken for the
+/// attaching of one: it is built later, in its order, and that is all.
+fn split_list(listed: &str) -> (String, String) {
+    let builds_index = |line: &str| {
+        let entry = line.splitn(4, ' ').nth(3).unwrap_or_default();
+        entry.starts_with("CONSTRAINT ")
+            || (entry.starts_with("INDEX ") && !entry.starts_with("INDEX ATTACH "))
+    };
+    let (mut indexes, mut others) = (String::new(), String::new());
+    for line in listed.lines().filter(|line| !line.starts_with(';')) {
+        let part = if builds_index(line) { &mut indexes } else { &mut others };
+        part.push_str(line);
+        part.push('\n');
+    }
+    (indexes, others)
+}
+
+fn list_file(entries: &str) -> Result<tempfile::NamedTempFile> {
+    let failed =
+        |source| Error::failed(format!("could not write a temporary file: {source}")).with_source(source);
+    let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
+    file.write_all(entries.as_bytes()).map_err(failed)?;
+    Ok(file)
+}
+
+async fn restore_pass(
+    pg_restore: &Tool,
+    settings: &ConnectionSettings,
+    session: &Session,
+    archive: &Path,
+    pass: Pass<'_>,
+    options: ArchiveOptions,
+    progress: &Progress,
+) -> Result<()> {
     let mut command = tools::command(&pg_restore.path, settings);
     command.arg("--no-password").arg(format!("--dbname=dbname={}", conninfo_value(settings.database())));
-    match section {
-        Section::PreData => command.arg("--section=pre-data"),
-        Section::PostData => {
-            command.arg("--section=post-data").arg(format!("--jobs={}", options.jobs.max(1)))
-        }
-    };
+    command.arg(match pass.section {
+        Section::PreData => "--section=pre-data",
+        Section::PostData => "--section=post-data",
+    });
+    if pass.jobs > 1 {
+        command.arg(format!("--jobs={}", pass.jobs));
+    }
+    if let Some(list) = pass.list {
+        command.arg("--use-list").arg(list);
+    }
     if options.no_owner {
         command.args(["--no-owner", "--no-privileges"]);
     }
@@ -113,4 +201,23 @@ fn describe(error: &RestoreError) -> String {
 
 fn first_line(text: &str) -> String {
     common::ident::printable(text.lines().next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_builds_an_index_is_built_in_parallel() {
+        let listed = "; Archive created at 2026-11-21\n\
+            1; 1259 11 INDEX app events_body postgres\n\
+            2; 2606 12 CONSTRAINT app a a_pkey postgres\n\
+            3; 0 0 INDEX ATTACH app events_1_body postgres\n\
+            4; 2606 13 FK CONSTRAINT app b b_a_fk postgres\n\
+            5; 2606 14 CHECK CONSTRAINT app b positive postgres\n\
+            6; 2620 15 TRIGGER app b INDEX postgres\n";
+        let (indexes, others) = split_list(listed);
+        assert_eq!(indexes.lines().filter_map(|line| line.split(';').next()).collect::<String>(), "12");
+        assert_eq!(others.lines().filter_map(|line| line.split(';').next()).collect::<String>(), "3456");
+    }
 }

@@ -11,7 +11,7 @@ use common::{
     repository::{Listed, Repository, StoredSnapshot},
 };
 
-use crate::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target};
+use crate::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target, bundle};
 
 /// Bring a snapshot back: beside the live database, or in its place.
 ///
@@ -27,6 +27,7 @@ use crate::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target};
         restore                              choose from a list\n  \
         restore latest                       into a new database beside the live one\n  \
         restore 20261121T034149Z --into shop_test\n  \
+        restore 20261121T034149Z-shop-7f3k9q.tar  from an exported snapshot, without a repository\n  \
         restore latest --replace             put the live database back to that state\n  \
         restore latest --replace --dry-run   only say what would be done\n\n\
         Exit codes: 0 done · 1 failed, live database unchanged · 2 usage · 3 refused · 4 busy, try again · \
@@ -36,7 +37,8 @@ pub struct Cli {
     #[command(flatten)]
     shared: SharedArgs,
 
-    /// An id, a unique start of one, latest, or latest:tag=value; without it, choose from a list
+    /// An id, a unique start of one, latest, latest:tag=value, or the path of an exported .tar; without it, choose from
+    /// a list
     snapshot: Option<String>,
 
     /// Restore into a new database of this name
@@ -58,6 +60,10 @@ pub struct Cli {
     /// Objects belong to the connected role; leave grants out
     #[arg(long)]
     no_owner: bool,
+
+    /// Make the roles that are missing, without passwords
+    #[arg(long, conflicts_with = "no_owner")]
+    create_roles: bool,
 
     /// Connections that load [default: one per processor, at most 8]
     #[arg(short, long)]
@@ -93,13 +99,37 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         output.data(&settings.show()?)?;
         return Ok(0);
     }
+    if let Some(archive) = cli.snapshot.as_deref().and_then(bundle::archive) {
+        return restore_archive(cli, &settings, &archive, output).await;
+    }
     let repository = Repository::open(&settings.repo)?;
+    let _lock = repository.lock_reading()?;
     let Some(wanted) = choose(cli, &repository, output)? else { return Ok(ErrorKind::Usage.exit_code()) };
     // `latest` means the latest of the database that the settings name, when they name one.
     let connection = settings.connection()?.with_application_name("restore");
     let database = settings.names_database().then(|| connection.database().to_owned());
     let snapshot = repository.find(&wanted, database.as_deref())?;
     restore(cli, &settings, connection, snapshot, output).await
+}
+
+async fn restore_archive(
+    cli: &Cli,
+    settings: &Settings,
+    archive: &std::path::Path,
+    output: &Output,
+) -> Result<u8> {
+    let connection = settings.connection()?.with_application_name("restore");
+    if cli.dry_run {
+        // The plan comes from the manifest alone: nothing is unpacked.
+        let snapshot = StoredSnapshot { dir: archive.to_owned(), manifest: bundle::manifest(archive)? };
+        return restore(cli, settings, connection, snapshot, output).await;
+    }
+    let unpacked = bundle::unpack(archive, &output.progress()).await?;
+    let result = restore(cli, settings, connection, unpacked.snapshot().clone(), output).await;
+    if let Err(error) = unpacked.remove() {
+        output.warn(&format!("the unpacked snapshot is still there: {error}"));
+    }
+    result
 }
 
 /// The snapshot from the command line, or from a list on a terminal; without a terminal the list is all there is.
@@ -181,6 +211,7 @@ async fn restore(
         jobs: settings.jobs.unwrap_or_else(default_jobs),
         choices: Choices {
             no_owner: cli.no_owner,
+            create_roles: cli.create_roles,
             accept_slot_loss: cli.accept_slot_loss,
             drop_replaced: cli.drop_replaced,
         },
@@ -232,6 +263,12 @@ fn describe(plan: &RestorePlan) -> String {
         format::bytes(plan.raw_bytes),
         plan.staged
     );
+    if !plan.create_roles.is_empty() {
+        text.push_str(&format!(
+            "  first: make the roles {} without passwords\n",
+            plan.create_roles.join(", ")
+        ));
+    }
     if let (Some(live), Some(kept)) = (&plan.replaces, &plan.kept_as) {
         text.push_str(&format!(
             "  3. in one transaction: \"{live}\" becomes \"{kept}\", and \"{}\" becomes \"{live}\"\n",

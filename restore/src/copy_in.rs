@@ -16,8 +16,8 @@ use common::{
     snapshot::{
         Codec, RowHash,
         codec::StoredChunk,
-        copy_sql::{BlockRange, copy_in_statement, copy_out_statement},
-        manifest::{Chunk, DATA_DIR, LargeObjects},
+        copy_sql::{CHUNK_BLOCKS, copy_in_statement, copy_out_statement, page_ranges},
+        manifest::{Chunk, DATA_DIR, LargeObjects, TableData},
         readme::large_object_statements,
     },
 };
@@ -217,14 +217,19 @@ pub async fn compare_content(
 ) -> Result<()> {
     let manifest = &snapshot.manifest;
     let encoding = &manifest.database.encoding;
-    let mut work: Vec<Work> = manifest
-        .tables
-        .iter()
-        .map(|table| Work::ReadBack {
-            statement: copy_out_statement(&table.table, BlockRange::ALL, encoding),
-            table: table.table.name.short(),
-        })
-        .collect();
+    let blocks = table_blocks(settings).await?;
+    let mut owners = Vec::new();
+    let mut work = Vec::new();
+    for (index, table) in manifest.tables.iter().enumerate() {
+        let blocks = blocks.get(&table.table.name).copied().unwrap_or(0);
+        for range in page_ranges(&table.table, blocks, CHUNK_BLOCKS) {
+            owners.push(index);
+            work.push(Work::ReadBack {
+                statement: copy_out_statement(&table.table, range, encoding),
+                table: table.table.name.short(),
+            });
+        }
+    }
     if manifest.large_objects.is_some() {
         work.push(Work::ReadBack {
             statement: "COPY (SELECT loid, pageno, data FROM pg_catalog.pg_largeobject) TO STDOUT".to_owned(),
@@ -232,12 +237,16 @@ pub async fn compare_content(
         });
     }
     let found = run(settings, jobs, work, manifest.codec, progress).await?;
-    let mut expected: BTreeMap<&QualifiedName, [(u64, RowHash); 2]> = BTreeMap::new();
-    for (table, (rows, hash)) in manifest.tables.iter().zip(&found) {
-        let key = table.table.load_into.as_ref().unwrap_or(&table.table.name);
-        let [want, have] = expected.entry(key).or_default();
+    let mut expected: BTreeMap<QualifiedName, [(u64, RowHash); 2]> = BTreeMap::new();
+    let key =
+        |table: &'_ TableData| table.table.load_into.clone().unwrap_or_else(|| table.table.name.clone());
+    for table in &manifest.tables {
+        let [want, _] = expected.entry(key(table)).or_default();
         want.0 += table.rows();
         want.1.merge(table.row_hash());
+    }
+    for (table, (rows, hash)) in owners.iter().filter_map(|index| manifest.tables.get(*index)).zip(&found) {
+        let [_, have] = expected.entry(key(table)).or_default();
         have.0 += rows;
         have.1.merge(*hash);
     }
@@ -252,7 +261,7 @@ pub async fn compare_content(
             }
         })
         .collect();
-    if let (Some(objects), Some(have)) = (&manifest.large_objects, found.get(manifest.tables.len())) {
+    if let (Some(objects), Some(have)) = (&manifest.large_objects, found.get(owners.len())) {
         let mut want = (0, RowHash::default());
         for chunk in &objects.pages {
             want.0 += chunk.content.rows;
@@ -267,4 +276,26 @@ pub async fn compare_content(
     }
     Err(Error::damaged(format!("the restored database differs from the snapshot: {}", problems.join("; ")))
         .with_hint("This is a defect, or something else wrote into the new database. Please report it with the snapshot's id."))
+}
+
+/// Size of every table in blocks, so that a large one is read by several connections.
+async fn table_blocks(settings: &ConnectionSettings) -> Result<BTreeMap<QualifiedName, u64>> {
+    let session = settings.connect().await?;
+    let rows = session
+        .query(
+            "SELECT n.nspname, c.relname, pg_catalog.pg_relation_size(c.oid, 'main')
+                    / pg_catalog.current_setting('block_size')::bigint
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'",
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not read the sizes of the tables", source))?;
+    session.close().await?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let name = QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+            (name, row.get::<_, i64>(2).unsigned_abs())
+        })
+        .collect())
 }

@@ -7,6 +7,7 @@
 //! Until that commit the live database is untouched, and after it the replaced one still exists under another name.
 
 pub mod archive;
+pub mod bundle;
 pub mod cli;
 pub mod copy_in;
 pub mod plan;
@@ -25,6 +26,7 @@ use common::{
         StoredSnapshot,
         verify::{Depth, VerifiedSnapshot, verify},
     },
+    snapshot::{Manifest, readme},
 };
 use serde::Serialize;
 
@@ -102,6 +104,7 @@ pub async fn execute(
     for note in &plan.notes {
         progress.note(note.clone());
     }
+    create_roles(maintenance, &snapshot.snapshot().manifest, &plan).await?;
     let staged = StagedDatabase::create(maintenance, settings, snapshot, &plan).await?;
     let fill = FillOptions { jobs: options.jobs };
     let finished = match staged.fill(maintenance, snapshot, &plan, &pg_restore, fill, progress).await {
@@ -132,6 +135,26 @@ pub async fn execute(
             Err(error.with_database_state(state))
         }
     }
+}
+
+/// Makes the roles that the plan lists. They stay, whatever becomes of the restore.
+async fn create_roles(maintenance: &Session, manifest: &Manifest, plan: &RestorePlan) -> Result<()> {
+    let missing: Vec<_> =
+        manifest.roles.iter().filter(|role| plan.create_roles.contains(&role.name)).collect();
+    let statements = missing
+        .iter()
+        .flat_map(|role| readme::role_statements(role))
+        .chain(missing.iter().flat_map(|role| readme::membership_statements(role)));
+    for statement in statements {
+        maintenance.batch_execute(&statement).await.map_err(|source| {
+            Error::postgres("could not make the missing roles", source)
+                .with_hint(
+                    "Make them by hand (globals.sql in the snapshot has the statements), or use --no-owner.",
+                )
+                .with_database_state("No database was changed.")
+        })?;
+    }
+    Ok(())
 }
 
 async fn put_in_place(

@@ -48,6 +48,8 @@ pub struct TargetFacts {
 pub struct Choices {
     /// Objects belong to the connected role, and no grants are restored.
     pub no_owner: bool,
+    /// Roles that are missing are made, without passwords.
+    pub create_roles: bool,
     /// Slots and the like of the replaced database may stay behind with it.
     pub accept_slot_loss: bool,
     /// The replaced database is dropped after the swap.
@@ -71,6 +73,9 @@ pub struct RestorePlan {
     pub drop_replaced: bool,
     /// Whether owners and grants are left out.
     pub no_owner: bool,
+    /// Roles that are made first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub create_roles: Vec<String>,
     /// Tables.
     pub tables: usize,
     /// Rows.
@@ -124,19 +129,18 @@ pub fn plan(
             facts.major
         ));
     }
-    if !choices.no_owner {
-        let missing: Vec<String> = manifest
-            .roles
-            .iter()
-            .filter(|role| !facts.roles.contains(*role))
-            .map(|role| format!("\"{}\"", printable(role)))
-            .collect();
-        if !missing.is_empty() {
-            reasons.push(format!(
-                "the server has no role {} (create them, or restore with --no-owner)",
-                missing.join(", ")
-            ));
-        }
+    let missing: Vec<&str> = manifest
+        .roles
+        .iter()
+        .map(|role| role.name.as_str())
+        .filter(|role| !choices.no_owner && !facts.roles.contains(*role))
+        .collect();
+    if !missing.is_empty() && !choices.create_roles {
+        let names: Vec<String> = missing.iter().map(|role| format!("\"{}\"", printable(role))).collect();
+        reasons.push(format!(
+            "the server has no role {} (--create-roles makes them without passwords, --no-owner does without)",
+            names.join(", ")
+        ));
     }
     for extension in &manifest.extensions {
         if !facts.extensions.contains_key(&extension.name) {
@@ -179,6 +183,7 @@ pub fn plan(
         kept_as,
         drop_replaced: choices.drop_replaced,
         no_owner: choices.no_owner,
+        create_roles: missing.into_iter().map(str::to_owned).collect(),
         tables: manifest.tables.len(),
         rows: manifest.rows(),
         raw_bytes: manifest.raw_bytes(),

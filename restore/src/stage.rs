@@ -70,6 +70,8 @@ impl StagedDatabase {
 
     /// Drops it again: this run made it, and nobody else has been told its name.
     pub async fn discard(self, maintenance: &Session) -> Result<()> {
+        // What can't be taken away makes the drop fail, and that says why.
+        let _ = drop_subscriptions(&self.settings).await;
         database::drop_database(maintenance, &self.name).await
     }
 
@@ -140,6 +142,25 @@ impl StagedDatabase {
         apply_database_state(maintenance, snapshot, &self.name, plan.no_owner).await?;
         Ok(ValidatedDatabase { name: self.name.clone() })
     }
+}
+
+/// PostgreSQL drops no database with a subscription in it. The slot on the publisher is the live database's.
+async fn drop_subscriptions(settings: &ConnectionSettings) -> Result<()> {
+    let failed = |source| Error::postgres("could not drop a subscription", source);
+    let session = settings.connect().await?;
+    let rows = session
+        .query(
+            "SELECT pg_catalog.format('ALTER SUBSCRIPTION %1$I DISABLE; ALTER SUBSCRIPTION %1$I SET (slot_name = NONE); \
+             DROP SUBSCRIPTION %1$I', s.subname) FROM pg_catalog.pg_subscription s
+             JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = pg_catalog.current_database()",
+            &[],
+        )
+        .await
+        .map_err(failed)?;
+    for row in &rows {
+        session.batch_execute(row.get(0)).await.map_err(failed)?;
+    }
+    session.close().await
 }
 
 async fn set_sequences(session: &Session, snapshot: &StoredSnapshot) -> Result<()> {

@@ -109,6 +109,25 @@ pub async fn one_by_one(
     Ok(())
 }
 
+/// What the statements that were begun did outside of their transaction, as sentences: a ROLLBACK does not undo it.
+///
+/// `setval` is left out: sequences are looked at and put back.
+pub fn effects_outside(files: &[&MigrationFile], reports: &[MigrationReport]) -> Vec<String> {
+    let mut effects = Vec::new();
+    for (file, report) in files.iter().zip(reports) {
+        let begun = report.statements.len() + usize::from(!report.complete);
+        let statements = file.statements_without_wrapper().unwrap_or(&file.statements);
+        for statement in statements.iter().take(begun) {
+            let outside =
+                statement.class.outside_transaction.iter().filter(|text| !text.starts_with("setval"));
+            effects.extend(outside.map(|text| {
+                format!("{}:{}: {text}; a ROLLBACK does not undo that", file.name(), statement.line)
+            }));
+        }
+    }
+    effects
+}
+
 async fn execute(session: &Session, what: &str, sql: &str) -> Result<()> {
     let refused = |source| with_sqlstate(Error::postgres(format!("could not {what}"), source));
     session.batch_execute(sql).await.map_err(refused)

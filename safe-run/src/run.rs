@@ -35,7 +35,7 @@ pub enum FenceChoice {
     Lock,
     /// The database is read-only for everybody but the command; other sessions are ended.
     ReadOnly,
-    /// None: others write while it runs.
+    /// Nothing: others may write while it runs.
     None,
 }
 
@@ -44,7 +44,7 @@ pub enum FenceChoice {
 pub enum SnapshotChoice {
     /// A snapshot in the repository.
     File,
-    /// None: a ROLLBACK is the only undo.
+    /// Nothing is stored: a ROLLBACK is the only undo.
     None,
 }
 
@@ -158,6 +158,8 @@ pub struct RunLog {
     pub report: Report,
     /// Written before each effect.
     pub journal: Journal,
+    /// What was done outside of the transaction, as sentences; said when it is rolled back.
+    pub outside: Vec<String>,
     started: Instant,
 }
 
@@ -193,7 +195,7 @@ impl RunLog {
             undo: None,
             next: Vec::new(),
         };
-        Ok(Self { report, journal, started: Instant::now() })
+        Ok(Self { report, journal, outside: Vec::new(), started: Instant::now() })
     }
 
     /// Runs a step and notes its time, whether it succeeds or not.

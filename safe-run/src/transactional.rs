@@ -144,6 +144,7 @@ async fn protected(
     let applied =
         apply::in_transaction(migrator, files, &log.report.run, timeout, &mut reports, &context.progress)
             .await;
+    log.outside = apply::effects_outside(files, &reports);
     log.report.migrations = reports;
     log.timed("migrations", began);
     applied.map_err(at(Stage::Migration))?;
@@ -407,6 +408,8 @@ async fn roll_back(
     drop(guard);
     log.fail(&error);
     log.report.notes.extend(notes);
+    let outside = std::mem::take(&mut log.outside);
+    log.report.notes.extend(outside);
     log.report.undo = Some(UndoReport {
         how: "rollback",
         seconds: began.elapsed().as_secs_f64(),

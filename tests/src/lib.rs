@@ -5,6 +5,7 @@
 //! - [`oracle`]: is this database the same as that one? By `pg_dump` and row hashes
 //! - [`fixtures`]: a database with everything in it, and a realistic one
 //! - [`binaries`]: finds the built `backup`, `restore` and `safe-run`
+//! - [`outcome`]: runs them as a user does, and holds what they said and how they ended
 //! - [`protected_run`]: `safe-run` in a folder of its own, and what the oracle says about its database
 //!
 //! Nothing here may use the code under test, nor a PostgreSQL driver: an oracle that shares a bug with the
@@ -14,13 +15,15 @@ pub mod binaries;
 pub mod cluster;
 pub mod fixtures;
 pub mod oracle;
+pub mod outcome;
 pub mod protected_run;
 pub mod psql;
 mod servers;
 
 pub use cluster::{Cluster, Database, Options};
 pub use oracle::Fingerprint;
-pub use protected_run::{Outcome, ProtectedRun, Running, until};
+pub use outcome::{Outcome, Snapshots};
+pub use protected_run::{Ended, ProtectedRun, Running, until};
 pub use psql::Session;
 
 /// Runs one test body on every supported major version, as separate tests `name::postgresql_14` and so on.

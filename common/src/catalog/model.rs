@@ -135,6 +135,29 @@ pub struct DatabaseSetting {
     pub value: String,
 }
 
+/// A role that the schema names, without its password.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// Its attributes as keywords of CREATE ROLE, such as `LOGIN` and `NOSUPERUSER`.
+    pub attributes: Vec<String>,
+    /// `CONNECTION LIMIT`; -1 is none.
+    pub connection_limit: i32,
+    /// `VALID UNTIL`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_until: Option<String>,
+    /// Roles that it is a member of, and whether it may admit others.
+    #[serde(default)]
+    pub member_of: Vec<(String, bool)>,
+    /// `ALTER ROLE … SET` in all databases: name and value.
+    #[serde(default)]
+    pub settings: Vec<(String, String)>,
+    /// `COMMENT ON ROLE`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
 /// Everything the tools read from a database before they decide.
 #[derive(Debug, Clone)]
 pub struct Catalog {
@@ -149,7 +172,7 @@ pub struct Catalog {
     /// Large objects.
     pub large_objects: LargeObjectTotals,
     /// Roles that own or may use something in the database, by name.
-    pub roles: Vec<String>,
+    pub roles: Vec<Role>,
     /// What a logical snapshot does not bring back, one sentence each.
     pub not_kept: Vec<String>,
 }

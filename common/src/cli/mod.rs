@@ -4,6 +4,7 @@ pub mod args;
 pub mod completions;
 pub mod config;
 pub mod format;
+pub mod input;
 pub mod output;
 pub mod process;
 

@@ -7,7 +7,7 @@ use super::{Client, Row, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
-        Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
+        Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView, Role,
         Sequence, Table,
     },
     snapshot::manifest::Server,
@@ -54,8 +54,8 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
         .collect();
     let count: i64 =
         client.query_one(sql::LARGE_OBJECT_COUNT, &[]).await.map_err(failed("large objects"))?.get(0);
-    let roles =
-        client.query(sql::ROLES, &[]).await.map_err(failed("roles"))?.iter().map(|row| row.get(0)).collect();
+    let rows = client.query(sql::ROLES, &[]).await.map_err(failed("roles"))?;
+    let roles = roles(&rows);
     Ok(Catalog {
         database: database_state(client).await?,
         tables,
@@ -79,6 +79,35 @@ fn table(row: &Row, roots: &HashMap<u32, QualifiedName>) -> Table {
         load_into: roots.get(&oid).cloned(),
         extension_filter: row.get("extension_filter"),
     }
+}
+
+fn roles(rows: &[Row]) -> Vec<Role> {
+    let named: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    rows.iter()
+        .map(|row| {
+            let groups: Vec<String> = row.get("member_of");
+            let may_admit: Vec<bool> = row.get("may_admit");
+            let settings: Vec<String> = row.get("settings");
+            Role {
+                name: row.get(0),
+                attributes: row.get("attributes"),
+                connection_limit: row.get("rolconnlimit"),
+                valid_until: row.get("rolvaliduntil"),
+                // A group that the snapshot does not know can't be made by it.
+                member_of: groups
+                    .into_iter()
+                    .zip(may_admit)
+                    .filter(|(group, _)| named.contains(group) || group.starts_with("pg_"))
+                    .collect(),
+                settings: settings
+                    .iter()
+                    .filter_map(|setting| setting.split_once('='))
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                    .collect(),
+                comment: row.get("comment"),
+            }
+        })
+        .collect()
 }
 
 /// Every relation that has to be locked before the snapshot is taken, by oid.

@@ -156,6 +156,20 @@ pub async fn run(mut command: tokio::process::Command, name: &str) -> Result<Fin
     })
 }
 
+/// Runs a command to its end and returns its output.
+pub async fn output(mut command: tokio::process::Command, name: &str) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .map_err(|source| Error::failed(format!("could not run {name}: {source}")).with_source(source))?;
+    if !output.status.success() {
+        let says = String::from_utf8_lossy(&output.stderr);
+        return Err(Error::failed(format!("{name} failed: {}", says.trim())));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// One error of pg_restore: the server's message and the statement that caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreError {

@@ -49,6 +49,34 @@ pub fn replace_private_file(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(dir)
 }
 
+/// Makes a file with mode 0600 that has its name only once all of it is written and durable.
+///
+/// # Errors
+/// Refused when the file exists already, unless `replace` is set.
+pub fn write_new_file<T>(path: &Path, replace: bool, write: impl FnOnce(&File) -> Result<T>) -> Result<T> {
+    let exists = || {
+        Error::refused(format!("{} exists already", path.display()))
+            .with_hint("Name another file, or give --force to replace it.")
+    };
+    if !replace && path.exists() {
+        return Err(exists());
+    }
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let file = tempfile::Builder::new()
+        .prefix(".incomplete-")
+        .tempfile_in(dir)
+        .map_err(|source| Error::io("write in", dir, source))?;
+    let written = write(file.as_file())?;
+    file.as_file().sync_all().map_err(|source| Error::io("write", path, source))?;
+    let named = if replace { file.persist(path) } else { file.persist_noclobber(path) };
+    named.map_err(|error| match error.error.kind() {
+        std::io::ErrorKind::AlreadyExists => exists(),
+        _ => Error::io("write", path, error.error),
+    })?;
+    sync_dir(dir)?;
+    Ok(written)
+}
+
 /// Makes the entries of a folder durable: without it a new name may be gone after a power cut.
 pub fn sync_dir(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|source| Error::io("sync", path, source))

@@ -7,7 +7,12 @@
 //! sweeps holds the repository's lock exclusively. Operating-system file locks end with their process.
 
 pub mod files;
+pub mod import;
 pub mod partial;
+pub mod pins;
+pub mod remove;
+pub mod runs;
+pub mod verifications;
 pub mod verify;
 
 use std::{
@@ -21,6 +26,9 @@ pub use files::{
     check_writable, create_private_dir, create_private_file, free_space, sync_dir, write_private_file,
 };
 pub use partial::PartialSnapshot;
+
+use pins::PINS;
+use verifications::VERIFICATIONS_FILE;
 
 use crate::{
     Error, ErrorKind, Result,
@@ -161,6 +169,19 @@ impl Repository {
         Err(self.busy("deletes snapshots in"))
     }
 
+    /// Keeps snapshots from being deleted while they are read.
+    ///
+    /// A repository that can't be written, such as a copy on read-only media, has nobody who could delete: no lock then.
+    ///
+    /// # Errors
+    /// Busy while another process deletes.
+    pub fn lock_reading(&self) -> Result<Option<RepositoryLock>> {
+        match self.lock_shared() {
+            Err(error) if error.kind() == ErrorKind::Busy => Err(error),
+            other => Ok(other.ok()),
+        }
+    }
+
     /// Takes the repository's lock alone: for deleting.
     pub fn lock_exclusive(&self) -> Result<RepositoryLock> {
         let file = self.lock_file("repository")?;
@@ -220,6 +241,12 @@ impl Repository {
     ///
     /// With `database`, `latest` means that database's; without it, the repository must hold one database only.
     pub fn find(&self, wanted: &str, database: Option<&str>) -> Result<StoredSnapshot> {
+        let found = self.find_entry(wanted, database)?;
+        found.snapshot.map_err(|error| error.context(found.id))
+    }
+
+    /// Like [`Repository::find`], also for a snapshot whose manifest can't be used: it can still be deleted.
+    pub fn find_entry(&self, wanted: &str, database: Option<&str>) -> Result<Listed> {
         let listed = self.list()?;
         let none = |message: String| {
             Error::new(ErrorKind::NoSuchSnapshot, message)
@@ -254,7 +281,9 @@ impl Repository {
                 ))
                 .with_hint("Name the snapshot by its id, or the database with --database-url."));
             }
-            return candidates.pop().ok_or_else(|| none("the repository holds no such snapshot".to_owned()));
+            let latest =
+                candidates.pop().ok_or_else(|| none("the repository holds no such snapshot".to_owned()))?;
+            return Ok(Listed { id: latest.manifest.id.clone(), snapshot: Ok(latest) });
         }
         let mut matches: Vec<Listed> = listed
             .into_iter()
@@ -268,10 +297,7 @@ impl Repository {
             ))
             .with_hint("Give more characters of the id."));
         }
-        match matches.pop() {
-            Some(found) => found.snapshot.map_err(|error| error.context(found.id)),
-            None => Err(none(format!("no snapshot \"{}\"", crate::ident::printable(wanted)))),
-        }
+        matches.pop().ok_or_else(|| none(format!("no snapshot \"{}\"", crate::ident::printable(wanted))))
     }
 
     /// Begins a new snapshot: makes its partial folder and holds its lock.
@@ -317,6 +343,8 @@ impl StoredSnapshot {
 }
 
 fn is_ours(name: &std::ffi::OsStr) -> bool {
-    [SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS, REPOSITORY_FILE].iter().any(|ours| name == *ours)
+    [SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS, PINS, VERIFICATIONS_FILE, REPOSITORY_FILE]
+        .iter()
+        .any(|ours| name == *ours)
         || name.to_string_lossy().starts_with(".repository.json.")
 }

@@ -77,7 +77,13 @@ impl PartialSnapshot {
     }
 
     /// Writes the manifest, makes everything durable, and gives the snapshot its place, in that order.
-    pub fn publish(mut self, manifest: Manifest) -> Result<StoredSnapshot> {
+    pub fn publish(self, manifest: Manifest) -> Result<StoredSnapshot> {
+        let bytes = manifest.to_bytes()?;
+        self.publish_bytes(manifest, &bytes)
+    }
+
+    /// Like [`PartialSnapshot::publish`], with the manifest's bytes as they came from elsewhere.
+    pub(super) fn publish_bytes(mut self, manifest: Manifest, bytes: &[u8]) -> Result<StoredSnapshot> {
         for dir in [DATA_DIR, LARGE_OBJECTS_DIR] {
             let path = self.dir.join(dir);
             if path.exists() {
@@ -85,7 +91,7 @@ impl PartialSnapshot {
             }
         }
         crate::fault::point("backup.before-manifest");
-        write_private_file(&self.dir.join(MANIFEST_FILE), &manifest.to_bytes()?)?;
+        write_private_file(&self.dir.join(MANIFEST_FILE), bytes)?;
         sync_dir(&self.dir)?;
         crate::fault::point("backup.before-rename");
         fs::rename(&self.dir, &self.target).map_err(|source| Error::io("publish", &self.target, source))?;

@@ -17,6 +17,25 @@ impl BlockRange {
     pub const ALL: Self = Self { first: 0, end: None };
 }
 
+/// Blocks per chunk: 64 MiB of heap with 8 KiB blocks. Large enough that a file is cheap, small enough that the last
+/// worker does not work alone for long.
+pub const CHUNK_BLOCKS: u64 = 8192;
+
+/// Splits a table of `blocks` blocks into ranges of `chunk_blocks`.
+///
+/// Borders are multiples of the chunk size, so that a table that has grown keeps its earlier ranges. The last range is
+/// open-ended: rows may lie on pages added after the size was read, and a closed range would silently lose them.
+pub fn page_ranges(table: &Table, blocks: u64, chunk_blocks: u64) -> Vec<BlockRange> {
+    let whole = !table.is_heap || table.extension_filter.is_some();
+    let count = if whole { 1 } else { blocks.div_ceil(chunk_blocks).max(1) };
+    (0..count)
+        .map(|n| BlockRange {
+            first: n * chunk_blocks,
+            end: (n + 1 < count).then_some((n + 1) * chunk_blocks),
+        })
+        .collect()
+}
+
 /// The statement that loads a chunk of `table` from stdin.
 pub fn copy_in_statement(table: &Table, encoding: &str) -> String {
     let target = table.load_into.as_ref().unwrap_or(&table.name);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    catalog::{DatabaseState, Extension, MaterializedView, Sequence, Table},
+    catalog::{DatabaseState, Extension, MaterializedView, Role, Sequence, Table},
 };
 
 /// Version of the format. A reader takes its own version only; a change that an older reader would misread raises it.
@@ -33,8 +33,12 @@ pub const README_FILE: &str = "README.txt";
 pub const LOAD_SCRIPT_FILE: &str = "load.sh";
 /// `setval` for every sequence.
 pub const SEQUENCES_FILE: &str = "sequences.sql";
+/// `REFRESH` for every materialized view that was filled.
+pub const VIEWS_FILE: &str = "views.sql";
 /// Database-level settings, owner, grants and comment.
 pub const DATABASE_FILE: &str = "database.sql";
+/// The roles that the schema names, without passwords.
+pub const GLOBALS_FILE: &str = "globals.sql";
 /// Folder of the chunks.
 pub const DATA_DIR: &str = "data";
 /// Folder of the large objects.
@@ -96,7 +100,7 @@ pub struct TableData {
 impl TableData {
     /// Exact number of rows in the snapshot.
     pub fn rows(&self) -> u64 {
-        self.chunks.iter().map(|chunk| chunk.content.rows).sum()
+        sum(self.chunks.iter().map(|chunk| chunk.content.rows))
     }
 
     /// Order-independent hash of all its rows.
@@ -223,8 +227,8 @@ pub struct Manifest {
     pub extensions: Vec<Extension>,
     /// Materialized views in refresh order.
     pub materialized_views: Vec<MaterializedView>,
-    /// Roles that the schema names.
-    pub roles: Vec<String>,
+    /// Roles that the schema names, without passwords.
+    pub roles: Vec<Role>,
     /// What this snapshot does not bring back, one sentence each.
     #[serde(default)]
     pub not_kept: Vec<String>,
@@ -312,24 +316,35 @@ impl Manifest {
 
     /// Rows of all tables.
     pub fn rows(&self) -> u64 {
-        self.tables.iter().map(TableData::rows).sum()
+        sum(self.tables.iter().map(TableData::rows))
     }
 
     /// Bytes of COPY text of all chunks.
     pub fn raw_bytes(&self) -> u64 {
-        self.chunks().map(|chunk| chunk.content.raw_bytes).sum()
+        sum(self.chunks().map(|chunk| chunk.content.raw_bytes))
     }
 
     /// Bytes on disk of all files but the manifest.
     pub fn stored_bytes(&self) -> u64 {
-        self.chunks().map(|chunk| chunk.content.stored_bytes).sum::<u64>()
-            + self.files.iter().map(|file| file.bytes).sum::<u64>()
+        self.stored_bytes_checked().unwrap_or(u64::MAX)
+    }
+
+    /// Like [`Manifest::stored_bytes`]; `None` for a sum that can't be, in a manifest from elsewhere.
+    pub fn stored_bytes_checked(&self) -> Option<u64> {
+        let chunks = self.chunks().map(|chunk| chunk.content.stored_bytes);
+        let files = self.files.iter().map(|file| file.bytes);
+        chunks.chain(files).try_fold(0u64, u64::checked_add)
     }
 
     /// How long it took.
     pub fn took(&self) -> std::time::Duration {
         (self.finished_at - self.taken_at).to_std().unwrap_or_default()
     }
+}
+
+/// A manifest from elsewhere may hold any numbers: a sum that does not fit stops at the largest.
+fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
+    numbers.fold(0, u64::saturating_add)
 }
 
 /// Only relative paths of plain names below the snapshot: a manifest from elsewhere must not reach other files.
@@ -344,11 +359,11 @@ fn is_safe_path(path: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::QualifiedName;
 
-    fn example() -> Manifest {
+    pub(crate) fn example() -> Manifest {
         let at = DateTime::from_timestamp(1_795_000_000, 123_000_000).unwrap();
         let content = StoredChunk {
             rows: 3,

@@ -1,5 +1,6 @@
 //! A stored backup: its id, its manifest, and the encoding of its files. Nothing here talks to a server.
 
+pub mod bundle;
 pub mod codec;
 pub mod copy_sql;
 pub mod id;

@@ -1,4 +1,4 @@
-//! The files that make a snapshot restorable by hand: README.txt, load.sh, sequences.sql, database.sql.
+//! The files that make a snapshot restorable by hand: README.txt, load.sh, sequences.sql, views.sql, database.sql.
 //!
 //! They need pg_restore, psql and the codec's stock tool, and nothing of ours. Names from the database appear only
 //! quoted, and only inside `load.sh` and the SQL files.
@@ -8,11 +8,11 @@ use std::fmt::Write as _;
 use super::{
     Manifest,
     copy_sql::copy_in_statement,
-    manifest::{DATABASE_FILE, LOAD_SCRIPT_FILE, SCHEMA_FILE, SEQUENCES_FILE},
+    manifest::{DATABASE_FILE, GLOBALS_FILE, LOAD_SCRIPT_FILE, SCHEMA_FILE, SEQUENCES_FILE, VIEWS_FILE},
 };
 use crate::{
     Ident,
-    catalog::{DatabaseSetting, DatabaseState, Sequence},
+    catalog::{DatabaseSetting, DatabaseState, MaterializedView, Role, Sequence},
     ident::{literal, shell_word},
 };
 
@@ -33,6 +33,16 @@ pub fn setval(sequence: &Sequence) -> String {
         sequence.last_value,
         sequence.is_called
     )
+}
+
+/// `REFRESH` for every view that was filled, in an order that works. With an empty search path, as pg_restore does it.
+pub fn views_sql(views: &[MaterializedView]) -> String {
+    let mut out =
+        String::from("-- Run last. Fills the materialized views, in this order.\nSET search_path = '';\n");
+    for view in views.iter().filter(|view| view.is_populated) {
+        let _ = writeln!(out, "REFRESH MATERIALIZED VIEW {};", view.name);
+    }
+    out
 }
 
 /// What belongs to the database itself, as statements about the database `target`, one per line of the list.
@@ -139,6 +149,53 @@ pub fn database_sql(state: &DatabaseState) -> String {
     out
 }
 
+/// The statements that make a role, one per line of the list. It has no password: nobody can log in with one until a
+/// person sets it. Memberships come apart, in [`membership_statements`], because roles can be members of each other.
+pub fn role_statements(role: &Role) -> Vec<String> {
+    let name = Ident::new(&*role.name);
+    let mut create = format!("CREATE ROLE {name} {}", role.attributes.join(" "));
+    if role.connection_limit != -1 {
+        let _ = write!(create, " CONNECTION LIMIT {}", role.connection_limit);
+    }
+    if let Some(until) = &role.valid_until {
+        let _ = write!(create, " VALID UNTIL {}", literal(until));
+    }
+    let mut out = vec![create];
+    out.extend(role.settings.iter().map(|(parameter, value)| {
+        let parts: Vec<String> = parameter.split('.').map(|part| Ident::new(part).to_string()).collect();
+        format!("ALTER ROLE {name} SET {} TO {}", parts.join("."), setting_value(parameter, value))
+    }));
+    if let Some(comment) = &role.comment {
+        out.push(format!("COMMENT ON ROLE {name} IS {}", literal(comment)));
+    }
+    out
+}
+
+/// The statements that make a role a member of others.
+pub fn membership_statements(role: &Role) -> Vec<String> {
+    let name = Ident::new(&*role.name);
+    role.member_of
+        .iter()
+        .map(|(group, may_admit)| {
+            let option = if *may_admit { " WITH ADMIN OPTION" } else { "" };
+            format!("GRANT {} TO {name}{option}", Ident::new(&**group))
+        })
+        .collect()
+}
+
+/// `globals.sql`: every role that the schema names, then their memberships.
+pub fn globals_sql(roles: &[Role]) -> String {
+    let mut out = String::from(
+        "-- Roles that this database names, without passwords. Those that exist already give an error each.\n",
+    );
+    let statements =
+        roles.iter().flat_map(role_statements).chain(roles.iter().flat_map(membership_statements));
+    for statement in statements {
+        let _ = writeln!(out, "{statement};");
+    }
+    out
+}
+
 /// The statement that makes an empty database like the one of the snapshot, under the name `target`.
 ///
 /// Always from template0: additions to template1 must not mix with the snapshot's objects. `target_major` decides
@@ -182,7 +239,10 @@ pub fn load_script(manifest: &Manifest) -> String {
         "  psql -X -q -v ON_ERROR_STOP=1 -c \"$2\" < \"$fifo\"\n\
          \x20 wait \"$decoder\" || { echo \"could not decode $1\" >&2; exit 1; }\n\
          }\n\
-         export PGOPTIONS='-c search_path= -c row_security=off -c statement_timeout=0 -c DateStyle=ISO -c IntervalStyle=postgres'\n\
+         # The rows are text of a session with these settings; no setting of the role or the database may change how it is read.\n\
+         export PGOPTIONS='-c search_path= -c row_security=off -c statement_timeout=0 -c lock_timeout=0 \
+-c idle_in_transaction_session_timeout=0 -c DateStyle=ISO,YMD -c IntervalStyle=postgres -c TimeZone=UTC \
+-c lc_monetary=C -c xmloption=content -c array_nulls=on -c standard_conforming_strings=on -c default_transaction_read_only=off'\n\
          dir=$(mktemp -d); fifo=$dir/rows; mkfifo \"$fifo\"\n\
          trap 'rm -r \"$dir\"' EXIT\n",
     );
@@ -193,21 +253,24 @@ pub fn load_script(manifest: &Manifest) -> String {
         }
     }
     if let Some(objects) = &manifest.large_objects {
-        out.push_str("psql -X -q -v ON_ERROR_STOP=1 -c 'CREATE TABLE public.restored_lo (oid oid, owner text, acl text, comment text)' -c 'CREATE TABLE public.restored_lo_pages (loid oid, pageno int, data bytea)'\n");
-        let _ =
-            writeln!(out, "load {} 'COPY public.restored_lo FROM STDIN'", shell_word(&objects.metadata.path));
+        out.push_str("psql -X -q -v ON_ERROR_STOP=1 -c 'CREATE SCHEMA safe_run_restore' -c 'CREATE TABLE safe_run_restore.objects (oid oid, owner text, acl text, comment text)' -c 'CREATE TABLE safe_run_restore.pages (loid oid, pageno int, data bytea)'\n");
+        let _ = writeln!(
+            out,
+            "load {} 'COPY safe_run_restore.objects FROM STDIN'",
+            shell_word(&objects.metadata.path)
+        );
         for chunk in &objects.pages {
             let _ =
-                writeln!(out, "load {} 'COPY public.restored_lo_pages FROM STDIN'", shell_word(&chunk.path));
+                writeln!(out, "load {} 'COPY safe_run_restore.pages FROM STDIN'", shell_word(&chunk.path));
         }
         let statements: Vec<String> =
-            large_object_statements("public.restored_lo", "public.restored_lo_pages")
+            large_object_statements("safe_run_restore.objects", "safe_run_restore.pages")
                 .iter()
                 .map(|statement| format!(" -c {}", shell_word(statement)))
                 .collect();
         let _ = writeln!(
             out,
-            "psql -X -q -v ON_ERROR_STOP=1{} -c 'DROP TABLE public.restored_lo, public.restored_lo_pages'",
+            "psql -X -q -o /dev/null -v ON_ERROR_STOP=1{} -c 'SET client_min_messages = warning' -c 'DROP SCHEMA safe_run_restore CASCADE'",
             statements.concat()
         );
     }
@@ -240,17 +303,6 @@ pub fn large_object_statements(objects: &str, pages: &str) -> [String; 3] {
 pub fn readme(manifest: &Manifest) -> String {
     let database = &manifest.database.name;
     let create = create_database_statement(&manifest.database, "restored", manifest.server.major());
-    let refresh: String = manifest
-        .materialized_views
-        .iter()
-        .filter(|view| view.is_populated)
-        .map(|view| format!("REFRESH MATERIALIZED VIEW {};\n", view.name))
-        .collect();
-    let refresh = if refresh.is_empty() {
-        String::new()
-    } else {
-        format!("  6. Fill the materialized views, in this order:\n\n{}\n", indent(&refresh))
-    };
     let mut not_kept = String::new();
     for line in &manifest.not_kept {
         let _ = writeln!(not_kept, "  - {line}");
@@ -282,11 +334,19 @@ pub fn readme(manifest: &Manifest) -> String {
          \n\
          \x20 5. Make indexes, constraints and triggers, and let the planner know the data:\n\
          \n\
-         \x20      pg_restore --exit-on-error --section=post-data --jobs=4 --dbname=restored {SCHEMA_FILE}\n\
+         \x20      pg_restore --exit-on-error --section=post-data --dbname=restored {SCHEMA_FILE}\n\
          \x20      psql -X -c 'ANALYZE'\n\
          \n\
-         {refresh}\
-         \x20 {last}. Owner, grants, comment and settings of the database itself stand in {DATABASE_FILE}, under its old name.\n\
+         \x20    (--jobs=4 is faster. With partitioned tables leave it away: parallel jobs can leave their indexes invalid.)\n\
+         \n\
+         \x20 6. Fill the materialized views:\n\
+         \n\
+         \x20      psql -X -q -v ON_ERROR_STOP=1 -f {VIEWS_FILE}\n\
+         \n\
+         \x20 7. Give the database its owner, grants, comment and settings. {DATABASE_FILE} has them under the old name: change\n\
+         \x20    that in a copy of the file, or rename the database first.\n\
+         \n\
+         \x20      psql -X -q -v ON_ERROR_STOP=1 -d postgres -f {DATABASE_FILE}\n\
          \n\
          pg_restore of PostgreSQL 17 and newer sets parameters that an older server does not know; into such a server leave\n\
          --exit-on-error away and expect exactly those errors.\n\
@@ -305,11 +365,10 @@ pub fn readme(manifest: &Manifest) -> String {
             "none.".to_owned()
         } else {
             let names: Vec<String> =
-                manifest.roles.iter().map(|role| Ident::new(&**role).to_string()).collect();
-            format!("{}.", names.join(", "))
+                manifest.roles.iter().map(|role| Ident::new(&*role.name).to_string()).collect();
+            format!("{} ({GLOBALS_FILE} makes them).", names.join(", "))
         },
         create = indent(&format!("psql -X -d postgres -c {}\n", shell_word(&create))),
-        last = if refresh.is_empty() { 6 } else { 7 },
     )
 }
 

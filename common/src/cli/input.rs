@@ -1,0 +1,62 @@
+//! Data that comes from a file or from stdin.
+
+use std::{
+    fs::File,
+    io::{self, IsTerminal, Read},
+    os::fd::AsFd,
+    path::Path,
+    time::Duration,
+};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{Error, ErrorKind, Result, interrupt};
+
+/// How long a read of a silent pipe may go without looking for a signal.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// Opens a file; `-` is stdin.
+///
+/// # Errors
+/// Usage when stdin is a terminal; no such snapshot when the file is not there.
+pub fn open(path: &Path) -> Result<Input> {
+    if path == Path::new("-") {
+        if io::stdin().is_terminal() {
+            return Err(Error::usage("an archive can't be typed in")
+                .with_hint("Redirect a file or a pipe to stdin, or name a file."));
+        }
+        let stdin = io::stdin().as_fd().try_clone_to_owned();
+        let stdin = stdin.map_err(|source| Error::failed(format!("could not read stdin: {source}")))?;
+        return Ok(Input { file: File::from(stdin) });
+    }
+    let file = File::open(path).map_err(|source| {
+        let kind = source.kind();
+        let error = Error::io("read", path, source);
+        if kind == io::ErrorKind::NotFound { error.with_kind(ErrorKind::NoSuchSnapshot) } else { error }
+    })?;
+    Ok(Input { file })
+}
+
+/// A file or a pipe whose reads end when a signal comes in: a pipe that stays silent must not keep the process, nor what
+/// it has to clean up.
+#[derive(Debug)]
+pub struct Input {
+    file: File,
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let patience = Timespec::try_from(PATIENCE).unwrap_or(Timespec { tv_sec: 1, tv_nsec: 0 });
+        loop {
+            if interrupt::check().is_err() {
+                return Err(io::Error::other("interrupted"));
+            }
+            let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
+            match poll(&mut fds, Some(&patience)) {
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) => return self.file.read(buffer),
+                Err(source) => return Err(source.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! Which snapshots runs of `safe-run` still need: those of runs that have not finished, as their journals tell. `safe-run
+//! recover` may have to restore them, so nobody may delete them.
+//!
+//! Only what protection needs is read from the journals, and doubt protects: a line that can't be read ends no run.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::Repository;
+use crate::{
+    Error, Result,
+    snapshot::{Manifest, SnapshotId, manifest::Kind},
+};
+
+/// The journal's file name within a run's folder.
+const JOURNAL_FILE: &str = "journal.jsonl";
+
+/// A run that has begun and not finished.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnfinishedRun {
+    /// Its id.
+    pub run: String,
+    database: Option<String>,
+    snapshots: Vec<String>,
+}
+
+impl UnfinishedRun {
+    /// Whether this run may still restore the snapshot.
+    ///
+    /// Between publishing a snapshot and writing its id into the journal a run can die: a pre-migration snapshot of the
+    /// same database that is not older than the run counts as the run's own.
+    pub fn needs(&self, id: &SnapshotId, manifest: Option<&Manifest>) -> bool {
+        self.snapshots.iter().any(|snapshot| snapshot == id.as_str())
+            || manifest.is_some_and(|manifest| {
+                manifest.kind == Kind::PreMigration
+                    && self.database.as_deref().is_none_or(|name| name == manifest.database.name)
+                    // Both ids begin with a time of 16 characters, in seconds.
+                    && id.as_str().get(..16) >= self.run.get(..16)
+            })
+    }
+}
+
+impl Repository {
+    /// Every run of `safe-run` that has not finished.
+    pub fn unfinished_runs(&self) -> Result<Vec<UnfinishedRun>> {
+        let dir = self.runs_dir();
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(Error::io("read", &dir, source)),
+        };
+        let mut unfinished = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| Error::io("read", &dir, source))?;
+            let run = entry.file_name().to_string_lossy().into_owned();
+            if SnapshotId::parse(&run).is_err() {
+                continue;
+            }
+            let path = entry.path().join(JOURNAL_FILE);
+            let text = match fs::read(&path) {
+                Ok(text) => text,
+                // Killed before its first line: nothing happened.
+                Err(source) if source.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(source) => return Err(Error::io("read", &path, source)),
+            };
+            unfinished.extend(parse(run, &text));
+        }
+        unfinished.sort_by(|a, b| a.run.cmp(&b.run));
+        Ok(unfinished)
+    }
+}
+
+fn parse(run: String, journal: &[u8]) -> Option<UnfinishedRun> {
+    let mut found = UnfinishedRun { run, ..UnfinishedRun::default() };
+    for line in journal.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let Ok(line) = serde_json::from_slice::<Value>(line) else { continue };
+        let text = |key: &str| line.get(key).and_then(Value::as_str).map(str::to_owned);
+        match line.get("step").and_then(Value::as_str) {
+            Some("finished") => return None,
+            Some("begun") => found.database = text("database"),
+            Some("snapshot-taken") => found.snapshots.extend(text("id")),
+            Some("undoing") => found.snapshots.extend(text("snapshot")),
+            _ => {}
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUN: &str = "20261121T034149Z-shop-7f3k9q";
+    const SNAPSHOT: &str = "20261121T034150Z-shop-7f3k9r";
+
+    fn needs(journal: &str) -> bool {
+        let id = SnapshotId::parse(SNAPSHOT).unwrap();
+        parse(RUN.to_owned(), journal.as_bytes()).is_some_and(|run| run.needs(&id, None))
+    }
+
+    #[test]
+    fn a_run_needs_its_snapshot_until_it_has_finished() {
+        let taken = format!("{{\"at\":\"x\",\"step\":\"snapshot-taken\",\"id\":\"{SNAPSHOT}\"}}\n");
+        assert!(needs(&taken));
+        assert!(needs(&format!("{taken}{{\"step\":\"fini")), "a line that was cut off ends no run");
+        assert!(needs(&format!("{{\"step\":\"undoing\",\"snapshot\":\"{SNAPSHOT}\"}}\n")));
+        assert!(!needs(&format!("{taken}{{\"step\":\"finished\",\"exit_code\":0}}\n")));
+        assert!(!needs("{\"step\":\"begun\",\"database\":\"shop\"}\n"));
+    }
+}
