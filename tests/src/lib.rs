@@ -23,7 +23,7 @@ mod servers;
 pub use cluster::{Cluster, Database, Options};
 pub use oracle::Fingerprint;
 pub use outcome::{Outcome, Snapshots};
-pub use protected_run::{ProtectedRun, Running, until};
+pub use protected_run::{Ended, ProtectedRun, Running, until};
 pub use psql::Session;
 
 /// Runs one test body on every supported major version, as separate tests `name::postgresql_14` and so on.

@@ -115,7 +115,7 @@ impl<'c> ProtectedRun<'c> {
     }
 
     /// Runs it to its end.
-    pub fn run(&self, arguments: &[&str]) -> Outcome {
+    pub fn run(&self, arguments: &[&str]) -> Ended {
         self.start(arguments).outcome()
     }
 
@@ -126,7 +126,7 @@ impl<'c> ProtectedRun<'c> {
 
     /// Lets it die at a fault point.
     #[track_caller]
-    pub fn crash(&self, point: &str, arguments: &[&str]) -> Outcome {
+    pub fn crash(&self, point: &str, arguments: &[&str]) -> Ended {
         let mut command = self.command(arguments);
         command.env("SAFE_RUN_FAULT", point);
         let outcome = Running::start(command).outcome();
@@ -236,7 +236,7 @@ impl Running {
     }
 
     /// Waits for its end, at most a minute.
-    pub fn outcome(mut self) -> Outcome {
+    pub fn outcome(mut self) -> Ended {
         let deadline = Instant::now() + Duration::from_secs(60);
         let mut late = false;
         while self.is_running() {
@@ -249,7 +249,7 @@ impl Running {
         let status = self.child.wait().expect("the child can be waited for");
         let stdout = self.stdout.join().expect("the reader does not panic");
         let stderr = self.stderr.join().expect("the reader does not panic");
-        let outcome = Outcome { status, stdout, stderr };
+        let outcome = Ended { status, stdout, stderr };
         assert!(!late, "still running after a minute: {outcome}");
         outcome
     }
@@ -270,7 +270,7 @@ fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<String> {
 }
 
 /// How it ended and what it said.
-pub struct Outcome {
+pub struct Ended {
     /// How it ended.
     pub status: ExitStatus,
     /// Data.
@@ -279,31 +279,31 @@ pub struct Outcome {
     pub stderr: String,
 }
 
-impl Outcome {
+impl Ended {
     /// Panics with everything that was said unless it ended with this exit code.
     #[track_caller]
-    pub fn exits(self, code: i32) -> Outcome {
+    pub fn exits(self, code: i32) -> Ended {
         assert_eq!(self.status.code(), Some(code), "{self}");
         self
     }
 
     /// Panics unless stdout or stderr has this text.
     #[track_caller]
-    pub fn says(self, text: &str) -> Outcome {
+    pub fn says(self, text: &str) -> Ended {
         assert!(self.stdout.contains(text) || self.stderr.contains(text), "no {text:?} in: {self}");
         self
     }
 
     /// Panics if stdout or stderr has this text.
     #[track_caller]
-    pub fn never_says(self, text: &str) -> Outcome {
+    pub fn never_says(self, text: &str) -> Ended {
         assert!(!self.stdout.contains(text) && !self.stderr.contains(text), "{text:?} in: {self}");
         self
     }
 
     /// Panics unless the first line of stdout begins with this verdict.
     #[track_caller]
-    pub fn verdict(self, word: &str) -> Outcome {
+    pub fn verdict(self, word: &str) -> Ended {
         let first = self.stdout.lines().next().unwrap_or_default();
         assert!(first.starts_with(&format!("{word}  ")), "{word} is not the first word of stdout: {self}");
         self
@@ -315,7 +315,7 @@ impl Outcome {
     }
 }
 
-impl std::fmt::Display for Outcome {
+impl std::fmt::Display for Ended {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}\n--- stdout:\n{}--- stderr:\n{}---", self.status, self.stdout, self.stderr)
     }

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use tests::protected_run::kill;
-use tests::{Outcome, ProtectedRun, Running, fixtures, psql, until};
+use tests::{Ended, ProtectedRun, Running, fixtures, psql, until};
 
 const PSQL: [&str; 4] = ["psql", "-Xqt", "-v", "ON_ERROR_STOP=1"];
 
@@ -17,7 +17,7 @@ fn psql_under_protection(run: &ProtectedRun, flags: &[&str], sql: &str) -> Runni
 }
 
 /// The failed state, under the name that the report gives.
-fn failed_state(run: &ProtectedRun, outcome: &Outcome) -> String {
+fn failed_state(run: &ProtectedRun, outcome: &Ended) -> String {
     let others = run.others();
     assert_eq!(others.len(), 1, "{others:?}");
     assert!(outcome.stdout.contains(&others[0]), "{} is not named in: {outcome}", others[0]);

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::Value;
-use tests::{Cluster, Outcome, ProtectedRun, Running, fixtures, until};
+use tests::{Cluster, Ended, ProtectedRun, Running, fixtures, until};
 
 fn run() -> ProtectedRun<'static> {
     ProtectedRun::shop(18)
@@ -22,7 +22,7 @@ fn refuses(run: &ProtectedRun, arguments: &[&str], code: i32, says: &[&str]) {
     run.assert_unchanged(&before);
 }
 
-fn json(outcome: &Outcome) -> Value {
+fn json(outcome: &Ended) -> Value {
     let value: Value =
         serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome}"));
     assert_eq!(value["schema"], 1, "{outcome}");

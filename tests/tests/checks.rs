@@ -1,5 +1,4 @@
 //! The checks against real servers: every violation is made by the way it happens in life, or by editing the catalog.
-#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,6 +6,7 @@ use safe_run::check::{
     CheckKind, CheckResults, Comparison, Expectation, FailOn, Finding, Level, LossLimits, Options,
     RowComparison, Severity, compare, compare_rows, run, run_parallel, untouched,
 };
+use tests::Cluster;
 use tokio_postgres::{Client, Config, NoTls};
 
 static DATABASES: AtomicU32 = AtomicU32::new(0);
@@ -18,35 +18,17 @@ struct Database {
     version: i32,
 }
 
-/// Runs `test` on every server of `SAFE_RUN_CHECK_TEST_URLS`, each time in a database of its own.
+/// Runs `test` on the oldest, a middle and the newest major version, each time in a database of its own.
 async fn on_every_server(test: impl AsyncFn(&Database)) {
-    let urls = std::env::var("SAFE_RUN_CHECK_TEST_URLS")
-        .expect("SAFE_RUN_CHECK_TEST_URLS names the servers to test on, separated by commas");
-    for url in urls.split(',') {
-        let admin_config: Config = url.trim().parse().unwrap();
-        let admin = connect(&admin_config).await;
-        let number = DATABASES.fetch_add(1, Ordering::Relaxed);
-        let name = format!("safe_run_checks_{}_{number}", std::process::id());
-        admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE template0")).await.unwrap();
-        let mut config = admin_config.clone();
-        config.dbname(&name);
+    for major in [14, 15, 18] {
+        eprintln!("on PostgreSQL {major}");
+        let cluster = Cluster::shared(major);
+        let fresh = cluster.fresh_database("checks");
+        let config: Config = fresh.url().parse().unwrap();
         let client = connect(&config).await;
-        let version: i32 = client
-            .query_one("SELECT current_setting('server_version_num')::int / 10000", &[])
-            .await
-            .unwrap()
-            .get(0);
-        let database = Database { config, client, version };
-        eprintln_version(version);
-        test(&database).await;
-        drop(database);
-        admin.batch_execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+        let version = i32::try_from(major).unwrap();
+        test(&Database { config, client, version }).await;
     }
-}
-
-#[expect(clippy::print_stderr, reason = "says on which server a test failed")]
-fn eprintln_version(version: i32) {
-    eprintln!("on PostgreSQL {version}");
 }
 
 async fn connect(config: &Config) -> Client {
