@@ -32,6 +32,11 @@ use common::{
 /// Key of the advisory lock that keeps two runs on one database apart: "safe_run" in ASCII.
 const ADVISORY_KEY: i64 = 0x7361_6665_5f72_756e;
 
+/// How often, and how far apart, the advisory lock is tried: two seconds in all. The server takes a moment to end the
+/// session of a run that was killed just now.
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// Connects, refuses what can't be protected, and takes the advisory lock on an idle session that keeps it.
 ///
 /// # Errors
@@ -41,13 +46,15 @@ pub async fn take_control(settings: &ConnectionSettings) -> Result<Session> {
     backup::check_server(&session).await?;
     connect::refuse_pooler(&session).await?;
     let failed = |source| Error::postgres("could not take the advisory lock", source);
-    let taken: bool = session
-        .query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&ADVISORY_KEY])
-        .await
-        .map_err(failed)?
-        .get(0);
-    if taken {
-        return Ok(session);
+    for _ in 0..LOCK_ATTEMPTS {
+        let row = session
+            .query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&ADVISORY_KEY])
+            .await
+            .map_err(failed)?;
+        if row.get(0) {
+            return Ok(session);
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
     let holder = session
         .query_opt(
