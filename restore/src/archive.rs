@@ -184,15 +184,18 @@ async fn restore_pass(
 ///
 /// Rows that were orphans in the source, where nothing complained, must not make a snapshot unrestorable.
 fn not_valid_statement(error: &RestoreError) -> Option<String> {
-    let is_foreign_key = error.entry.as_deref().is_some_and(|entry| entry.starts_with("FK CONSTRAINT "));
     // pg_restore gives no SQLSTATE; the C locale's text of 23503 is the only sign there is.
     let is_violation = error.message.contains("violates foreign key constraint");
     let statement = error.statement.as_deref()?.trim_end().strip_suffix(';')?;
+    // Not by the archive's entry: parallel jobs do not name it.
+    let is_foreign_key = statement.starts_with("ALTER TABLE ") && statement.contains(" FOREIGN KEY (");
     (is_foreign_key && is_violation).then(|| format!("{statement} NOT VALID"))
 }
 
 fn describe(error: &RestoreError) -> String {
-    let entry = error.entry.as_deref().unwrap_or("archive");
+    // Parallel jobs name the statement only.
+    let statement = || error.statement.as_deref().unwrap_or("archive").replace('\n', " ");
+    let entry = error.entry.clone().unwrap_or_else(statement);
     common::ident::printable(&format!("{entry}: {}", error.message.replace('\n', " ")))
 }
 
