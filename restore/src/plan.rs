@@ -39,8 +39,10 @@ pub struct TargetFacts {
     pub is_superuser: bool,
     /// Whether it may create databases.
     pub may_create_databases: bool,
-    /// Replication slots, prepared transactions and subscriptions of the database to be replaced.
+    /// Replication slots and subscriptions of the database to be replaced.
     pub obstacles: Vec<String>,
+    /// Its prepared transactions.
+    pub prepared: Vec<String>,
 }
 
 /// What a person decided about the restore.
@@ -151,6 +153,13 @@ pub fn plan(
         reasons.push(format!(
             "the live database has {}, which would stay behind with it (--accept-slot-loss)",
             facts.obstacles.join(", ")
+        ));
+    }
+    if !facts.prepared.is_empty() {
+        reasons.push(format!(
+            "the live database has prepared transactions, and PostgreSQL renames none that has: {} (COMMIT PREPARED or \
+             ROLLBACK PREPARED them)",
+            facts.prepared.join(", ")
         ));
     }
     if !reasons.is_empty() {
