@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use chrono::Utc;
 use common::{
-    Error, Progress, Result,
+    Error, ErrorKind, Progress, Result,
     catalog::DatabaseState,
     fault,
     postgres::{
@@ -90,6 +90,26 @@ pub fn default_jobs() -> usize {
 /// The database is never changed. Busy when the locks can't be had; refused for an old server, an old pg_dump, a pooler
 /// or missing rights. On every error the partial snapshot is removed.
 pub async fn create(
+    settings: &ConnectionSettings,
+    repository: &Repository,
+    options: &CreateOptions,
+    progress: &Progress,
+) -> Result<StoredSnapshot> {
+    create_locked(settings, repository, options, progress).await.map_err(explain_missing_right)
+}
+
+/// A right that is missing is refused, with the way to find all of them at once.
+fn explain_missing_right(error: Error) -> Error {
+    // 42501: insufficient privilege. Row-level security that would hide rows comes as the same.
+    if error.sqlstate() != Some("42501") {
+        return error;
+    }
+    error.with_kind(ErrorKind::Refused).with_hint(
+        "Run `backup check`: it prints every GRANT that is missing, and BYPASSRLS where row-level security hides rows.",
+    )
+}
+
+async fn create_locked(
     settings: &ConnectionSettings,
     repository: &Repository,
     options: &CreateOptions,

@@ -195,7 +195,9 @@ fn not_valid_statement(error: &RestoreError) -> Option<String> {
 }
 
 fn describe(error: &RestoreError) -> String {
-    let entry = error.entry.as_deref().unwrap_or("archive");
+    // Parallel jobs name the statement only.
+    let statement = || error.statement.as_deref().unwrap_or("archive").replace('\n', " ");
+    let entry = error.entry.clone().unwrap_or_else(statement);
     common::ident::printable(&format!("{entry}: {}", error.message.replace('\n', " ")))
 }
 

@@ -53,7 +53,7 @@ pub struct Cli {
     #[arg(long, requires = "replace")]
     drop_replaced: bool,
 
-    /// With --replace: leave replication slots, subscriptions and prepared transactions behind
+    /// With --replace: leave replication slots and subscriptions behind
     #[arg(long, requires = "replace")]
     accept_slot_loss: bool,
 

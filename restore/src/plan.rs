@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use common::{
-    Error, Result,
+    Error, Ident, Result,
     ident::{printable, with_suffix},
     snapshot::Manifest,
 };
@@ -39,8 +39,10 @@ pub struct TargetFacts {
     pub is_superuser: bool,
     /// Whether it may create databases.
     pub may_create_databases: bool,
-    /// Replication slots, prepared transactions and subscriptions of the database to be replaced.
+    /// Replication slots and subscriptions of the database to be replaced.
     pub obstacles: Vec<String>,
+    /// Its prepared transactions.
+    pub prepared: Vec<String>,
 }
 
 /// What a person decided about the restore.
@@ -89,6 +91,17 @@ pub struct RestorePlan {
 /// The time in names of databases: sortable, and fine as an unquoted identifier's ending.
 pub fn time_suffix(now: DateTime<Utc>) -> String {
     now.format("%Y%m%d_%H%M%S").to_string()
+}
+
+/// Whether `name` is what a restore of `live` would have called its database at some time.
+fn is_made_by_a_restore(name: &str, live: &str) -> bool {
+    /// Of [`time_suffix`].
+    const LENGTH: usize = "20261121_034149".len();
+    let time = name.len().checked_sub(LENGTH).and_then(|start| name.get(start..));
+    time.is_some_and(|time| {
+        time.bytes().all(|b| b.is_ascii_digit() || b == b'_')
+            && with_suffix(live, &format!("_restored_{time}")) == name
+    })
 }
 
 /// Decides what to do.
@@ -157,12 +170,26 @@ pub fn plan(
             facts.obstacles.join(", ")
         ));
     }
+    if !facts.prepared.is_empty() {
+        reasons.push(format!(
+            "the live database has prepared transactions, and PostgreSQL renames none that has: {} (COMMIT PREPARED or \
+             ROLLBACK PREPARED them)",
+            facts.prepared.join(", ")
+        ));
+    }
     if !reasons.is_empty() {
         return Err(Error::refused(format!("the snapshot can't be restored here: {}", reasons.join("; ")))
             .with_hint("Remove the named reasons, then run the command again.")
             .with_database_state("No database was changed."));
     }
     let mut notes = manifest.not_kept.clone();
+    for name in facts.databases.iter().filter(|name| is_made_by_a_restore(name, live)) {
+        notes.push(format!(
+            "\"{}\" was made by an earlier restore, perhaps one that was killed; if nobody needs it: DROP DATABASE {}",
+            printable(name),
+            printable(&Ident::new(&**name).to_string())
+        ));
+    }
     for extension in &manifest.extensions {
         let available = facts.extensions.get(&extension.name);
         if available.is_some_and(|versions| !versions.contains(&extension.version)) {
@@ -189,4 +216,21 @@ pub fn plan(
         raw_bytes: manifest.raw_bytes(),
         notes,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_a_restore_gives_are_taken_for_its_own() {
+        assert!(is_made_by_a_restore("shop_restored_20261121_034149", "shop"));
+        let long = "x".repeat(63);
+        assert!(is_made_by_a_restore(&with_suffix(&long, "_restored_20261121_034149"), &long));
+        for other in
+            ["shop", "shop_restored_", "shop_replaced_20261121_034149", "shop2_restored_20261121_034149", "ü"]
+        {
+            assert!(!is_made_by_a_restore(other, "shop"), "{other}");
+        }
+    }
 }

@@ -28,10 +28,13 @@ pub async fn facts(maintenance: &Session, live: &str, target: &Target) -> Result
         .query_one("SELECT rolsuper, rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])
         .await
         .map_err(failed)?;
-    let obstacles = if *target == Target::Replace {
-        database::swap_obstacles(maintenance, live).await?
+    let (obstacles, prepared) = if *target == Target::Replace {
+        (
+            database::swap_obstacles(maintenance, live).await?,
+            database::prepared_transactions(maintenance, live).await?,
+        )
     } else {
-        Vec::new()
+        Default::default()
     };
     Ok(TargetFacts {
         major: maintenance.server_major(),
@@ -42,5 +45,6 @@ pub async fn facts(maintenance: &Session, live: &str, target: &Target) -> Result
         is_superuser: rights.get(0),
         may_create_databases: rights.get(1),
         obstacles,
+        prepared,
     })
 }

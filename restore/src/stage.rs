@@ -4,7 +4,7 @@
 //! can't take the live name.
 
 use common::{
-    Error, Progress, Result,
+    Error, Progress, Result, interrupt,
     postgres::{ConnectionSettings, Session, database, tools::Tool},
     repository::{StoredSnapshot, verify::VerifiedSnapshot},
     snapshot::{
@@ -70,9 +70,16 @@ impl StagedDatabase {
 
     /// Drops it again: this run made it, and nobody else has been told its name.
     pub async fn discard(self, maintenance: &Session) -> Result<()> {
+        let _undo = interrupt::begin_undo();
         // What can't be taken away makes the drop fail, and that says why.
         let _ = drop_subscriptions(&self.settings).await;
-        database::drop_database(maintenance, &self.name).await
+        // 57014: cancelled. The cancel request of the signal that brought us here may come as late as this.
+        match database::drop_database(maintenance, &self.name).await {
+            Err(error) if error.sqlstate() == Some("57014") => {
+                database::drop_database(maintenance, &self.name).await
+            }
+            result => result,
+        }
     }
 
     /// Fills and validates it: pre-data, rows, post-data, sequences, views, ANALYZE, comparison, database settings.

@@ -61,13 +61,21 @@ pub async fn swap_obstacles(session: &Session, live: &str) -> Result<Vec<String>
     let rows = session
         .query(
             "SELECT 'replication slot ' || slot_name FROM pg_catalog.pg_replication_slots WHERE database = $1
-             UNION ALL SELECT 'prepared transaction ' || gid FROM pg_catalog.pg_prepared_xacts WHERE database = $1
              UNION ALL SELECT 'subscription ' || s.subname FROM pg_catalog.pg_subscription s
                JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = $1",
             &[&live],
         )
         .await
         .map_err(|source| Error::postgres("could not look for replication slots", source))?;
+    Ok(rows.iter().map(|row| crate::ident::printable(row.get(0))).collect())
+}
+
+/// Prepared transactions of a database: PostgreSQL renames it only when there is none.
+pub async fn prepared_transactions(session: &Session, live: &str) -> Result<Vec<String>> {
+    let rows = session
+        .query("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = $1 ORDER BY 1", &[&live])
+        .await
+        .map_err(|source| Error::postgres("could not look for prepared transactions", source))?;
     Ok(rows.iter().map(|row| crate::ident::printable(row.get(0))).collect())
 }
 

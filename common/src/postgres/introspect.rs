@@ -112,7 +112,7 @@ fn roles(rows: &[Row]) -> Vec<Role> {
 
 /// Every relation that has to be locked before the snapshot is taken, by oid.
 pub async fn relations(client: &Client) -> Result<Vec<Relation>> {
-    let rows = client.query(sql::TABLES, &[]).await.map_err(failed("tables"))?;
+    let rows = client.query(sql::RELATIONS, &[]).await.map_err(failed("tables"))?;
     Ok(rows
         .iter()
         .map(|row| Relation {

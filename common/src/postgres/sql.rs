@@ -35,10 +35,30 @@ pub const DATABASE_LABELS: &str = "
 SELECT l.provider, l.label FROM pg_catalog.pg_shseclabel l JOIN pg_catalog.pg_database d ON d.oid = l.objoid
 WHERE l.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass AND d.datname = pg_catalog.current_database()";
 
-/// Relations that hold or route the user's rows: plain and partitioned tables outside of the system schemas that no
-/// extension owns, and the extensions' configuration tables with their filters.
-pub const TABLES: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relkind::text AS kind, c.relpersistence::text AS persistence,
+/// Which relations hold or route the user's rows: plain and partitioned tables outside of the system schemas that no
+/// extension owns, and the extensions' configuration tables.
+macro_rules! where_user_table {
+    () => {
+        "
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+  AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                        AND d.objid = c.oid AND d.deptype = 'e')
+           THEN EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))
+           ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END"
+    };
+}
+
+/// The user's tables. Takes no lock on any of them: asking for its size would wait for who has locked it.
+pub const RELATIONS: &str = concat!(
+    "SELECT c.oid, n.nspname, c.relname
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace",
+    where_user_table!(),
+    " ORDER BY c.oid"
+);
+
+/// The user's tables with what a copy has to know, and the extensions' filters. They must be locked already.
+pub const TABLES: &str = concat!(
+    "SELECT c.oid, n.nspname, c.relname, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        COALESCE(am.amname = 'heap', false) AS is_heap,
        CASE c.relkind WHEN 'r' THEN pg_catalog.pg_relation_size(c.oid, 'main')
             / pg_catalog.current_setting('block_size')::bigint ELSE 0 END AS blocks,
@@ -48,13 +68,10 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text AS kind, c.relpersistence::t
              pg_catalog.unnest(e.extcondition)) f(oid, filter) WHERE f.oid = c.oid LIMIT 1) AS extension_filter,
        c.relispartition
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
-WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
-  AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                        AND d.objid = c.oid AND d.deptype = 'e')
-           THEN EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))
-           ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END
-ORDER BY c.oid";
+LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam",
+    where_user_table!(),
+    " ORDER BY c.oid"
+);
 
 /// Leaf partitions below a hash-partitioned table whose key may hash differently in another database (an enum hashes
 /// by oid, and so does whatever contains one), with the root they are to be loaded through.
