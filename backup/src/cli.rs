@@ -26,7 +26,7 @@ use common::{
 use serde::Serialize;
 
 use crate::{
-    CreateOptions, check,
+    CreateOptions, check, drill,
     manage::{self, Facts},
     transfer,
 };
@@ -66,6 +66,8 @@ enum Command {
     Show(ShowArgs),
     /// Check every file of snapshots against their manifests; needs no server
     Verify(VerifyArgs),
+    /// Restore a snapshot into a scratch database, compare every row, drop it, and record how long it took
+    Drill(drill::DrillArgs),
     /// Keep snapshots: neither delete nor prune removes them until they are unpinned
     Pin(manage::PinArgs),
     /// Take pins away
@@ -160,6 +162,10 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::List(args)) => list(args, &settings, output),
         Some(Command::Show(args)) => show(args, &settings, output),
         Some(Command::Verify(args)) => verify_all(args, &settings, output),
+        Some(Command::Drill(args)) => {
+            let snapshot = find(&settings, &args.snapshot)?;
+            drill::run(args, &cli.shared, &settings, snapshot, output).await
+        }
         Some(Command::Pin(args)) => manage::pin(args, &settings, output),
         Some(Command::Unpin(args)) => manage::unpin(args, &settings, output),
         Some(Command::Delete(args)) => manage::delete(args, &settings, output),
