@@ -11,6 +11,7 @@ pub mod copy_out;
 pub mod drill;
 pub mod manage;
 pub mod plan;
+pub mod prune;
 pub mod transfer;
 
 use std::{collections::BTreeMap, path::Path};
