@@ -26,9 +26,9 @@ use common::{
 use serde::Serialize;
 
 use crate::{
-    CreateOptions, check,
+    CreateOptions, check, drill,
     manage::{self, Facts},
-    transfer,
+    prune, transfer,
 };
 
 /// Make, list and verify snapshots of PostgreSQL databases.
@@ -45,6 +45,9 @@ use crate::{
         backup list                                               what there is\n  \
         backup show latest                                        one snapshot in detail\n  \
         backup verify --all                                       is every byte still right?\n  \
+        backup drill                                              restore the latest, compare it, drop it again\n  \
+        backup prune --keep-daily 7 --keep-weekly 4 --dry-run     what would go, and why the rest stays\n  \
+        backup export latest -o - | ssh host backup import -      carry a snapshot elsewhere\n  \
         backup check -d postgresql://app@db.example.com/shop      can this role back up this database?\n\n\
         Exit codes: 0 done · 1 failed, database unchanged · 2 usage · 3 refused · 4 busy, try again · 5 no such snapshot · \
         6 damaged · 130/143 interrupted"
@@ -66,12 +69,19 @@ enum Command {
     Show(ShowArgs),
     /// Check every file of snapshots against their manifests; needs no server
     Verify(VerifyArgs),
+    /// Restore a snapshot into a scratch database, compare every row, drop it, and record how long it took
+    Drill(drill::DrillArgs),
     /// Keep snapshots: neither delete nor prune removes them until they are unpinned
     Pin(manage::PinArgs),
     /// Take pins away
     Unpin(manage::UnpinArgs),
     /// Delete snapshots for good; asks first, and refuses pinned ones
     Delete(manage::DeleteArgs),
+    /// Delete what the keep rules do not keep, with a reason for every snapshot
+    ///
+    /// Pinned, damaged and future-dated snapshots, those from before migrations, and those that an unfinished run needs are
+    /// always kept.
+    Prune(prune::PruneArgs),
     /// Write a snapshot as one tar file or stream
     Export(transfer::ExportArgs),
     /// Take in a snapshot that `backup export` wrote; every byte is compared with its manifest
@@ -166,9 +176,14 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::List(args)) => list(args, &settings, output),
         Some(Command::Show(args)) => show(args, &settings, output),
         Some(Command::Verify(args)) => verify_all(args, &settings, output),
+        Some(Command::Drill(args)) => {
+            let snapshot = find(&settings, &args.snapshot)?;
+            drill::run(args, &cli.shared, &settings, snapshot, output).await
+        }
         Some(Command::Pin(args)) => manage::pin(args, &settings, output),
         Some(Command::Unpin(args)) => manage::unpin(args, &settings, output),
         Some(Command::Delete(args)) => manage::delete(args, &settings, output),
+        Some(Command::Prune(args)) => prune::run(args, &settings, output),
         Some(Command::Export(args)) => {
             let snapshot = find(&settings, &args.snapshot)?;
             transfer::export(args.clone(), snapshot, &settings, output).await

@@ -8,8 +8,10 @@
 pub mod check;
 pub mod cli;
 pub mod copy_out;
+pub mod drill;
 pub mod manage;
 pub mod plan;
+pub mod prune;
 pub mod transfer;
 
 use std::{collections::BTreeMap, path::Path};

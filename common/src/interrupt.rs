@@ -98,6 +98,11 @@ impl ChildGuard {
         lock(&CHILDREN).push(pid);
         Self(pid)
     }
+
+    /// Like [`ChildGuard::register`], for a process id as the standard library gives it.
+    pub fn register_id(id: u32) -> Option<Self> {
+        rustix::process::Pid::from_raw(id.cast_signed()).map(Self::register)
+    }
 }
 
 impl Drop for ChildGuard {

@@ -270,6 +270,8 @@ impl Repository {
                     })
                 })
                 .collect();
+            // Ids tell the second only.
+            candidates.sort_by_key(|found| found.manifest.taken_at);
             let mut databases: Vec<&str> =
                 candidates.iter().map(|found| found.manifest.database.name.as_str()).collect();
             databases.sort_unstable();

@@ -4,6 +4,7 @@ pub mod bundle;
 pub mod codec;
 pub mod copy_sql;
 pub mod id;
+pub mod keep;
 pub mod manifest;
 pub mod readme;
 

@@ -1,0 +1,204 @@
+//! `backup prune`: deletes what the keep rules do not keep. The decisions are `common::snapshot::keep`'s; here the facts are
+//! gathered, the decisions shown, and carried out through the trash.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use common::{
+    Error, Result,
+    cli::{
+        Output, Settings,
+        args::{parse_duration, parse_tag},
+        format,
+        output::Tone,
+    },
+    ident::printable,
+    repository::Repository,
+    snapshot::{
+        SnapshotId,
+        keep::{self, Candidate, Decision, KeepPolicy, Soundness},
+    },
+};
+use serde::Serialize;
+
+use crate::manage::{self, Facts};
+
+/// The keep rules, with restic's names and meaning; each database on its own, in UTC.
+#[derive(Debug, Clone, clap::Args)]
+pub struct KeepArgs {
+    /// Keep the newest N
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_last: u32,
+    /// Keep the newest of each of the last N hours that have one
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_hourly: u32,
+    /// Keep the newest of each of the last N days that have one
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_daily: u32,
+    /// Keep the newest of each of the last N weeks that have one
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_weekly: u32,
+    /// Keep the newest of each of the last N months that have one
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_monthly: u32,
+    /// Keep the newest of each of the last N years that have one
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    keep_yearly: u32,
+    /// Keep all that are at most this much older than the newest, such as 14d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    keep_within: Option<Duration>,
+    /// Keep all with this tag; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_tag)]
+    keep_tag: Vec<(String, String)>,
+    /// Never leave fewer good snapshots of a database than this, verified ones first, whatever the rules say
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    keep_min: u32,
+    /// Let the rules decide on snapshots from before migrations too [default: they are kept]
+    #[arg(long)]
+    include_pre_migration: bool,
+}
+
+impl KeepArgs {
+    /// The policy that the flags say.
+    pub fn policy(&self) -> KeepPolicy {
+        KeepPolicy {
+            last: self.keep_last,
+            hourly: self.keep_hourly,
+            daily: self.keep_daily,
+            weekly: self.keep_weekly,
+            monthly: self.keep_monthly,
+            yearly: self.keep_yearly,
+            within: self.keep_within,
+            tags: self.keep_tag.clone(),
+            min: self.keep_min,
+            include_pre_migration: self.include_pre_migration,
+        }
+    }
+}
+
+/// Arguments of `backup prune`.
+#[derive(Debug, clap::Args)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    keep: KeepArgs,
+    /// Only snapshots of this database
+    #[arg(long, value_name = "NAME")]
+    database: Option<String>,
+    /// Say what would be deleted, and delete nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    database: String,
+    time: DateTime<Utc>,
+    keep: bool,
+    reasons: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Document {
+    dry_run: bool,
+    decisions: Vec<Row>,
+    damaged: Vec<String>,
+}
+
+/// Runs `backup prune`.
+pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8> {
+    let policy = args.keep.policy();
+    if !policy.has_rules() {
+        return Err(Error::usage("no rule says what to keep")
+            .with_hint("Give at least one, such as --keep-daily 7; try it with --dry-run first."));
+    }
+    let repository = Repository::open(&settings.repo)?;
+    let now = Utc::now();
+    let (candidates, damaged) = candidates(&repository, args.database.as_deref())?;
+    let decisions = keep::plan(&policy, &candidates, now);
+    let doomed: Vec<SnapshotId> =
+        decisions.iter().filter(|decision| !decision.is_kept()).map(|decision| decision.id.clone()).collect();
+    if !args.dry_run && !doomed.is_empty() {
+        manage::remove(&repository, &doomed, output)?;
+    }
+    if output.is_json() {
+        let decisions = decisions.iter().map(row).collect();
+        let damaged = damaged.iter().map(ToString::to_string).collect();
+        output.document(&Document { dry_run: args.dry_run, decisions, damaged })?;
+        return Ok(0);
+    }
+    output.data(&table(&decisions, args.dry_run))?;
+    for id in damaged {
+        output.warn(&format!("{id} is damaged and stays: look at it, then run `backup delete {id}`"));
+    }
+    let count = format::plural(doomed.len() as u64, "snapshot", "snapshots");
+    let kept = decisions.len() - doomed.len();
+    let word = if args.dry_run { "WOULD DELETE" } else { "DELETED" };
+    output.say(&format!("{} {count}, {kept} kept", output.paint(Tone::Strong, word)));
+    Ok(0)
+}
+
+/// Every snapshot that can be decided on, and the ids of those whose manifests can't be read.
+fn candidates(repository: &Repository, database: Option<&str>) -> Result<(Vec<Candidate>, Vec<SnapshotId>)> {
+    let facts = Facts::read(repository)?;
+    let protections = repository.protections()?;
+    let (mut candidates, mut damaged) = (Vec::new(), Vec::new());
+    for entry in repository.list()? {
+        let Ok(snapshot) = entry.snapshot else {
+            damaged.push(entry.id);
+            continue;
+        };
+        let manifest = snapshot.manifest;
+        if database.is_some_and(|name| name != manifest.database.name) {
+            continue;
+        }
+        let standing = facts.standing(&entry.id);
+        candidates.push(Candidate {
+            protection: protections.of(&entry.id, Some(&manifest)).map(|why| why.to_string()),
+            id: entry.id,
+            database: manifest.database.name,
+            taken_at: manifest.taken_at,
+            kind: manifest.kind,
+            tags: manifest.tags,
+            soundness: if standing.is_bad() {
+                Soundness::Damaged
+            } else if standing.is_good() {
+                Soundness::Verified
+            } else {
+                Soundness::Unverified
+            },
+        });
+    }
+    Ok((candidates, damaged))
+}
+
+fn row(decision: &Decision) -> Row {
+    Row {
+        id: decision.id.to_string(),
+        database: decision.database.clone(),
+        time: decision.taken_at,
+        keep: decision.is_kept(),
+        reasons: decision.reasons.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn table(decisions: &[Decision], is_dry_run: bool) -> String {
+    let rows: Vec<Vec<String>> = decisions
+        .iter()
+        .map(|decision| {
+            let verb = match (decision.is_kept(), is_dry_run) {
+                (true, _) => "keep",
+                (false, true) => "delete",
+                (false, false) => "deleted",
+            };
+            vec![
+                verb.to_owned(),
+                decision.id.to_string(),
+                decision.taken_at.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+                printable(&decision.database),
+                printable(&decision.describe()),
+            ]
+        })
+        .collect();
+    format::table(&["", "ID", "TIME", "DATABASE", "REASON"], &[false; 5], &rows)
+}

@@ -1,0 +1,332 @@
+//! The commands that keep a repository: pin, delete, verify's log, export and import, drill, prune, diff.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use tests::binaries::command;
+use tests::oracle::fingerprint;
+use tests::{Cluster, Database, fixtures};
+
+/// A repository of one test, and the programs run on it.
+struct Repo {
+    dir: tempfile::TempDir,
+}
+
+impl Repo {
+    fn new() -> Repo {
+        Repo { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join("snapshots")
+    }
+
+    fn command(&self, program: &str, arguments: &[&str]) -> std::process::Command {
+        let mut command = command(program);
+        command.current_dir(self.dir.path()).args(arguments).arg("--repo").arg(self.root());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a program that must exit with `code`; returns stdout and stderr.
+    fn run(&self, program: &str, arguments: &[&str], code: i32) -> (String, String) {
+        judge(self.command(program, arguments).output().unwrap(), arguments, code)
+    }
+
+    fn backup(&self, arguments: &[&str]) -> String {
+        self.run("backup", arguments, 0).0
+    }
+
+    fn create(&self, database: &Database) -> String {
+        self.backup(&["create", "-q", "-d", &database.url()]).trim().to_owned()
+    }
+
+    fn ids(&self) -> Vec<String> {
+        let mut ids: Vec<String> = std::fs::read_dir(self.root().join("snapshots"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        ids.sort();
+        ids
+    }
+
+    /// Nothing that a command left behind.
+    fn assert_tidy(&self) {
+        for folder in ["partial", "trash"] {
+            let left: Vec<_> = std::fs::read_dir(self.root().join(folder)).unwrap().collect();
+            assert!(left.is_empty(), "{folder}: {left:?}");
+        }
+        let entries = std::fs::read_dir(self.dir.path()).unwrap();
+        let hidden: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter(|name| name.starts_with('.'))
+            .collect();
+        assert!(hidden.is_empty(), "{hidden:?}");
+    }
+}
+
+fn judge(output: Output, what: &[&str], code: i32) -> (String, String) {
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{what:?}\n{stdout}\n{stderr}");
+    (stdout, stderr)
+}
+
+fn small_database<'c>(cluster: &'c Cluster, name: &str) -> Database<'c> {
+    let database = cluster.fresh_database(name);
+    database.psql(
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'value ' || i FROM generate_series(1, 900) i",
+    );
+    database
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap();
+    assert!(status.success());
+}
+
+#[test]
+fn a_pinned_snapshot_is_neither_deleted_nor_pruned_until_it_is_unpinned() {
+    let database = small_database(Cluster::shared(18), "pinned");
+    let repo = Repo::new();
+    let id = repo.create(&database);
+    let others = [repo.create(&database), repo.create(&database)];
+    repo.backup(&["pin", &id, "--note", "before the audit"]);
+    assert!(repo.backup(&["list"]).lines().any(|line| line.starts_with(&id) && line.contains("  pinned  ")
+        || line.starts_with(&id) && line.ends_with("  pinned")));
+
+    let (_, error) = repo.run("backup", &["delete", "-y", &others[0], &id], 3);
+    assert!(error.contains(&format!("snapshot {id} is pinned since ")), "{error}");
+    assert!(
+        error.contains("(\"before the audit\")") && error.contains(&format!("backup unpin {id}")),
+        "{error}"
+    );
+    assert_eq!(repo.ids().len(), 3, "all or none");
+
+    let (_, error) = repo.run("backup", &["delete", &others[0]], 3);
+    assert!(error.contains("no terminal to ask on"), "{error}");
+
+    let table = repo.backup(&["prune", "--keep-last", "1", "--keep-min", "0", "--dry-run"]);
+    assert_eq!(repo.ids().len(), 3, "a dry run deletes nothing");
+    assert!(
+        table.lines().any(|line| line.starts_with("keep") && line.contains(&id) && line.contains("pinned"))
+    );
+    repo.backup(&["prune", "--keep-last", "1", "--keep-min", "0"]);
+    let mut expected = vec![id.clone(), others[1].clone()];
+    expected.sort();
+    assert_eq!(repo.ids(), expected);
+
+    repo.backup(&["unpin", &id]);
+    repo.backup(&["delete", "-y", &id]);
+    assert_eq!(repo.ids().len(), 1);
+    repo.run("backup", &["delete", "-y", &id], 5);
+    repo.assert_tidy();
+}
+
+#[test]
+fn the_snapshot_of_an_unfinished_run_is_not_deleted() {
+    let database = small_database(Cluster::shared(18), "unfinished");
+    let repo = Repo::new();
+    let id = repo.create(&database);
+    let run = repo.root().join("runs/20200101T000000Z-shop-7f3k9q");
+    std::fs::create_dir_all(&run).unwrap();
+    let journal = run.join("journal.jsonl");
+    let begun = format!(
+        "{{\"at\":\"2020-01-01T00:00:00Z\",\"step\":\"begun\",\"database\":\"x\",\"mode\":\"restore\",\"what\":\"w\"}}\n\
+         {{\"at\":\"2020-01-01T00:00:00Z\",\"step\":\"snapshot-taken\",\"id\":\"{id}\"}}\n"
+    );
+    std::fs::write(&journal, &begun).unwrap();
+    let (_, error) = repo.run("backup", &["delete", "-y", &id], 3);
+    assert!(error.contains("needed by the run 20200101T000000Z-shop-7f3k9q"), "{error}");
+    let finished =
+        "{\"at\":\"2020-01-01T00:00:00Z\",\"step\":\"finished\",\"exit_code\":0,\"verdict\":\"x\"}\n";
+    std::fs::write(&journal, begun + finished).unwrap();
+    repo.backup(&["delete", "-y", &id]);
+    assert!(repo.ids().is_empty());
+}
+
+#[test]
+fn verify_writes_its_result_to_the_log_and_list_shows_it() {
+    let database = small_database(Cluster::shared(18), "verified");
+    let repo = Repo::new();
+    let id = repo.create(&database);
+    let shown = |word: &str| {
+        let list = repo.backup(&["list"]);
+        assert!(list.lines().next().unwrap().contains("  VERIFIED"), "{list}");
+        assert!(
+            list.lines().any(|line| line.starts_with(&id) && line.contains(&format!("  {word}"))),
+            "{list}"
+        );
+    };
+    shown("never");
+    repo.backup(&["verify", "--all"]);
+    shown("hash ");
+    let readme = repo.root().join("snapshots").join(&id).join("README.txt");
+    let good = std::fs::read(&readme).unwrap();
+    std::fs::write(&readme, b"x").unwrap();
+    repo.run("backup", &["verify", &id[..18]], 6);
+    shown("FAILED ");
+    std::fs::write(&readme, good).unwrap();
+    repo.backup(&["verify", "latest"]);
+    shown("hash ");
+    let log = std::fs::read_to_string(repo.root().join("verifications.jsonl")).unwrap();
+    assert_eq!(log.lines().count(), 3);
+    assert!(repo.backup(&["list", "--json"]).contains("\"last_hash\""));
+}
+
+#[test]
+fn a_snapshot_travels_through_files_and_pipes_and_restores_from_its_archive() {
+    let cluster = Cluster::shared(18);
+    let database = cluster.fresh_database("travel");
+    fixtures::load_shop(&database, 0.01);
+    let (here, there) = (Repo::new(), Repo::new());
+    let id = here.create(&database);
+
+    let (stdout, _) = here.run("backup", &["export", &id], 0);
+    assert_eq!(stdout, format!("{id}.tar\n"));
+    let tar = here.dir.path().join(format!("{id}.tar"));
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(tar.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    here.run("backup", &["export", &id], 3);
+    here.run("backup", &["export", &id, "--force"], 0);
+    let bytes = std::fs::read(&tar).unwrap();
+    assert!(
+        std::process::Command::new("tar")
+            .arg("-tf")
+            .arg(&tar)
+            .stdout(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    );
+
+    // A pipe from one to the other.
+    let mut export =
+        here.command("backup", &["export", &id, "-o", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    let import =
+        there.command("backup", &["import", "-"]).stdin(export.stdout.take().unwrap()).output().unwrap();
+    assert!(export.wait().unwrap().success());
+    assert_eq!(judge(import, &["import"], 0).0, format!("{id}\n"));
+    let difference = std::process::Command::new("diff")
+        .arg("-r")
+        .args([here.root().join("snapshots"), there.root().join("snapshots")])
+        .output()
+        .unwrap();
+    assert!(difference.status.success(), "{}", String::from_utf8_lossy(&difference.stdout));
+    there.backup(&["verify", &id]);
+    let (_, error) = there.run("backup", &["import", tar.to_str().unwrap()], 3);
+    assert!(error.contains("is in the repository already"), "{error}");
+
+    // Broken streams leave nothing.
+    let nowhere = Repo::new();
+    for (bytes, code) in [(&bytes[..bytes.len() - 512], 6), (&bytes[..bytes.len() / 2], 6), (b"no tar", 6)] {
+        let mut import = nowhere
+            .command("backup", &["import", "-"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // One that refuses the beginning does not read the rest.
+        let _ = import.stdin.take().unwrap().write_all(bytes);
+        judge(import.wait_with_output().unwrap(), &["import"], code);
+        assert!(nowhere.ids().is_empty());
+        nowhere.assert_tidy();
+    }
+
+    // Straight from the archive, without a repository.
+    let name = format!("{}_from_tar", database.name());
+    let restored = ["-d", &database.url(), tar.to_str().unwrap(), "--into", &name];
+    let (plan, _) = nowhere.run("restore", &[&restored[..], &["--dry-run"]].concat(), 0);
+    assert!(plan.contains(&id), "{plan}");
+    nowhere.run("restore", &restored, 0);
+    let copy = tests::oracle::fingerprint_without(&cluster.url(&name), &[]);
+    fingerprint(&database).assert_same(&copy);
+    nowhere.run("restore", &restored, 3);
+    let mut bad = bytes;
+    let middle = bad.len() / 2;
+    bad[middle] ^= 1;
+    std::fs::write(&tar, bad).unwrap();
+    let again = format!("{name}_2");
+    nowhere.run("restore", &["-d", &database.url(), tar.to_str().unwrap(), "--into", &again], 6);
+    assert!(!database.family().contains(&again));
+    nowhere.run("restore", &["-d", &database.url(), "missing.tar"], 5);
+    here.assert_tidy();
+    nowhere.assert_tidy();
+}
+
+#[test]
+fn an_import_that_is_interrupted_while_its_pipe_is_silent_leaves_nothing() {
+    let database = small_database(Cluster::shared(18), "silent");
+    let (here, there) = (Repo::new(), Repo::new());
+    let id = here.create(&database);
+    here.backup(&["export", &id]);
+    let bytes = std::fs::read(here.dir.path().join(format!("{id}.tar"))).unwrap();
+    let mut import = there.command("backup", &["import", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut pipe = import.stdin.take().unwrap();
+    pipe.write_all(&bytes[..bytes.len() - 2048]).unwrap();
+    let partial = there.root().join("partial").join(&id);
+    while !partial.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    let pid = import.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    assert_eq!(import.wait().unwrap().code(), Some(143));
+    assert!(there.ids().is_empty());
+    there.assert_tidy();
+}
+
+tests::on_every_major! {
+    fn a_drill_proves_a_snapshot_and_leaves_no_database(cluster: &Cluster) {
+        let database = small_database(cluster, "drill");
+        let repo = Repo::new();
+        let id = repo.create(&database);
+        let (_, said) = repo.run("backup", &["drill", "-d", &database.url()], 0);
+        assert!(said.contains(&format!("DRILL OK {id}: 1 table and 900 rows restored")), "{said}");
+        assert!(said.contains("a restore of this snapshot takes "), "{said}");
+        assert_eq!(database.family(), [database.name()]);
+        assert!(repo.backup(&["list"]).contains("  restored "));
+        let log = std::fs::read_to_string(repo.root().join("verifications.jsonl")).unwrap();
+        assert!(log.contains("\"how\":\"restored\"") && log.contains("\"ok\":true"), "{log}");
+    }
+}
+
+#[test]
+fn a_drill_of_a_damaged_snapshot_fails_and_is_remembered() {
+    let database = small_database(Cluster::shared(18), "bad_drill");
+    let repo = Repo::new();
+    let id = repo.create(&database);
+    let schema = repo.root().join("snapshots").join(&id).join("schema.dump");
+    std::fs::write(&schema, b"x").unwrap();
+    let (_, said) = repo.run("backup", &["drill", &id, "--server", &database.url(), "--json"], 6);
+    assert!(said.contains("\"exit_code\":6"), "{said}");
+    assert_eq!(database.family(), [database.name()]);
+    assert!(repo.backup(&["list"]).contains("  FAILED "));
+    // A server that can't be reached says nothing about the snapshot.
+    let log = std::fs::read_to_string(repo.root().join("verifications.jsonl")).unwrap();
+    repo.run("backup", &["drill", &id, "--server", "postgresql://nobody@127.0.0.1:1/x"], 4);
+    assert_eq!(std::fs::read_to_string(repo.root().join("verifications.jsonl")).unwrap(), log);
+}
+
+#[test]
+fn prune_needs_a_rule_and_keeps_the_floor_and_what_is_damaged() {
+    let database = small_database(Cluster::shared(18), "prune");
+    let repo = Repo::new();
+    let (_, error) = repo.run("backup", &["prune", "--keep-min", "5"], 2);
+    assert!(error.contains("no rule says what to keep"), "{error}");
+    let ids: Vec<String> = (0..5).map(|_| repo.create(&database)).collect();
+    assert!(repo.backup(&["show", "latest"]).starts_with(&ids[4]), "the latest, not the last by name");
+    // A copy under another id has an unreadable manifest: it is nobody's to prune.
+    let broken = "20200101T000000Z-shop-7f3k9q";
+    copy_tree(&repo.root().join("snapshots").join(&ids[0]), &repo.root().join("snapshots").join(broken));
+    repo.backup(&["verify", &ids[0]]);
+    let (json, _) = repo.run("backup", &["prune", "--keep-last", "1", "--keep-min", "2", "--json"], 0);
+    assert!(json.contains("\"floor of 2 good snapshots\"") && json.contains(broken), "{json}");
+    // The newest by the rule; the verified one is the second of the floor.
+    let mut expected = vec![broken.to_owned(), ids[0].clone(), ids[4].clone()];
+    expected.sort();
+    assert_eq!(repo.ids(), expected);
+    repo.backup(&["delete", "-y", broken]);
+    repo.assert_tidy();
+}
