@@ -19,7 +19,7 @@ use common::{
     fault,
     postgres::{
         ConnectionSettings, Session, connect,
-        exported_snapshot::{ExportedSnapshot, LockMode, LockWait, join, lock_all_tables},
+        exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_all_tables},
         introspect, tools,
     },
     random,
@@ -92,19 +92,24 @@ pub async fn create(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    create_locked(settings, repository, options, progress).await.map_err(explain_missing_right)
+    create_locked(settings, repository, options, progress).await.map_err(explain)
 }
 
-/// A right that is missing is refused, with the way to find all of them at once.
-fn explain_missing_right(error: Error) -> Error {
-    // 42501: insufficient privilege. Row-level security that would hide rows comes as the same.
-    if error.sqlstate() != Some("42501") {
-        return error;
+/// What the server says, in our kinds: a missing right is refused, and a lock that can't be had is busy.
+fn explain(error: Error) -> Error {
+    match error.sqlstate() {
+        // Insufficient privilege. Row-level security that would hide rows comes as the same.
+        Some("42501") => error.with_kind(ErrorKind::Refused).with_hint(
+            "Run `backup check`: it prints every GRANT that is missing, and BYPASSRLS where row-level security hides rows.",
+        ),
+        // Lock not available.
+        Some("55P03") if error.kind() == ErrorKind::Failed => error.with_kind(ErrorKind::Busy).with_hint(GIVES_WAY),
+        _ => error,
     }
-    error.with_kind(ErrorKind::Refused).with_hint(
-        "Run `backup check`: it prints every GRANT that is missing, and BYPASSRLS where row-level security hides rows.",
-    )
 }
+
+const GIVES_WAY: &str = "Somebody waits for an exclusive lock on a table (ALTER TABLE, TRUNCATE, VACUUM FULL …), and the backup \
+                         gave way. Try again when that is done; a lock_timeout on such statements lets both through.";
 
 async fn create_locked(
     settings: &ConnectionSettings,
@@ -142,6 +147,16 @@ pub async fn check_server(session: &Session) -> Result<()> {
 
 /// Takes a snapshot of the state that `exported` stands for. Its tables must be locked by the holder.
 pub async fn create_from(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    repository: &Repository,
+    options: &CreateOptions,
+    progress: &Progress,
+) -> Result<StoredSnapshot> {
+    copy_state(settings, exported, repository, options, progress).await.map_err(explain)
+}
+
+async fn copy_state(
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,
     repository: &Repository,
@@ -239,10 +254,15 @@ async fn dump_schema(
     command
         .args(["--schema-only", "--format=custom", "--no-password", "--no-sync"])
         .arg(format!("--snapshot={snapshot_id}"))
+        .arg(format!("--lock-wait-timeout={}", JOINED_LOCK_WAIT.as_millis()))
         .arg("--file")
         .arg(path);
     let finished = tools::run(command, "pg_dump").await?;
     let messages = finished.stderr.trim();
+    // pg_dump gives no SQLSTATE; this is the C locale's text of 55P03.
+    if !finished.success && messages.contains("canceling statement due to lock timeout") {
+        return Err(Error::busy("pg_dump could not lock a table").with_hint(GIVES_WAY));
+    }
     if !finished.success {
         return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}"))
             .with_hint("If a privilege is missing, grant it; `backup check` lists what the role needs."));
