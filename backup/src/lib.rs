@@ -186,7 +186,7 @@ async fn copy_state(
     let copy =
         CopyOptions { jobs: options.jobs.max(1), codec: options.codec, chunk_blocks: options.chunk_blocks };
     let (schema, tables) = tokio::try_join!(
-        dump_schema(settings, &pg_dump, exported.id(), &partial, progress),
+        dump_schema(settings, &pg_dump, exported.id(), &catalog.database.encoding, &partial, progress),
         copy_out::tables(settings, exported, &partial, &catalog.database, catalog.tables, copy, progress),
     )?;
     fault::point("backup.copied");
@@ -246,6 +246,7 @@ async fn dump_schema(
     settings: &ConnectionSettings,
     pg_dump: &tools::Tool,
     snapshot_id: &str,
+    encoding: &str,
     partial: &PartialSnapshot,
     progress: &Progress,
 ) -> Result<FileEntry> {
@@ -253,6 +254,8 @@ async fn dump_schema(
     let mut command = tools::command(&pg_dump.path, settings);
     command
         .args(["--schema-only", "--format=custom", "--no-password", "--no-sync"])
+        // The server's own, so that nothing is converted: a role's client_encoding may not have every character.
+        .arg(format!("--encoding={encoding}"))
         .arg(format!("--snapshot={snapshot_id}"))
         .arg(format!("--lock-wait-timeout={}", JOINED_LOCK_WAIT.as_millis()))
         .arg("--file")
