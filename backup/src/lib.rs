@@ -23,7 +23,7 @@ use common::{
     fault,
     postgres::{
         ConnectionSettings, Session, connect,
-        exported_snapshot::{ExportedSnapshot, LockMode, LockWait, join, lock_all_tables},
+        exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_all_tables},
         introspect, tools,
     },
     random,
@@ -97,19 +97,24 @@ pub async fn create(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    create_locked(settings, repository, options, progress).await.map_err(explain_missing_right)
+    create_locked(settings, repository, options, progress).await.map_err(explain)
 }
 
-/// A right that is missing is refused, with the way to find all of them at once.
-fn explain_missing_right(error: Error) -> Error {
-    // 42501: insufficient privilege. Row-level security that would hide rows comes as the same.
-    if error.sqlstate() != Some("42501") {
-        return error;
+/// What the server says, in our kinds: a missing right is refused, and a lock that can't be had is busy.
+fn explain(error: Error) -> Error {
+    match error.sqlstate() {
+        // Insufficient privilege. Row-level security that would hide rows comes as the same.
+        Some("42501") => error.with_kind(ErrorKind::Refused).with_hint(
+            "Run `backup check`: it prints every GRANT that is missing, and BYPASSRLS where row-level security hides rows.",
+        ),
+        // Lock not available.
+        Some("55P03") if error.kind() == ErrorKind::Failed => error.with_kind(ErrorKind::Busy).with_hint(GIVES_WAY),
+        _ => error,
     }
-    error.with_kind(ErrorKind::Refused).with_hint(
-        "Run `backup check`: it prints every GRANT that is missing, and BYPASSRLS where row-level security hides rows.",
-    )
 }
+
+const GIVES_WAY: &str = "Somebody waits for an exclusive lock on a table (ALTER TABLE, TRUNCATE, VACUUM FULL …), and the backup \
+                         gave way. Try again when that is done; a lock_timeout on such statements lets both through.";
 
 async fn create_locked(
     settings: &ConnectionSettings,
@@ -155,6 +160,16 @@ pub async fn create_from(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
+    copy_state(settings, exported, repository, options, progress).await.map_err(explain)
+}
+
+async fn copy_state(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    repository: &Repository,
+    options: &CreateOptions,
+    progress: &Progress,
+) -> Result<StoredSnapshot> {
     let reader = join(settings, exported.id()).await?;
     let pg_dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, reader.server_major())?;
     let server = introspect::server(&reader).await?;
@@ -178,7 +193,7 @@ pub async fn create_from(
     let copy =
         CopyOptions { jobs: options.jobs.max(1), codec: options.codec, chunk_blocks: options.chunk_blocks };
     let (schema, tables) = tokio::try_join!(
-        dump_schema(settings, &pg_dump, exported.id(), &partial, progress),
+        dump_schema(settings, &pg_dump, exported.id(), &catalog.database.encoding, &partial, progress),
         copy_out::tables(settings, exported, &partial, &catalog.database, catalog.tables, copy, progress),
     )?;
     fault::point("backup.copied");
@@ -239,6 +254,7 @@ async fn dump_schema(
     settings: &ConnectionSettings,
     pg_dump: &tools::Tool,
     snapshot_id: &str,
+    encoding: &str,
     partial: &PartialSnapshot,
     progress: &Progress,
 ) -> Result<FileEntry> {
@@ -246,11 +262,18 @@ async fn dump_schema(
     let mut command = tools::command(&pg_dump.path, settings);
     command
         .args(["--schema-only", "--format=custom", "--no-password", "--no-sync"])
+        // The server's own, so that nothing is converted: a role's client_encoding may not have every character.
+        .arg(format!("--encoding={encoding}"))
         .arg(format!("--snapshot={snapshot_id}"))
+        .arg(format!("--lock-wait-timeout={}", JOINED_LOCK_WAIT.as_millis()))
         .arg("--file")
         .arg(path);
     let finished = tools::run(command, "pg_dump").await?;
     let messages = finished.stderr.trim();
+    // pg_dump gives no SQLSTATE; this is the C locale's text of 55P03.
+    if !finished.success && messages.contains("canceling statement due to lock timeout") {
+        return Err(Error::busy("pg_dump could not lock a table").with_hint(GIVES_WAY));
+    }
     if !finished.success {
         return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}"))
             .with_hint("If a privilege is missing, grant it; `backup check` lists what the role needs."));

@@ -98,14 +98,22 @@ impl<'holder> ExportedSnapshot<'holder> {
     }
 }
 
+/// How long a session that joined a snapshot waits for a table lock.
+///
+/// The holder has the table already, but whoever waits for ACCESS EXCLUSIVE stands before us in the queue, and behind
+/// the holder, which waits for us: a deadlock that no server can see. Longer than the lock_timeout of a careful
+/// migration, after which we get our turn; short, since the application queues behind that migration as well.
+pub const JOINED_LOCK_WAIT: Duration = Duration::from_secs(10);
+
 /// Opens a session that reads the state of an exported snapshot. The caller keeps the [`ExportedSnapshot`] until the
 /// session is gone.
 pub async fn join(settings: &ConnectionSettings, snapshot_id: &str) -> Result<Session> {
     let session = settings.connect().await?;
     session
         .batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
-            crate::ident::literal(snapshot_id)
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL lock_timeout = {}",
+            crate::ident::literal(snapshot_id),
+            JOINED_LOCK_WAIT.as_millis()
         ))
         .await
         .map_err(|source| Error::postgres("could not join the exported snapshot", source))?;
@@ -132,8 +140,8 @@ pub async fn lock_all_tables(
         interrupt::check()?;
         let wanted = relations(observer).await?;
         let error = match try_lock(holder, observer, begin, mode, wait, &wanted).await {
-            Ok(true) => return Ok(wanted),
-            Ok(false) => Error::busy("tables are being created faster than they can be locked"),
+            Ok(Some(locked)) => return Ok(locked),
+            Ok(None) => Error::busy("tables are being created faster than they can be locked"),
             Err(error) => error,
         };
         rollback(holder).await;
@@ -157,6 +165,10 @@ pub async fn lock_all_tables(
     }
 }
 
+/// Locks `wanted`, and then whatever appeared meanwhile, until the list is the same before and after: a table that is
+/// locked can't be dropped or made again, so this comes to rest also where others make tables all the time.
+///
+/// Returns what is locked, or nothing if tables appeared in every round.
 async fn try_lock(
     holder: &Session,
     observer: &Session,
@@ -164,9 +176,11 @@ async fn try_lock(
     mode: LockMode,
     wait: LockWait,
     wanted: &[Relation],
-) -> Result<bool> {
+) -> Result<Option<Vec<Relation>>> {
     /// Tables per statement: a statement of bounded length.
     const BATCH: usize = 500;
+    /// The second round locks what was made during the first; more are needed only where new names appear.
+    const ROUNDS: usize = 5;
     let failed = |source| {
         let error = Error::postgres("could not lock the tables", source);
         match (error.sqlstate(), mode) {
@@ -183,18 +197,25 @@ async fn try_lock(
         .batch_execute(&format!("{begin}; SET LOCAL lock_timeout = {}", wait.timeout.as_millis()))
         .await
         .map_err(failed)?;
-    for batch in wanted.chunks(BATCH) {
-        let names: Vec<String> = batch.iter().map(|relation| format!("ONLY {}", relation.name)).collect();
-        holder
-            .batch_execute(&format!("LOCK TABLE {} IN {} MODE", names.join(", "), mode.sql()))
-            .await
-            .map_err(failed)?;
+    let mut wanted = wanted.to_vec();
+    for _ in 0..ROUNDS {
+        for batch in wanted.chunks(BATCH) {
+            let names: Vec<String> = batch.iter().map(|relation| format!("ONLY {}", relation.name)).collect();
+            holder
+                .batch_execute(&format!("LOCK TABLE {} IN {} MODE", names.join(", "), mode.sql()))
+                .await
+                .map_err(failed)?;
+        }
+        // Whether the list is still the same is asked in a session of its own: a query here would take the snapshot of
+        // a REPEATABLE READ transaction.
+        let now = relations(observer).await?;
+        if now == wanted {
+            holder.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(failed)?;
+            return Ok(Some(wanted));
+        }
+        wanted = now;
     }
-    // Whether the list is still the same is asked in a session of its own: a query here would take the snapshot of a
-    // REPEATABLE READ transaction.
-    let now = relations(observer).await?;
-    holder.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(failed)?;
-    Ok(now == wanted)
+    Ok(None)
 }
 
 async fn rollback(holder: &Session) {

@@ -113,6 +113,11 @@ pub fn choose(name: &str, tools: &[Tool], server: u32) -> Result<Tool> {
     })
 }
 
+/// What a role or a database may be set to and the programs do not set back, or too late: their first statements run
+/// before. `transaction_timeout` is not here: an older server refuses a connection that names it.
+const CHILD_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
+                             -c default_transaction_read_only=off";
+
 /// A command line with the connection in its environment and everything else of libpq's removed from it.
 ///
 /// The child leads a process group of its own: Ctrl-C reaches it through us, once, and it dies with us.
@@ -121,9 +126,15 @@ pub fn command(tool: &Path, settings: &ConnectionSettings) -> tokio::process::Co
     for name in VARIABLES_TO_CLEAR {
         command.env_remove(name);
     }
+    let mut options = String::new();
     for (name, value) in settings.child_environment() {
         command.env(name, value.expose());
+        if name == "PGOPTIONS" {
+            options = value.expose().to_owned();
+        }
     }
+    // After the user's own, so that it wins.
+    command.env("PGOPTIONS", format!("{options} {CHILD_OPTIONS}"));
     // Messages are matched in two places, by the text of the C locale.
     command.env("LC_ALL", "C").stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     command
