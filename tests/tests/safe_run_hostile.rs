@@ -147,7 +147,6 @@ fn owned(major: u32) -> (ProtectedRun<'static>, String) {
     let run =
         ProtectedRun::on(cluster.fresh_database_with("owned", &format!("TEMPLATE template0 OWNER {role}")));
     let url = cluster.url_as(&role, run.database.name());
-    run.database.psql(&format!("GRANT CREATE ON SCHEMA public TO {role}"));
     psql::run(
         &url,
         "CREATE TABLE parents (id serial PRIMARY KEY, name text);
