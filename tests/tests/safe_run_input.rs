@@ -44,8 +44,11 @@ fn an_unreadable_file_is_a_usage_error() {
     run.migration("0001_secret.sql", "SELECT 1;\n");
     let folder = run.folder().to_owned();
     std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
-    std::fs::set_permissions(folder.join("migrations/0001_secret.sql"), std::fs::Permissions::from_mode(0))
-        .unwrap();
+    std::fs::set_permissions(
+        folder.join("migrations/0001_secret.sql"),
+        std::fs::Permissions::from_mode(0o000),
+    )
+    .unwrap();
     let mut command = run.command(&[]);
     if Command::new("id").arg("-u").output().unwrap().stdout == b"0\n" {
         // Root can read everything, and the build may lie where only root can read.
