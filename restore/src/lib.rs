@@ -112,9 +112,9 @@ pub async fn execute(
         Err(error) => Err(error),
     };
     match finished {
-        Ok(()) => Ok(RestoreReport {
+        Ok(replaced) => Ok(RestoreReport {
             database: plan.replaces.clone().unwrap_or_else(|| plan.staged.clone()),
-            replaced_as: plan.kept_as.clone().filter(|_| !plan.drop_replaced),
+            replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
             plan,
             seconds: started.elapsed().as_secs_f64(),
         }),
@@ -157,19 +157,20 @@ async fn create_roles(maintenance: &Session, manifest: &Manifest, plan: &Restore
     Ok(())
 }
 
+/// Swaps the names if the plan says so; whether another database had the name before.
 async fn put_in_place(
     settings: &ConnectionSettings,
     maintenance: &Session,
     validated: ValidatedDatabase,
     plan: &RestorePlan,
     progress: &Progress,
-) -> Result<()> {
-    let (Some(live), Some(kept_as)) = (&plan.replaces, &plan.kept_as) else { return Ok(()) };
+) -> Result<bool> {
+    let (Some(live), Some(kept_as)) = (&plan.replaces, &plan.kept_as) else { return Ok(false) };
     common::interrupt::check()?;
     progress.phase(format!("giving the restored database the name \"{live}\""), None);
     let names =
         SwapNames { live: live.clone(), staged: validated.name().to_owned(), replaced: kept_as.clone() };
-    database::swap(settings, &names).await?;
+    let replaced = database::swap(settings, &names).await?;
     progress.done();
     if plan.drop_replaced {
         // The restore has succeeded; a replaced database that is still there is not a failure of it.
@@ -177,5 +178,5 @@ async fn put_in_place(
             progress.warn(format!("the replaced database \"{kept_as}\" could not be dropped: {error}"));
         }
     }
-    Ok(())
+    Ok(replaced)
 }

@@ -26,6 +26,8 @@ pub struct Finished {
     pub took: Duration,
     /// Sessions of the database that began while it ran; zero means that it worked somewhere else.
     pub sessions: u64,
+    /// The name stands for another database than before, or for none: the command dropped, remade or renamed it.
+    pub replaced: bool,
 }
 
 /// The words of a command for people, with everything that looks like a password masked.
@@ -65,7 +67,9 @@ pub async fn run(
 ) -> Result<Finished> {
     let (program, arguments) =
         words.split_first().ok_or_else(|| Error::usage("no command was given after --"))?;
+    let known = settled_sessions(observer, settings, own).await?;
     let before = counted_sessions(observer, settings.database()).await?;
+    let identity = database_oid(observer, settings.database()).await?;
     let mut command = tokio::process::Command::new(program);
     for name in VARIABLES_TO_CLEAR {
         command.env_remove(name);
@@ -95,7 +99,7 @@ pub async fn run(
             () = tokio::time::sleep(LOOK_EVERY) => {
                 // A server that does not answer now is found out by what comes next.
                 if let Ok(pids) = sessions(observer, settings, own).await {
-                    seen.extend(pids);
+                    seen.extend(pids.into_iter().filter(|pid| !known.contains(pid)));
                 }
             }
         }
@@ -108,8 +112,9 @@ pub async fn run(
         let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     }
     let took = started.elapsed();
+    let replaced = database_oid(observer, settings.database()).await? != identity;
     let mut total = seen.len() as u64;
-    if total == 0 {
+    if total == 0 && !replaced {
         // Too quick to be seen: the server counts sessions, and tells a moment later.
         for _ in 0..30 {
             total = counted_sessions(observer, settings.database()).await?.saturating_sub(before);
@@ -119,7 +124,7 @@ pub async fn run(
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
-    Ok(Finished { status, took, sessions: total })
+    Ok(Finished { status, took, sessions: total, replaced })
 }
 
 /// Sessions of the database that are neither ours nor a worker's.
@@ -134,6 +139,38 @@ async fn sessions(observer: &Session, settings: &ConnectionSettings, own: &[i32]
         .await
         .map_err(|source| Error::postgres("could not look for the command's sessions", source))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// The sessions that are there before the command, once our own workers have gone and are counted: a session ends, and
+/// its server counts it, a moment after its client has closed it.
+async fn settled_sessions(
+    observer: &Session,
+    settings: &ConnectionSettings,
+    own: &[i32],
+) -> Result<Vec<i32>> {
+    /// How long PostgreSQL 14's statistics collector may be behind.
+    const COLLECTOR_DELAY: Duration = Duration::from_millis(600);
+    let mut found = sessions(observer, settings, own).await?;
+    for _ in 0..20 {
+        if found.is_empty() {
+            break;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        found = sessions(observer, settings, own).await?;
+    }
+    if observer.server_major() < 15 {
+        tokio::time::sleep(COLLECTOR_DELAY).await;
+    }
+    Ok(found)
+}
+
+/// What the name stands for.
+async fn database_oid(observer: &Session, database: &str) -> Result<Option<u32>> {
+    let row = observer
+        .query_opt("SELECT oid FROM pg_catalog.pg_database WHERE datname = $1", &[&database])
+        .await
+        .map_err(|source| Error::postgres("could not look up the database", source))?;
+    Ok(row.map(|row| row.get(0)))
 }
 
 /// Sessions that the database has had since its statistics began.

@@ -88,7 +88,7 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
 
 /// A command that never came to the server has changed nothing there.
 fn never_seen(log: &RunLog) -> bool {
-    log.report.command.as_ref().is_some_and(|command| command.sessions == 0)
+    log.report.command.as_ref().is_some_and(|command| command.sessions == 0 && !command.replaced)
 }
 
 /// Fence, snapshot, baseline, and the plan of the undo: an undo that could not work is found out now.
@@ -228,6 +228,7 @@ async fn perform(
                             exit_code: None,
                             seconds: 0.0,
                             sessions: 0,
+                            replaced: false,
                         });
                     }
                     return Err((stage, error));
@@ -238,10 +239,17 @@ async fn perform(
                 exit_code: finished.status.code(),
                 seconds: finished.took.as_secs_f64(),
                 sessions: finished.sessions,
+                replaced: finished.replaced,
             });
             log.timed("command", began);
             interrupt::check().map_err(migration)?;
             judge_command(&finished, &context.connection).map_err(migration)?;
+            if finished.replaced {
+                return Err(validation(Error::failed(format!(
+                    "the command dropped, remade or renamed the database \"{}\"",
+                    context.connection.database()
+                ))));
+            }
         }
     }
     fault::point("safe-run.applied");
@@ -276,9 +284,16 @@ fn judge_command(
     connection: &common::postgres::ConnectionSettings,
 ) -> Result<()> {
     use std::os::unix::process::ExitStatusExt;
-    if finished.sessions == 0 {
+    let failure = match (finished.status.code(), finished.status.signal()) {
+        (Some(0), _) => None,
+        (Some(code), _) => Some(format!("the command failed with exit code {code}")),
+        (None, Some(signal)) => Some(format!("the command was ended by signal {signal}")),
+        (None, None) => Some("the command failed".to_owned()),
+    };
+    if finished.sessions == 0 && !finished.replaced {
+        let how = failure.map_or("the command".to_owned(), |failure| format!("{failure}, and"));
         return Err(Error::failed(format!(
-            "the command never connected to the database \"{}\" on {}",
+            "{how} never connected to the database \"{}\" on {}",
             connection.database(),
             connection.host_label()
         ))
@@ -287,12 +302,7 @@ fn judge_command(
              safe-run sets for it.",
         ));
     }
-    match (finished.status.code(), finished.status.signal()) {
-        (Some(0), _) => Ok(()),
-        (Some(code), _) => Err(Error::failed(format!("the command failed with exit code {code}"))),
-        (None, Some(signal)) => Err(Error::failed(format!("the command was ended by signal {signal}"))),
-        (None, None) => Err(Error::failed("the command failed")),
-    }
+    failure.map_or(Ok(()), |failure| Err(Error::failed(failure)))
 }
 
 /// The checks afterwards, on one exported snapshot of what was committed.

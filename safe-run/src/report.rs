@@ -73,6 +73,8 @@ pub struct CommandReport {
     pub seconds: f64,
     /// Sessions of the database that were seen to begin while it ran.
     pub sessions: u64,
+    /// It dropped, remade or renamed the database.
+    pub replaced: bool,
 }
 
 /// An error, as a value.

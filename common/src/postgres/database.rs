@@ -81,12 +81,13 @@ pub async fn prepared_transactions(session: &Session, live: &str) -> Result<Vec<
 
 /// Gives the staged database the live name and keeps the live one under another: both or neither.
 ///
-/// Ends every session in the two databases. `live` need not exist any more: then only the staged one is renamed.
+/// Ends every session in the two databases. `live` need not exist any more: then only the staged one is renamed, and the
+/// answer is `false`.
 ///
 /// # Errors
 /// Nothing was renamed if this fails before the commit. [`ErrorKind::Unknown`] if the connection broke while the commit was
 /// on its way and the outcome can't be read.
-pub async fn swap(settings: &ConnectionSettings, names: &SwapNames) -> Result<()> {
+pub async fn swap(settings: &ConnectionSettings, names: &SwapNames) -> Result<bool> {
     let avoid = [names.live.as_str(), names.staged.as_str()];
     let renamer = connect_maintenance(settings, &avoid).await?;
     let terminator = connect_maintenance(settings, &avoid).await?;
@@ -114,9 +115,9 @@ pub async fn swap(settings: &ConnectionSettings, names: &SwapNames) -> Result<()
     match renamer.batch_execute("COMMIT").await {
         Ok(()) => {
             crate::fault::point("restore.after-swap-commit");
-            Ok(())
+            Ok(live_exists)
         }
-        Err(source) => outcome_of_commit(settings, names, source).await,
+        Err(source) => outcome_of_commit(settings, names, source).await.map(|()| live_exists),
     }
 }
 

@@ -1,0 +1,205 @@
+//! Commands and surroundings that get in the way: dropped databases, ended sessions, clients that come back at once,
+//! and a role that is no superuser.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tests::{Cluster, ProtectedRun, Running, psql};
+
+fn run() -> ProtectedRun<'static> {
+    ProtectedRun::shop(18)
+}
+
+/// `psql` on the maintenance database, as tools that recreate databases use it.
+fn elsewhere(run: &ProtectedRun, sql: &str) -> String {
+    format!("psql -Xqd postgres -c \"{}\"", sql.replace("$DATABASE", run.database.name()))
+}
+
+#[test]
+fn a_command_that_drops_the_database_is_undone() {
+    for major in [14, 18] {
+        let run = ProtectedRun::shop(major);
+        let before = run.fingerprint();
+        let script = elsewhere(&run, "DROP DATABASE $DATABASE WITH (FORCE)");
+        run.run(&["--", "sh", "-c", &script]).exits(13).says("RESTORED").never_says("never connected");
+        run.assert_unchanged(&before);
+    }
+}
+
+#[test]
+fn a_command_that_makes_the_database_anew_is_undone() {
+    for ending in ["", "; exit 3"] {
+        let run = run();
+        let before = run.fingerprint();
+        let script = format!(
+            "{}; {}; psql -Xqc 'CREATE TABLE fresh (i int)'{ending}",
+            elsewhere(&run, "DROP DATABASE $DATABASE WITH (FORCE)"),
+            elsewhere(&run, "CREATE DATABASE $DATABASE"),
+        );
+        let code = if ending.is_empty() { 13 } else { 12 };
+        run.run(&["--", "sh", "-c", &script]).exits(code).says("RESTORED");
+        run.assert_unchanged(&before);
+    }
+}
+
+#[test]
+fn a_command_that_renames_the_database_away_is_undone() {
+    let run = run();
+    let before = run.fingerprint();
+    let away = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = '$DATABASE'";
+    let script = format!(
+        "{} > /dev/null; {}; exit 1",
+        elsewhere(&run, away),
+        elsewhere(&run, "ALTER DATABASE $DATABASE RENAME TO $DATABASE_away")
+    );
+    let ended = run.run(&["--", "sh", "-c", &script]).exits(12).says("RESTORED");
+    assert_eq!(run.others(), [format!("{}_away", run.database.name())], "{ended}");
+    run.assert_unchanged(&before);
+}
+
+#[test]
+fn a_command_that_ends_all_sessions_and_lifts_the_fence_is_undone() {
+    let run = run();
+    let before = run.fingerprint();
+    let script = format!(
+        "{}; psql -Xqtc 'SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()'; \
+         psql -Xqc 'DROP TABLE audit'; exit 1",
+        elsewhere(&run, "ALTER DATABASE $DATABASE RESET default_transaction_read_only"),
+    );
+    run.run(&["--", "sh", "-c", &script]).exits(12).says("RESTORED");
+    run.assert_unchanged(&before);
+}
+
+#[test]
+fn a_command_that_never_connects_is_never_taken_for_one_that_did() {
+    // The server counts sessions late: those of our own checks must not be taken for the command's.
+    for major in [14, 18] {
+        let run = ProtectedRun::shop(major);
+        run.run(&["--", "true"]).exits(1).verdict("NOT RUN");
+        run.run(&["--", "sleep", "0.5"]).exits(1).verdict("NOT RUN");
+    }
+}
+
+#[test]
+fn a_failing_command_that_never_connected_changes_nothing() {
+    let run = run();
+    let before = run.fingerprint();
+    run.run(&["--", "sh", "-c", "exit 6"]).exits(1).verdict("NOT RUN").says("exit code 6");
+    run.assert_unchanged(&before);
+    assert_eq!(run.others(), Vec::<String>::new());
+}
+
+#[test]
+fn clients_that_come_back_at_once_do_not_stop_the_undo() {
+    for major in [14, 18] {
+        let run = ProtectedRun::shop(major);
+        let before = run.fingerprint();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let _ = run.database.try_psql("SELECT count(*) FROM users; SELECT pg_sleep(0.3)");
+                    }
+                });
+            }
+            let ended = run.run(&["--", "sh", "-c", "psql -Xqc 'DROP TABLE audit'; exit 1"]);
+            stop.store(true, Ordering::Relaxed);
+            ended.exits(12);
+        });
+        run.assert_unchanged(&before);
+    }
+}
+
+#[test]
+fn writers_at_work_lose_nothing_that_was_acknowledged() {
+    // Both kinds of undo: what a writer was told is committed is there afterwards.
+    for arguments in [&[][..], &["--", "sh", "-c", "psql -Xqc 'DROP TABLE order_items'; sleep 0.3; exit 1"]] {
+        let run = run();
+        run.database.psql("CREATE TABLE written (i bigserial PRIMARY KEY)");
+        run.migration("0001_a.sql", "DROP TABLE order_items;\nSELECT pg_sleep(0.3);\nSELECT 1 / 0;\n");
+        let stop = AtomicBool::new(false);
+        let acknowledged = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let mut acknowledged = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    acknowledged +=
+                        u32::from(run.database.try_psql("INSERT INTO written DEFAULT VALUES").is_ok());
+                }
+                acknowledged
+            });
+            let ended = run.run(arguments);
+            stop.store(true, Ordering::Relaxed);
+            assert!([10, 12].contains(&ended.status.code().unwrap()), "{ended}");
+            writer.join().unwrap()
+        });
+        let written: u32 = run.database.psql("SELECT count(*) FROM written").parse().unwrap();
+        assert_eq!(written, acknowledged);
+        assert_eq!(run.database.psql("SELECT count(*) FROM order_items"), "300");
+    }
+}
+
+/// A role that owns the database, as README says what it needs.
+fn owned(major: u32) -> (ProtectedRun<'static>, String) {
+    let cluster = Cluster::shared(major);
+    let role = format!("owner_{}_{major}", std::process::id());
+    cluster.psql(&format!("CREATE ROLE {role} LOGIN CREATEDB; GRANT pg_signal_backend TO {role}"));
+    let run =
+        ProtectedRun::on(cluster.fresh_database_with("owned", &format!("TEMPLATE template0 OWNER {role}")));
+    let url = cluster.url_as(&role, run.database.name());
+    psql::run(
+        &url,
+        "CREATE TABLE parents (id serial PRIMARY KEY, name text);
+         CREATE TABLE children (id serial PRIMARY KEY, parent_id int REFERENCES parents);
+         INSERT INTO parents (name) SELECT 'p' || i FROM generate_series(1, 50) i;
+         INSERT INTO children (parent_id) SELECT i FROM generate_series(1, 50) i",
+    );
+    (run, role)
+}
+
+#[test]
+fn an_owner_without_superuser_is_protected_in_both_ways() {
+    for major in [14, 15, 18] {
+        let (run, role) = owned(major);
+        let start = |arguments: &[&str]| {
+            let mut command: Command = run.command(arguments);
+            command.env("DATABASE_URL", run.database.cluster().url_as(&role, run.database.name()));
+            Running::start(command).outcome()
+        };
+        let before = run.fingerprint();
+        run.migration(
+            "0001_a.sql",
+            "ALTER TABLE parents ADD nick text;\nSELECT setval('parents_id_seq', 1);\nSELECT 1 / 0;\n",
+        );
+        start(&[]).exits(10);
+        run.assert_unchanged(&before);
+        start(&["--", "sh", "-c", "psql -Xqc 'DROP TABLE children' -c 'DELETE FROM parents'; exit 1"])
+            .exits(12)
+            .says("RESTORED");
+        run.assert_unchanged(&before);
+        run.migration("0001_a.sql", "ALTER TABLE parents ADD nick text;\n");
+        start(&[]).exits(0).verdict("COMMITTED");
+        start(&["--", "psql", "-Xqc", "UPDATE parents SET nick = name"]).exits(0);
+        run.assert_open();
+        drop(run);
+        Cluster::shared(major).psql(&format!("DROP ROLE {role}"));
+    }
+}
+
+#[test]
+fn a_role_that_may_not_lock_or_fence_is_refused_with_what_it_needs() {
+    let cluster = Cluster::shared(18);
+    let role = format!("reader_{}", std::process::id());
+    let run = run();
+    cluster.psql(&format!("CREATE ROLE {role} LOGIN; GRANT pg_read_all_data TO {role}"));
+    run.migration("0001_a.sql", "CREATE SCHEMA mine;\n");
+    let before = run.fingerprint();
+    for arguments in [&[][..], &["--", "psql", "-Xqc", "SELECT 1"]] {
+        let mut command = run.command(arguments);
+        command.env("DATABASE_URL", cluster.url_as(&role, run.database.name()));
+        let ended = Running::start(command).outcome().says("NOT RUN").says("hint: ");
+        assert!([1, 3].contains(&ended.status.code().unwrap()), "{ended}");
+        run.assert_unchanged(&before);
+    }
+    cluster.psql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
