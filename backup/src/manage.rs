@@ -178,6 +178,7 @@ pub fn delete(args: &DeleteArgs, settings: &Settings, output: &Output) -> Result
 
 /// Deletes snapshots and says what could not be cleared away at once.
 pub fn remove(repository: &Repository, ids: &[SnapshotId], output: &Output) -> Result<()> {
+    repository.sweep()?;
     for left in repository.remove(ids)? {
         output.warn(&format!("not removed yet, the next run sweeps it: {left}"));
     }
