@@ -404,6 +404,14 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
         manifest.codec,
         snapshot.dir.display(),
     );
+    let facts = Facts::read(&Repository::open(&settings.repo)?)?;
+    text.push_str(&format!("  verified   {}\n", facts.verified_cell(&manifest.id, Utc::now())));
+    if let Some(pin) = facts.pin(&manifest.id) {
+        text.push_str(&format!(
+            "  pinned     {}\n",
+            pin.note.as_deref().map_or("yes".to_owned(), common::ident::printable)
+        ));
+    }
     if let Some(name) = &manifest.name {
         text.push_str(&format!("  name       {name}\n"));
     }

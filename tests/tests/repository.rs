@@ -448,3 +448,44 @@ fn deleting_and_reading_keep_out_of_each_others_way() {
     repo.run("backup", &["export", &id], 4);
     assert_eq!(database.family(), [database.name()]);
 }
+
+/// A database whose rows take long to load and no time to read.
+fn slow_to_restore<'c>(cluster: &'c Cluster, name: &str) -> Database<'c> {
+    let database = cluster.fresh_database(name);
+    database.psql(
+        "CREATE FUNCTION slow(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+         CREATE TABLE t (i int CHECK (slow(i))); INSERT INTO t SELECT generate_series(1, 5000);
+         CREATE OR REPLACE FUNCTION slow(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.1); RETURN true; END'",
+    );
+    database
+}
+
+#[test]
+fn a_drill_or_a_restore_from_an_archive_that_is_terminated_cleans_up() {
+    let database = slow_to_restore(Cluster::shared(18), "terminated");
+    let repo = Repo::new();
+    let id = repo.create(&database);
+    repo.backup(&["export", &id]);
+    let tar = format!("{id}.tar");
+    let into = format!("{}_into", database.name());
+    let url = database.url();
+    let log = repo.root().join("verifications.jsonl");
+    for (program, arguments) in
+        [("backup", vec!["drill", "-d", &url]), ("restore", vec!["-d", &url, &tar, "--into", &into])]
+    {
+        let mut child = repo.command(program, &arguments).spawn().unwrap();
+        let loading =
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND datname LIKE '$NAME\\_%'";
+        let loading = loading.replace("$NAME", database.name());
+        while database.cluster().psql(&loading) == "0" {
+            assert!(child.try_wait().unwrap().is_none(), "{program} ended too early");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(143), "{program}");
+        assert_eq!(database.family(), [database.name()], "{program}");
+        repo.assert_tidy();
+        assert!(!log.exists(), "an interrupted drill says nothing about the snapshot");
+    }
+}
