@@ -26,7 +26,7 @@ use common::{
 use serde::Serialize;
 
 use crate::{
-    CreateOptions, check, drill,
+    CreateOptions, check, diff, drill,
     manage::{self, Facts},
     prune, transfer,
 };
@@ -67,6 +67,8 @@ enum Command {
     List(ListArgs),
     /// Show one snapshot: tables, rows, sizes, and what it can't bring back
     Show(ShowArgs),
+    /// Show what changed between two snapshots: schema, rows of each table, sequences, settings; needs no server
+    Diff(diff::DiffArgs),
     /// Check every file of snapshots against their manifests; needs no server
     Verify(VerifyArgs),
     /// Restore a snapshot into a scratch database, compare every row, drop it, and record how long it took
@@ -183,6 +185,11 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Pin(args)) => manage::pin(args, &settings, output),
         Some(Command::Unpin(args)) => manage::unpin(args, &settings, output),
         Some(Command::Delete(args)) => manage::delete(args, &settings, output),
+        Some(Command::Diff(args)) => {
+            let (a, b) = (find(&settings, &args.a)?, find(&settings, &args.b)?);
+            let _lock = Repository::open(&settings.repo)?.lock_reading()?;
+            diff::run(&a, &b, output).await
+        }
         Some(Command::Prune(args)) => prune::run(args, &settings, output),
         Some(Command::Export(args)) => {
             let snapshot = find(&settings, &args.snapshot)?;
@@ -408,6 +415,14 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
         manifest.codec,
         snapshot.dir.display(),
     );
+    let facts = Facts::read(&Repository::open(&settings.repo)?)?;
+    text.push_str(&format!("  verified   {}\n", facts.verified_cell(&manifest.id, Utc::now())));
+    if let Some(pin) = facts.pin(&manifest.id) {
+        text.push_str(&format!(
+            "  pinned     {}\n",
+            pin.note.as_deref().map_or("yes".to_owned(), common::ident::printable)
+        ));
+    }
     if let Some(name) = &manifest.name {
         text.push_str(&format!("  name       {name}\n"));
     }

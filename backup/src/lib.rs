@@ -8,6 +8,7 @@
 pub mod check;
 pub mod cli;
 pub mod copy_out;
+pub mod diff;
 pub mod drill;
 pub mod manage;
 pub mod plan;

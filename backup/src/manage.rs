@@ -8,7 +8,7 @@ use common::{
     cli::{Output, Settings, format, output::Tone},
     postgres::ConnectionSettings,
     repository::{
-        Listed, Repository,
+        ExclusiveLock, Listed, Repository,
         pins::Pin,
         verifications::{How, Proof, Standing, Verification},
     },
@@ -172,13 +172,19 @@ pub fn delete(args: &DeleteArgs, settings: &Settings, output: &Output) -> Result
         let count = format::plural(ids.len() as u64, "snapshot", "snapshots");
         output.confirm_typed(&format!("Delete {count} for good? Type yes to go on:"), "yes")?;
     }
-    remove(&repository, &ids, output)?;
+    repository.sweep()?;
+    remove(&repository, &repository.lock_exclusive()?, &ids, output)?;
     report("deleted", "DELETED ", &ids, output)
 }
 
 /// Deletes snapshots and says what could not be cleared away at once.
-pub fn remove(repository: &Repository, ids: &[SnapshotId], output: &Output) -> Result<()> {
-    for left in repository.remove(ids)? {
+pub fn remove(
+    repository: &Repository,
+    alone: &ExclusiveLock,
+    ids: &[SnapshotId],
+    output: &Output,
+) -> Result<()> {
+    for left in repository.remove(alone, ids)? {
         output.warn(&format!("not removed yet, the next run sweeps it: {left}"));
     }
     Ok(())

@@ -113,13 +113,20 @@ pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8>
             .with_hint("Give at least one, such as --keep-daily 7; try it with --dry-run first."));
     }
     let repository = Repository::open(&settings.repo)?;
+    // Held from the look to the last rename: a deletion in between could break the floor.
+    let alone = if args.dry_run {
+        None
+    } else {
+        repository.sweep()?;
+        Some(repository.lock_exclusive()?)
+    };
     let now = Utc::now();
     let (candidates, damaged) = candidates(&repository, args.database.as_deref())?;
     let decisions = keep::plan(&policy, &candidates, now);
     let doomed: Vec<SnapshotId> =
         decisions.iter().filter(|decision| !decision.is_kept()).map(|decision| decision.id.clone()).collect();
-    if !args.dry_run && !doomed.is_empty() {
-        manage::remove(&repository, &doomed, output)?;
+    if let Some(alone) = alone {
+        manage::remove(&repository, &alone, &doomed, output)?;
     }
     if output.is_json() {
         let decisions = decisions.iter().map(row).collect();

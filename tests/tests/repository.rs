@@ -31,7 +31,7 @@ impl Repo {
 
     /// Runs a program that must exit with `code`; returns stdout and stderr.
     fn run(&self, program: &str, arguments: &[&str], code: i32) -> (String, String) {
-        judge(self.command(program, arguments).output().unwrap(), arguments, code)
+        judge(&self.command(program, arguments).output().unwrap(), arguments, code)
     }
 
     fn backup(&self, arguments: &[&str]) -> String {
@@ -66,7 +66,7 @@ impl Repo {
     }
 }
 
-fn judge(output: Output, what: &[&str], code: i32) -> (String, String) {
+fn judge(output: &Output, what: &[&str], code: i32) -> (String, String) {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{what:?}\n{stdout}\n{stderr}");
@@ -207,7 +207,7 @@ fn a_snapshot_travels_through_files_and_pipes_and_restores_from_its_archive() {
     let import =
         there.command("backup", &["import", "-"]).stdin(export.stdout.take().unwrap()).output().unwrap();
     assert!(export.wait().unwrap().success());
-    assert_eq!(judge(import, &["import"], 0).0, format!("{id}\n"));
+    assert_eq!(judge(&import, &["import"], 0).0, format!("{id}\n"));
     let difference = std::process::Command::new("diff")
         .arg("-r")
         .args([here.root().join("snapshots"), there.root().join("snapshots")])
@@ -230,7 +230,7 @@ fn a_snapshot_travels_through_files_and_pipes_and_restores_from_its_archive() {
             .unwrap();
         // One that refuses the beginning does not read the rest.
         let _ = import.stdin.take().unwrap().write_all(bytes);
-        judge(import.wait_with_output().unwrap(), &["import"], code);
+        judge(&import.wait_with_output().unwrap(), &["import"], code);
         assert!(nowhere.ids().is_empty());
         nowhere.assert_tidy();
     }
@@ -329,4 +329,163 @@ fn prune_needs_a_rule_and_keeps_the_floor_and_what_is_damaged() {
     assert_eq!(repo.ids(), expected);
     repo.backup(&["delete", "-y", broken]);
     repo.assert_tidy();
+}
+
+tests::on_every_major! {
+    fn diff_tells_what_changed_between_two_snapshots(cluster: &Cluster) {
+        let database = cluster.fresh_database("diff");
+        database.psql(
+            "CREATE SEQUENCE s; CREATE TABLE same (i int); INSERT INTO same VALUES (1);
+             CREATE TABLE grows (i int); CREATE TABLE turned (v text); INSERT INTO turned VALUES ('a'), ('b');
+             CREATE TABLE gone (i int); CREATE VIEW v AS SELECT i FROM same",
+        );
+        let repo = Repo::new();
+        let a = repo.create(&database);
+        let b = repo.create(&database);
+        let text = repo.backup(&["diff", &a, &b]);
+        assert!(text.ends_with("No difference: schema, content of 4 tables, sequences, settings.\n"), "{text}");
+        database.psql(&format!(
+            "INSERT INTO grows SELECT generate_series(1, 5); UPDATE turned SET v = 'c' WHERE v = 'b'; DROP TABLE gone;
+             CREATE TABLE fresh (i int); SELECT nextval('s'); CREATE OR REPLACE VIEW v AS SELECT i FROM same WHERE i > 0;
+             ALTER DATABASE \"{}\" SET work_mem = '9MB'",
+            database.name()
+        ));
+        let c = repo.create(&database);
+        let text = repo.backup(&["diff", &a, &c]);
+        let has = |parts: &[&str]| {
+            let found = text.lines().any(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                words == parts
+            });
+            assert!(found, "no line {parts:?} in\n{text}");
+        };
+        has(&["added:", "TABLE", "public.fresh"]);
+        has(&["removed:", "TABLE", "public.gone"]);
+        has(&["changed:", "VIEW", "public.v"]);
+        assert!(text.contains("\n  +  WHERE ("), "{text}");
+        has(&["grows", "0", "5", "+5", "0", "B", "10", "B"]);
+        has(&["turned", "2", "2", "0", "4", "B", "4", "B", "content", "changed"]);
+        has(&["gone", "0", "-", "0", "0", "B", "-", "gone"]);
+        has(&["fresh", "-", "0", "0", "-", "0", "B", "new"]);
+        has(&["1", "table", "is", "equal,", "row", "for", "row"]);
+        has(&["sequence", "s:", "1", "(not", "called)", "->", "1", "(called)"]);
+        has(&["database", "setting", "work_mem:", "-", "->", "9MB"]);
+        let json = repo.backup(&["diff", &a, &c, "--json"]);
+        assert!(json.contains("\"equal\": false") && json.contains("\"rows_after\": 5"), "{json}");
+    }
+}
+
+#[test]
+fn an_archive_is_not_written_to_a_terminal_and_delete_asks_on_one() {
+    let database = small_database(Cluster::shared(18), "terminal");
+    let repo = Repo::new();
+    let id = repo.create(&database);
+    let on_terminal = |arguments: &[&str], typed: &str| {
+        let mut inner = repo.command("backup", arguments);
+        let words: Vec<String> = std::iter::once(inner.get_program())
+            .chain(inner.get_args())
+            .map(|word| format!("'{}'", word.to_str().unwrap()))
+            .collect();
+        inner = std::process::Command::new("script");
+        inner.args(["-q", "-e", "-c", &words.join(" "), "/dev/null"]).current_dir(repo.dir.path());
+        let mut child = inner.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, said) = on_terminal(&["export", &id, "-o", "-"], "");
+    assert!(code == Some(2) && said.contains("an archive is not for a terminal"), "{code:?} {said}");
+    let (code, said) = on_terminal(&["delete", &id], "no\n");
+    assert!(code == Some(3) && said.contains("Type yes to go on"), "{code:?} {said}");
+    assert_eq!(repo.ids(), [id.as_str()]);
+    let (code, said) = on_terminal(&["delete", &id], "yes\n");
+    assert!(code == Some(0) && said.contains("DELETED"), "{code:?} {said}");
+    assert!(repo.ids().is_empty());
+}
+
+#[test]
+fn a_kill_in_the_middle_of_deleting_or_importing_leaves_whole_snapshots_or_none() {
+    let database = small_database(Cluster::shared(18), "killed");
+    let repo = Repo::new();
+    let (a, b) = (repo.create(&database), repo.create(&database));
+    repo.backup(&["export", &a]);
+    let killed = |arguments: &[&str], point: &str| {
+        let output = repo.command("backup", arguments).env("SAFE_RUN_FAULT", point).output().unwrap();
+        assert_eq!(output.status.code(), None, "{arguments:?} was not killed at {point}");
+    };
+    killed(&["delete", "-y", &a, &b], "backup.after-trash");
+    assert_eq!(repo.ids(), [b.as_str()], "the first is gone, the second untouched");
+    repo.backup(&["verify", "--all"]);
+    let tar = format!("{a}.tar");
+    for point in ["backup.before-manifest", "backup.before-rename"] {
+        killed(&["import", &tar], point);
+        assert_eq!(repo.ids(), [b.as_str()]);
+    }
+    killed(&["import", &tar], "backup.after-rename");
+    repo.backup(&["verify", &a]);
+    repo.backup(&["delete", "-y", &a, &b]);
+    assert!(repo.ids().is_empty());
+    repo.assert_tidy();
+}
+
+#[test]
+fn deleting_and_reading_keep_out_of_each_others_way() {
+    let database = small_database(Cluster::shared(18), "locked");
+    let repo = Repo::new();
+    let id = repo.create(&database);
+    // Who reads holds the lock shared.
+    let lock = std::fs::File::open(repo.root().join("locks/repository.lock")).unwrap();
+    lock.lock_shared().unwrap();
+    let (_, error) = repo.run("backup", &["delete", "-y", &id], 4);
+    assert!(error.contains("another process uses the repository"), "{error}");
+    assert_eq!(repo.ids(), [id.as_str()]);
+    lock.unlock().unwrap();
+    let deleter = std::fs::File::open(repo.root().join("locks/repository.lock")).unwrap();
+    deleter.lock().unwrap();
+    let name = format!("{}_r", database.name());
+    repo.run("restore", &["-d", &database.url(), &id, "--into", &name], 4);
+    repo.run("backup", &["verify", &id], 4);
+    repo.run("backup", &["export", &id], 4);
+    assert_eq!(database.family(), [database.name()]);
+}
+
+/// A database whose rows take long to load and no time to read.
+fn slow_to_restore<'c>(cluster: &'c Cluster, name: &str) -> Database<'c> {
+    let database = cluster.fresh_database(name);
+    database.psql(
+        "CREATE FUNCTION slow(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+         CREATE TABLE t (i int CHECK (slow(i))); INSERT INTO t SELECT generate_series(1, 5000);
+         CREATE OR REPLACE FUNCTION slow(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.1); RETURN true; END'",
+    );
+    database
+}
+
+#[test]
+fn a_drill_or_a_restore_from_an_archive_that_is_terminated_cleans_up() {
+    let database = slow_to_restore(Cluster::shared(18), "terminated");
+    let repo = Repo::new();
+    let id = repo.create(&database);
+    repo.backup(&["export", &id]);
+    let tar = format!("{id}.tar");
+    let into = format!("{}_into", database.name());
+    let url = database.url();
+    let log = repo.root().join("verifications.jsonl");
+    for (program, arguments) in
+        [("backup", vec!["drill", "-d", &url]), ("restore", vec!["-d", &url, &tar, "--into", &into])]
+    {
+        let mut child = repo.command(program, &arguments).spawn().unwrap();
+        let loading =
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%' AND datname LIKE '$NAME\\_%'";
+        let loading = loading.replace("$NAME", database.name());
+        while database.cluster().psql(&loading) == "0" {
+            assert!(child.try_wait().unwrap().is_none(), "{program} ended too early");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let pid = child.id().to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(143), "{program}");
+        assert_eq!(database.family(), [database.name()], "{program}");
+        repo.assert_tidy();
+        assert!(!log.exists(), "an interrupted drill says nothing about the snapshot");
+    }
 }

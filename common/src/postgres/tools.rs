@@ -140,6 +140,16 @@ pub fn command(tool: &Path, settings: &ConnectionSettings) -> tokio::process::Co
     command
 }
 
+/// A command line for a client program that connects to nothing.
+pub fn offline_command(tool: &Path) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(tool);
+    for name in VARIABLES_TO_CLEAR {
+        command.env_remove(name);
+    }
+    command.env("LC_ALL", "C").stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+    command
+}
+
 /// What a client program did.
 #[derive(Debug)]
 pub struct Finished {
@@ -151,20 +161,32 @@ pub struct Finished {
 
 /// Runs a command to its end and collects its error output.
 pub async fn run(mut command: tokio::process::Command, name: &str) -> Result<Finished> {
-    let child =
-        command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(|source| {
-            Error::failed(format!("could not start {name}: {source}")).with_source(source)
-        })?;
+    command.stdout(Stdio::null());
+    Ok(finish(command, name).await?.0)
+}
+
+/// Like [`run`], and collects the standard output too: only for what fits in memory.
+pub async fn capture(mut command: tokio::process::Command, name: &str) -> Result<(Finished, Vec<u8>)> {
+    command.stdout(Stdio::piped());
+    finish(command, name).await
+}
+
+async fn finish(mut command: tokio::process::Command, name: &str) -> Result<(Finished, Vec<u8>)> {
+    let child = command
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|source| Error::failed(format!("could not start {name}: {source}")).with_source(source))?;
     let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
     let _guard = pid.map(ChildGuard::register);
     let output = child
         .wait_with_output()
         .await
         .map_err(|source| Error::failed(format!("could not run {name}: {source}")).with_source(source))?;
-    Ok(Finished {
+    let finished = Finished {
         success: output.status.success(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
+    };
+    Ok((finished, output.stdout))
 }
 
 /// Runs a command to its end and returns its output.

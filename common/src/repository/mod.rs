@@ -84,6 +84,12 @@ pub struct RepositoryLock {
     _file: File,
 }
 
+/// The repository's lock, held alone: nobody writes, reads or deletes snapshots meanwhile.
+#[derive(Debug)]
+pub struct ExclusiveLock {
+    _lock: RepositoryLock,
+}
+
 impl Repository {
     /// Opens a repository that must exist.
     ///
@@ -183,10 +189,10 @@ impl Repository {
     }
 
     /// Takes the repository's lock alone: for deleting.
-    pub fn lock_exclusive(&self) -> Result<RepositoryLock> {
+    pub fn lock_exclusive(&self) -> Result<ExclusiveLock> {
         let file = self.lock_file("repository")?;
         match file.try_lock() {
-            Ok(()) => Ok(RepositoryLock { _file: file }),
+            Ok(()) => Ok(ExclusiveLock { _lock: RepositoryLock { _file: file } }),
             Err(TryLockError::WouldBlock) => Err(self.busy("uses")),
             Err(TryLockError::Error(source)) => Err(Error::io("lock", &self.root, source)),
         }

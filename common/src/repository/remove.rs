@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{Repository, SNAPSHOTS, TRASH, create_private_dir, pins::Pin, sync_dir};
+use super::{ExclusiveLock, Repository, SNAPSHOTS, TRASH, create_private_dir, pins::Pin, sync_dir};
 use crate::{
     Error, Result,
     ident::printable,
@@ -74,10 +74,9 @@ impl Repository {
     /// Deletes snapshots: all of them, or none when one is protected. Returns what is left to be swept, if anything.
     ///
     /// # Errors
-    /// Refused for a protected one, busy while another process uses the repository. An error in the middle leaves the
-    /// rest of the snapshots untouched; each one is there as a whole or gone.
-    pub fn remove(&self, ids: &[SnapshotId]) -> Result<Vec<String>> {
-        let _lock = self.lock_exclusive()?;
+    /// Refused for a protected one. An error in the middle leaves the rest of the snapshots untouched; each one is there as
+    /// a whole or gone.
+    pub fn remove(&self, _alone: &ExclusiveLock, ids: &[SnapshotId]) -> Result<Vec<String>> {
         let protections = self.protections()?;
         let listed = self.list()?;
         for id in ids {

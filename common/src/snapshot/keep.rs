@@ -189,11 +189,14 @@ fn exemptions(policy: &KeepPolicy, candidate: &Candidate, now: DateTime<Utc>) ->
     reasons
 }
 
+/// A rule's name, how many periods it keeps, and the period of a time.
+type PeriodRule = (&'static str, u32, fn(DateTime<Utc>) -> String);
+
 fn apply_rules(policy: &KeepPolicy, group: &[&Candidate], counted: &[usize], reasons: &mut [Vec<Reason>]) {
     for (number, &index) in (1..=policy.last).zip(counted) {
         reasons[index].push(Reason::Last(number));
     }
-    let periods: [(&'static str, u32, fn(DateTime<Utc>) -> String); 5] = [
+    let periods: [PeriodRule; 5] = [
         ("hourly", policy.hourly, |at| format!("{} {:02}h", at.date_naive(), at.hour())),
         ("daily", policy.daily, |at| at.date_naive().to_string()),
         ("weekly", policy.weekly, |at| format!("{}-W{:02}", at.iso_week().year(), at.iso_week().week())),
