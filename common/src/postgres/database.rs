@@ -39,10 +39,22 @@ pub async fn exists(session: &Session, name: &str) -> Result<bool> {
 
 /// Drops a database that this program made, ending the sessions in it.
 pub async fn drop_database(session: &Session, name: &str) -> Result<()> {
-    session
-        .batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", Ident::new(name)))
-        .await
-        .map_err(|source| Error::postgres(format!("could not drop the database \"{name}\""), source))
+    let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", Ident::new(name));
+    // A cancel request that a signal sent for an earlier statement may arrive only now. Cleaning up is not what was to be
+    // cancelled, and each request cancels one statement.
+    let mut attempts = 5;
+    loop {
+        attempts -= 1;
+        match session.batch_execute(&statement).await {
+            Ok(()) => return Ok(()),
+            Err(source) => {
+                let error = Error::postgres(format!("could not drop the database \"{name}\""), source);
+                if error.sqlstate() != Some("57014") || attempts == 0 {
+                    return Err(error);
+                }
+            }
+        }
+    }
 }
 
 /// The three names of a swap.
