@@ -226,6 +226,7 @@ async fn copy_state(
         extensions: catalog.extensions,
         materialized_views: catalog.materialized_views,
         roles: catalog.roles,
+        grants: catalog.grants,
         not_kept: catalog.not_kept,
         files: vec![schema],
     };

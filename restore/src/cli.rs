@@ -220,6 +220,7 @@ async fn restore(
         choices: Choices {
             no_owner: cli.no_owner,
             create_roles: cli.create_roles,
+            accept_missing_grants: false,
             accept_slot_loss: cli.accept_slot_loss,
             drop_replaced: cli.drop_replaced,
         },
@@ -301,6 +302,9 @@ fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Outpu
         report.database,
         format::plural(report.plan.rows, "row", "rows"),
     ));
+    for grant in &report.missing_grants {
+        output.warn(&format!("not granted, as in the snapshot: {grant}"));
+    }
     if let Some(kept) = &report.replaced_as {
         output.say(&format!(
             "         the replaced database is kept as \"{kept}\"; when it is no longer needed: DROP DATABASE {}",

@@ -49,6 +49,9 @@ pub struct RestoreReport {
     pub plan: RestorePlan,
     /// The database that now holds the snapshot.
     pub database: String,
+    /// Grants that could not be given, as phrases: `SELECT on table app.orders to reader`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_grants: Vec<String>,
     /// Under which name the replaced database still exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_as: Option<String>,
@@ -108,11 +111,17 @@ pub async fn execute(
     let staged = StagedDatabase::create(maintenance, settings, snapshot, &plan).await?;
     let fill = FillOptions { jobs: options.jobs };
     let finished = match staged.fill(maintenance, snapshot, &plan, &pg_restore, fill, progress).await {
-        Ok(validated) => put_in_place(settings, maintenance, validated, &plan, progress).await,
+        Ok(validated) => {
+            let missing_grants = validated.missing_grants().to_vec();
+            put_in_place(settings, maintenance, validated, &plan, progress)
+                .await
+                .map(|replaced| (replaced, missing_grants))
+        }
         Err(error) => Err(error),
     };
     match finished {
-        Ok(replaced) => Ok(RestoreReport {
+        Ok((replaced, missing_grants)) => Ok(RestoreReport {
+            missing_grants,
             database: plan.replaces.clone().unwrap_or_else(|| plan.staged.clone()),
             replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
             plan,

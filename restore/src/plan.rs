@@ -45,6 +45,13 @@ pub struct TargetFacts {
     pub prepared: Vec<String>,
 }
 
+impl Choices {
+    /// What an undo wants: nobody can be asked, and a grant that can't be given is said and stops nothing.
+    pub fn undo() -> Self {
+        Self { accept_missing_grants: true, ..Self::default() }
+    }
+}
+
 /// What a person decided about the restore.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Choices {
@@ -52,6 +59,8 @@ pub struct Choices {
     pub no_owner: bool,
     /// Roles that are missing are made, without passwords.
     pub create_roles: bool,
+    /// Grants that the role may not give are said and do not fail the restore: for an undo, where the alternative is worse.
+    pub accept_missing_grants: bool,
     /// Slots and the like of the replaced database may stay behind with it.
     pub accept_slot_loss: bool,
     /// The replaced database is dropped after the swap.
@@ -75,6 +84,8 @@ pub struct RestorePlan {
     pub drop_replaced: bool,
     /// Whether owners and grants are left out.
     pub no_owner: bool,
+    /// Whether grants that can't be given fail the restore.
+    pub grants_must_match: bool,
     /// Roles that are made first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub create_roles: Vec<String>,
@@ -210,6 +221,8 @@ pub fn plan(
         kept_as,
         drop_replaced: choices.drop_replaced,
         no_owner: choices.no_owner,
+        // Another major version has other defaults for what nobody ever granted.
+        grants_must_match: !choices.accept_missing_grants && facts.major == manifest.server.major(),
         create_roles: missing.into_iter().map(str::to_owned).collect(),
         tables: manifest.tables.len(),
         rows: manifest.rows(),

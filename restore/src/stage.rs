@@ -3,9 +3,11 @@
 //! Each step consumes the type of the step before: what was not loaded can't be validated, and what was not validated
 //! can't take the live name.
 
+use std::collections::HashSet;
+
 use common::{
     Error, Progress, Result, interrupt,
-    postgres::{ConnectionSettings, Session, database, tools::Tool},
+    postgres::{ConnectionSettings, Session, database, introspect, tools::Tool},
     repository::{StoredSnapshot, verify::VerifiedSnapshot},
     snapshot::{
         manifest::SCHEMA_FILE,
@@ -30,12 +32,18 @@ pub struct StagedDatabase {
 #[derive(Debug)]
 pub struct ValidatedDatabase {
     name: String,
+    missing_grants: Vec<String>,
 }
 
 impl ValidatedDatabase {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Grants of the snapshot that the restoring role could not give, as sentences.
+    pub fn missing_grants(&self) -> &[String] {
+        &self.missing_grants
     }
 }
 
@@ -145,9 +153,10 @@ impl StagedDatabase {
         progress.phase("comparing every row with the snapshot", Some(manifest.raw_bytes()));
         copy_in::compare_content(settings, snapshot, options.jobs, progress).await?;
         progress.done();
+        let missing_grants = missing_grants(&session, snapshot, plan).await?;
         session.close().await?;
         apply_database_state(maintenance, snapshot, &self.name, plan.no_owner).await?;
-        Ok(ValidatedDatabase { name: self.name.clone() })
+        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants })
     }
 }
 
@@ -168,6 +177,41 @@ async fn drop_subscriptions(settings: &ConnectionSettings) -> Result<()> {
         session.batch_execute(row.get(0)).await.map_err(failed)?;
     }
     session.close().await
+}
+
+/// Grants that the snapshot has and the restored database has not. A server only warns when a role gives what it does not
+/// hold, and pg_restore does not pass that on.
+async fn missing_grants(
+    session: &Session,
+    snapshot: &StoredSnapshot,
+    plan: &RestorePlan,
+) -> Result<Vec<String>> {
+    if plan.no_owner {
+        return Ok(Vec::new());
+    }
+    let have: HashSet<_> = introspect::object_grants(session).await?.into_iter().collect();
+    let missing: Vec<String> = snapshot
+        .manifest
+        .grants
+        .iter()
+        .filter(|grant| !have.contains(grant))
+        .map(|grant| {
+            let grantee = grant.grantee.as_deref().unwrap_or("PUBLIC");
+            common::ident::printable(&format!("{} on {} to {grantee}", grant.privilege, grant.object))
+        })
+        .collect();
+    if missing.is_empty() || !plan.grants_must_match {
+        return Ok(missing);
+    }
+    const SHOWN: usize = 10;
+    let more =
+        if missing.len() > SHOWN { format!("; and {} more", missing.len() - SHOWN) } else { String::new() };
+    Err(Error::refused(format!(
+        "{} could not be restored: {}{more}",
+        common::cli::format::plural(missing.len() as u64, "grant", "grants"),
+        missing.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ")
+    ))
+    .with_hint("Restore as a superuser or as the role that gave them, or leave owners and grants out with --no-owner."))
 }
 
 async fn set_sequences(session: &Session, snapshot: &StoredSnapshot) -> Result<()> {

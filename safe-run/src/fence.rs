@@ -61,6 +61,13 @@ impl Fence {
     }
 }
 
+impl Fence {
+    /// Takes the fence away from the database that stood behind it and now has another name.
+    pub async fn lift_from_renamed(self, control: &Session, name: &str) -> Result<()> {
+        lift(control, name, self.previous.as_deref(), &[]).await
+    }
+}
+
 /// Takes a fence away that `previous` stood before.
 pub async fn lift(control: &Session, database: &str, previous: Option<&str>, own: &[i32]) -> Result<()> {
     alter(control, database, previous).await?;

@@ -4,7 +4,9 @@
 use std::{ffi::OsString, sync::Arc, time::Instant};
 
 use common::{
-    Error, ErrorKind, Result, fault, interrupt,
+    Error, ErrorKind, Result,
+    cli::format::plural,
+    fault, interrupt,
     postgres::{
         Session, SessionProfile,
         exported_snapshot::{ExportedSnapshot, LockMode, lock_all_tables},
@@ -12,7 +14,7 @@ use common::{
     },
     repository::StoredSnapshot,
 };
-use restore::{Choices, RestoreOptions, RestorePlan, Target};
+use restore::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target};
 
 use crate::{
     apply, check, command,
@@ -169,7 +171,7 @@ async fn prepare(
 }
 
 fn restore_options(context: &Context) -> RestoreOptions {
-    RestoreOptions { jobs: context.options.jobs, choices: Choices::default() }
+    RestoreOptions { jobs: context.options.jobs, choices: Choices::undo() }
 }
 
 fn own_pids(context: &Context) -> Vec<i32> {
@@ -351,7 +353,7 @@ async fn keep(
         }
         None => format!(
             "{} applied to \"{}\", {checks}",
-            common::cli::format::plural(report.migrations.len() as u64, "migration", "migrations"),
+            plural(report.migrations.len() as u64, "migration", "migrations"),
             report.database
         ),
     };
@@ -432,14 +434,33 @@ async fn undo(
     let restored = restore_snapshot(context, &mut log, control, snapshot, plan).await;
     let seconds = began.elapsed().as_secs_f64();
     match restored {
-        Ok(kept_as) => {
+        Ok(restored) => {
             log.timed("undo: snapshot restored and swapped in", began);
             log.note_step(Step::Undone);
             let database = log.report.database.clone();
+            let as_before = if restored.missing_grants.is_empty() {
+                "is as it was before".to_owned()
+            } else {
+                format!(
+                    "has its rows of before, but lacks {}",
+                    plural(restored.missing_grants.len() as u64, "grant", "grants")
+                )
+            };
             log.report.state = format!(
-                "database \"{database}\" is as it was before · restored from snapshot {} and compared row by row",
+                "database \"{database}\" {as_before} · restored from snapshot {} and compared row by row",
                 log.report.snapshot.clone().unwrap_or_default()
             );
+            log.report.notes.extend(
+                restored.missing_grants.iter().map(|grant| {
+                    format!("NOT as before: the role may not grant {grant}; a superuser has to")
+                }),
+            );
+            let kept_as = restored.replaced_as;
+            if let (Some(fence), Some(kept_as)) = (standing, &kept_as)
+                && let Err(error) = fence.lift_from_renamed(control, kept_as).await
+            {
+                log.report.notes.push(format!("database \"{kept_as}\" is still read-only: {error}"));
+            }
             if let Some(kept_as) = &kept_as {
                 let name = common::Ident::new(&**kept_as);
                 log.report.notes.push(format!("the failed state is kept as database \"{kept_as}\""));
@@ -473,14 +494,14 @@ async fn undo(
     }
 }
 
-/// Restores and swaps; gives the name under which the failed database is kept.
+/// Restores and swaps.
 pub async fn restore_snapshot(
     context: &Context,
     log: &mut RunLog,
     control: &Session,
     snapshot: StoredSnapshot,
     plan: RestorePlan,
-) -> Result<Option<String>> {
+) -> Result<RestoreReport> {
     // On a full disk the undo goes on without its line: a recovery would begin the same undo again.
     log.note_step(Step::Undoing {
         snapshot: snapshot.manifest.id.to_string(),
@@ -493,7 +514,7 @@ pub async fn restore_snapshot(
     let report =
         restore::execute(&context.connection, control, &verified, plan, options, &context.progress).await?;
     fault::point("safe-run.undone");
-    Ok(report.replaced_as)
+    Ok(report)
 }
 
 /// Keeps the failed state for a person.

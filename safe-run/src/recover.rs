@@ -199,7 +199,7 @@ impl Recovery<'_> {
             return Ok(("STOPPED", ErrorKind::Stopped.exit_code()));
         };
         let snapshot = self.repository.find(&id, None)?;
-        let options = RestoreOptions { jobs: self.jobs, choices: Choices::default() };
+        let options = RestoreOptions { jobs: self.jobs, choices: Choices::undo() };
         let plan =
             restore::prepare(self.settings, self.control, &snapshot, &Target::Replace, options).await?;
         journal.write(Step::Undoing {
@@ -213,6 +213,9 @@ impl Recovery<'_> {
             restore::execute(self.settings, self.control, &verified, plan, options, self.progress).await?;
         journal.write(Step::Undone)?;
         self.say(format!("it was killed while it changed the database: snapshot {id} was restored now"));
+        for grant in &report.missing_grants {
+            self.say(format!("NOT as before: the role may not grant {grant}; do it by hand"));
+        }
         if let Some(kept_as) = report.replaced_as {
             self.say(format!("the half-changed state is kept as database \"{kept_as}\""));
         }

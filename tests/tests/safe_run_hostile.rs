@@ -203,3 +203,39 @@ fn a_role_that_may_not_lock_or_fence_is_refused_with_what_it_needs() {
     }
     cluster.psql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
+
+/// On 14 the schema public belongs to the bootstrap superuser: only it can give again what it gave.
+#[test]
+fn a_grant_that_an_undo_may_not_give_again_is_named_and_fails_a_plain_restore() {
+    let (run, role) = owned(14);
+    let reader = format!("{role}_reader");
+    run.database.psql(&format!("CREATE ROLE {reader}; GRANT CREATE ON SCHEMA public TO {reader}"));
+    let url = run.database.cluster().url_as(&role, run.database.name());
+
+    let mut command = run.command(&["--", "sh", "-c", "psql -Xqc 'DROP TABLE children'; exit 1"]);
+    command.env("DATABASE_URL", &url);
+    Running::start(command)
+        .outcome()
+        .exits(12)
+        .says("has its rows of before, but lacks 1 grant")
+        .says(&format!("NOT as before: the role may not grant CREATE on schema public to {reader}"));
+
+    run.database.psql(&format!("GRANT CREATE ON SCHEMA public TO {reader}"));
+    let mut command = run.command(&["--snapshot-only"]);
+    command.env("DATABASE_URL", &url);
+    Running::start(command).outcome().exits(0);
+    let mut restore = tests::binaries::command("restore");
+    restore.args(["latest", "--into", &format!("{}_copy", run.database.name())]);
+    restore.current_dir(run.folder()).env("DATABASE_URL", &url);
+    tests::Outcome::of(&mut restore)
+        .expect(3)
+        .says(&["1 grant could not be restored: CREATE on schema public", "--no-owner"]);
+
+    let cluster = run.database.cluster();
+    run.database.psql(&format!("DROP OWNED BY {reader}"));
+    for name in run.database.family() {
+        psql::run(&cluster.url(&name), &format!("DROP OWNED BY {reader}"));
+    }
+    drop(run);
+    Cluster::shared(14).psql(&format!("DROP ROLE {reader}; DROP ROLE {role}"));
+}

@@ -158,6 +158,19 @@ pub struct Role {
     pub comment: Option<String>,
 }
 
+/// One privilege on an object, given to somebody other than its owner.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ObjectGrant {
+    /// The object as PostgreSQL identifies it, such as `table app.orders` or `function app.total(integer)`.
+    pub object: String,
+    /// Who has it; `None` is PUBLIC.
+    pub grantee: Option<String>,
+    /// `SELECT`, `EXECUTE`, `USAGE` …
+    pub privilege: String,
+    /// WITH GRANT OPTION.
+    pub grantable: bool,
+}
+
 /// Everything the tools read from a database before they decide.
 #[derive(Debug, Clone)]
 pub struct Catalog {
@@ -173,6 +186,9 @@ pub struct Catalog {
     pub large_objects: LargeObjectTotals,
     /// Roles that own or may use something in the database, by name.
     pub roles: Vec<Role>,
+    /// Privileges on objects. pg_dump restores them; a restore is compared with them, because a server only warns where a
+    /// role may not give what it should give.
+    pub grants: Vec<ObjectGrant>,
     /// What a logical snapshot does not bring back, one sentence each.
     pub not_kept: Vec<String>,
 }

@@ -7,8 +7,8 @@ use super::{Client, Row, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
-        Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView, Role,
-        Sequence, Table,
+        Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
+        ObjectGrant, Role, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -63,6 +63,7 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
         materialized_views: materialized_views(client).await?,
         large_objects: LargeObjectTotals { count: count.unsigned_abs() },
         roles,
+        grants: object_grants(client).await?,
         not_kept: not_kept(client).await?,
     })
 }
@@ -118,6 +119,20 @@ pub async fn relations(client: &Client) -> Result<Vec<Relation>> {
         .map(|row| Relation {
             oid: row.get("oid"),
             name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
+        })
+        .collect())
+}
+
+/// Privileges on the user's objects, sorted.
+pub async fn object_grants(client: &Client) -> Result<Vec<ObjectGrant>> {
+    let rows = client.query(sql::OBJECT_GRANTS, &[]).await.map_err(failed("privileges"))?;
+    Ok(rows
+        .iter()
+        .map(|row| ObjectGrant {
+            object: row.get(0),
+            grantee: row.get(1),
+            privilege: row.get(2),
+            grantable: row.get(3),
         })
         .collect())
 }

@@ -154,6 +154,29 @@ FROM pg_catalog.pg_roles r WHERE r.rolname NOT LIKE 'pg\\_%' AND r.oid IN (
   UNION SELECT lomowner FROM pg_catalog.pg_largeobject_metadata)
 ORDER BY 1";
 
+/// Privileges on the user's objects that somebody other than the owner holds. Large objects and the database itself have
+/// their own; what initdb made is left out, but for the schema public.
+pub const OBJECT_GRANTS: &str = "
+SELECT DISTINCT i.type || ' ' || i.identity AS object, g.rolname::text AS grantee, a.privilege_type, a.is_grantable
+FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, oid AS object, 0 AS sub, relacl AS acl, relowner AS owner
+        FROM pg_catalog.pg_class
+      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, t.attnum, t.attacl, c.relowner
+        FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class c ON c.oid = t.attrelid WHERE NOT t.attisdropped
+      UNION ALL SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass, oid, 0, nspacl, nspowner FROM pg_catalog.pg_namespace
+      UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, 0, proacl, proowner FROM pg_catalog.pg_proc
+      UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, 0, typacl, typowner FROM pg_catalog.pg_type
+      UNION ALL SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, oid, 0, lanacl, lanowner FROM pg_catalog.pg_language
+      UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, oid, 0, fdwacl, fdwowner
+        FROM pg_catalog.pg_foreign_data_wrapper
+      UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, 0, srvacl, srvowner
+        FROM pg_catalog.pg_foreign_server) o,
+     pg_catalog.aclexplode(o.acl) a LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee,
+     pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
+WHERE o.acl IS NOT NULL AND a.grantee <> o.owner
+  AND (o.object >= 16384 OR (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass
+       AND o.object = 'public'::pg_catalog.regnamespace))
+ORDER BY 1, 2, 3, 4";
+
 /// Counts of what a logical snapshot can't hold as it is: one row.
 pub const HARD_TO_KEEP: &str = "
 SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

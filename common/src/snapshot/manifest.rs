@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    catalog::{DatabaseState, Extension, MaterializedView, Role, Sequence, Table},
+    catalog::{DatabaseState, Extension, MaterializedView, ObjectGrant, Role, Sequence, Table},
 };
 
 /// Version of the format. A reader takes its own version only; a change that an older reader would misread raises it.
@@ -229,6 +229,9 @@ pub struct Manifest {
     pub materialized_views: Vec<MaterializedView>,
     /// Roles that the schema names, without passwords.
     pub roles: Vec<Role>,
+    /// Privileges on objects; a restore is compared with them.
+    #[serde(default)]
+    pub grants: Vec<ObjectGrant>,
     /// What this snapshot does not bring back, one sentence each.
     #[serde(default)]
     pub not_kept: Vec<String>,
@@ -430,6 +433,7 @@ pub(crate) mod tests {
             extensions: vec![],
             materialized_views: vec![],
             roles: vec![],
+            grants: vec![],
             not_kept: vec![],
             files: vec![],
         }
