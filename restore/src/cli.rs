@@ -84,12 +84,7 @@ pub struct Cli {
 
 /// Parses the command line, runs it, and returns the exit code.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return process::usage(&error),
-    };
-    let output = Output::new(&cli.shared);
-    process::run(&output, run(&cli, &output))
+    process::main(|cli: &Cli| &cli.shared, run)
 }
 
 async fn run(cli: &Cli, output: &Output) -> Result<u8> {

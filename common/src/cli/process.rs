@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use super::Output;
+use super::{Output, SharedArgs};
 use crate::{Error, Result, interrupt, postgres::ConnectionSettings};
 
 /// Runs a flow to its end and turns its result into the process's exit code.
 ///
 /// The flow returns its own code for outcomes that are not errors (such as "migrations pending").
-pub fn run<F>(output: &Output, flow: F) -> ExitCode
+fn run<F>(output: &Output, flow: F) -> ExitCode
 where
     F: Future<Output = Result<u8>>,
 {
@@ -49,8 +49,22 @@ where
     }
 }
 
+/// The whole of a binary: parses the command line, runs the flow, and returns the exit code.
+pub fn main<C, F>(shared: fn(&C) -> &SharedArgs, flow: F) -> ExitCode
+where
+    C: clap::Parser,
+    F: AsyncFnOnce(&C, &Output) -> Result<u8>,
+{
+    let cli = match C::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let output = Output::new(shared(&cli));
+    run(&output, flow(&cli, &output))
+}
+
 /// Prints what clap has to say: help and version on stdout with exit code 0, a usage error on stderr with 2.
-pub fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error) -> ExitCode {
     // A reader that has gone away is not an error of ours.
     let _ = error.print();
     // clap shows the message of a value that was refused, but not its hint.
