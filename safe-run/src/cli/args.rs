@@ -1,0 +1,119 @@
+//! The flags of `safe-run`. The doc comments are the help texts. Parsing touches nothing.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use common::{Error, Result, cli::args::parse_duration};
+
+use crate::{
+    check::{CheckKind, FailOn, Level},
+    migration::Version,
+    run::{FenceChoice, OnFailure, SnapshotChoice, SnapshotWhen},
+};
+
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Migrations")]
+pub struct MigrationArgs {
+    /// Folder of migration files; may be repeated [default: ./migrations]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Vec<PathBuf>,
+    /// Apply only up to this version
+    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    pub to: Option<Version>,
+    /// Apply this version although a newer one is applied already; may be repeated
+    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
+    pub allow_out_of_order: Vec<Version>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Protection")]
+pub struct ProtectionArgs {
+    /// How other writers are kept out
+    #[arg(long, value_enum, default_value = "auto")]
+    pub fence: FenceChoice,
+    /// Whether a snapshot is taken
+    #[arg(long, value_enum, default_value = "file")]
+    pub snapshot: SnapshotChoice,
+    /// When the snapshot is taken
+    #[arg(long, value_enum, default_value = "auto")]
+    pub snapshot_when: SnapshotWhen,
+    /// Only take the snapshot; run nothing
+    #[arg(long, conflicts_with = "external")]
+    pub snapshot_only: bool,
+    /// What happens on failure [default: undo; stop when no fence stood]
+    #[arg(long, value_enum)]
+    pub on_failure: Option<OnFailure>,
+    /// How long one attempt waits for locks [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub lock_timeout: Option<Duration>,
+    /// Further attempts to get the locks [default: 30]
+    #[arg(long, value_name = "N")]
+    pub lock_retries: Option<u32>,
+    /// Connections for snapshot, checks and restore [default: one per processor, at most 8]
+    #[arg(short, long)]
+    pub jobs: Option<usize>,
+    /// Compression of the snapshot: zstd[:1-19], gzip[:1-9] or none [default: zstd:1]
+    #[arg(long)]
+    pub compress: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Validation")]
+pub struct CheckArgs {
+    /// How much is checked: fast, standard or deep
+    #[arg(long, default_value = "standard", value_parser = parse_level)]
+    pub level: Level,
+    /// Only this check; may be repeated
+    #[arg(long, value_name = "CHECK")]
+    pub only: Vec<CheckKind>,
+    /// Not this check; may be repeated
+    #[arg(long, value_name = "CHECK")]
+    pub skip: Vec<CheckKind>,
+    /// Which violations fail the run: new, any or none
+    #[arg(long, default_value = "new", value_parser = parse_fail_on)]
+    pub fail_on: FailOn,
+    /// A check that could not run fails the run
+    #[arg(long)]
+    pub strict: bool,
+    /// Rows of this table may be lost, at most N of them; may be repeated
+    #[arg(long, value_name = "TABLE[=N]", value_parser = parse_allow_loss)]
+    pub allow_loss: Vec<(String, Option<i64>)>,
+    /// Share of a table's rows that a DELETE may remove [default: 10%]
+    #[arg(long, value_name = "SHARE")]
+    pub max_loss: Option<String>,
+}
+
+fn parse_version(text: &str) -> Result<Version> {
+    Version::parse(text).ok_or_else(|| {
+        Error::usage(format!("\"{text}\" is not a version"))
+            .with_hint("A version is made of digits, such as 0007.")
+    })
+}
+
+fn parse_level(text: &str) -> Result<Level> {
+    match text {
+        "fast" => Ok(Level::Fast),
+        "standard" => Ok(Level::Standard),
+        "deep" => Ok(Level::Deep),
+        _ => Err(Error::usage("the levels are fast, standard and deep")),
+    }
+}
+
+fn parse_fail_on(text: &str) -> Result<FailOn> {
+    match text {
+        "new" => Ok(FailOn::New),
+        "any" => Ok(FailOn::Any),
+        "none" => Ok(FailOn::None),
+        _ => Err(Error::usage("use new, any or none")),
+    }
+}
+
+fn parse_allow_loss(text: &str) -> Result<(String, Option<i64>)> {
+    match text.rsplit_once('=') {
+        None => Ok((text.to_owned(), None)),
+        Some((table, rows)) => match rows.parse::<i64>() {
+            Ok(rows) if rows >= 0 => Ok((table.to_owned(), Some(rows))),
+            _ => Err(Error::usage(format!("\"{rows}\" is not a number of rows"))),
+        },
+    }
+}
