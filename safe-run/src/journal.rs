@@ -212,7 +212,8 @@ pub fn past_runs(repository: &Repository) -> Result<Vec<PastRun>> {
             runs.push(PastRun { run: name, dir: entry.path(), began_at, steps });
         }
     }
-    runs.sort_by(|a, b| a.run.cmp(&b.run));
+    // By time first: ids of one second have a random order.
+    runs.sort_by(|a, b| (a.began_at, &a.run).cmp(&(b.began_at, &b.run)));
     Ok(runs)
 }
 
