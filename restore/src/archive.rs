@@ -1,6 +1,7 @@
 //! Runs pg_restore over the schema archive, section by section. No error is ever ignored: each is either one of the
-//! settings that an older server does not know, or a foreign key that old orphans violate (restored NOT VALID, and
-//! said), or it fails the restore with the object's name.
+//! settings that an older server does not know, or a statement that has another form here (a foreign key that old
+//! orphans violate, restored NOT VALID, and said; a word that only newer servers know), or it fails the restore with the
+//! object's name.
 
 use std::{io::Write as _, path::Path};
 
@@ -147,8 +148,22 @@ async fn restore_pass(
         progress.warn(format!("pg_restore says: {line}"));
     }
     let mut fatal = Vec::new();
+    let mut rewritten = false;
     for error in &errors {
         if tools::is_known_setting_error(error) {
+            continue;
+        }
+        if let Some(statement) = without_logged(error)
+            && session.batch_execute(&statement).await.is_ok()
+        {
+            rewritten = true;
+            continue;
+        }
+        // Comments and grants of what was missing until now.
+        if rewritten
+            && let Some(statement) = &error.statement
+            && session.batch_execute(statement).await.is_ok()
+        {
             continue;
         }
         match not_valid_statement(error) {
@@ -192,6 +207,20 @@ fn not_valid_statement(error: &RestoreError) -> Option<String> {
     // pg_restore gives no SQLSTATE; the C locale's text of 23503 is the only sign there is.
     let is_violation = error.message.contains("violates foreign key constraint");
     (is_foreign_key && is_violation).then(|| format!("{statement} NOT VALID"))
+}
+
+/// The identity column of an unlogged table, as servers before 15 understand it.
+///
+/// Their sequences are always logged. pg_dump 15 and later says so where the table is not, in a word that these servers
+/// do not know.
+fn without_logged(error: &RestoreError) -> Option<String> {
+    const LOGGED: &str = "\n    LOGGED\n";
+    let statement = error.statement.as_deref()?;
+    let is_refused = error.message.starts_with("syntax error at or near \"LOGGED\"");
+    let is_identity = statement.starts_with("ALTER TABLE ") && statement.contains(" ADD GENERATED ");
+    // The last one: names come before it, numbers after.
+    let (before, after) = statement.rsplit_once(LOGGED)?;
+    (is_refused && is_identity).then(|| format!("{before}\n{after}"))
 }
 
 fn describe(error: &RestoreError) -> String {

@@ -14,7 +14,7 @@ const PARTS: [&str; 3] = [
 ];
 
 /// Roles belong to the whole server and tests run at the same time: whoever is second finds them there.
-const ROLES: &str = r#"
+pub(crate) const ROLES: &str = r#"
 DO $$
 DECLARE role text;
 BEGIN

@@ -4,6 +4,7 @@
 //! - [`psql`]: PostgreSQL's own client tools, run as processes; held-open sessions for locks and transactions
 //! - [`oracle`]: is this database the same as that one? By `pg_dump` and row hashes
 //! - [`fixtures`]: a database with everything in it, and a realistic one
+//! - [`random_schema`]: databases that a seed makes, with odd names, types, constraints and rows
 //! - [`binaries`]: finds the built `backup`, `restore` and `safe-run`
 //! - [`outcome`]: runs them as a user does, and holds what they said and how they ended
 //! - [`protected_run`]: `safe-run` in a folder of its own, and what the oracle says about its database
@@ -18,6 +19,7 @@ pub mod oracle;
 pub mod outcome;
 pub mod protected_run;
 pub mod psql;
+pub mod random_schema;
 mod servers;
 
 pub use cluster::{Cluster, Database, Options};
