@@ -107,7 +107,7 @@ fn is_refused(mode: &str) {
     let checked = snapshots.run("backup", &url, &["check"]);
     assert_eq!(checked.code, 3, "{checked:?}");
     assert!(checked.stdout.contains("direct URL") || checked.stderr.contains("direct URL"), "{checked:?}");
-    for target in [&["latest", "--into", "elsewhere"][..], &["latest"], &["latest", "--replace"]] {
+    for target in [&["latest", "--into", "elsewhere"][..], &["latest"], &["latest", "--replace", "--yes"]] {
         snapshots.run("restore", &url, target).fails(3, &says);
     }
     for arguments in [&[][..], &["--", "touch", "was-run"]] {
