@@ -136,9 +136,46 @@ async fn create_locked(
     progress.done();
     observer.close().await?;
     let exported = ExportedSnapshot::export(&holder).await?;
-    let snapshot = create_from(settings, &exported, repository, options, progress).await?;
-    holder.close().await?;
-    Ok(snapshot)
+    let created = create_from(settings, &exported, repository, options, progress).await;
+    match created {
+        Ok(snapshot) => {
+            // Complete and published, with the holder alive until then: how it ends changes nothing any more.
+            let _ = holder.close().await;
+            Ok(snapshot)
+        }
+        Err(error) => Err(explain_conflict(error, holder).await),
+    }
+}
+
+/// On a standby, replay may cancel what reads: whichever session or program noticed first, that is the reason.
+///
+/// The holder of the snapshot has every lock and the oldest view, so a conflict ends it as well, with a SQLSTATE that
+/// pg_dump's text or a worker that came too late to join does not have.
+async fn explain_conflict(error: Error, holder: Session) -> Error {
+    /// How long the server may take to end the holder after another session of ours.
+    const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
+    /// `serialization_failure` in a transaction that only reads: a conflict with recovery, never anything else.
+    const CONFLICT: Option<&str> = Some("40001");
+    let cancelled = error.sqlstate() == CONFLICT
+        || match holder.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await {
+            Ok(row) if !row.get::<_, bool>(0) => false,
+            _ => {
+                let deadline = std::time::Instant::now() + GRACE;
+                while !holder.is_closed() && std::time::Instant::now() < deadline {
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+                holder.is_closed() && holder.close().await.is_err_and(|error| error.sqlstate() == CONFLICT)
+            }
+        };
+    if !cancelled {
+        return error;
+    }
+    Error::busy(format!("the standby cancelled the backup because of a conflict with recovery ({error})"))
+        .with_hint(
+            "Raise max_standby_streaming_delay on the standby (-1 waits for ever) or set hot_standby_feedback = on \
+             there, or back up from the primary; then run the command again.",
+        )
+        .with_source(error)
 }
 
 /// Refuses servers whose snapshots could not be exact.
@@ -233,6 +270,7 @@ async fn copy_state(
     let files = write_stock_files(&partial, &manifest)?;
     manifest.files.extend(files);
     manifest.finished_at = Utc::now().max(manifest.taken_at);
+    exported.check_held().await?;
     partial.publish(manifest)
 }
 

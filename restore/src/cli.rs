@@ -7,7 +7,7 @@ use clap::Parser;
 use common::{
     Error, ErrorKind, Result,
     cli::{Output, Settings, SharedArgs, config::CommandFlags, format, output::Tone, process},
-    postgres::{ConnectionSettings, Environment, database},
+    postgres::{ConnectionSettings, Environment, connect::refuse_pooler, database},
     repository::{Listed, Repository, StoredSnapshot},
 };
 
@@ -223,6 +223,8 @@ async fn restore(
     let maintenance_settings = connection.with_database("postgres");
     process::wait_for_server(&maintenance_settings, cli.shared.wait, output).await?;
     let maintenance = database::connect_maintenance(&connection, &[&live]).await?;
+    // CREATE DATABASE and the swap need a session that stays the same.
+    refuse_pooler(&maintenance).await?;
     // With several hosts, every further session and pg_restore must reach the server that answered.
     let connection = maintenance.settings().with_database(&live);
     let plan = crate::prepare(&connection, &maintenance, &snapshot, &target, options).await?;

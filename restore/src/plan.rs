@@ -27,6 +27,8 @@ pub enum Target {
 pub struct TargetFacts {
     /// Its major version.
     pub major: u32,
+    /// Whether it is a hot standby.
+    pub is_standby: bool,
     /// Every role.
     pub roles: BTreeSet<String>,
     /// Every database.
@@ -43,6 +45,10 @@ pub struct TargetFacts {
     pub obstacles: Vec<String>,
     /// Its prepared transactions.
     pub prepared: Vec<String>,
+    /// Sessions in it that the role may not end.
+    pub lasting_sessions: Vec<String>,
+    /// Extensions of which the role may make no version there is, because that needs a superuser.
+    pub superuser_extensions: BTreeSet<String>,
 }
 
 impl Choices {
@@ -135,6 +141,11 @@ pub fn plan(
     };
     let kept_as = replaces.as_ref().map(|live| with_suffix(live, &format!("_replaced_{suffix}")));
     let mut reasons = Vec::new();
+    if facts.is_standby {
+        reasons.push(
+            "the server is a hot standby, which can't be written to: restore on the primary".to_owned(),
+        );
+    }
     for name in std::iter::once(&staged).chain(&kept_as) {
         if facts.databases.contains(name) {
             reasons.push(format!("a database \"{}\" exists already", printable(name)));
@@ -169,6 +180,8 @@ pub fn plan(
     for extension in &manifest.extensions {
         if !facts.extensions.contains_key(&extension.name) {
             reasons.push(format!("the extension {} is not installed on the server", extension.name));
+        } else if facts.superuser_extensions.contains(&extension.name) {
+            reasons.push(format!("only a superuser may make the extension {}", extension.name));
         }
     }
     if !facts.tablespaces.contains(&manifest.database.tablespace) {
@@ -179,6 +192,13 @@ pub fn plan(
         reasons.push(format!(
             "the live database has {}, which would stay behind with it (--accept-slot-loss)",
             facts.obstacles.join(", ")
+        ));
+    }
+    if !facts.lasting_sessions.is_empty() {
+        reasons.push(format!(
+            "sessions are connected to the live database and the role may not end them: {} ({})",
+            facts.lasting_sessions.join(", "),
+            common::postgres::database::WHO_MAY_END_SESSIONS
         ));
     }
     if !facts.prepared.is_empty() {

@@ -9,6 +9,12 @@ use common::{
 
 use crate::plan::{Target, TargetFacts};
 
+/// Extensions that need a superuser and are not trusted, unless the role is one. Those of template0 are there already.
+const SUPERUSER_EXTENSIONS: &str = "
+SELECT v.name::text FROM pg_catalog.pg_available_extension_versions v
+WHERE v.name <> 'plpgsql' AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
+GROUP BY v.name HAVING pg_catalog.bool_and(v.superuser AND NOT v.trusted)";
+
 /// Asks the server; `live` is the database that `Target::Replace` would replace.
 pub async fn facts(maintenance: &Session, live: &str, target: &Target) -> Result<TargetFacts> {
     let failed = |source| Error::postgres("could not look at the target server", source);
@@ -28,23 +34,27 @@ pub async fn facts(maintenance: &Session, live: &str, target: &Target) -> Result
         .query_one("SELECT rolsuper, rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])
         .await
         .map_err(failed)?;
-    let (obstacles, prepared) = if *target == Target::Replace {
+    let (obstacles, prepared, lasting_sessions) = if *target == Target::Replace {
         (
             database::swap_obstacles(maintenance, live).await?,
             database::prepared_transactions(maintenance, live).await?,
+            database::sessions_in_the_way(maintenance, live, &[]).await?,
         )
     } else {
         Default::default()
     };
     Ok(TargetFacts {
         major: maintenance.server_major(),
+        is_standby: database::is_standby(maintenance).await?,
         roles: names("SELECT rolname::text FROM pg_catalog.pg_roles").await?,
         databases: names("SELECT datname::text FROM pg_catalog.pg_database").await?,
         tablespaces: names("SELECT spcname::text FROM pg_catalog.pg_tablespace").await?,
         extensions,
+        superuser_extensions: names(SUPERUSER_EXTENSIONS).await?,
         is_superuser: rights.get(0),
         may_create_databases: rights.get(1),
         obstacles,
         prepared,
+        lasting_sessions,
     })
 }

@@ -10,7 +10,10 @@ use std::time::Duration;
 use common::{
     Error, Ident, Result,
     ident::literal,
-    postgres::{ConnectionSettings, Session, database::connect_maintenance},
+    postgres::{
+        ConnectionSettings, Session,
+        database::{self, connect_maintenance},
+    },
 };
 
 /// The parameter that the fence sets.
@@ -36,6 +39,8 @@ pub async fn current(session: &Session) -> Result<Option<String>> {
 
 /// Sets the fence and ends every session of the database but those of `own`.
 pub async fn set(control: &Session, database: &str, previous: Option<String>, own: &[i32]) -> Result<Fence> {
+    // Before anything is changed, and nobody is ended in vain.
+    refuse_lasting_sessions(control, database, own).await?;
     alter(control, database, Some("on")).await?;
     let fence = Fence { database: database.to_owned(), previous };
     // A session that read its settings just before the change may appear just after it: look twice.
@@ -71,7 +76,7 @@ impl Fence {
 /// Takes a fence away that `previous` stood before.
 pub async fn lift(control: &Session, database: &str, previous: Option<&str>, own: &[i32]) -> Result<()> {
     alter(control, database, previous).await?;
-    end_other_sessions(control, database, own).await
+    database::end_client_sessions(control, database, own).await
 }
 
 /// A session for setting and lifting, on the maintenance database: the fence does not reach it.
@@ -91,18 +96,24 @@ async fn alter(control: &Session, database: &str, value: Option<&str>) -> Result
     })
 }
 
+/// Ends who may be ended, and fails naming those who stay: they began before the fence and could write behind it.
 async fn end_other_sessions(control: &Session, database: &str, own: &[i32]) -> Result<()> {
-    control
-        .query(
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-             WHERE datname = $1 AND backend_type = 'client backend' AND pid <> pg_catalog.pg_backend_pid()
-               AND NOT (pid = ANY ($2))",
-            &[&database, &own],
-        )
-        .await
-        .map_err(|source| {
-            Error::postgres("could not end the other sessions in the database", source)
-                .with_hint("Ending sessions needs their role, pg_signal_backend or a superuser; --fence none goes without it.")
-        })?;
-    Ok(())
+    database::end_client_sessions(control, database, own).await?;
+    refuse_lasting_sessions(control, database, own).await
+}
+
+/// Refuses while there are sessions that the role may not end.
+async fn refuse_lasting_sessions(control: &Session, database: &str, own: &[i32]) -> Result<()> {
+    let lasting = database::sessions_in_the_way(control, database, own).await?;
+    if lasting.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "other sessions are connected to the database and the role may not end them: {}",
+        lasting.join(", ")
+    ))
+    .with_hint(format!(
+        "Let them end, or grant what is missing ({}); --fence none goes without a fence.",
+        database::WHO_MAY_END_SESSIONS
+    )))
 }

@@ -25,7 +25,7 @@ pub mod transactional;
 
 use common::{
     Error, Result,
-    postgres::{ConnectionSettings, Session, connect},
+    postgres::{ConnectionSettings, Session, connect, database},
     repository::Repository,
 };
 
@@ -45,6 +45,7 @@ pub async fn take_control(settings: &ConnectionSettings) -> Result<Session> {
     let session = settings.connect().await?;
     backup::check_server(&session).await?;
     connect::refuse_pooler(&session).await?;
+    refuse_standby(&session).await?;
     let failed = |source| Error::postgres("could not take the advisory lock", source);
     for _ in 0..LOCK_ATTEMPTS {
         let row = session
@@ -72,6 +73,19 @@ pub async fn take_control(settings: &ConnectionSettings) -> Result<Session> {
     });
     Err(Error::busy(format!("another safe-run works on the database \"{}\"{who}", settings.database()))
         .with_hint("Wait until it has finished, then run the command again.")
+        .with_database_state(format!("The database \"{}\" was not changed.", settings.database())))
+}
+
+/// A standby can't be written to: said before a fence or a command finds out.
+async fn refuse_standby(session: &Session) -> Result<()> {
+    if !database::is_standby(session).await? {
+        return Ok(());
+    }
+    let settings = session.settings();
+    Err(Error::refused(format!("{} is a hot standby, which can't be written to", settings.host_label()))
+        .with_hint(
+            "Run it on the primary (with several hosts in the URL, target_session_attrs=primary finds it).",
+        )
         .with_database_state(format!("The database \"{}\" was not changed.", settings.database())))
 }
 

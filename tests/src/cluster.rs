@@ -42,6 +42,7 @@ pub struct Options {
     initdb: Option<Vec<String>>,
     tcp: bool,
     tls: bool,
+    primary: Option<String>,
 }
 
 impl Options {
@@ -83,6 +84,13 @@ impl Options {
     pub fn tls(mut self) -> Options {
         self.tls = true;
         self.tcp()
+    }
+
+    /// A hot standby that streams from `primary`, in place of a server of its own; its settings begin as the primary's.
+    pub fn standby_of(mut self, primary: &Cluster) -> Options {
+        self.primary =
+            Some(format!("host={} port={} user=postgres", primary.socket_dir().display(), primary.port()));
+        self
     }
 
     /// With fsync and full page writes, for tests of crashes.
@@ -333,6 +341,10 @@ fn write_options(dir: &Path, options: &Options, port: u16) {
     write("conf", &conf);
     if let Some(hba) = &options.hba {
         write("hba", hba);
+    }
+    if let Some(primary) = &options.primary {
+        // The newest client copies every older server too.
+        write("standby", &format!("{}\n{primary}\n", servers().tools.join("pg_basebackup").display()));
     }
     if let Some(arguments) = &options.initdb {
         write("initdb", &(arguments.join("\n") + "\n"));

@@ -188,3 +188,27 @@ fn a_signal_during_a_restore_ends_it_in_order_and_drops_the_staged_database() {
 fn running_still(running: &mut Running) -> bool {
     running.child.try_wait().unwrap().is_none()
 }
+
+#[test]
+fn a_backup_whose_locks_are_lost_is_not_published() {
+    let database = Cluster::shared(18).fresh_database("unheld");
+    database.psql(
+        "CREATE TABLE wide (i int, t text);
+         INSERT INTO wide SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 50000) i",
+    );
+    let snapshots = Snapshots::new();
+    let arguments = ["create", "--jobs", "1", "--compress", "gzip:9"];
+    let mut session = database.session();
+    let backup = tests::Running::start(snapshots.command("backup", &database.url(), &arguments));
+    let copying = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%wide%' AND state = 'active'
+                   AND datname = current_database()";
+    tests::until("the rows are being copied", || session.run(copying) == "1");
+    backup.signal("STOP");
+    // The workers read on in the same snapshot, but a TRUNCATE would now empty what they have not read.
+    let end_holder = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+                      WHERE datname = current_database() AND query LIKE '%pg_export_snapshot%' AND state LIKE 'idle%'";
+    assert_eq!(session.run(end_holder), "1");
+    backup.signal("CONT");
+    backup.outcome().exits(1).says("error: ").says("hint: ").never_says("panicked");
+    assert!(snapshots.ids().is_empty() && snapshots.leftovers().is_empty());
+}

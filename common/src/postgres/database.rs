@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{ConnectionSettings, Session};
+use super::{ConnectionSettings, Session, sql};
 use crate::{Error, ErrorKind, Ident, Result};
 
 /// Databases to manage others from, in the order in which they are tried.
@@ -34,6 +34,15 @@ pub async fn exists(session: &Session, name: &str) -> Result<bool> {
         .query_one("SELECT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = $1)", &[&name])
         .await
         .map_err(|source| Error::postgres("could not look for the database", source))?;
+    Ok(row.get(0))
+}
+
+/// Whether the server is a hot standby, where nothing can be written.
+pub async fn is_standby(session: &Session) -> Result<bool> {
+    let row = session
+        .query_one("SELECT pg_catalog.pg_is_in_recovery()", &[])
+        .await
+        .map_err(|source| Error::postgres("could not ask the server whether it is a standby", source))?;
     Ok(row.get(0))
 }
 
@@ -117,7 +126,7 @@ pub async fn swap(settings: &ConnectionSettings, names: &SwapNames) -> Result<bo
         // 55006: object in use.
         return Err(if error.sqlstate() == Some("55006") || error.is_retryable() {
             error.with_kind(ErrorKind::Busy).with_hint(
-                "Sessions that could not be ended are connected to the database. End them, or run this as a role that may.",
+                format!("Sessions are connected to the database: end them, or run this as a role that may; {WHO_MAY_END_SESSIONS}."),
             )
         } else {
             error
@@ -150,18 +159,49 @@ async fn rename_both(renamer: &Session, names: &SwapNames, live_exists: bool) ->
 }
 
 async fn end_sessions(session: &Session, names: &SwapNames) -> Result<()> {
-    session
-        .query(
-            "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-             WHERE datname IN ($1, $2) AND pid <> pg_catalog.pg_backend_pid()
-               AND backend_type NOT IN ('autovacuum worker', 'parallel worker')",
-            &[&names.live, &names.staged],
-        )
-        .await
-        .map_err(|source| Error::postgres("could not end the sessions in the database", source))?;
+    end_permitted(session, &[&names.live, &names.staged], &[], false).await?;
     tokio::time::sleep(Duration::from_millis(50)).await;
     Ok(())
 }
+
+/// Ends the client sessions in a database but for those of `own`, as far as the role may; who may not be ended stays.
+pub async fn end_client_sessions(session: &Session, database: &str, own: &[i32]) -> Result<()> {
+    end_permitted(session, &[database], own, true).await
+}
+
+async fn end_permitted(session: &Session, databases: &[&str], own: &[i32], only_clients: bool) -> Result<()> {
+    let statement =
+        format!("SELECT pg_catalog.pg_terminate_backend(s.pid) FROM ({}) s WHERE s.may_end", sql::SESSIONS);
+    session
+        .query(&statement, &[&databases, &own, &only_clients])
+        .await
+        .map_err(|source| Error::postgres("could not end the sessions in the database", source))?;
+    Ok(())
+}
+
+/// The client sessions in a database that the role may not end, each as a person reads it.
+pub async fn sessions_in_the_way(session: &Session, database: &str, own: &[i32]) -> Result<Vec<String>> {
+    let statement = format!("SELECT * FROM ({}) s WHERE NOT s.may_end", sql::SESSIONS);
+    let rows = session
+        .query(&statement, &[&[database].as_slice(), &own, &true])
+        .await
+        .map_err(|source| Error::postgres("could not look for sessions in the database", source))?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let (pid, user): (i32, String) = (row.get("pid"), row.get("usename"));
+            let application: String = row.get("application_name");
+            let kind = if row.get("is_superuser") { "superuser" } else { "role" };
+            crate::ident::printable(&format!(
+                "pid {pid} of {kind} \"{user}\" (application \"{application}\")"
+            ))
+        })
+        .collect())
+}
+
+/// Who may end which session, for hints.
+pub const WHO_MAY_END_SESSIONS: &str = "a superuser's session can only be ended by a superuser, any other by a member of \
+    its role or of pg_signal_backend";
 
 /// The connection broke during COMMIT: look which of the two states it is.
 async fn outcome_of_commit(

@@ -74,7 +74,7 @@ impl LockMode {
 pub struct ExportedSnapshot<'holder> {
     id: String,
     taken_at: DateTime<Utc>,
-    _holder: &'holder Session,
+    holder: &'holder Session,
 }
 
 impl<'holder> ExportedSnapshot<'holder> {
@@ -84,12 +84,26 @@ impl<'holder> ExportedSnapshot<'holder> {
             .query_one("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp()", &[])
             .await
             .map_err(|source| Error::postgres("could not export a snapshot", source))?;
-        Ok(Self { id: row.get(0), taken_at: row.get(1), _holder: holder })
+        Ok(Self { id: row.get(0), taken_at: row.get(1), holder })
     }
 
     /// Its id, as `pg_dump --snapshot` takes it.
     pub fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Makes sure that the holder, and with it every lock, was there to the end.
+    ///
+    /// Sessions that joined read on without it, but nothing keeps a table from being truncated or rewritten any more, and
+    /// then it reads as empty.
+    ///
+    /// # Errors
+    /// The holder's session was ended: what was read must not be trusted.
+    pub async fn check_held(&self) -> Result<()> {
+        self.holder.simple_query("SELECT 1").await.map(drop).map_err(|source| {
+            Error::postgres("the session that held the tables' locks was ended", source)
+                .with_hint("Look into the server's log for who ended it, then run the command again.")
+        })
     }
 
     /// When it was taken, by the server's clock.

@@ -187,6 +187,7 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots s WHERE s.database = pg_catalog.current_database()) AS slots,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts x WHERE x.database = pg_catalog.current_database()) AS prepared,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' AND c.relkind = 'r') AS unlogged,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'p' AND c.relkind = 'S') AS sequences,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_opfamily f ON f.oid = d.refobjid
          WHERE d.refclassid = 'pg_catalog.pg_opfamily'::pg_catalog.regclass AND d.classid IN
            ('pg_catalog.pg_amop'::pg_catalog.regclass, 'pg_catalog.pg_amproc'::pg_catalog.regclass)
@@ -212,3 +213,21 @@ SELECT DISTINCT a.pid, COALESCE(a.usename::text, '?') AS usename, COALESCE(a.app
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid()
   AND NOT (a.pid = ANY ($3)) AND l.mode = ANY ($2)";
+
+/// The sessions in the databases `$1` but for this one and those with the process ids `$2`, and whether the role may end
+/// each. With `$3` only clients' sessions, otherwise all that a rename has to wait for.
+///
+/// A role that may not look into another's session sees NULL as its `backend_type`: it counts as a client if it has a
+/// user, as the server's own processes have not. PostgreSQL ends workers together with whom they work for.
+pub const SESSIONS: &str = "
+SELECT a.pid, a.usename::text AS usename, COALESCE(a.application_name, '') AS application_name,
+       me.rolsuper OR (NOT COALESCE(r.rolsuper, true) AND (pg_catalog.pg_has_role(r.oid, 'USAGE')
+           OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))) AS may_end,
+       COALESCE(r.rolsuper, true) AS is_superuser
+FROM (SELECT *, COALESCE(backend_type, CASE WHEN usesysid IS NULL THEN '' ELSE 'client backend' END) AS kind
+      FROM pg_catalog.pg_stat_activity) a
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
+JOIN pg_catalog.pg_roles me ON me.rolname = current_user
+WHERE a.datname = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid() AND NOT (a.pid = ANY ($2))
+  AND CASE WHEN $3 THEN a.kind = 'client backend' ELSE a.kind NOT IN ('autovacuum worker', 'parallel worker') END
+ORDER BY a.pid";

@@ -1,0 +1,152 @@
+//! A real PgBouncer in between: where it shares server sessions between clients everything is refused, naming the way
+//! out; where a client keeps its session, everything works.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use tests::oracle::{fingerprint, fingerprint_without};
+use tests::{Cluster, Database, Options, Outcome, Snapshots, until};
+
+/// A PgBouncer in front of a server; it ends with the value.
+struct Pooler {
+    child: Child,
+    port: u16,
+    folder: tempfile::TempDir,
+}
+
+impl Pooler {
+    fn start(cluster: &Cluster, mode: &str) -> Pooler {
+        // /tmp and not TMPDIR: the server's user has to reach it.
+        let folder = tempfile::Builder::new().prefix("sr.pool.").tempdir_in("/tmp").unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let file = folder.path().join("pgbouncer.ini");
+        let text = format!(
+            "[databases]\n* = host={} port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 40\n",
+            cluster.socket_dir().display(),
+            cluster.port()
+        );
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(program());
+        command.arg("-q").arg(&file);
+        if Outcome::of(Command::new("id").arg("-u")).stdout.trim() == "0" {
+            // It refuses to run as root, and changes to this user by itself.
+            command.args(["-u", "nobody"]);
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let pooler = Pooler { child, port, folder };
+        until("PgBouncer listens", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        pooler
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgresql://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+}
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = self.folder.path();
+    }
+}
+
+/// PgBouncer's program. A missing one is a failure, as a missing server is.
+fn program() -> PathBuf {
+    let mut folders: Vec<PathBuf> =
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+    // Not on the PATH of an ordinary user.
+    folders.extend(["/usr/sbin", "/usr/local/sbin"].map(PathBuf::from));
+    folders.iter().map(|folder| folder.join("pgbouncer")).find(|path| path.is_file()).unwrap_or_else(|| {
+        panic!(
+            "no pgbouncer: `scripts/setup` installs it as root with apt; otherwise install your system's package \
+             pgbouncer"
+        )
+    })
+}
+
+/// A server of this test alone: a pooler keeps sessions open, in which no other test's database may be.
+fn server() -> Cluster {
+    Cluster::start(18, &Options::new())
+}
+
+fn small(cluster: &Cluster) -> Database<'_> {
+    let database = cluster.fresh_database("pooled");
+    database.psql(
+        "CREATE TABLE t (i int PRIMARY KEY, t text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 2000) i;
+         CREATE TABLE u (i int REFERENCES t); INSERT INTO u SELECT i FROM t; SELECT lo_create(5)",
+    );
+    database
+}
+
+/// `safe-run` in an empty folder with one migration and `arguments`.
+fn safe_run(url: &str, arguments: &[&str]) -> (Outcome, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("migrations")).unwrap();
+    std::fs::write(folder.path().join("migrations/1_x.sql"), "CREATE TABLE x ()").unwrap();
+    let mut command = tests::binaries::command("safe-run");
+    command.args(arguments).current_dir(folder.path()).env("DATABASE_URL", url);
+    let outcome = Outcome::of(&mut command);
+    (outcome, tests::outcome::names_in(folder.path()))
+}
+
+fn is_refused(mode: &str) {
+    let cluster = server();
+    let database = small(&cluster);
+    let snapshots = Snapshots::new();
+    let id = snapshots.create(&database, &[]);
+    let before = fingerprint(&database);
+    let pooler = Pooler::start(&cluster, mode);
+    let url = pooler.url(database.name());
+
+    let says = ["connection pooler", "direct URL", "5432"];
+    snapshots.run("backup", &url, &["create"]).fails(3, &says);
+    let checked = snapshots.run("backup", &url, &["check"]);
+    assert_eq!(checked.code, 3, "{checked:?}");
+    assert!(checked.stdout.contains("direct URL") || checked.stderr.contains("direct URL"), "{checked:?}");
+    for target in [&["latest", "--into", "elsewhere"][..], &["latest"], &["latest", "--replace", "--yes"]] {
+        snapshots.run("restore", &url, target).fails(3, &says);
+    }
+    for arguments in [&[][..], &["--", "touch", "was-run"]] {
+        let (outcome, files) = safe_run(&url, arguments);
+        outcome.fails(3, &says);
+        assert_eq!(files, ["migrations"], "nothing is made and no command is run");
+    }
+
+    drop(pooler);
+    assert_eq!(snapshots.ids(), [id]);
+    assert!(snapshots.leftovers().is_empty());
+    assert_eq!(database.family(), [database.name()]);
+    assert_eq!(cluster.psql("SELECT count(*) FROM pg_database WHERE datname = 'elsewhere'"), "0");
+    before.assert_same(&fingerprint(&database));
+}
+
+#[test]
+fn transaction_pooling_is_refused_by_every_program() {
+    is_refused("transaction");
+}
+
+#[test]
+fn statement_pooling_is_refused_by_every_program() {
+    is_refused("statement");
+}
+
+#[test]
+fn session_pooling_takes_a_backup_and_restores_it() {
+    let cluster = server();
+    let database = small(&cluster);
+    let before = fingerprint(&database);
+    let snapshots = Snapshots::new();
+    let pooler = Pooler::start(&cluster, "session");
+    let url = pooler.url(database.name());
+    snapshots.run("backup", &url, &["check"]).expect(0);
+    snapshots.run("backup", &url, &["create", "--jobs", "3"]).expect(0);
+    let copy = format!("{}copy", database.name());
+    snapshots.run("restore", &url, &["latest", "--into", &copy]).expect(0);
+    drop(pooler);
+    before.assert_same(&fingerprint_without(&cluster.url(&copy), &[]));
+    before.assert_same(&fingerprint(&database));
+}

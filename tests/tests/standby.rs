@@ -1,0 +1,249 @@
+//! A hot standby: a backup from it is as good as one from the primary, a conflict with replay is said with what to do,
+//! and whatever has to write is refused at once.
+
+use std::time::{Duration, Instant};
+
+use tests::oracle::{fingerprint, fingerprint_without};
+use tests::{Cluster, Database, Options, Outcome, Running, Snapshots, fixtures, psql, until};
+
+/// Comes back fresh, and that is announced; a test of its own looks at it.
+const STALE: &str = "materialized view \"app.stale\"";
+
+/// A primary and its standby, both of this test alone; the standby ends first.
+struct Pair {
+    standby: Cluster,
+    primary: Cluster,
+}
+
+impl Pair {
+    fn start(major: u32, standby_settings: &[&str]) -> Pair {
+        let primary =
+            Cluster::start(major, &Options::new().conf("autovacuum = off").conf("synchronous_commit = on"));
+        let mut options = Options::new().standby_of(&primary);
+        for line in standby_settings {
+            options = options.conf(line);
+        }
+        Pair { standby: Cluster::start(major, &options), primary }
+    }
+
+    /// Waits until the standby shows everything that the primary has committed.
+    fn catch_up(&self) {
+        let marker = format!("marker_{}", self.primary.psql("SELECT pg_current_xact_id()"));
+        self.primary.psql(&format!("CREATE TABLE {marker} ()"));
+        let replayed = format!("SELECT to_regclass('{marker}') IS NOT NULL");
+        until("the standby catches up", || self.standby.psql(&replayed) == "t");
+    }
+
+    /// A table whose rows are more than a connection's buffers hold, so that a stopped reader stops its COPY.
+    fn wide(&self) -> Database<'_> {
+        let database = self.primary.fresh_database("wide");
+        database.psql(
+            "CREATE TABLE wide (i int PRIMARY KEY, t text); CREATE TABLE other AS SELECT 1 AS one;
+             INSERT INTO wide SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 50000) i",
+        );
+        self.catch_up();
+        database
+    }
+
+    /// Starts a backup of `database` from the standby and stops it in the middle of the rows of `wide`.
+    fn stopped_backup(&self, snapshots: &Snapshots, database: &Database) -> Running {
+        let url = self.standby.url(database.name());
+        // Compression takes seconds, so that it is stopped in time.
+        let arguments = ["create", "--jobs", "1", "--compress", "gzip:9"];
+        let mut session = tests::Session::open(&self.standby.url("postgres"));
+        let backup = Running::start(snapshots.command("backup", &url, &arguments));
+        let copying =
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY%wide%' AND state = 'active'";
+        until("the rows are being copied", || session.run(copying) == "1");
+        backup.signal("STOP");
+        assert_eq!(session.run(copying), "1", "stopped too late");
+        backup
+    }
+}
+
+/// How many numbers each logged sequence of `other` is ahead of the same one of `url`.
+fn sequences_ahead(url: &str, other: &str) -> Vec<(String, i64)> {
+    let list =
+        "SELECT format('%I.%I', schemaname, sequencename), coalesce(last_value, start_value), increment_by
+                FROM pg_sequences WHERE sequencename NOT LIKE 'unlogged%' ORDER BY 1";
+    let read = |url: &str| -> Vec<(String, i64, i64)> {
+        let parse = |line: &str| {
+            let mut fields = line.rsplitn(3, '|');
+            let (increment, last) = (fields.next().unwrap(), fields.next().unwrap());
+            (fields.next().unwrap().to_owned(), last.parse().unwrap(), increment.parse().unwrap())
+        };
+        psql::run(url, list).lines().map(parse).collect()
+    };
+    let (here, there) = (read(url), read(other));
+    assert!(here.len() > 3 && here.len() == there.len());
+    here.into_iter()
+        .zip(there)
+        .map(|(a, b)| {
+            assert_eq!(a.0, b.0);
+            (a.0, (b.1 - a.1) / a.2)
+        })
+        .collect()
+}
+
+fn backup_of_the_standby_equals_the_primary(major: u32) {
+    let pair = Pair::start(major, &[]);
+    let database = pair.primary.fresh_database("all");
+    fixtures::load_everything(&database);
+    database.psql(
+        "CREATE UNLOGGED TABLE app.unlogged_too (id serial PRIMARY KEY); INSERT INTO app.unlogged_too DEFAULT VALUES",
+    );
+    // Neither the rows nor the sequence of an unlogged table are on a standby, and the others may be ahead there.
+    let absent = [STALE, "table \"app.unlogged", "sequence "];
+    let before = fingerprint(&database).without(&absent);
+    assert_eq!(database.psql("SELECT count(*) FROM app.unlogged"), "1");
+    pair.catch_up();
+
+    let snapshots = Snapshots::new();
+    let standby_url = pair.standby.url(database.name());
+    let checked = snapshots.run("backup", &standby_url, &["check"]).expect(0);
+    assert!(checked.stdout.contains("hot standby"), "{}", checked.stdout);
+    let announced = "a standby has no rows of them";
+    let created = snapshots.run("backup", &standby_url, &["create"]).expect(0).says(&[
+        "2 unlogged tables",
+        announced,
+        "a standby may show each up to 32 numbers ahead",
+    ]);
+    let manifest = snapshots.manifest(created.stdout.trim());
+    assert!(manifest.replace(' ', "").contains("\"in_recovery\":true") && manifest.contains(announced));
+    snapshots.run_offline("backup", &["verify", "latest"]).expect(0);
+
+    let copy = format!("{}copy", database.name());
+    snapshots.run("restore", &database.url(), &["latest", "--into", &copy]).expect(0).says(&[announced]);
+    let url = pair.primary.url(&copy);
+    before.assert_same(&fingerprint_without(&url, &[]).without(&absent));
+    for (name, ahead) in sequences_ahead(&database.url(), &url) {
+        assert!((0..=32).contains(&ahead), "{name} is {ahead} numbers ahead");
+    }
+    let rows = "SELECT (SELECT count(*) FROM app.unlogged), (SELECT count(*) FROM app.unlogged_too)";
+    assert_eq!(psql::run(&url, rows), "0|0");
+    // They are there to be written to; 14 has no unlogged sequences, and so keeps that one.
+    let next = psql::run(&url, "INSERT INTO app.unlogged_too DEFAULT VALUES RETURNING id");
+    assert_eq!(next == "1", major > 14, "{next}");
+}
+
+#[test]
+fn a_backup_from_a_standby_equals_the_primary_postgresql_14() {
+    backup_of_the_standby_equals_the_primary(14);
+}
+
+#[test]
+fn a_backup_from_a_standby_equals_the_primary_postgresql_18() {
+    backup_of_the_standby_equals_the_primary(18);
+}
+
+fn a_conflict_is_said_with_what_to_do(major: u32) {
+    let pair = Pair::start(major, &["max_standby_streaming_delay = 0"]);
+    for change in [
+        "DELETE FROM wide WHERE i % 2 = 0; VACUUM wide",
+        "DROP TABLE wide",
+        "TRUNCATE wide",
+        "ALTER TABLE wide ALTER i TYPE bigint",
+        // Of a table that is not being read just now: only the session that holds the locks is in the way.
+        "DROP TABLE other",
+    ] {
+        let database = pair.wide();
+        let snapshots = Snapshots::new();
+        let backup = pair.stopped_backup(&snapshots, &database);
+        let conflicts = || pair.standby.log().matches("conflict with recovery").count();
+        let earlier = conflicts();
+        database.psql(change);
+        // A session that is blocked sends nothing to the log before it may go on: then the time has to do.
+        let patience = Instant::now() + Duration::from_secs(3);
+        while conflicts() == earlier && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        backup.signal("CONT");
+        backup
+            .outcome()
+            .exits(4)
+            .says("error: ")
+            .says("conflict with recovery")
+            .says("hint: ")
+            .says("max_standby_streaming_delay")
+            .says("hot_standby_feedback")
+            .never_says("panicked");
+        assert!(snapshots.ids().is_empty() && snapshots.leftovers().is_empty(), "{change}");
+    }
+}
+
+#[test]
+fn a_conflict_with_replay_is_said_with_what_to_do_postgresql_14() {
+    a_conflict_is_said_with_what_to_do(14);
+}
+
+#[test]
+fn a_conflict_with_replay_is_said_with_what_to_do_postgresql_18() {
+    a_conflict_is_said_with_what_to_do(18);
+}
+
+#[test]
+fn where_replay_waits_for_the_backup_it_is_complete_and_of_one_moment() {
+    let pair = Pair::start(18, &["max_standby_streaming_delay = -1"]);
+    for change in ["DELETE FROM wide WHERE i % 2 = 0; VACUUM wide", "DROP TABLE wide"] {
+        let database = pair.wide();
+        let before = fingerprint(&database);
+        let snapshots = Snapshots::new();
+        let backup = pair.stopped_backup(&snapshots, &database);
+        database.psql(change);
+        std::thread::sleep(Duration::from_millis(300));
+        backup.signal("CONT");
+        backup.outcome().exits(0);
+        before.assert_same(&fingerprint_without(&snapshots.restore_copy(&database, &[]), &[]));
+    }
+}
+
+#[test]
+fn with_feedback_a_vacuum_on_the_primary_does_not_cancel_the_backup() {
+    let settings =
+        ["max_standby_streaming_delay = 0", "hot_standby_feedback = on", "wal_receiver_status_interval = 1s"];
+    let pair = Pair::start(18, &settings);
+    let database = pair.wide();
+    let before = fingerprint(&database);
+    let snapshots = Snapshots::new();
+    let backup = pair.stopped_backup(&snapshots, &database);
+    // The hint names this setting: it has to be true. Feedback is sent once a second.
+    let told = "SELECT backend_xmin IS NOT NULL FROM pg_stat_replication";
+    until("the primary knows of the snapshot", || pair.primary.psql(told) == "t");
+    std::thread::sleep(Duration::from_millis(1500));
+    database.psql("DELETE FROM wide WHERE i % 2 = 0; VACUUM (TRUNCATE off) wide");
+    pair.catch_up();
+    backup.signal("CONT");
+    backup.outcome().exits(0);
+    before.assert_same(&fingerprint_without(&snapshots.restore_copy(&database, &[]), &[]));
+}
+
+#[test]
+fn what_has_to_write_is_refused_on_a_standby_before_anything() {
+    let pair = Pair::start(18, &[]);
+    let database = pair.wide();
+    let before = fingerprint(&database);
+    let snapshots = Snapshots::new();
+    snapshots.create(&database, &[]);
+    let url = pair.standby.url(database.name());
+    for target in [&["latest", "--into", "elsewhere"][..], &["latest", "--replace", "--yes"]] {
+        snapshots
+            .run("restore", &url, target)
+            .fails(3, &["hot standby", "primary", "No database was changed."]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("migrations")).unwrap();
+    std::fs::write(folder.path().join("migrations/1_x.sql"), "CREATE TABLE x ()").unwrap();
+    for arguments in [&[][..], &["--", "touch", "was-run"]] {
+        let mut command = tests::binaries::command("safe-run");
+        command.args(arguments).current_dir(folder.path()).env("DATABASE_URL", &url);
+        Outcome::of(&mut command).fails(3, &["hot standby", "primary", "was not changed"]);
+    }
+    let names = tests::outcome::names_in(folder.path());
+    assert_eq!(names, ["migrations"], "nothing is made and no command is run");
+    // Looking is allowed.
+    let mut check = tests::binaries::command("safe-run");
+    check.arg("check").current_dir(folder.path()).env("DATABASE_URL", &url);
+    Outcome::of(&mut check).expect(0);
+    before.assert_same(&fingerprint(&database));
+    assert_eq!(database.family(), [database.name()]);
+}
