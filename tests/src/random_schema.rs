@@ -452,21 +452,17 @@ impl Generator {
                 let kind = match (hash, self.random.below(3)) {
                     (4, 0) => {
                         moves = true;
-                        enum_type.clone()
+                        enum_type
                     }
                     (4, 1) => {
                         moves = true;
-                        Type::of(
-                            &format!("{}[]", enum_type.sql),
-                            Class::Array(Box::new(enum_type.clone())),
-                            2,
-                        )
+                        Type::of(&format!("{}[]", enum_type.sql), Class::Array(Box::new(enum_type)), 2)
                     }
                     (4, _) => {
                         moves = true;
                         let name = self.qualified();
                         self.line(&format!("CREATE DOMAIN {name} AS {}", enum_type.sql));
-                        Type::of(&name, Class::Domain(Box::new(enum_type.clone())), 2)
+                        Type::of(&name, Class::Domain(Box::new(enum_type)), 2)
                     }
                     _ => builtin_types(self.major)
                         .into_iter()
@@ -823,7 +819,7 @@ impl Generator {
         match self.random.below(4) {
             0 => self.line(&format!("GRANT SELECT, INSERT ({}) ON {name} TO {grantee}", column.name)),
             1 if grantee != "PUBLIC" => {
-                self.line(&format!("GRANT ALL ON {name} TO {grantee} WITH GRANT OPTION"))
+                self.line(&format!("GRANT ALL ON {name} TO {grantee} WITH GRANT OPTION"));
             }
             2 => self.line(&format!("REVOKE ALL ON {name} FROM postgres")),
             _ => {}
