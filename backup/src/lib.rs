@@ -156,7 +156,9 @@ async fn explain_conflict(error: Error, holder: Session) -> Error {
     const GRACE: std::time::Duration = std::time::Duration::from_secs(2);
     /// `serialization_failure` in a transaction that only reads: a conflict with recovery, never anything else.
     const CONFLICT: Option<&str> = Some("40001");
+    // pg_dump gives no SQLSTATE; this is the C locale's text.
     let cancelled = error.sqlstate() == CONFLICT
+        || error.message().contains("canceling statement due to conflict with recovery")
         || match holder.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await {
             Ok(row) if !row.get::<_, bool>(0) => false,
             _ => {
@@ -310,8 +312,9 @@ async fn dump_schema(
         .arg(path);
     let finished = tools::run(command, "pg_dump").await?;
     let messages = finished.stderr.trim();
-    // pg_dump gives no SQLSTATE; this is the C locale's text of 55P03.
-    if !finished.success && messages.contains("canceling statement due to lock timeout") {
+    // pg_dump gives no SQLSTATE; these are the C locale's texts. Its --lock-wait-timeout is a statement_timeout.
+    let waited = ["canceling statement due to lock timeout", "canceling statement due to statement timeout"];
+    if !finished.success && waited.iter().any(|text| messages.contains(text)) {
         return Err(Error::busy("pg_dump could not lock a table").with_hint(GIVES_WAY));
     }
     if !finished.success {

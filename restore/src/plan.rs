@@ -121,6 +121,20 @@ fn is_made_by_a_restore(name: &str, live: &str) -> bool {
     })
 }
 
+/// A suffix under which no database of ours exists yet: two restores may begin in one second.
+fn free_suffix(origin: &str, live: &str, facts: &TargetFacts, now: DateTime<Utc>) -> String {
+    let time = time_suffix(now);
+    let is_free = |suffix: &str| {
+        [origin, live].iter().all(|name| {
+            ["restored", "replaced"]
+                .iter()
+                .all(|kind| !facts.databases.contains(&with_suffix(name, &format!("_{kind}_{suffix}"))))
+        })
+    };
+    let numbered = (2..).map(|number| format!("{time}_{number}"));
+    std::iter::once(time.clone()).chain(numbered).find(|suffix| is_free(suffix)).unwrap_or(time)
+}
+
 /// Decides what to do.
 ///
 /// # Errors
@@ -133,7 +147,7 @@ pub fn plan(
     choices: Choices,
     now: DateTime<Utc>,
 ) -> Result<RestorePlan> {
-    let suffix = time_suffix(now);
+    let suffix = free_suffix(&manifest.database.name, live, facts, now);
     let (staged, replaces) = match target {
         Target::Beside => (with_suffix(&manifest.database.name, &format!("_restored_{suffix}")), None),
         Target::Into(name) => (name.clone(), None),

@@ -22,7 +22,7 @@ impl Pooler {
         let file = folder.path().join("pgbouncer.ini");
         let text = format!(
             "[databases]\n* = host={} port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 40\n",
+             unix_socket_dir =\nauth_type = any\npool_mode = {mode}\nignore_startup_parameters = options\ndefault_pool_size = 40\n",
             cluster.socket_dir().display(),
             cluster.port()
         );

@@ -103,7 +103,8 @@ fn run(cluster: &Cluster, seeds: RangeInclusive<u64>) {
     for seed in seeds {
         let major = cluster.major();
         let schema = random_schema(seed, major);
-        let file = std::env::temp_dir().join(format!("safe-run-random-{major}-{seed}.sql"));
+        let file =
+            std::env::temp_dir().join(format!("safe-run-random-{major}-{seed}.{}.sql", std::process::id()));
         std::fs::write(&file, &schema.sql).expect("the folder for temporary files is writable");
         eprintln!("PostgreSQL {major}, SAFE_RUN_RANDOM_SEEDS={seed}-{seed}, {}", file.display());
         comes_back_equal(cluster, seed, &schema);

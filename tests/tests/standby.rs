@@ -184,7 +184,8 @@ fn a_conflict_with_replay_is_said_with_what_to_do_postgresql_18() {
 #[test]
 fn where_replay_waits_for_the_backup_it_is_complete_and_of_one_moment() {
     let pair = Pair::start(18, &["max_standby_streaming_delay = -1"]);
-    for change in ["DELETE FROM wide WHERE i % 2 = 0; VACUUM wide", "DROP TABLE wide"] {
+    // A DROP would queue its exclusive lock before sessions of ours that come later: that is exit 4, try again.
+    for change in ["DELETE FROM wide WHERE i % 2 = 0; VACUUM wide"] {
         let database = pair.wide();
         let before = fingerprint(&database);
         let snapshots = Snapshots::new();

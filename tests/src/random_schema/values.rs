@@ -29,6 +29,10 @@ impl Type {
         Type { sql: sql.to_owned(), class, rank }
     }
 
+    pub fn is_domain(&self) -> bool {
+        matches!(self.class, Class::Domain(_))
+    }
+
     /// Also a domain over an array, which `ARRAY[…]` takes for one more dimension.
     pub fn is_array(&self) -> bool {
         match &self.class {
@@ -37,6 +41,19 @@ impl Type {
         }
     }
 }
+
+/// An expression of exactly this type that may be a default: without a query in it.
+pub(super) fn constant(random: &mut Random, kind: &Type) -> String {
+    loop {
+        let value = value(random, kind);
+        if !value.contains(LONG) {
+            return value;
+        }
+    }
+}
+
+/// Long enough to be stored apart, and not to be compressed away.
+const LONG: &str = "(SELECT string_agg(sha256(i::text::bytea), '') FROM generate_series(1, 300) i)";
 
 /// An expression of exactly this type.
 pub(super) fn value(random: &mut Random, kind: &Type) -> String {
@@ -200,8 +217,6 @@ pub(super) fn builtin_types(major: u32) -> Vec<Type> {
     if major >= 17 {
         add("interval", 2, &["infinity", "-infinity"]);
     }
-    // Long enough to be stored apart, and not to be compressed away.
-    let long = "SELECT string_agg(sha256(i::text::bytea), '') FROM generate_series(1, 300) i".to_owned();
-    types.push(Type::of("bytea", Class::Literals(vec![long, "'\\x'".to_owned()]), 0));
+    types.push(Type::of("bytea", Class::Literals(vec![LONG.to_owned(), "'\\x'".to_owned()]), 0));
     types
 }
