@@ -158,7 +158,7 @@ async fn explain_conflict(error: Error, holder: Session) -> Error {
     const CONFLICT: Option<&str> = Some("40001");
     // pg_dump gives no SQLSTATE; this is the C locale's text.
     let cancelled = error.sqlstate() == CONFLICT
-        || error.message().contains("canceling statement due to conflict with recovery")
+        || error.message().contains("due to conflict with recovery")
         || match holder.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await {
             Ok(row) if !row.get::<_, bool>(0) => false,
             _ => {
