@@ -173,7 +173,9 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::List(args)) => list(args, &settings, output),
         Some(Command::Show(args)) => show(args, &settings, output),
         Some(Command::Verify(args)) => verify_all(args, &settings, output),
+        // Who reads a snapshot holds the lock from before it looks for it: nobody deletes it in between.
         Some(Command::Drill(args)) => {
+            let _lock = Repository::open(&settings.repo)?.lock_reading()?;
             let snapshot = find(&settings, &args.snapshot)?;
             drill::run(args, &cli.shared, &settings, snapshot, output).await
         }
@@ -181,14 +183,15 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Unpin(args)) => manage::unpin(args, &settings, output),
         Some(Command::Delete(args)) => manage::delete(args, &settings, output),
         Some(Command::Diff(args)) => {
-            let (a, b) = (find(&settings, &args.a)?, find(&settings, &args.b)?);
             let _lock = Repository::open(&settings.repo)?.lock_reading()?;
+            let (a, b) = (find(&settings, &args.a)?, find(&settings, &args.b)?);
             diff::run(&a, &b, output).await
         }
         Some(Command::Prune(args)) => prune::run(args, &settings, output),
         Some(Command::Export(args)) => {
+            let _lock = Repository::open(&settings.repo)?.lock_reading()?;
             let snapshot = find(&settings, &args.snapshot)?;
-            transfer::export(args.clone(), snapshot, &settings, output).await
+            transfer::export(args.clone(), snapshot, output).await
         }
         Some(Command::Import(args)) => transfer::import(args.clone(), &settings, output).await,
         Some(Command::Check) => check::run(&cli.shared, &settings, output).await,
@@ -477,8 +480,11 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
         ok: bool,
         problem: Option<String>,
     }
+    let repository = Repository::open(&settings.repo)?;
+    // Before the look: what is deleted in between would be taken for damaged.
+    let _lock = repository.lock_reading()?;
     let snapshots: Vec<(String, Result<StoredSnapshot>)> = if args.all {
-        let listed = Repository::open(&settings.repo)?.list()?;
+        let listed = repository.list()?;
         listed.into_iter().map(|entry| (entry.id.to_string(), entry.snapshot)).collect()
     } else {
         let mut found = Vec::new();
@@ -490,8 +496,6 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
     };
     let progress = output.progress();
     let jobs = crate::default_jobs();
-    let repository = Repository::open(&settings.repo)?;
-    let _lock = repository.lock_reading()?;
     let mut results = Vec::new();
     for (id, snapshot) in snapshots {
         let started = std::time::Instant::now();

@@ -29,12 +29,15 @@ fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> Error {
 
 /// Reads everything that the tools decide on.
 pub async fn catalog(client: &Client) -> Result<Catalog> {
-    let roots: HashMap<u32, QualifiedName> = client
+    let roots: HashMap<u32, Root> = client
         .query(sql::UNSTABLE_HASH_PARTITIONS, &[])
         .await
         .map_err(failed("partitions"))?
         .iter()
-        .map(|row| (row.get(0), QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2))))
+        .map(|row| {
+            let name = QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+            (row.get(0), Root { name, columns: row.get(3) })
+        })
         .collect();
     let mut tables: Vec<Table> = client
         .query(sql::TABLES, &[])
@@ -68,16 +71,26 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
     })
 }
 
-fn table(row: &Row, roots: &HashMap<u32, QualifiedName>) -> Table {
+/// The table that a leaf's rows are loaded through.
+struct Root {
+    name: QualifiedName,
+    columns: Vec<String>,
+}
+
+fn table(row: &Row, roots: &HashMap<u32, Root>) -> Table {
     let oid: u32 = row.get("oid");
+    let root = roots.get(&oid);
+    // A row may come back in another leaf, whose columns may stand in another order: one order for all of them, or the
+    // text of the row, which is compared, would depend on where it lies.
+    let columns = root.map_or_else(|| row.get("columns"), |root| root.columns.clone());
     Table {
         oid,
         name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
-        columns: row.get::<_, Vec<String>>("columns").into_iter().map(Into::into).collect(),
+        columns: columns.into_iter().map(Into::into).collect(),
         blocks: row.get::<_, i64>("blocks").unsigned_abs(),
         is_heap: row.get("is_heap"),
         is_unlogged: row.get::<_, String>("persistence") == "u",
-        load_into: roots.get(&oid).cloned(),
+        load_into: root.map(|root| root.name.clone()),
         extension_filter: row.get("extension_filter"),
     }
 }

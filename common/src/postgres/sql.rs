@@ -74,17 +74,22 @@ LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam",
 );
 
 /// Leaf partitions below a hash-partitioned table whose key may hash differently in another database (an enum hashes
-/// by oid, and so does whatever contains one), with the root they are to be loaded through.
+/// by oid, and so does whatever contains one; a nondeterministic collation hashes by its library's version), with the
+/// root they are to be loaded through and the root's columns: the leaves may have them in another order.
 pub const UNSTABLE_HASH_PARTITIONS: &str = "
-SELECT leaf.relid::oid AS leaf, rn.nspname, r.relname
+SELECT leaf.relid::oid AS leaf, rn.nspname, r.relname,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0
+             AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum) AS columns
 FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace,
      pg_catalog.pg_partition_tree(r.oid) leaf
 WHERE r.relkind = 'p' AND NOT r.relispartition AND leaf.isleaf
   AND EXISTS (SELECT FROM pg_catalog.pg_partition_tree(r.oid) p
               JOIN pg_catalog.pg_partitioned_table pt ON pt.partrelid = p.relid
-              WHERE pt.partstrat = 'h' AND EXISTS (SELECT FROM pg_catalog.unnest(pt.partclass::oid[]) k
+              WHERE pt.partstrat = 'h' AND (EXISTS (SELECT FROM pg_catalog.unnest(pt.partclass::oid[]) k
                   JOIN pg_catalog.pg_opclass o ON o.oid = k WHERE o.opcname IN
-                  ('enum_ops', 'array_ops', 'record_ops', 'range_ops', 'multirange_ops')))";
+                  ('enum_ops', 'array_ops', 'record_ops', 'range_ops', 'multirange_ops'))
+                OR EXISTS (SELECT FROM pg_catalog.unnest(pt.partcollation::oid[]) k
+                  JOIN pg_catalog.pg_collation l ON l.oid = k WHERE NOT l.collisdeterministic)))";
 
 /// Sequences whose state is the user's, without their values.
 pub const SEQUENCES: &str = "

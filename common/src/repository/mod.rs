@@ -43,6 +43,8 @@ const PARTIAL: &str = "partial";
 const TRASH: &str = "trash";
 const LOCKS: &str = "locks";
 const RUNS: &str = "runs";
+/// Name of the lock of the repository itself.
+const REPOSITORY_LOCK: &str = "repository";
 
 /// How often, and how far apart, a shared lock is tried: five seconds in all.
 const SHARED_LOCK_ATTEMPTS: u32 = 50;
@@ -163,7 +165,10 @@ impl Repository {
 
     /// Takes the repository's lock shared: snapshots may be written and read, nothing may be deleted.
     pub fn lock_shared(&self) -> Result<RepositoryLock> {
-        let file = self.lock_file("repository")?;
+        self.share(self.lock_file(REPOSITORY_LOCK)?)
+    }
+
+    fn share(&self, file: File) -> Result<RepositoryLock> {
         // Sweeping and deleting take moments: worth waiting for, not worth failing for.
         for _ in 0..SHARED_LOCK_ATTEMPTS {
             match file.try_lock_shared() {
@@ -177,20 +182,25 @@ impl Repository {
 
     /// Keeps snapshots from being deleted while they are read.
     ///
-    /// A repository that can't be written, such as a copy on read-only media, has nobody who could delete: no lock then.
+    /// Where this process may not write, another one may: the lock's file is then opened for reading. A copy on read-only
+    /// media that never had one has nobody who could delete: no lock then.
     ///
     /// # Errors
     /// Busy while another process deletes.
     pub fn lock_reading(&self) -> Result<Option<RepositoryLock>> {
-        match self.lock_shared() {
-            Err(error) if error.kind() == ErrorKind::Busy => Err(error),
-            other => Ok(other.ok()),
+        let path = self.root.join(LOCKS).join(format!("{REPOSITORY_LOCK}.lock"));
+        match self.lock_file(REPOSITORY_LOCK).or_else(|_| File::open(&path)) {
+            Ok(file) => match self.share(file) {
+                Err(error) if error.kind() != ErrorKind::Busy => Ok(None),
+                other => other.map(Some),
+            },
+            Err(_) => Ok(None),
         }
     }
 
     /// Takes the repository's lock alone: for deleting.
     pub fn lock_exclusive(&self) -> Result<ExclusiveLock> {
-        let file = self.lock_file("repository")?;
+        let file = self.lock_file(REPOSITORY_LOCK)?;
         match file.try_lock() {
             Ok(()) => Ok(ExclusiveLock { _lock: RepositoryLock { _file: file } }),
             Err(TryLockError::WouldBlock) => Err(self.busy("uses")),

@@ -127,7 +127,8 @@ fn compare_digest(path: &Path, bytes: u64, sha256: &str) -> Result<()> {
     Ok(())
 }
 
-/// Files that the manifest does not name: they are not part of the snapshot, and somebody should know.
+/// Files that the manifest does not name: they are not part of the snapshot, and somebody should know. And links: a snapshot
+/// is complete in its folder.
 fn unexpected_files(snapshot: &StoredSnapshot) -> Result<Vec<String>> {
     let known: HashSet<&str> = snapshot.manifest.paths().chain([MANIFEST_FILE]).collect();
     let mut unexpected = Vec::new();
@@ -138,8 +139,15 @@ fn unexpected_files(snapshot: &StoredSnapshot) -> Result<Vec<String>> {
             let entry = entry.map_err(|source| Error::io("read", &dir, source))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = if relative.is_empty() { name } else { format!("{relative}/{name}") };
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let kind = entry.file_type().map_err(|source| Error::io("look at", &entry.path(), source))?;
+            if kind.is_dir() {
                 dirs.push(path);
+            } else if kind.is_symlink() {
+                // What it leads to may be whole today, and is not in a copy of the folder.
+                unexpected.push(format!(
+                    "{} is a link, and the snapshot's file is elsewhere",
+                    entry.path().display()
+                ));
             } else if !known.contains(path.as_str()) {
                 unexpected.push(format!("{} is not part of the snapshot", entry.path().display()));
             }

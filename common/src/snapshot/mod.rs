@@ -7,6 +7,7 @@ pub mod id;
 pub mod keep;
 pub mod manifest;
 pub mod readme;
+pub mod simulate;
 
 pub use codec::{Codec, RowHash};
 pub use id::SnapshotId;
