@@ -8,7 +8,7 @@ use crate::{
     Error, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
-        ObjectGrant, Role, Sequence, Table,
+        ObjectGrant, PartitionedTable, Role, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -36,10 +36,17 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
         .iter()
         .map(|row| (row.get(0), QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2))))
         .collect();
-    let mut tables: Vec<Table> = client
-        .query(sql::TABLES, &[])
-        .await
-        .map_err(failed("tables"))?
+    let relations = client.query(sql::TABLES, &[]).await.map_err(failed("tables"))?;
+    let partitioned = relations
+        .iter()
+        .filter(|row| row.get::<_, String>("kind") == "p")
+        .map(|row| PartitionedTable {
+            oid: row.get("oid"),
+            name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
+        })
+        .collect();
+    let inherits = client.query(sql::INHERITS, &[]).await.map_err(failed("partitions"))?;
+    let mut tables: Vec<Table> = relations
         .iter()
         .filter(|row| row.get::<_, String>("kind") == "r")
         .map(|row| table(row, &roots))
@@ -59,6 +66,8 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
     Ok(Catalog {
         database: database_state(client).await?,
         tables,
+        partitioned,
+        inherits: inherits.iter().map(|row| (row.get(0), row.get(1))).collect(),
         extensions,
         materialized_views: materialized_views(client).await?,
         large_objects: LargeObjectTotals { count: count.unsigned_abs() },

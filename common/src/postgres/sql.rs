@@ -86,6 +86,11 @@ WHERE r.relkind = 'p' AND NOT r.relispartition AND leaf.isleaf
                   JOIN pg_catalog.pg_opclass o ON o.oid = k WHERE o.opcname IN
                   ('enum_ops', 'array_ops', 'record_ops', 'range_ops', 'multirange_ops')))";
 
+/// Which table is a partition or an heir of which.
+pub const INHERITS: &str = "
+SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' ORDER BY 1, i.inhseqno";
+
 /// Sequences whose state is the user's, without their values.
 pub const SEQUENCES: &str = "
 SELECT c.oid, n.nspname, c.relname, s.seqincrement
