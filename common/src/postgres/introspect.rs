@@ -134,9 +134,18 @@ pub async fn relations(client: &Client) -> Result<Vec<Relation>> {
 
 /// Privileges on the user's objects, sorted.
 pub async fn object_grants(client: &Client) -> Result<Vec<ObjectGrant>> {
+    object_grants_of(client, None).await
+}
+
+/// Like [`object_grants`], of these objects only: catalog and oid of each.
+pub async fn object_grants_of(
+    client: &Client,
+    objects: Option<&HashSet<(u32, u32)>>,
+) -> Result<Vec<ObjectGrant>> {
     let rows = client.query(sql::OBJECT_GRANTS, &[]).await.map_err(failed("privileges"))?;
     Ok(rows
         .iter()
+        .filter(|row| objects.is_none_or(|objects| objects.contains(&(row.get("class"), row.get("oid")))))
         .map(|row| ObjectGrant {
             object: row.get(0),
             grantee: row.get(1),
@@ -199,9 +208,15 @@ pub async fn database_state(client: &Client) -> Result<DatabaseState> {
 
 /// Where every sequence stands now. Sequences are not transactional: read them after the data.
 pub async fn sequences(client: &Client) -> Result<Vec<Sequence>> {
+    sequences_of(client, None).await
+}
+
+/// Like [`sequences`], of those with these oids only: the role may not read others.
+pub async fn sequences_of(client: &Client, oids: Option<&HashSet<u32>>) -> Result<Vec<Sequence>> {
     /// Sequences per statement: one round trip for most databases, and no statement of unbounded length.
     const BATCH: usize = 250;
-    let rows = client.query(sql::SEQUENCES, &[]).await.map_err(failed("sequences"))?;
+    let mut rows = client.query(sql::SEQUENCES, &[]).await.map_err(failed("sequences"))?;
+    rows.retain(|row| oids.is_none_or(|oids| oids.contains(&row.get::<_, u32>(0))));
     let mut sequences = Vec::with_capacity(rows.len());
     for batch in rows.chunks(BATCH) {
         let selects: Vec<String> = batch

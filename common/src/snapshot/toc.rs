@@ -106,6 +106,13 @@ impl Entry {
         format!("{}; {} {} {}\n", self.id, self.object.0, self.object.1, self.text)
     }
 
+    /// Whether a foreign key is this table's own, and not one that points to it. Everything else names one table alone.
+    fn is_table_of(&self, entry: &Entry) -> bool {
+        let Some(rest) = entry.text.strip_prefix("FK CONSTRAINT ") else { return true };
+        let table = self.text.strip_prefix("TABLE ").and_then(|text| text.rsplit_once(' '));
+        table.is_some_and(|(table, _)| rest.strip_prefix(table).is_some_and(|rest| rest.starts_with(' ')))
+    }
+
     /// For messages: the entry without its owner.
     pub fn describe(&self) -> String {
         let text = self.text.rsplit_once(' ').map_or(&*self.text, |(before, _)| before);
@@ -206,12 +213,29 @@ pub struct Wish {
     pub relations: HashSet<u32>,
     /// What else.
     pub others: Others,
+    /// Whether a schema of `others` brings its views and foreign tables too, whose oids are not in `relations`.
+    pub by_schema: bool,
     /// Objects that must not come, nor what needs them.
     pub refused: HashSet<ObjectId>,
     /// Kinds that are left out, although they belong to what comes.
     pub without: BTreeSet<Kind>,
     /// The names of all schemas, to tell in which one an entry is.
     pub schemas: BTreeSet<String>,
+    /// Schemas of which only what is needed comes.
+    pub excluded_schemas: BTreeSet<String>,
+}
+
+impl Wish {
+    /// Whether a relation is asked for: by its oid, or, without rows of its own, by its schema.
+    fn wants(&self, entry: &Entry) -> bool {
+        if self.relations.contains(&entry.object.1) {
+            return true;
+        }
+        let Others::Schemas(schemas) = &self.others else { return false };
+        self.by_schema
+            && matches!(entry.kind, Kind::View | Kind::MaterializedView | Kind::ForeignTable)
+            && namespace(&entry.text, &self.schemas).is_some_and(|name| schemas.contains(name))
+    }
 }
 
 /// The entries that come, and why.
@@ -226,6 +250,9 @@ pub struct Choice {
     /// Tables that were asked for and can't come: the table, and what it needs.
     pub impossible: Vec<(String, String)>,
 }
+
+/// In place of a culprit that the archive does not have.
+const LEFT_OUT: &str = "what is left out";
 
 /// The list for `pg_restore --use-list`.
 pub fn list(entries: &[Entry], chosen: &BTreeSet<u32>) -> String {
@@ -242,9 +269,13 @@ pub fn choose(entries: &[Entry], wish: &Wish) -> Choice {
     let mut because: BTreeMap<u32, u32> = BTreeMap::new();
     let mut waiting: Vec<u32> = Vec::new();
     for entry in entries {
-        let asked = wish.relations.contains(&entry.object.1) && entry.object.0 == PG_CLASS;
+        let asked = entry.object.0 == PG_CLASS && wish.wants(entry);
         let wanted = match &wish.others {
-            Others::All => entry.kind != Kind::Global || entry.object.0 != 0,
+            Others::All => {
+                (entry.kind != Kind::Global || entry.object.0 != 0)
+                    && !namespace(&entry.text, &wish.schemas)
+                        .is_some_and(|name| wish.excluded_schemas.contains(name))
+            }
             Others::Schemas(schemas) => {
                 asked
                     || (!entry.kind.is_relation()
@@ -254,7 +285,8 @@ pub fn choose(entries: &[Entry], wish: &Wish) -> Choice {
         };
         match excluded.get(&entry.id) {
             Some(culprit) if entry.kind == Kind::Table && asked => {
-                choice.impossible.push((entry.describe(), graph.describe(*culprit)));
+                let culprit = if *culprit == entry.id { LEFT_OUT.to_owned() } else { graph.describe(*culprit) };
+                choice.impossible.push((entry.describe(), culprit));
             }
             None if wanted => waiting.push(entry.id),
             _ => {}
@@ -290,10 +322,15 @@ pub fn choose(entries: &[Entry], wish: &Wish) -> Choice {
     }
     for entry in entries.iter().filter(|entry| !included.contains(&entry.id) && !entry.kind.is_remark()) {
         let belongs = entry.kind.is_attached() && entry.needs.iter().any(|need| {
-            included.contains(need) && by_id.get(need).is_some_and(|need| need.kind.is_relation())
+            included.contains(need) && by_id.get(need).is_some_and(|need| need.kind.is_relation() && need.is_table_of(entry))
         });
         let missing = match excluded.get(&entry.id) {
             Some(culprit) if *culprit != entry.id => graph.describe(*culprit),
+            Some(_) if wish.refused.contains(&entry.object)
+                && (!entry.kind.is_relation() || wish.relations.contains(&entry.object.1)) =>
+            {
+                LEFT_OUT.to_owned()
+            }
             Some(_) => continue,
             None if wish.without.contains(&entry.kind) => String::new(),
             None => continue,
@@ -374,7 +411,7 @@ impl<'a> Graph<'a> {
             .entries
             .iter()
             .filter(|entry| {
-                (entry.kind.is_relation() && !wish.relations.contains(&entry.object.1))
+                (entry.kind.is_relation() && !wish.wants(entry))
                     || (entry.object.1 != 0 && wish.refused.contains(&entry.object))
             })
             .map(|entry| (entry.id, entry.id))
@@ -385,9 +422,7 @@ impl<'a> Graph<'a> {
                 .iter()
                 .filter(|entry| !excluded.contains_key(&entry.id))
                 .filter_map(|entry| {
-                    let alone = entry.kind == Kind::Attach
-                        && self.attached_tables(entry) < 2
-                        && entry.text.starts_with("TABLE ATTACH ");
+                    let alone = entry.kind == Kind::Attach && self.attached(entry) < 2;
                     if alone {
                         return Some((entry.id, entry.id));
                     }
@@ -402,8 +437,20 @@ impl<'a> Graph<'a> {
         }
     }
 
-    fn attached_tables(&self, entry: &Entry) -> usize {
-        entry.needs.iter().filter(|need| self.by_id.get(need).is_some_and(|need| need.kind.is_relation())).count()
+    /// How many tables, or how many indexes, an attachment ties together: one alone has nothing to be attached to.
+    fn attached(&self, entry: &Entry) -> usize {
+        let is_table = entry.text.starts_with("TABLE ATTACH ");
+        let ends: HashSet<u32> = entry
+            .needs
+            .iter()
+            .copied()
+            .filter(|need| {
+                self.by_id.get(need).is_some_and(|need| {
+                    if is_table { need.kind.is_relation() } else { matches!(need.kind, Kind::Index | Kind::Constraint) }
+                })
+            })
+            .collect();
+        ends.len()
     }
 
     /// Whether an entry belongs to what is included.

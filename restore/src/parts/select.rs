@@ -164,9 +164,11 @@ pub fn choose(
     let wish = Wish {
         relations: selection.relations.clone(),
         others: Others::Schemas(if others { selection.schemas.clone() } else { BTreeSet::new() }),
+        by_schema: true,
         refused: HashSet::new(),
         without: without.iter().copied().collect(),
         schemas: schemas.map(|name| name.schema.as_str().to_owned()).collect(),
+        excluded_schemas: BTreeSet::new(),
     };
     let choice = toc::choose(&entries, &wish);
     if !choice.impossible.is_empty() {
