@@ -493,8 +493,7 @@ impl<'a> Graph<'a> {
                         .get(need)
                         .is_some_and(|need| need.kind.is_relation() || need.kind == Kind::Other)
             })
-            && (needs().filter(relation).next().is_some()
-                || !matches!(entry.kind, Kind::Trigger | Kind::Rule))
+            && (needs().any(|need| relation(&need)) || !matches!(entry.kind, Kind::Trigger | Kind::Rule))
     }
 
     fn is_parent_of(&self, entry: &Entry, parent: u32) -> bool {
