@@ -186,6 +186,7 @@ mod tests {
     fn candidate(number: u64, taken_at: DateTime<Utc>, kind: Kind) -> Candidate {
         Candidate {
             id: SnapshotId::new(taken_at, "shop", number),
+            part: None,
             database: "shop".into(),
             taken_at,
             kind,
