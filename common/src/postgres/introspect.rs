@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Client, Row, sql};
 use crate::{
-    Error, QualifiedName, Result,
+    Error, Ident, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
         ObjectGrant, PartitionedTable, Role, Sequence, Table,
@@ -79,14 +79,21 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
 
 fn table(row: &Row, roots: &HashMap<u32, QualifiedName>) -> Table {
     let oid: u32 = row.get("oid");
+    let load_into = roots.get(&oid).cloned();
+    let mut columns: Vec<Ident> = row.get::<_, Vec<String>>("columns").into_iter().map(Into::into).collect();
+    // Rows of such leaves move from one to another on the way back, and leaves may have their columns in different orders:
+    // a row must have the same text, and so the same hash, wherever it lies.
+    if load_into.is_some() {
+        columns.sort();
+    }
     Table {
         oid,
         name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
-        columns: row.get::<_, Vec<String>>("columns").into_iter().map(Into::into).collect(),
+        columns,
         blocks: row.get::<_, i64>("blocks").unsigned_abs(),
         is_heap: row.get("is_heap"),
         is_unlogged: row.get::<_, String>("persistence") == "u",
-        load_into: roots.get(&oid).cloned(),
+        load_into,
         extension_filter: row.get("extension_filter"),
     }
 }
