@@ -116,10 +116,20 @@ struct CreateArgs {
     #[arg(short = 'n', long = "schema", value_name = "PATTERN", help_heading = "A part of the database")]
     schemas: Vec<String>,
     /// Leave these tables out, and what needs them; may be repeated
-    #[arg(short = 'T', long = "exclude-table", value_name = "PATTERN", help_heading = "A part of the database")]
+    #[arg(
+        short = 'T',
+        long = "exclude-table",
+        value_name = "PATTERN",
+        help_heading = "A part of the database"
+    )]
     exclude_tables: Vec<String>,
     /// Leave these schemas out; may be repeated
-    #[arg(short = 'N', long = "exclude-schema", value_name = "PATTERN", help_heading = "A part of the database")]
+    #[arg(
+        short = 'N',
+        long = "exclude-schema",
+        value_name = "PATTERN",
+        help_heading = "A part of the database"
+    )]
     exclude_schemas: Vec<String>,
     /// Take the definition of these tables without their rows; they come back empty
     #[arg(long = "exclude-table-data", value_name = "PATTERN", help_heading = "A part of the database")]
@@ -520,7 +530,10 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
     ));
     if let Some(partial) = &manifest.partial {
         for name in &partial.without_rows {
-            text.push_str(&format!("\n{}: its definition only, its rows are not in the snapshot", name.short()));
+            text.push_str(&format!(
+                "\n{}: its definition only, its rows are not in the snapshot",
+                name.short()
+            ));
         }
         text.push_str("\nNot in this snapshot:\n");
         for line in &partial.left_out {

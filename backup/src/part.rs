@@ -71,7 +71,8 @@ pub fn scope(filters: &Filters, candidates: Vec<Candidate>, inherits: &[(u32, u3
     let schemas = |patterns: &[String]| -> Result<BTreeSet<String>> {
         let mut found = BTreeSet::new();
         for pattern in patterns {
-            found.extend(Pattern::schema(pattern)?.find_schemas(&all_schemas)?.into_iter().map(str::to_owned));
+            found
+                .extend(Pattern::schema(pattern)?.find_schemas(&all_schemas)?.into_iter().map(str::to_owned));
         }
         Ok(found)
     };
@@ -98,10 +99,14 @@ pub fn scope(filters: &Filters, candidates: Vec<Candidate>, inherits: &[(u32, u3
         })
         .map(|one| one.oid)
         .collect();
-    let without_rows =
-        candidates.iter().filter(|one| data.contains(&one.oid) && one.kind == 'r').map(|one| one.oid).collect();
+    let without_rows = candidates
+        .iter()
+        .filter(|one| data.contains(&one.oid) && one.kind == 'r')
+        .map(|one| one.oid)
+        .collect();
     if !candidates.iter().any(|one| one.is_table() && chosen.contains(&one.oid)) {
-        return Err(Error::refused("no table is left to back up").with_hint("Name at least one table that is not excluded."));
+        return Err(Error::refused("no table is left to back up")
+            .with_hint("Name at least one table that is not excluded."));
     }
     Ok(Scope { candidates, chosen, without_rows, schemas: whole, excluded_schemas })
 }
@@ -134,8 +139,13 @@ pub async fn find(session: &Session, filters: &Filters) -> Result<Scope> {
             kind: row.get::<_, String>(3).chars().next().unwrap_or('r'),
         })
         .collect();
-    let inherits: Vec<(u32, u32)> =
-        session.query(sql::INHERITS, &[]).await.map_err(failed)?.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let inherits: Vec<(u32, u32)> = session
+        .query(sql::INHERITS, &[])
+        .await
+        .map_err(failed)?
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .collect();
     scope(filters, candidates, &inherits)
 }
 
@@ -145,11 +155,11 @@ impl Scope {
         all.into_iter().filter(|relation| self.chosen.contains(&relation.oid)).collect()
     }
 
-    /// Arguments of pg_dump that leave the other tables alone: it would lock them, and need rights for that.
+    /// Arguments of pg_dump that leave the other tables and views alone: it would lock them, and need rights for that.
     pub fn pg_dump_arguments(&self) -> Vec<String> {
         self.candidates
             .iter()
-            .filter(|one| one.is_table() && !self.chosen.contains(&one.oid))
+            .filter(|one| one.kind != 'S' && !self.chosen.contains(&one.oid))
             .map(|one| format!("--exclude-table={}", one.name))
             .collect()
     }
@@ -206,7 +216,13 @@ impl Scope {
     }
 
     /// What the manifest says about it; reduces the catalog to what is in the part.
-    pub fn apply(&self, filters: &Filters, entries: &[Entry], choice: &Choice, catalog: &mut Catalog) -> Partial {
+    pub fn apply(
+        &self,
+        filters: &Filters,
+        entries: &[Entry],
+        choice: &Choice,
+        catalog: &mut Catalog,
+    ) -> Partial {
         let chosen: Vec<&Entry> = entries.iter().filter(|entry| choice.entries.contains(&entry.id)).collect();
         let objects: HashSet<ObjectId> = chosen.iter().map(|entry| entry.object).collect();
         let names: HashMap<&QualifiedName, u32> =
@@ -217,23 +233,27 @@ impl Scope {
             .filter(|one| !self.chosen.contains(&one.oid) && !objects.contains(&(1259, one.oid)))
             .map(Candidate::describe)
             .collect();
-        left_out.extend(choice.left_out.iter().map(|(what, why)| {
-            if why.is_empty() { what.clone() } else { format!("{what} (needs {why})") }
-        }));
+        left_out.extend(
+            choice.left_out.iter().map(|(what, why)| {
+                if why.is_empty() { what.clone() } else { format!("{what} (needs {why})") }
+            }),
+        );
         let without_rows = catalog
             .tables
             .iter()
             .filter(|table| self.chosen.contains(&table.oid) && self.without_rows.contains(&table.oid))
             .map(|table| table.name.clone())
             .collect();
-        catalog.tables.retain(|table| {
-            self.chosen.contains(&table.oid) && !self.without_rows.contains(&table.oid)
-        });
+        catalog
+            .tables
+            .retain(|table| self.chosen.contains(&table.oid) && !self.without_rows.contains(&table.oid));
         catalog.partitioned.retain(|table| self.chosen.contains(&table.oid));
-        catalog.inherits.retain(|(child, parent)| self.chosen.contains(child) && self.chosen.contains(parent));
-        catalog.materialized_views.retain(|view| {
-            names.get(&view.name).is_some_and(|oid| objects.contains(&(1259, *oid)))
-        });
+        catalog
+            .inherits
+            .retain(|(child, parent)| self.chosen.contains(child) && self.chosen.contains(parent));
+        catalog
+            .materialized_views
+            .retain(|view| names.get(&view.name).is_some_and(|oid| objects.contains(&(1259, *oid))));
         catalog.extensions.retain(|extension| {
             let text = format!("EXTENSION - {} ", extension.name);
             chosen.iter().any(|entry| entry.kind == Kind::Extension && entry.text.starts_with(&text))
@@ -260,7 +280,10 @@ pub async fn contents(pg_dump: &tools::Tool, archive: &std::path::Path) -> Resul
     command.args(["--list", "--verbose"]).arg(archive);
     let (finished, text) = tools::capture(command, "pg_restore").await?;
     if !finished.success {
-        return Err(Error::failed(format!("pg_restore could not list the schema: {}", finished.stderr.trim())));
+        return Err(Error::failed(format!(
+            "pg_restore could not list the schema: {}",
+            finished.stderr.trim()
+        )));
     }
     Ok(toc::parse(&String::from_utf8_lossy(&text)))
 }
@@ -270,7 +293,11 @@ mod tests {
     use super::*;
 
     fn candidates() -> Vec<Candidate> {
-        let one = |oid, schema: &str, name: &str, kind| Candidate { oid, name: QualifiedName::new(schema, name), kind };
+        let one = |oid, schema: &str, name: &str, kind| Candidate {
+            oid,
+            name: QualifiedName::new(schema, name),
+            kind,
+        };
         vec![
             one(1, "app", "orders", 'r'),
             one(2, "app", "events", 'p'),
@@ -300,7 +327,8 @@ mod tests {
         let data = Filters { exclude_table_data: list(&["events"]), ..Filters::default() };
         assert_eq!(chosen(&data), [1, 2, 3, 4, 5]);
         assert_eq!(scope(&data, candidates(), &[(3, 2)]).unwrap().without_rows, HashSet::from([3]));
-        let none = Filters { tables: list(&["log.*"]), exclude_tables: list(&["lines"]), ..Filters::default() };
+        let none =
+            Filters { tables: list(&["log.*"]), exclude_tables: list(&["lines"]), ..Filters::default() };
         assert!(scope(&none, candidates(), &[]).is_err());
     }
 }

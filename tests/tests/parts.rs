@@ -68,7 +68,9 @@ fn shop<'c>(cluster: &'c Cluster, name: &str) -> (Database<'c>, Snapshots) {
 fn content(url: &str, table: &str) -> String {
     psql::run(
         url,
-        &format!("SELECT count(*), coalesce(sum(hashtextextended(to_jsonb(t)::text, 0)::numeric), 0) FROM {table} t"),
+        &format!(
+            "SELECT count(*), coalesce(sum(hashtextextended(to_jsonb(t)::text, 0)::numeric), 0) FROM {table} t"
+        ),
     )
 }
 
@@ -216,7 +218,8 @@ fn names_of_63_bytes_that_end_differently_do_not_meet() {
         let made: Vec<&str> = outcome.stdout.lines().collect();
         assert_eq!(made.len(), 2);
         assert_ne!(made[0], made[1]);
-        let rows: Vec<String> = made.iter().map(|name| database.psql(&format!("SELECT count(*) FROM {name}"))).collect();
+        let rows: Vec<String> =
+            made.iter().map(|name| database.psql(&format!("SELECT count(*) FROM {name}"))).collect();
         assert_eq!(rows, ["2", "1"]);
         for name in made {
             assert_eq!(suffix_of(name).len(), "_restored_20261121_034149".len(), "{name}");
@@ -229,7 +232,9 @@ fn names_of_63_bytes_that_end_differently_do_not_meet() {
 fn chunks(database: &Database, snapshots: &Snapshots, table: &str) -> Vec<std::path::PathBuf> {
     let oid = database.psql(&format!("SELECT '{table}'::regclass::oid"));
     let id = snapshots.ids().pop().unwrap();
-    let own = |path: &std::path::PathBuf| path.file_name().unwrap().to_string_lossy().starts_with(&format!("{oid}."));
+    let own = |path: &std::path::PathBuf| {
+        path.file_name().unwrap().to_string_lossy().starts_with(&format!("{oid}."))
+    };
     snapshots.chunks(&id).into_iter().filter(own).collect()
 }
 
@@ -253,7 +258,9 @@ fn only_the_chunks_of_the_table_are_read_and_damage_in_them_changes_nothing() {
     snapshots.run("restore", &url, &["latest", "--table", "orders", "--replace", "-y"]).expect(0);
     std::fs::remove_file(&chunks(&database, &snapshots, "app.items")[0]).unwrap();
     let changed = fingerprint(&database);
-    for arguments in [&["--table", "users"][..], &["--table", "users", "--replace", "-y"], &["--table", "items"]] {
+    for arguments in
+        [&["--table", "users"][..], &["--table", "users", "--replace", "-y"], &["--table", "items"]]
+    {
         let arguments = [&["latest"], arguments].concat();
         snapshots.run("restore", &url, &arguments).fails(6, &["is damaged", "No database was changed"]);
     }
@@ -270,12 +277,20 @@ fn what_does_not_fit_is_refused_with_its_reason_and_changes_nothing() {
         database.psql("DROP TABLE app.heir");
         let changed = fingerprint(&database);
         let restore = |arguments: &[&str]| snapshots.run("restore", &url, &[&["latest"], arguments].concat());
-        restore(&["--table", "heir"]).fails(3, &["table app.heir needs table app.base", "No database was changed"]);
+        restore(&["--table", "heir"])
+            .fails(3, &["table app.heir needs table app.base", "No database was changed"]);
         restore(&["--table", "order"]).fails(3, &["no table matches \"order\"", "app.orders"]);
         restore(&["--table", "Orders.x.y"]).fails(2, &["too many dots"]);
-        restore(&["--table", "orders"]).fails(3, &["type app.mood differs in the live database", "--into", "was not changed"]);
-        restore(&["--table", "draws", "--replace", "-y"])
-            .fails(3, &["column t is character varying(9) and was text", "column extra integer is new", "was not changed"]);
+        restore(&["--table", "orders"])
+            .fails(3, &["type app.mood differs in the live database", "--into", "was not changed"]);
+        restore(&["--table", "draws", "--replace", "-y"]).fails(
+            3,
+            &[
+                "column t is character varying(9) and was text",
+                "column extra integer is new",
+                "was not changed",
+            ],
+        );
         restore(&["-t", "base", "-t", "heir", "--replace", "-y"]).fails(3, &["there is no table app.heir"]);
         restore(&["--table", "users", "--replace"]).fails(3, &["needs a confirmation"]);
         changed.assert_same(&fingerprint(&database));
@@ -283,7 +298,9 @@ fn what_does_not_fit_is_refused_with_its_reason_and_changes_nothing() {
         database.psql("INSERT INTO app.users (name) VALUES ('late'); INSERT INTO app.orders (user_id, note) VALUES (41, 'y')");
         restore(&["--table", "users", "--replace", "-y"])
             .fails(1, &["(user_id)=(41)", "Restore both tables together", "was not changed"]);
-        database.psql("DELETE FROM app.orders WHERE user_id = 41; DELETE FROM app.users WHERE id = 40");
+        database.psql("DELETE FROM app.items; UPDATE app.orders SET parent = NULL");
+        database
+            .psql("DELETE FROM app.orders WHERE user_id IN (40, 41); DELETE FROM app.users WHERE id = 40");
         restore(&["--table", "orders", "--replace", "-y"]).fails(1, &["(user_id)=(40)", "was not changed"]);
         let last = fingerprint(&database);
         restore(&["--table", "app.*", "--dry-run"]).expect(0);
@@ -308,16 +325,21 @@ fn a_killed_restore_leaves_the_live_database_as_it_was() {
                     "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND pid <> pg_backend_pid()",
                     database.name()
                 );
-                tests::until("the killed program's sessions are gone", || database.cluster().psql(&ours) == "0");
+                tests::until("the killed program's sessions are gone", || {
+                    database.cluster().psql(&ours) == "0"
+                });
                 before.assert_same(&fingerprint(&database));
                 // What it leaves is a database of definitions, which the next restore names.
-                let left: Vec<String> = database.family().into_iter().filter(|name| name != database.name()).collect();
+                let left: Vec<String> =
+                    database.family().into_iter().filter(|name| name != database.name()).collect();
                 assert_eq!(left.len(), 1, "{point}: {left:?}");
                 snapshots.run("restore", &database.url(), &["latest", "--dry-run"]).expect(0);
                 database.cluster().psql(&format!("DROP DATABASE \"{}\" WITH (FORCE)", left[0]));
             }
         }
-        snapshots.run("restore", &database.url(), &["latest", "--table", "draws", "--replace", "-y"]).expect(0);
+        snapshots
+            .run("restore", &database.url(), &["latest", "--table", "draws", "--replace", "-y"])
+            .expect(0);
         assert_eq!(database.psql("SELECT count(*) FROM app.draws"), "20");
     }
 }
@@ -332,7 +354,8 @@ fn a_signal_while_the_replacement_waits_for_its_locks_changes_nothing() {
         reader.run("BEGIN; SELECT count(*) FROM app.draws");
         let mut command =
             snapshots.command("restore", &database.url(), &["latest", "--table", "draws", "--replace", "-y"]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let waiting = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'",
             database.name()
@@ -369,12 +392,14 @@ fn no_committed_row_is_lost_when_others_write_during_a_replacement() {
             });
             let count = "SELECT count(*) FROM app.draws WHERE t = 'writer'";
             tests::until("the writer is at work", || database.psql(count) != "0");
-            let outcome = snapshots.run("restore", &database.url(), &["latest", "--table", "draws", "--replace", "-y"]);
+            let outcome =
+                snapshots.run("restore", &database.url(), &["latest", "--table", "draws", "--replace", "-y"]);
             tests::until("it writes on", || outcome.code != 0 || database.psql(count) != "0");
             stop.store(true, Ordering::Relaxed);
             let committed = writer.join().unwrap();
             let outcome = outcome.expect(0);
-            let kept = outcome.stderr.lines().find_map(|line| line.split_once("is kept in ")).unwrap().1.to_owned();
+            let kept =
+                outcome.stderr.lines().find_map(|line| line.split_once("is kept in ")).unwrap().1.to_owned();
             (kept, committed)
         });
         assert_eq!(content(&database.url(), "(SELECT * FROM app.draws WHERE t <> 'writer')"), before);
@@ -389,7 +414,10 @@ fn no_committed_row_is_lost_when_others_write_during_a_replacement() {
 fn a_dry_run_says_everything_and_does_nothing() {
     let (database, snapshots) = shop(Cluster::shared(18), "dry");
     let before = fingerprint_without(&database.url(), &[]);
-    let plan = snapshots.run("restore", &database.url(), &["latest", "--table", "orders", "--dry-run"]).expect(0).stdout;
+    let plan = snapshots
+        .run("restore", &database.url(), &["latest", "--table", "orders", "--dry-run"])
+        .expect(0)
+        .stdout;
     for said in [
         "app.orders (300 rows) becomes app.orders_restored_",
         "with domain app.positive (needed by table app.orders)",
@@ -400,9 +428,16 @@ fn a_dry_run_says_everything_and_does_nothing() {
         assert!(plan.contains(said), "{said}\n{plan}");
     }
     assert!(!plan.contains("items"), "{plan}");
-    let json = snapshots.run("restore", &database.url(), &["latest", "--table", "orders", "--dry-run", "--json"]).expect(0);
-    let read = |path: &str| database.psql(&format!("SELECT {}::json #>> '{path}'", psql::quote_literal(&json.stdout)));
-    assert_eq!((read("{schema}"), read("{mode}"), read("{tables,0,rows}")), ("1".into(), "beside".into(), "300".into()));
+    let json = snapshots
+        .run("restore", &database.url(), &["latest", "--table", "orders", "--dry-run", "--json"])
+        .expect(0);
+    let read = |path: &str| {
+        database.psql(&format!("SELECT {}::json #>> '{path}'", psql::quote_literal(&json.stdout)))
+    };
+    assert_eq!(
+        (read("{schema}"), read("{mode}"), read("{tables,0,rows}")),
+        ("1".into(), "beside".into(), "300".into())
+    );
     before.assert_same(&fingerprint(&database));
     assert_eq!(database.family(), [database.name()]);
 }

@@ -90,14 +90,23 @@ fn a_partial_snapshot_says_so_everywhere_and_never_takes_the_place_of_the_whole(
     let snapshots = Snapshots::new();
     let url = database.url();
     let whole = snapshots.create(&database, &[]);
-    let created = snapshots.run("backup", &url, &["create", "--exclude-table", "users"]).expect(0).says(&["PARTIAL SNAPSHOT"]);
+    let created = snapshots
+        .run("backup", &url, &["create", "--exclude-table", "users"])
+        .expect(0)
+        .says(&["PARTIAL SNAPSHOT"]);
     let id = created.stdout.trim().to_owned();
     let listed = snapshots.run_offline("backup", &["list"]).expect(0).stdout;
     let line = |id: &str| listed.lines().find(|line| line.starts_with(id)).unwrap().to_owned();
     assert!(line(&id).contains("PARTIAL") && !line(&whole).contains("PARTIAL"), "{listed}");
     let shown = snapshots.run_offline("backup", &["show", &id]).expect(0).stdout;
-    for said in ["PARTIAL    only --exclude-table users", "table app.users", "view app.names", "view app.over",
-                 "function app.of_user(", "foreign key of app.orders orders_user_id_fkey"] {
+    for said in [
+        "PARTIAL    only --exclude-table users",
+        "table app.users",
+        "view app.names",
+        "view app.over",
+        "function app.of_user(",
+        "foreign key of app.orders orders_user_id_fkey",
+    ] {
         assert!(shown.contains(said), "{said}\n{shown}");
     }
     let json = snapshots.run_offline("backup", &["list", "--json"]).expect(0).stdout;
@@ -116,12 +125,19 @@ fn a_partial_snapshot_says_so_everywhere_and_never_takes_the_place_of_the_whole(
     assert!(snapshots.run("restore", &url, &["latest", "--dry-run"]).expect(0).stdout.contains(&whole));
     snapshots.run("restore", &url, &[&id, "--table", "users"]).fails(3, &["no table matches \"users\""]);
     snapshots.run("restore", &url, &[&id, "--table", "orders"]).expect(0);
-    snapshots.run_offline("backup", &["diff", &whole, &id]).expect(0).says(&["is PARTIAL (--exclude-table users)"]);
+    snapshots
+        .run_offline("backup", &["diff", &whole, &id])
+        .expect(0)
+        .says(&["is PARTIAL (--exclude-table users)"]);
     snapshots.run_offline("backup", &["verify", "--all"]).expect(0);
     // Two groups: neither pushes the other out.
     let again = snapshots.create(&database, &["--exclude-table", "users"]);
     snapshots.run_offline("backup", &["prune", "--keep-last", "1", "--keep-min", "0"]).expect(0);
-    assert_eq!(snapshots.ids(), { let mut ids = vec![whole, again]; ids.sort(); ids });
+    assert_eq!(snapshots.ids(), {
+        let mut ids = vec![whole, again];
+        ids.sort();
+        ids
+    });
     database.psql("SELECT format('DROP TABLE %I.%I', schemaname, tablename) FROM pg_tables WHERE tablename ~ '_restored_'\n\\gexec\n");
     before.assert_same(&fingerprint(&database));
 }
@@ -131,11 +147,13 @@ fn patterns_that_mean_nothing_and_tables_that_need_others_are_refused() {
     let database = shop(Cluster::shared(18), "nothing");
     database.psql("CREATE TABLE app.of_users (u app.users); CREATE TABLE app.heir () INHERITS (app.orders)");
     let snapshots = Snapshots::new();
-    let create = |filters: &[&str]| snapshots.run("backup", &database.url(), &[&["create"], filters].concat());
+    let create =
+        |filters: &[&str]| snapshots.run("backup", &database.url(), &[&["create"], filters].concat());
     create(&["-t", "ordres"]).fails(3, &["no table matches \"ordres\"", "Did you mean app.orders"]);
     create(&["-T", "nope*"]).fails(3, &["no table matches"]);
     create(&["-N", "logs"]).fails(3, &["no schema matches \"logs\"", "Did you mean log?"]);
-    create(&["--exclude-table-data", "users", "-t", "log.lines", "-T", "log.*"]).fails(3, &["no table is left"]);
+    create(&["--exclude-table-data", "users", "-t", "log.lines", "-T", "log.*"])
+        .fails(3, &["no table is left"]);
     create(&["-t", "a|b"]).fails(2, &["double quotes"]);
     create(&["-t", "of_users"]).fails(3, &["table app.of_users needs"]);
     create(&["-t", "heir"]).fails(3, &["table app.heir needs"]);
@@ -160,9 +178,16 @@ fn a_role_with_rights_on_one_table_takes_a_snapshot_of_it_while_others_are_locke
         other.run("BEGIN; LOCK TABLE app.users, log.lines IN ACCESS EXCLUSIVE MODE");
         let created = snapshots.run("backup", &url, &["create", "-t", "orders"]).expect(0);
         drop(other);
-        snapshots.run("restore", &database.url(), &[created.stdout.trim(), "--into", &format!("{}_of", database.name())]).expect(0);
+        snapshots
+            .run(
+                "restore",
+                &database.url(),
+                &[created.stdout.trim(), "--into", &format!("{}_of", database.name())],
+            )
+            .expect(0);
         let part = cluster.url(&format!("{}_of", database.name()));
-        let rows = "SELECT count(*), sum(hashtextextended(o::text, 0)::numeric), min(mood::text) FROM app.orders o";
+        let rows =
+            "SELECT count(*), sum(hashtextextended(o::text, 0)::numeric), min(mood::text) FROM app.orders o";
         assert_eq!(psql::run(&part, rows), database.psql(rows));
         assert_eq!(relations(&part), "orders orders_id_seq");
     }
@@ -179,16 +204,28 @@ fn a_partial_snapshot_is_restored_with_stock_tools_alone() {
     let folder = snapshots.folder_of(&id);
     let restore = |section: &str| {
         let mut command = psql::tool("pg_restore");
-        command.current_dir(&folder).args(["--exit-on-error", section, "--use-list=schema.list", "-d", &url, "schema.dump"]);
+        command.current_dir(&folder).args([
+            "--exit-on-error",
+            section,
+            "--use-list=schema.list",
+            "-d",
+            &url,
+            "schema.dump",
+        ]);
         Outcome::of(&mut command).expect(0);
     };
     restore("--section=pre-data");
-    let mut load = psql::tool("psql");
-    load.args(["-X", "-q", "-d", &url, "-v", "ON_ERROR_STOP=1", "-c"]);
-    load.arg(format!("\\! cd {} && PGDATABASE='{url}' sh load.sh", folder.display()));
-    let path = tests::binaries::command("backup");
-    let path = path.get_envs().find(|(key, _)| *key == "PATH").unwrap().1.unwrap().to_owned();
-    Outcome::of(load.env("PATH", path)).expect(0);
+    let mut load = tests::binaries::command("backup");
+    let path = load.get_envs().find(|(key, _)| *key == "PATH").unwrap().1.unwrap().to_owned();
+    load = std::process::Command::new("sh");
+    load.arg("load.sh")
+        .current_dir(&folder)
+        .env("PGDATABASE", &name)
+        .env("PGUSER", "postgres")
+        .env("PGHOST", database.cluster().socket_dir())
+        .env("PGPORT", database.cluster().port().to_string())
+        .env("PATH", path);
+    Outcome::of(&mut load).expect(0);
     restore("--section=post-data");
     let (part, whole) = (fingerprint_without(&url, &[]), fingerprint(&database));
     assert!(part.count("table ") >= 4, "{}", part.count("table "));

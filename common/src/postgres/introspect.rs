@@ -29,6 +29,12 @@ fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> Error {
 
 /// Reads everything that the tools decide on.
 pub async fn catalog(client: &Client) -> Result<Catalog> {
+    catalog_around(client, None).await
+}
+
+/// Like [`catalog`], where only the tables with the oids `locked` are locked: the sizes of the others are 0.
+pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> Result<Catalog> {
+    let locked: Option<Vec<u32>> = locked.map(|oids| oids.iter().copied().collect());
     let roots: HashMap<u32, QualifiedName> = client
         .query(sql::UNSTABLE_HASH_PARTITIONS, &[])
         .await
@@ -36,7 +42,7 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
         .iter()
         .map(|row| (row.get(0), QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2))))
         .collect();
-    let relations = client.query(sql::TABLES, &[]).await.map_err(failed("tables"))?;
+    let relations = client.query(sql::TABLES, &[&locked]).await.map_err(failed("tables"))?;
     let partitioned = relations
         .iter()
         .filter(|row| row.get::<_, String>("kind") == "p")

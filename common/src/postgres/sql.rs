@@ -56,11 +56,12 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
     " ORDER BY c.oid"
 );
 
-/// The user's tables with what a copy has to know, and the extensions' filters. They must be locked already.
+/// The user's tables with what a copy has to know, and the extensions' filters. They must be locked already; with `$1`, those
+/// with these oids, and of the others the size is not asked for.
 pub const TABLES: &str = concat!(
     "SELECT c.oid, n.nspname, c.relname, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        COALESCE(am.amname = 'heap', false) AS is_heap,
-       CASE c.relkind WHEN 'r' THEN pg_catalog.pg_relation_size(c.oid, 'main')
+       CASE WHEN c.relkind = 'r' AND ($1::pg_catalog.oid[] IS NULL OR c.oid = ANY ($1)) THEN pg_catalog.pg_relation_size(c.oid, 'main')
             / pg_catalog.current_setting('block_size')::bigint ELSE 0 END AS blocks,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
              AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum) AS columns,

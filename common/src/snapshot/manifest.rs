@@ -16,8 +16,7 @@ use super::{
     codec::{RowHash, StoredChunk, hex},
 };
 use crate::{
-    Error, Result,
-    QualifiedName,
+    Error, QualifiedName, Result,
     catalog::{
         DatabaseState, Extension, MaterializedView, ObjectGrant, PartitionedTable, Role, Sequence, Table,
     },
@@ -239,7 +238,9 @@ impl std::fmt::Display for Filters {
         let words: Vec<String> = flags
             .iter()
             .flat_map(|(flag, patterns)| patterns.iter().map(move |pattern| (flag, pattern)))
-            .map(|(flag, pattern)| format!("{flag} {}", crate::ident::shell_word(&crate::ident::printable(pattern))))
+            .map(|(flag, pattern)| {
+                format!("{flag} {}", crate::ident::shell_word(&crate::ident::printable(pattern)))
+            })
             .collect();
         f.write_str(&words.join(" "))
     }

@@ -48,10 +48,7 @@ impl Part {
     }
 
     fn text(&self) -> String {
-        self.0
-            .iter()
-            .filter_map(|token| if let Token::Char(c) = token { Some(*c) } else { None })
-            .collect()
+        self.0.iter().filter_map(|token| if let Token::Char(c) = token { Some(*c) } else { None }).collect()
     }
 }
 
@@ -149,7 +146,9 @@ impl Pattern {
             .collect();
         near.sort();
         let hint = if near.is_empty() {
-            format!("Upper case, dots and blanks need double quotes within the pattern, as in psql; `*` matches any {what}.")
+            format!(
+                "Upper case, dots and blanks need double quotes within the pattern, as in psql; `*` matches any {what}."
+            )
         } else {
             let near: Vec<&str> = near.iter().take(5).map(|(_, name)| name.as_str()).collect();
             format!("Did you mean {}?", near.join(", "))
@@ -177,7 +176,9 @@ fn split(text: &str) -> Result<Vec<Part>> {
             '.' => parts.push(Part(Vec::new())),
             '[' | ']' | '(' | ')' | '{' | '}' | '|' | '+' | '^' | '\\' => {
                 return Err(Error::usage(format!("\"{}\" has the character {c}", printable(text)))
-                    .with_hint("Patterns know * and ?; every other special character goes into double quotes."));
+                    .with_hint(
+                        "Patterns know * and ?; every other special character goes into double quotes.",
+                    ));
             }
             c => c.to_lowercase().for_each(|c| last.push(Token::Char(c))),
         }

@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 use super::{
     Manifest,
     copy_sql::copy_in_statement,
-    manifest::{DATABASE_FILE, GLOBALS_FILE, LIST_FILE, LOAD_SCRIPT_FILE, SCHEMA_FILE, SEQUENCES_FILE, VIEWS_FILE},
+    manifest::{
+        DATABASE_FILE, GLOBALS_FILE, LIST_FILE, LOAD_SCRIPT_FILE, SCHEMA_FILE, SEQUENCES_FILE, VIEWS_FILE,
+    },
 };
 use crate::{
     Ident,

@@ -80,7 +80,12 @@ impl Kind {
     fn is_remark(self) -> bool {
         matches!(
             self,
-            Self::Attach | Self::Publication | Self::Acl | Self::Comment | Self::SecurityLabel | Self::OwnedBy
+            Self::Attach
+                | Self::Publication
+                | Self::Acl
+                | Self::Comment
+                | Self::SecurityLabel
+                | Self::OwnedBy
         )
     }
 }
@@ -285,7 +290,8 @@ pub fn choose(entries: &[Entry], wish: &Wish) -> Choice {
         };
         match excluded.get(&entry.id) {
             Some(culprit) if entry.kind == Kind::Table && asked => {
-                let culprit = if *culprit == entry.id { LEFT_OUT.to_owned() } else { graph.describe(*culprit) };
+                let culprit =
+                    if *culprit == entry.id { LEFT_OUT.to_owned() } else { graph.describe(*culprit) };
                 choice.impossible.push((entry.describe(), culprit));
             }
             None if wanted => waiting.push(entry.id),
@@ -298,7 +304,9 @@ pub fn choose(entries: &[Entry], wish: &Wish) -> Choice {
             if wish.without.contains(&entry.kind) || !included.insert(id) {
                 continue;
             }
-            for need in graph.needs(entry).filter(|need| !included.contains(need) && !excluded.contains_key(need)) {
+            for need in
+                graph.needs(entry).filter(|need| !included.contains(need) && !excluded.contains_key(need))
+            {
                 because.entry(need).or_insert(id);
                 waiting.push(need);
             }
@@ -321,14 +329,17 @@ pub fn choose(entries: &[Entry], wish: &Wish) -> Choice {
         }
     }
     for entry in entries.iter().filter(|entry| !included.contains(&entry.id) && !entry.kind.is_remark()) {
-        let belongs = entry.kind.is_attached() && entry.needs.iter().any(|need| {
-            included.contains(need) && by_id.get(need).is_some_and(|need| need.kind.is_relation() && need.is_table_of(entry))
-        });
+        let belongs = entry.kind.is_attached()
+            && entry.needs.iter().any(|need| {
+                included.contains(need)
+                    && by_id.get(need).is_some_and(|need| need.kind.is_relation() && need.is_table_of(entry))
+            });
         let missing = match excluded.get(&entry.id) {
             Some(culprit) if *culprit != entry.id => graph.describe(*culprit),
-            Some(_) if wish.refused.contains(&entry.object)
-                && (!(entry.kind.is_relation() || entry.kind == Kind::Sequence)
-                    || wish.relations.contains(&entry.object.1)) =>
+            Some(_)
+                if wish.refused.contains(&entry.object)
+                    && (!(entry.kind.is_relation() || entry.kind == Kind::Sequence)
+                        || wish.relations.contains(&entry.object.1)) =>
             {
                 LEFT_OUT.to_owned()
             }
@@ -385,9 +396,11 @@ impl<'a> Graph<'a> {
             return Some(id);
         }
         let tables = || {
-            entry.needs.iter().copied().filter(|need| {
-                self.by_id.get(need).is_some_and(|need| need.kind == Kind::Table)
-            })
+            entry
+                .needs
+                .iter()
+                .copied()
+                .filter(|need| self.by_id.get(need).is_some_and(|need| need.kind == Kind::Table))
         };
         // An index of a partition may name its table and the parent's.
         tables().find(|table| !tables().any(|other| self.partitions.contains(&(other, *table))))
@@ -447,7 +460,11 @@ impl<'a> Graph<'a> {
             .copied()
             .filter(|need| {
                 self.by_id.get(need).is_some_and(|need| {
-                    if is_table { need.kind.is_relation() } else { matches!(need.kind, Kind::Index | Kind::Constraint) }
+                    if is_table {
+                        need.kind.is_relation()
+                    } else {
+                        matches!(need.kind, Kind::Index | Kind::Constraint)
+                    }
                 })
             })
             .collect();
@@ -465,13 +482,19 @@ impl<'a> Graph<'a> {
             // Its own column's: it depends on the table.
             return needs().filter(relation).any(|need| included.contains(need));
         }
-        let owned = needs().filter(relation).all(|need| included.contains(need) || self.is_parent_of(entry, *need));
-        entry.kind.is_attached() && owned && needs().any(|need| included.contains(need))
+        let owned =
+            needs().filter(relation).all(|need| included.contains(need) || self.is_parent_of(entry, *need));
+        entry.kind.is_attached()
+            && owned
+            && needs().any(|need| included.contains(need))
             && needs().any(|need| {
                 included.contains(need)
-                    && self.by_id.get(need).is_some_and(|need| need.kind.is_relation() || need.kind == Kind::Other)
+                    && self
+                        .by_id
+                        .get(need)
+                        .is_some_and(|need| need.kind.is_relation() || need.kind == Kind::Other)
             })
-            && (needs().filter(relation).next().is_some() || !matches!(entry.kind, Kind::Trigger | Kind::Rule))
+            && (needs().any(|need| relation(&need)) || !matches!(entry.kind, Kind::Trigger | Kind::Rule))
     }
 
     fn is_parent_of(&self, entry: &Entry, parent: u32) -> bool {
@@ -482,9 +505,18 @@ impl<'a> Graph<'a> {
 /// The schema of an entry: the longest name that fits, because `--list` quotes nothing.
 fn namespace<'a>(text: &str, schemas: &'a BTreeSet<String>) -> Option<&'a str> {
     const KINDS: [&str; 12] = [
-        "OPERATOR CLASS ", "OPERATOR FAMILY ", "TEXT SEARCH CONFIGURATION ", "TEXT SEARCH DICTIONARY ",
-        "TEXT SEARCH PARSER ", "TEXT SEARCH TEMPLATE ", "SHELL TYPE ", "MATERIALIZED VIEW ", "FOREIGN TABLE ",
-        "FK CONSTRAINT ", "CHECK CONSTRAINT ", "SCHEMA - ",
+        "OPERATOR CLASS ",
+        "OPERATOR FAMILY ",
+        "TEXT SEARCH CONFIGURATION ",
+        "TEXT SEARCH DICTIONARY ",
+        "TEXT SEARCH PARSER ",
+        "TEXT SEARCH TEMPLATE ",
+        "SHELL TYPE ",
+        "MATERIALIZED VIEW ",
+        "FOREIGN TABLE ",
+        "FK CONSTRAINT ",
+        "CHECK CONSTRAINT ",
+        "SCHEMA - ",
     ];
     let rest = KINDS
         .iter()

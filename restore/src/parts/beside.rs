@@ -93,11 +93,8 @@ async fn fill(
                 .with_hint("Run `backup verify`, and restore another snapshot.")
         })
     };
-    let tables: Vec<(&TableData, QualifiedName)> = manifest
-        .tables
-        .iter()
-        .map(|data| Ok((data, new_name(&data.table.name)?)))
-        .collect::<Result<_>>()?;
+    let tables: Vec<(&TableData, QualifiedName)> =
+        manifest.tables.iter().map(|data| Ok((data, new_name(&data.table.name)?))).collect::<Result<_>>()?;
     let transaction = LiveTransaction::begin(live).await?;
     transaction.run("could not make the tables", &definitions.before).await?;
     progress.phase("loading rows", Some(manifest.raw_bytes()));

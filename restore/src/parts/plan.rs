@@ -102,8 +102,7 @@ pub fn plan(
     }
     along.sort_by(|a, b| (&a.object, &a.needed_by).cmp(&(&b.object, &b.needed_by)));
     along.dedup();
-    let mut left: Vec<String> =
-        choice.left_out.iter().map(|(what, why)| left_out(what, why)).collect();
+    let mut left: Vec<String> = choice.left_out.iter().map(|(what, why)| left_out(what, why)).collect();
     left.sort();
     let mut notes = Vec::new();
     if manifest.large_objects.is_some() {
@@ -114,7 +113,10 @@ pub fn plan(
         );
     }
     if mode == Mode::Replace {
-        notes.push("views, grants, policies, triggers and foreign keys of the live table stay as they are".to_owned());
+        notes.push(
+            "views, grants, policies, triggers and foreign keys of the live table stay as they are"
+                .to_owned(),
+        );
         left.clear();
         along.clear();
     }
@@ -154,7 +156,10 @@ impl PartPlan {
                     table.table
                 ),
                 (Mode::Replace, None) => {
-                    format!("  {} in \"{database}\" gets these {rows}; what it holds now is dropped\n", table.table)
+                    format!(
+                        "  {} in \"{database}\" gets these {rows}; what it holds now is dropped\n",
+                        table.table
+                    )
                 }
             });
         }
@@ -212,8 +217,10 @@ mod tests {
     fn long_names_that_differ_at_their_end_only_do_not_become_the_same() {
         let long = "x".repeat(62);
         let mut names = FreeNames::default();
-        let a = names.take(&QualifiedName::new("s", format!("{long}a")), "_restored_20261121_034149").unwrap();
-        let b = names.take(&QualifiedName::new("s", format!("{long}b")), "_restored_20261121_034149").unwrap();
+        let a =
+            names.take(&QualifiedName::new("s", format!("{long}a")), "_restored_20261121_034149").unwrap();
+        let b =
+            names.take(&QualifiedName::new("s", format!("{long}b")), "_restored_20261121_034149").unwrap();
         assert_ne!(a, b);
         for name in [a, b] {
             let text = name.name.as_str();

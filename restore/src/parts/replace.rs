@@ -113,13 +113,21 @@ fn differences(wanted: &[Column], found: &[Column]) -> Vec<String> {
             }
             Some(other) if other.is_generated != column.is_generated => {
                 let word = |is: bool| if is { "generated" } else { "stored" };
-                out.push(format!("column {name} is {} and was {}", word(other.is_generated), word(column.is_generated)));
+                out.push(format!(
+                    "column {name} is {} and was {}",
+                    word(other.is_generated),
+                    word(column.is_generated)
+                ));
             }
             Some(_) => {}
         }
     }
     let added = found.iter().filter(|column| !wanted.iter().any(|other| other.name == column.name));
-    out.extend(added.map(|column| format!("column {} {} is new", common::ident::printable(&column.name), column.kind)));
+    out.extend(
+        added.map(|column| {
+            format!("column {} {} is new", common::ident::printable(&column.name), column.kind)
+        }),
+    );
     out
 }
 
@@ -161,7 +169,10 @@ pub async fn replace(
     for key in &incoming {
         transaction.run(&format!("could not put back {}", key.what), &key.add).await.map_err(orphans)?;
     }
-    transaction.run("a deferred constraint is violated", "SET CONSTRAINTS ALL IMMEDIATE").await.map_err(orphans)?;
+    transaction
+        .run("a deferred constraint is violated", "SET CONSTRAINTS ALL IMMEDIATE")
+        .await
+        .map_err(orphans)?;
     advance_sequences(&transaction, &oids).await?;
     progress.done();
     transaction.commit(live).await
@@ -208,7 +219,8 @@ async fn stage(
                 .filter(|column| !column.is_generated)
                 .map(|column| format!("{} {}", Ident::new(&*column.name), column.kind))
                 .collect();
-            let statement = format!("CREATE TEMPORARY TABLE {name} ({}) ON COMMIT DROP", stored_columns.join(", "));
+            let statement =
+                format!("CREATE TEMPORARY TABLE {name} ({}) ON COMMIT DROP", stored_columns.join(", "));
             transaction.run("could not make a temporary table", &statement).await?;
             transaction.load(stored, data, &name, None, progress).await?;
             staged.push(Staged { unit: index, name: name.clone(), columns: data.table.columns.clone() });
@@ -231,7 +243,11 @@ async fn lock(transaction: &LiveTransaction, units: &[Unit], options: &ReplaceOp
         let oids = oids(session, units).await?;
         let mut names: Vec<String> = units
             .iter()
-            .map(|unit| if unit.is_partitioned { unit.name.to_string() } else { format!("ONLY {}", unit.name) })
+            .map(
+                |unit| {
+                    if unit.is_partitioned { unit.name.to_string() } else { format!("ONLY {}", unit.name) }
+                },
+            )
             .collect();
         for key in incoming(session, &oids).await? {
             names.push(key.table.to_string());
@@ -257,9 +273,12 @@ async fn lock(transaction: &LiveTransaction, units: &[Unit], options: &ReplaceOp
             return Err(error);
         }
         if attempt == options.lock_retries {
-            return Err(Error::busy(format!("could not lock the tables in {} attempts ({error})", attempt + 1))
-                .with_hint("Let the sessions that use the tables finish, or try again in a quiet moment.")
-                .with_source(error));
+            return Err(Error::busy(format!(
+                "could not lock the tables in {} attempts ({error})",
+                attempt + 1
+            ))
+            .with_hint("Let the sessions that use the tables finish, or try again in a quiet moment.")
+            .with_source(error));
         }
         transaction.run("could not go back before the lock", "ROLLBACK TO SAVEPOINT before_lock").await?;
         tokio::time::sleep(Duration::from_millis(100 * u64::from(attempt.min(9) + 1))).await;
@@ -270,10 +289,11 @@ async fn lock(transaction: &LiveTransaction, units: &[Unit], options: &ReplaceOp
 async fn oids(session: &Session, units: &[Unit]) -> Result<Vec<u32>> {
     let mut oids = Vec::new();
     for unit in units {
-        let row = session
-            .query_one(&format!("SELECT {}::pg_catalog.oid", regclass(&unit.name)), &[])
-            .await
-            .map_err(|source| Error::postgres(format!("could not find {}", unit.name.short()), source))?;
+        let row =
+            session
+                .query_one(&format!("SELECT {}::pg_catalog.oid", regclass(&unit.name)), &[])
+                .await
+                .map_err(|source| Error::postgres(format!("could not find {}", unit.name.short()), source))?;
         oids.push(row.get(0));
     }
     Ok(oids)
@@ -312,10 +332,13 @@ async fn incoming(session: &Session, oids: &[u32]) -> Result<Vec<ForeignKey>> {
         .map(|row| {
             let table = scratch::name(row, 0);
             let name = Ident::new(row.get::<_, String>(2));
-            let what = format!("the foreign key {} of {}", common::ident::printable(name.as_str()), table.short());
+            let what =
+                format!("the foreign key {} of {}", common::ident::printable(name.as_str()), table.short());
             if row.get("is_silenced") {
-                return Err(Error::refused(format!("{what} has triggers that are disabled, and it would come back enabled"))
-                    .with_hint("Enable them, or restore beside the live table."));
+                return Err(Error::refused(format!(
+                    "{what} has triggers that are disabled, and it would come back enabled"
+                ))
+                .with_hint("Enable them, or restore beside the live table."));
             }
             let definition: String = row.get(3);
             let mut add = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}");
@@ -359,9 +382,15 @@ async fn exchange(
                 unit.name, part.name
             )
         };
-        transaction.run(&format!("could not fill {}", unit.name.short()), &statement).await.map_err(orphans)?;
+        transaction
+            .run(&format!("could not fill {}", unit.name.short()), &statement)
+            .await
+            .map_err(orphans)?;
     }
-    transaction.run("a deferred constraint is violated", "SET CONSTRAINTS ALL IMMEDIATE").await.map_err(orphans)?;
+    transaction
+        .run("a deferred constraint is violated", "SET CONSTRAINTS ALL IMMEDIATE")
+        .await
+        .map_err(orphans)?;
     for (index, unit) in units.iter().enumerate() {
         let parts: Vec<&Staged> = staged.iter().filter(|part| part.unit == index).collect();
         let Some(first) = parts.first() else { continue };
@@ -385,7 +414,8 @@ async fn advance_sequences(transaction: &LiveTransaction, oids: &[u32]) -> Resul
     let session = transaction.session();
     let failed = |source| Error::postgres("could not move a sequence past the rows", source);
     for row in session.query(SEQUENCES, &[&oids]).await.map_err(failed)? {
-        let (sequence, increment, table) = (scratch::name(&row, 0), row.get::<_, i64>(2), scratch::name(&row, 3));
+        let (sequence, increment, table) =
+            (scratch::name(&row, 0), row.get::<_, i64>(2), scratch::name(&row, 3));
         let column = Ident::new(row.get::<_, String>(5));
         let (end, ahead) = if increment > 0 { ("max", ">") } else { ("min", "<") };
         let statement = format!(
@@ -404,13 +434,21 @@ mod tests {
 
     #[test]
     fn every_difference_between_columns_is_named_and_their_order_is_none() {
-        let column = |name: &str, kind: &str, is_generated| Column { name: name.into(), kind: kind.into(), is_generated };
+        let column = |name: &str, kind: &str, is_generated| Column {
+            name: name.into(),
+            kind: kind.into(),
+            is_generated,
+        };
         let wanted = [column("a", "integer", false), column("b", "text", false), column("c", "text", true)];
         let found = [column("c", "text", false), column("a", "bigint", false), column("d", "date", false)];
         assert_eq!(
             differences(&wanted, &found),
-            ["column a is bigint and was integer", "column b text is missing", "column c is stored and was generated",
-             "column d date is new"]
+            [
+                "column a is bigint and was integer",
+                "column b text is missing",
+                "column c is stored and was generated",
+                "column d date is new"
+            ]
         );
         let turned = [wanted[2].clone(), wanted[0].clone(), wanted[1].clone()];
         assert!(differences(&wanted, &turned).is_empty());

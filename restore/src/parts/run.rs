@@ -7,7 +7,10 @@ use common::{
     Error, ErrorKind, Progress, QualifiedName, Result,
     cli::{Output, Settings, format, output::Tone},
     postgres::{ConnectionSettings, Session, tools},
-    repository::{StoredSnapshot, verify::{VerifiedSnapshot, verify_part}},
+    repository::{
+        StoredSnapshot,
+        verify::{VerifiedSnapshot, verify_part},
+    },
     snapshot::toc::{Choice, Entry, Kind},
 };
 use serde::Serialize;
@@ -156,21 +159,14 @@ async fn prepare(
             }
         }
     }
-    let names = |name: &QualifiedName| {
-        (becomes.get(name).unwrap_or(name).clone(), kept.get(name).cloned())
-    };
+    let names = |name: &QualifiedName| (becomes.get(name).unwrap_or(name).clone(), kept.get(name).cloned());
     let database = request.into.unwrap_or(connection.database());
     let plan = plan::plan(manifest, &part.manifest, &selection, &choice, mode, database, names);
     let kept_as = selection.units.iter().map(|unit| kept.get(&unit.name).cloned()).collect();
     Ok(Prepared { part, selection, plan, becomes, kept_as, suffix })
 }
 
-fn choose(
-    snapshot: &StoredSnapshot,
-    entries: &[Entry],
-    selection: &Selection,
-    mode: Mode,
-) -> Result<Choice> {
+fn choose(snapshot: &StoredSnapshot, entries: &[Entry], selection: &Selection, mode: Mode) -> Result<Choice> {
     let without: &[Kind] = match mode {
         Mode::Into => &[Kind::Publication],
         Mode::Beside | Mode::Replace => &beside::WITHOUT,
@@ -182,10 +178,11 @@ fn choose(
 async fn verified(snapshot: StoredSnapshot, jobs: usize, progress: &Progress) -> Result<VerifiedSnapshot> {
     progress.phase("verifying what is needed of the snapshot", Some(snapshot.manifest.stored_bytes()));
     let sink = progress.clone();
-    let verified = tokio::task::spawn_blocking(move || verify_part(snapshot, jobs, &|bytes| sink.advance(bytes, 0)))
-        .await
-        .map_err(|source| Error::failed(format!("the verification died: {source}")))?
-        .map_err(|error| error.with_database_state("No database was changed."))?;
+    let verified =
+        tokio::task::spawn_blocking(move || verify_part(snapshot, jobs, &|bytes| sink.advance(bytes, 0)))
+            .await
+            .map_err(|source| Error::failed(format!("the verification died: {source}")))?
+            .map_err(|error| error.with_database_state("No database was changed."))?;
     progress.done();
     Ok(verified)
 }
@@ -220,11 +217,15 @@ async fn with_scratch(
 ) -> Result<Vec<String>> {
     let live = connection.database();
     let unchanged = |error: Error| {
-        let error = if error.sqlstate() == Some("42501") { error.with_kind(ErrorKind::Refused) } else { error };
+        let error =
+            if error.sqlstate() == Some("42501") { error.with_kind(ErrorKind::Refused) } else { error };
         if error.kind() == ErrorKind::Unknown {
             return error;
         }
-        error.with_database_state(format!("The database \"{}\" was not changed.", common::ident::printable(live)))
+        error.with_database_state(format!(
+            "The database \"{}\" was not changed.",
+            common::ident::printable(live)
+        ))
     };
     let mut options = options;
     // Nothing of the scratch database but definitions goes on: whoever restores owns the tables.
@@ -233,14 +234,17 @@ async fn with_scratch(
     let name = common::ident::with_suffix(live, &format!("_restored_{}", prepared.suffix));
     let target = Target::Into(name);
     let restore_plan = crate::prepare(connection, maintenance, verified.snapshot(), &target, options).await?;
-    let staged = StagedDatabase::create(maintenance, connection, verified, &restore_plan).await.map_err(unchanged)?;
+    let staged =
+        StagedDatabase::create(maintenance, connection, verified, &restore_plan).await.map_err(unchanged)?;
     let result = work(connection, &staged, verified, &restore_plan, prepared, settings, progress).await;
     let name = staged.name().to_owned();
     let dropped = staged.discard(maintenance).await;
     match (result, dropped) {
         (Ok(made), Ok(())) => Ok(made),
         (Ok(made), Err(second)) => {
-            progress.warn(format!("the scratch database \"{name}\" could not be dropped ({second}); drop it by hand"));
+            progress.warn(format!(
+                "the scratch database \"{name}\" could not be dropped ({second}); drop it by hand"
+            ));
             Ok(made)
         }
         (Err(error), Ok(())) => Err(unchanged(error)),
@@ -270,7 +274,8 @@ async fn work(
     server.close().await?;
     let pg_restore = tools::choose("pg_restore", &tools::installed("pg_restore").await, need)?;
     let beside = prepared.plan.mode == Mode::Beside;
-    let sections: &[Section] = if beside { &[Section::PreData, Section::PostData] } else { &[Section::PreData] };
+    let sections: &[Section] =
+        if beside { &[Section::PreData, Section::PostData] } else { &[Section::PreData] };
     progress.phase("making the definitions in a scratch database", None);
     let session =
         scratch::define(staged, connection, verified, restore_plan, &pg_restore, sections, progress).await?;

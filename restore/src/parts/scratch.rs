@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use common::{
     Error, Ident, Progress, QualifiedName, Result,
     ident::literal,
-    postgres::{ConnectionSettings, Session, tools::{self, Tool}},
+    postgres::{
+        ConnectionSettings, Session,
+        tools::{self, Tool},
+    },
     repository::verify::VerifiedSnapshot,
     snapshot::toc::{Entry, Kind},
 };
@@ -192,7 +195,14 @@ pub async fn definitions(
     let archive = folder.path().join("tables.dump");
     let mut command = tools::command(&pg_dump.path, settings);
     command
-        .args(["--schema-only", "--format=custom", "--no-password", "--no-owner", "--no-privileges", "--encoding=UTF8"])
+        .args([
+            "--schema-only",
+            "--format=custom",
+            "--no-password",
+            "--no-owner",
+            "--no-privileges",
+            "--encoding=UTF8",
+        ])
         .arg("--file")
         .arg(&archive);
     let finished = tools::run(command, "pg_dump").await?;
@@ -213,11 +223,16 @@ pub async fn definitions(
         if !finished.success {
             return Err(Error::failed(format!("pg_restore failed: {}", finished.stderr.trim())));
         }
-        let text = String::from_utf8(text)
-            .map_err(|_| Error::refused("a definition has bytes that are not UTF-8, which only a whole restore keeps"))?;
+        let text = String::from_utf8(text).map_err(|_| {
+            Error::refused("a definition has bytes that are not UTF-8, which only a whole restore keeps")
+        })?;
         Ok(for_the_server(&text, live.server_major()))
     };
-    Ok(Definitions { before: text("--section=pre-data").await?, after: text("--section=post-data").await?, made })
+    Ok(Definitions {
+        before: text("--section=pre-data").await?,
+        after: text("--section=post-data").await?,
+        made,
+    })
 }
 
 /// The entries that the live database does not have, and what they are.
@@ -250,7 +265,9 @@ async fn missing(entries: &[Entry], scratch: &Session, live: &Session) -> Result
             let is_remark = matches!(entry.kind, Kind::Comment | Kind::SecurityLabel | Kind::Acl);
             !(is_remark && entry.needs.iter().any(|need| there.contains(need)))
         })
-        .filter(|entry| entry.kind != Kind::Constraint || !entry.needs.iter().all(|need| there.contains(need)))
+        .filter(|entry| {
+            entry.kind != Kind::Constraint || !entry.needs.iter().all(|need| there.contains(need))
+        })
         .map(|entry| entry.id)
         .collect();
     Ok((chosen, made))
@@ -289,7 +306,8 @@ async fn compare(entry: &Entry, scratch: &Session, live: &Session) -> Result<Sta
         // Classes 42 and 3F: no object, schema, function … of that name.
         Err(source) => {
             let error = failed(source);
-            let is_missing = error.sqlstate().is_some_and(|state| state.starts_with("42") || state.starts_with("3F"));
+            let is_missing =
+                error.sqlstate().is_some_and(|state| state.starts_with("42") || state.starts_with("3F"));
             return if is_missing { Ok(Standing::Missing) } else { Err(error) };
         }
     };

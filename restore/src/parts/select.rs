@@ -103,11 +103,7 @@ impl Selection {
     }
 }
 
-fn units(
-    manifest: &Manifest,
-    names: &BTreeMap<u32, &QualifiedName>,
-    relations: &HashSet<u32>,
-) -> Vec<Unit> {
+fn units(manifest: &Manifest, names: &BTreeMap<u32, &QualifiedName>, relations: &HashSet<u32>) -> Vec<Unit> {
     let is_partitioned = |oid: u32| manifest.partitioned.iter().any(|table| table.oid == oid);
     let is_below_a_root = |oid: u32| {
         manifest
@@ -119,7 +115,9 @@ fn units(
         let (mut found, mut waiting) = (Vec::new(), vec![oid]);
         while let Some(oid) = waiting.pop() {
             if is_partitioned(oid) {
-                waiting.extend(manifest.inherits.iter().filter(|(_, parent)| *parent == oid).map(|(child, _)| *child));
+                waiting.extend(
+                    manifest.inherits.iter().filter(|(_, parent)| *parent == oid).map(|(child, _)| *child),
+                );
             } else {
                 found.push(oid);
             }

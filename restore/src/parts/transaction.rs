@@ -64,10 +64,16 @@ impl LiveTransaction {
         for chunk in data.chunks.iter().filter(|chunk| chunk.content.rows > 0) {
             interrupt::check()?;
             let path = snapshot.path(&chunk.path);
-            let rows =
-                copy::in_from_file(&self.session, &statement, &path, manifest.codec, &chunk.content, progress)
-                    .await
-                    .map_err(|error| error.context(data.table.name.short()))?;
+            let rows = copy::in_from_file(
+                &self.session,
+                &statement,
+                &path,
+                manifest.codec,
+                &chunk.content,
+                progress,
+            )
+            .await
+            .map_err(|error| error.context(data.table.name.short()))?;
             if rows != chunk.content.rows {
                 return Err(Error::failed(format!(
                     "{}: the server took {rows} rows instead of {}",
@@ -133,7 +139,9 @@ impl LiveTransaction {
                 match outcome(settings, &self.id).await {
                     Ok(Some(true)) => Ok(()),
                     Ok(Some(false)) => Err(error),
-                    Ok(None) => Err(error.with_kind(ErrorKind::Unknown).context("it is unknown whether the tables were restored")),
+                    Ok(None) => Err(error
+                        .with_kind(ErrorKind::Unknown)
+                        .context("it is unknown whether the tables were restored")),
                     Err(second) => Err(error
                         .with_kind(ErrorKind::Unknown)
                         .context(format!("it is unknown whether the tables were restored ({second})"))),
