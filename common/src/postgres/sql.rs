@@ -92,9 +92,12 @@ pub const INHERITS: &str = "
 SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' ORDER BY 1, i.inhseqno";
 
-/// Everything that a pattern for tables can name, but for what belongs to extensions and is no configuration table.
+/// Everything that a pattern for tables can name, with the table that owns a sequence (or 0), but for what belongs to extensions and is no configuration table.
 pub const CANDIDATES: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relkind::text
+SELECT c.oid, n.nspname, c.relname, c.relkind::text,
+       COALESCE((SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE c.relkind = 'S' AND d.objid = c.oid
+                 AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass LIMIT 1), 0)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
   AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -103,8 +106,8 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
            ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END
 ORDER BY c.oid";
 
-/// What can't be without the relations `$1`: catalog and oid of each, the table whose default or CHECK it is (or 0), and
-/// whether it is one of `$1` itself. A partition, and what it has from its parent, can be without it.
+/// What can't be without the relations `$1`: catalog and oid of each, and the table whose default or CHECK it is (or 0).
+/// A partition, and what it has from its parent, can be without it.
 pub const DEPENDENTS: &str = "
 WITH RECURSIVE lost(class, object) AS (
   SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, o FROM pg_catalog.unnest($1::pg_catalog.oid[]) o
@@ -122,8 +125,7 @@ SELECT lost.class, lost.object,
        COALESCE((SELECT f.adrelid FROM pg_catalog.pg_attrdef f WHERE f.oid = lost.object
                  AND lost.class = 'pg_catalog.pg_attrdef'::pg_catalog.regclass),
                 (SELECT k.conrelid FROM pg_catalog.pg_constraint k WHERE k.oid = lost.object AND k.contype = 'c'
-                 AND lost.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass), 0),
-       lost.object = ANY ($1)
+                 AND lost.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass), 0)
 FROM lost";
 
 /// Sequences whose state is the user's, without their values.
