@@ -228,7 +228,11 @@ async fn copy_state(
     let reader = join(settings, exported.id()).await?;
     let pg_dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, reader.server_major())?;
     let server = introspect::server(&reader).await?;
-    let mut catalog = introspect::catalog(&reader).await?;
+    let scope = match options.filters.is_empty() {
+        true => None,
+        false => Some(part::find(&reader, &options.filters).await?),
+    };
+    let mut catalog = introspect::catalog_around(&reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
     if let Some(state) = &options.database_state {
         catalog.database = state.clone();
     }
@@ -243,13 +247,20 @@ async fn copy_state(
     fault::point("backup.begun");
 
     // A part is decided on before its rows are read: by the archive, which says what needs what.
-    let part = if options.filters.is_empty() {
-        None
-    } else {
-        Some(
-            take_part(settings, exported, &reader, &pg_dump, &partial, options, &mut catalog, progress)
-                .await?,
-        )
+    let part = match &scope {
+        None => None,
+        Some(scope) => {
+            progress.phase("reading the schema", None);
+            let arguments = scope.pg_dump_arguments();
+            let encoding = &catalog.database.encoding;
+            let schema =
+                dump_schema(settings, &pg_dump, exported.id(), encoding, &arguments, &partial, progress)
+                    .await?;
+            let entries = part::contents(&pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
+            let part = take_part(&reader, scope, schema, &entries, &options.filters, &mut catalog).await?;
+            progress.done();
+            Some(part)
+        }
     };
     let block_bytes = 8192;
     let estimate: u64 = catalog.tables.iter().map(|table| table.blocks * block_bytes).sum();
@@ -340,35 +351,23 @@ struct Part {
     sequences: HashSet<u32>,
 }
 
-/// Dumps the schema of the chosen tables, decides what belongs to the part, and reduces the catalog to it.
-#[expect(clippy::too_many_arguments, reason = "one step of the flow above, taken out for its length")]
+/// Decides what belongs to the part, and reduces the catalog to it.
 async fn take_part(
-    settings: &ConnectionSettings,
-    exported: &ExportedSnapshot<'_>,
     reader: &Session,
-    pg_dump: &tools::Tool,
-    partial: &PartialSnapshot,
-    options: &CreateOptions,
+    scope: &part::Scope,
+    schema: FileEntry,
+    entries: &[toc::Entry],
+    filters: &Filters,
     catalog: &mut Catalog,
-    progress: &Progress,
 ) -> Result<Part> {
-    let filters = &options.filters;
-    let scope = part::find(reader, filters).await?;
-    progress.phase("reading the schema", None);
-    let arguments = scope.pg_dump_arguments();
-    let encoding = &catalog.database.encoding;
-    let schema =
-        dump_schema(settings, pg_dump, exported.id(), encoding, &arguments, partial, progress).await?;
-    let entries = part::contents(pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
-    let choice = scope.choose(reader, &entries, filters).await?;
-    let facts = scope.apply(filters, &entries, &choice, catalog);
+    let choice = scope.choose(reader, entries, filters).await?;
+    let facts = scope.apply(filters, entries, &choice, catalog);
     let chosen: Vec<&toc::Entry> =
         entries.iter().filter(|entry| choice.entries.contains(&entry.id)).collect();
     let objects = chosen.iter().map(|entry| entry.object).collect();
     catalog.grants = introspect::object_grants_of(reader, Some(&objects)).await?;
     let sequences = chosen.iter().filter(|entry| entry.kind == EntryKind::Sequence);
     let sequences = sequences.map(|entry| entry.object.1).collect();
-    progress.done();
     Ok(Part { schema, facts, sequences })
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Client, Row, sql};
 use crate::{
-    Error, QualifiedName, Result,
+    Error, Ident, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
         ObjectGrant, PartitionedTable, Role, Sequence, Table,
@@ -29,6 +29,12 @@ fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> Error {
 
 /// Reads everything that the tools decide on.
 pub async fn catalog(client: &Client) -> Result<Catalog> {
+    catalog_around(client, None).await
+}
+
+/// Like [`catalog`], where only the tables with the oids `locked` are locked: the sizes of the others are 0.
+pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> Result<Catalog> {
+    let locked: Option<Vec<u32>> = locked.map(|oids| oids.iter().copied().collect());
     let roots: HashMap<u32, Root> = client
         .query(sql::UNSTABLE_HASH_PARTITIONS, &[])
         .await
@@ -39,7 +45,7 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
             (row.get(0), Root { name, columns: row.get(3) })
         })
         .collect();
-    let relations = client.query(sql::TABLES, &[]).await.map_err(failed("tables"))?;
+    let relations = client.query(sql::TABLES, &[&locked]).await.map_err(failed("tables"))?;
     let partitioned = relations
         .iter()
         .filter(|row| row.get::<_, String>("kind") == "p")

@@ -56,11 +56,12 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
     " ORDER BY c.oid"
 );
 
-/// The user's tables with what a copy has to know, and the extensions' filters. They must be locked already.
+/// The user's tables with what a copy has to know, and the extensions' filters. They must be locked already; with `$1`, those
+/// with these oids, and of the others the size is not asked for.
 pub const TABLES: &str = concat!(
     "SELECT c.oid, n.nspname, c.relname, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        COALESCE(am.amname = 'heap', false) AS is_heap,
-       CASE c.relkind WHEN 'r' THEN pg_catalog.pg_relation_size(c.oid, 'main')
+       CASE WHEN c.relkind = 'r' AND ($1::pg_catalog.oid[] IS NULL OR c.oid = ANY ($1)) THEN pg_catalog.pg_relation_size(c.oid, 'main')
             / pg_catalog.current_setting('block_size')::bigint ELSE 0 END AS blocks,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
              AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum) AS columns,
@@ -96,9 +97,12 @@ pub const INHERITS: &str = "
 SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' ORDER BY 1, i.inhseqno";
 
-/// Everything that a pattern for tables can name, but for what belongs to extensions and is no configuration table.
+/// Everything that a pattern for tables can name, with the table that owns a sequence (or 0), but for what belongs to extensions and is no configuration table.
 pub const CANDIDATES: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relkind::text
+SELECT c.oid, n.nspname, c.relname, c.relkind::text,
+       COALESCE((SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE c.relkind = 'S' AND d.objid = c.oid
+                 AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass LIMIT 1), 0)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
   AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -107,8 +111,8 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
            ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END
 ORDER BY c.oid";
 
-/// What can't be without the relations `$1`: catalog and oid of each, the table whose default or CHECK it is (or 0), and
-/// whether it is one of `$1` itself. A partition, and what it has from its parent, can be without it.
+/// What can't be without the relations `$1`: catalog and oid of each, and the table whose default or CHECK it is (or 0).
+/// A partition, and what it has from its parent, can be without it.
 pub const DEPENDENTS: &str = "
 WITH RECURSIVE lost(class, object) AS (
   SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, o FROM pg_catalog.unnest($1::pg_catalog.oid[]) o
@@ -126,8 +130,7 @@ SELECT lost.class, lost.object,
        COALESCE((SELECT f.adrelid FROM pg_catalog.pg_attrdef f WHERE f.oid = lost.object
                  AND lost.class = 'pg_catalog.pg_attrdef'::pg_catalog.regclass),
                 (SELECT k.conrelid FROM pg_catalog.pg_constraint k WHERE k.oid = lost.object AND k.contype = 'c'
-                 AND lost.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass), 0),
-       lost.object = ANY ($1)
+                 AND lost.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass), 0)
 FROM lost";
 
 /// Sequences whose state is the user's, without their values.
