@@ -65,6 +65,10 @@ pub struct Cli {
     #[arg(long, conflicts_with = "no_owner")]
     create_roles: bool,
 
+    /// What belongs to OLD, or is granted to OLD, becomes NEW's; NEW must exist, OLD need not; may be repeated
+    #[arg(long = "map-role", value_name = "OLD=NEW", value_parser = parse_mapping, conflicts_with = "no_owner")]
+    map_roles: Vec<(String, String)>,
+
     /// Connections that load [default: one per processor, at most 8]
     #[arg(short, long)]
     jobs: Option<usize>,
@@ -218,6 +222,7 @@ async fn restore(
             accept_missing_grants: false,
             accept_slot_loss: cli.accept_slot_loss,
             drop_replaced: cli.drop_replaced,
+            map_roles: cli.map_roles.clone(),
         },
     };
     let maintenance_settings = connection.with_database("postgres");
@@ -227,7 +232,7 @@ async fn restore(
     refuse_pooler(&maintenance).await?;
     // With several hosts, every further session and pg_restore must reach the server that answered.
     let connection = maintenance.settings().with_database(&live);
-    let plan = crate::prepare(&connection, &maintenance, &snapshot, &target, options).await?;
+    let plan = crate::prepare(&connection, &maintenance, &snapshot, &target, &options).await?;
     if cli.dry_run {
         if output.is_json() {
             output.document(&plan)?;
@@ -245,7 +250,7 @@ async fn restore(
     }
     let progress = output.progress();
     let verified = crate::verified(snapshot, options.jobs, &progress).await?;
-    let report = crate::execute(&connection, &maintenance, &verified, plan, options, &progress).await?;
+    let report = crate::execute(&connection, &maintenance, &verified, plan, &options, &progress).await?;
     maintenance.close().await?;
     if output.is_json() {
         output.document(&report)?;
@@ -253,6 +258,16 @@ async fn restore(
         print(&report, &connection, output)?;
     }
     Ok(0)
+}
+
+/// Reads `OLD=NEW`. A name with an equals sign can't be given: which one parts the two would be a guess.
+fn parse_mapping(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() && !new.contains('=') => {
+            Ok((old.to_owned(), new.to_owned()))
+        }
+        _ => Err("not of the form OLD=NEW".to_owned()),
+    }
 }
 
 /// One connection per processor of this machine, at most 8.
@@ -274,6 +289,10 @@ fn describe(plan: &RestorePlan) -> String {
             "  first: make the roles {} without passwords\n",
             plan.create_roles.join(", ")
         ));
+    }
+    for mapping in &plan.map_roles {
+        let made = if mapping.is_temporary { " (made for the time of the restore, and dropped)" } else { "" };
+        text.push_str(&format!("  role \"{}\"{made} becomes \"{}\"\n", mapping.from, mapping.to));
     }
     if let (Some(live), Some(kept)) = (&plan.replaces, &plan.kept_as) {
         text.push_str(&format!(

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod copy_in;
 pub mod plan;
 pub mod preflight;
+pub mod role_map;
 pub mod stage;
 
 use chrono::Utc;
@@ -34,7 +35,7 @@ pub use plan::{Choices, RestorePlan, Target};
 use stage::{FillOptions, StagedDatabase, ValidatedDatabase};
 
 /// How to restore.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// Connections.
     pub jobs: usize,
@@ -82,10 +83,10 @@ pub async fn prepare(
     maintenance: &Session,
     snapshot: &StoredSnapshot,
     target: &Target,
-    options: RestoreOptions,
+    options: &RestoreOptions,
 ) -> Result<RestorePlan> {
     let facts = preflight::facts(maintenance, settings.database(), target).await?;
-    plan::plan(&snapshot.manifest, settings.database(), target, &facts, options.choices, Utc::now())
+    plan::plan(&snapshot.manifest, settings.database(), target, &facts, &options.choices, Utc::now())
 }
 
 /// Carries a plan out: fills a new database, validates it, and swaps the names if the plan says so.
@@ -98,7 +99,7 @@ pub async fn execute(
     maintenance: &Session,
     snapshot: &VerifiedSnapshot,
     plan: RestorePlan,
-    options: RestoreOptions,
+    options: &RestoreOptions,
     progress: &Progress,
 ) -> Result<RestoreReport> {
     let started = std::time::Instant::now();
@@ -108,25 +109,51 @@ pub async fn execute(
         progress.note(note.clone());
     }
     create_roles(maintenance, &snapshot.snapshot().manifest, &plan).await?;
-    let staged = StagedDatabase::create(maintenance, settings, snapshot, &plan).await?;
+    let with_roles = async {
+        role_map::make_temporary_roles(maintenance, &plan.map_roles).await?;
+        let made = stage_and_swap(settings, maintenance, snapshot, &plan, &pg_restore, options, progress);
+        made.await
+    };
+    let finished = with_roles.await;
+    for left in role_map::drop_temporary_roles(maintenance, &plan.map_roles).await {
+        progress.warn(left);
+    }
+    let (replaced, missing_grants) = finished?;
+    Ok(RestoreReport {
+        missing_grants,
+        database: plan.replaces.clone().unwrap_or_else(|| plan.staged.clone()),
+        replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
+        plan,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// Makes the new database, fills it and puts it in place; whether it replaced another, and the grants it lacks.
+///
+/// # Errors
+/// The new database is dropped again.
+async fn stage_and_swap(
+    settings: &ConnectionSettings,
+    maintenance: &Session,
+    snapshot: &VerifiedSnapshot,
+    plan: &RestorePlan,
+    pg_restore: &tools::Tool,
+    options: &RestoreOptions,
+    progress: &Progress,
+) -> Result<(bool, Vec<String>)> {
+    let staged = StagedDatabase::create(maintenance, settings, snapshot, plan).await?;
     let fill = FillOptions { jobs: options.jobs };
-    let finished = match staged.fill(maintenance, snapshot, &plan, &pg_restore, fill, progress).await {
+    let finished = match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
         Ok(validated) => {
             let missing_grants = validated.missing_grants().to_vec();
-            put_in_place(settings, maintenance, validated, &plan, progress)
+            put_in_place(settings, maintenance, validated, plan, progress)
                 .await
                 .map(|replaced| (replaced, missing_grants))
         }
         Err(error) => Err(error),
     };
     match finished {
-        Ok((replaced, missing_grants)) => Ok(RestoreReport {
-            missing_grants,
-            database: plan.replaces.clone().unwrap_or_else(|| plan.staged.clone()),
-            replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
-            plan,
-            seconds: started.elapsed().as_secs_f64(),
-        }),
+        Ok(done) => Ok(done),
         Err(error) if error.kind() == ErrorKind::Unknown => Err(error),
         Err(error) => {
             let state = match &plan.replaces {
@@ -150,10 +177,14 @@ pub async fn execute(
 async fn create_roles(maintenance: &Session, manifest: &Manifest, plan: &RestorePlan) -> Result<()> {
     let missing: Vec<_> =
         manifest.roles.iter().filter(|role| plan.create_roles.contains(&role.name)).collect();
-    let statements = missing
-        .iter()
-        .flat_map(|role| readme::role_statements(role))
-        .chain(missing.iter().flat_map(|role| readme::membership_statements(role)));
+    let memberships = missing.iter().flat_map(|role| {
+        let mut role = (*role).clone();
+        for (group, _) in &mut role.member_of {
+            *group = role_map::mapped(&plan.map_roles, group).to_owned();
+        }
+        readme::membership_statements(&role)
+    });
+    let statements = missing.iter().flat_map(|role| readme::role_statements(role)).chain(memberships);
     for statement in statements {
         maintenance.batch_execute(&statement).await.map_err(|source| {
             Error::postgres("could not make the missing roles", source)

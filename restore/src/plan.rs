@@ -11,6 +11,8 @@ use common::{
 };
 use serde::Serialize;
 
+use crate::role_map::{self, RoleMapping};
+
 /// Where the snapshot shall go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
@@ -49,6 +51,12 @@ pub struct TargetFacts {
     pub lasting_sessions: Vec<String>,
     /// Extensions of which the role may make no version there is, because that needs a superuser.
     pub superuser_extensions: BTreeSet<String>,
+    /// Whether it may make roles.
+    pub may_create_roles: bool,
+    /// Roles whose objects the connected role may give away and take over.
+    pub member_of: BTreeSet<String>,
+    /// Roles that an earlier restore made for its own time.
+    pub temporary_roles: BTreeSet<String>,
 }
 
 impl Choices {
@@ -59,7 +67,7 @@ impl Choices {
 }
 
 /// What a person decided about the restore.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Choices {
     /// Objects belong to the connected role, and no grants are restored.
     pub no_owner: bool,
@@ -71,6 +79,8 @@ pub struct Choices {
     pub accept_slot_loss: bool,
     /// The replaced database is dropped after the swap.
     pub drop_replaced: bool,
+    /// `--map-role`: roles of the snapshot, and those that take their place.
+    pub map_roles: Vec<(String, String)>,
 }
 
 /// What will be done. A dry run prints it; an execution takes nothing else.
@@ -95,6 +105,9 @@ pub struct RestorePlan {
     /// Roles that are made first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub create_roles: Vec<String>,
+    /// Roles that others take the place of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub map_roles: Vec<RoleMapping>,
     /// Tables.
     pub tables: usize,
     /// Rows.
@@ -144,7 +157,7 @@ pub fn plan(
     live: &str,
     target: &Target,
     facts: &TargetFacts,
-    choices: Choices,
+    choices: &Choices,
     now: DateTime<Utc>,
 ) -> Result<RestorePlan> {
     let suffix = free_suffix(&manifest.database.name, live, facts, now);
@@ -178,16 +191,19 @@ pub fn plan(
             facts.major
         ));
     }
+    let map_roles = role_map::plan(&choices.map_roles, manifest, facts, &mut reasons);
     let missing: Vec<&str> = manifest
         .roles
         .iter()
         .map(|role| role.name.as_str())
         .filter(|role| !choices.no_owner && !facts.roles.contains(*role))
+        .filter(|role| !map_roles.iter().any(|mapping| mapping.from == *role))
         .collect();
     if !missing.is_empty() && !choices.create_roles {
         let names: Vec<String> = missing.iter().map(|role| format!("\"{}\"", printable(role))).collect();
         reasons.push(format!(
-            "the server has no role {} (--create-roles makes them without passwords, --no-owner does without)",
+            "the server has no role {} (--create-roles makes them without passwords, --map-role OLD=NEW gives \
+             what is theirs to others, --no-owner does without)",
             names.join(", ")
         ));
     }
@@ -258,6 +274,7 @@ pub fn plan(
         // Another major version has other defaults for what nobody ever granted.
         grants_must_match: !choices.accept_missing_grants && facts.major == manifest.server.major(),
         create_roles: missing.into_iter().map(str::to_owned).collect(),
+        map_roles,
         tables: manifest.tables.len(),
         rows: manifest.rows(),
         raw_bytes: manifest.raw_bytes(),

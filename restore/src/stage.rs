@@ -19,6 +19,7 @@ use crate::{
     archive::{self, ArchiveOptions, Section},
     copy_in,
     plan::RestorePlan,
+    role_map,
 };
 
 /// A database that this run made. Not yet trusted with anything.
@@ -144,6 +145,9 @@ impl StagedDatabase {
         .await?;
         progress.done();
 
+        // Before views are filled, which is done in their owners' name: those of the time of the restore have no rights.
+        role_map::apply(&session, &plan.map_roles).await?;
+
         progress.phase("setting sequences, refreshing views, analyzing", None);
         set_sequences(&session, snapshot).await?;
         refresh_views(&session, snapshot).await?;
@@ -155,7 +159,7 @@ impl StagedDatabase {
         progress.done();
         let missing_grants = missing_grants(&session, snapshot, plan).await?;
         session.close().await?;
-        apply_database_state(maintenance, snapshot, &self.name, plan.no_owner).await?;
+        apply_database_state(maintenance, snapshot, &self.name, plan).await?;
         Ok(ValidatedDatabase { name: self.name.clone(), missing_grants })
     }
 }
@@ -190,10 +194,14 @@ async fn missing_grants(
         return Ok(Vec::new());
     }
     let have: HashSet<_> = introspect::object_grants(session).await?.into_iter().collect();
-    let missing: Vec<String> = snapshot
-        .manifest
-        .grants
+    // What was granted to the role that is the owner now is not a grant to somebody else any more.
+    let owned = if plan.map_roles.is_empty() { HashSet::new() } else { role_map::owned(session).await? };
+    let grants = role_map::mapped_grants(&plan.map_roles, &snapshot.manifest.grants);
+    let missing: Vec<String> = grants
         .iter()
+        .filter(|grant| {
+            !grant.grantee.as_ref().is_some_and(|role| owned.contains(&(grant.object.clone(), role.clone())))
+        })
         .filter(|grant| !have.contains(grant))
         .map(|grant| {
             let grantee = grant.grantee.as_deref().unwrap_or("PUBLIC");
@@ -297,9 +305,10 @@ async fn apply_database_state(
     maintenance: &Session,
     snapshot: &StoredSnapshot,
     name: &str,
-    no_owner: bool,
+    plan: &RestorePlan,
 ) -> Result<()> {
-    let mut state = snapshot.manifest.database.clone();
+    let no_owner = plan.no_owner;
+    let mut state = role_map::mapped_state(&plan.map_roles, &snapshot.manifest.database);
     if no_owner {
         state.acl = None;
         state.settings.retain(|setting| setting.role.is_none());

@@ -157,7 +157,7 @@ async fn prepare(
                 control,
                 &snapshot,
                 &Target::Replace,
-                restore_options(context),
+                &restore_options(context),
             )
             .await
             .map_err(|error| error.context("an undo would not be possible"))?;
@@ -512,7 +512,7 @@ pub async fn restore_snapshot(
     let options = restore_options(context);
     let verified = restore::verified(snapshot, options.jobs, &context.progress).await?;
     let report =
-        restore::execute(&context.connection, control, &verified, plan, options, &context.progress).await?;
+        restore::execute(&context.connection, control, &verified, plan, &options, &context.progress).await?;
     fault::point("safe-run.undone");
     Ok(report)
 }

@@ -201,7 +201,7 @@ impl Recovery<'_> {
         let snapshot = self.repository.find(&id, None)?;
         let options = RestoreOptions { jobs: self.jobs, choices: Choices::undo() };
         let plan =
-            restore::prepare(self.settings, self.control, &snapshot, &Target::Replace, options).await?;
+            restore::prepare(self.settings, self.control, &snapshot, &Target::Replace, &options).await?;
         journal.write(Step::Undoing {
             snapshot: id.clone(),
             staged: plan.staged.clone(),
@@ -210,7 +210,7 @@ impl Recovery<'_> {
         fault::point("safe-run.recovering");
         let verified = restore::verified(snapshot, options.jobs, self.progress).await?;
         let report =
-            restore::execute(self.settings, self.control, &verified, plan, options, self.progress).await?;
+            restore::execute(self.settings, self.control, &verified, plan, &options, self.progress).await?;
         journal.write(Step::Undone)?;
         self.say(format!("it was killed while it changed the database: snapshot {id} was restored now"));
         for grant in &report.missing_grants {
