@@ -69,6 +69,11 @@ pub struct Cli {
     #[arg(long = "map-role", value_name = "OLD=NEW", value_parser = parse_mapping, conflicts_with = "no_owner")]
     map_roles: Vec<(String, String)>,
 
+    /// Restore on a server that is older than the snapshot: objects that it does not understand are left out, each is
+    /// named, the exit code is 1, and no live database is replaced unless nothing is missing
+    #[arg(long)]
+    force: bool,
+
     /// Connections that load [default: one per processor, at most 8]
     #[arg(short, long)]
     jobs: Option<usize>,
@@ -223,6 +228,9 @@ async fn restore(
             accept_slot_loss: cli.accept_slot_loss,
             drop_replaced: cli.drop_replaced,
             map_roles: cli.map_roles.clone(),
+            force: cli.force,
+            accept_missing_objects: false,
+            no_tablespaces: false,
         },
     };
     let maintenance_settings = connection.with_database("postgres");
@@ -257,7 +265,7 @@ async fn restore(
     } else {
         print(&report, &connection, output)?;
     }
-    Ok(0)
+    Ok(if report.missing.is_empty() { 0 } else { ErrorKind::Failed.exit_code() })
 }
 
 /// Reads `OLD=NEW`. A name with an equals sign can't be given: which one parts the two would be a guess.
@@ -309,15 +317,49 @@ fn describe(plan: &RestorePlan) -> String {
     text
 }
 
-fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Output) -> Result<()> {
-    let took = format::duration(std::time::Duration::from_secs_f64(report.seconds));
+/// The verdict on a database that lacks something, and each object by name.
+fn print_missing(report: &RestoreReport, output: &Output) {
+    for missing in &report.missing {
+        output.warn(&format!("missing: {}", missing.line()));
+        // A constraint that was left out can be added again when the rows are mended.
+        if (output.is_verbose() || missing.object.starts_with("FK CONSTRAINT "))
+            && let Some(definition) = &missing.definition
+        {
+            output.say(&format!("         {}", definition.replace('\n', "\n         ")));
+        }
+    }
     output.say(&format!(
-        "{} {} as \"{}\": {} compared with the snapshot and equal, in {took}",
-        output.paint(Tone::Good, "RESTORED"),
+        "{} {} as \"{}\": the rest was compared with the snapshot and is equal",
+        output.paint(
+            Tone::Bad,
+            &format!(
+                "RESTORED WITH {} MISSING",
+                format::plural(report.missing.len() as u64, "OBJECT", "OBJECTS")
+            )
+        ),
         report.plan.snapshot,
         report.database,
-        format::plural(report.plan.rows, "row", "rows"),
     ));
+    if let Some(live) = &report.plan.replaces {
+        output.say(&format!(
+            "         it did not take the place of \"{live}\", which was not changed; if it shall, rename the two by hand"
+        ));
+    }
+}
+
+fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Output) -> Result<()> {
+    let took = format::duration(std::time::Duration::from_secs_f64(report.seconds));
+    if report.missing.is_empty() {
+        output.say(&format!(
+            "{} {} as \"{}\": {} compared with the snapshot and equal, in {took}",
+            output.paint(Tone::Good, "RESTORED"),
+            report.plan.snapshot,
+            report.database,
+            format::plural(report.plan.rows, "row", "rows"),
+        ));
+    } else {
+        print_missing(report, output);
+    }
     for grant in &report.missing_grants {
         output.warn(&format!("not granted, as in the snapshot: {grant}"));
     }

@@ -10,6 +10,7 @@ pub mod archive;
 pub mod bundle;
 pub mod cli;
 pub mod copy_in;
+pub mod missing;
 pub mod plan;
 pub mod preflight;
 pub mod role_map;
@@ -31,6 +32,7 @@ use common::{
 };
 use serde::Serialize;
 
+use missing::MissingObject;
 pub use plan::{Choices, RestorePlan, Target};
 use stage::{FillOptions, StagedDatabase, ValidatedDatabase};
 
@@ -53,6 +55,9 @@ pub struct RestoreReport {
     /// Grants that could not be given, as phrases: `SELECT on table app.orders to reader`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_grants: Vec<String>,
+    /// Objects of the snapshot that the database lacks. It has then not taken the place of another, unless that was wanted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingObject>,
     /// Under which name the replaced database still exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_as: Option<String>,
@@ -118,17 +123,28 @@ pub async fn execute(
     for left in role_map::drop_temporary_roles(maintenance, &plan.map_roles).await {
         progress.warn(left);
     }
-    let (replaced, missing_grants) = finished?;
+    let Done { in_place, replaced, missing_grants, missing } = finished?;
     Ok(RestoreReport {
         missing_grants,
-        database: plan.replaces.clone().unwrap_or_else(|| plan.staged.clone()),
+        missing,
+        database: plan.replaces.clone().filter(|_| in_place).unwrap_or_else(|| plan.staged.clone()),
         replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
         plan,
         seconds: started.elapsed().as_secs_f64(),
     })
 }
 
-/// Makes the new database, fills it and puts it in place; whether it replaced another, and the grants it lacks.
+/// What became of the new database.
+struct Done {
+    /// Whether it is where the plan wanted it. One that lacks objects never replaces another unasked.
+    in_place: bool,
+    /// Whether another database had its name before.
+    replaced: bool,
+    missing_grants: Vec<String>,
+    missing: Vec<MissingObject>,
+}
+
+/// Makes the new database, fills it and puts it in place.
 ///
 /// # Errors
 /// The new database is dropped again.
@@ -140,18 +156,24 @@ async fn stage_and_swap(
     pg_restore: &tools::Tool,
     options: &RestoreOptions,
     progress: &Progress,
-) -> Result<(bool, Vec<String>)> {
+) -> Result<Done> {
     let staged = StagedDatabase::create(maintenance, settings, snapshot, plan).await?;
     let fill = FillOptions { jobs: options.jobs };
-    let finished = match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
-        Ok(validated) => {
-            let missing_grants = validated.missing_grants().to_vec();
-            put_in_place(settings, maintenance, validated, plan, progress)
-                .await
-                .map(|replaced| (replaced, missing_grants))
-        }
-        Err(error) => Err(error),
-    };
+    let finished =
+        match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
+            Ok(validated) => {
+                let missing_grants = validated.missing_grants().to_vec();
+                let missing = validated.missing().to_vec();
+                if missing.is_empty() || plan.accept_missing_objects {
+                    put_in_place(settings, maintenance, validated, plan, progress)
+                        .await
+                        .map(|replaced| Done { in_place: true, replaced, missing_grants, missing })
+                } else {
+                    Ok(Done { in_place: false, replaced: false, missing_grants, missing })
+                }
+            }
+            Err(error) => Err(error),
+        };
     match finished {
         Ok(done) => Ok(done),
         Err(error) if error.kind() == ErrorKind::Unknown => Err(error),

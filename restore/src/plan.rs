@@ -60,9 +60,10 @@ pub struct TargetFacts {
 }
 
 impl Choices {
-    /// What an undo wants: nobody can be asked, and a grant that can't be given is said and stops nothing.
+    /// What an undo wants: nobody can be asked, and a grant that can't be given, or a foreign key that can be neither
+    /// validated nor left unchecked, is said and stops nothing.
     pub fn undo() -> Self {
-        Self { accept_missing_grants: true, ..Self::default() }
+        Self { accept_missing_grants: true, accept_missing_objects: true, ..Self::default() }
     }
 }
 
@@ -75,6 +76,12 @@ pub struct Choices {
     pub create_roles: bool,
     /// Grants that the role may not give are said and do not fail the restore: for an undo, where the alternative is worse.
     pub accept_missing_grants: bool,
+    /// A database that lacks objects may take the place of the live one.
+    pub accept_missing_objects: bool,
+    /// The server may be older than the snapshot: what it does not understand is left out, and named.
+    pub force: bool,
+    /// Everything goes to the default tablespace.
+    pub no_tablespaces: bool,
     /// Slots and the like of the replaced database may stay behind with it.
     pub accept_slot_loss: bool,
     /// The replaced database is dropped after the swap.
@@ -102,6 +109,12 @@ pub struct RestorePlan {
     pub no_owner: bool,
     /// Whether grants that can't be given fail the restore.
     pub grants_must_match: bool,
+    /// Whether objects that the server does not understand are named and left out.
+    pub force: bool,
+    /// Whether a database that lacks objects may take the place of the live one.
+    pub accept_missing_objects: bool,
+    /// Whether everything goes to the default tablespace.
+    pub no_tablespaces: bool,
     /// Roles that are made first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub create_roles: Vec<String>,
@@ -184,9 +197,11 @@ pub fn plan(
     if !facts.is_superuser && !facts.may_create_databases {
         reasons.push("the role may not create databases (ALTER ROLE … CREATEDB)".to_owned());
     }
-    if facts.major < manifest.server.major() {
+    let is_older = facts.major < manifest.server.major();
+    if is_older && !choices.force {
         reasons.push(format!(
-            "the snapshot is from PostgreSQL {} and the server is PostgreSQL {}",
+            "the snapshot is from PostgreSQL {} and the server is PostgreSQL {} (--force restores what the older one \
+             understands, and names every object that it does not)",
             manifest.server.major(),
             facts.major
         ));
@@ -244,6 +259,13 @@ pub fn plan(
             .with_database_state("No database was changed."));
     }
     let mut notes = manifest.not_kept.clone();
+    if is_older {
+        notes.push(format!(
+            "the server is PostgreSQL {}, older than the snapshot's {}: what it does not understand will be missing, and named",
+            facts.major,
+            manifest.server.major()
+        ));
+    }
     for name in facts.databases.iter().filter(|name| is_made_by_a_restore(name, live)) {
         notes.push(format!(
             "\"{}\" was made by an earlier restore, perhaps one that was killed; if nobody needs it: DROP DATABASE {}",
@@ -275,6 +297,9 @@ pub fn plan(
         grants_must_match: !choices.accept_missing_grants && facts.major == manifest.server.major(),
         create_roles: missing.into_iter().map(str::to_owned).collect(),
         map_roles,
+        force: is_older && choices.force,
+        accept_missing_objects: choices.accept_missing_objects,
+        no_tablespaces: choices.no_tablespaces,
         tables: manifest.tables.len(),
         rows: manifest.rows(),
         raw_bytes: manifest.raw_bytes(),

@@ -18,6 +18,7 @@ use common::{
 use crate::{
     archive::{self, ArchiveOptions, Section},
     copy_in,
+    missing::{self, MissingObject},
     plan::RestorePlan,
     role_map,
 };
@@ -34,6 +35,7 @@ pub struct StagedDatabase {
 pub struct ValidatedDatabase {
     name: String,
     missing_grants: Vec<String>,
+    missing: Vec<MissingObject>,
 }
 
 impl ValidatedDatabase {
@@ -45,6 +47,11 @@ impl ValidatedDatabase {
     /// Grants of the snapshot that the restoring role could not give, as sentences.
     pub fn missing_grants(&self) -> &[String] {
         &self.missing_grants
+    }
+
+    /// Objects of the snapshot that it lacks.
+    pub fn missing(&self) -> &[MissingObject] {
+        &self.missing
     }
 }
 
@@ -101,15 +108,19 @@ impl StagedDatabase {
         options: FillOptions,
         progress: &Progress,
     ) -> Result<ValidatedDatabase> {
-        let snapshot = snapshot.snapshot();
-        let manifest = &snapshot.manifest;
+        let mut snapshot = snapshot.snapshot().clone();
         let settings = &self.settings;
         let session = settings.connect().await?;
         let archive = snapshot.path(SCHEMA_FILE);
-        let archive_options = ArchiveOptions { jobs: options.jobs, no_owner: plan.no_owner };
+        let archive_options = ArchiveOptions {
+            jobs: options.jobs,
+            no_owner: plan.no_owner,
+            no_tablespaces: plan.no_tablespaces,
+            keep_going: plan.force,
+        };
 
         progress.phase("making tables", None);
-        archive::restore(
+        let mut missing = archive::restore(
             pg_restore,
             settings,
             &session,
@@ -120,20 +131,24 @@ impl StagedDatabase {
         )
         .await?;
         progress.done();
+        if plan.force {
+            snapshot = missing::without_missing_tables(&session, &snapshot, &mut missing).await?;
+        }
+        let manifest = &snapshot.manifest;
 
         progress.phase(format!("loading {} tables", manifest.tables.len()), Some(manifest.raw_bytes()));
-        copy_in::run(settings, options.jobs, copy_in::load_tables(snapshot), manifest.codec, progress)
+        copy_in::run(settings, options.jobs, copy_in::load_tables(&snapshot), manifest.codec, progress)
             .await?;
         if let Some(objects) = &manifest.large_objects {
             let (jobs, no_owner) = (options.jobs, plan.no_owner);
-            copy_in::load_large_objects(settings, &session, snapshot, objects, jobs, no_owner, progress)
+            copy_in::load_large_objects(settings, &session, &snapshot, objects, jobs, no_owner, progress)
                 .await?;
         }
         progress.done();
         common::fault::point("restore.loaded");
 
         progress.phase("building indexes and constraints", None);
-        archive::restore(
+        let failed = archive::restore(
             pg_restore,
             settings,
             &session,
@@ -141,26 +156,29 @@ impl StagedDatabase {
             Section::PostData,
             archive_options,
             progress,
-        )
-        .await?;
+        );
+        missing.extend(failed.await?);
         progress.done();
+        if plan.force {
+            snapshot = missing::without_missing_views(&session, snapshot).await?;
+        }
 
         // Before views are filled, which is done in their owners' name: those of the time of the restore have no rights.
         role_map::apply(&session, &plan.map_roles).await?;
 
         progress.phase("setting sequences, refreshing views, analyzing", None);
-        set_sequences(&session, snapshot).await?;
-        refresh_views(&session, snapshot).await?;
-        analyze(&session, settings, options.jobs, snapshot, progress).await?;
+        set_sequences(&session, &snapshot).await?;
+        refresh_views(&session, &snapshot, plan.force, &mut missing).await?;
+        analyze(&session, settings, options.jobs, &snapshot, progress).await?;
         progress.done();
 
-        progress.phase("comparing every row with the snapshot", Some(manifest.raw_bytes()));
-        copy_in::compare_content(settings, snapshot, options.jobs, progress).await?;
+        progress.phase("comparing every row with the snapshot", Some(snapshot.manifest.raw_bytes()));
+        copy_in::compare_content(settings, &snapshot, options.jobs, progress).await?;
         progress.done();
-        let missing_grants = missing_grants(&session, snapshot, plan).await?;
+        let missing_grants = missing_grants(&session, &snapshot, plan).await?;
         session.close().await?;
-        apply_database_state(maintenance, snapshot, &self.name, plan).await?;
-        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants })
+        apply_database_state(maintenance, &snapshot, &self.name, plan).await?;
+        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, missing })
     }
 }
 
@@ -233,7 +251,12 @@ async fn set_sequences(session: &Session, snapshot: &StoredSnapshot) -> Result<(
 
 /// Refreshes in the recorded order; one that fails is tried again after the others, because a function that it calls
 /// may read another view, and such dependencies are recorded nowhere.
-async fn refresh_views(session: &Session, snapshot: &StoredSnapshot) -> Result<()> {
+async fn refresh_views(
+    session: &Session,
+    snapshot: &StoredSnapshot,
+    keep_going: bool,
+    missing: &mut Vec<MissingObject>,
+) -> Result<()> {
     let mut waiting: Vec<_> =
         snapshot.manifest.materialized_views.iter().filter(|view| view.is_populated).collect();
     while !waiting.is_empty() {
@@ -249,6 +272,14 @@ async fn refresh_views(session: &Session, snapshot: &StoredSnapshot) -> Result<(
             }
         }
         if let (Some(error), true) = (last, failed.len() == before) {
+            if keep_going {
+                missing.extend(failed.iter().map(|view| MissingObject {
+                    object: format!("content of the materialized view {}", view.name.short()),
+                    reason: error.to_string(),
+                    definition: Some(format!("REFRESH MATERIALIZED VIEW {}", view.name)),
+                }));
+                return Ok(());
+            }
             return Err(error.with_hint(
                 "Its query fails with an empty search_path? Set one on the functions that it calls (ALTER FUNCTION … SET search_path).",
             ));

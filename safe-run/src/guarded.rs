@@ -438,12 +438,13 @@ async fn undo(
             log.timed("undo: snapshot restored and swapped in", began);
             log.note_step(Step::Undone);
             let database = log.report.database.clone();
-            let as_before = if restored.missing_grants.is_empty() {
+            let lacks = restored.missing_grants.len() + restored.missing.len();
+            let as_before = if lacks == 0 {
                 "is as it was before".to_owned()
             } else {
                 format!(
                     "has its rows of before, but lacks {}",
-                    plural(restored.missing_grants.len() as u64, "grant", "grants")
+                    plural(lacks as u64, "grant or object", "grants or objects")
                 )
             };
             log.report.state = format!(
@@ -455,6 +456,9 @@ async fn undo(
                     format!("NOT as before: the role may not grant {grant}; a superuser has to")
                 }),
             );
+            log.report
+                .notes
+                .extend(restored.missing.iter().map(|object| format!("NOT as before: {}", object.line())));
             let kept_as = restored.replaced_as;
             if let (Some(fence), Some(kept_as)) = (standing, &kept_as)
                 && let Err(error) = fence.lift_from_renamed(control, kept_as).await

@@ -216,6 +216,9 @@ impl Recovery<'_> {
         for grant in &report.missing_grants {
             self.say(format!("NOT as before: the role may not grant {grant}; do it by hand"));
         }
+        for object in &report.missing {
+            self.say(format!("NOT as before: {}", object.line()));
+        }
         if let Some(kept_as) = report.replaced_as {
             self.say(format!("the half-changed state is kept as database \"{kept_as}\""));
         }
