@@ -119,6 +119,9 @@ struct CreateArgs {
     /// Further attempts to get the locks [default: 30]
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
+    /// Begin although the repository seems to have too little room
+    #[arg(long)]
+    skip_space_check: bool,
     /// Blocks of a table per chunk, for tests and measurements
     #[arg(long, value_name = "N", hide = true, default_value_t = common::snapshot::copy_sql::CHUNK_BLOCKS,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -222,6 +225,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         codec: settings.codec,
         chunk_blocks: args.chunk_blocks,
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
+        skip_space_check: args.skip_space_check,
         ..CreateOptions::default()
     };
     let snapshot =

@@ -13,6 +13,7 @@ pub mod drill;
 pub mod manage;
 pub mod plan;
 pub mod prune;
+pub mod space;
 pub mod transfer;
 
 use std::{collections::BTreeMap, path::Path};
@@ -65,6 +66,8 @@ pub struct CreateOptions {
     /// Database-level state to record instead of what is read: a fence changes the settings of the database, and the
     /// snapshot has to hold them as they were without it.
     pub database_state: Option<DatabaseState>,
+    /// Begin although the repository seems to have no room for it.
+    pub skip_space_check: bool,
 }
 
 impl Default for CreateOptions {
@@ -78,6 +81,7 @@ impl Default for CreateOptions {
             chunk_blocks: CHUNK_BLOCKS,
             lock_wait: LockWait::default(),
             database_state: None,
+            skip_space_check: false,
         }
     }
 }
@@ -98,7 +102,26 @@ pub async fn create(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    create_locked(settings, repository, options, progress).await.map_err(explain)
+    // As long as the locks may be waited for, so long may the whole be tried again.
+    let budget = (options.lock_wait.timeout + LONGEST_PAUSE) * options.lock_wait.retries;
+    let mut retries = budget.as_millis().div_ceil(JOINED_LOCK_WAIT.as_millis());
+    loop {
+        let error = match create_locked(settings, repository, options, progress).await.map_err(explain) {
+            Err(error) if gave_way(&error) && retries > 0 => error,
+            result => return result,
+        };
+        retries -= 1;
+        progress.warn(format!("{error}: gave way, and begins again"));
+        common::interrupt::check()?;
+    }
+}
+
+/// Between two attempts to get the tables' locks, at most.
+const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Whether the backup made room for somebody who waits for an exclusive lock, and will have its turn after that.
+fn gave_way(error: &Error) -> bool {
+    error.kind() == ErrorKind::Busy && error.hint() == Some(GIVES_WAY)
 }
 
 /// What the server says, in our kinds: a missing right is refused, and a lock that can't be had is busy.
@@ -115,7 +138,7 @@ fn explain(error: Error) -> Error {
 }
 
 const GIVES_WAY: &str = "Somebody waits for an exclusive lock on a table (ALTER TABLE, TRUNCATE, VACUUM FULL …), and the backup \
-                         gave way. Try again when that is done; a lock_timeout on such statements lets both through.";
+                         gave way, again and again. Try again when that is done; a lock_timeout on such statements lets both through.";
 
 async fn create_locked(
     settings: &ConnectionSettings,
@@ -223,6 +246,10 @@ async fn copy_state(
         Vec::new()
     };
     drop(absent_unlogged);
+    if !options.skip_space_check {
+        let blocks = catalog.tables.iter().map(|table| table.blocks).sum();
+        space::check(repository, &catalog.database.name, blocks, options.codec)?;
+    }
     let id = SnapshotId::new(exported.taken_at(), &catalog.database.name, random::bits()?);
     let partial = repository.begin(id.clone())?;
     fault::point("backup.begun");
@@ -258,6 +285,8 @@ async fn copy_state(
         pg_dump_version: pg_dump.version,
         pg_dump_major: pg_dump.major,
         database: catalog.database,
+        database_bytes: Some(catalog.database_bytes),
+        placed: catalog.placed,
         codec: options.codec,
         tables,
         sequences,

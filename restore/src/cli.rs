@@ -74,6 +74,18 @@ pub struct Cli {
     #[arg(long)]
     force: bool,
 
+    /// Put what lies in tablespace OLD into NEW; may be repeated
+    #[arg(long = "map-tablespace", value_name = "OLD=NEW", value_parser = parse_mapping, conflicts_with = "no_tablespaces")]
+    map_tablespaces: Vec<(String, String)>,
+
+    /// Put everything into the default tablespace
+    #[arg(long)]
+    no_tablespaces: bool,
+
+    /// Begin although the server seems to have too little disk space
+    #[arg(long)]
+    skip_space_check: bool,
+
     /// Connections that load [default: one per processor, at most 8]
     #[arg(short, long)]
     jobs: Option<usize>,
@@ -230,7 +242,9 @@ async fn restore(
             map_roles: cli.map_roles.clone(),
             force: cli.force,
             accept_missing_objects: false,
-            no_tablespaces: false,
+            no_tablespaces: cli.no_tablespaces,
+            map_tablespaces: cli.map_tablespaces.clone(),
+            skip_space_check: cli.skip_space_check,
         },
     };
     let maintenance_settings = connection.with_database("postgres");
@@ -311,6 +325,7 @@ fn describe(plan: &RestorePlan) -> String {
             text.push_str(&format!("  4. drop \"{kept}\"\n"));
         }
     }
+    text.push_str(&format!("  it {}\n", plan.space));
     for note in &plan.notes {
         text.push_str(&format!("  note: {note}\n"));
     }

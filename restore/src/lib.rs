@@ -14,7 +14,9 @@ pub mod missing;
 pub mod plan;
 pub mod preflight;
 pub mod role_map;
+pub mod space;
 pub mod stage;
+pub mod tablespaces;
 
 use chrono::Utc;
 use common::{
@@ -90,7 +92,10 @@ pub async fn prepare(
     target: &Target,
     options: &RestoreOptions,
 ) -> Result<RestorePlan> {
-    let facts = preflight::facts(maintenance, settings.database(), target).await?;
+    let facts = {
+        let tablespace = tablespaces::mapped(&options.choices, &snapshot.manifest.database.tablespace);
+        preflight::facts(maintenance, settings.database(), target, tablespace).await?
+    };
     plan::plan(&snapshot.manifest, settings.database(), target, &facts, &options.choices, Utc::now())
 }
 

@@ -6,12 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use common::{
     Error, Ident, Result,
+    catalog::PlacedRelation,
     ident::{printable, with_suffix},
     snapshot::Manifest,
 };
 use serde::Serialize;
 
-use crate::role_map::{self, RoleMapping};
+use crate::{
+    role_map::{self, RoleMapping},
+    space::{self, Space},
+    tablespaces,
+};
 
 /// Where the snapshot shall go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +54,10 @@ pub struct TargetFacts {
     pub prepared: Vec<String>,
     /// Sessions in it that the role may not end.
     pub lasting_sessions: Vec<String>,
+    /// Those that the role may use.
+    pub usable_tablespaces: BTreeSet<String>,
+    /// Room on the disk where the new database would lie.
+    pub space: Space,
     /// Extensions of which the role may make no version there is, because that needs a superuser.
     pub superuser_extensions: BTreeSet<String>,
     /// Whether it may make roles.
@@ -63,7 +72,12 @@ impl Choices {
     /// What an undo wants: nobody can be asked, and a grant that can't be given, or a foreign key that can be neither
     /// validated nor left unchecked, is said and stops nothing.
     pub fn undo() -> Self {
-        Self { accept_missing_grants: true, accept_missing_objects: true, ..Self::default() }
+        Self {
+            accept_missing_grants: true,
+            accept_missing_objects: true,
+            skip_space_check: true,
+            ..Self::default()
+        }
     }
 }
 
@@ -82,6 +96,10 @@ pub struct Choices {
     pub force: bool,
     /// Everything goes to the default tablespace.
     pub no_tablespaces: bool,
+    /// Tablespaces of the snapshot, and those that take their place.
+    pub map_tablespaces: Vec<(String, String)>,
+    /// Begin although the server seems to have too little room.
+    pub skip_space_check: bool,
     /// Slots and the like of the replaced database may stay behind with it.
     pub accept_slot_loss: bool,
     /// The replaced database is dropped after the swap.
@@ -113,8 +131,17 @@ pub struct RestorePlan {
     pub force: bool,
     /// Whether a database that lacks objects may take the place of the live one.
     pub accept_missing_objects: bool,
-    /// Whether everything goes to the default tablespace.
+    /// Whether pg_restore puts everything into the default tablespace.
     pub no_tablespaces: bool,
+    /// The database's own tablespace.
+    pub tablespace: String,
+    /// What is moved to other tablespaces afterwards.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub placed: Vec<PlacedRelation>,
+    /// Bytes that it takes on the server's disk.
+    pub needed_bytes: u64,
+    /// What is needed and what there is, as a sentence.
+    pub space: String,
     /// Roles that are made first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub create_roles: Vec<String>,
@@ -229,9 +256,11 @@ pub fn plan(
             reasons.push(format!("only a superuser may make the extension {}", extension.name));
         }
     }
-    if !facts.tablespaces.contains(&manifest.database.tablespace) {
-        reasons
-            .push(format!("the server has no tablespace \"{}\"", printable(&manifest.database.tablespace)));
+    tablespaces::check(manifest, facts, choices, &mut reasons);
+    let needed_bytes = space::needed(manifest);
+    let (space, is_too_little) = space::compare(needed_bytes, &facts.space);
+    if is_too_little && !choices.skip_space_check {
+        reasons.push(format!("the restore {space} (--skip-space-check tries all the same)"));
     }
     if replaces.is_some() && !choices.accept_slot_loss && !facts.obstacles.is_empty() {
         reasons.push(format!(
@@ -299,7 +328,11 @@ pub fn plan(
         map_roles,
         force: is_older && choices.force,
         accept_missing_objects: choices.accept_missing_objects,
-        no_tablespaces: choices.no_tablespaces,
+        no_tablespaces: choices.no_tablespaces || !choices.map_tablespaces.is_empty(),
+        tablespace: tablespaces::mapped(choices, &manifest.database.tablespace).to_owned(),
+        placed: tablespaces::moves(manifest, choices),
+        needed_bytes,
+        space,
         tables: manifest.tables.len(),
         rows: manifest.rows(),
         raw_bytes: manifest.raw_bytes(),

@@ -11,6 +11,7 @@ use common::{
 use crate::{
     plan::{Target, TargetFacts},
     role_map::TEMPORARY_ROLE_COMMENT,
+    space,
 };
 
 /// Extensions that need a superuser and are not trusted, unless the role is one. Those of template0 are there already.
@@ -23,12 +24,23 @@ GROUP BY v.name HAVING pg_catalog.bool_and(v.superuser AND NOT v.trusted)";
 const MEMBER_OF: &str =
     "SELECT rolname::text FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role(oid, 'MEMBER')";
 
+/// Tablespaces that the connected role may use.
+const USABLE_TABLESPACES: &str = "SELECT spcname::text FROM pg_catalog.pg_tablespace
+WHERE pg_catalog.has_tablespace_privilege(oid, 'CREATE')";
+
 /// Roles by their comment, which follows.
 const TEMPORARY_ROLES: &str = "SELECT rolname::text FROM pg_catalog.pg_roles
 WHERE pg_catalog.shobj_description(oid, 'pg_authid')";
 
 /// Asks the server; `live` is the database that `Target::Replace` would replace.
-pub async fn facts(maintenance: &Session, live: &str, target: &Target) -> Result<TargetFacts> {
+///
+/// `tablespace` is where the new database would lie.
+pub async fn facts(
+    maintenance: &Session,
+    live: &str,
+    target: &Target,
+    tablespace: &str,
+) -> Result<TargetFacts> {
     let failed = |source| Error::postgres("could not look at the target server", source);
     let names = async |statement: &str| -> Result<BTreeSet<String>> {
         let rows = maintenance.query(statement, &[]).await.map_err(failed)?;
@@ -61,6 +73,8 @@ pub async fn facts(maintenance: &Session, live: &str, target: &Target) -> Result
         roles: names("SELECT rolname::text FROM pg_catalog.pg_roles").await?,
         databases: names("SELECT datname::text FROM pg_catalog.pg_database").await?,
         tablespaces: names("SELECT spcname::text FROM pg_catalog.pg_tablespace").await?,
+        usable_tablespaces: names(USABLE_TABLESPACES).await?,
+        space: space::look(maintenance, tablespace).await,
         extensions,
         superuser_extensions: names(SUPERUSER_EXTENSIONS).await?,
         is_superuser: rights.get(0),

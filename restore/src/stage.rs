@@ -20,7 +20,7 @@ use crate::{
     copy_in,
     missing::{self, MissingObject},
     plan::RestorePlan,
-    role_map,
+    role_map, tablespaces,
 };
 
 /// A database that this run made. Not yet trusted with anything.
@@ -70,8 +70,9 @@ impl StagedDatabase {
         snapshot: &VerifiedSnapshot,
         plan: &RestorePlan,
     ) -> Result<Self> {
-        let state = &snapshot.snapshot().manifest.database;
-        let statement = create_database_statement(state, &plan.staged, maintenance.server_major());
+        let mut state = snapshot.snapshot().manifest.database.clone();
+        state.tablespace.clone_from(&plan.tablespace);
+        let statement = create_database_statement(&state, &plan.staged, maintenance.server_major());
         maintenance.batch_execute(&statement).await.map_err(|source| {
             Error::postgres(format!("could not create the database \"{}\"", plan.staged), source)
         })?;
@@ -131,6 +132,8 @@ impl StagedDatabase {
         )
         .await?;
         progress.done();
+        // Empty, tables are moved at once.
+        tablespaces::place(&session, &plan.placed, |kind| kind == "table").await?;
         if plan.force {
             snapshot = missing::without_missing_tables(&session, &snapshot, &mut missing).await?;
         }
@@ -159,6 +162,7 @@ impl StagedDatabase {
         );
         missing.extend(failed.await?);
         progress.done();
+        tablespaces::place(&session, &plan.placed, |kind| kind != "table").await?;
         if plan.force {
             snapshot = missing::without_missing_views(&session, snapshot).await?;
         }

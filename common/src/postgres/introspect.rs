@@ -8,7 +8,7 @@ use crate::{
     Error, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
-        ObjectGrant, Role, Sequence, Table,
+        ObjectGrant, PlacedRelation, Role, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -56,8 +56,23 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
         client.query_one(sql::LARGE_OBJECT_COUNT, &[]).await.map_err(failed("large objects"))?.get(0);
     let rows = client.query(sql::ROLES, &[]).await.map_err(failed("roles"))?;
     let roles = roles(&rows);
+    let size: i64 =
+        client.query_one(sql::DATABASE_BYTES, &[]).await.map_err(failed("the database's size"))?.get(0);
+    let placed = client
+        .query(sql::PLACED, &[])
+        .await
+        .map_err(failed("tablespaces"))?
+        .iter()
+        .map(|row| PlacedRelation {
+            kind: row.get(0),
+            name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+            tablespace: row.get(3),
+        })
+        .collect();
     Ok(Catalog {
         database: database_state(client).await?,
+        database_bytes: size.unsigned_abs(),
+        placed,
         tables,
         extensions,
         materialized_views: materialized_views(client).await?,

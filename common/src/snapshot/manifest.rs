@@ -17,7 +17,9 @@ use super::{
 };
 use crate::{
     Error, Result,
-    catalog::{DatabaseState, Extension, MaterializedView, ObjectGrant, Role, Sequence, Table},
+    catalog::{
+        DatabaseState, Extension, MaterializedView, ObjectGrant, PlacedRelation, Role, Sequence, Table,
+    },
 };
 
 /// Version of the format. A reader takes its own version only; a change that an older reader would misread raises it.
@@ -214,6 +216,12 @@ pub struct Manifest {
     pub pg_dump_major: u32,
     /// Database-level state.
     pub database: DatabaseState,
+    /// Size of the whole database on the server's disk, indexes and bloat included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_bytes: Option<u64>,
+    /// What lies in another tablespace than the database's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placed: Vec<PlacedRelation>,
     /// Codec of every chunk.
     pub codec: Codec,
     /// Tables, largest first.
@@ -409,6 +417,8 @@ pub(crate) mod tests {
                 settings: vec![],
                 security_labels: vec![],
             },
+            database_bytes: None,
+            placed: vec![],
             codec: Codec::default(),
             tables: vec![TableData {
                 table: Table {
