@@ -8,7 +8,7 @@ use common::{
 };
 use serde::Serialize;
 
-use crate::space;
+use crate::{drill, space};
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, Serialize)]
@@ -53,6 +53,7 @@ pub async fn run(shared: &SharedArgs, settings: &Settings, output: &Output) -> R
     checks.push(rights(&session, connection.user()).await?);
     checks.push(large_objects(&session, connection.user()).await?);
     checks.push(repository_folder(settings, &session).await);
+    checks.extend(scratch_databases(&session).await);
     session.close().await?;
     let report = Report {
         database: connection.database().to_owned(),
@@ -189,6 +190,13 @@ async fn large_objects(session: &Session, user: &str) -> Result<Item> {
             fix: vec![format!("GRANT SELECT ON pg_catalog.pg_largeobject TO {};", common::Ident::new(user))],
         }
     })
+}
+
+/// What killed drills left on the server. It stops no backup, and `backup drill` drops it.
+async fn scratch_databases(session: &Session) -> Option<Item> {
+    let names = drill::leftovers(session).await.ok().filter(|names| !names.is_empty())?;
+    let names: Vec<String> = names.iter().map(|name| common::ident::printable(name)).collect();
+    Some(item("leftovers", Ok(format!("killed drills left {}; the next `backup drill` drops them", names.join(", ")))))
 }
 
 async fn repository_folder(settings: &Settings, session: &Session) -> Item {

@@ -119,6 +119,10 @@ struct CreateArgs {
     /// Further attempts to get the locks [default: 30]
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
+    /// Store the password hashes of the roles too, for `restore --create-roles`; needs a superuser or
+    /// pg_read_all_data, and makes the snapshot a secret
+    #[arg(long)]
+    role_passwords: bool,
     /// Begin although the repository seems to have too little room
     #[arg(long)]
     skip_space_check: bool,
@@ -226,6 +230,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         chunk_blocks: args.chunk_blocks,
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
         skip_space_check: args.skip_space_check,
+        role_passwords: args.role_passwords,
         ..CreateOptions::default()
     };
     let snapshot =
@@ -274,6 +279,7 @@ struct Row {
     seconds: f64,
     tags: BTreeMap<String, String>,
     not_kept: Vec<String>,
+    role_passwords: bool,
     path: String,
     verified: Standing,
     pin: Option<Pin>,
@@ -296,6 +302,7 @@ impl Row {
             seconds: manifest.took().as_secs_f64(),
             tags: manifest.tags.clone(),
             not_kept: manifest.not_kept.clone(),
+            role_passwords: manifest.role_passwords,
             path: snapshot.dir.display().to_string(),
             verified: facts.standing(&manifest.id),
             pin: facts.pin(&manifest.id).cloned(),
@@ -361,6 +368,7 @@ pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> S
                 let age = (now - manifest.taken_at).to_std().unwrap_or_default();
                 let mut tags: Vec<String> =
                     manifest.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                tags.extend(manifest.role_passwords.then(|| "(role passwords)".to_owned()));
                 tags.extend(manifest.name.iter().map(|name| format!("\"{name}\"")));
                 vec![
                     manifest.id.to_string(),
@@ -421,6 +429,9 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
             "  pinned     {}\n",
             pin.note.as_deref().map_or("yes".to_owned(), common::ident::printable)
         ));
+    }
+    if manifest.role_passwords {
+        text.push_str("  secret     holds password hashes of roles (globals.sql)\n");
     }
     if let Some(name) = &manifest.name {
         text.push_str(&format!("  name       {name}\n"));

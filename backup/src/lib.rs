@@ -24,9 +24,9 @@ use common::{
     catalog::DatabaseState,
     fault,
     postgres::{
-        ConnectionSettings, Session, connect,
+        ConnectionSettings, Secret, Session, connect,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_all_tables},
-        introspect, tools,
+        introspect, role_passwords, tools,
     },
     random,
     repository::{PartialSnapshot, Repository, StoredSnapshot},
@@ -68,6 +68,8 @@ pub struct CreateOptions {
     pub database_state: Option<DatabaseState>,
     /// Begin although the repository seems to have no room for it.
     pub skip_space_check: bool,
+    /// Read the roles' password hashes, and store them.
+    pub role_passwords: bool,
 }
 
 impl Default for CreateOptions {
@@ -82,6 +84,7 @@ impl Default for CreateOptions {
             lock_wait: LockWait::default(),
             database_state: None,
             skip_space_check: false,
+            role_passwords: false,
         }
     }
 }
@@ -250,6 +253,11 @@ async fn copy_state(
         let blocks = catalog.tables.iter().map(|table| table.blocks).sum();
         space::check(repository, &catalog.database.name, blocks, options.codec)?;
     }
+    let passwords = if options.role_passwords {
+        Some(role_passwords::read(&reader, &catalog.roles).await?)
+    } else {
+        None
+    };
     let id = SnapshotId::new(exported.taken_at(), &catalog.database.name, random::bits()?);
     let partial = repository.begin(id.clone())?;
     fault::point("backup.begun");
@@ -294,11 +302,12 @@ async fn copy_state(
         extensions: catalog.extensions,
         materialized_views: catalog.materialized_views,
         roles: catalog.roles,
+        role_passwords: passwords.is_some(),
         grants: catalog.grants,
         not_kept: catalog.not_kept,
         files: vec![schema],
     };
-    let files = write_stock_files(&partial, &manifest)?;
+    let files = write_stock_files(&partial, &manifest, passwords.as_deref())?;
     manifest.files.extend(files);
     manifest.finished_at = Utc::now().max(manifest.taken_at);
     exported.check_held().await?;
@@ -306,12 +315,20 @@ async fn copy_state(
 }
 
 /// The files that make the snapshot restorable without these tools.
-fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<Vec<FileEntry>> {
+fn write_stock_files(
+    partial: &PartialSnapshot,
+    manifest: &Manifest,
+    passwords: Option<&[(String, Secret)]>,
+) -> Result<Vec<FileEntry>> {
+    let mut globals = readme::globals_sql(&manifest.roles);
+    if let Some(passwords) = passwords {
+        globals.push_str(role_passwords::globals_sql(passwords).expose());
+    }
     [
         (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
         (VIEWS_FILE, readme::views_sql(&manifest.materialized_views)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
-        (GLOBALS_FILE, readme::globals_sql(&manifest.roles)),
+        (GLOBALS_FILE, globals),
         (LOAD_SCRIPT_FILE, readme::load_script(manifest)),
         (README_FILE, readme::readme(manifest)),
     ]

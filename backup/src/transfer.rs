@@ -82,6 +82,10 @@ pub async fn export(
     }
     let _lock = Repository::open(&settings.repo)?.lock_reading()?;
     let id = snapshot.manifest.id.clone();
+    if snapshot.manifest.role_passwords {
+        output
+            .warn(&format!("{id} holds password hashes of roles, and so does this archive: keep it secret"));
+    }
     let target = args.output.unwrap_or_else(|| PathBuf::from(format!("{id}.tar")));
     let progress = output.progress();
     progress.phase(format!("exporting {id}"), Some(snapshot.manifest.stored_bytes()));

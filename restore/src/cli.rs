@@ -61,7 +61,7 @@ pub struct Cli {
     #[arg(long)]
     no_owner: bool,
 
-    /// Make the roles that are missing, without passwords
+    /// Make the roles that are missing; without passwords, unless the snapshot holds them (backup create --role-passwords)
     #[arg(long, conflicts_with = "no_owner")]
     create_roles: bool,
 
@@ -93,6 +93,10 @@ pub struct Cli {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+
+    /// Mark the new database with this comment in place of its own, for `backup drill`
+    #[arg(long, value_name = "TEXT", hide = true, requires = "into")]
+    marker: Option<String>,
 
     /// Print the manual page and exit (in roff: `restore --man | man -l -`)
     #[arg(long, exclusive = true)]
@@ -245,6 +249,7 @@ async fn restore(
             no_tablespaces: cli.no_tablespaces,
             map_tablespaces: cli.map_tablespaces.clone(),
             skip_space_check: cli.skip_space_check,
+            marker: cli.marker.clone(),
         },
     };
     let maintenance_settings = connection.with_database("postgres");
@@ -308,8 +313,9 @@ fn describe(plan: &RestorePlan) -> String {
     );
     if !plan.create_roles.is_empty() {
         text.push_str(&format!(
-            "  first: make the roles {} without passwords\n",
-            plan.create_roles.join(", ")
+            "  first: make the roles {} {}\n",
+            plan.create_roles.join(", "),
+            if plan.role_passwords { "with the passwords of the snapshot" } else { "without passwords" }
         ));
     }
     for mapping in &plan.map_roles {

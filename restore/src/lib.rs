@@ -10,6 +10,7 @@ pub mod archive;
 pub mod bundle;
 pub mod cli;
 pub mod copy_in;
+pub mod maintain;
 pub mod missing;
 pub mod plan;
 pub mod preflight;
@@ -21,16 +22,17 @@ pub mod tablespaces;
 use chrono::Utc;
 use common::{
     Error, ErrorKind, Progress, Result,
+    ident::printable,
     postgres::{
-        ConnectionSettings, Session,
+        ConnectionSettings, Secret, Session,
         database::{self, SwapNames},
-        tools,
+        role_passwords, tools,
     },
     repository::{
         StoredSnapshot,
         verify::{Depth, VerifiedSnapshot, verify},
     },
-    snapshot::{Manifest, readme},
+    snapshot::{manifest::GLOBALS_FILE, readme},
 };
 use serde::Serialize;
 
@@ -118,7 +120,7 @@ pub async fn execute(
     for note in &plan.notes {
         progress.note(note.clone());
     }
-    create_roles(maintenance, &snapshot.snapshot().manifest, &plan).await?;
+    create_roles(maintenance, snapshot.snapshot(), &plan).await?;
     let with_roles = async {
         role_map::make_temporary_roles(maintenance, &plan.map_roles).await?;
         let made = stage_and_swap(settings, maintenance, snapshot, &plan, &pg_restore, options, progress);
@@ -201,7 +203,8 @@ async fn stage_and_swap(
 }
 
 /// Makes the roles that the plan lists. They stay, whatever becomes of the restore.
-async fn create_roles(maintenance: &Session, manifest: &Manifest, plan: &RestorePlan) -> Result<()> {
+async fn create_roles(maintenance: &Session, snapshot: &StoredSnapshot, plan: &RestorePlan) -> Result<()> {
+    let manifest = &snapshot.manifest;
     let missing: Vec<_> =
         manifest.roles.iter().filter(|role| plan.create_roles.contains(&role.name)).collect();
     let memberships = missing.iter().flat_map(|role| {
@@ -220,6 +223,41 @@ async fn create_roles(maintenance: &Session, manifest: &Manifest, plan: &Restore
                 )
                 .with_database_state("No database was changed.")
         })?;
+    }
+    if manifest.role_passwords && !missing.is_empty() {
+        set_passwords(maintenance, snapshot, missing.iter().map(|role| role.name.as_str())).await?;
+    }
+    Ok(())
+}
+
+/// Gives roles that were just made the passwords of the snapshot. The statements are in no message of ours; where the role
+/// may say so, the server does not log them either.
+async fn set_passwords(
+    maintenance: &Session,
+    snapshot: &StoredSnapshot,
+    roles: impl Iterator<Item = &str>,
+) -> Result<()> {
+    let path = snapshot.path(GLOBALS_FILE);
+    let globals =
+        Secret::new(std::fs::read_to_string(&path).map_err(|source| Error::io("read", &path, source))?);
+    let logging =
+        ["log_statement = 'none'", "log_min_duration_statement = -1", "log_min_error_statement = 'panic'"];
+    for setting in logging {
+        // Only a superuser may.
+        let _ = maintenance.batch_execute(&format!("SET {setting}")).await;
+    }
+    for role in roles {
+        let Some(statement) = role_passwords::find(&globals, role) else { continue };
+        maintenance.batch_execute(statement.expose()).await.map_err(|source| {
+            let code = source.code().map_or("connection lost", |code| code.code()).to_owned();
+            Error::failed(format!("could not set the password of the role \"{}\" ({code})", printable(role)))
+                .with_hint("Set it by hand: globals.sql in the snapshot has the statement.")
+                .with_database_state("No database was changed; the missing roles were made.")
+        })?;
+    }
+    for setting in logging {
+        let name = setting.split(' ').next().unwrap_or_default();
+        let _ = maintenance.batch_execute(&format!("RESET {name}")).await;
     }
     Ok(())
 }

@@ -100,6 +100,8 @@ pub struct Choices {
     pub map_tablespaces: Vec<(String, String)>,
     /// Begin although the server seems to have too little room.
     pub skip_space_check: bool,
+    /// A comment for the new database in place of the snapshot's.
+    pub marker: Option<String>,
     /// Slots and the like of the replaced database may stay behind with it.
     pub accept_slot_loss: bool,
     /// The replaced database is dropped after the swap.
@@ -145,6 +147,11 @@ pub struct RestorePlan {
     /// Roles that are made first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub create_roles: Vec<String>,
+    /// A comment that the new database gets in place of the snapshot's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marker: Option<String>,
+    /// Whether they get the passwords that the snapshot holds.
+    pub role_passwords: bool,
     /// Roles that others take the place of.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub map_roles: Vec<RoleMapping>,
@@ -325,6 +332,8 @@ pub fn plan(
         // Another major version has other defaults for what nobody ever granted.
         grants_must_match: !choices.accept_missing_grants && facts.major == manifest.server.major(),
         create_roles: missing.into_iter().map(str::to_owned).collect(),
+        role_passwords: manifest.role_passwords,
+        marker: choices.marker.clone(),
         map_roles,
         force: is_older && choices.force,
         accept_missing_objects: choices.accept_missing_objects,

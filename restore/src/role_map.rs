@@ -183,8 +183,14 @@ struct Rights {
     /// Policy (relation, name) → roles.
     policies: BTreeMap<(String, String), BTreeSet<Option<String>>>,
     /// User mapping (server, role) → options.
-    user_mappings: BTreeMap<(String, Option<String>), Vec<(String, String)>>,
+    user_mappings: BTreeMap<(String, Option<String>), Options>,
 }
+
+/// Options of a user mapping: names and values.
+type Options = Vec<(String, String)>;
+
+/// The privileges on one object or column, each with whether it may be passed on.
+type Held<'a> = Vec<(&'a Privilege, bool)>;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Object {
@@ -514,8 +520,7 @@ fn privilege_statements(rights: &Rights, mappings: &[RoleMapping]) -> Result<Vec
             format!("SET LOCAL ROLE {}; {sql}; RESET ROLE", Ident::new(grantor))
         }
     };
-    let mut by_object: BTreeMap<(&Object, &Option<(String, String)>), Vec<(&Privilege, bool)>> =
-        BTreeMap::new();
+    let mut by_object: BTreeMap<(&Object, &Option<(String, String)>), Held> = BTreeMap::new();
     for (privilege, is_grantable) in &rights.privileges {
         by_object.entry((&privilege.object, &privilege.column)).or_default().push((privilege, *is_grantable));
     }

@@ -17,7 +17,7 @@ use common::{
 
 use crate::{
     archive::{self, ArchiveOptions, Section},
-    copy_in,
+    copy_in, maintain,
     missing::{self, MissingObject},
     plan::RestorePlan,
     role_map, tablespaces,
@@ -76,8 +76,17 @@ impl StagedDatabase {
         maintenance.batch_execute(&statement).await.map_err(|source| {
             Error::postgres(format!("could not create the database \"{}\"", plan.staged), source)
         })?;
+        let staged = Self { name: plan.staged.clone(), settings: settings.with_database(&plan.staged) };
+        if let Some(marker) = &plan.marker {
+            let name = common::Ident::new(&*plan.staged);
+            let statement = format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker));
+            if let Err(source) = maintenance.batch_execute(&statement).await {
+                staged.discard(maintenance).await?;
+                return Err(Error::postgres(format!("could not mark the database \"{}\"", plan.staged), source));
+            }
+        }
         common::fault::point("restore.created");
-        Ok(Self { name: plan.staged.clone(), settings: settings.with_database(&plan.staged) })
+        Ok(staged)
     }
 
     /// Its name.
@@ -167,6 +176,13 @@ impl StagedDatabase {
             snapshot = missing::without_missing_views(&session, snapshot).await?;
         }
 
+        let taken = maintain::take_back(&session, &snapshot.manifest).await?;
+        if taken > 0 {
+            progress.note(format!(
+                "{taken} grants of MAINTAIN were taken back: PostgreSQL {} has GRANT ALL without it",
+                snapshot.manifest.server.major()
+            ));
+        }
         // Before views are filled, which is done in their owners' name: those of the time of the restore have no rights.
         role_map::apply(&session, &plan.map_roles).await?;
 
@@ -344,6 +360,9 @@ async fn apply_database_state(
 ) -> Result<()> {
     let no_owner = plan.no_owner;
     let mut state = role_map::mapped_state(&plan.map_roles, &snapshot.manifest.database);
+    if plan.marker.is_some() {
+        state.comment.clone_from(&plan.marker);
+    }
     if no_owner {
         state.acl = None;
         state.settings.retain(|setting| setting.role.is_none());

@@ -144,7 +144,8 @@ fn a_backup_that_gave_way_to_an_exclusive_lock_begins_again_by_itself() {
     let mut writer = database.session();
     let mut blocker = database.session();
     blocker.run("BEGIN; LOCK TABLE u IN ACCESS EXCLUSIVE MODE");
-    let mut command = snapshots.command("backup", &database.url(), &["create", "--jobs", "1", "--lock-timeout", "20s"]);
+    let mut command =
+        snapshots.command("backup", &database.url(), &["create", "--jobs", "1", "--lock-timeout", "20s"]);
     let running =
         command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
     let count = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_database d ON d.oid = l.database

@@ -195,6 +195,11 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_operator o WHERE o.oprcode = 0 AND o.oid >= 16384) AS shell_operators,
        pg_catalog.pg_is_in_recovery() AS in_recovery";
 
+/// Password hashes of the roles `$1` that have one.
+pub const ROLE_PASSWORDS: &str = "
+SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid
+WHERE rolname = ANY ($1::text[]) AND rolpassword IS NOT NULL ORDER BY 1";
+
 /// Relations that lie in another tablespace than the database's own.
 pub const PLACED: &str = "
 SELECT CASE c.relkind WHEN 'm' THEN 'materialized view' WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' ELSE 'index' END,

@@ -237,6 +237,9 @@ pub struct Manifest {
     pub materialized_views: Vec<MaterializedView>,
     /// Roles that the schema names, without passwords.
     pub roles: Vec<Role>,
+    /// Whether `globals.sql` holds the roles' password hashes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub role_passwords: bool,
     /// Privileges on objects; a restore is compared with them.
     #[serde(default)]
     pub grants: Vec<ObjectGrant>,
@@ -443,6 +446,7 @@ pub(crate) mod tests {
             extensions: vec![],
             materialized_views: vec![],
             roles: vec![],
+            role_passwords: false,
             grants: vec![],
             not_kept: vec![],
             files: vec![],
