@@ -3,7 +3,7 @@
 use common::{
     Error, Result,
     cli::{Output, Settings, SharedArgs, format, output::Tone, process},
-    postgres::{Session, connect, tools},
+    postgres::{ConnectionSettings, Session, connect, database, tools},
     repository,
 };
 use serde::Serialize;
@@ -53,7 +53,7 @@ pub async fn run(shared: &SharedArgs, settings: &Settings, output: &Output) -> R
     checks.push(rights(&session, connection.user()).await?);
     checks.push(large_objects(&session, connection.user()).await?);
     checks.push(repository_folder(settings, &session).await);
-    checks.extend(scratch_databases(&session).await);
+    checks.extend(scratch_databases(session.settings()).await);
     session.close().await?;
     let report = Report {
         database: connection.database().to_owned(),
@@ -193,8 +193,10 @@ async fn large_objects(session: &Session, user: &str) -> Result<Item> {
 }
 
 /// What killed drills left on the server. It stops no backup, and `backup drill` drops it.
-async fn scratch_databases(session: &Session) -> Option<Item> {
-    let names = drill::leftovers(session).await.ok().filter(|names| !names.is_empty())?;
+async fn scratch_databases(connection: &ConnectionSettings) -> Option<Item> {
+    // From where drills say that they are alive: advisory locks belong to one database.
+    let session = database::connect_maintenance(connection, &[]).await.ok()?;
+    let names = drill::leftovers(&session).await.ok().filter(|names| !names.is_empty())?;
     let names: Vec<String> = names.iter().map(|name| common::ident::printable(name)).collect();
     Some(item("leftovers", Ok(format!("killed drills left {}; the next `backup drill` drops them", names.join(", ")))))
 }

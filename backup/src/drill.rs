@@ -80,6 +80,7 @@ pub async fn run(
     let started = Instant::now();
     let code = wait(command).await;
     let seconds = started.elapsed().as_secs_f64();
+    common::fault::point("drill.restored");
     let dropped = drop_scratch(&connection, &scratch).await;
     let code = match (code, dropped) {
         (Ok(code), Ok(())) => code,
