@@ -198,7 +198,10 @@ async fn scratch_databases(connection: &ConnectionSettings) -> Option<Item> {
     let session = database::connect_maintenance(connection, &[]).await.ok()?;
     let names = drill::leftovers(&session).await.ok().filter(|names| !names.is_empty())?;
     let names: Vec<String> = names.iter().map(|name| common::ident::printable(name)).collect();
-    Some(item("leftovers", Ok(format!("killed drills left {}; the next `backup drill` drops them", names.join(", ")))))
+    Some(item(
+        "leftovers",
+        Ok(format!("killed drills left {}; the next `backup drill` drops them", names.join(", "))),
+    ))
 }
 
 async fn repository_folder(settings: &Settings, session: &Session) -> Item {

@@ -70,7 +70,14 @@ pub async fn run(
     output.say(&format!("restoring {} into the scratch database \"{}\"", manifest.id, printable(&scratch)));
 
     let mut command = child(&restore, &connection);
-    command.arg(manifest.id.as_str()).arg("--into").arg(&scratch).arg("--marker").arg(MARKER).arg("--repo").arg(repository.root());
+    command
+        .arg(manifest.id.as_str())
+        .arg("--into")
+        .arg(&scratch)
+        .arg("--marker")
+        .arg(MARKER)
+        .arg("--repo")
+        .arg(repository.root());
     let jobs = args.jobs.or(settings.jobs);
     command.args(jobs.map(|jobs| format!("--jobs={jobs}")));
     command.args(args.no_owner.then_some("--no-owner"));
@@ -129,14 +136,16 @@ pub async fn run(
 }
 
 /// The comment on a scratch database: no database is dropped for its name alone.
-pub const MARKER: &str = "safe-run: scratch database of a backup drill; the next drill drops it if this one was killed";
+pub const MARKER: &str =
+    "safe-run: scratch database of a backup drill; the next drill drops it if this one was killed";
 
 /// Says on the server that this drill is alive: an advisory lock that goes with its session.
 async fn hold(connection: &ConnectionSettings, scratch: &str) -> Result<Session> {
     let session = database::connect_maintenance(connection, &[scratch]).await?;
-    session.query_one(ALIVE_LOCK, &[&scratch]).await.map_err(|source| {
-        Error::postgres("could not mark the drill as running", source)
-    })?;
+    session
+        .query_one(ALIVE_LOCK, &[&scratch])
+        .await
+        .map_err(|source| Error::postgres("could not mark the drill as running", source))?;
     Ok(session)
 }
 
@@ -179,7 +188,9 @@ async fn drop_leftovers(connection: &ConnectionSettings, output: &Output) -> Res
     let session = database::connect_maintenance(connection, &[]).await?;
     for name in leftovers(&session).await? {
         match database::drop_database(&session, &name).await {
-            Ok(()) => output.say(&format!("dropped \"{}\", which a killed drill had left behind", printable(&name))),
+            Ok(()) => {
+                output.say(&format!("dropped \"{}\", which a killed drill had left behind", printable(&name)))
+            }
             // Somebody else's, perhaps: this drill goes on.
             Err(error) => output.warn(&error.to_string()),
         }

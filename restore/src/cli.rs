@@ -6,7 +6,7 @@ use chrono::Utc;
 use clap::Parser;
 use common::{
     Error, ErrorKind, Result,
-    cli::{Output, Settings, SharedArgs, config::CommandFlags, format, output::Tone, process},
+    cli::{Output, Settings, SharedArgs, config::CommandFlags, facts::Facts, format, output::Tone, process},
     postgres::{ConnectionSettings, Environment, connect::refuse_pooler, database},
     repository::{Listed, Repository, StoredSnapshot},
 };
@@ -173,7 +173,7 @@ fn choose(cli: &Cli, repository: &Repository, output: &Output) -> Result<Option<
         )
         .with_hint("Take one with `backup create`."));
     }
-    output.data(&numbered_table(&listed))?;
+    output.data(&numbered_table(&listed, &Facts::read(repository)?))?;
     let Some(answer) = output.ask("Restore which snapshot? (number, id, or nothing to stop)")? else {
         output.say("Name one of these snapshots: restore SNAPSHOT");
         return Ok(None);
@@ -185,7 +185,8 @@ fn choose(cli: &Cli, repository: &Repository, output: &Output) -> Result<Option<
     Ok(Some(by_number.map_or(answer, |entry| entry.id.to_string())))
 }
 
-fn numbered_table(listed: &[Listed]) -> String {
+fn numbered_table(listed: &[Listed], facts: &Facts) -> String {
+    let now = Utc::now();
     let rows: Vec<Vec<String>> = listed
         .iter()
         .enumerate()
@@ -194,7 +195,7 @@ fn numbered_table(listed: &[Listed]) -> String {
             match &entry.snapshot {
                 Ok(snapshot) => {
                     let manifest = &snapshot.manifest;
-                    let age = (Utc::now() - manifest.taken_at).to_std().unwrap_or_default();
+                    let age = (now - manifest.taken_at).to_std().unwrap_or_default();
                     vec![
                         number,
                         manifest.id.to_string(),
@@ -203,6 +204,8 @@ fn numbered_table(listed: &[Listed]) -> String {
                         manifest.kind.to_string(),
                         format::count(manifest.rows()),
                         format::bytes(manifest.stored_bytes()),
+                        facts.verified_cell(&manifest.id, now),
+                        facts.pin_cell(&manifest.id).to_owned(),
                     ]
                 }
                 Err(_) => vec![number, entry.id.to_string(), "DAMAGED".to_owned()],
@@ -210,8 +213,8 @@ fn numbered_table(listed: &[Listed]) -> String {
         })
         .collect();
     format::table(
-        &["#", "ID", "AGE", "DATABASE", "KIND", "ROWS", "STORED"],
-        &[true, false, true, false, false, true, true],
+        &["#", "ID", "AGE", "DATABASE", "KIND", "ROWS", "STORED", "VERIFIED", "PIN"],
+        &[true, false, true, false, false, true, true, false, false],
         &rows,
     )
 }

@@ -9,6 +9,7 @@
 pub mod archive;
 pub mod bundle;
 pub mod cli;
+pub mod collation;
 pub mod copy_in;
 pub mod maintain;
 pub mod missing;

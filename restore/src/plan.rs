@@ -13,6 +13,7 @@ use common::{
 use serde::Serialize;
 
 use crate::{
+    collation,
     role_map::{self, RoleMapping},
     space::{self, Space},
     tablespaces,
@@ -54,6 +55,8 @@ pub struct TargetFacts {
     pub prepared: Vec<String>,
     /// Sessions in it that the role may not end.
     pub lasting_sessions: Vec<String>,
+    /// Whether it was built with ICU.
+    pub has_icu: bool,
     /// Those that the role may use.
     pub usable_tablespaces: BTreeSet<String>,
     /// Room on the disk where the new database would lie.
@@ -263,6 +266,7 @@ pub fn plan(
             reasons.push(format!("only a superuser may make the extension {}", extension.name));
         }
     }
+    collation::check(manifest, facts, &mut reasons);
     tablespaces::check(manifest, facts, choices, &mut reasons);
     let needed_bytes = space::needed(manifest);
     let (space, is_too_little) = space::compare(needed_bytes, &facts.space);

@@ -24,6 +24,10 @@ GROUP BY v.name HAVING pg_catalog.bool_and(v.superuser AND NOT v.trusted)";
 const MEMBER_OF: &str =
     "SELECT rolname::text FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role(oid, 'MEMBER')";
 
+/// What only a server with ICU has.
+const ICU_COLLATIONS: &str =
+    "SELECT collname::text FROM pg_catalog.pg_collation WHERE collprovider = 'i' LIMIT 1";
+
 /// Tablespaces that the connected role may use.
 const USABLE_TABLESPACES: &str = "SELECT spcname::text FROM pg_catalog.pg_tablespace
 WHERE pg_catalog.has_tablespace_privilege(oid, 'CREATE')";
@@ -73,6 +77,7 @@ pub async fn facts(
         roles: names("SELECT rolname::text FROM pg_catalog.pg_roles").await?,
         databases: names("SELECT datname::text FROM pg_catalog.pg_database").await?,
         tablespaces: names("SELECT spcname::text FROM pg_catalog.pg_tablespace").await?,
+        has_icu: !names(ICU_COLLATIONS).await?.is_empty(),
         usable_tablespaces: names(USABLE_TABLESPACES).await?,
         space: space::look(maintenance, tablespace).await,
         extensions,

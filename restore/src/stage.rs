@@ -17,7 +17,7 @@ use common::{
 
 use crate::{
     archive::{self, ArchiveOptions, Section},
-    copy_in, maintain,
+    collation, copy_in, maintain,
     missing::{self, MissingObject},
     plan::RestorePlan,
     role_map, tablespaces,
@@ -74,7 +74,8 @@ impl StagedDatabase {
         state.tablespace.clone_from(&plan.tablespace);
         let statement = create_database_statement(&state, &plan.staged, maintenance.server_major());
         maintenance.batch_execute(&statement).await.map_err(|source| {
-            Error::postgres(format!("could not create the database \"{}\"", plan.staged), source)
+            let error = Error::postgres(format!("could not create the database \"{}\"", plan.staged), source);
+            collation::explain_create(error, &snapshot.snapshot().manifest)
         })?;
         let staged = Self { name: plan.staged.clone(), settings: settings.with_database(&plan.staged) };
         if let Some(marker) = &plan.marker {
@@ -82,7 +83,10 @@ impl StagedDatabase {
             let statement = format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker));
             if let Err(source) = maintenance.batch_execute(&statement).await {
                 staged.discard(maintenance).await?;
-                return Err(Error::postgres(format!("could not mark the database \"{}\"", plan.staged), source));
+                return Err(Error::postgres(
+                    format!("could not mark the database \"{}\"", plan.staged),
+                    source,
+                ));
             }
         }
         common::fault::point("restore.created");
@@ -176,6 +180,9 @@ impl StagedDatabase {
             snapshot = missing::without_missing_views(&session, snapshot).await?;
         }
 
+        if let Some(changed) = collation::changed_version(&session, &snapshot.manifest).await? {
+            progress.warn(changed);
+        }
         let taken = maintain::take_back(&session, &snapshot.manifest).await?;
         if taken > 0 {
             progress.note(format!(

@@ -12,13 +12,16 @@ fn next_drill_drops_what_a_killed_one_left(major: u32) {
     snapshots.run("backup", &url, &["create"]).expect(0);
     // Of a person: by its name a drill's, by its comment not; and the other way round.
     cluster.psql("CREATE DATABASE shop_drill_20260101_000000");
-    let databases = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datname LIKE '%drill%'";
+    let databases =
+        "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datname LIKE '%drill%'";
 
-    let killed = Outcome::of(snapshots.command("backup", &url, &["drill"]).env("SAFE_RUN_FAULT", "drill.restored"));
+    let killed =
+        Outcome::of(snapshots.command("backup", &url, &["drill"]).env("SAFE_RUN_FAULT", "drill.restored"));
     assert_eq!(killed.code, -9);
     let left = cluster.psql(databases);
     assert_eq!(left.split(' ').count(), 2, "{left}");
-    let scratch = left.split(' ').find(|name| !name.ends_with("20260101_000000")).expect("the scratch database");
+    let scratch =
+        left.split(' ').find(|name| !name.ends_with("20260101_000000")).expect("the scratch database");
     cluster.psql("CREATE DATABASE my_own_drill");
     cluster.psql(&format!(
         "SELECT format('COMMENT ON DATABASE my_own_drill IS %L', shobj_description(oid, 'pg_database'))
@@ -27,7 +30,10 @@ fn next_drill_drops_what_a_killed_one_left(major: u32) {
     let checked = snapshots.run("backup", &url, &["check"]).expect(0);
     assert!(checked.stdout.contains(&format!("killed drills left {scratch};")), "{}", checked.stdout);
 
-    snapshots.run("backup", &url, &["drill"]).expect(0).says(&[&format!("dropped \"{scratch}\""), "DRILL OK"]);
+    snapshots
+        .run("backup", &url, &["drill"])
+        .expect(0)
+        .says(&[&format!("dropped \"{scratch}\""), "DRILL OK"]);
     assert_eq!(cluster.psql(databases), "my_own_drill shop_drill_20260101_000000");
     let checked = snapshots.run("backup", &url, &["check"]).expect(0);
     assert!(!checked.stdout.contains("leftovers"), "{}", checked.stdout);
