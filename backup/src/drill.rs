@@ -189,7 +189,8 @@ async fn drop_leftovers(connection: &ConnectionSettings, output: &Output) -> Res
     for name in leftovers(&session).await? {
         match database::drop_database(&session, &name).await {
             Ok(()) => {
-                output.say(&format!("dropped \"{}\", which a killed drill had left behind", printable(&name)))
+                output
+                    .say(&format!("dropped \"{}\", which a killed drill had left behind", printable(&name)));
             }
             // Somebody else's, perhaps: this drill goes on.
             Err(error) => output.warn(&error.to_string()),

@@ -189,6 +189,9 @@ struct Rights {
 /// Options of a user mapping: names and values.
 type Options = Vec<(String, String)>;
 
+/// An object, or a column of it.
+type Granted<'a> = (&'a Object, Option<&'a (String, String)>);
+
 /// The privileges on one object or column, each with whether it may be passed on.
 type Held<'a> = Vec<(&'a Privilege, bool)>;
 
@@ -520,9 +523,12 @@ fn privilege_statements(rights: &Rights, mappings: &[RoleMapping]) -> Result<Vec
             format!("SET LOCAL ROLE {}; {sql}; RESET ROLE", Ident::new(grantor))
         }
     };
-    let mut by_object: BTreeMap<(&Object, &Option<(String, String)>), Held> = BTreeMap::new();
+    let mut by_object: BTreeMap<Granted<'_>, Held<'_>> = BTreeMap::new();
     for (privilege, is_grantable) in &rights.privileges {
-        by_object.entry((&privilege.object, &privilege.column)).or_default().push((privilege, *is_grantable));
+        by_object
+            .entry((&privilege.object, privilege.column.as_ref()))
+            .or_default()
+            .push((privilege, *is_grantable));
     }
     let mut steps = Vec::new();
     for ((object, _), entries) in by_object {
