@@ -152,6 +152,13 @@ struct CreateArgs {
     /// Further attempts to get the locks [default: 30]
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
+    /// Store the password hashes of the roles too, for `restore --create-roles`; needs a superuser or
+    /// pg_read_all_data, and makes the snapshot a secret
+    #[arg(long)]
+    role_passwords: bool,
+    /// Begin although the repository seems to have too little room
+    #[arg(long)]
+    skip_space_check: bool,
     /// Blocks of a table per chunk, for tests and measurements
     #[arg(long, value_name = "N", hide = true, default_value_t = common::snapshot::copy_sql::CHUNK_BLOCKS,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -265,6 +272,8 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
             exclude_table_data: args.exclude_table_data.clone(),
         },
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
+        skip_space_check: args.skip_space_check,
+        role_passwords: args.role_passwords,
         ..CreateOptions::default()
     };
     let snapshot =
@@ -336,6 +345,7 @@ struct Row {
     /// For a snapshot of a part of the database: the filters, what is left out, and tables without their rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     partial: Option<PartRow>,
+    role_passwords: bool,
     path: String,
     verified: Standing,
     pin: Option<Pin>,
@@ -371,6 +381,7 @@ impl Row {
                 left_out: partial.left_out.clone(),
                 without_rows: partial.without_rows.iter().map(|name| name.short()).collect(),
             }),
+            role_passwords: manifest.role_passwords,
             path: snapshot.dir.display().to_string(),
             verified: facts.standing(&manifest.id),
             pin: facts.pin(&manifest.id).cloned(),
@@ -436,6 +447,7 @@ pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> S
                 let age = (now - manifest.taken_at).to_std().unwrap_or_default();
                 let mut tags: Vec<String> =
                     manifest.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                tags.extend(manifest.role_passwords.then(|| "(role passwords)".to_owned()));
                 tags.extend(manifest.name.iter().map(|name| format!("\"{name}\"")));
                 vec![
                     manifest.id.to_string(),
@@ -496,6 +508,9 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
             "  pinned     {}\n",
             pin.note.as_deref().map_or("yes".to_owned(), common::ident::printable)
         ));
+    }
+    if manifest.role_passwords {
+        text.push_str("  secret     holds password hashes of roles (globals.sql)\n");
     }
     if let Some(name) = &manifest.name {
         text.push_str(&format!("  name       {name}\n"));

@@ -14,6 +14,7 @@ pub mod manage;
 pub mod part;
 pub mod plan;
 pub mod prune;
+pub mod space;
 pub mod transfer;
 
 use std::{
@@ -27,9 +28,9 @@ use common::{
     catalog::{Catalog, DatabaseState},
     fault,
     postgres::{
-        ConnectionSettings, Session, connect,
+        ConnectionSettings, Secret, Session, connect,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
-        introspect, tools,
+        introspect, role_passwords, tools,
     },
     random,
     repository::{PartialSnapshot, Repository, StoredSnapshot},
@@ -72,6 +73,10 @@ pub struct CreateOptions {
     /// Database-level state to record instead of what is read: a fence changes the settings of the database, and the
     /// snapshot has to hold them as they were without it.
     pub database_state: Option<DatabaseState>,
+    /// Begin although the repository seems to have no room for it.
+    pub skip_space_check: bool,
+    /// Read the roles' password hashes, and store them.
+    pub role_passwords: bool,
 }
 
 impl Default for CreateOptions {
@@ -86,6 +91,8 @@ impl Default for CreateOptions {
             filters: Filters::default(),
             lock_wait: LockWait::default(),
             database_state: None,
+            skip_space_check: false,
+            role_passwords: false,
         }
     }
 }
@@ -106,7 +113,26 @@ pub async fn create(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    create_locked(settings, repository, options, progress).await.map_err(explain)
+    // As long as the locks may be waited for, so long may the whole be tried again.
+    let budget = (options.lock_wait.timeout + LONGEST_PAUSE) * options.lock_wait.retries;
+    let mut retries = budget.as_millis().div_ceil(JOINED_LOCK_WAIT.as_millis());
+    loop {
+        let error = match create_locked(settings, repository, options, progress).await.map_err(explain) {
+            Err(error) if gave_way(&error) && retries > 0 => error,
+            result => return result,
+        };
+        retries -= 1;
+        progress.warn(format!("{error}: gave way, and begins again"));
+        common::interrupt::check()?;
+    }
+}
+
+/// Between two attempts to get the tables' locks, at most.
+const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Whether the backup made room for somebody who waits for an exclusive lock, and will have its turn after that.
+fn gave_way(error: &Error) -> bool {
+    error.kind() == ErrorKind::Busy && error.hint() == Some(GIVES_WAY)
 }
 
 /// What the server says, in our kinds: a missing right is refused, and a lock that can't be had is busy.
@@ -123,7 +149,7 @@ fn explain(error: Error) -> Error {
 }
 
 const GIVES_WAY: &str = "Somebody waits for an exclusive lock on a table (ALTER TABLE, TRUNCATE, VACUUM FULL …), and the backup \
-                         gave way. Try again when that is done; a lock_timeout on such statements lets both through.";
+                         gave way, again and again. Try again when that is done; a lock_timeout on such statements lets both through.";
 
 async fn create_locked(
     settings: &ConnectionSettings,
@@ -242,6 +268,15 @@ async fn copy_state(
         Vec::new()
     };
     drop(absent_unlogged);
+    if !options.skip_space_check {
+        let blocks = catalog.tables.iter().map(|table| table.blocks).sum();
+        space::check(repository, &catalog.database.name, blocks, options.codec)?;
+    }
+    let passwords = if options.role_passwords {
+        Some(role_passwords::read(&reader, &catalog.roles).await?)
+    } else {
+        None
+    };
     let id = SnapshotId::new(exported.taken_at(), &catalog.database.name, random::bits()?);
     let partial = repository.begin(id.clone())?;
     fault::point("backup.begun");
@@ -301,6 +336,8 @@ async fn copy_state(
         pg_dump_version: pg_dump.version,
         pg_dump_major: pg_dump.major,
         database: catalog.database,
+        database_bytes: Some(catalog.database_bytes),
+        placed: catalog.placed,
         codec: options.codec,
         tables,
         partitioned: catalog.partitioned,
@@ -311,11 +348,12 @@ async fn copy_state(
         extensions: catalog.extensions,
         materialized_views: catalog.materialized_views,
         roles: catalog.roles,
+        role_passwords: passwords.is_some(),
         grants: catalog.grants,
         not_kept: catalog.not_kept,
         files: vec![schema],
     };
-    let files = write_stock_files(&partial, &manifest)?;
+    let files = write_stock_files(&partial, &manifest, passwords.as_deref())?;
     manifest.files.extend(files);
     manifest.finished_at = Utc::now().max(manifest.taken_at);
     exported.check_held().await?;
@@ -323,7 +361,15 @@ async fn copy_state(
 }
 
 /// The files that make the snapshot restorable without these tools.
-fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<Vec<FileEntry>> {
+fn write_stock_files(
+    partial: &PartialSnapshot,
+    manifest: &Manifest,
+    passwords: Option<&[(String, Secret)]>,
+) -> Result<Vec<FileEntry>> {
+    let mut globals = readme::globals_sql(&manifest.roles);
+    if let Some(passwords) = passwords {
+        globals.push_str(role_passwords::globals_sql(passwords).expose());
+    }
     let list = manifest.partial.as_ref().map(|partial| {
         let lines: String = partial.entries.iter().map(|entry| format!("{entry};\n")).collect();
         (
@@ -337,7 +383,7 @@ fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<V
         (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
         (VIEWS_FILE, readme::views_sql(&manifest.materialized_views)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
-        (GLOBALS_FILE, readme::globals_sql(&manifest.roles)),
+        (GLOBALS_FILE, globals),
         (LOAD_SCRIPT_FILE, readme::load_script(manifest)),
         (README_FILE, readme::readme(manifest)),
     ];

@@ -200,6 +200,13 @@ impl Error {
         self
     }
 
+    /// Adds the SQLSTATE of the server's refusal, where the message was written anew.
+    #[must_use]
+    pub fn with_sqlstate(mut self, sqlstate: &str) -> Self {
+        self.0.sqlstate = Some(sqlstate.to_owned());
+        self
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

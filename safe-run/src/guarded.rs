@@ -157,7 +157,7 @@ async fn prepare(
                 control,
                 &snapshot,
                 &Target::Replace,
-                restore_options(context),
+                &restore_options(context),
             )
             .await
             .map_err(|error| error.context("an undo would not be possible"))?;
@@ -438,12 +438,13 @@ async fn undo(
             log.timed("undo: snapshot restored and swapped in", began);
             log.note_step(Step::Undone);
             let database = log.report.database.clone();
-            let as_before = if restored.missing_grants.is_empty() {
+            let lacks = restored.missing_grants.len() + restored.missing.len();
+            let as_before = if lacks == 0 {
                 "is as it was before".to_owned()
             } else {
                 format!(
                     "has its rows of before, but lacks {}",
-                    plural(restored.missing_grants.len() as u64, "grant", "grants")
+                    plural(lacks as u64, "grant or object", "grants or objects")
                 )
             };
             log.report.state = format!(
@@ -455,6 +456,9 @@ async fn undo(
                     format!("NOT as before: the role may not grant {grant}; a superuser has to")
                 }),
             );
+            log.report
+                .notes
+                .extend(restored.missing.iter().map(|object| format!("NOT as before: {}", object.line())));
             let kept_as = restored.replaced_as;
             if let (Some(fence), Some(kept_as)) = (standing, &kept_as)
                 && let Err(error) = fence.lift_from_renamed(control, kept_as).await
@@ -512,7 +516,7 @@ pub async fn restore_snapshot(
     let options = restore_options(context);
     let verified = restore::verified(snapshot, options.jobs, &context.progress).await?;
     let report =
-        restore::execute(&context.connection, control, &verified, plan, options, &context.progress).await?;
+        restore::execute(&context.connection, control, &verified, plan, &options, &context.progress).await?;
     fault::point("safe-run.undone");
     Ok(report)
 }

@@ -201,7 +201,7 @@ impl Recovery<'_> {
         let snapshot = self.repository.find(&id, None)?;
         let options = RestoreOptions { jobs: self.jobs, choices: Choices::undo() };
         let plan =
-            restore::prepare(self.settings, self.control, &snapshot, &Target::Replace, options).await?;
+            restore::prepare(self.settings, self.control, &snapshot, &Target::Replace, &options).await?;
         journal.write(Step::Undoing {
             snapshot: id.clone(),
             staged: plan.staged.clone(),
@@ -210,11 +210,14 @@ impl Recovery<'_> {
         fault::point("safe-run.recovering");
         let verified = restore::verified(snapshot, options.jobs, self.progress).await?;
         let report =
-            restore::execute(self.settings, self.control, &verified, plan, options, self.progress).await?;
+            restore::execute(self.settings, self.control, &verified, plan, &options, self.progress).await?;
         journal.write(Step::Undone)?;
         self.say(format!("it was killed while it changed the database: snapshot {id} was restored now"));
         for grant in &report.missing_grants {
             self.say(format!("NOT as before: the role may not grant {grant}; do it by hand"));
+        }
+        for object in &report.missing {
+            self.say(format!("NOT as before: {}", object.line()));
         }
         if let Some(kept_as) = report.replaced_as {
             self.say(format!("the half-changed state is kept as database \"{kept_as}\""));

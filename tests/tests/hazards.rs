@@ -31,8 +31,8 @@ fn odd_settings_of_the_database_and_the_role_change_no_value() {
         "search_path = 'types'",
         "standard_conforming_strings = off",
         "row_security = on",
-        // Long enough for a session to be set up, which is the first statement of every session of ours.
-        "statement_timeout = '50ms'",
+        // Shorter than anything takes.
+        "statement_timeout = '1ms'",
         "lock_timeout = '1ms'",
         "idle_in_transaction_session_timeout = '1ms'",
         // Long enough for a connection to be made: what a child program sets back itself.
@@ -115,5 +115,25 @@ fn snapshots_of_older_servers_restore_into_newer_ones() {
         target.psql(&format!("DROP DATABASE {}", psql::quote_ident(&name)));
         assert!(before.len() > 20, "{}", before.len());
         assert_eq!(before, after, "{from} to {to}");
+    }
+}
+
+#[test]
+fn a_transaction_timeout_of_a_millisecond_ends_no_session_of_ours() {
+    for major in [17, 18] {
+        let cluster = Cluster::shared(major);
+        let database = cluster.fresh_database("timeouts");
+        fixtures::load_shop(&database, 0.001);
+        let role = format!("{}_role", database.name());
+        database.psql(&format!(
+            "CREATE ROLE {role} LOGIN SUPERUSER; ALTER ROLE {role} SET transaction_timeout = '1ms';
+             ALTER ROLE {role} SET statement_timeout = '1ms'"
+        ));
+        let snapshots = Snapshots::new();
+        let checked: Vec<i32> = (0..5)
+            .map(|_| snapshots.run("backup", &cluster.url_as(&role, database.name()), &["check"]).code)
+            .collect();
+        database.psql(&format!("DROP ROLE {role}"));
+        assert_eq!(checked, [0; 5]);
     }
 }

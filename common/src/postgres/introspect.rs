@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Client, Row, sql};
 use crate::{
-    Error, Ident, QualifiedName, Result,
+    Error, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
-        ObjectGrant, PartitionedTable, Role, Sequence, Table,
+        ObjectGrant, PartitionedTable, PlacedRelation, Role, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -72,8 +72,23 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         client.query_one(sql::LARGE_OBJECT_COUNT, &[]).await.map_err(failed("large objects"))?.get(0);
     let rows = client.query(sql::ROLES, &[]).await.map_err(failed("roles"))?;
     let roles = roles(&rows);
+    let size: i64 =
+        client.query_one(sql::DATABASE_BYTES, &[]).await.map_err(failed("the database's size"))?.get(0);
+    let placed = client
+        .query(sql::PLACED, &[])
+        .await
+        .map_err(failed("tablespaces"))?
+        .iter()
+        .map(|row| PlacedRelation {
+            kind: row.get(0),
+            name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+            tablespace: row.get(3),
+        })
+        .collect();
     Ok(Catalog {
         database: database_state(client).await?,
+        database_bytes: size.unsigned_abs(),
+        placed,
         tables,
         partitioned,
         inherits: inherits.iter().map(|row| (row.get(0), row.get(1))).collect(),

@@ -243,6 +243,23 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_operator o WHERE o.oprcode = 0 AND o.oid >= 16384) AS shell_operators,
        pg_catalog.pg_is_in_recovery() AS in_recovery";
 
+/// Password hashes of the roles `$1` that have one.
+pub const ROLE_PASSWORDS: &str = "
+SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid
+WHERE rolname = ANY ($1::text[]) AND rolpassword IS NOT NULL ORDER BY 1";
+
+/// Relations that lie in another tablespace than the database's own.
+pub const PLACED: &str = "
+SELECT CASE c.relkind WHEN 'm' THEN 'materialized view' WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' ELSE 'index' END,
+       n.nspname::text, c.relname::text, t.spcname::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace
+WHERE c.relkind IN ('r', 'p', 'm', 'i', 'I') AND c.relpersistence <> 't' AND NOT c.relisshared AND c.oid >= 16384
+  AND n.nspname NOT LIKE 'pg\\_toast%' ORDER BY 1, 2, 3";
+
+/// Size of the current database on disk.
+pub const DATABASE_BYTES: &str = "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())";
+
 /// Number of large objects.
 pub const LARGE_OBJECT_COUNT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata";
 
