@@ -11,6 +11,7 @@ pub mod introspect;
 pub mod passfile;
 mod pooler;
 mod resolve;
+mod round_trip;
 pub mod secret;
 pub mod service;
 pub mod session;
