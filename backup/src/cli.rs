@@ -119,6 +119,10 @@ struct CreateArgs {
     /// Further attempts to get the locks [default: 30]
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
+    /// Give up when the copy takes longer than this: the server can't clean up behind the snapshot that is held [default: no
+    /// limit]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    max_duration: Option<Duration>,
     /// Blocks of a table per chunk, for tests and measurements
     #[arg(long, value_name = "N", hide = true, default_value_t = common::snapshot::copy_sql::CHUNK_BLOCKS,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -225,6 +229,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         codec: settings.codec,
         chunk_blocks: args.chunk_blocks,
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
+        max_duration: args.max_duration,
         ..CreateOptions::default()
     };
     let snapshot =

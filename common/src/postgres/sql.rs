@@ -248,7 +248,7 @@ SELECT e.name FROM (
     LEFT JOIN pg_catalog.pg_class r ON r.oid = c.conrelid LEFT JOIN pg_catalog.pg_type t ON t.oid = c.contypid
    WHERE c.contype = 'c' AND c.conislocal) e
 WHERE e.oid >= 16384
-  AND e.tree ~ '(:boolop and :args \\(\\{BOOLEXPR :boolop and )|(:boolop or :args \\(\\{BOOLEXPR :boolop or )|(\\{(RELABELTYPE|ARRAYCOERCEEXPR) :arg \\{ARRAYEXPR )'
+  AND e.tree ~ '(:boolop and :args \\(\\{BOOLEXPR :boolop and )|(:boolop or :args \\(\\{BOOLEXPR :boolop or )|(\\{(RELABELTYPE|ARRAYCOERCEEXPR) :arg \\{ARRAY(EXPR)? )'
 ORDER BY 1";
 
 /// Tables with inheritance, but for partitions: their columns and parents, in order.
