@@ -278,6 +278,7 @@ fn candidates(repository: &Repository, database: Option<&str>) -> Result<(Vec<Ca
             protection: protections.of(&entry.id, Some(&manifest)).map(|why| why.to_string()),
             id: entry.id,
             database: manifest.database.name,
+            part: manifest.partial.map(|partial| partial.filters.to_string()),
             taken_at: manifest.taken_at,
             kind: manifest.kind,
             tags: manifest.tags,

@@ -8,7 +8,7 @@ use crate::{
     Error, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
-        ObjectGrant, Role, Sequence, Table,
+        ObjectGrant, PartitionedTable, Role, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -39,10 +39,17 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
             (row.get(0), Root { name, columns: row.get(3) })
         })
         .collect();
-    let mut tables: Vec<Table> = client
-        .query(sql::TABLES, &[])
-        .await
-        .map_err(failed("tables"))?
+    let relations = client.query(sql::TABLES, &[]).await.map_err(failed("tables"))?;
+    let partitioned = relations
+        .iter()
+        .filter(|row| row.get::<_, String>("kind") == "p")
+        .map(|row| PartitionedTable {
+            oid: row.get("oid"),
+            name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
+        })
+        .collect();
+    let inherits = client.query(sql::INHERITS, &[]).await.map_err(failed("partitions"))?;
+    let mut tables: Vec<Table> = relations
         .iter()
         .filter(|row| row.get::<_, String>("kind") == "r")
         .map(|row| table(row, &roots))
@@ -62,6 +69,8 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
     Ok(Catalog {
         database: database_state(client).await?,
         tables,
+        partitioned,
+        inherits: inherits.iter().map(|row| (row.get(0), row.get(1))).collect(),
         extensions,
         materialized_views: materialized_views(client).await?,
         large_objects: LargeObjectTotals { count: count.unsigned_abs() },
@@ -138,9 +147,18 @@ pub async fn relations(client: &Client) -> Result<Vec<Relation>> {
 
 /// Privileges on the user's objects, sorted.
 pub async fn object_grants(client: &Client) -> Result<Vec<ObjectGrant>> {
+    object_grants_of(client, None).await
+}
+
+/// Like [`object_grants`], of these objects only: catalog and oid of each.
+pub async fn object_grants_of(
+    client: &Client,
+    objects: Option<&HashSet<(u32, u32)>>,
+) -> Result<Vec<ObjectGrant>> {
     let rows = client.query(sql::OBJECT_GRANTS, &[]).await.map_err(failed("privileges"))?;
     Ok(rows
         .iter()
+        .filter(|row| objects.is_none_or(|objects| objects.contains(&(row.get("class"), row.get("oid")))))
         .map(|row| ObjectGrant {
             object: row.get(0),
             grantee: row.get(1),
@@ -203,9 +221,15 @@ pub async fn database_state(client: &Client) -> Result<DatabaseState> {
 
 /// Where every sequence stands now. Sequences are not transactional: read them after the data.
 pub async fn sequences(client: &Client) -> Result<Vec<Sequence>> {
+    sequences_of(client, None).await
+}
+
+/// Like [`sequences`], of those with these oids only: the role may not read others.
+pub async fn sequences_of(client: &Client, oids: Option<&HashSet<u32>>) -> Result<Vec<Sequence>> {
     /// Sequences per statement: one round trip for most databases, and no statement of unbounded length.
     const BATCH: usize = 250;
-    let rows = client.query(sql::SEQUENCES, &[]).await.map_err(failed("sequences"))?;
+    let mut rows = client.query(sql::SEQUENCES, &[]).await.map_err(failed("sequences"))?;
+    rows.retain(|row| oids.is_none_or(|oids| oids.contains(&row.get::<_, u32>(0))));
     let mut sequences = Vec::with_capacity(rows.len());
     for batch in rows.chunks(BATCH) {
         let selects: Vec<String> = batch

@@ -255,7 +255,7 @@ impl Repository {
 
     /// Finds a snapshot by id, unique prefix, given name, `latest` or `latest:tag=value`.
     ///
-    /// With `database`, `latest` means that database's; without it, the repository must hold one database only.
+    /// `latest` is the latest of a whole database; a partial snapshot only where there are no others. With `database`, `latest` means that database's; without it, the repository must hold one database only.
     pub fn find(&self, wanted: &str, database: Option<&str>) -> Result<StoredSnapshot> {
         let found = self.find_entry(wanted, database)?;
         found.snapshot.map_err(|error| error.context(found.id))
@@ -286,6 +286,10 @@ impl Repository {
                     })
                 })
                 .collect();
+            // What holds only a part is never taken for the whole because it happens to be newer.
+            if candidates.iter().any(|found| !found.manifest.is_partial()) {
+                candidates.retain(|found| !found.manifest.is_partial());
+            }
             // Ids tell the second only.
             candidates.sort_by_key(|found| found.manifest.taken_at);
             let mut databases: Vec<&str> =

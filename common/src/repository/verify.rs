@@ -56,11 +56,34 @@ pub fn verify(
     jobs: usize,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<VerifiedSnapshot> {
+    let unexpected = unexpected_files(&snapshot)?;
+    check_files(snapshot, depth, jobs, unexpected, progress)
+}
+
+/// Like [`verify`], for a manifest that names only a part of the folder's files: the others are neither read nor judged.
+///
+/// # Errors
+/// As [`verify`], about the files that the manifest names.
+pub fn verify_part(
+    snapshot: StoredSnapshot,
+    jobs: usize,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<VerifiedSnapshot> {
+    check_files(snapshot, Depth::Hashes, jobs, Vec::new(), progress)
+}
+
+fn check_files(
+    snapshot: StoredSnapshot,
+    depth: Depth,
+    jobs: usize,
+    unexpected: Vec<String>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<VerifiedSnapshot> {
     let manifest = &snapshot.manifest;
     let items: Vec<Item<'_>> =
         manifest.chunks().map(Item::Chunk).chain(manifest.files.iter().map(Item::File)).collect();
     let next = AtomicUsize::new(0);
-    let problems = Mutex::new(unexpected_files(&snapshot)?);
+    let problems = Mutex::new(unexpected);
     std::thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, items.len().max(1)) {
             scope.spawn(|| {

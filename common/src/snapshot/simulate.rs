@@ -23,7 +23,7 @@ pub const MOST_BACKUPS: u64 = 10_000;
 pub struct Simulation {
     /// The end.
     pub at: DateTime<Utc>,
-    /// For each database, the time between two backups; `None` where there are not two to tell it from.
+    /// For each database, and each part of one that is backed up alone, the time between two backups; `None` where there are not two to tell it from.
     pub pace: BTreeMap<String, Option<Duration>>,
     /// What is there at the end, each with its reasons: by database, newest first.
     pub survivors: Vec<Survivor>,
@@ -61,9 +61,10 @@ pub fn simulate(
     now: DateTime<Utc>,
     time: Duration,
 ) -> Result<Simulation, String> {
-    let mut databases: BTreeMap<&str, Vec<Candidate>> = BTreeMap::new();
+    // Snapshots of a part of a database have a pace of their own, as they have a group of their own when it is pruned.
+    let mut groups: BTreeMap<(&str, Option<&str>), Vec<Candidate>> = BTreeMap::new();
     for candidate in candidates {
-        databases.entry(&candidate.database).or_default().push(candidate.clone());
+        groups.entry((&candidate.database, candidate.part.as_deref())).or_default().push(candidate.clone());
     }
     // Farther than any calendar is the calendar's end.
     let end = chrono::Duration::from_std(time)
@@ -72,13 +73,14 @@ pub fn simulate(
         .unwrap_or(DateTime::<Utc>::MAX_UTC);
     let mut simulation =
         Simulation { at: end, pace: BTreeMap::new(), survivors: Vec::new(), deleted: Vec::new() };
-    for (database, group) in databases {
+    for ((database, part), group) in groups {
         let pace = pace(&group, now);
+        let name = part.map_or_else(|| database.to_owned(), |part| format!("{database} ({part})"));
         if pace.is_some_and(|pace| time.as_nanos() / pace.as_nanos() > u128::from(MOST_BACKUPS)) {
-            return Err(database.to_owned());
+            return Err(name);
         }
-        simulation.pace.insert(database.to_owned(), pace);
-        play(policy, database, group, pace, now, &mut simulation);
+        simulation.pace.insert(name, pace);
+        play(policy, (database, part), group, pace, now, &mut simulation);
     }
     simulation.deleted.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
     Ok(simulation)
@@ -87,7 +89,7 @@ pub fn simulate(
 /// Plays one database's backups and prunes, and adds what comes of them.
 fn play(
     policy: &KeepPolicy,
-    database: &str,
+    (database, part): (&str, Option<&str>),
     mut group: Vec<Candidate>,
     pace: Option<Duration>,
     now: DateTime<Utc>,
@@ -122,6 +124,7 @@ fn play(
                     // The number only tells it from the others of its second.
                     id: SnapshotId::new(next, database, number),
                     database: database.to_owned(),
+                    part: part.map(str::to_owned),
                     taken_at: next,
                     kind: Kind::Scheduled,
                     tags: BTreeMap::new(),
@@ -183,6 +186,7 @@ mod tests {
     fn candidate(number: u64, taken_at: DateTime<Utc>, kind: Kind) -> Candidate {
         Candidate {
             id: SnapshotId::new(taken_at, "shop", number),
+            part: None,
             database: "shop".into(),
             taken_at,
             kind,
