@@ -11,7 +11,8 @@ use tests::{Cluster, Database, Options, Outcome, Snapshots, psql, until};
 fn restore_fails(database: &Database, snapshots: &Snapshots, code: i32, texts: &[&str]) {
     let before = fingerprint(database);
     for target in [&["--replace", "-y"][..], &[]] {
-        let arguments = [&["latest"], target].concat();
+        // One connection: the order of loading is the order of size.
+        let arguments = [&["latest", "--jobs", "1"], target].concat();
         snapshots.run("restore", &database.url(), &arguments).fails(code, texts);
         assert_eq!(database.family(), [database.name()]);
     }
