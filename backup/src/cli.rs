@@ -159,6 +159,10 @@ struct CreateArgs {
     /// Begin although the repository seems to have too little room
     #[arg(long)]
     skip_space_check: bool,
+    /// Give up when the copy takes longer than this: the server can't clean up behind the snapshot that is held [default: no
+    /// limit]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    max_duration: Option<Duration>,
     /// Blocks of a table per chunk, for tests and measurements
     #[arg(long, value_name = "N", hide = true, default_value_t = common::snapshot::copy_sql::CHUNK_BLOCKS,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -274,6 +278,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
         skip_space_check: args.skip_space_check,
         role_passwords: args.role_passwords,
+        max_duration: args.max_duration,
         ..CreateOptions::default()
     };
     let snapshot =

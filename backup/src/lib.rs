@@ -20,6 +20,7 @@ pub mod transfer;
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
+    time::Duration,
 };
 
 use chrono::Utc;
@@ -70,6 +71,8 @@ pub struct CreateOptions {
     pub filters: Filters,
     /// How long to wait for table locks.
     pub lock_wait: LockWait,
+    /// Longest time that the exported snapshot may be held: meanwhile the server can't clean up behind it.
+    pub max_duration: Option<Duration>,
     /// Database-level state to record instead of what is read: a fence changes the settings of the database, and the
     /// snapshot has to hold them as they were without it.
     pub database_state: Option<DatabaseState>,
@@ -90,6 +93,7 @@ impl Default for CreateOptions {
             chunk_blocks: CHUNK_BLOCKS,
             filters: Filters::default(),
             lock_wait: LockWait::default(),
+            max_duration: None,
             database_state: None,
             skip_space_check: false,
             role_passwords: false,
@@ -177,7 +181,8 @@ async fn create_locked(
     progress.done();
     observer.close().await?;
     let exported = ExportedSnapshot::export(&holder).await?;
-    let created = create_from(settings, &exported, repository, options, progress).await;
+    let created = create_from(settings, &exported, repository, options, progress);
+    let created = within(options.max_duration, created, progress).await;
     match created {
         Ok(snapshot) => {
             // Complete and published, with the holder alive until then: how it ends changes nothing any more.
@@ -185,6 +190,43 @@ async fn create_locked(
             Ok(snapshot)
         }
         Err(error) => Err(explain_conflict(error, holder).await),
+    }
+}
+
+/// Bounds the time that a snapshot is held, and says from time to time how long it has been.
+///
+/// # Errors
+/// When the time is over: what was under way is dropped, with its sessions, programs and files.
+async fn within<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T>>,
+    progress: &Progress,
+) -> Result<T> {
+    /// An hour of dead rows that VACUUM may not remove begins to be worth a word on a busy server.
+    const SAY_EVERY: Duration = Duration::from_secs(3600);
+    let mut work = std::pin::pin!(work);
+    let started = std::time::Instant::now();
+    loop {
+        let held = started.elapsed();
+        let left = limit.map(|limit| limit.saturating_sub(held));
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(left.unwrap_or(SAY_EVERY).min(SAY_EVERY)) => {}
+        }
+        let held = started.elapsed();
+        if let Some(limit) = limit.filter(|limit| held >= *limit) {
+            return Err(Error::failed(format!(
+                "the backup was not done after {} s, and --max-duration ends it",
+                limit.as_secs_f64()
+            ))
+            .with_hint(
+                "Nothing was stored. Allow more time, more --jobs or a faster --compress, or back up from a standby.",
+            ));
+        }
+        progress.warn(format!(
+            "the snapshot has been held for {} min: meanwhile VACUUM can't remove dead rows in this database",
+            held.as_secs() / 60
+        ));
     }
 }
 

@@ -296,7 +296,13 @@ async fn refresh_views(
             let statement = format!("REFRESH MATERIALIZED VIEW {}", view.name);
             if let Err(source) = session.batch_execute(&statement).await {
                 let what = format!("could not fill the materialized view {}", view.name.short());
-                last = Some(Error::postgres(what, source));
+                // Where it happened: which function it is that the hint speaks of.
+                let place = source.as_db_error().and_then(|error| error.where_()).map(str::to_owned);
+                let error = Error::postgres(what, source);
+                last = Some(match place.as_deref().and_then(|place| place.lines().next_back()) {
+                    Some(place) => error.with_place(place),
+                    None => error,
+                });
                 failed.push(view);
             }
         }

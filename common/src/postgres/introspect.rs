@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Client, Row, sql};
+use super::{Client, Row, round_trip, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
@@ -371,6 +371,7 @@ async fn not_kept(client: &Client) -> Result<Vec<String>> {
         // nextval() writes its next 32 values to the log at once, and a standby sees only that.
         add("sequences", "sequence", "sequences", "a standby may show each up to 32 numbers ahead");
     }
+    lines.extend(round_trip::differences(client).await?);
     Ok(lines)
 }
 

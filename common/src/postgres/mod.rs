@@ -12,6 +12,7 @@ pub mod passfile;
 mod pooler;
 mod resolve;
 pub mod role_passwords;
+mod round_trip;
 pub mod secret;
 pub mod service;
 pub mod session;

@@ -236,11 +236,22 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts x WHERE x.database = pg_catalog.current_database()) AS prepared,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' AND c.relkind = 'r') AS unlogged,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'p' AND c.relkind = 'S') AS sequences,
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_opfamily f ON f.oid = d.refobjid
-         WHERE d.refclassid = 'pg_catalog.pg_opfamily'::pg_catalog.regclass AND d.classid IN
-           ('pg_catalog.pg_amop'::pg_catalog.regclass, 'pg_catalog.pg_amproc'::pg_catalog.regclass)
-           AND f.oid < 16384 AND d.objid >= 16384) AS family_members,
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_operator o WHERE o.oprcode = 0 AND o.oid >= 16384) AS shell_operators,
+       -- Dependencies on built-in objects are not recorded. What belongs to an operator class is written with it, and what an
+       -- extension made comes back with that.
+       (SELECT pg_catalog.count(*) FROM (
+           SELECT 'pg_catalog.pg_amop'::pg_catalog.regclass AS class, oid, amopfamily AS family,
+                  'pg_catalog.pg_operator'::pg_catalog.regclass AS of_class, amopopr::oid AS member FROM pg_catalog.pg_amop
+           UNION ALL
+           SELECT 'pg_catalog.pg_amproc'::pg_catalog.regclass, oid, amprocfamily,
+                  'pg_catalog.pg_proc'::pg_catalog.regclass, amproc::oid FROM pg_catalog.pg_amproc) m
+         WHERE m.oid >= 16384 AND m.family < 16384
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = m.class AND d.objid = m.oid
+                           AND d.refclassid = 'pg_catalog.pg_opclass'::pg_catalog.regclass)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = m.of_class AND d.objid = m.member
+                           AND d.deptype = 'e')) AS family_members,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_operator o WHERE o.oprcode = 0 AND o.oid >= 16384
+         -- One that is another's commutator or negator is made again together with it.
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_operator u WHERE u.oprcode <> 0 AND o.oid IN (u.oprcom, u.oprnegate))) AS shell_operators,
        pg_catalog.pg_is_in_recovery() AS in_recovery";
 
 /// Password hashes of the roles `$1` that have one.
@@ -259,6 +270,55 @@ WHERE c.relkind IN ('r', 'p', 'm', 'i', 'I') AND c.relpersistence <> 't' AND NOT
 
 /// Size of the current database on disk.
 pub const DATABASE_BYTES: &str = "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())";
+/// Foreign keys of partitions whose name is not the name of the partitioned table's key, as `table.name`. pg_dump writes
+/// only the latter.
+pub const RENAMED_PARTITION_KEYS: &str = "
+WITH RECURSIVE k AS (
+  SELECT c.oid, c.conrelid, c.confrelid, c.conname, c.conname AS root FROM pg_catalog.pg_constraint c
+   WHERE c.contype = 'f' AND c.conparentid = 0
+  UNION ALL
+  SELECT c.oid, c.conrelid, c.confrelid, c.conname, k.root FROM k JOIN pg_catalog.pg_constraint c ON c.conparentid = k.oid
+   WHERE c.conrelid <> k.conrelid AND c.confrelid = k.confrelid)
+SELECT r.relname || '.' || k.conname FROM k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
+WHERE k.conname <> k.root ORDER BY 1";
+
+/// Columns of partitions and inheritance children that have no default while their parent's have one, and whose domain has
+/// one, as `table.column`. pg_dump writes DEFAULT NULL there.
+pub const HIDDEN_DOMAIN_DEFAULTS: &str = "
+SELECT DISTINCT c.relname || '.' || a.attname
+FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relkind IN ('r', 'p', 'f')
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.atthasdef
+JOIN pg_catalog.pg_attribute p ON p.attrelid = i.inhparent AND p.attname = a.attname AND NOT p.attisdropped
+                              AND p.atthasdef AND p.attgenerated = ''
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid AND t.typtype = 'd' AND t.typdefault IS NOT NULL
+WHERE pg_catalog.pg_get_expr((SELECT d.adbin FROM pg_catalog.pg_attrdef d
+                              WHERE d.adrelid = p.attrelid AND d.adnum = p.attnum), p.attrelid) <> 'NULL'
+ORDER BY 1";
+
+/// Indexes and CHECK constraints whose expression PostgreSQL reads back from its own spelling as another tree: an AND or OR
+/// that begins with one (as BETWEEN makes them) is flattened, and a cast of `ARRAY[…]` (as IN makes it) goes to its elements.
+pub const RESPELT_EXPRESSIONS: &str = "
+SELECT e.name FROM (
+  SELECT c.relname::text AS name, COALESCE(i.indpred::text, '') || COALESCE(i.indexprs::text, '') AS tree, i.indexrelid AS oid
+    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+   WHERE i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
+  UNION ALL
+  SELECT COALESCE(r.relname, t.typname) || '.' || c.conname, c.conbin::text, c.oid FROM pg_catalog.pg_constraint c
+    LEFT JOIN pg_catalog.pg_class r ON r.oid = c.conrelid LEFT JOIN pg_catalog.pg_type t ON t.oid = c.contypid
+   WHERE c.contype = 'c' AND c.conislocal) e
+WHERE e.oid >= 16384
+  AND e.tree ~ '(:boolop and :args \\(\\{BOOLEXPR :boolop and )|(:boolop or :args \\(\\{BOOLEXPR :boolop or )|(\\{(RELABELTYPE|ARRAYCOERCEEXPR) :arg \\{ARRAY(EXPR)? )'
+ORDER BY 1";
+
+/// Tables with inheritance, but for partitions: their columns and parents, in order.
+pub const INHERITANCE: &str = "
+SELECT c.oid, n.nspname::text, c.relname::text,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+             AND NOT a.attisdropped ORDER BY a.attnum),
+       ARRAY(SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
+  AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))";
 
 /// Number of large objects.
 pub const LARGE_OBJECT_COUNT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata";

@@ -115,7 +115,8 @@ pub fn choose(name: &str, tools: &[Tool], server: u32) -> Result<Tool> {
 
 /// What a role or a database may be set to and the programs do not set back, or too late: their first statements run
 /// before. `transaction_timeout` is not here: an older server refuses a connection that names it.
-const CHILD_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
+const CHILD_OPTIONS: &str = "-c quote_all_identifiers=off -c transform_null_equals=off -c statement_timeout=0 \
+                             -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
                              -c default_transaction_read_only=off";
 
 /// A command line with the connection in its environment and everything else of libpq's removed from it.
