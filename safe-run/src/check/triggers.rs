@@ -6,7 +6,8 @@
 use common::error::Result;
 use common::ident::{Ident, QualifiedName, printable};
 
-use super::model::{CheckKind, Finding, RuleKey, Severity};
+use super::catalogue::CheckKind;
+use super::model::{Finding, RuleKey, Severity};
 use super::session::{CheckSession, flag, number, text};
 
 /// Triggers that do not fire in an ordinary session: table (oid, schema, name), trigger oid, name, state, internal,
