@@ -390,8 +390,7 @@ pub fn judge(
     verified: Vec<check::Finding>,
 ) -> Result<()> {
     let before = &baseline.results;
-    let mut comparison =
-        check::compare_announced(before, after, options.fail_on, announced.privileges);
+    let mut comparison = check::compare_announced(before, after, options.fail_on, announced.privileges);
     comparison.add(check::compare_content(before, after, &announced.rows));
     comparison.add(verified);
     let rows = check_options(options)

@@ -99,7 +99,15 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
             printable(&text(&row, 6))
         );
         let repair = format!("DROP INDEX CONCURRENTLY {index};");
-        notes.push(note(number(&row, 0), number(&row, 3), text(&row, 5), &table, "duplicate", detail, repair));
+        notes.push(note(
+            number(&row, 0),
+            number(&row, 3),
+            text(&row, 5),
+            &table,
+            "duplicate",
+            detail,
+            repair,
+        ));
     }
     for row in session.catalog(CheckKind::Advice, PREPARED).await? {
         let gid = text(&row, 0);
@@ -130,8 +138,12 @@ fn note(
     repair: String,
 ) -> Finding {
     // The kind of note is part of the rule: a foreign key can be both NOT VALID and without an index.
-    let key =
-        RuleKey { check: CheckKind::Advice, object_oid: table_oid, rule_oid, rule: format!("{state} {rule}") };
+    let key = RuleKey {
+        check: CheckKind::Advice,
+        object_oid: table_oid,
+        rule_oid,
+        rule: format!("{state} {rule}"),
+    };
     let mut finding = Finding::state(key, table.short(), state, detail);
     finding.severity = Severity::Note;
     finding.repair_sql = Some(repair);

@@ -147,7 +147,7 @@ impl CheckKind {
             Self::Domains => (
                 Level::Standard,
                 true,
-                "values that their domain forbids, also inside arrays and composites (16 and newer)",
+                "values that their domain forbids, also inside of arrays and composites",
                 "part of the table's one scan",
             ),
             Self::Unique => (

@@ -63,8 +63,7 @@ pub(super) struct Code {
 
 /// Every view and function.
 pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Code>> {
-    let mut code: Vec<Code> =
-        session.catalog(CheckKind::Code, VIEWS).await?.iter().map(view).collect();
+    let mut code: Vec<Code> = session.catalog(CheckKind::Code, VIEWS).await?.iter().map(view).collect();
     let checker = session.catalog(CheckKind::Code, PLPGSQL_CHECK).await?;
     let checker = checker.first().map(|row| text(row, 0));
     for row in session.catalog(CheckKind::Code, FUNCTIONS).await? {
@@ -91,7 +90,8 @@ fn function(row: &TextRow, checker: Option<&str>) -> Vec<Code> {
     let label = format!("function {}({})", name.short(), printable(&text(row, 3)));
     let path = row.get(5).cloned().flatten();
     // A path of its own stands in the catalog as SET wants it.
-    let settings = path.map(|path| format!("{ON} SET LOCAL search_path = {};", if path == "\"\"" { "''" } else { &path }));
+    let settings = path
+        .map(|path| format!("{ON} SET LOCAL search_path = {};", if path == "\"\"" { "''" } else { &path }));
     let validator = if text(row, 4) == "sql" { "fmgr_sql_validator" } else { "plpgsql_validator" };
     // plpgsql_validator lives where the language was made, which is pg_catalog since 9.0.
     let mut code = vec![Code {
@@ -126,8 +126,7 @@ const ON: &str = "SET LOCAL check_function_bodies = on;";
 impl Code {
     /// Tries it.
     pub async fn run(&self, session: &CheckSession<'_>, out: &mut Outcome) -> Result<()> {
-        let settings =
-            self.settings.clone().unwrap_or_else(|| format!("{ON}{}", session.own_search_path()));
+        let settings = self.settings.clone().unwrap_or_else(|| format!("{ON}{}", session.own_search_path()));
         let problems: Vec<String> = match session.query_with(&settings, 0, &self.sql).await? {
             Ok(rows) if self.rows_are_problems => rows.iter().map(|row| text(row, 0)).collect(),
             Ok(_) => Vec::new(),

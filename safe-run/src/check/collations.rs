@@ -39,8 +39,7 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
     if !session.catalog(CheckKind::Collations, KEEPS_DATABASE_VERSION).await?.is_empty() {
         for row in session.catalog(CheckKind::Collations, CHANGED_DATABASE_COLLATION).await? {
             let name = Ident::new(text(&row, 0)).to_string();
-            let repair =
-                format!("REINDEX DATABASE {name}; ALTER DATABASE {name} REFRESH COLLATION VERSION;");
+            let repair = format!("REINDEX DATABASE {name}; ALTER DATABASE {name} REFRESH COLLATION VERSION;");
             let label = "collation of database";
             notes.push(changed(label, &printable(&name), &text(&row, 1), &text(&row, 2), repair));
         }

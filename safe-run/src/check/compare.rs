@@ -10,11 +10,13 @@ use serde::Serialize;
 
 use super::catalogue::CheckKind;
 use super::model::{
-    CheckResults, Finding, RuleKey, RuleState, SHOWN_KEYS, SequenceState, Severity, WHOLE_CHECK,
-    Wording,
+    CheckResults, Finding, RuleKey, RuleState, SHOWN_KEYS, SequenceState, Severity, WHOLE_CHECK, Wording,
 };
 use super::violations::{sentence, sorted_keys};
-use super::{enums, partitions, privileges, statistics::{self, LostStatistics}};
+use super::{
+    enums, partitions, privileges,
+    statistics::{self, LostStatistics},
+};
 
 /// Which findings fail a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]

@@ -201,7 +201,9 @@ fn judge(
         return Some((Severity::Note, detail));
     }
     detail.push_str(&match expected {
-        Expectation::Equal | Expectation::Updated => ", and nothing in the migration was seen to delete from it".to_owned(),
+        Expectation::Equal | Expectation::Updated => {
+            ", and nothing in the migration was seen to delete from it".to_owned()
+        }
         Expectation::NotFewer => ", and the migration only seems to add to it".to_owned(),
         Expectation::FewerAllowed => {
             format!(", more than the {:.1} % that --max-loss allows", limits.max_loss * 100.0)

@@ -54,7 +54,8 @@ pub(super) async fn list(session: &CheckSession<'_>, options: &Options) -> Resul
         if let Some(known) = &options.known {
             let Some(before) = known.content.get(&oid) else { continue };
             columns.retain(|number, _| before.contains_key(number));
-            let now: ColumnTypes = columns.iter().map(|(number, (_, kind))| (*number, kind.clone())).collect();
+            let now: ColumnTypes =
+                columns.iter().map(|(number, (_, kind))| (*number, kind.clone())).collect();
             if now != *before {
                 continue;
             }
@@ -114,11 +115,12 @@ pub fn compare_content(
             continue;
         }
         // Rows that came or went are the business of the row counts.
-        let rewritten =
-            before.tables.get(oid).is_some_and(|then| then.relfilenode != facts.relfilenode);
+        let rewritten = before.tables.get(oid).is_some_and(|then| then.relfilenode != facts.relfilenode);
         let (severity, why) = match expectation(*oid) {
             Expectation::Equal if rewritten => (Severity::Note, " (it was rewritten)".to_owned()),
-            Expectation::Equal => (Severity::Failure, ", and nothing in the migration was seen to reach it".to_owned()),
+            Expectation::Equal => {
+                (Severity::Failure, ", and nothing in the migration was seen to reach it".to_owned())
+            }
             Expectation::Unknown { why } => (Severity::Note, format!(" ({why})")),
             _ => continue,
         };

@@ -46,11 +46,11 @@ pub use compare::{Comparison, FailOn, compare, compare_announced};
 pub use compare_rows::{Expectation, LossLimits, RowComparison, RowFinding, compare_rows};
 pub use content::compare_content;
 pub use model::{
-    CheckResults, Finding, Known, Level, Options, RuleKey, RuleState, SequenceState, Severity, Skipped, States,
-    TableFacts, TableRows, WHOLE_CHECK,
+    CheckResults, Finding, Known, Level, Options, RuleKey, RuleState, SequenceState, Severity, Skipped,
+    States, TableFacts, TableRows, WHOLE_CHECK,
 };
-pub use statistics::LostStatistics;
 use session::CheckSession;
+pub use statistics::LostStatistics;
 
 /// What one session found; merged into [`CheckResults`].
 #[derive(Debug, Default)]
@@ -309,8 +309,7 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
         }
     }
     if options.wants(CheckKind::Structure) {
-        let structure::Plan { targets, amcheck } =
-            structure::plan(session, &mut results, options).await?;
+        let structure::Plan { targets, amcheck } = structure::plan(session, &mut results, options).await?;
         for target in &targets {
             results.rules.insert(target.key.clone(), RuleState::default());
         }

@@ -158,8 +158,11 @@ impl Object {
         if self.target.is_empty() {
             return None;
         }
-        let column =
-            if self.kind == "column" { format!(" ({})", Ident::new(self.more.as_str())) } else { String::new() };
+        let column = if self.kind == "column" {
+            format!(" ({})", Ident::new(self.more.as_str()))
+        } else {
+            String::new()
+        };
         let lines: Vec<String> = grants
             .into_iter()
             .map(|grant| {
@@ -354,8 +357,11 @@ fn new_tables(before: &Privileges, after: &Privileges) -> Vec<Finding> {
             continue;
         }
         let label = new.label();
-        let detail =
-            format!("new {label} lacks grants that nearly every {} of its schema has: {}", new.kind, told(&missing));
+        let detail = format!(
+            "new {label} lacks grants that nearly every {} of its schema has: {}",
+            new.kind,
+            told(&missing)
+        );
         let rule = RuleKey {
             check: CheckKind::Privileges,
             object_oid: key.oid,

@@ -51,9 +51,8 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
                 rule: "replica identity".to_owned(),
             };
             let mut finding = Finding::state(key, table.short(), verbs, detail);
-            finding.repair_sql = Some(format!(
-                "ALTER TABLE {table} REPLICA IDENTITY FULL; -- or give it a primary key"
-            ));
+            finding.repair_sql =
+                Some(format!("ALTER TABLE {table} REPLICA IDENTITY FULL; -- or give it a primary key"));
             finding
         })
         .collect())

@@ -96,11 +96,7 @@ impl<'a> CheckSession<'a> {
             }
         };
         if !in_transaction {
-            let mode = if writable {
-                "READ COMMITTED READ WRITE"
-            } else {
-                "REPEATABLE READ READ ONLY"
-            };
+            let mode = if writable { "READ COMMITTED READ WRITE" } else { "REPEATABLE READ READ ONLY" };
             let begin = format!("BEGIN ISOLATION LEVEL {mode}; SAVEPOINT safe_run_checks");
             client.batch_execute(&begin).await.map_err(failed)?;
         }
@@ -168,8 +164,7 @@ impl<'a> CheckSession<'a> {
     /// The setting that gives a query the `search_path` that sessions of this role normally have.
     pub fn own_search_path(&self) -> String {
         // An empty path is shown as `""`, which SET refuses.
-        let path =
-            if matches!(self.search_path.as_str(), "" | "\"\"") { "''" } else { &self.search_path };
+        let path = if matches!(self.search_path.as_str(), "" | "\"\"") { "''" } else { &self.search_path };
         format!("SET LOCAL search_path = {path};")
     }
 

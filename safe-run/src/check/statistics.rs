@@ -62,7 +62,9 @@ pub(super) fn lost(before: &CheckResults, after: &CheckResults) -> Vec<(u32, Los
     for (oid, facts) in &after.tables {
         let old = then.get(oid).or_else(|| {
             let old = before.tables.iter().find(|(old, known)| {
-                known.name == facts.name && !after.tables.contains_key(old) && !before.tables.contains_key(oid)
+                known.name == facts.name
+                    && !after.tables.contains_key(old)
+                    && !before.tables.contains_key(oid)
             });
             old.and_then(|(old, _)| then.get(old))
         });

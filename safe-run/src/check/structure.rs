@@ -122,8 +122,8 @@ pub(super) async fn plan(
         }
     }
     if options.level >= Level::Deep {
-        plan.targets.extend(results.tables.iter().filter(|(_, facts)| facts.kind != 'p').map(|(oid, facts)| {
-            Target {
+        plan.targets.extend(results.tables.iter().filter(|(_, facts)| facts.kind != 'p').map(
+            |(oid, facts)| Target {
                 key: RuleKey {
                     check: CheckKind::Structure,
                     object_oid: *oid,
@@ -133,8 +133,8 @@ pub(super) async fn plan(
                 size_bytes: facts.size_bytes,
                 table: facts.name.clone(),
                 index: None,
-            }
-        }));
+            },
+        ));
     }
     if !plan.targets.is_empty() {
         plan.amcheck = installed(session).await?;
@@ -175,13 +175,16 @@ pub(super) async fn run_with_created(
             counts_for_strict: true,
         });
     };
-    let session = match CheckSession::open_with(client, 0, Some((AVAILABLE, CREATE)), owns_transaction).await? {
+    let session = match CheckSession::open_with(client, 0, Some((AVAILABLE, CREATE)), owns_transaction)
+        .await?
+    {
         Ok(session) => session,
         Err(refused) => {
             let why = match refused {
                 None => "the server does not have the extension amcheck".to_owned(),
                 Some(RefusedQuery { message, .. }) => format!(
-                    "the extension amcheck is not installed, and could not be created for the time of the check: {message}"
+                    "the extension amcheck is not installed, and could not be created for the time of the check: {message}; \
+                     install it (CREATE EXTENSION amcheck), or go without with --skip structure"
                 ),
             };
             skip_all(out, why);
@@ -306,7 +309,8 @@ mod tests {
                 unique: true,
             }),
         };
-        let old = Amcheck { schema: "public".into(), btree_arguments: 2, heap: true, allowed: true, gin: false };
+        let old =
+            Amcheck { schema: "public".into(), btree_arguments: 2, heap: true, allowed: true, gin: false };
         let new = Amcheck { btree_arguments: 3, gin: true, ..old.clone() };
         assert_eq!(
             target("btree").sql(&old).unwrap(),

@@ -109,10 +109,14 @@ impl Invocation<'_> {
         for finding in of(results, Severity::Failure) {
             text.push_str(&format!("  {}\n", finding.detail));
             if let (true, Some(repair)) = (self.output.is_verbose(), &finding.repair_sql) {
-                text.push_str(&format!("    repair (not run):\n      {}\n", repair.replace('\n', "\n      ")));
+                text.push_str(&format!(
+                    "    repair (not run):\n      {}\n",
+                    repair.replace('\n', "\n      ")
+                ));
             }
         }
-        if failing > 0 && !self.output.is_verbose() && results.findings.iter().any(|f| f.repair_sql.is_some()) {
+        if failing > 0 && !self.output.is_verbose() && results.findings.iter().any(|f| f.repair_sql.is_some())
+        {
             text.push_str("  --verbose shows SQL that would repair this\n");
         }
         for note in of(results, Severity::Note) {

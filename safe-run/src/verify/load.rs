@@ -45,7 +45,9 @@ pub fn load(dirs: &[PathBuf]) -> Result<Vec<VerifyFile>> {
             let path = entry
                 .map_err(|source| Error::usage(format!("could not read the folder {shown}: {source}")))?
                 .path();
-            if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql")) && path.is_file() {
+            if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("sql"))
+                && path.is_file()
+            {
                 paths.push(path);
             }
         }
@@ -63,9 +65,11 @@ pub fn load(dirs: &[PathBuf]) -> Result<Vec<VerifyFile>> {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|source| Error::usage(format!("{}: {source}", path.display())))?;
-    let text = String::from_utf8(bytes)
-        .map_err(|_| Error::usage(format!("{} is not UTF-8", path.display())).with_hint("Save it as UTF-8."))?;
+    let bytes =
+        std::fs::read(path).map_err(|source| Error::usage(format!("{}: {source}", path.display())))?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Error::usage(format!("{} is not UTF-8", path.display())).with_hint("Save it as UTF-8.")
+    })?;
     Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
 
@@ -97,7 +101,8 @@ fn parse(name: &str, sql: &str) -> Result<VerifyFile> {
     for statement in statements {
         match &statement.class.kind {
             // pgTAP files begin and roll back by themselves; here the transaction is the migration's.
-            StatementKind::TransactionControl(TransactionVerb::Begin | TransactionVerb::Rollback) if is_tap => {}
+            StatementKind::TransactionControl(TransactionVerb::Begin | TransactionVerb::Rollback)
+                if is_tap => {}
             StatementKind::TransactionControl(
                 TransactionVerb::Savepoint | TransactionVerb::Release | TransactionVerb::RollbackTo,
             ) if is_tap => kept.push(statement),
@@ -160,8 +165,12 @@ mod tests {
 
     #[test]
     fn a_file_is_queries_or_tap_and_nothing_that_ends_the_transaction() {
-        let file = parse("a.sql", "-- no order without items\nSELECT 1;\nWITH x AS (SELECT 2) TABLE x;").unwrap();
-        assert_eq!((file.promise.as_deref(), file.is_tap, file.only_notes), (Some("no order without items"), false, false));
+        let file =
+            parse("a.sql", "-- no order without items\nSELECT 1;\nWITH x AS (SELECT 2) TABLE x;").unwrap();
+        assert_eq!(
+            (file.promise.as_deref(), file.is_tap, file.only_notes),
+            (Some("no order without items"), false, false)
+        );
         assert_eq!(file.statements.len(), 2);
         let tap = parse(
             "t.sql",

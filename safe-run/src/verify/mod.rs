@@ -161,10 +161,14 @@ async fn assertion(
         return Ok(());
     }
     let rest = session.simple_query("MOVE FORWARD ALL IN safe_run_verify; CLOSE safe_run_verify").await;
-    let rest: u64 = rest.map_err(plain)?.iter().map(|message| match message {
-        SimpleQueryMessage::CommandComplete(moved) => *moved,
-        _ => 0,
-    }).sum();
+    let rest: u64 = rest
+        .map_err(plain)?
+        .iter()
+        .map(|message| match message {
+            SimpleQueryMessage::CommandComplete(moved) => *moved,
+            _ => 0,
+        })
+        .sum();
     if rows.is_empty() {
         return Ok(());
     }

@@ -21,7 +21,10 @@ impl Failure {
             None => self.what.clone(),
         };
         if !self.diagnostics.is_empty() {
-            told.push_str(&format!(" ({})", self.diagnostics[..self.diagnostics.len().min(SHOWN)].join("; ")));
+            told.push_str(&format!(
+                " ({})",
+                self.diagnostics[..self.diagnostics.len().min(SHOWN)].join("; ")
+            ));
         }
         common::ident::printable(&told)
     }
@@ -51,9 +54,14 @@ pub(super) fn failures(values: &[String]) -> Vec<Failure> {
                 failures.push(Failure { test: Some(number.unwrap_or(ran)), what, diagnostics: Vec::new() });
             }
         } else if let Some(why) = line.strip_prefix("Bail out!") {
-            failures.push(Failure { test: None, what: format!("bailed out: {}", why.trim()), diagnostics: Vec::new() });
+            failures.push(Failure {
+                test: None,
+                what: format!("bailed out: {}", why.trim()),
+                diagnostics: Vec::new(),
+            });
             failing = false;
-        } else if let (true, Some(text), Some(last)) = (failing, line.strip_prefix('#'), failures.last_mut()) {
+        } else if let (true, Some(text), Some(last)) = (failing, line.strip_prefix('#'), failures.last_mut())
+        {
             let text = text.trim();
             // "Failed test 3: …" repeats what is known.
             if !text.is_empty() && !text.starts_with("Failed test") && !text.starts_with("Looks like") {
@@ -62,7 +70,10 @@ pub(super) fn failures(values: &[String]) -> Vec<Failure> {
         }
     }
     let unkept = match planned {
-        None => Some("there is no plan in what it returned: SELECT * FROM finish() is missing, or no test ran".to_owned()),
+        None => Some(
+            "there is no plan in what it returned: SELECT * FROM finish() is missing, or no test ran"
+                .to_owned(),
+        ),
         Some(planned) if planned != ran => Some(format!("{planned} tests were planned, and {ran} ran")),
         Some(_) => None,
     };
@@ -111,7 +122,9 @@ mod tests {
         assert!(told("ok 1\nok 2 - later plan\n1..2").is_empty());
         assert!(told("1..2\nnot ok 1 - x # TODO some day\nok 2 # SKIP no").is_empty());
         assert_eq!(
-            told("1..2\nok 1 - a\nnot ok 2 - b\n# Failed test 2: \"b\"\n#         have: 2\n#         want: 0\n# Looks like you failed 1 test of 2"),
+            told(
+                "1..2\nok 1 - a\nnot ok 2 - b\n# Failed test 2: \"b\"\n#         have: 2\n#         want: 0\n# Looks like you failed 1 test of 2"
+            ),
             ["test 2 failed: b (have: 2; want: 0)"]
         );
         assert_eq!(told("1..3\nok 1"), ["3 tests were planned, and 1 ran"]);

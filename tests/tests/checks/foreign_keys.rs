@@ -163,6 +163,21 @@ async fn constraints_of_18_that_are_temporal_or_not_enforced() {
         assert!(
             comparison.new[0].detail.starts_with("1 new orphan in r.(id, valid) -> t.(id, valid) (key (")
         );
+        // A key WITHOUT OVERLAPS whose index never saw a row.
+        db.sql(
+            "SET session_replication_role = origin; DELETE FROM r;
+            UPDATE pg_index SET indisready = false WHERE indrelid = 't'::regclass",
+        )
+        .await;
+        db.sql("INSERT INTO t VALUES ('[1,2)', '[2024-01-31,2024-02-02)')").await;
+        db.sql("UPDATE pg_index SET indisready = true WHERE indrelid = 't'::regclass").await;
+        let after = db.checked().await;
+        let overlaps: Vec<_> = failures(&after);
+        assert_eq!(overlaps.len(), 1, "{overlaps:?}");
+        assert!(
+            overlaps[0].starts_with("2 pairs of rows in conflict in t under t_pkey (keys ("),
+            "{overlaps:?}"
+        );
     })
     .await;
 }

@@ -1,9 +1,13 @@
 //! The checks against real servers: every violation is made by the way it happens in life, or by editing the catalog.
 
+mod code;
 mod columns;
 mod foreign_keys;
+mod partitions;
 mod rows;
 mod sessions;
+mod states;
+mod structure;
 mod switches;
 mod unique;
 mod whole;
@@ -12,8 +16,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use safe_run::check::{
     CheckKind, CheckResults, Comparison, Expectation, FailOn, Finding, Level, LossLimits, Options,
-    RowComparison, Severity, compare, compare_content, compare_rows, run, run_parallel, run_with_scratch,
-    untouched,
+    RowComparison, Severity, compare, compare_announced, compare_content, compare_rows, run, run_parallel,
+    run_with_scratch, untouched,
 };
 use tests::Cluster;
 use tokio_postgres::{Client, Config, NoTls};
@@ -53,6 +57,14 @@ impl Database {
         tests::fixtures::load_everything(&self.fresh);
     }
 
+    /// A fresh role; the test drops it.
+    async fn role(&self, name: &str) -> Role {
+        let number = DATABASES.fetch_add(1, Ordering::Relaxed);
+        let role = Role { name: format!("safe_run_{name}_{}_{number}", std::process::id()) };
+        self.sql(&format!("CREATE ROLE {} LOGIN", role.quoted())).await;
+        role
+    }
+
     async fn sql(&self, sql: &str) {
         if let Err(error) = self.client.batch_execute(sql).await {
             panic!("{error:?} in {sql}");
@@ -66,6 +78,21 @@ impl Database {
 
     async fn checked_with(&self, options: Options) -> CheckResults {
         run(&self.client, &options).await.unwrap()
+    }
+}
+
+/// A role of one test; the server is shared.
+struct Role {
+    name: String,
+}
+
+impl Role {
+    fn quoted(&self) -> String {
+        format!("\"{}\"", self.doubled())
+    }
+
+    fn doubled(&self) -> String {
+        self.name.replace('"', "\"\"")
     }
 }
 

@@ -123,8 +123,7 @@ async fn sessions_on_one_exported_snapshot_find_the_same_as_one_session() {
         }
         let options = Options::default();
         let alone = db.checked_with(options.clone()).await;
-        let mut together =
-            run_parallel(&[&others[0], &others[1], &db.client], &options).await.unwrap();
+        let mut together = run_parallel(&[&others[0], &others[1], &db.client], &options).await.unwrap();
         together.took = alone.took.clone();
         assert_eq!(alone, together);
         assert_eq!(failures(&alone).len(), 1);
