@@ -69,7 +69,15 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
             printable(&columns)
         );
         let repair = format!("CREATE INDEX CONCURRENTLY ON {table} ({columns});");
-        notes.push(note(number(&row, 0), number(&row, 3), text(&row, 4), &table, "no index", detail, repair));
+        notes.push(note(
+            number(&row, 0),
+            number(&row, 3),
+            &text(&row, 4),
+            &table,
+            "no index",
+            detail,
+            repair,
+        ));
     }
     for row in session.catalog(CheckKind::Advice, NOT_VALID).await? {
         let table = QualifiedName::new(text(&row, 1), text(&row, 2));
@@ -80,14 +88,14 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
             table.short()
         );
         let repair = format!("ALTER TABLE {table} VALIDATE CONSTRAINT {};", Ident::new(name.as_str()));
-        notes.push(note(number(&row, 0), number(&row, 3), name, &table, "not valid", detail, repair));
+        notes.push(note(number(&row, 0), number(&row, 3), &name, &table, "not valid", detail, repair));
     }
     for row in session.catalog(CheckKind::Advice, UNLOGGED).await? {
         let table = QualifiedName::new(text(&row, 1), text(&row, 2));
         let detail =
             format!("{} is UNLOGGED: a crash of the server empties it, and no standby has it", table.short());
         let repair = format!("ALTER TABLE {table} SET LOGGED;");
-        notes.push(note(number(&row, 0), 0, "unlogged".to_owned(), &table, "unlogged", detail, repair));
+        notes.push(note(number(&row, 0), 0, "unlogged", &table, "unlogged", detail, repair));
     }
     for row in session.catalog(CheckKind::Advice, DUPLICATES).await? {
         let table = QualifiedName::new(text(&row, 1), text(&row, 2));
@@ -102,7 +110,7 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
         notes.push(note(
             number(&row, 0),
             number(&row, 3),
-            text(&row, 5),
+            &text(&row, 5),
             &table,
             "duplicate",
             detail,
@@ -131,7 +139,7 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
 fn note(
     table_oid: u32,
     rule_oid: u32,
-    rule: String,
+    rule: &str,
     table: &QualifiedName,
     state: &str,
     detail: String,
