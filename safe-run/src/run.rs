@@ -298,7 +298,9 @@ pub async fn check_on(
     options: &check::Options,
 ) -> Result<CheckResults> {
     let clients: Vec<&common::postgres::Client> = sessions.iter().map(|session| &**session).collect();
-    if options.level < Level::Deep || !options.wants(CheckKind::Structure) {
+    // Before a run at `standard` there is nothing that would have to be created.
+    let creates = options.level >= Level::Deep || options.known.is_some();
+    if !creates || !options.wants(CheckKind::Structure) {
         return check::run_parallel(&clients, options).await;
     }
     let scratch = connection.connect().await?;

@@ -254,6 +254,9 @@ fn new_indexes_are_looked_at_with_an_amcheck_that_does_not_stay_and_strict_wants
             run.database.psql("SELECT count(*) FROM pg_namespace WHERE nspname = 'safe_run_amcheck'").trim(),
             "0"
         );
+        // Outside of a transaction, behind the read-only fence.
+        run.migration("2_b.sql", "-- safe-run: no-transaction\nCREATE INDEX CONCURRENTLY ON orders (total)");
+        run.run(&["--strict"]).exits(0).verdict("COMMITTED").never_says("not checked");
         // Everything at deep, from the check command.
         run.run(&["check", "--level", "deep"]).exits(0).verdict("CLEAN").says("at level deep");
         assert_eq!(
@@ -261,7 +264,7 @@ fn new_indexes_are_looked_at_with_an_amcheck_that_does_not_stay_and_strict_wants
             "0"
         );
         // A deep run: unreached tables are compared value by value.
-        run.migration("2_a.sql", "UPDATE orders SET note = 'x'");
+        run.migration("3_a.sql", "UPDATE orders SET note = 'x'");
         run.run(&["--level", "deep"]).exits(0);
     }
 }
