@@ -296,7 +296,7 @@ fn the_check_command_lists_its_catalogue_and_says_what_it_could_not_look_at() {
         listed.len(),
         "docs/checks.md has a row for a check that is not there"
     );
-    run.run(&["check", "--list"]).exits(0).says("replica-identity").says("FROM LEVEL");
+    run.run(&["check", "--list"]).exits(0).says("replica-identity").says("from level standard  fails a run");
     run.run(&["check", "--only", "nothing"]).exits(2).says("check --list");
     let cluster = Cluster::shared(18);
     run.database.psql(

@@ -167,15 +167,17 @@ impl CheckKind {
                 true,
                 "rows in the wrong partition (from standard), a DETACH that was not finished; notes a partition \
                  without an index of its siblings, and a default partition that grew",
-                "catalog; the rows are part of the table's one scan",
+                "a look at the catalog; the rows are part of the table's one scan",
             ),
-            Self::Indexes => (Level::Fast, true, "indexes that exist and are not valid", "catalog"),
+            Self::Indexes => {
+                (Level::Fast, true, "indexes that exist and are not valid", "a look at the catalog")
+            }
             Self::Structure => (
                 Level::Standard,
                 true,
                 "damaged B-trees and GIN indexes (18): new, rebuilt and changed ones at standard, all at deep; \
                  damaged tables at deep; needs amcheck, installed or allowed to be created and taken back",
-                "reads the index and its table",
+                "one read of the index and of its table",
             ),
             Self::Sequences => (
                 Level::Standard,
@@ -188,14 +190,14 @@ impl CheckKind {
                 true,
                 "triggers, rules, event triggers and row level security left switched off, foreign keys that are \
                  not enforced",
-                "catalog",
+                "a look at the catalog",
             ),
             Self::Privileges => (
                 Level::Fast,
                 true,
                 "owners and grants that changed without GRANT, REVOKE or OWNER in the SQL, objects made again \
                  without their grants; notes a new table without the grants of its siblings",
-                "catalog",
+                "a look at the catalog",
             ),
             Self::Code => (
                 Level::Standard,
@@ -204,31 +206,33 @@ impl CheckKind {
                  where it is installed)",
                 "one planning per view, one validation per function",
             ),
-            Self::Enums => (Level::Fast, true, "enum labels that are gone or in another order", "catalog"),
+            Self::Enums => {
+                (Level::Fast, true, "enum labels that are gone or in another order", "a look at the catalog")
+            }
             Self::ReplicaIdentity => (
                 Level::Fast,
                 true,
                 "published tables without a usable replica identity: their UPDATE and DELETE fail",
-                "catalog",
+                "a look at the catalog",
             ),
             Self::Statistics => (
                 Level::Fast,
                 false,
                 "columns that lost their statistics: a run analyzes them after it has committed",
-                "catalog",
+                "a look at the catalog",
             ),
             Self::Collations => (
                 Level::Fast,
                 false,
                 "collations of the database and of indexes whose version changed under them",
-                "catalog",
+                "a look at the catalog",
             ),
             Self::Advice => (
                 Level::Fast,
                 false,
                 "new foreign keys without an index, constraints newly NOT VALID, tables newly unlogged, duplicate \
                  indexes, prepared transactions",
-                "catalog",
+                "a look at the catalog",
             ),
             Self::Content => (
                 Level::Deep,
@@ -246,7 +250,7 @@ impl CheckKind {
                 Level::Fast,
                 true,
                 "rows that the queries of --verify DIR return, and failed TAP tests",
-                "what the queries cost",
+                "whatever the queries cost",
             ),
         };
         Entry { check: self, level, fails, finds, costs }

@@ -21,24 +21,20 @@ impl Invocation<'_> {
             self.output.document(&serde_json::json!({"checks": entries}))?;
             return Ok(0);
         }
-        let rows: Vec<Vec<String>> = entries
-            .into_iter()
-            .map(|entry| {
-                let effect = if entry.fails { "fails" } else { "notes" };
-                vec![
-                    entry.check.to_string(),
-                    entry.level.to_string(),
-                    effect.to_owned(),
-                    entry.finds.to_owned(),
-                    entry.costs.to_owned(),
-                ]
-            })
-            .collect();
-        self.output.data(&format::table(
-            &["CHECK", "FROM LEVEL", "EFFECT", "FINDS", "COSTS"],
-            &[false; 5],
-            &rows,
-        ))?;
+        let mut text = String::new();
+        for entry in entries {
+            let effect = if entry.fails { "fails a run" } else { "notes" };
+            let name = format!("{:<18}", entry.check.as_str());
+            text.push_str(&format!(
+                "{}from level {:<10}{effect}\n",
+                self.output.paint(Tone::Strong, &name),
+                entry.level.to_string()
+            ));
+            text.push_str(&wrapped(&format!("finds {}", entry.finds)));
+            text.push_str(&wrapped(&format!("costs {}", entry.costs)));
+        }
+        text.push_str("\nUse these names with --only and --skip.\n");
+        self.output.data(&text)?;
         Ok(0)
     }
 
@@ -133,6 +129,19 @@ impl Invocation<'_> {
         }
         text
     }
+}
+
+/// Lines of at most 96 characters, indented.
+fn wrapped(text: &str) -> String {
+    const WIDTH: usize = 96;
+    let mut lines = vec!["   ".to_owned()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => line.push_str(&format!(" {word}")),
+            _ => lines.push(format!("      {word}")),
+        }
+    }
+    lines.join("\n") + "\n"
 }
 
 fn of(results: &CheckResults, severity: Severity) -> impl Iterator<Item = &Finding> {

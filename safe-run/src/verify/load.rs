@@ -120,8 +120,8 @@ fn parse(name: &str, sql: &str) -> Result<VerifyFile> {
                     "Use INSERT … VALUES.",
                 );
             }
-            StatementKind::Select | StatementKind::Set => kept.push(statement),
-            _ if is_tap => kept.push(statement),
+            StatementKind::Set => kept.push(statement),
+            _ if is_tap || statement.is_query() => kept.push(statement),
             _ => {
                 return wrong(
                     statement.line,
@@ -153,9 +153,16 @@ fn without_psql_settings(sql: &str) -> String {
 }
 
 impl Statement {
-    /// Whether a cursor can be made of it.
+    /// Whether a cursor can be made of it. The server has the last word, and the session is read-only.
     pub(super) fn is_query(&self) -> bool {
-        self.class.kind == StatementKind::Select
+        let begins =
+            |word: &str| self.text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+        match self.class.kind {
+            StatementKind::Select => true,
+            // WITH … TABLE, and (SELECT …) UNION (SELECT …).
+            StatementKind::Other => begins("with") || begins("("),
+            _ => false,
+        }
     }
 }
 
@@ -165,13 +172,16 @@ mod tests {
 
     #[test]
     fn a_file_is_queries_or_tap_and_nothing_that_ends_the_transaction() {
-        let file =
-            parse("a.sql", "-- no order without items\nSELECT 1;\nWITH x AS (SELECT 2) TABLE x;").unwrap();
+        let file = parse(
+            "a.sql",
+            "-- no order without items\nSELECT 1;\nWITH x AS (SELECT 2) TABLE x; (SELECT 1) UNION (SELECT 2)",
+        )
+        .unwrap();
         assert_eq!(
             (file.promise.as_deref(), file.is_tap, file.only_notes),
             (Some("no order without items"), false, false)
         );
-        assert_eq!(file.statements.len(), 2);
+        assert_eq!(file.statements.len(), 3);
         let tap = parse(
             "t.sql",
             "\\set QUIET 1\nBEGIN;\nSELECT plan(1);\nCREATE TEMP TABLE t (i int);\nSELECT ok(true);\nSELECT * FROM finish();\nROLLBACK;",
