@@ -1,6 +1,7 @@
 //! The `safe-run` command line: what was asked for, and the runs that change something. What only looks is in `look.rs`.
 
 mod args;
+mod check;
 mod look;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -24,6 +25,7 @@ use crate::{
     report::{Report, Verdict},
     run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice},
     transactional,
+    verify::{self, VerifyFile},
 };
 
 /// Run migrations that undo themselves when something fails.
@@ -72,7 +74,13 @@ enum Command {
     /// Say what a run would do, statement by statement; changes nothing
     Plan(MigrationArgs),
     /// Check the database now; exit code 31 when something is violated
-    Check(CheckArgs),
+    Check {
+        /// List every check: level, what it finds, what it costs
+        #[arg(long)]
+        list: bool,
+        #[command(flatten)]
+        checks: CheckArgs,
+    },
     /// List the runs and how they ended
     History,
     /// Show the report of a run
@@ -135,7 +143,8 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         None => command.protected_run().await,
         Some(Command::Status(_)) => command.status().await,
         Some(Command::Plan(_)) => command.plan().await,
-        Some(Command::Check(args)) => command.check(args).await,
+        Some(Command::Check { list: true, .. }) => command.list_checks(),
+        Some(Command::Check { checks, .. }) => command.check(checks).await,
         Some(Command::History) => command.history(),
         Some(Command::Report { run }) => command.report(run.as_deref()),
         Some(Command::Recover) => command.recover().await,
@@ -169,7 +178,7 @@ impl Invocation<'_> {
         Ok(connection)
     }
 
-    fn run_options(&self, checks: &CheckArgs) -> RunOptions {
+    fn run_options(&self, checks: &CheckArgs, verify: Vec<VerifyFile>) -> RunOptions {
         let protection = &self.cli.protection;
         RunOptions {
             jobs: self.settings.jobs.unwrap_or_else(backup::default_jobs),
@@ -185,6 +194,7 @@ impl Invocation<'_> {
             strict: checks.strict,
             allow_loss: checks.allow_loss.clone(),
             max_loss: self.settings.max_loss,
+            verify,
             on_failure: protection.on_failure,
         }
     }
@@ -192,6 +202,8 @@ impl Invocation<'_> {
     /// Everything that is needed before the first effect. The application name carries the run, so that `recover` finds
     /// what a killed run left on the server.
     async fn context(&self) -> Result<(Context, common::repository::RepositoryLock)> {
+        // Files are read, and refused, before anything is asked of the server.
+        let verify = verify::load(&self.cli.checks.verify)?;
         let named = self.connection("safe-run").await?;
         let run = Context::new_run(named.database())?;
         let named = named.with_application_name(&format!("safe-run/{run}"));
@@ -206,7 +218,7 @@ impl Invocation<'_> {
             connection,
             control,
             repository,
-            options: self.run_options(&self.cli.checks),
+            options: self.run_options(&self.cli.checks, verify),
             progress: self.output.progress(),
             run,
         };

@@ -23,9 +23,10 @@ use crate::{
     migration::MigrationFile,
     report::{CommandReport, Report, UndoReport, Verdict},
     run::{
-        Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, baseline, check_options,
-        check_parallel, expectations, judge, loss_limits,
+        Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, analyze_what_lost_statistics,
+        announced, announced_by_command, baseline, check_options, check_parallel, judge,
     },
+    verify,
 };
 
 /// What is run under protection.
@@ -257,27 +258,16 @@ async fn perform(
     fault::point("safe-run.applied");
     let began = Instant::now();
     // A check that a signal cancelled has found nothing: the signal is the reason.
-    let after = check_after(context, &settings).await.map_err(interrupt::explain).map_err(validation)?;
+    let (after, verified) = check_after(context, &settings, &prepared.baseline)
+        .await
+        .map_err(interrupt::explain)
+        .map_err(validation)?;
     log.timed("checks after", began);
-    let files = job.files();
-    let expected = expectations(files, &prepared.baseline);
-    let is_command = matches!(job, Job::Command(..));
-    let expected = move |oid| {
-        if is_command {
-            check::Expectation::Unknown { why: "an external command".to_owned() }
-        } else {
-            expected(oid)
-        }
+    let announced = match job {
+        Job::Files(files) => announced(&context.options, files, &prepared.baseline),
+        Job::Command(..) => announced_by_command(&context.options),
     };
-    judge(
-        log,
-        &context.options,
-        &prepared.baseline,
-        &after,
-        &expected,
-        &loss_limits(&context.options, files),
-    )
-    .map_err(validation)?;
+    judge(log, &context.options, &prepared.baseline, &after, &announced, verified).map_err(validation)?;
     interrupt::check().map_err(migration)
 }
 
@@ -311,7 +301,8 @@ fn judge_command(
 async fn check_after(
     context: &Context,
     settings: &common::postgres::ConnectionSettings,
-) -> Result<check::CheckResults> {
+    before: &Baseline,
+) -> Result<(check::CheckResults, Vec<check::Finding>)> {
     context.progress.phase("checking", None);
     let holder = settings.connect().await?;
     holder
@@ -319,12 +310,20 @@ async fn check_after(
         .await
         .map_err(|source| Error::postgres("could not begin the checks", source))?;
     let exported = ExportedSnapshot::export(&holder).await?;
-    let results = check_parallel(context, &exported, &check_options(&context.options)).await;
+    let mut options = check_options(&context.options);
+    options.known = Some(before.results.known());
+    let results = check_parallel(context, &exported, &options).await;
     drop(exported);
     context.progress.done();
     let results = results?;
     holder.close().await?;
-    Ok(results)
+    if context.options.verify.is_empty() {
+        return Ok((results, Vec::new()));
+    }
+    let session = settings.connect_as(SessionProfile::Migration, None).await?;
+    let verified = verify::run_all(&session, &context.options.verify, &context.progress).await?;
+    session.close().await?;
+    Ok((results, verified))
 }
 
 async fn lift(context: &Context, log: &mut RunLog, control: &Session, standing: Option<Fence>) -> Result<()> {
@@ -345,6 +344,9 @@ async fn keep(
     log.note_step(Step::Stands);
     let lifted = lift(context, &mut log, control, standing).await;
     drop(guard);
+    if lifted.is_ok() {
+        analyze_what_lost_statistics(&context.control, &mut log, &context.progress).await;
+    }
     let report = &mut log.report;
     let checks = report.checks_phrase();
     report.headline = match &report.command {

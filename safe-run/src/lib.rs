@@ -22,6 +22,7 @@ pub mod run;
 pub mod sequences;
 pub mod statement;
 pub mod transactional;
+pub mod verify;
 
 use common::{
     Error, Result,

@@ -20,10 +20,10 @@ use crate::{
     recover,
     report::{Report, UndoReport, Verdict},
     run::{
-        Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, baseline, check_options,
-        expectations, expected_snapshot_time, judge, loss_limits,
+        Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, analyze_what_lost_statistics,
+        announced, baseline, check_options, expected_snapshot_time, judge,
     },
-    sequences,
+    sequences, verify,
 };
 
 /// Longest snapshot that writers are made to wait for when nobody says otherwise.
@@ -156,10 +156,13 @@ async fn protected(
         // A check that a signal cancelled has found nothing: the signal is the reason.
         .map_err(interrupt::explain)
         .map_err(at(Stage::Validation))?;
-    log.timed("checks after", began);
-    let expected = expectations(files, found);
-    judge(log, options, found, &after, &expected, &loss_limits(options, files))
+    let verified = verify::run_all(migrator, &options.verify, &context.progress)
+        .await
+        .map_err(interrupt::explain)
         .map_err(at(Stage::Validation))?;
+    log.timed("checks after", began);
+    let announced = announced(options, files, found);
+    judge(log, options, found, &after, &announced, verified).map_err(at(Stage::Validation))?;
     interrupt::check().map_err(at(Stage::Migration))
 }
 
@@ -180,6 +183,7 @@ async fn check_after(
     migrator.reset_settings().await?;
     let mut options = check_options(&context.options);
     options.known_rules = before.results.rules.keys().cloned().collect();
+    options.known = Some(before.results.known());
     options.parallel_workers = u32::try_from(context.options.jobs).unwrap_or(1);
     if let Some(counters) = counters
         && let Some(touched) = untouched::touched_tables(migrator, counters, &before.results.tables).await?
@@ -269,6 +273,7 @@ async fn commit(
 
 async fn stands(context: &Context, mut log: RunLog, migrator: Session) -> Result<Report> {
     log.note_step(Step::Stands);
+    analyze_what_lost_statistics(&migrator, &mut log, &context.progress).await;
     migrator.close().await.unwrap_or_else(|error| context.progress.warn(error.to_string()));
     describe_success(&mut log);
     Ok(log.finish(Verdict::Committed, 0))

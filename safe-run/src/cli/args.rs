@@ -78,6 +78,9 @@ pub struct CheckArgs {
     /// Rows of this table may be lost, at most N of them; may be repeated
     #[arg(long, value_name = "TABLE[=N]", value_parser = parse_allow_loss)]
     pub allow_loss: Vec<(String, Option<i64>)>,
+    /// Folder of SQL files that must return no rows, or TAP; run before the commit; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub verify: Vec<PathBuf>,
     /// Share of a table's rows that a DELETE may remove [default: 10%]
     #[arg(long, value_name = "SHARE")]
     pub max_loss: Option<String>,

@@ -1,16 +1,15 @@
-//! The commands that only look: status, plan, check, history, report.
+//! The commands that only look: status, plan, history, report.
 
 use common::{
     Error, ErrorKind, Result,
     cli::{format, output::Tone},
-    postgres::exported_snapshot::ExportedSnapshot,
     repository::Repository,
 };
 use serde::Serialize;
 
-use super::{Invocation, args::CheckArgs};
+use super::Invocation;
 use crate::{
-    check, history, journal,
+    history, journal,
     migration::{self, MigrationFile},
     statement::TransactionClass,
 };
@@ -169,64 +168,6 @@ impl Invocation<'_> {
         ));
         self.output.data(&text)?;
         Ok(0)
-    }
-
-    pub(super) async fn check(&self, args: &CheckArgs) -> Result<u8> {
-        let connection = self.connection("safe-run check").await?;
-        let holder = connection.connect().await?;
-        holder
-            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await
-            .map_err(|source| Error::postgres("could not begin the checks", source))?;
-        let exported = ExportedSnapshot::export(&holder).await?;
-        let options = check::Options {
-            level: args.level,
-            only: args.only.clone(),
-            skip: args.skip.clone(),
-            ..check::Options::default()
-        };
-        let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
-        let mut sessions = Vec::new();
-        for _ in 0..jobs {
-            sessions.push(common::postgres::exported_snapshot::join(&connection, exported.id()).await?);
-        }
-        let clients: Vec<&common::postgres::Client> = sessions.iter().map(|session| &**session).collect();
-        let results = check::run_parallel(&clients, &options).await?;
-        let failing: Vec<_> =
-            results.findings.iter().filter(|finding| finding.severity == check::Severity::Failure).collect();
-        let unchecked = results.skipped.iter().filter(|skipped| skipped.counts_for_strict).count();
-        let bad = !failing.is_empty() || (args.strict && unchecked > 0);
-        if self.output.is_json() {
-            self.output.document(&results)?;
-        } else {
-            let mut text = if bad {
-                format!(
-                    "{}  {}\n",
-                    self.output.paint(Tone::Bad, "VIOLATIONS"),
-                    format::plural(failing.len() as u64, "rule does not hold", "rules do not hold")
-                )
-            } else {
-                format!(
-                    "{}  {} checked, every rule holds\n",
-                    self.output.paint(Tone::Good, "CLEAN"),
-                    format::plural(results.tables.len() as u64, "table", "tables")
-                )
-            };
-            for finding in &results.findings {
-                text.push_str(&format!("  {}\n", finding.detail));
-                if let (true, Some(repair)) = (self.output.is_verbose(), &finding.repair_sql) {
-                    text.push_str(&format!("    repair (not run): {}\n", repair.replace('\n', " ")));
-                }
-            }
-            for skipped in &results.skipped {
-                text.push_str(&format!(
-                    "  not checked: {} of {}: {}\n",
-                    skipped.check, skipped.object, skipped.why
-                ));
-            }
-            self.output.data(&text)?;
-        }
-        Ok(if bad { ErrorKind::Violations.exit_code() } else { 0 })
     }
 
     pub(super) fn history(&self) -> Result<u8> {
