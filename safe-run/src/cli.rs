@@ -19,7 +19,7 @@ use args::{CheckArgs, MigrationArgs, ProtectionArgs};
 use crate::{
     guarded::{self, Job},
     history,
-    migration::{self, MigrationPlan},
+    migration::{self, MigrationPlan, TransactionChoice, TransactionPlan},
     recover,
     report::{Report, Verdict},
     run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice},
@@ -115,6 +115,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         to: of_command.to.or_else(|| cli.migrations.to.clone()),
         allow_out_of_order: [of_command.allow_out_of_order, cli.migrations.allow_out_of_order.clone()]
             .concat(),
+        tx: of_command.tx.or(cli.migrations.tx),
     };
     let flags = CommandFlags {
         jobs: cli.protection.jobs,
@@ -231,34 +232,29 @@ impl Invocation<'_> {
             if plan.pending.is_empty() {
                 return self.up_to_date(&context, &plan);
             }
-            plan.refuse_stray_transaction_control()?;
+            let transactions = self.transactions(&plan)?;
             for file in &plan.pending {
                 for warning in &file.warnings {
                     context.progress.warn(format!("{}: {warning}", file.name()));
                 }
             }
-            match plan.pending.iter().find_map(|file| file.no_transaction.as_ref().map(|why| (file, why))) {
-                None => {
-                    self.refuse_fence(
-                        options.fence,
-                        &[FenceChoice::ReadOnly],
-                        "migrations in one transaction",
-                    )?;
-                    transactional::run(&context, &plan.pending).await?
+            if transactions.one {
+                self.refuse_fence(options.fence, &[FenceChoice::ReadOnly], "migrations in one transaction")?;
+                transactional::run(&context, &plan.pending).await?
+            } else {
+                for why in &transactions.why {
+                    context.progress.note(format!("not in one transaction: {why}"));
                 }
-                Some((file, why)) => {
-                    context.progress.note(format!(
-                        "not in one transaction: {} ({why}); the undo is a restore of the snapshot",
-                        file.name()
-                    ));
-                    self.refuse_fence(
-                        options.fence,
-                        &[FenceChoice::Lock],
-                        "statements outside of a transaction",
-                    )?;
-                    self.require_undo(options)?;
-                    guarded::run(&context, Job::Files(&plan.pending)).await?
-                }
+                context
+                    .progress
+                    .note("what was committed before a failure is undone by a restore of the snapshot");
+                self.refuse_fence(
+                    options.fence,
+                    &[FenceChoice::Lock],
+                    "statements outside of one transaction",
+                )?;
+                self.require_undo(options)?;
+                guarded::run(&context, Job::Files(&plan.pending, &transactions)).await?
             }
         } else {
             self.refuse_fence(options.fence, &[FenceChoice::Lock], "a command")?;
@@ -267,6 +263,11 @@ impl Invocation<'_> {
         };
         self.print(&report)?;
         Ok(report.exit_code)
+    }
+
+    /// The transactions that the pending files run in.
+    fn transactions(&self, plan: &MigrationPlan<'_>) -> Result<TransactionPlan> {
+        migration::decide(&plan.pending, self.migrations.tx.unwrap_or(TransactionChoice::Auto))
     }
 
     fn refuse_fence(&self, chosen: FenceChoice, impossible: &[FenceChoice], what: &str) -> Result<()> {

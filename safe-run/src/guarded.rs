@@ -17,22 +17,25 @@ use common::{
 use restore::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target};
 
 use crate::{
-    apply, check, command,
+    apply,
+    attempts::Waiting,
+    check, command,
     fence::{self, Fence},
     journal::{Mode, Step},
-    migration::MigrationFile,
+    migration::{MigrationFile, TransactionPlan},
     report::{CommandReport, Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, baseline, check_options,
         check_parallel, expectations, judge, loss_limits,
     },
+    sequences,
 };
 
 /// What is run under protection.
 #[derive(Debug, Clone, Copy)]
 pub enum Job<'a> {
-    /// Migration files of which at least one can't run in a transaction.
-    Files(&'a [&'a MigrationFile]),
+    /// Migration files, and the transactions that they run in.
+    Files(&'a [&'a MigrationFile], &'a TransactionPlan),
     /// An external command. The flag: its stdout goes to stderr.
     Command(&'a [OsString], bool),
 }
@@ -40,14 +43,14 @@ pub enum Job<'a> {
 impl Job<'_> {
     fn describe(&self) -> String {
         match self {
-            Self::Files(files) => files.iter().map(|file| file.name()).collect::<Vec<_>>().join(" "),
+            Self::Files(files, _) => files.iter().map(|file| file.name()).collect::<Vec<_>>().join(" "),
             Self::Command(words, _) => command::describe(words),
         }
     }
 
     fn files(&self) -> &[&MigrationFile] {
         match self {
-            Self::Files(files) => files,
+            Self::Files(files, _) => files,
             Self::Command(..) => &[],
         }
     }
@@ -61,6 +64,8 @@ struct Prepared {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// Nothing was committed: the server has rolled everything back.
+    Uncommitted,
     Migration,
     Validation,
 }
@@ -84,6 +89,9 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
     match perform(context, &control, job, &prepared, &mut log).await {
         Ok(()) => keep(context, log, &control, standing).await,
         Err((_, error)) if never_seen(&log) => abandon(context, log, &control, standing, error).await,
+        Err((Stage::Uncommitted, error)) => {
+            rolled_back(context, log, &control, standing, &prepared.baseline, error).await
+        }
         Err((stage, error)) => undo(context, log, &control, standing, prepared, stage, error).await,
     }
 }
@@ -195,7 +203,7 @@ async fn perform(
         .with_option("default_transaction_read_only", "off")
         .with_application_name(&format!("safe-run/{}", context.run));
     match job {
-        Job::Files(files) => {
+        Job::Files(files, plan) => {
             let began = Instant::now();
             let notices = context.progress.clone();
             let session = settings
@@ -205,14 +213,19 @@ async fn perform(
                 )
                 .await
                 .map_err(migration)?;
-            let mut reports = Vec::new();
-            let timeout = context.options.lock_wait.timeout;
-            let applied =
-                apply::one_by_one(&session, files, &log.report.run, timeout, &mut reports, &context.progress)
-                    .await;
-            log.report.migrations = reports;
+            let mut trace = apply::Trace::default();
+            let wait = context.options.lock_wait;
+            let waiting =
+                Waiting { migrator: &session, observer: control, wait, progress: &context.progress };
+            let applied = apply::as_planned(&waiting, files, plan, &log.report.run, &mut trace).await;
+            if applied.is_err() {
+                log.outside = apply::effects_outside(files, &trace.reports);
+            }
+            log.report.migrations = trace.reports;
+            log.report.notes.extend(trace.notes);
             log.timed("migrations", began);
-            applied.map_err(migration)?;
+            let stage = if trace.committed { Stage::Migration } else { Stage::Uncommitted };
+            applied.map_err(|error| (stage, error))?;
             session.close().await.map_err(migration)?;
         }
         Job::Command(words, stdout_is_ours) => {
@@ -408,6 +421,57 @@ async fn abandon(
     }
 }
 
+/// The first transaction failed and the server has rolled it back: only sequences may stand elsewhere.
+async fn rolled_back(
+    context: &Context,
+    mut log: RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+    baseline: &Baseline,
+    error: Error,
+) -> Result<Report> {
+    let _guard = interrupt::begin_undo();
+    let began = Instant::now();
+    let error = interrupt::explain(error);
+    let put_back = async {
+        let settings = context.connection.with_option("default_transaction_read_only", "off");
+        let session = settings.connect().await?;
+        let found = sequences::put_back(&session, &baseline.sequences).await?;
+        session.close().await?;
+        lift(context, &mut log, control, standing).await?;
+        Ok::<_, Error>(found)
+    };
+    let found = put_back.await;
+    log.fail(&error);
+    let undo_error = found.as_ref().err().map(Into::into);
+    log.report.undo = Some(UndoReport {
+        how: "rollback",
+        seconds: began.elapsed().as_secs_f64(),
+        failed_database_kept_as: None,
+        error: undo_error,
+    });
+    let Ok(found) = found else {
+        log.report.state = format!(
+            "database \"{}\": tables are as before, but sequences or the fence may not be",
+            log.report.database
+        );
+        log.report.next.push("safe-run recover".to_owned());
+        return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
+    };
+    log.report.notes.extend(found.restored.into_iter().chain(found.ahead));
+    let outside = std::mem::take(&mut log.outside);
+    log.report.notes.extend(outside);
+    let mut state = vec![format!("database \"{}\" unchanged", log.report.database)];
+    state.extend(log.report.snapshot.as_ref().map(|id| format!("snapshot {id} kept")));
+    log.report.state = state.join(" · ");
+    let code = match error.kind() {
+        kind @ (ErrorKind::Interrupted | ErrorKind::Terminated) => kind,
+        _ if error.is_retryable() => ErrorKind::Busy,
+        _ => ErrorKind::MigrationRolledBack,
+    };
+    Ok(log.finish(Verdict::RolledBack, code.exit_code()))
+}
+
 /// Restores the snapshot beside the failed database and swaps their names.
 async fn undo(
     context: &Context,
@@ -470,7 +534,7 @@ async fn undo(
                 Some(UndoReport { how: "restore", seconds, failed_database_kept_as: kept_as, error: None });
             let code = match (stage, error.kind()) {
                 (_, kind @ (ErrorKind::Interrupted | ErrorKind::Terminated)) => kind.exit_code(),
-                (Stage::Migration, _) => ErrorKind::MigrationRestored.exit_code(),
+                (Stage::Migration | Stage::Uncommitted, _) => ErrorKind::MigrationRestored.exit_code(),
                 (Stage::Validation, _) => ErrorKind::ValidationRestored.exit_code(),
             };
             Ok(log.finish(Verdict::Restored, code))

@@ -6,15 +6,19 @@
 //! ([`guarded`]). What was killed half-way is finished by [`recover`].
 
 pub mod apply;
+pub mod attempts;
+pub mod blockers;
 pub mod check;
 pub mod cli;
 pub mod command;
+pub mod concurrently;
 pub mod expectation;
 pub mod facts;
 pub mod fence;
 pub mod guarded;
 pub mod history;
 pub mod journal;
+pub mod lock_ahead;
 pub mod migration;
 pub mod recover;
 pub mod report;

@@ -91,9 +91,7 @@ impl Invocation<'_> {
             &self.migrations.allow_out_of_order,
         )?;
         self.tell_drift(&plan);
-        plan.refuse_stray_transaction_control()?;
-        let alone =
-            plan.pending.iter().find_map(|file| file.no_transaction.as_ref().map(|why| (file.name(), why)));
+        let transactions = self.transactions(&plan)?;
         #[derive(Serialize)]
         struct PlannedStatement {
             line: u32,
@@ -137,15 +135,18 @@ impl Invocation<'_> {
                     .collect(),
             })
             .collect();
-        let how = match &alone {
-            None => "all in one transaction; the undo is a ROLLBACK".to_owned(),
-            Some((file, why)) => {
-                format!("not in one transaction ({file}: {why}); the undo restores the snapshot")
-            }
+        let how = if transactions.one {
+            "all in one transaction; the undo is a ROLLBACK".to_owned()
+        } else {
+            format!(
+                "not in one transaction ({}); the undo restores the snapshot",
+                transactions.why.join("; ")
+            )
         };
         if self.output.is_json() {
             self.output.document(&serde_json::json!({
-                "pending": planned, "in_one_transaction": alone.is_none(), "how": how,
+                "pending": planned, "in_one_transaction": transactions.one, "how": how,
+                "why_not_in_one_transaction": transactions.why,
             }))?;
             return Ok(0);
         }
