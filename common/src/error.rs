@@ -200,6 +200,13 @@ impl Error {
         self
     }
 
+    /// Adds the SQLSTATE that the server gave.
+    #[must_use]
+    pub fn with_sqlstate(mut self, code: &str) -> Self {
+        self.0.sqlstate = Some(code.to_owned());
+        self
+    }
+
     /// Adds the cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

@@ -218,6 +218,7 @@ async fn restore(
             accept_missing_grants: false,
             accept_slot_loss: cli.accept_slot_loss,
             drop_replaced: cli.drop_replaced,
+            read_only: false,
         },
     };
     let maintenance_settings = connection.with_database("postgres");

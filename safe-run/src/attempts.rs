@@ -55,7 +55,8 @@ pub async fn until_locked(
     let mut made = 0;
     loop {
         seen.clear_ages();
-        let result = watched(observer, migrator.backend_pid(), progress, &mut seen, attempt()).await;
+        let result =
+            watched(observer, migrator.backend_pid(), wait.timeout, progress, &mut seen, attempt()).await;
         let Err(Failed { error, repeatable }) = result else { return Ok(()) };
         made += 1;
         if !is_about_locks(&error) {

@@ -10,8 +10,8 @@ use common::{
     postgres::{Row, Session},
 };
 
-/// When the server is first asked, and how often then. A lock that is had sooner is no news.
-const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// How often the server is asked, within these limits: a few times in each wait, however short.
+const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// Whom a session waits for. `$1` its process id. A prepared transaction has the process id 0.
 const BLOCKERS: &str = "
@@ -83,22 +83,24 @@ fn describe(row: &Row) -> (String, String) {
     }
     let (user, application, state): (String, String, String) = (row.get(1), row.get(2), row.get(3));
     let age = row.get::<_, Option<i64>>(4).map_or(String::new(), |seconds| format!(" for {seconds} s"));
-    let query: String = row.get(5);
+    let query = crate::statement::significant_text(row.get(5), 120);
     let who = format!("pid {pid}, user {user}, application \"{application}\"");
     (who.clone(), printable(&format!("{who}, {state}{age}, query: {query}")))
 }
 
-/// Does `work` and meanwhile tells who keeps the session with this process id waiting.
+/// Does `work` and meanwhile tells who keeps the session with this process id waiting; one wait of it lasts `wait`.
 pub async fn watched<T>(
     observer: &Session,
     pid: i32,
+    wait: Duration,
     progress: &Progress,
     seen: &mut Blockers,
     work: impl Future<Output = T>,
 ) -> T {
+    let every = (wait / 4).clamp(LOOK_EVERY.0, LOOK_EVERY.1);
     let looking = async {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(every).await;
             // Whoever can't be named now is named in the next look, or the work itself says what is wrong.
             if seen.look(observer, pid, progress).await.is_err() {
                 std::future::pending::<()>().await;

@@ -20,7 +20,7 @@ use crate::{
     guarded::{self, Job},
     history,
     migration::{self, MigrationPlan, TransactionChoice, TransactionPlan},
-    recover,
+    recover, release,
     report::{Report, Verdict},
     run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice},
     transactional,
@@ -38,7 +38,7 @@ use crate::{
     version,
     max_term_width = 100,
     subcommand_negates_reqs = true,
-    override_usage = "safe-run [OPTIONS]\n       safe-run [OPTIONS] -- COMMAND [ARGS]...\n       safe-run <status|plan|check|history|report|recover|new> [OPTIONS]",
+    override_usage = "safe-run [OPTIONS]\n       safe-run [OPTIONS] -- COMMAND [ARGS]...\n       safe-run <status|plan|check|history|report|recover|release|new> [OPTIONS]",
     after_help = "Examples:\n  \
         safe-run -d postgresql://app@db/shop                 apply ./migrations\n  \
         safe-run plan                                        what would be done; changes nothing\n  \
@@ -82,6 +82,8 @@ enum Command {
     },
     /// Finish the undo of a run that was killed
     Recover,
+    /// Lift the fence that a run with --hold-fence left standing
+    Release,
     /// Make an empty migration file with the next version
     New {
         /// What it does, such as add_orders_status
@@ -140,6 +142,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::History) => command.history(),
         Some(Command::Report { run }) => command.report(run.as_deref()),
         Some(Command::Recover) => command.recover().await,
+        Some(Command::Release) => command.release().await,
         Some(Command::New { name, .. }) => command.new_migration(name),
         Some(Command::Man) => {
             output.data(&common::cli::completions::manual::<Cli>()?)?;
@@ -177,6 +180,7 @@ impl Invocation<'_> {
             codec: self.settings.codec,
             lock_wait: LockWait { timeout: self.settings.lock_timeout, retries: self.settings.lock_retries },
             fence: protection.fence,
+            hold_fence: protection.hold_fence,
             snapshot: protection.snapshot,
             snapshot_when: protection.snapshot_when,
             level: checks.level,
@@ -196,11 +200,14 @@ impl Invocation<'_> {
         let named = self.connection("safe-run").await?;
         let run = Context::new_run(named.database())?;
         let named = named.with_application_name(&format!("safe-run/{run}"));
-        let control = crate::take_control(&named).await?;
+        let control = match crate::take_control(&named).await {
+            Ok(control) => control,
+            Err(error) => return Err(release::explain_closed(error, &self.settings.repo, named.database())),
+        };
         let connection = control.settings().clone();
         let repository = Repository::open_or_create(&self.settings.repo)?;
         // Two runs of different databases may share a repository; two of one may not.
-        let lock = repository.lock_named(&format!("run-{}", lock_name(connection.database())))?;
+        let lock = repository.lock_named(&crate::run_lock(connection.database()))?;
         crate::refuse_unfinished(&repository, connection.database())?;
         repository.sweep()?;
         let context = Context {
@@ -238,8 +245,9 @@ impl Invocation<'_> {
                     context.progress.warn(format!("{}: {warning}", file.name()));
                 }
             }
-            if transactions.one {
-                self.refuse_fence(options.fence, &[FenceChoice::ReadOnly], "migrations in one transaction")?;
+            let outer_fence =
+                options.hold_fence || matches!(options.fence, FenceChoice::ReadOnly | FenceChoice::Exclusive);
+            if transactions.one && !outer_fence {
                 transactional::run(&context, &plan.pending).await?
             } else {
                 for why in &transactions.why {
@@ -271,6 +279,10 @@ impl Invocation<'_> {
     }
 
     fn refuse_fence(&self, chosen: FenceChoice, impossible: &[FenceChoice], what: &str) -> Result<()> {
+        if self.cli.protection.hold_fence && matches!(chosen, FenceChoice::None | FenceChoice::Lock) {
+            return Err(Error::usage("--hold-fence needs a fence that can outlive the run")
+                .with_hint("Use --fence read-only or --fence exclusive with it."));
+        }
         if impossible.contains(&chosen) {
             return Err(Error::usage(format!("this fence can't be combined with {what}"))
                 .with_hint("Leave --fence away, or use --fence auto."));
@@ -364,12 +376,17 @@ impl Invocation<'_> {
     async fn recover(&self) -> Result<u8> {
         let connection = self.connection("safe-run recover").await?;
         let repository = Repository::open(&self.settings.repo)?;
-        let _lock = repository.lock_named(&format!("run-{}", lock_name(connection.database())))?;
+        let _lock = repository.lock_named(&crate::run_lock(connection.database()))?;
+        let live = connection.database().to_owned();
+        let unfinished = crate::journal::unfinished(&repository, &live)?;
+        let held = crate::journal::held(&repository, &live)?;
+        let connection = release::entrance(&connection, &[unfinished.clone(), held.clone()].concat()).await?;
         // The killed run's own session is gone with it; whoever holds the lock now is another run.
         let control = crate::take_control(&connection).await?;
         let connection = control.settings().clone();
         let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
-        let done = recover::recover(&connection, &repository, jobs, &self.output.progress()).await?;
+        let done =
+            recover::recover(&connection, &unfinished, &repository, jobs, &self.output.progress()).await?;
         repository.sweep()?;
         if self.output.is_json() {
             self.output.document(&serde_json::json!({"recovered": done}))?;
@@ -377,6 +394,10 @@ impl Invocation<'_> {
         }
         if done.is_empty() {
             self.output.data("Nothing to recover: every run on this database has finished.\n")?;
+            for run in &held {
+                self.output
+                    .warn(&format!("the fence of run {} still stands: `safe-run release` lifts it", run.run));
+            }
         }
         for run in &done {
             let mut text = format!("{}  run {}\n", self.output.paint(Tone::Good, &run.verdict), run.run);
@@ -384,6 +405,32 @@ impl Invocation<'_> {
                 text.push_str(&format!("{}{line}\n", " ".repeat(run.verdict.len() + 2)));
             }
             self.output.data(&text)?;
+        }
+        Ok(0)
+    }
+
+    async fn release(&self) -> Result<u8> {
+        let connection = self.connection("safe-run release").await?;
+        let repository = Repository::open(&self.settings.repo)?;
+        let _lock = repository.lock_named(&crate::run_lock(connection.database()))?;
+        crate::refuse_unfinished(&repository, connection.database())?;
+        let held = crate::journal::held(&repository, connection.database())?;
+        let entrance = release::entrance(&connection, &held).await?;
+        let control = crate::take_control(&entrance).await?;
+        let released = release::release(&connection, &control, &held).await?;
+        if self.output.is_json() {
+            self.output.document(&serde_json::json!({"released": released}))?;
+            return Ok(0);
+        }
+        if released.is_empty() {
+            self.output.data("Nothing to release: no run on this database holds a fence.\n")?;
+        }
+        for run in &released {
+            self.output.data(&format!(
+                "{}  the fence of run {run} is lifted; everybody can write to \"{}\" again\n",
+                self.output.paint(Tone::Good, "RELEASED"),
+                connection.database()
+            ))?;
         }
         Ok(0)
     }
@@ -409,9 +456,4 @@ impl Invocation<'_> {
         self.output.data(&format!("{}\n", path.display()))?;
         Ok(0)
     }
-}
-
-/// A file name for the lock of a database: names can hold anything.
-fn lock_name(database: &str) -> String {
-    common::digest::sha256_hex(database.as_bytes())[..16].to_owned()
 }

@@ -5,6 +5,7 @@ use std::{ffi::OsString, sync::Arc, time::Instant};
 
 use common::{
     Error, ErrorKind, Result,
+    catalog::DatabaseState,
     cli::format::plural,
     fault, interrupt,
     postgres::{
@@ -20,6 +21,7 @@ use crate::{
     apply,
     attempts::Waiting,
     check, command,
+    exclusive::{self, Hidden},
     fence::{self, Fence},
     journal::{Mode, Step},
     migration::{MigrationFile, TransactionPlan},
@@ -82,7 +84,14 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
         Err(error) => return failed_before(log, &error),
     };
     let mut standing = None;
-    let prepared = match prepare(context, &control, &mut log, &mut standing).await {
+    let raised = match raise_fence(context, &control, &mut log, &mut standing).await {
+        Ok(raised) => raised,
+        Err(error) => return abandon(context, log, &control, standing, error).await,
+    };
+    fault::point("safe-run.fenced");
+    // Behind the exclusive fence everything happens under the other name.
+    let context = raised.behind.as_ref().unwrap_or(context);
+    let prepared = match prepare(context, &control, &mut log, raised.state, standing.as_ref()).await {
         Ok(prepared) => prepared,
         Err(error) => return abandon(context, log, &control, standing, error).await,
     };
@@ -101,32 +110,89 @@ fn never_seen(log: &RunLog) -> bool {
     log.report.command.as_ref().is_some_and(|command| command.sessions == 0 && !command.replaced)
 }
 
-/// Fence, snapshot, baseline, and the plan of the undo: an undo that could not work is found out now.
-async fn prepare(
+/// The database behind its fence.
+struct Raised {
+    /// What belongs to the database itself, as it was without the fence.
+    state: DatabaseState,
+    /// Where to work, if the database has another name now.
+    behind: Option<Context>,
+}
+
+async fn raise_fence(
     context: &Context,
     control: &Session,
     log: &mut RunLog,
     standing: &mut Option<Fence>,
-) -> Result<Prepared> {
+) -> Result<Raised> {
     let options = &context.options;
     let database = context.connection.database();
-    let unfenced_state = introspect::database_state(&context.control).await?;
+    let state = introspect::database_state(&context.control).await?;
     if options.fence == FenceChoice::None {
         log.report.protection.push("no fence: others may write while it runs".to_owned());
-    } else {
-        let previous = fence::current(&context.control).await?;
-        log.journal.write(Step::Fencing { previous: previous.clone() })?;
-        fault::point("safe-run.fencing");
-        let began = Instant::now();
-        *standing = Some(fence::set(control, database, previous, &own_pids(context)).await?);
-        log.timed("fence: database read-only, other sessions ended", began);
-        log.report.protection.push(
-            "fence read-only: sessions were ended, new ones are read-only unless they say otherwise"
-                .to_owned(),
-        );
+        return Ok(Raised { state, behind: None });
     }
-    fault::point("safe-run.fenced");
+    if options.hold_fence {
+        log.journal.write(Step::HoldFence)?;
+    }
+    if options.fence == FenceChoice::Exclusive {
+        let behind = hide(context, control, log, standing).await?;
+        return Ok(Raised { state, behind: Some(behind) });
+    }
+    let previous = fence::current(&context.control).await?;
+    log.journal.write(Step::Fencing { previous: previous.clone() })?;
+    fault::point("safe-run.fencing");
+    let began = Instant::now();
+    *standing = Some(fence::set(control, database, previous, &own_pids(context)).await?);
+    log.timed("fence: database read-only, other sessions ended", began);
+    log.report.protection.push(
+        "fence read-only: sessions were ended, new ones are read-only unless they say otherwise".to_owned(),
+    );
+    Ok(Raised { state, behind: None })
+}
 
+/// Gives the database another name and goes on under it.
+async fn hide(
+    context: &Context,
+    control: &Session,
+    log: &mut RunLog,
+    standing: &mut Option<Fence>,
+) -> Result<Context> {
+    let database = context.connection.database();
+    exclusive::refuse_obstacles(control, database, &own_pids(context)).await?;
+    let names = Hidden::new(database)?;
+    let (hidden, placeholder) = (names.hidden.clone(), names.placeholder.clone());
+    log.journal.write(Step::Hiding { hidden: hidden.clone(), placeholder })?;
+    fault::point("safe-run.hiding");
+    let began = Instant::now();
+    exclusive::set(&context.connection, control, &names, &log.report.run).await?;
+    *standing = Some(Fence::Exclusive { settings: Box::new(context.connection.clone()), names });
+    fault::point("safe-run.hidden");
+    let connection = context.connection.with_database(&hidden);
+    // Our session has ended with all others; the lock is the database's, whatever it is called.
+    let control = crate::take_control(&connection).await?;
+    log.timed("fence: database renamed, sessions ended", began);
+    log.report.protection.push(format!(
+        "fence exclusive: the database is called \"{hidden}\" for the time of the run, and \"{database}\" accepts no connection"
+    ));
+    Ok(Context {
+        connection,
+        control,
+        repository: context.repository.clone(),
+        options: context.options.clone(),
+        progress: context.progress.clone(),
+        run: context.run.clone(),
+    })
+}
+
+/// Snapshot, baseline, and the plan of the undo: an undo that could not work is found out now.
+async fn prepare(
+    context: &Context,
+    control: &Session,
+    log: &mut RunLog,
+    unfenced_state: DatabaseState,
+    standing: Option<&Fence>,
+) -> Result<Prepared> {
+    let options = &context.options;
     let holder = context.connection.connect().await?;
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     lock_all_tables(
@@ -160,7 +226,7 @@ async fn prepare(
             let id = snapshot.manifest.id.to_string();
             log.report.snapshot = Some(id.clone());
             log.journal.write(Step::SnapshotTaken { id })?;
-            let plan = restore::prepare(
+            let mut plan = restore::prepare(
                 &context.connection,
                 control,
                 &snapshot,
@@ -169,6 +235,11 @@ async fn prepare(
             )
             .await
             .map_err(|error| error.context("an undo would not be possible"))?;
+            match standing {
+                Some(Fence::Exclusive { names, .. }) => plan.kept_as = Some(names.kept_as()),
+                Some(Fence::ReadOnly { .. }) => plan.read_only = options.hold_fence,
+                None => {}
+            }
             Some((snapshot, plan))
         }
     };
@@ -342,10 +413,32 @@ async fn check_after(
 
 async fn lift(context: &Context, log: &mut RunLog, control: &Session, standing: Option<Fence>) -> Result<()> {
     if let Some(fence) = standing {
-        fence.lift(control, &own_pids(context)).await?;
+        let state = fence.state();
+        fence.lift(control, &own_pids(context)).await.map_err(|error| error.with_database_state(state))?;
         log.note_step(Step::FenceLifted);
     }
     Ok(())
+}
+
+/// The end of a run that did something: the fence goes, or stays as it was told to.
+async fn lift_or_hold(
+    context: &Context,
+    log: &mut RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+) -> Result<()> {
+    match standing {
+        Some(fence) if context.options.hold_fence => {
+            hold(log, &fence);
+            Ok(())
+        }
+        standing => lift(context, log, control, standing).await,
+    }
+}
+
+fn hold(log: &mut RunLog, fence: &Fence) {
+    log.report.notes.push(format!("the fence is held (--hold-fence): {}", fence.state()));
+    log.report.next.push("open the database: safe-run release".to_owned());
 }
 
 async fn keep(
@@ -356,7 +449,7 @@ async fn keep(
 ) -> Result<Report> {
     let guard = interrupt::begin_undo();
     log.note_step(Step::Stands);
-    let lifted = lift(context, &mut log, control, standing).await;
+    let lifted = lift_or_hold(context, &mut log, control, standing).await;
     drop(guard);
     let report = &mut log.report;
     let checks = report.checks_phrase();
@@ -377,8 +470,7 @@ async fn keep(
     if let Err(error) = lifted {
         log.fail(&error);
         log.report.headline = format!("the changes stand, but the fence could not be lifted: {error}");
-        log.report.state =
-            format!("database \"{}\" is still read-only for new sessions", log.report.database);
+        log.report.state = error.database_state().unwrap_or_default().to_owned();
         log.report.next.push("safe-run recover".to_owned());
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     }
@@ -412,8 +504,9 @@ async fn abandon(
                 error: Some((&second).into()),
             });
             log.report.state = format!(
-                "database \"{}\" unchanged, but it is still read-only for new sessions",
-                log.report.database
+                "database \"{}\" unchanged, but {}",
+                log.report.database,
+                second.database_state().unwrap_or("its fence still stands")
             );
             log.report.next.push("safe-run recover".to_owned());
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
@@ -438,7 +531,7 @@ async fn rolled_back(
         let session = settings.connect().await?;
         let found = sequences::put_back(&session, &baseline.sequences).await?;
         session.close().await?;
-        lift(context, &mut log, control, standing).await?;
+        lift_or_hold(context, &mut log, control, standing).await?;
         Ok::<_, Error>(found)
     };
     let found = put_back.await;
@@ -520,10 +613,17 @@ async fn undo(
                 }),
             );
             let kept_as = restored.replaced_as;
-            if let (Some(fence), Some(kept_as)) = (standing, &kept_as)
-                && let Err(error) = fence.lift_from_renamed(control, kept_as).await
+            if let Some(error) = settle_fence(context, &mut log, control, standing, kept_as.as_deref()).await
             {
-                log.report.notes.push(format!("database \"{kept_as}\" is still read-only: {error}"));
+                log.report.notes.push(format!("the fence could not be lifted: {error}"));
+                log.report.next.push("safe-run recover".to_owned());
+                log.report.undo = Some(UndoReport {
+                    how: "restore",
+                    seconds,
+                    failed_database_kept_as: kept_as,
+                    error: Some((&error).into()),
+                });
+                return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
             }
             if let Some(kept_as) = &kept_as {
                 let name = common::Ident::new(&**kept_as);
@@ -549,11 +649,39 @@ async fn undo(
             log.report.state = format!(
                 "database \"{}\" holds what the failed run left behind{}; snapshot {} is kept",
                 log.report.database,
-                if fenced { ", and is still read-only for new sessions" } else { "" },
+                standing.as_ref().map_or(String::new(), |fence| format!(", and {}", fence.state())),
                 log.report.snapshot.clone().unwrap_or_default()
             );
             log.report.next.push("safe-run recover".to_owned());
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
+        }
+    }
+}
+
+/// After an undo: takes the fence away, or leaves it as it was told to. The error means that people can't work.
+async fn settle_fence(
+    context: &Context,
+    log: &mut RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+    failed: Option<&str>,
+) -> Option<Error> {
+    let fence = standing?;
+    if context.options.hold_fence {
+        hold(log, &fence);
+        return None;
+    }
+    let is_exclusive = matches!(fence, Fence::Exclusive { .. });
+    match fence.lift_after_undo(control, failed).await {
+        Ok(()) => {
+            log.note_step(Step::FenceLifted);
+            None
+        }
+        Err(error) if is_exclusive => Some(error),
+        Err(error) => {
+            let failed = failed.unwrap_or_default();
+            log.report.notes.push(format!("database \"{failed}\" is still read-only: {error}"));
+            None
         }
     }
 }
@@ -590,7 +718,7 @@ async fn stop(
     has_snapshot: bool,
     fenced: bool,
 ) -> Result<Report> {
-    let lifted = lift(context, &mut log, control, standing).await;
+    let lifted = lift_or_hold(context, &mut log, control, standing).await;
     let database = log.report.database.clone();
     log.report.state = match (&log.report.snapshot, fenced) {
         (Some(id), _) => format!(

@@ -36,6 +36,9 @@ pub struct ProtectionArgs {
     /// How other writers are kept out
     #[arg(long, value_enum, default_value = "auto")]
     pub fence: FenceChoice,
+    /// Keep the fence after the run, whether it succeeds or is undone, until `safe-run release`
+    #[arg(long)]
+    pub hold_fence: bool,
     /// Whether a snapshot is taken
     #[arg(long, value_enum, default_value = "file")]
     pub snapshot: SnapshotChoice,

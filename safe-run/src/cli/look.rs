@@ -12,13 +12,19 @@ use super::{Invocation, args::CheckArgs};
 use crate::{
     check, history, journal,
     migration::{self, MigrationFile},
+    release,
     statement::TransactionClass,
 };
 
 impl Invocation<'_> {
     pub(super) async fn status(&self) -> Result<u8> {
         let files = migration::load(&self.settings.dirs)?;
-        let session = self.connection("safe-run status").await?.connect().await?;
+        let connection = self.connection("safe-run status").await?;
+        let held = release::held_fences(&self.settings.repo, connection.database())?;
+        let session = connection
+            .connect()
+            .await
+            .map_err(|error| release::explain_closed(error, &self.settings.repo, connection.database()))?;
         let applied = history::read(&session).await?;
         let plan = migration::plan(
             &files,
@@ -58,7 +64,7 @@ impl Invocation<'_> {
         lines.extend(waiting(&plan.pending, "pending"));
         lines.extend(waiting(&plan.held_back, "held back"));
         if self.output.is_json() {
-            self.output.document(&serde_json::json!({"migrations": lines}))?;
+            self.output.document(&serde_json::json!({"migrations": lines, "held_fences": held}))?;
         } else {
             let rows: Vec<Vec<String>> = lines
                 .into_iter()
@@ -76,6 +82,10 @@ impl Invocation<'_> {
                 format::plural(plan.applied.len() as u64, "migration applied", "migrations applied"),
                 plan.pending.len()
             ));
+            for run in &held {
+                self.output
+                    .warn(&format!("the fence of run {run} still stands: `safe-run release` lifts it"));
+            }
         }
         Ok(if plan.pending.is_empty() { 0 } else { ErrorKind::Pending.exit_code() })
     }
