@@ -1,7 +1,7 @@
 //! Commands, and statements that can't run in a transaction: fence, snapshot and baseline, run, check; and when something
 //! fails, the snapshot is restored beside the database and takes its name.
 
-use std::{ffi::OsString, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, ffi::OsString, sync::Arc, time::Instant};
 
 use common::{
     Error, ErrorKind, Result,
@@ -9,7 +9,7 @@ use common::{
     cli::format::plural,
     fault, interrupt,
     postgres::{
-        Session, SessionProfile,
+        ConnectionSettings, Session, SessionProfile,
         exported_snapshot::{ExportedSnapshot, LockMode, lock_all_tables},
         introspect,
     },
@@ -25,6 +25,7 @@ use crate::{
     fence::{self, Fence},
     journal::{Mode, Step},
     migration::{MigrationFile, TransactionPlan},
+    others,
     report::{CommandReport, Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, baseline, check_options,
@@ -101,7 +102,15 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
         Err((Stage::Uncommitted, error)) => {
             rolled_back(context, log, &control, standing, &prepared.baseline, error).await
         }
-        Err((stage, error)) => undo(context, log, &control, standing, prepared, stage, error).await,
+        Err((stage, error)) => {
+            let reached = match job {
+                Job::Files(files, _) => {
+                    others::reached(files, &prepared.baseline.facts, &prepared.baseline.functions)
+                }
+                Job::Command(..) => None,
+            };
+            undo(context, log, &control, standing, prepared, reached.as_ref(), stage, error).await
+        }
     }
 }
 
@@ -572,6 +581,7 @@ async fn undo(
     control: &Session,
     standing: Option<Fence>,
     prepared: Prepared,
+    reached: Option<&BTreeSet<u32>>,
     stage: Stage,
     error: Error,
 ) -> Result<Report> {
@@ -584,8 +594,12 @@ async fn undo(
     let wanted = context.options.on_failure.unwrap_or(if fenced { OnFailure::Undo } else { OnFailure::Stop });
     let (snapshot, plan) = match prepared.snapshot {
         Some(prepared) if wanted == OnFailure::Undo => prepared,
-        other => return stop(context, log, control, standing, other.is_some(), fenced).await,
+        other => {
+            let snapshot = other.as_ref().map(|(snapshot, _)| snapshot);
+            return stop(context, log, control, standing, snapshot, reached, fenced).await;
+        }
     };
+    let before = snapshot.clone();
     let began = Instant::now();
     context.progress.note(format!("undoing: {}", error.message()));
     let restored = restore_snapshot(context, &mut log, control, snapshot, plan).await;
@@ -624,6 +638,12 @@ async fn undo(
                     error: Some((&error).into()),
                 });
                 return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
+            }
+            if let (false, Some(kept_as)) = (fenced, &kept_as) {
+                // Its sessions were ended by the swap: what is there now is all that was ever written.
+                let lost = format!("those rows are in \"{kept_as}\" only");
+                let settings = context.connection.with_database(kept_as);
+                tell_differences(context, &mut log, &settings, &before, reached, &lost).await;
             }
             if let Some(kept_as) = &kept_as {
                 let name = common::Ident::new(&**kept_as);
@@ -709,13 +729,33 @@ pub async fn restore_snapshot(
     Ok(report)
 }
 
+/// Says which tables are not as in the snapshot; a comparison that fails is said as well.
+async fn tell_differences(
+    context: &Context,
+    log: &mut RunLog,
+    settings: &ConnectionSettings,
+    snapshot: &StoredSnapshot,
+    reached: Option<&BTreeSet<u32>>,
+    lost: &str,
+) {
+    match others::compare(settings, snapshot, reached, &context.progress).await {
+        Ok(differences) => log.report.notes.extend(differences.sentences(lost)),
+        Err(error) => {
+            log.report
+                .notes
+                .push(format!("what others wrote since the snapshot could not be found out: {error}"));
+        }
+    }
+}
+
 /// Keeps the failed state for a person.
 async fn stop(
     context: &Context,
     mut log: RunLog,
     control: &Session,
     standing: Option<Fence>,
-    has_snapshot: bool,
+    snapshot: Option<&StoredSnapshot>,
+    reached: Option<&BTreeSet<u32>>,
     fenced: bool,
 ) -> Result<Report> {
     let lifted = lift_or_hold(context, &mut log, control, standing).await;
@@ -728,15 +768,22 @@ async fn stop(
             format!("database \"{database}\" holds what the failed run left behind · there is no snapshot")
         }
     };
-    if has_snapshot && let Some(id) = log.report.snapshot.clone() {
+    if let (Some(snapshot), Some(id)) = (snapshot, log.report.snapshot.clone()) {
         if !fenced {
             log.report.notes.push(
                 "no fence stood: rows that others wrote since the snapshot would be missing after a restore"
                     .to_owned(),
             );
+            let lost = format!("a restore of {id} goes without it");
+            tell_differences(context, &mut log, &context.connection, snapshot, reached, &lost).await;
+            log.report.next.push(format!(
+                "keep what others wrote: leave \"{database}\" as it is and repair it by hand or with a further migration"
+            ));
         }
         log.report.next.push(format!("look at the state before, beside the live database: restore {id}"));
-        log.report.next.push(format!("go back to it: restore {id} --replace"));
+        log.report.next.push(format!(
+            "go back to it: restore {id} --replace (\"{database}\" as it is now is kept under another name)"
+        ));
     }
     if let Err(error) = lifted {
         log.report.notes.push(format!("the fence could not be lifted: {error}"));

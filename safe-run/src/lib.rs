@@ -21,6 +21,7 @@ pub mod history;
 pub mod journal;
 pub mod lock_ahead;
 pub mod migration;
+pub mod others;
 pub mod recover;
 pub mod release;
 pub mod report;

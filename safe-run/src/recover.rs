@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     exclusive, fence,
     journal::{Journal, Mode, PastRun, Step},
-    sequences, transactional,
+    others, sequences, transactional,
 };
 
 /// The file in the run's folder that holds where the sequences stood.
@@ -189,10 +189,15 @@ impl Recovery<'_> {
             _ => None,
         });
         let fenced = self.has(|step| matches!(step, Step::Fencing { .. } | Step::Hiding { .. }));
-        let Some(id) = snapshot.filter(|_| fenced) else {
-            self.say("it was killed while it changed the database, and no fence or no snapshot stood: look at the database");
+        let Some(id) = snapshot else {
+            self.say(
+                "it was killed while it changed the database, and there is no snapshot: look at the database",
+            );
             return Ok(("STOPPED", ErrorKind::Stopped.exit_code()));
         };
+        if !fenced {
+            return self.stop_for_a_person(&id).await;
+        }
         let snapshot = self.repository.find(&id, None)?;
         let options = RestoreOptions { jobs: self.jobs, choices: Choices::undo() };
         let mut plan =
@@ -219,6 +224,20 @@ impl Recovery<'_> {
             self.say(format!("the half-changed state is kept as database \"{kept_as}\""));
         }
         Ok(("RESTORED", ErrorKind::MigrationRestored.exit_code()))
+    }
+
+    /// Without a fence others may have written: what differs is said, and a person decides.
+    async fn stop_for_a_person(&mut self, id: &str) -> Result<(&'static str, u8)> {
+        let database = self.settings.database();
+        self.say(format!(
+            "it was killed while it changed the database, and no fence stood: \"{database}\" was left as it is"
+        ));
+        let snapshot = self.repository.find(id, None)?;
+        let found = others::compare(self.settings, &snapshot, None, self.progress).await?;
+        self.what.extend(found.sentences(&format!("a restore of {id} goes without it")));
+        self.say("keep what others wrote: repair the database by hand or with a further migration");
+        self.say(format!("go back to the state before: restore {id} --replace"));
+        Ok(("STOPPED", ErrorKind::Stopped.exit_code()))
     }
 
     async fn lift_fence(&mut self, journal: &mut Journal, nothing_happened: bool) -> Result<()> {
