@@ -109,7 +109,7 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
                 }
                 Job::Command(..) => None,
             };
-            undo(context, log, &control, standing, prepared, reached.as_ref(), stage, error).await
+            undo(context, log, &control, standing, prepared, reached.as_ref(), (stage, error)).await
         }
     }
 }
@@ -540,7 +540,12 @@ async fn rolled_back(
         let session = settings.connect().await?;
         let found = sequences::put_back(&session, &baseline.sequences).await?;
         session.close().await?;
-        lift_or_hold(context, &mut log, control, standing).await?;
+        // What could not have its locks shall be tried again.
+        if error.is_retryable() {
+            lift(context, &mut log, control, standing).await?;
+        } else {
+            lift_or_hold(context, &mut log, control, standing).await?;
+        }
         Ok::<_, Error>(found)
     };
     let found = put_back.await;
@@ -582,8 +587,7 @@ async fn undo(
     standing: Option<Fence>,
     prepared: Prepared,
     reached: Option<&BTreeSet<u32>>,
-    stage: Stage,
-    error: Error,
+    (stage, error): (Stage, Error),
 ) -> Result<Report> {
     // From here on signals wait: half an undo is the worst of all states.
     let _guard = interrupt::begin_undo();

@@ -189,6 +189,36 @@ fn a_held_fence_stays_after_success_and_undo_until_release() {
     }
 }
 
+/// A client that reads neither PGOPTIONS nor `options` in the URL, as some drivers do.
+const DEAF: &str = "url=$(printf '%s' \"$DATABASE_URL\" | sed 's/options=[^&]*//'); PGOPTIONS= psql -Xq -v ON_ERROR_STOP=1 -d \"$url\" -c \"DELETE FROM audit\" -c 'ALTER TABLE users ADD nick text'";
+
+#[test]
+fn a_driver_that_ignores_options_is_stopped_by_the_read_only_fence_and_not_by_the_exclusive_one() {
+    let run = run();
+    let before = run.fingerprint();
+    let outcome = run.run(&["--", "sh", "-c", DEAF]).exits(12).verdict("RESTORED");
+    drop(outcome.says("read-only transaction"));
+    run.assert_unchanged(&before);
+    run.run(&["--fence", "exclusive", "--", "sh", "-c", DEAF]).exits(0).verdict("COMMITTED");
+    assert_eq!(run.database.psql("SELECT count(nick) FROM users"), "0");
+    run.assert_open();
+}
+
+#[test]
+fn who_says_that_he_wants_to_write_passes_the_read_only_fence_and_his_rows_are_in_the_failed_database() {
+    let run = run();
+    let running = start(&run, &[], "1");
+    run.database.psql("SET default_transaction_read_only = off; INSERT INTO users (name) VALUES ('through')");
+    go(&run);
+    let outcome = running.outcome().exits(12).verdict("RESTORED");
+    let kept = run.others().pop().unwrap();
+    let outcome = outcome.says(&format!("the failed state is kept as database \"{kept}\""));
+    assert_eq!(run.database.psql("SELECT count(*) FROM users WHERE name = 'through'"), "0", "{outcome}");
+    let there =
+        psql::run(&run.database.cluster().url(&kept), "SELECT count(*) FROM users WHERE name = 'through'");
+    assert_eq!(there, "1");
+}
+
 #[test]
 fn a_command_that_was_never_seen_leaves_no_held_fence() {
     let run = run();

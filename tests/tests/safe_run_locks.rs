@@ -104,7 +104,7 @@ fn a_deadlock_is_tried_again() {
     let mut other = run.database.session();
     // The server ends whoever looks first: we, because the other one looks late.
     other.run("SET deadlock_timeout = '30s'; BEGIN; SELECT count(*) FROM users");
-    other.send("SELECT count(*) FROM orders");
+    other.send("SELECT count(*) FROM orders; COMMIT");
     let outcome = running.outcome().exits(0).verdict("COMMITTED").says("40P01").says("trying again");
     drop(outcome);
     assert_eq!(other.receive().unwrap(), "100");

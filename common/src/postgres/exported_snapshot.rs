@@ -241,11 +241,13 @@ async fn try_lock(
             _ => error,
         }
     };
+    /// A busy machine may need some time for many tables that nobody else has.
+    const SHORTEST_LIMIT_MS: u128 = 1000;
     let timeout = wait.timeout.as_millis();
     holder.batch_execute(&format!("{begin}; SET LOCAL lock_timeout = {timeout}")).await.map_err(failed)?;
     if mode == LockMode::Exclusive {
         // Who waits for one table keeps the others, and their writers wait as well: not longer than one wait for all.
-        let limit = format!("SET LOCAL statement_timeout = {timeout}");
+        let limit = format!("SET LOCAL statement_timeout = {}", timeout.max(SHORTEST_LIMIT_MS));
         holder.batch_execute(&limit).await.map_err(failed)?;
     }
     let mut wanted = wanted.to_vec();
