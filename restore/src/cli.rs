@@ -267,6 +267,7 @@ async fn restore(
             map_tablespaces: cli.map_tablespaces.clone(),
             skip_space_check: cli.skip_space_check,
             marker: cli.marker.clone(),
+            read_only: false,
         },
     };
     let maintenance_settings = connection.with_database("postgres");

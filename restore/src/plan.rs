@@ -111,6 +111,8 @@ pub struct Choices {
     pub drop_replaced: bool,
     /// `--map-role`: roles of the snapshot, and those that take their place.
     pub map_roles: Vec<(String, String)>,
+    /// New sessions of the restored database begin read-only: a fence that shall outlive the undo has no gap then.
+    pub read_only: bool,
 }
 
 /// What will be done. A dry run prints it; an execution takes nothing else.
@@ -128,6 +130,9 @@ pub struct RestorePlan {
     pub kept_as: Option<String>,
     /// Whether the replaced database is dropped afterwards.
     pub drop_replaced: bool,
+    /// Whether new sessions of the restored database begin read-only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
     /// Whether owners and grants are left out.
     pub no_owner: bool,
     /// Whether grants that can't be given fail the restore.
@@ -332,6 +337,7 @@ pub fn plan(
         replaces,
         kept_as,
         drop_replaced: choices.drop_replaced,
+        read_only: choices.read_only,
         no_owner: choices.no_owner,
         // Another major version has other defaults for what nobody ever granted.
         grants_must_match: !choices.accept_missing_grants && facts.major == manifest.server.major(),

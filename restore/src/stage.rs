@@ -207,6 +207,13 @@ impl StagedDatabase {
         let missing_grants = missing_grants(&session, &snapshot, plan).await?;
         session.close().await?;
         apply_database_state(maintenance, &snapshot, &self.name, plan).await?;
+        if plan.read_only {
+            let name = common::Ident::new(self.name.as_str());
+            let fence = format!("ALTER DATABASE {name} SET default_transaction_read_only TO 'on'");
+            maintenance.batch_execute(&fence).await.map_err(|source| {
+                Error::postgres(format!("could not make the database \"{}\" read-only", self.name), source)
+            })?;
+        }
         Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, missing })
     }
 }

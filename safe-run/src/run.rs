@@ -36,6 +36,8 @@ pub enum FenceChoice {
     Lock,
     /// The database is read-only for everybody but the command; other sessions are ended.
     ReadOnly,
+    /// The database has another name while it runs, which the command gets: nobody else can connect.
+    Exclusive,
     /// Nothing: others may write while it runs.
     None,
 }
@@ -80,6 +82,8 @@ pub struct RunOptions {
     pub lock_wait: LockWait,
     /// The fence.
     pub fence: FenceChoice,
+    /// The fence stays after the run.
+    pub hold_fence: bool,
     /// The snapshot.
     pub snapshot: SnapshotChoice,
     /// When it is taken.

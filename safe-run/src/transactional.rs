@@ -7,13 +7,15 @@ use common::{
     Error, ErrorKind, Result, fault, interrupt,
     postgres::{
         Session, SessionProfile,
-        exported_snapshot::{ExportedSnapshot, LockMode, lock_all_tables},
+        exported_snapshot::{ExportedSnapshot, LockMode as FenceMode, lock_all_tables},
     },
     repository::StoredSnapshot,
 };
 
 use crate::{
-    apply, check,
+    apply,
+    attempts::{Failed, Waiting, until_locked},
+    check,
     check::untouched,
     journal::{Mode, Step},
     migration::MigrationFile,
@@ -23,7 +25,9 @@ use crate::{
         Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, analyze_what_lost_statistics,
         announced, baseline, check_options, expected_snapshot_time, judge,
     },
-    sequences, verify,
+    sequences,
+    statement::locks::LockMode,
+    verify,
 };
 
 /// Longest snapshot that writers are made to wait for when nobody says otherwise.
@@ -98,7 +102,7 @@ async fn protected(
             migrator,
             &observer,
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-            LockMode::Exclusive,
+            FenceMode::Exclusive,
             options.lock_wait,
             &context.progress,
         );
@@ -140,10 +144,7 @@ async fn protected(
     fault::point("safe-run.applying");
     let began = Instant::now();
     let mut reports = Vec::new();
-    let timeout = options.lock_wait.timeout;
-    let applied =
-        apply::in_transaction(migrator, files, &log.report.run, timeout, &mut reports, &context.progress)
-            .await;
+    let applied = apply_with_retries(context, files, migrator, fenced, &log.report.run, &mut reports).await;
     log.outside = apply::effects_outside(files, &reports);
     log.report.migrations = reports;
     log.timed("migrations", began);
@@ -164,6 +165,40 @@ async fn protected(
     let announced = announced(options, files, found);
     judge(log, options, found, &after, &announced, verified).map_err(at(Stage::Validation))?;
     interrupt::check().map_err(at(Stage::Migration))
+}
+
+/// Where the transaction goes back to when a lock can't be had: the fence, the snapshot and the checks before stay valid,
+/// and only what the statements did is taken back.
+const SAVEPOINT: &str = "\"safe-run: before the first statement\"";
+
+/// Runs the files, and once more from the first statement on when a lock could not be had in time.
+async fn apply_with_retries(
+    context: &Context,
+    files: &[&MigrationFile],
+    migrator: &Session,
+    fenced: bool,
+    run: &str,
+    reports: &mut Vec<apply::MigrationReport>,
+) -> Result<()> {
+    let savepoint = async |verb: &str| {
+        let failed = |source| Error::postgres("could not set the savepoint before the migrations", source);
+        migrator.batch_execute(&format!("{verb} {SAVEPOINT}")).await.map_err(failed)
+    };
+    savepoint("SAVEPOINT").await?;
+    let wait = context.options.lock_wait;
+    let held = fenced.then_some(LockMode::Exclusive);
+    let waiting = Waiting { migrator, observer: &context.control, wait, progress: &context.progress };
+    until_locked(&waiting, &format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}"), async || {
+        reports.clear();
+        let applied =
+            apply::in_transaction(migrator, files, run, wait.timeout, held, reports, &context.progress).await;
+        applied.map_err(|error| {
+            let repeatable = apply::effects_outside(files, reports).is_empty();
+            Failed { error, repeatable }
+        })
+    })
+    .await?;
+    savepoint("RELEASE SAVEPOINT").await
 }
 
 /// What a ROLLBACK does not undo has to be known after a crash too.

@@ -3,6 +3,7 @@
 //! - [`cluster`]: servers of every supported major version, one fresh database per test
 //! - [`psql`]: PostgreSQL's own client tools, run as processes; held-open sessions for locks and transactions
 //! - [`oracle`]: is this database the same as that one? By `pg_dump` and row hashes
+//! - [`ledger`]: an application that writes all the time and notes on another server what was acknowledged
 //! - [`fixtures`]: a database with everything in it, and a realistic one
 //! - [`random_schema`]: databases that a seed makes, with odd names, types, constraints and rows
 //! - [`binaries`]: finds the built `backup`, `restore` and `safe-run`
@@ -16,6 +17,7 @@
 pub mod binaries;
 pub mod cluster;
 pub mod fixtures;
+pub mod ledger;
 pub mod oracle;
 pub mod outcome;
 pub mod protected_run;
@@ -25,6 +27,7 @@ mod servers;
 pub mod writes;
 
 pub use cluster::{Cluster, Database, Options};
+pub use ledger::Application;
 pub use oracle::Fingerprint;
 pub use outcome::{Outcome, Snapshots};
 pub use protected_run::{Ended, ProtectedRun, Running, until};

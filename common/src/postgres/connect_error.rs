@@ -227,6 +227,7 @@ fn refused_by_server(
         ),
     };
     Error::new(kind, message)
+        .with_sqlstate(code)
         .with_hint(error.hint().filter(|_| kind == ErrorKind::Failed).map_or(hint, str::to_owned))
 }
 

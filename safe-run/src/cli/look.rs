@@ -11,13 +11,19 @@ use super::Invocation;
 use crate::{
     history, journal,
     migration::{self, MigrationFile},
+    release,
     statement::TransactionClass,
 };
 
 impl Invocation<'_> {
     pub(super) async fn status(&self) -> Result<u8> {
         let files = migration::load(&self.settings.dirs)?;
-        let session = self.connection("safe-run status").await?.connect().await?;
+        let connection = self.connection("safe-run status").await?;
+        let held = release::held_fences(&self.settings.repo, connection.database())?;
+        let session = connection
+            .connect()
+            .await
+            .map_err(|error| release::explain_closed(error, &self.settings.repo, connection.database()))?;
         let applied = history::read(&session).await?;
         let plan = migration::plan(
             &files,
@@ -57,7 +63,7 @@ impl Invocation<'_> {
         lines.extend(waiting(&plan.pending, "pending"));
         lines.extend(waiting(&plan.held_back, "held back"));
         if self.output.is_json() {
-            self.output.document(&serde_json::json!({"migrations": lines}))?;
+            self.output.document(&serde_json::json!({"migrations": lines, "held_fences": held}))?;
         } else {
             let rows: Vec<Vec<String>> = lines
                 .into_iter()
@@ -75,6 +81,10 @@ impl Invocation<'_> {
                 format::plural(plan.applied.len() as u64, "migration applied", "migrations applied"),
                 plan.pending.len()
             ));
+            for run in &held {
+                self.output
+                    .warn(&format!("the fence of run {run} still stands: `safe-run release` lifts it"));
+            }
         }
         Ok(if plan.pending.is_empty() { 0 } else { ErrorKind::Pending.exit_code() })
     }
@@ -90,9 +100,7 @@ impl Invocation<'_> {
             &self.migrations.allow_out_of_order,
         )?;
         self.tell_drift(&plan);
-        plan.refuse_stray_transaction_control()?;
-        let alone =
-            plan.pending.iter().find_map(|file| file.no_transaction.as_ref().map(|why| (file.name(), why)));
+        let transactions = self.transactions(&plan)?;
         #[derive(Serialize)]
         struct PlannedStatement {
             line: u32,
@@ -136,15 +144,18 @@ impl Invocation<'_> {
                     .collect(),
             })
             .collect();
-        let how = match &alone {
-            None => "all in one transaction; the undo is a ROLLBACK".to_owned(),
-            Some((file, why)) => {
-                format!("not in one transaction ({file}: {why}); the undo restores the snapshot")
-            }
+        let how = if transactions.one {
+            "all in one transaction; the undo is a ROLLBACK".to_owned()
+        } else {
+            format!(
+                "not in one transaction ({}); the undo restores the snapshot",
+                transactions.why.join("; ")
+            )
         };
         if self.output.is_json() {
             self.output.document(&serde_json::json!({
-                "pending": planned, "in_one_transaction": alone.is_none(), "how": how,
+                "pending": planned, "in_one_transaction": transactions.one, "how": how,
+                "why_not_in_one_transaction": transactions.why,
             }))?;
             return Ok(0);
         }
