@@ -47,6 +47,8 @@ use common::{
     },
 };
 
+pub use common::cli::config::default_jobs;
+
 use copy_out::CopyOptions;
 
 /// Oldest major version whose snapshots are exact: page ranges need its TID range scans.
@@ -99,11 +101,6 @@ impl Default for CreateOptions {
             role_passwords: false,
         }
     }
-}
-
-/// One connection per processor of this machine, at most 8: more only take memory from the server.
-pub fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
 }
 
 /// Takes a snapshot of the database that `settings` name, and publishes it in `repository`.
