@@ -9,7 +9,7 @@ use common::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    history,
+    history::{History, Outcome},
     migration::MigrationFile,
     statement::{Statement, StatementKind, TransactionVerb},
 };
@@ -45,31 +45,35 @@ pub struct MigrationReport {
     pub statements: Vec<StatementReport>,
 }
 
-/// Runs the files in order in the transaction that is open in `session`, each with its history row.
+/// What applying files needs beside them.
+#[derive(Debug, Clone, Copy)]
+pub struct Applying<'a> {
+    /// The session that runs them.
+    pub session: &'a Session,
+    /// Where they are recorded.
+    pub history: &'a History,
+    /// The run.
+    pub run: &'a str,
+    /// How long one statement waits for a lock.
+    pub lock_timeout: Duration,
+    /// Where to tell.
+    pub progress: &'a Progress,
+}
+
+/// Runs the files in order in the transaction that is open in the session, each with its history row.
 ///
 /// `reports` grows as they run, so that after a failure it says how far it came.
 pub async fn in_transaction(
-    session: &Session,
+    applying: Applying<'_>,
     files: &[&MigrationFile],
-    run: &str,
-    lock_timeout: Duration,
     reports: &mut Vec<MigrationReport>,
-    progress: &Progress,
 ) -> Result<()> {
-    history::ensure(session).await?;
+    let session = applying.session;
+    applying.history.ensure(session).await?;
     for file in files {
         session.reset_settings().await?;
-        // A DDL statement that waits for a lock makes everybody behind it wait too.
-        execute(
-            session,
-            "set lock_timeout",
-            &format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis()),
-        )
-        .await?;
-        let statements = file.statements_without_wrapper()?;
-        let took = run_file(session, file, statements, reports, progress).await?;
-        session.reset_settings().await?;
-        history::record(session, file, took, run).await?;
+        applying.set_lock_timeout().await?;
+        applying.apply(file, file.statements_without_wrapper()?, reports).await?;
     }
     execute(session, "check deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE")
         .await
@@ -78,35 +82,56 @@ pub async fn in_transaction(
 
 /// Runs the files in order, each statement by itself where its file says so, else a file per transaction.
 pub async fn one_by_one(
-    session: &Session,
+    applying: Applying<'_>,
     files: &[&MigrationFile],
-    run: &str,
-    lock_timeout: Duration,
     reports: &mut Vec<MigrationReport>,
-    progress: &Progress,
 ) -> Result<()> {
-    history::ensure(session).await?;
+    let Applying { session, history, progress, .. } = applying;
+    history.ensure(session).await?;
     for file in files {
         session.reset_settings().await?;
-        if file.no_transaction.is_some() {
-            let took = run_file(session, file, &file.statements, reports, progress).await?;
-            session.reset_settings().await?;
-            history::record(session, file, took, run).await?;
+        if file.no_transaction.is_none() {
+            execute(session, "begin", "BEGIN").await?;
+            applying.set_lock_timeout().await?;
+            applying.apply(file, file.statements_without_wrapper()?, reports).await?;
+            execute(session, "commit", "COMMIT").await.map_err(|error| error.context(file.name()))?;
             continue;
         }
-        execute(session, "begin", "BEGIN").await?;
-        execute(
-            session,
-            "set lock_timeout",
-            &format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis()),
-        )
-        .await?;
-        let took = run_file(session, file, file.statements_without_wrapper()?, reports, progress).await?;
-        session.reset_settings().await?;
-        history::record(session, file, took, run).await?;
-        execute(session, "commit", "COMMIT").await.map_err(|error| error.context(file.name()))?;
+        history.begin(session, file).await?;
+        let began = Instant::now();
+        if let Err(error) = applying.apply(file, &file.statements, reports).await {
+            // The undo takes it back; where there is none, the tool sees what happened.
+            let noted = async {
+                session.reset_settings().await?;
+                history.fail(session, file, began.elapsed(), error.message()).await
+            };
+            if let Err(second) = noted.await {
+                progress.warn(format!("the failure of {} could not be recorded: {second}", file.name()));
+            }
+            return Err(error);
+        }
     }
     Ok(())
+}
+
+impl Applying<'_> {
+    /// A DDL statement that waits for a lock makes everybody behind it wait too.
+    async fn set_lock_timeout(&self) -> Result<()> {
+        let sql = format!("SET LOCAL lock_timeout = {}", self.lock_timeout.as_millis());
+        execute(self.session, "set lock_timeout", &sql).await
+    }
+
+    /// Runs one file and records it.
+    async fn apply(
+        &self,
+        file: &MigrationFile,
+        statements: &[Statement],
+        reports: &mut Vec<MigrationReport>,
+    ) -> Result<()> {
+        let took = run_file(self.session, file, statements, reports, self.progress).await?;
+        self.session.reset_settings().await?;
+        self.history.record(self.session, file, &Outcome::Ran { took, run: self.run }).await
+    }
 }
 
 /// What the statements that were begun did outside of their transaction, as sentences: a ROLLBACK does not undo it.

@@ -206,10 +206,8 @@ async fn perform(
                 .await
                 .map_err(migration)?;
             let mut reports = Vec::new();
-            let timeout = context.options.lock_wait.timeout;
-            let applied =
-                apply::one_by_one(&session, files, &log.report.run, timeout, &mut reports, &context.progress)
-                    .await;
+            let applying = context.applying(&session, &log.report.run);
+            let applied = apply::one_by_one(applying, files, &mut reports).await;
             log.report.migrations = reports;
             log.timed("migrations", began);
             applied.map_err(migration)?;

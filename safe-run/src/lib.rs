@@ -15,6 +15,8 @@ pub mod fence;
 pub mod guarded;
 pub mod history;
 pub mod journal;
+pub mod layout;
+pub mod mark;
 pub mod migration;
 pub mod recover;
 pub mod report;

@@ -140,10 +140,8 @@ async fn protected(
     fault::point("safe-run.applying");
     let began = Instant::now();
     let mut reports = Vec::new();
-    let timeout = options.lock_wait.timeout;
-    let applied =
-        apply::in_transaction(migrator, files, &log.report.run, timeout, &mut reports, &context.progress)
-            .await;
+    let applying = context.applying(migrator, &log.report.run);
+    let applied = apply::in_transaction(applying, files, &mut reports).await;
     log.outside = apply::effects_outside(files, &reports);
     log.report.migrations = reports;
     log.timed("migrations", began);

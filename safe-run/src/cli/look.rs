@@ -8,25 +8,21 @@ use common::{
 };
 use serde::Serialize;
 
-use super::{Invocation, args::CheckArgs};
-use crate::{
-    check, history, journal,
-    migration::{self, MigrationFile},
-    statement::TransactionClass,
-};
+use super::{Invocation, args::CheckArgs, state::State};
+use crate::{check, journal, migration::MigrationFile, statement::TransactionClass};
 
 impl Invocation<'_> {
+    async fn read_only_state(&self, purpose: &str) -> Result<State> {
+        // A folder that is not there is said before the server is asked.
+        crate::migration::signs(&self.settings.dirs)?;
+        let session = self.connection(purpose).await?.connect().await?;
+        let history = self.find_history(&session).await?;
+        self.state(&session, history).await
+    }
+
     pub(super) async fn status(&self) -> Result<u8> {
-        let files = migration::load(&self.settings.dirs)?;
-        let session = self.connection("safe-run status").await?.connect().await?;
-        let applied = history::read(&session).await?;
-        let plan = migration::plan(
-            &files,
-            &applied,
-            self.migrations.to.as_ref(),
-            &self.migrations.allow_out_of_order,
-        )?;
-        self.tell_drift(&plan);
+        let state = self.read_only_state("safe-run status").await?;
+        let plan = self.plan_of(&state)?;
         #[derive(Serialize)]
         struct Line {
             version: String,
@@ -58,7 +54,9 @@ impl Invocation<'_> {
         lines.extend(waiting(&plan.pending, "pending"));
         lines.extend(waiting(&plan.held_back, "held back"));
         if self.output.is_json() {
-            self.output.document(&serde_json::json!({"migrations": lines}))?;
+            self.output.document(&serde_json::json!({
+                "format": state.history.layout.format, "history": state.history.table.short(), "migrations": lines,
+            }))?;
         } else {
             let rows: Vec<Vec<String>> = lines
                 .into_iter()
@@ -72,26 +70,20 @@ impl Invocation<'_> {
                 &rows,
             ))?;
             self.output.say(&format!(
-                "{}, {} pending",
+                "{}, {} pending ({}, {})",
                 format::plural(plan.applied.len() as u64, "migration applied", "migrations applied"),
-                plan.pending.len()
+                plan.pending.len(),
+                state.history.layout.format,
+                state.history.table.short()
             ));
         }
         Ok(if plan.pending.is_empty() { 0 } else { ErrorKind::Pending.exit_code() })
     }
 
     pub(super) async fn plan(&self) -> Result<u8> {
-        let files = migration::load(&self.settings.dirs)?;
-        let session = self.connection("safe-run plan").await?.connect().await?;
-        let applied = history::read(&session).await?;
-        let plan = migration::plan(
-            &files,
-            &applied,
-            self.migrations.to.as_ref(),
-            &self.migrations.allow_out_of_order,
-        )?;
-        self.tell_drift(&plan);
-        plan.refuse_stray_transaction_control()?;
+        let state = self.read_only_state("safe-run plan").await?;
+        let plan = self.plan_of(&state)?;
+        plan.refuse_unrunnable()?;
         let alone =
             plan.pending.iter().find_map(|file| file.no_transaction.as_ref().map(|why| (file.name(), why)));
         #[derive(Serialize)]
