@@ -21,7 +21,10 @@ use common::{
         verifications::{How, Standing},
         verify,
     },
-    snapshot::{SnapshotId, manifest::Kind},
+    snapshot::{
+        Manifest, SnapshotId,
+        manifest::{Filters, Kind, Partial},
+    },
 };
 use serde::Serialize;
 
@@ -42,6 +45,7 @@ use crate::{
     max_term_width = 100,
     after_help = "Examples:\n  \
         backup create -d postgresql://app@db.example.com/shop     take a snapshot\n  \
+        backup create --table 'app.*' --exclude-table-data app.log   a part: PARTIAL in the list\n  \
         backup list                                               what there is\n  \
         backup show latest                                        one snapshot in detail\n  \
         backup verify --all                                       is every byte still right?\n  \
@@ -101,6 +105,35 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
+    /// Take only these tables, views or sequences, with the types and functions that they need; may be repeated
+    ///
+    /// A name, schema.name, or a pattern with * and ?, in double quotes where case or other characters matter, as for pg_dump. A
+    /// partitioned table brings its partitions. A snapshot of a part is marked PARTIAL, and never restored in place of the
+    /// whole database.
+    #[arg(short = 't', long = "table", value_name = "PATTERN", help_heading = "A part of the database")]
+    tables: Vec<String>,
+    /// Take only these schemas; may be repeated
+    #[arg(short = 'n', long = "schema", value_name = "PATTERN", help_heading = "A part of the database")]
+    schemas: Vec<String>,
+    /// Leave these tables out, and what needs them; may be repeated
+    #[arg(
+        short = 'T',
+        long = "exclude-table",
+        value_name = "PATTERN",
+        help_heading = "A part of the database"
+    )]
+    exclude_tables: Vec<String>,
+    /// Leave these schemas out; may be repeated
+    #[arg(
+        short = 'N',
+        long = "exclude-schema",
+        value_name = "PATTERN",
+        help_heading = "A part of the database"
+    )]
+    exclude_schemas: Vec<String>,
+    /// Take the definition of these tables without their rows; they come back empty
+    #[arg(long = "exclude-table-data", value_name = "PATTERN", help_heading = "A part of the database")]
+    exclude_table_data: Vec<String>,
     /// Name the snapshot
     #[arg(long)]
     name: Option<String>,
@@ -173,7 +206,9 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::List(args)) => list(args, &settings, output),
         Some(Command::Show(args)) => show(args, &settings, output),
         Some(Command::Verify(args)) => verify_all(args, &settings, output),
+        // Who reads a snapshot holds the lock from before it looks for it: nobody deletes it in between.
         Some(Command::Drill(args)) => {
+            let _lock = Repository::open(&settings.repo)?.lock_reading()?;
             let snapshot = find(&settings, &args.snapshot)?;
             drill::run(args, &cli.shared, &settings, snapshot, output).await
         }
@@ -181,14 +216,15 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Unpin(args)) => manage::unpin(args, &settings, output),
         Some(Command::Delete(args)) => manage::delete(args, &settings, output),
         Some(Command::Diff(args)) => {
-            let (a, b) = (find(&settings, &args.a)?, find(&settings, &args.b)?);
             let _lock = Repository::open(&settings.repo)?.lock_reading()?;
+            let (a, b) = (find(&settings, &args.a)?, find(&settings, &args.b)?);
             diff::run(&a, &b, output).await
         }
         Some(Command::Prune(args)) => prune::run(args, &settings, output),
         Some(Command::Export(args)) => {
+            let _lock = Repository::open(&settings.repo)?.lock_reading()?;
             let snapshot = find(&settings, &args.snapshot)?;
-            transfer::export(args.clone(), snapshot, &settings, output).await
+            transfer::export(args.clone(), snapshot, output).await
         }
         Some(Command::Import(args)) => transfer::import(args.clone(), &settings, output).await,
         Some(Command::Check) => check::run(&cli.shared, &settings, output).await,
@@ -221,6 +257,13 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         jobs: settings.jobs.unwrap_or_else(crate::default_jobs),
         codec: settings.codec,
         chunk_blocks: args.chunk_blocks,
+        filters: Filters {
+            schemas: args.schemas.clone(),
+            tables: args.tables.clone(),
+            exclude_schemas: args.exclude_schemas.clone(),
+            exclude_tables: args.exclude_tables.clone(),
+            exclude_table_data: args.exclude_table_data.clone(),
+        },
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
         ..CreateOptions::default()
     };
@@ -240,7 +283,7 @@ fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
     }
     output.say(&format!(
         "{} {} of \"{}\": {}, {}, {} stored as {} in {}",
-        output.paint(Tone::Good, "SNAPSHOT"),
+        output.paint(Tone::Good, if manifest.is_partial() { "PARTIAL SNAPSHOT" } else { "SNAPSHOT" }),
         manifest.id,
         manifest.database.name,
         format::plural(manifest.tables.len() as u64, "table", "tables"),
@@ -249,9 +292,29 @@ fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
         format::bytes(manifest.stored_bytes()),
         format::duration(manifest.took()),
     ));
+    if let Some(partial) = &manifest.partial {
+        output.say(&format!("         only {}", part_text(manifest, partial)));
+    }
     output.say(&format!("         restore it beside the live database with: restore {}", manifest.id));
     // The id alone on stdout: `id=$(backup create -q)` works.
     output.data(&format!("{}\n", manifest.id))
+}
+
+/// What a partial snapshot holds, in one line.
+fn part_text(manifest: &Manifest, partial: &Partial) -> String {
+    let mut text = partial.filters.to_string();
+    text.push_str(&format!(
+        ": {} with rows",
+        format::plural(manifest.tables.len() as u64, "table", "tables")
+    ));
+    if !partial.without_rows.is_empty() {
+        text.push_str(&format!(", {} without", partial.without_rows.len()));
+    }
+    text.push_str(&format!(
+        "; left out: {}",
+        format::plural(partial.left_out.len() as u64, "object", "objects")
+    ));
+    text
 }
 
 /// One snapshot as `list --json` and `create --json` show it.
@@ -270,9 +333,20 @@ struct Row {
     seconds: f64,
     tags: BTreeMap<String, String>,
     not_kept: Vec<String>,
+    /// For a snapshot of a part of the database: the filters, what is left out, and tables without their rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<PartRow>,
     path: String,
     verified: Standing,
     pin: Option<Pin>,
+}
+
+/// What `list --json` says about a partial snapshot.
+#[derive(Debug, Serialize)]
+struct PartRow {
+    filters: Filters,
+    left_out: Vec<String>,
+    without_rows: Vec<String>,
 }
 
 impl Row {
@@ -292,6 +366,11 @@ impl Row {
             seconds: manifest.took().as_secs_f64(),
             tags: manifest.tags.clone(),
             not_kept: manifest.not_kept.clone(),
+            partial: manifest.partial.as_ref().map(|partial| PartRow {
+                filters: partial.filters.clone(),
+                left_out: partial.left_out.clone(),
+                without_rows: partial.without_rows.iter().map(|name| name.short()).collect(),
+            }),
             path: snapshot.dir.display().to_string(),
             verified: facts.standing(&manifest.id),
             pin: facts.pin(&manifest.id).cloned(),
@@ -364,7 +443,7 @@ pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> S
                     format::duration(age),
                     common::ident::printable(&manifest.database.name),
                     manifest.server.major().to_string(),
-                    manifest.kind.to_string(),
+                    manifest.kind_cell(),
                     format::count(manifest.tables.len() as u64),
                     format::count(manifest.rows()),
                     format::bytes(manifest.raw_bytes()),
@@ -404,7 +483,7 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
         manifest.server.version,
         manifest.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
         format::duration(manifest.took()),
-        manifest.kind,
+        manifest.kind_cell(),
         format::bytes(manifest.raw_bytes()),
         format::bytes(manifest.stored_bytes()),
         manifest.codec,
@@ -423,6 +502,9 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
     }
     for (key, value) in &manifest.tags {
         text.push_str(&format!("  tag        {key}={value}\n"));
+    }
+    if let Some(partial) = &manifest.partial {
+        text.push_str(&format!("  PARTIAL    only {}\n", part_text(manifest, partial)));
     }
     if let Some(objects) = &manifest.large_objects {
         text.push_str(&format!("  large objects  {}\n", format::count(objects.count)));
@@ -449,6 +531,18 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
         &[false, true, true, true, true],
         &rows,
     ));
+    if let Some(partial) = &manifest.partial {
+        for name in &partial.without_rows {
+            text.push_str(&format!(
+                "\n{}: its definition only, its rows are not in the snapshot",
+                name.short()
+            ));
+        }
+        text.push_str("\nNot in this snapshot:\n");
+        for line in &partial.left_out {
+            text.push_str(&format!("  - {line}\n"));
+        }
+    }
     if !manifest.not_kept.is_empty() {
         text.push_str("\nWhat it can't bring back as it was:\n");
         for line in &manifest.not_kept {
@@ -477,8 +571,11 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
         ok: bool,
         problem: Option<String>,
     }
+    let repository = Repository::open(&settings.repo)?;
+    // Before the look: what is deleted in between would be taken for damaged.
+    let _lock = repository.lock_reading()?;
     let snapshots: Vec<(String, Result<StoredSnapshot>)> = if args.all {
-        let listed = Repository::open(&settings.repo)?.list()?;
+        let listed = repository.list()?;
         listed.into_iter().map(|entry| (entry.id.to_string(), entry.snapshot)).collect()
     } else {
         let mut found = Vec::new();
@@ -490,8 +587,6 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
     };
     let progress = output.progress();
     let jobs = crate::default_jobs();
-    let repository = Repository::open(&settings.repo)?;
-    let _lock = repository.lock_reading()?;
     let mut results = Vec::new();
     for (id, snapshot) in snapshots {
         let started = std::time::Instant::now();

@@ -47,7 +47,7 @@ struct Drill<'a> {
     restore_seconds: f64,
 }
 
-/// Runs `backup drill`.
+/// Runs `backup drill`. The caller holds the repository's lock for all of it: the child's own comes later.
 pub async fn run(
     args: &DrillArgs,
     shared: &SharedArgs,
@@ -58,8 +58,6 @@ pub async fn run(
     let manifest = &snapshot.manifest;
     let connection = connection(args, shared, settings)?.with_application_name("backup drill");
     let repository = Repository::open(&settings.repo)?;
-    // Held for all of the drill: the child's own lock comes later.
-    let _lock = repository.lock_reading()?;
     let restore = restore_program()?;
     let suffix = format!("_drill_{}", Utc::now().format("%Y%m%d_%H%M%S"));
     let scratch = with_suffix(&manifest.database.name, &suffix);

@@ -11,20 +11,24 @@ pub mod copy_out;
 pub mod diff;
 pub mod drill;
 pub mod manage;
+pub mod part;
 pub mod plan;
 pub mod prune;
 pub mod transfer;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+};
 
 use chrono::Utc;
 use common::{
     Error, ErrorKind, Progress, Result,
-    catalog::DatabaseState,
+    catalog::{Catalog, DatabaseState},
     fault,
     postgres::{
         ConnectionSettings, Session, connect,
-        exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_all_tables},
+        exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
         introspect, tools,
     },
     random,
@@ -33,10 +37,11 @@ use common::{
         Codec, Manifest, SnapshotId,
         copy_sql::CHUNK_BLOCKS,
         manifest::{
-            DATABASE_FILE, FORMAT, FileEntry, GLOBALS_FILE, Kind, LOAD_SCRIPT_FILE, README_FILE, SCHEMA_FILE,
-            SEQUENCES_FILE, VIEWS_FILE,
+            DATABASE_FILE, FORMAT, FileEntry, Filters, GLOBALS_FILE, Kind, LIST_FILE, LOAD_SCRIPT_FILE,
+            PARTIAL_FORMAT, Partial, README_FILE, SCHEMA_FILE, SEQUENCES_FILE, VIEWS_FILE,
         },
         readme,
+        toc::{self, Kind as EntryKind},
     },
 };
 
@@ -60,6 +65,8 @@ pub struct CreateOptions {
     pub codec: Codec,
     /// Blocks per chunk.
     pub chunk_blocks: u64,
+    /// The part of the database to take; without filters, the whole.
+    pub filters: Filters,
     /// How long to wait for table locks.
     pub lock_wait: LockWait,
     /// Database-level state to record instead of what is read: a fence changes the settings of the database, and the
@@ -76,6 +83,7 @@ impl Default for CreateOptions {
             jobs: default_jobs(),
             codec: Codec::default(),
             chunk_blocks: CHUNK_BLOCKS,
+            filters: Filters::default(),
             lock_wait: LockWait::default(),
             database_state: None,
         }
@@ -132,7 +140,14 @@ async fn create_locked(
     repository.sweep()?;
     progress.phase("locking tables", None);
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    lock_all_tables(&holder, &observer, begin, LockMode::AccessShare, options.lock_wait, progress).await?;
+    let list = async |session: &Session| {
+        let all = introspect::relations(session).await?;
+        if options.filters.is_empty() {
+            return Ok(all);
+        }
+        Ok(part::find(session, &options.filters).await?.relations(all))
+    };
+    lock_tables(&holder, &observer, begin, LockMode::AccessShare, options.lock_wait, list, progress).await?;
     progress.done();
     observer.close().await?;
     let exported = ExportedSnapshot::export(&holder).await?;
@@ -227,13 +242,30 @@ async fn copy_state(
     let partial = repository.begin(id.clone())?;
     fault::point("backup.begun");
 
+    // A part is decided on before its rows are read: by the archive, which says what needs what.
+    let part = if options.filters.is_empty() {
+        None
+    } else {
+        Some(
+            take_part(settings, exported, &reader, &pg_dump, &partial, options, &mut catalog, progress)
+                .await?,
+        )
+    };
     let block_bytes = 8192;
     let estimate: u64 = catalog.tables.iter().map(|table| table.blocks * block_bytes).sum();
     progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
     let copy =
         CopyOptions { jobs: options.jobs.max(1), codec: options.codec, chunk_blocks: options.chunk_blocks };
     let (schema, tables) = tokio::try_join!(
-        dump_schema(settings, &pg_dump, exported.id(), &catalog.database.encoding, &partial, progress),
+        async {
+            match &part {
+                Some(part) => Ok(part.schema.clone()),
+                None => {
+                    let encoding = &catalog.database.encoding;
+                    dump_schema(settings, &pg_dump, exported.id(), encoding, &[], &partial, progress).await
+                }
+            }
+        },
         copy_out::tables(settings, exported, &partial, &catalog.database, catalog.tables, copy, progress),
     )?;
     fault::point("backup.copied");
@@ -241,12 +273,12 @@ async fn copy_state(
     let large_objects =
         copy_out::large_objects(settings, exported, &reader, &partial, count, copy, progress).await?;
     // Sequences are not transactional: read after the data, so that none is behind a row that was copied.
-    let sequences = introspect::sequences(&reader).await?;
+    let sequences = introspect::sequences_of(&reader, part.as_ref().map(|part| &part.sequences)).await?;
     progress.done();
     reader.close().await?;
 
     let mut manifest = Manifest {
-        format: FORMAT,
+        format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },
         id,
         kind: options.kind,
         name: options.name.clone(),
@@ -260,6 +292,9 @@ async fn copy_state(
         database: catalog.database,
         codec: options.codec,
         tables,
+        partitioned: catalog.partitioned,
+        inherits: catalog.inherits,
+        partial: part.map(|part| part.facts),
         sequences,
         large_objects,
         extensions: catalog.extensions,
@@ -278,17 +313,63 @@ async fn copy_state(
 
 /// The files that make the snapshot restorable without these tools.
 fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<Vec<FileEntry>> {
-    [
+    let list = manifest.partial.as_ref().map(|partial| {
+        let lines: String = partial.entries.iter().map(|entry| format!("{entry};\n")).collect();
+        (
+            LIST_FILE,
+            format!(
+                "; The entries of {SCHEMA_FILE} that belong to this snapshot, by their numbers.\n{lines}"
+            ),
+        )
+    });
+    let files = [
         (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
         (VIEWS_FILE, readme::views_sql(&manifest.materialized_views)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
         (GLOBALS_FILE, readme::globals_sql(&manifest.roles)),
         (LOAD_SCRIPT_FILE, readme::load_script(manifest)),
         (README_FILE, readme::readme(manifest)),
-    ]
-    .into_iter()
-    .map(|(name, text)| partial.write(name, text.as_bytes()))
-    .collect()
+    ];
+    files.into_iter().chain(list).map(|(name, text)| partial.write(name, text.as_bytes())).collect()
+}
+
+/// The part of the database that a snapshot holds.
+struct Part {
+    schema: FileEntry,
+    facts: Partial,
+    sequences: HashSet<u32>,
+}
+
+/// Dumps the schema of the chosen tables, decides what belongs to the part, and reduces the catalog to it.
+#[expect(clippy::too_many_arguments, reason = "one step of the flow above, taken out for its length")]
+async fn take_part(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    reader: &Session,
+    pg_dump: &tools::Tool,
+    partial: &PartialSnapshot,
+    options: &CreateOptions,
+    catalog: &mut Catalog,
+    progress: &Progress,
+) -> Result<Part> {
+    let filters = &options.filters;
+    let scope = part::find(reader, filters).await?;
+    progress.phase("reading the schema", None);
+    let arguments = scope.pg_dump_arguments();
+    let encoding = &catalog.database.encoding;
+    let schema =
+        dump_schema(settings, pg_dump, exported.id(), encoding, &arguments, partial, progress).await?;
+    let entries = part::contents(pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
+    let choice = scope.choose(reader, &entries, filters).await?;
+    let facts = scope.apply(filters, &entries, &choice, catalog);
+    let chosen: Vec<&toc::Entry> =
+        entries.iter().filter(|entry| choice.entries.contains(&entry.id)).collect();
+    let objects = chosen.iter().map(|entry| entry.object).collect();
+    catalog.grants = introspect::object_grants_of(reader, Some(&objects)).await?;
+    let sequences = chosen.iter().filter(|entry| entry.kind == EntryKind::Sequence);
+    let sequences = sequences.map(|entry| entry.object.1).collect();
+    progress.done();
+    Ok(Part { schema, facts, sequences })
 }
 
 /// Runs pg_dump for the schema, in the same snapshot as the rows.
@@ -297,6 +378,7 @@ async fn dump_schema(
     pg_dump: &tools::Tool,
     snapshot_id: &str,
     encoding: &str,
+    arguments: &[String],
     partial: &PartialSnapshot,
     progress: &Progress,
 ) -> Result<FileEntry> {
@@ -308,6 +390,7 @@ async fn dump_schema(
         .arg(format!("--encoding={encoding}"))
         .arg(format!("--snapshot={snapshot_id}"))
         .arg(format!("--lock-wait-timeout={}", JOINED_LOCK_WAIT.as_millis()))
+        .args(arguments)
         .arg("--file")
         .arg(path);
     let finished = tools::run(command, "pg_dump").await?;

@@ -25,11 +25,13 @@ pub enum Section {
 
 /// How to restore.
 #[derive(Debug, Clone, Copy)]
-pub struct ArchiveOptions {
+pub struct ArchiveOptions<'a> {
     /// Parallel connections of pg_restore.
     pub jobs: usize,
     /// Leave owners and grants out.
     pub no_owner: bool,
+    /// The entries to restore, in the archive's order; without them, all.
+    pub entries: Option<&'a [u32]>,
 }
 
 /// Which entries of a section, and on how many connections.
@@ -53,21 +55,23 @@ pub async fn restore(
     session: &Session,
     archive: &Path,
     section: Section,
-    options: ArchiveOptions,
+    options: ArchiveOptions<'_>,
     progress: &Progress,
 ) -> Result<()> {
+    let chosen = options.entries.map(list_of).transpose()?;
+    let chosen = chosen.as_ref().map(tempfile::NamedTempFile::path);
     let run = async |list: Option<&Path>, jobs: usize| {
         let pass = Pass { section, list, jobs };
         restore_pass(pg_restore, settings, session, archive, pass, options, progress).await
     };
     let jobs = options.jobs.max(1);
     if section == Section::PreData {
-        return run(None, 1).await;
+        return run(chosen, 1).await;
     }
     if jobs == 1 || !has_inheritance(session).await? {
-        return run(None, jobs).await;
+        return run(chosen, jobs).await;
     }
-    let listed = tools::output(list_command(pg_restore, archive), "pg_restore").await?;
+    let listed = tools::output(list_command(pg_restore, archive, chosen), "pg_restore").await?;
     let (indexes, others) = split_list(&listed);
     for (entries, jobs) in [(indexes, jobs), (others, 1)] {
         let list = list_file(&entries)?;
@@ -84,8 +88,11 @@ async fn has_inheritance(session: &Session) -> Result<bool> {
     Ok(row.get(0))
 }
 
-fn list_command(pg_restore: &Tool, archive: &Path) -> tokio::process::Command {
+fn list_command(pg_restore: &Tool, archive: &Path, chosen: Option<&Path>) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(&pg_restore.path);
+    if let Some(chosen) = chosen {
+        command.arg("--use-list").arg(chosen);
+    }
     command.args(["--list", "--section=post-data"]).arg(archive).env("LC_ALL", "C").kill_on_drop(true);
     command
 }
@@ -109,6 +116,11 @@ fn split_list(listed: &str) -> (String, String) {
     (indexes, others)
 }
 
+/// A list of entries by their numbers, which are all that pg_restore reads of a line.
+pub fn list_of(entries: &[u32]) -> Result<tempfile::NamedTempFile> {
+    list_file(&entries.iter().map(|entry| format!("{entry};\n")).collect::<String>())
+}
+
 fn list_file(entries: &str) -> Result<tempfile::NamedTempFile> {
     let failed =
         |source| Error::failed(format!("could not write a temporary file: {source}")).with_source(source);
@@ -123,7 +135,7 @@ async fn restore_pass(
     session: &Session,
     archive: &Path,
     pass: Pass<'_>,
-    options: ArchiveOptions,
+    options: ArchiveOptions<'_>,
     progress: &Progress,
 ) -> Result<()> {
     let mut command = tools::command(&pg_restore.path, settings);

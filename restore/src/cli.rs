@@ -11,7 +11,7 @@ use common::{
     repository::{Listed, Repository, StoredSnapshot},
 };
 
-use crate::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target, bundle};
+use crate::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target, bundle, parts::run::PartRequest};
 
 /// Bring a snapshot back: beside the live database, or in its place.
 ///
@@ -28,6 +28,8 @@ use crate::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target, bundle}
         restore latest                       into a new database beside the live one\n  \
         restore 20261121T034149Z --into shop_test\n  \
         restore 20261121T034149Z-shop-7f3k9q.tar  from an exported snapshot, without a repository\n  \
+        restore latest --table orders        one table beside the live one, under another name\n  \
+        restore latest --table orders --replace   the live table's content, in one transaction\n  \
         restore latest --replace             put the live database back to that state\n  \
         restore latest --replace --dry-run   only say what would be done\n\n\
         Exit codes: 0 done · 1 failed, live database unchanged · 2 usage · 3 refused · 4 busy, try again · \
@@ -41,15 +43,26 @@ pub struct Cli {
     /// a list
     snapshot: Option<String>,
 
+    /// Only these tables: a name, schema.name, or a pattern with * and ?, as in psql; may be repeated
+    ///
+    /// They come back beside the live ones, as NAME_restored_TIME in the same schema; with --into in a database of their own;
+    /// with --replace as the content of the live tables.
+    #[arg(long = "table", short = 't', value_name = "PATTERN")]
+    tables: Vec<String>,
+
+    /// Only the tables of these schemas; may be repeated
+    #[arg(long = "schema", short = 'n', value_name = "PATTERN")]
+    schemas: Vec<String>,
+
     /// Restore into a new database of this name
     #[arg(long, value_name = "NAME", conflicts_with = "replace")]
     into: Option<String>,
 
-    /// Put the restored database in the place of the live one; asks for the name to be typed
+    /// Put the restored database (or tables) in the place of the live one; asks for the name to be typed
     #[arg(long)]
     replace: bool,
 
-    /// With --replace: drop the replaced database afterwards instead of keeping it
+    /// With --replace: drop the replaced database (or the tables' old content) afterwards instead of keeping it
     #[arg(long, requires = "replace")]
     drop_replaced: bool,
 
@@ -122,7 +135,7 @@ async fn restore_archive(
     output: &Output,
 ) -> Result<u8> {
     let connection = settings.connection()?.with_application_name("restore");
-    if cli.dry_run {
+    if cli.dry_run && !part_request(cli).is_some() {
         // The plan comes from the manifest alone: nothing is unpacked.
         let snapshot = StoredSnapshot { dir: archive.to_owned(), manifest: bundle::manifest(archive)? };
         return restore(cli, settings, connection, snapshot, output).await;
@@ -175,7 +188,7 @@ fn numbered_table(listed: &[Listed]) -> String {
                         manifest.id.to_string(),
                         format::duration(age),
                         common::ident::printable(&manifest.database.name),
-                        manifest.kind.to_string(),
+                        manifest.kind_cell(),
                         format::count(manifest.rows()),
                         format::bytes(manifest.stored_bytes()),
                     ]
@@ -207,6 +220,7 @@ async fn restore(
         (None, false) => Target::Beside,
     };
     let live = connection.database().to_owned();
+    let request = part_request(cli);
     if target == Target::Replace && live != origin {
         output.warn(&format!("the snapshot is of \"{origin}\", and \"{live}\" is to be replaced"));
     }
@@ -227,6 +241,13 @@ async fn restore(
     refuse_pooler(&maintenance).await?;
     // With several hosts, every further session and pg_restore must reach the server that answered.
     let connection = maintenance.settings().with_database(&live);
+    if request.is_some() {
+        let code =
+            crate::parts::run::run(&request, settings, &connection, &maintenance, snapshot, options, output)
+                .await?;
+        maintenance.close().await?;
+        return Ok(code);
+    }
     let plan = crate::prepare(&connection, &maintenance, &snapshot, &target, options).await?;
     if cli.dry_run {
         if output.is_json() {
@@ -253,6 +274,17 @@ async fn restore(
         print(&report, &connection, output)?;
     }
     Ok(0)
+}
+
+fn part_request(cli: &Cli) -> PartRequest<'_> {
+    PartRequest {
+        tables: &cli.tables,
+        schemas: &cli.schemas,
+        into: cli.into.as_deref(),
+        replace: cli.replace,
+        drop_replaced: cli.drop_replaced,
+        dry_run: cli.dry_run,
+    }
 }
 
 /// One connection per processor of this machine, at most 8.

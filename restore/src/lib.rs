@@ -10,6 +10,7 @@ pub mod archive;
 pub mod bundle;
 pub mod cli;
 pub mod copy_in;
+pub mod parts;
 pub mod plan;
 pub mod preflight;
 pub mod stage;
@@ -84,8 +85,27 @@ pub async fn prepare(
     target: &Target,
     options: RestoreOptions,
 ) -> Result<RestorePlan> {
+    refuse_partial(&snapshot.manifest, target)?;
     let facts = preflight::facts(maintenance, settings.database(), target).await?;
     plan::plan(&snapshot.manifest, settings.database(), target, &facts, options.choices, Utc::now())
+}
+
+/// A snapshot of a part must never take the place of the whole.
+fn refuse_partial(manifest: &Manifest, target: &Target) -> Result<()> {
+    match &manifest.partial {
+        Some(partial) if *target == Target::Replace => Err(Error::refused(format!(
+            "the snapshot {} holds only a part of \"{}\" ({}): it can't take the place of the whole database",
+            manifest.id,
+            common::ident::printable(&manifest.database.name),
+            partial.filters
+        ))
+        .with_hint(
+            "Choose a whole snapshot (`backup list` marks partial ones), restore this one beside the live database, or \
+             replace single tables with --table.",
+        )
+        .with_database_state("No database was changed.")),
+        _ => Ok(()),
+    }
 }
 
 /// Carries a plan out: fills a new database, validates it, and swaps the names if the plan says so.

@@ -105,7 +105,11 @@ impl StagedDatabase {
         let settings = &self.settings;
         let session = settings.connect().await?;
         let archive = snapshot.path(SCHEMA_FILE);
-        let archive_options = ArchiveOptions { jobs: options.jobs, no_owner: plan.no_owner };
+        let archive_options = ArchiveOptions {
+            jobs: options.jobs,
+            no_owner: plan.no_owner,
+            entries: manifest.partial.as_ref().map(|partial| partial.entries.as_slice()),
+        };
 
         progress.phase("making tables", None);
         archive::restore(

@@ -28,6 +28,15 @@ pub struct Table {
     pub extension_filter: Option<String>,
 }
 
+/// A partitioned table: it has no rows of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionedTable {
+    /// `pg_class.oid` at the source.
+    pub oid: u32,
+    /// Its name.
+    pub name: QualifiedName,
+}
+
 /// A sequence and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sequence {
@@ -178,6 +187,10 @@ pub struct Catalog {
     pub database: DatabaseState,
     /// Tables whose rows are copied, largest first.
     pub tables: Vec<Table>,
+    /// Partitioned tables.
+    pub partitioned: Vec<PartitionedTable>,
+    /// Which table is a partition or an heir of which: child and parent.
+    pub inherits: Vec<(u32, u32)>,
     /// Extensions, by name.
     pub extensions: Vec<Extension>,
     /// Materialized views in refresh order.

@@ -149,11 +149,28 @@ pub async fn lock_all_tables(
     wait: LockWait,
     progress: &Progress,
 ) -> Result<Vec<Relation>> {
+    let all = async |observer: &Session| relations(observer).await;
+    lock_tables(holder, observer, begin, mode, wait, all, progress).await
+}
+
+/// Like [`lock_all_tables`], for the tables that `list` finds.
+///
+/// # Errors
+/// As [`lock_all_tables`]; and whatever `list` refuses.
+pub async fn lock_tables(
+    holder: &Session,
+    observer: &Session,
+    begin: &str,
+    mode: LockMode,
+    wait: LockWait,
+    list: impl AsyncFn(&Session) -> Result<Vec<Relation>>,
+    progress: &Progress,
+) -> Result<Vec<Relation>> {
     let mut attempt = 0;
     loop {
         interrupt::check()?;
-        let wanted = relations(observer).await?;
-        let error = match try_lock(holder, observer, begin, mode, wait, &wanted).await {
+        let wanted = list(observer).await?;
+        let error = match try_lock(holder, observer, begin, mode, wait, &wanted, &list).await {
             Ok(Some(locked)) => return Ok(locked),
             Ok(None) => Error::busy("tables are being created faster than they can be locked"),
             Err(error) => error,
@@ -190,6 +207,7 @@ async fn try_lock(
     mode: LockMode,
     wait: LockWait,
     wanted: &[Relation],
+    list: &impl AsyncFn(&Session) -> Result<Vec<Relation>>,
 ) -> Result<Option<Vec<Relation>>> {
     /// Tables per statement: a statement of bounded length.
     const BATCH: usize = 500;
@@ -222,7 +240,7 @@ async fn try_lock(
         }
         // Whether the list is still the same is asked in a session of its own: a query here would take the snapshot of
         // a REPEATABLE READ transaction.
-        let now = relations(observer).await?;
+        let now = list(observer).await?;
         if now == wanted {
             holder.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(failed)?;
             return Ok(Some(wanted));

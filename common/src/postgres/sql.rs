@@ -74,17 +74,61 @@ LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam",
 );
 
 /// Leaf partitions below a hash-partitioned table whose key may hash differently in another database (an enum hashes
-/// by oid, and so does whatever contains one), with the root they are to be loaded through.
+/// by oid, and so does whatever contains one; a nondeterministic collation hashes by its library's version), with the
+/// root they are to be loaded through and the root's columns: the leaves may have them in another order.
 pub const UNSTABLE_HASH_PARTITIONS: &str = "
-SELECT leaf.relid::oid AS leaf, rn.nspname, r.relname
+SELECT leaf.relid::oid AS leaf, rn.nspname, r.relname,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0
+             AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum) AS columns
 FROM pg_catalog.pg_class r JOIN pg_catalog.pg_namespace rn ON rn.oid = r.relnamespace,
      pg_catalog.pg_partition_tree(r.oid) leaf
 WHERE r.relkind = 'p' AND NOT r.relispartition AND leaf.isleaf
   AND EXISTS (SELECT FROM pg_catalog.pg_partition_tree(r.oid) p
               JOIN pg_catalog.pg_partitioned_table pt ON pt.partrelid = p.relid
-              WHERE pt.partstrat = 'h' AND EXISTS (SELECT FROM pg_catalog.unnest(pt.partclass::oid[]) k
+              WHERE pt.partstrat = 'h' AND (EXISTS (SELECT FROM pg_catalog.unnest(pt.partclass::oid[]) k
                   JOIN pg_catalog.pg_opclass o ON o.oid = k WHERE o.opcname IN
-                  ('enum_ops', 'array_ops', 'record_ops', 'range_ops', 'multirange_ops')))";
+                  ('enum_ops', 'array_ops', 'record_ops', 'range_ops', 'multirange_ops'))
+                OR EXISTS (SELECT FROM pg_catalog.unnest(pt.partcollation::oid[]) k
+                  JOIN pg_catalog.pg_collation l ON l.oid = k WHERE NOT l.collisdeterministic)))";
+
+/// Which table is a partition or an heir of which.
+pub const INHERITS: &str = "
+SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' ORDER BY 1, i.inhseqno";
+
+/// Everything that a pattern for tables can name, but for what belongs to extensions and is no configuration table.
+pub const CANDIDATES: &str = "
+SELECT c.oid, n.nspname, c.relname, c.relkind::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
+  AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                        AND d.objid = c.oid AND d.deptype = 'e')
+           THEN c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))
+           ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END
+ORDER BY c.oid";
+
+/// What can't be without the relations `$1`: catalog and oid of each, the table whose default or CHECK it is (or 0), and
+/// whether it is one of `$1` itself. A partition, and what it has from its parent, can be without it.
+pub const DEPENDENTS: &str = "
+WITH RECURSIVE lost(class, object) AS (
+  SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, o FROM pg_catalog.unnest($1::pg_catalog.oid[]) o
+  UNION
+  SELECT CASE WHEN r.oid IS NULL THEN d.classid ELSE 'pg_catalog.pg_class'::pg_catalog.regclass END,
+         COALESCE(r.ev_class, d.objid)
+  FROM lost JOIN pg_catalog.pg_depend d ON d.refclassid = lost.class AND d.refobjid = lost.object
+  LEFT JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid
+    AND r.rulename = '_RETURN'
+  WHERE d.deptype IN ('n', 'a', 'i')
+    AND NOT (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND EXISTS (SELECT FROM pg_catalog.pg_inherits i
+             JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition
+             WHERE i.inhrelid = d.objid AND i.inhparent = d.refobjid)))
+SELECT lost.class, lost.object,
+       COALESCE((SELECT f.adrelid FROM pg_catalog.pg_attrdef f WHERE f.oid = lost.object
+                 AND lost.class = 'pg_catalog.pg_attrdef'::pg_catalog.regclass),
+                (SELECT k.conrelid FROM pg_catalog.pg_constraint k WHERE k.oid = lost.object AND k.contype = 'c'
+                 AND lost.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass), 0),
+       lost.object = ANY ($1)
+FROM lost";
 
 /// Sequences whose state is the user's, without their values.
 pub const SEQUENCES: &str = "
@@ -157,7 +201,8 @@ ORDER BY 1";
 /// Privileges on the user's objects that somebody other than the owner holds. Large objects and the database itself have
 /// their own; what initdb made is left out, but for the schema public.
 pub const OBJECT_GRANTS: &str = "
-SELECT DISTINCT i.type || ' ' || i.identity AS object, g.rolname::text AS grantee, a.privilege_type, a.is_grantable
+SELECT DISTINCT i.type || ' ' || i.identity AS object, g.rolname::text AS grantee, a.privilege_type, a.is_grantable,
+       o.class, o.object AS oid
 FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, oid AS object, 0 AS sub, relacl AS acl, relowner AS owner
         FROM pg_catalog.pg_class
       UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, t.attnum, t.attacl, c.relowner
