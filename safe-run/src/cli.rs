@@ -136,9 +136,9 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Status(args) | Command::Plan(args) | Command::New { migrations: args, .. }) => {
             args.clone()
         }
-        Some(
-            Command::Baseline { mark, .. } | Command::Stamp { mark, .. } | Command::Repair { mark, .. },
-        ) => mark.folder.clone().into(),
+        Some(Command::Baseline { mark, .. } | Command::Stamp { mark, .. } | Command::Repair { mark, .. }) => {
+            mark.folder.clone().into()
+        }
         _ => MigrationArgs::default(),
     };
     let migrations = MigrationArgs {

@@ -26,6 +26,7 @@ use crate::{
         Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, baseline, check_options,
         check_parallel, expectations, judge, loss_limits,
     },
+    tool_history,
 };
 
 /// What is run under protection.
@@ -214,6 +215,7 @@ async fn perform(
             session.close().await.map_err(migration)?;
         }
         Job::Command(words, stdout_is_ours) => {
+            let positions = tool_history::read(&context.control).await;
             let began = Instant::now();
             let finished = command::run(words, &settings, control, &own_pids(context), stdout_is_ours)
                 .await
@@ -242,6 +244,9 @@ async fn perform(
                 replaced: finished.replaced,
             });
             log.timed("command", began);
+            if !finished.replaced {
+                note_histories(context, log, positions).await;
+            }
             interrupt::check().map_err(migration)?;
             judge_command(&finished, &context.connection).map_err(migration)?;
             if finished.replaced {
@@ -277,6 +282,17 @@ async fn perform(
     )
     .map_err(validation)?;
     interrupt::check().map_err(migration)
+}
+
+/// Says where the histories of migration tools stood before and stand now. Not to know it fails nothing.
+async fn note_histories(context: &Context, log: &mut RunLog, before: Result<tool_history::Positions>) {
+    let after = tool_history::read(&context.control).await;
+    match (before, after) {
+        (Ok(before), Ok(after)) => log.report.notes.extend(tool_history::describe(&before, &after)),
+        (Err(error), _) | (_, Err(error)) => {
+            log.report.notes.push(format!("the migration tool's own history is not shown: {error}"));
+        }
+    }
 }
 
 fn judge_command(

@@ -134,8 +134,11 @@ impl History {
     /// Refused when it is not certain; see [`detect::decide`].
     pub async fn find(session: &Session, wanted: Option<Format>, signs: &Signs) -> Result<Self> {
         let path = search_path(session).await?;
-        let mut names: Vec<&str> =
-            Format::ALL.iter().filter(|format| **format != Format::SafeRun).map(|format| format.table()).collect();
+        let mut names: Vec<&str> = Format::ALL
+            .iter()
+            .filter(|format| **format != Format::SafeRun)
+            .map(|format| format.table())
+            .collect();
         names.push(RAILS);
         let rows = session
             .query(SEEN, &[&names])
@@ -162,7 +165,9 @@ impl History {
             (None, format) => {
                 let schema = path.first().ok_or_else(|| {
                     Error::refused("search_path names no schema that exists, so the history has no place")
-                        .with_hint("Make the schema, or name another one: options=-csearch_path=public in the URL.")
+                        .with_hint(
+                            "Make the schema, or name another one: options=-csearch_path=public in the URL.",
+                        )
                 })?;
                 QualifiedName::new(&**schema, format.table())
             }
@@ -248,7 +253,9 @@ impl History {
             Format::Flyway => flyway::record(self, client, file, outcome.took(), true).await,
             Format::Refinery => refinery::record(self, client, file).await,
             Format::Diesel => diesel::record(self, client, file).await,
-            Format::Prisma => prisma::record(self, client, file, matches!(outcome, Outcome::Marked { .. })).await,
+            Format::Prisma => {
+                prisma::record(self, client, file, matches!(outcome, Outcome::Marked { .. })).await
+            }
         }
     }
 
@@ -320,6 +327,7 @@ fn bad_version(history: &History, text: &str) -> Error {
 /// A bigint of the file's version, which its name was checked to fit.
 fn number(file: &MigrationFile) -> Result<i64> {
     file.version.as_str().parse().map_err(|_| {
-        Error::refused(format!("version {} does not fit a bigint", file.version)).with_hint("Give it a smaller one.")
+        Error::refused(format!("version {} does not fit a bigint", file.version))
+            .with_hint("Give it a smaller one.")
     })
 }

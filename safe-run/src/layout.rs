@@ -180,10 +180,8 @@ impl Layout {
             Format::SafeRun | Format::Prisma => Some(common::digest::sha256_hex(sql.as_bytes())),
             Format::Sqlx => Some(common::digest::sha384_hex(sql.as_bytes())),
             Format::Flyway => Some(flyway::checksum(sql).to_string()),
-            Format::Refinery => {
-                refinery::checksum(name.description, name.version, self.wide_versions, sql)
-                    .map(|sum| sum.to_string())
-            }
+            Format::Refinery => refinery::checksum(name.description, name.version, self.wide_versions, sql)
+                .map(|sum| sum.to_string()),
             Format::GolangMigrate | Format::Dbmate | Format::Goose | Format::Diesel => None,
         }
     }

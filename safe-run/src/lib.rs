@@ -23,6 +23,7 @@ pub mod report;
 pub mod run;
 pub mod sequences;
 pub mod statement;
+pub mod tool_history;
 pub mod transactional;
 
 use common::{

@@ -20,8 +20,8 @@ pub use load::{load, signs};
 pub use past::original;
 pub use plan::{AppliedMigration, Drift, DriftKind, MigrationPlan, RowKind, classify_drift, plan};
 pub(crate) use section::{Sections, find as sections};
-pub use version::Version;
 pub(crate) use version::FileName;
+pub use version::Version;
 
 use crate::{
     layout::{Format, Layout, RecordedName, flyway},
@@ -114,8 +114,8 @@ impl Content {
         let sections = layout.sections(sql).map_err(|problem| at(problem, false, false))?;
         let statements =
             statement::split_ranges(sql, &sections.up).map_err(|problem| at(problem, true, false))?;
-        let (annotations, marker) = annotation::read(sql, &sections, &statements)
-            .map_err(|problem| at(problem, false, true))?;
+        let (annotations, marker) =
+            annotation::read(sql, &sections, &statements).map_err(|problem| at(problem, false, true))?;
         let alone = || {
             statements.iter().find_map(|statement| match &statement.class.transaction {
                 TransactionClass::MustRunAlone { reason } => {
@@ -167,7 +167,8 @@ impl MigrationFile {
         };
         let recorded = RecordedName { version: &version, description: &description };
         Self {
-            checksum: if foreign.is_some() { None } else { layout.checksum(&recorded, &sql) }.unwrap_or_default(),
+            checksum: if foreign.is_some() { None } else { layout.checksum(&recorded, &sql) }
+                .unwrap_or_default(),
             checksum_normalized: normalized(&sql, &content.statements),
             any_order: any_order || version.is_repeatable(),
             script,

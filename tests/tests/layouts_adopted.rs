@@ -186,7 +186,10 @@ fn real(tool: &Tool, run: &ProtectedRun, url: &str) -> Option<Command> {
     match tool.name {
         "sqlx" => command.args(["migrate", "run", "--source"]).arg(dir),
         "dbmate" => command.args(["--no-dump-schema", "--migrations-dir"]).arg(dir).arg("migrate"),
-        "diesel" => command.args(["migration", "run", "--migration-dir"]).arg(dir).env("DIESEL_CONFIG_FILE", "none.toml"),
+        "diesel" => command
+            .args(["migration", "run", "--migration-dir"])
+            .arg(dir)
+            .env("DIESEL_CONFIG_FILE", "none.toml"),
         "refinery" => command.args(["migrate", "-e", "DATABASE_URL", "-p"]).arg(dir),
         "golang-migrate" => command.arg("-path").arg(dir).args(["-database", url, "up"]),
         "goose" => command.arg("-dir").arg(dir).args(["postgres", url, "up"]),
@@ -217,8 +220,9 @@ fn each_real_tool_and_safe_run_go_on_after_the_other() {
         ours.run(tool.flags()).exits(0).verdict("COMMITTED");
         assert_eq!(tool.history(&ours.database), tool.history(&theirs.database), "{}", tool.name);
         // The schemas and the rows of everything but the history are equal.
-        let kept =
-            |run: &ProtectedRun| fingerprint(&run.database).without(&[&format!("table \"public.{}\"", tool.table)]);
+        let kept = |run: &ProtectedRun| {
+            fingerprint(&run.database).without(&[&format!("table \"public.{}\"", tool.table)])
+        };
         kept(&theirs).assert_same(&kept(&ours));
 
         // After ours, the tool has nothing to do, and applies what comes later; after the tool's, so do we.

@@ -20,7 +20,8 @@ fn refuses(run: &ProtectedRun, arguments: &[&str], code: i32, says: &[&str]) {
 const SQLX: &str = "CREATE TABLE _sqlx_migrations (version bigint PRIMARY KEY, description text NOT NULL,
     installed_on timestamptz NOT NULL DEFAULT now(), success boolean NOT NULL, checksum bytea NOT NULL,
     execution_time bigint NOT NULL);";
-const MIGRATE: &str = "CREATE TABLE schema_migrations (version bigint NOT NULL PRIMARY KEY, dirty boolean NOT NULL);";
+const MIGRATE: &str =
+    "CREATE TABLE schema_migrations (version bigint NOT NULL PRIMARY KEY, dirty boolean NOT NULL);";
 
 #[test]
 fn drift_is_told_apart_and_repaired() {
@@ -31,7 +32,10 @@ fn drift_is_told_apart_and_repaired() {
     let first = run.database.psql(checksums);
 
     run.migration("1_a.sql", "CREATE TABLE a (i int);\r\n").migration("3_c.sql", "CREATE TABLE c (i int);\n");
-    run.run(&[]).exits(0).verdict("COMMITTED").says("1_a.sql was edited after it was applied: only line ends differ");
+    run.run(&[])
+        .exits(0)
+        .verdict("COMMITTED")
+        .says("1_a.sql was edited after it was applied: only line ends differ");
     run.run(&["repair", "--dry-run"]).exits(0).says("1_a.sql").says("Nothing was changed");
     refuses(&run, &["repair"], 3, &["--yes"]);
     run.run(&["repair", "--yes"]).exits(0).verdict("COMMITTED").says("1 checksum");
@@ -75,7 +79,8 @@ fn failed_migrations_are_refused_with_a_way_out() {
 
     let run = empty();
     run.migration("1_a.sql", "CREATE TABLE a (i int);\n");
-    run.database.psql(&format!("{SQLX} INSERT INTO _sqlx_migrations VALUES (1, 'a', now(), false, '\\x00', -1)"));
+    run.database
+        .psql(&format!("{SQLX} INSERT INTO _sqlx_migrations VALUES (1, 'a', now(), false, '\\x00', -1)"));
     refuses(&run, &[], 3, &["failed half-way", "safe-run repair"]);
     run.run(&["repair", "--yes"]).exits(0);
     run.run(&[]).exits(0).verdict("COMMITTED");
@@ -85,7 +90,10 @@ fn failed_migrations_are_refused_with_a_way_out() {
 fn a_file_outside_of_a_transaction_that_fails_is_left_as_the_tool_would_leave_it() {
     let run = ProtectedRun::shop(18);
     run.migration("1_a.up.sql", "CREATE UNIQUE INDEX CONCURRENTLY once ON orders (user_id);\n");
-    run.run(&["--format", "golang-migrate", "--on-failure", "stop"]).exits(14).verdict("STOPPED").says("23505");
+    run.run(&["--format", "golang-migrate", "--on-failure", "stop"])
+        .exits(14)
+        .verdict("STOPPED")
+        .says("23505");
     assert_eq!(run.database.psql("SELECT version, dirty FROM schema_migrations"), "1|t");
     // With the undo, nothing is left.
     let run = ProtectedRun::shop(18);
@@ -105,7 +113,10 @@ fn late_files_are_refused_and_allowed_per_version_and_to_stops() {
     refuses(&run, &[], 3, &["00001_a.sql", "--allow-out-of-order 00001"]);
     run.run(&["--allow-out-of-order", "1", "--to", "2"]).exits(0).says("1 migration");
     run.run(&["status"]).exits(30).says("00003");
-    assert_eq!(run.database.psql("SELECT string_agg(version_id::text, ' ' ORDER BY id) FROM goose_db_version"), "0 2 1");
+    assert_eq!(
+        run.database.psql("SELECT string_agg(version_id::text, ' ' ORDER BY id) FROM goose_db_version"),
+        "0 2 1"
+    );
     refuses(&run, &["--to", "9"], 2, &["no migration has version 9"]);
 }
 
@@ -191,9 +202,11 @@ fn the_tools_own_lock_keeps_us_out_and_ours_keeps_the_tool_out() {
     refuses(&run, &brief, 4, &["sqlx works on the database", "pid"]);
     tool.run(&format!("SELECT pg_advisory_unlock({key})"));
     let running = run.start(&["--format", "sqlx"]);
-    until("the lock is held", || tool.run(&format!("SELECT pg_try_advisory_lock({key})")) == "f" || {
-        tool.run(&format!("SELECT pg_advisory_unlock({key})"));
-        false
+    until("the lock is held", || {
+        tool.run(&format!("SELECT pg_try_advisory_lock({key})")) == "f" || {
+            tool.run(&format!("SELECT pg_advisory_unlock({key})"));
+            false
+        }
     });
     running.outcome().exits(0).verdict("COMMITTED");
 }
@@ -209,9 +222,24 @@ fn crc32(text: &str) -> u32 {
 fn what_is_ambiguous_or_hidden_is_refused_with_the_flag_to_give() {
     let run = empty();
     run.migration("1_a.up.sql", "SELECT 1;\n");
-    refuses(&run, &[], 3, &["sqlx or golang-migrate", "1 .up.sql files", "--format sqlx or --format golang-migrate"]);
+    refuses(
+        &run,
+        &[],
+        3,
+        &["sqlx or golang-migrate", "1 .up.sql files", "--format sqlx or --format golang-migrate"],
+    );
     run.database.psql(&format!("CREATE SCHEMA app; SET search_path = app; {MIGRATE}"));
     refuses(&run, &[], 3, &["app.schema_migrations", "search_path"]);
     run.database.psql(&format!("{SQLX} {MIGRATE}"));
     refuses(&run, &[], 3, &["several histories", "--format sqlx"]);
+}
+
+#[test]
+fn a_commands_own_history_is_told_before_and_after() {
+    let run = ProtectedRun::shop(14);
+    run.database.psql("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY); INSERT INTO alembic_version VALUES ('a1')");
+    run.run(&["--", "psql", "-Xqc", "UPDATE alembic_version SET version_num = 'c3'"])
+        .exits(0)
+        .says("alembic_version: a1 (1 row) → c3 (1 row)");
+    run.run(&["--", "psql", "-Xqc", "SELECT 1"]).exits(0).says("alembic_version is unchanged at c3 (1 row)");
 }

@@ -60,7 +60,9 @@ impl Invocation<'_> {
             let applied = state.recorded.rows.iter().any(|row| row.version == version);
             if applied && layout.format != Format::GolangMigrate {
                 return Err(Error::refused(format!("{} is applied already", file.name()))
-                    .with_hint("`safe-run status` shows what the history says; `safe-run repair` mends checksums.")
+                    .with_hint(
+                        "`safe-run status` shows what the history says; `safe-run repair` mends checksums.",
+                    )
                     .with_database_state("Nothing was changed."));
             }
             if !files.contains(&file) {
@@ -68,8 +70,10 @@ impl Invocation<'_> {
             }
         }
         if layout.format == Format::GolangMigrate && files.len() > 1 {
-            return Err(Error::usage("golang-migrate's history holds one version, so only one can be stamped")
-                .with_hint("Give the newest of them: it stands for all before it."));
+            return Err(Error::usage(
+                "golang-migrate's history holds one version, so only one can be stamped",
+            )
+            .with_hint("Give the newest of them: it stands for all before it."));
         }
         refuse_without_checksum(&files)?;
         self.mark(&context, &Change::Stamp(files), args).await
@@ -89,7 +93,8 @@ impl Invocation<'_> {
             .collect();
         if !refused.is_empty() {
             let names: Vec<String> = refused.iter().map(|file| file.name()).collect();
-            let flags: Vec<String> = refused.iter().map(|file| format!("--accept {}", file.version)).collect();
+            let flags: Vec<String> =
+                refused.iter().map(|file| format!("--accept {}", file.version)).collect();
             return Err(Error::refused(format!("changed in more than comments and line ends: {}", names.join(", ")))
                 .with_hint(format!(
                     "The database holds what the file said when it was applied. If the file is right as it is now all the \
@@ -119,10 +124,8 @@ impl Invocation<'_> {
         if self.output.is_json() {
             self.output.document(&serde_json::json!({"changes": [], "why": why}))?;
         } else {
-            self.output.data(&format!(
-                "Nothing to repair in \"{}\": {why}.\n",
-                context.connection.database()
-            ))?;
+            self.output
+                .data(&format!("Nothing to repair in \"{}\": {why}.\n", context.connection.database()))?;
         }
         Ok(0)
     }
@@ -137,7 +140,10 @@ impl Invocation<'_> {
                 }))?;
             } else {
                 let list: String = lines.iter().map(|line| format!("  {line}\n")).collect();
-                self.output.data(&format!("{table} ({}):\n{list}Nothing was changed.\n", context.history.layout.format))?;
+                self.output.data(&format!(
+                    "{table} ({}):\n{list}Nothing was changed.\n",
+                    context.history.layout.format
+                ))?;
             }
             return Ok(0);
         }
@@ -182,8 +188,10 @@ fn no_file(version: &Version) -> Error {
 fn refuse_without_checksum(files: &[&MigrationFile]) -> Result<()> {
     match files.iter().find(|file| file.layout.format.has_checksums() && file.checksum.is_empty()) {
         None => Ok(()),
-        Some(file) => Err(Error::refused(format!("{} is no SQL file, so its checksum is not known here", file.name()))
-            .with_hint("Let its own tool record it.")
-            .with_database_state("Nothing was changed.")),
+        Some(file) => {
+            Err(Error::refused(format!("{} is no SQL file, so its checksum is not known here", file.name()))
+                .with_hint("Let its own tool record it.")
+                .with_database_state("Nothing was changed."))
+        }
     }
 }

@@ -48,7 +48,8 @@ impl Invocation<'_> {
         let layout = state.history.layout;
         let version = |text: &String| resolve(text, &state.files, layout);
         let to = self.migrations.to.as_ref().map(version).transpose()?;
-        let late: Vec<Version> = self.migrations.allow_out_of_order.iter().map(version).collect::<Result<_>>()?;
+        let late: Vec<Version> =
+            self.migrations.allow_out_of_order.iter().map(version).collect::<Result<_>>()?;
         let plan = migration::plan(&state.files, &state.recorded.rows, to.as_ref(), &late)?;
         self.tell_drift(&plan);
         Ok(plan)
@@ -92,7 +93,9 @@ pub(super) fn resolve(text: &str, files: &[MigrationFile], layout: Layout) -> Re
     }
     let starts: Vec<&MigrationFile> = files
         .iter()
-        .filter(|file| !text.is_empty() && layout.format.has_folders() && file.version.as_str().starts_with(text))
+        .filter(|file| {
+            !text.is_empty() && layout.format.has_folders() && file.version.as_str().starts_with(text)
+        })
         .collect();
     match (starts.as_slice(), exact) {
         ([only], _) => Ok(only.version.clone()),

@@ -28,9 +28,6 @@ pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded>
 
 pub(super) async fn record(history: &History, client: &Client, file: &MigrationFile) -> Result<()> {
     let sql = format!("INSERT INTO {} (version) VALUES ($1)", history.table);
-    client
-        .execute(&sql, &[&file.version.as_str()])
-        .await
-        .map_err(|source| not_recorded(file, source))?;
+    client.execute(&sql, &[&file.version.as_str()]).await.map_err(|source| not_recorded(file, source))?;
     Ok(())
 }

@@ -32,7 +32,8 @@ pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded>
     );
     let mut recorded = Recorded::default();
     for row in client.query(&sql, &[]).await.map_err(|source| history.failed("read", source))? {
-        let (text, description, kind): (Option<String>, String, String) = (row.get(0), row.get(1), row.get(2));
+        let (text, description, kind): (Option<String>, String, String) =
+            (row.get(0), row.get(1), row.get(2));
         if kind == "SCHEMA" {
             continue;
         }
@@ -81,7 +82,11 @@ struct NewRow<'a> {
     success: bool,
 }
 
-async fn insert(history: &History, client: &Client, row: &NewRow<'_>) -> Result<(), common::postgres::DriverError> {
+async fn insert(
+    history: &History,
+    client: &Client,
+    row: &NewRow<'_>,
+) -> Result<(), common::postgres::DriverError> {
     let table = &history.table;
     let sql = format!(
         "INSERT INTO {table} (\"installed_rank\", \"version\", \"description\", \"type\", \"script\", \"checksum\",
@@ -93,7 +98,15 @@ async fn insert(history: &History, client: &Client, row: &NewRow<'_>) -> Result<
     client
         .execute(
             &sql,
-            &[&row.version, &row.description, &row.kind, &row.script, &row.checksum, &milliseconds, &row.success],
+            &[
+                &row.version,
+                &row.description,
+                &row.kind,
+                &row.script,
+                &row.checksum,
+                &milliseconds,
+                &row.success,
+            ],
         )
         .await?;
     Ok(())
@@ -140,10 +153,7 @@ pub(super) async fn clear(history: &History, client: &Client, file: Option<&Migr
         "DELETE FROM {} WHERE NOT success AND ($2::text IS NULL OR version = $1 OR (version IS NULL AND description = $2))",
         history.table
     );
-    client
-        .execute(&sql, &[&version, &description])
-        .await
-        .map_err(|source| history.failed("repair", source))
+    client.execute(&sql, &[&version, &description]).await.map_err(|source| history.failed("repair", source))
 }
 
 pub(super) async fn repair(

@@ -38,12 +38,7 @@ pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded>
 }
 
 /// Makes the one row say this file. With DELETE and not TRUNCATE, which readers of the table would have to wait for.
-pub(super) async fn set(
-    history: &History,
-    client: &Client,
-    file: &MigrationFile,
-    dirty: bool,
-) -> Result<()> {
+pub(super) async fn set(history: &History, client: &Client, file: &MigrationFile, dirty: bool) -> Result<()> {
     let table = &history.table;
     let sql = format!(
         "DELETE FROM {table}; INSERT INTO {table} (version, dirty) VALUES ({}, {dirty})",

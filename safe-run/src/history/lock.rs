@@ -29,7 +29,9 @@ impl History {
             Format::Flyway => (vec![flyway::lock_key(schema)], Duration::from_secs(50)),
             Format::Goose => (vec![goose::LOCK_KEY], Duration::from_secs(300)),
             Format::Prisma => (vec![prisma::LOCK_KEY], Duration::from_secs(10)),
-            Format::SafeRun | Format::Dbmate | Format::Refinery | Format::Diesel => (Vec::new(), Duration::ZERO),
+            Format::SafeRun | Format::Dbmate | Format::Refinery | Format::Diesel => {
+                (Vec::new(), Duration::ZERO)
+            }
         }
     }
 
@@ -47,9 +49,12 @@ impl History {
                 interrupt::check()?;
                 if began.elapsed() > patience.min(limit) {
                     let who = holder(session, key).await?;
-                    return Err(Error::busy(format!("{} works on the database \"{database}\"{who}", self.layout.format))
-                        .with_hint("Wait until it has finished, then run the command again.")
-                        .with_database_state(format!("The database \"{database}\" was not changed.")));
+                    return Err(Error::busy(format!(
+                        "{} works on the database \"{database}\"{who}",
+                        self.layout.format
+                    ))
+                    .with_hint("Wait until it has finished, then run the command again.")
+                    .with_database_state(format!("The database \"{database}\" was not changed.")));
                 }
                 tokio::time::sleep(PAUSE).await;
             }

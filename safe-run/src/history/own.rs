@@ -32,7 +32,11 @@ pub async fn create_sql(client: &Client) -> Result<String> {
         .await
         .map_err(|source| Error::postgres("could not look for the schema safe_run", source))?;
     let exists: bool = row.get(0);
-    Ok(if exists { CREATE.replacen("CREATE SCHEMA IF NOT EXISTS safe_run;", "", 1) } else { CREATE.to_owned() })
+    Ok(if exists {
+        CREATE.replacen("CREATE SCHEMA IF NOT EXISTS safe_run;", "", 1)
+    } else {
+        CREATE.to_owned()
+    })
 }
 
 const READ: &str = "

@@ -34,7 +34,8 @@ pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
         message,
         hint: hint.to_owned(),
     };
-    let mut found = Sections { up: Vec::new(), no_transaction: None, warnings: Vec::new(), has_sections: true };
+    let mut found =
+        Sections { up: Vec::new(), no_transaction: None, warnings: Vec::new(), has_sections: true };
     let mut up_from = None;
     let mut has_up = false;
     let mut at = 0;

@@ -56,10 +56,13 @@ impl Signs {
             }
             _ => match super::flyway::file_name(name) {
                 FileName::Foreign { version, .. } if !version.is_repeatable() => self.flyway += 1,
-                FileName::Migration { version, .. } if version.is_repeatable() || dotted(name) => self.flyway += 1,
+                FileName::Migration { version, .. } if version.is_repeatable() || dotted(name) => {
+                    self.flyway += 1;
+                }
                 FileName::Migration { .. } => self.v_files += 1,
                 _ => {
-                    let Some(stem) = stem.filter(|stem| stem.starts_with(|c: char| c.is_ascii_digit())) else {
+                    let Some(stem) = stem.filter(|stem| stem.starts_with(|c: char| c.is_ascii_digit()))
+                    else {
                         return;
                     };
                     if stem.ends_with(".up") {
@@ -68,7 +71,8 @@ impl Signs {
                         let begins = |marker: &str| {
                             text.lines().any(|line| {
                                 let line = line.trim_start_matches('\u{feff}').trim().to_ascii_lowercase();
-                                line.strip_prefix("--").is_some_and(|rest| rest.trim_start().starts_with(marker))
+                                line.strip_prefix("--")
+                                    .is_some_and(|rest| rest.trim_start().starts_with(marker))
                             })
                         };
                         let (goose, dbmate) = (begins("+goose up"), begins("migrate:up"));
@@ -137,8 +141,11 @@ impl Signs {
             (self.diesel, "folders with up.sql"),
             (self.prisma, "folders with migration.sql"),
         ];
-        let seen: Vec<String> =
-            counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        let seen: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
         seen.join(", ")
     }
 }
@@ -159,7 +166,9 @@ impl Seen {
     pub fn format(&self) -> Option<Format> {
         let name = self.table.name.as_str();
         let has = |columns: &[&str]| {
-            columns.iter().all(|wanted| self.columns.iter().any(|column| column.split(' ').next() == Some(wanted)))
+            columns
+                .iter()
+                .all(|wanted| self.columns.iter().any(|column| column.split(' ').next() == Some(wanted)))
         };
         let exactly = |columns: &[&str]| has(columns) && self.columns.len() == columns.len();
         match name {
@@ -201,7 +210,9 @@ pub fn decide(wanted: Option<Format>, seen: &[Seen], rails: bool, signs: &Signs)
         .iter()
         .filter_map(|seen| seen.format().map(|format| (format, seen)))
         // Rails has the same table; only files with dbmate's markers, or the flag, make it dbmate's.
-        .filter(|(format, _)| *format != Format::Dbmate || !rails || wanted == Some(*format) || signs.dbmate > 0)
+        .filter(|(format, _)| {
+            *format != Format::Dbmate || !rails || wanted == Some(*format) || signs.dbmate > 0
+        })
         .filter(|(format, _)| wanted.is_none_or(|wanted| *format == wanted))
         .collect();
     let found: Vec<&(Format, &Seen)> = usable.iter().filter(|(_, seen)| seen.on_path).collect();

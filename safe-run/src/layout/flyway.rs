@@ -39,7 +39,9 @@ pub(crate) fn file_name(name: &str) -> FileName {
     let (stem, kind) = match name.len().checked_sub(4).and_then(|end| name.split_at_checked(end)) {
         Some((stem, ending)) if ending.eq_ignore_ascii_case(".sql") => (stem, "sql"),
         _ => match name.rsplit_once('.') {
-            Some((stem, extension @ ("java" | "kt" | "class" | "sh" | "bash" | "py" | "ps1"))) => (stem, extension),
+            Some((stem, extension @ ("java" | "kt" | "class" | "sh" | "bash" | "py" | "ps1"))) => {
+                (stem, extension)
+            }
             _ => return FileName::Ignored,
         },
     };
@@ -59,7 +61,9 @@ pub(crate) fn file_name(name: &str) -> FileName {
     let found = match (head, head.chars().next()) {
         ("R", _) => Some(Version::repeatable(&description)),
         (_, Some('B')) if head[1..].starts_with(|c: char| c.is_ascii_digit()) => {
-            return FileName::Wrong("baseline migrations (B…) are not supported: run it with `safe-run -- flyway migrate`");
+            return FileName::Wrong(
+                "baseline migrations (B…) are not supported: run it with `safe-run -- flyway migrate`",
+            );
         }
         (_, Some('V')) => match version(&head[1..]) {
             Some(version) => Some(version),
@@ -101,7 +105,8 @@ pub(crate) fn script_config(text: &str) -> Metadata {
             "placeholderReplacement" => metadata.keeps_placeholders = value.eq_ignore_ascii_case("false"),
             "encoding" if value.eq_ignore_ascii_case("utf-8") || value.eq_ignore_ascii_case("utf8") => {}
             key @ ("encoding" | "shouldExecute") => {
-                metadata.problem = Some(format!("`{key}={value}` in its .conf file is Flyway's to interpret"));
+                metadata.problem =
+                    Some(format!("`{key}={value}` in its .conf file is Flyway's to interpret"));
             }
             _ => {}
         }

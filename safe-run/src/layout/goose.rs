@@ -26,9 +26,11 @@ pub(crate) fn file_name(name: &str) -> FileName {
     match (version, extension) {
         (Some((version, description)), "sql") => FileName::Migration { version, description },
         (Some(_), _) if stem.ends_with("_test") => FileName::Ignored,
-        (Some((version, description)), _) => {
-            FileName::Foreign { version, description, why: "a Go function, which only your own goose binary can run" }
-        }
+        (Some((version, description)), _) => FileName::Foreign {
+            version,
+            description,
+            why: "a Go function, which only your own goose binary can run",
+        },
         (None, "sql") => FileName::Wrong("goose wants a number greater than zero before the first `_`"),
         (None, _) => FileName::Ignored,
     }
@@ -46,7 +48,8 @@ enum State {
 /// Finds the way up.
 pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
     let mut state = State::Start;
-    let mut found = Sections { up: Vec::new(), no_transaction: None, warnings: Vec::new(), has_sections: true };
+    let mut found =
+        Sections { up: Vec::new(), no_transaction: None, warnings: Vec::new(), has_sections: true };
     let mut up_from = 0;
     let mut at = 0;
     for (index, line) in sql.split_inclusive('\n').enumerate() {
@@ -55,7 +58,8 @@ pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
             line: index as u32 + 1,
             column: 1,
             message,
-            hint: "goose refuses such a file too. If another tool wrote it, name that tool with --format.".to_owned(),
+            hint: "goose refuses such a file too. If another tool wrote it, name that tool with --format."
+                .to_owned(),
         };
         let next = at + line.len();
         if text.starts_with("--") && text.contains("+goose") {
@@ -86,7 +90,8 @@ pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
                     return Err(ParseProblem {
                         line: index as u32 + 1,
                         column: 1,
-                        message: "goose would fill in environment variables here, safe-run does not".to_owned(),
+                        message: "goose would fill in environment variables here, safe-run does not"
+                            .to_owned(),
                         hint: "Write the values themselves, or run the file with `safe-run -- goose … up`."
                             .to_owned(),
                     });
@@ -107,7 +112,9 @@ pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
                 line: 1,
                 column: 1,
                 message: format!("it has no `-- +goose {missing}`"),
-                hint: "goose refuses such a file too. If another tool wrote it, name that tool with --format.".to_owned(),
+                hint:
+                    "goose refuses such a file too. If another tool wrote it, name that tool with --format."
+                        .to_owned(),
             });
         }
     }

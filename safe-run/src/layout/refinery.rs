@@ -23,9 +23,11 @@ pub(crate) fn file_name(name: &str) -> FileName {
     };
     let description = description.to_owned();
     match (extension, head.starts_with('U')) {
-        ("rs", _) => {
-            FileName::Foreign { version, description, why: "a Rust function, which only your own binary can run" }
-        }
+        ("rs", _) => FileName::Foreign {
+            version,
+            description,
+            why: "a Rust function, which only your own binary can run",
+        },
         (_, true) => FileName::AnyOrder { version, description },
         _ => FileName::Migration { version, description },
     }

@@ -20,10 +20,9 @@ pub(crate) fn file_name(name: &str) -> FileName {
     }
     let suffix = if rest.ends_with(".up.sql") { ".up.sql" } else { ".sql" };
     match integer::<i64>(version) {
-        Some(version) => FileName::Migration {
-            version,
-            description: rest.trim_end_matches(suffix).replace('_', " "),
-        },
+        Some(version) => {
+            FileName::Migration { version, description: rest.trim_end_matches(suffix).replace('_', " ") }
+        }
         None => FileName::Wrong("sqlx wants a number before the first `_`"),
     }
 }

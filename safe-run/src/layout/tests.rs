@@ -72,7 +72,8 @@ fn flyway_versions_are_ordered_as_numbers_and_recorded_with_dots() {
 }
 
 fn up(format: Format, sql: &str) -> Result<String, String> {
-    let found = layout(format).sections(sql).map_err(|problem| format!("{}: {}", problem.line, problem.message))?;
+    let found =
+        layout(format).sections(sql).map_err(|problem| format!("{}: {}", problem.line, problem.message))?;
     let text: String = found.up.iter().map(|range| &sql[range.clone()]).collect();
     Ok(format!("{}{text}", if found.no_transaction.is_some() { "alone: " } else { "" }))
 }
@@ -84,7 +85,11 @@ fn sections_are_those_of_each_tool_and_what_it_refuses_is_refused_by_line() {
         (F::Dbmate, "-- why\n-- migrate:up\na;\n-- migrate:down\nb;\n", Ok("a;\n")),
         (F::Dbmate, "--migrate:up transaction:false\na;\n--migrate:down\n", Ok("alone: a;\n")),
         (F::Dbmate, "-- migrate:up\na;\n", Ok("a;\n")),
-        (F::Dbmate, "-- migrate:up\na;\n-- migrate:down\nb;\n-- migrate:up\nc;\n-- migrate:down\n", Ok("a;\nc;\n")),
+        (
+            F::Dbmate,
+            "-- migrate:up\na;\n-- migrate:down\nb;\n-- migrate:up\nc;\n-- migrate:down\n",
+            Ok("a;\nc;\n"),
+        ),
         (F::Dbmate, "a;\n-- migrate:up\nb;\n", Err("1: ")),
         (F::Dbmate, "-- a\n-- migrate:down\na;\n", Err("2: ")),
         (F::Dbmate, "a;\n", Err("1: ")),
@@ -192,7 +197,14 @@ fn the_history_in_the_database_decides_first() {
     let sqlx = seen(
         "public",
         "_sqlx_migrations",
-        &["version bigint", "description text", "installed_on x", "success boolean", "checksum bytea", "execution_time x"],
+        &[
+            "version bigint",
+            "description text",
+            "installed_on x",
+            "success boolean",
+            "checksum bytea",
+            "execution_time x",
+        ],
         true,
     );
     let hidden = Seen { on_path: false, ..sqlx.clone() };
@@ -208,11 +220,17 @@ fn the_history_in_the_database_decides_first() {
     assert_eq!(decided(None, std::slice::from_ref(&dbmate), true), Ok(Format::SafeRun), "Rails' own table");
     assert_eq!(decided(Some(Format::Dbmate), std::slice::from_ref(&dbmate), true), Ok(Format::Dbmate));
     assert_eq!(decided(None, &[ecto], false), Ok(Format::SafeRun));
-    assert!(decided(None, &[sqlx.clone(), migrate.clone()], false).is_err_and(|text| text.contains("--format sqlx")));
+    assert!(
+        decided(None, &[sqlx.clone(), migrate.clone()], false)
+            .is_err_and(|text| text.contains("--format sqlx"))
+    );
     assert_eq!(decided(Some(Format::Sqlx), &[sqlx, migrate], false), Ok(Format::Sqlx));
     // A history that is overlooked would run everything again.
     for wanted in [None, Some(Format::Sqlx)] {
-        assert!(decided(wanted, std::slice::from_ref(&hidden), false).is_err_and(|text| text.contains("search_path")));
+        assert!(
+            decided(wanted, std::slice::from_ref(&hidden), false)
+                .is_err_and(|text| text.contains("search_path"))
+        );
     }
     assert_eq!(decided(Some(Format::SafeRun), &[hidden], false), Ok(Format::SafeRun));
 }

@@ -91,8 +91,7 @@ fn look(dir: &Path, depth: usize, signs: &mut Signs) -> Result<()> {
             }
         } else {
             // What is not UTF-8 is named later, by the reader of the layout that it is.
-            let bytes =
-                if name.to_ascii_lowercase().ends_with(".sql") { bytes(&path)? } else { Vec::new() };
+            let bytes = if name.to_ascii_lowercase().ends_with(".sql") { bytes(&path)? } else { Vec::new() };
             signs.add_file(&name, &String::from_utf8_lossy(&bytes));
         }
     }
@@ -131,7 +130,8 @@ fn list(dir: &Path, layout: Layout) -> Result<Vec<Found>> {
     if found.is_empty() {
         let hint = match layout.format {
             Format::SafeRun => {
-                "Create the first one with `safe-run new NAME`, or name another directory with --dir.".to_owned()
+                "Create the first one with `safe-run new NAME`, or name another directory with --dir."
+                    .to_owned()
             }
             format => format!(
                 "No file in it has a name as {format} wants it: name another directory with --dir, or the right tool with --format."
@@ -194,8 +194,9 @@ fn list_into(root: &Path, dir: &Path, layout: Layout, depth: usize, found: &mut 
                 } else {
                     "Its own tool would not take it either: rename it, or move it out of the directory."
                 };
-                return Err(Error::usage(format!("{} is no migration: {reason}", path.display()))
-                    .with_hint(hint));
+                return Err(
+                    Error::usage(format!("{} is no migration: {reason}", path.display())).with_hint(hint)
+                );
             }
         }
     }

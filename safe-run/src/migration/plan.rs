@@ -99,16 +99,15 @@ pub fn classify_drift(file: &MigrationFile, applied: &AppliedMigration) -> Optio
 
 /// Whether some form of the text with other line ends, mark or last break has the recorded checksum.
 fn same_but_for_line_ends(file: &MigrationFile, recorded: &str) -> bool {
-    let is_it = |text: &str| {
-        file.checksum_of(text).is_some_and(|checksum| checksum.eq_ignore_ascii_case(recorded))
-    };
+    let is_it =
+        |text: &str| file.checksum_of(text).is_some_and(|checksum| checksum.eq_ignore_ascii_case(recorded));
     let plain = file.sql.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     let unix = plain.trim_end_matches('\n').to_owned();
     let forms = [plain, format!("{unix}\n"), unix];
     forms.iter().any(|form| {
-        [form.clone(), form.replace('\n', "\r\n")].iter().any(|text| {
-            ["", "\u{feff}"].iter().any(|mark| is_it(&format!("{mark}{text}")))
-        })
+        [form.clone(), form.replace('\n', "\r\n")]
+            .iter()
+            .any(|text| ["", "\u{feff}"].iter().any(|mark| is_it(&format!("{mark}{text}"))))
     })
 }
 
@@ -183,10 +182,11 @@ pub fn plan<'a>(
         None => !file.version.is_repeatable() && baseline.is_some_and(|baseline| file.version <= *baseline),
     };
     let last = to.and_then(place);
-    let (held_back, pending): (Vec<_>, Vec<_>) =
-        files.iter().enumerate().filter(|(_, file)| !is_applied(file)).partition(|(at, file)| {
-            last.is_some_and(|last| *at > last) && !file.version.is_repeatable()
-        });
+    let (held_back, pending): (Vec<_>, Vec<_>) = files
+        .iter()
+        .enumerate()
+        .filter(|(_, file)| !is_applied(file))
+        .partition(|(at, file)| last.is_some_and(|last| *at > last) && !file.version.is_repeatable());
     let numbered: Vec<&AppliedMigration> =
         history.iter().copied().filter(|applied| !applied.version.is_repeatable()).collect();
     let last_place = numbered.iter().filter_map(|applied| place(&applied.version)).max();
@@ -207,7 +207,8 @@ pub fn plan<'a>(
             .collect();
         refuse_late(&late, newest)?;
     }
-    let files_of = |numbered: Vec<(usize, &'a MigrationFile)>| numbered.into_iter().map(|(_, file)| file).collect();
+    let files_of =
+        |numbered: Vec<(usize, &'a MigrationFile)>| numbered.into_iter().map(|(_, file)| file).collect();
     Ok(MigrationPlan {
         pending: files_of(pending),
         held_back: files_of(held_back),
