@@ -17,9 +17,11 @@ use common::{
 };
 
 use crate::{
+    apply::Applying,
     check::{self, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits},
     expectation::{self, Facts, RowExpectation},
     facts::{self, Functions},
+    history::History,
     journal::{Journal, Mode, Step},
     migration::MigrationFile,
     report::{ErrorReport, Phase, Report, Verdict},
@@ -123,9 +125,22 @@ pub struct Context {
     pub progress: Progress,
     /// The run's id.
     pub run: SnapshotId,
+    /// Where migrations are recorded.
+    pub history: History,
 }
 
 impl Context {
+    /// What applying files on this session needs.
+    pub fn applying<'a>(&'a self, session: &'a Session, run: &'a str) -> Applying<'a> {
+        Applying {
+            session,
+            history: &self.history,
+            run,
+            lock_timeout: self.options.lock_wait.timeout,
+            progress: &self.progress,
+        }
+    }
+
     /// A fresh id for a run on `database`.
     pub fn new_run(database: &str) -> Result<SnapshotId> {
         Ok(SnapshotId::new(Utc::now(), database, random::bits()?))
@@ -167,6 +182,8 @@ pub struct RunLog {
     pub journal: Journal,
     /// What was done outside of the transaction, as sentences; said when it is rolled back.
     pub outside: Vec<String>,
+    /// The history table, whose rows change with every run.
+    history_table: String,
     started: Instant,
 }
 
@@ -202,7 +219,8 @@ impl RunLog {
             undo: None,
             next: Vec::new(),
         };
-        Ok(Self { report, journal, outside: Vec::new(), started: Instant::now() })
+        let history_table = context.history.table.short();
+        Ok(Self { report, journal, outside: Vec::new(), history_table, started: Instant::now() })
     }
 
     /// Runs a step and notes its time, whether it succeeds or not.
@@ -402,9 +420,9 @@ pub fn judge(
     let rows = check_options(options)
         .wants(CheckKind::Rows)
         .then(|| check::compare_rows(before, after, &announced.rows, &announced.limits))
-        // Our own history grows with every run: no news.
+        // The history grows with every run: no news.
         .map(|mut rows| {
-            rows.changes.retain(|change| change.table != "safe_run.migrations");
+            rows.changes.retain(|change| change.table != log.history_table);
             rows
         });
     let report = &mut log.report;

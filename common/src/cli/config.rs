@@ -34,6 +34,8 @@ pub struct Config {
     pub compress: Option<String>,
     /// Folders of migrations, relative to the file.
     pub dir: Option<Vec<PathBuf>>,
+    /// Whose layout the migrations follow.
+    pub format: Option<String>,
     /// How long one attempt waits for locks.
     pub lock_timeout: Option<String>,
     /// Attempts after the first.
@@ -75,6 +77,8 @@ pub struct Settings {
     pub repo: PathBuf,
     /// Folders of migrations.
     pub dirs: Vec<PathBuf>,
+    /// Whose layout they follow, when somebody said so.
+    pub format: Option<String>,
     /// Connections, when somebody said how many.
     pub jobs: Option<usize>,
     /// Compression.
@@ -97,6 +101,8 @@ pub struct CommandFlags {
     pub compress: Option<String>,
     /// `--dir`.
     pub dirs: Vec<PathBuf>,
+    /// `--format`.
+    pub format: Option<String>,
     /// `--lock-timeout`.
     pub lock_timeout: Option<Duration>,
     /// `--lock-retries`.
@@ -175,6 +181,7 @@ impl Settings {
         } else {
             flags.dirs
         };
+        choose("format", flags.format.is_some(), None, file.format.is_some());
         choose("jobs", flags.jobs.is_some(), None, file.jobs.is_some());
         choose("compress", flags.compress.is_some(), None, file.compress.is_some());
         choose("lock-timeout", flags.lock_timeout.is_some(), None, file.lock_timeout.is_some());
@@ -192,6 +199,7 @@ impl Settings {
             environment,
             repo,
             dirs,
+            format: flags.format.or_else(|| file.format.clone()),
             jobs,
             codec: compress.map_or(Ok(Codec::default()), |text| text.parse())?,
             // A DDL statement that waits blocks everybody behind it: 2 s is what a busy application survives.
@@ -225,6 +233,7 @@ impl Settings {
             ("database-url", format!("{:?}", self.connection()?.redacted_url())),
             ("repo", format!("{:?}", self.repo.display().to_string())),
             ("dir", format!("[{}]", dirs.join(", "))),
+            ("format", format!("{:?}", self.format.as_deref().unwrap_or("auto"))),
             ("jobs", self.jobs.map_or("one per processor".to_owned(), |jobs| jobs.to_string())),
             ("compress", format!("\"{}\"", self.codec)),
             ("lock-timeout", format!("\"{}ms\"", self.lock_timeout.as_millis())),
