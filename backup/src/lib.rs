@@ -13,6 +13,7 @@ pub mod drill;
 pub mod manage;
 pub mod plan;
 pub mod prune;
+pub mod schedule;
 pub mod transfer;
 
 use std::{collections::BTreeMap, path::Path};

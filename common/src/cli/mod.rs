@@ -5,6 +5,7 @@ pub mod completions;
 pub mod config;
 pub mod format;
 pub mod input;
+pub mod jobs;
 pub mod output;
 pub mod process;
 

@@ -1,0 +1,3 @@
+//! `backup schedule`: nightly backups for people who sleep.
+
+pub mod cron;
