@@ -103,6 +103,8 @@ job_file! {
     alarm_size: String,
     /// Tables with fewer rows than this raise no alarm about their rows.
     alarm_min_rows: u64,
+    /// Tables that raise no alarm: names with `*`, with or without a schema.
+    alarm_ignore: Vec<String>,
     /// The server of drills.
     drill_server_file: PathBuf,
     /// Drills leave owners and grants out.

@@ -20,7 +20,7 @@ const MOST_LINES: usize = 3000;
 const KEPT_LINES: usize = 1500;
 
 /// What was to be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
     /// A snapshot, its verification, and pruning.
