@@ -223,7 +223,10 @@ pub fn acknowledge(args: &AcknowledgeArgs, settings: &Settings, output: &Output)
         let database = common::ident::printable(database);
         output.say(&match left {
             0 => format!("             the next verified snapshot of \"{database}\" prunes again"),
-            left => format!("             {} of \"{database}\" still open", format::plural(left as u64, "alarm is", "alarms are")),
+            left => format!(
+                "             {} of \"{database}\" still open",
+                format::plural(left as u64, "alarm is", "alarms are")
+            ),
         });
     }
     Ok(0)

@@ -7,6 +7,7 @@
 //! - [`random_schema`]: databases that a seed makes, with odd names, types, constraints and rows
 //! - [`binaries`]: finds the built `backup`, `restore` and `safe-run`
 //! - [`outcome`]: runs them as a user does, and holds what they said and how they ended
+//! - [`daemon`]: `backup schedule` as a process, asked over HTTP
 //! - [`protected_run`]: `safe-run` in a folder of its own, and what the oracle says about its database
 //!
 //! Nothing here may use the code under test, nor a PostgreSQL driver: an oracle that shares a bug with the
@@ -14,6 +15,7 @@
 
 pub mod binaries;
 pub mod cluster;
+pub mod daemon;
 pub mod fixtures;
 pub mod oracle;
 pub mod outcome;
@@ -23,6 +25,7 @@ pub mod random_schema;
 mod servers;
 
 pub use cluster::{Cluster, Database, Options};
+pub use daemon::Daemon;
 pub use oracle::Fingerprint;
 pub use outcome::{Outcome, Snapshots};
 pub use protected_run::{Ended, ProtectedRun, Running, until};

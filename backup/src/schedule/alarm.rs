@@ -103,7 +103,8 @@ pub fn findings(previous: &Shape, current: &Shape, thresholds: &Thresholds) -> V
         }
         let renamed = || by_oid.get(&before.oid).filter(|now| !had_name.contains(&now.name));
         let Some(now) = by_name.get(&before.name).or_else(renamed) else {
-            findings.push(format!("table {name} is gone; it had {}", format::plural(before.rows, "row", "rows")));
+            findings
+                .push(format!("table {name} is gone; it had {}", format::plural(before.rows, "row", "rows")));
             continue;
         };
         if before.rows >= thresholds.min_rows.max(1) && lost(before.rows, now.rows) > thresholds.rows {
@@ -163,8 +164,7 @@ mod tests {
     #[test]
     fn what_a_person_would_want_to_be_woken_for() {
         let usual = Thresholds::default();
-        let ignoring =
-            Thresholds { ignore: vec!["queue_*".into(), "log.*".into()], ..Thresholds::default() };
+        let ignoring = Thresholds { ignore: vec!["queue_*".into(), "log.*".into()], ..Thresholds::default() };
         type Case<'a> = (&'a [(&'a str, u32, u64)], &'a [(&'a str, u32, u64)], &'a [&'a str]);
         let cases: &[Case] = &[
             (&[("a", 1, 900)], &[("a", 1, 450)], &[]),
@@ -193,7 +193,8 @@ mod tests {
         );
         assert!(findings(&shape(&[], 90_000), &shape(&[], 0), &usual).is_empty());
         let many: Vec<(String, u32, u64)> = (0..50).map(|n| (format!("t{n}"), n, 1)).collect();
-        let many: Vec<(&str, u32, u64)> = many.iter().map(|(name, oid, rows)| (name.as_str(), *oid, *rows)).collect();
+        let many: Vec<(&str, u32, u64)> =
+            many.iter().map(|(name, oid, rows)| (name.as_str(), *oid, *rows)).collect();
         assert_eq!(findings(&shape(&many, 0), &shape(&[], 0), &usual).last().unwrap(), "and 30 more");
     }
 

@@ -151,7 +151,9 @@ impl ScheduleArgs {
             keep_monthly: some(keep.monthly),
             keep_yearly: some(keep.yearly),
             keep_within: keep.within.map(|within| format!("{}s", within.as_secs())),
-            keep_tag: list(&keep.tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>()),
+            keep_tag: list(
+                &keep.tags.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>(),
+            ),
             keep_min: Some(keep.min).filter(|min| *min != crate::prune::KEEP_MIN),
             include_pre_migration: keep.include_pre_migration.then_some(true),
             trash_grace: self.trash_grace.clone(),
@@ -200,8 +202,9 @@ pub async fn run(args: &ScheduleArgs, shared: &SharedArgs, output: &Output) -> R
         return code;
     }
     if let Some(idle) = jobs.iter().find(|job| works(job).next().is_none()) {
-        return Err(Error::usage(format!("nothing says when the job {} shall run", idle.name))
-            .with_hint("Give --cron \"0 3 * * *\", or cron = \"0 3 * * *\" in safe-run.toml, or --once for a run now."));
+        return Err(Error::usage(format!("nothing says when the job {} shall run", idle.name)).with_hint(
+            "Give --cron \"0 3 * * *\", or cron = \"0 3 * * *\" in safe-run.toml, or --once for a run now.",
+        ));
     }
     if let Some(count) = args.next {
         return next(&jobs, count, clock.now(), output);
@@ -229,7 +232,8 @@ pub async fn run(args: &ScheduleArgs, shared: &SharedArgs, output: &Output) -> R
         if let Some(idle) = jobs.iter().find(|job| works(job).next().is_none()) {
             return Err(Error::usage(format!("nothing says when the job {} shall run", idle.name)));
         }
-        *current.lock().unwrap_or_else(PoisonError::into_inner) = jobs.iter().cloned().map(Arc::new).collect();
+        *current.lock().unwrap_or_else(PoisonError::into_inner) =
+            jobs.iter().cloned().map(Arc::new).collect();
         Ok(jobs)
     };
     let ended = daemon::run(jobs, &options, state, clock, &notifier, output, reload).await;

@@ -78,17 +78,22 @@ impl Schedule {
                 "@daily" | "@midnight" => vec!["0", "0", "*", "*", "*"],
                 "@hourly" => vec!["0", "*", "*", "*", "*"],
                 "@reboot" => {
-                    return Err(invalid("@reboot has no time".to_owned())
-                        .with_hint("A run that was missed while the machine was off is caught up without it."));
+                    return Err(invalid("@reboot has no time".to_owned()).with_hint(
+                        "A run that was missed while the machine was off is caught up without it.",
+                    ));
                 }
                 _ => return Err(invalid(format!("{word} is not known"))),
             };
         }
         let [minute, hour, day, month, weekday] = words[..] else {
-            return Err(invalid(match words.len() {
-                6 => "it has six fields; seconds are not part of a crontab".to_owned(),
-                found => format!("it has {found} fields and not five"),
-            }));
+            return Err(match words.len() {
+                6 => invalid("it has six fields; seconds are not part of a crontab".to_owned()),
+                found if found > 7 => {
+                    Error::usage(format!("the cron expression has {found} fields and not five"))
+                        .with_hint("Put it in quotes: the shell takes a * for the names of files.")
+                }
+                found => invalid(format!("it has {found} fields and not five")),
+            });
         };
         let mut sets = [0u64; 5];
         for ((set, field), word) in sets.iter_mut().zip(&FIELDS).zip([minute, hour, day, month, weekday]) {
@@ -222,7 +227,11 @@ impl Field {
             } else {
                 let number = self.number(range)?;
                 if step.is_some() {
-                    return Err(format!("a step needs a range: {number}-{}/{}", self.high, step.unwrap_or("2")));
+                    return Err(format!(
+                        "a step needs a range: {number}-{}/{}",
+                        self.high,
+                        step.unwrap_or("2")
+                    ));
                 }
                 (number, number)
             };

@@ -96,7 +96,8 @@ where
     R: AsyncFn() -> Result<Vec<Job>>,
 {
     use tokio::signal::unix::{SignalKind, signal};
-    let no_signal = |source| Error::failed(format!("could not listen for signals: {source}")).with_source(source);
+    let no_signal =
+        |source| Error::failed(format!("could not listen for signals: {source}")).with_source(source);
     let mut hangup = signal(SignalKind::hangup()).map_err(no_signal)?;
     let mut daemon = Daemon {
         jobs: Vec::new(),
@@ -180,7 +181,8 @@ impl Daemon<'_> {
             }
         }
         // Jobs that are gone but still run have to be taken in when they end.
-        let leaving = std::mem::take(&mut self.tracks).into_iter().filter(|(_, track)| track.running.is_some());
+        let leaving =
+            std::mem::take(&mut self.tracks).into_iter().filter(|(_, track)| track.running.is_some());
         tracks.extend(leaving);
         self.tracks = tracks;
         self.publish();
@@ -281,11 +283,14 @@ impl Daemon<'_> {
 
     fn skip(&self, job: &Job, work: Work, rhythm: &Rhythm, running: DateTime<Utc>, slot: DateTime<Utc>) {
         let now = self.clock.now();
-        let problem = format!(
-            "skipped: the run of {} is still going or waiting",
-            local_time(running, job.zone)
-        );
-        self.output.warn(&format!("{} {}: the {work} of {} was {problem}", stamp(now), job.name, local_time(slot, job.zone)));
+        let problem =
+            format!("skipped: the run of {} is still going or waiting", local_time(running, job.zone));
+        self.output.warn(&format!(
+            "{} {}: the {work} of {} was {problem}",
+            stamp(now),
+            job.name,
+            local_time(slot, job.zone)
+        ));
         let attempt = Attempt {
             database: job.database.clone(),
             work,
@@ -320,7 +325,8 @@ impl Daemon<'_> {
             }
             Err(error) => {
                 let Some(key) = self.names.remove(&error.id()) else { return };
-                self.output.warn(&format!("{}: the {} broke off by a fault of this program: {error}", key.0, key.1));
+                self.output
+                    .warn(&format!("{}: the {} broke off by a fault of this program: {error}", key.0, key.1));
                 (key, None)
             }
         };

@@ -36,10 +36,8 @@ impl SecretSource {
     /// Of a pair of settings, of which at most one may be given.
     pub fn choose(name: &str, file: Option<PathBuf>, command: Option<Vec<String>>) -> Result<Option<Self>> {
         match (file, command) {
-            (Some(_), Some(_)) => {
-                Err(Error::usage(format!("both {name}-file and {name}-command are set"))
-                    .with_hint("Keep one of them."))
-            }
+            (Some(_), Some(_)) => Err(Error::usage(format!("both {name}-file and {name}-command are set"))
+                .with_hint("Keep one of them.")),
             (Some(file), None) => Ok(Some(Self::File(file))),
             (None, Some(command)) => {
                 check_command(&format!("{name}-command"), &command)?;
@@ -205,9 +203,9 @@ impl Hooks {
     /// It could not be run, or failed: then the run must not begin.
     pub async fn before(&self, notice: &Notice) -> Result<()> {
         match &self.before {
-            Some(argv) => {
-                run(argv, notice, self.limit).await.map_err(|error| error.context("the command before the run"))
-            }
+            Some(argv) => run(argv, notice, self.limit)
+                .await
+                .map_err(|error| error.context("the command before the run")),
             None => Ok(()),
         }
     }
@@ -279,8 +277,9 @@ async fn send(url: &Secret, method: Method) -> Result<()> {
 
 async fn run(argv: &[String], notice: &Notice, limit: Duration) -> Result<()> {
     let failed = |problem: String| {
-        Error::failed(format!("{}: {problem}", argv[0]))
-            .with_hint("Run it by hand with the variables BACKUP_*; what it prints is in the scheduler's log.")
+        Error::failed(format!("{}: {problem}", argv[0])).with_hint(
+            "Run it by hand with the variables BACKUP_*; what it prints is in the scheduler's log.",
+        )
     };
     let mut command = command(argv);
     command.envs(notice.variables()).stdin(Stdio::null());
@@ -311,9 +310,17 @@ mod tests {
     #[test]
     fn a_ping_goes_where_healthchecks_expects_it() {
         for (url, start, fail) in [
-            ("https://hc.example/ping/u", "https://hc.example/ping/u/start", "https://hc.example/ping/u/fail"),
+            (
+                "https://hc.example/ping/u",
+                "https://hc.example/ping/u/start",
+                "https://hc.example/ping/u/fail",
+            ),
             ("https://hc.example/u/", "https://hc.example/u/start", "https://hc.example/u/fail"),
-            ("https://hc.example/u?create=1", "https://hc.example/u/start?create=1", "https://hc.example/u/fail?create=1"),
+            (
+                "https://hc.example/u?create=1",
+                "https://hc.example/u/start?create=1",
+                "https://hc.example/u/fail?create=1",
+            ),
         ] {
             let url = Secret::new(url);
             assert_eq!(ping_url(&url, Happened::Start).expose(), start);

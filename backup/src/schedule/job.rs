@@ -127,23 +127,29 @@ pub async fn resolve(
     if flags.cron.is_some() || flags.drill.is_some() {
         if !files.is_empty() {
             return Err(Error::usage(format!("--cron is given, and {} has jobs of its own", path.display()))
-                .with_hint("Leave --cron out to run the jobs of the file, or name another file with --config."));
+                .with_hint(
+                    "Leave --cron out to run the jobs of the file, or name another file with --config.",
+                ));
         }
-        files.push(JobFile::default());
-    } else if files.is_empty() {
-        // One job of the defaults, for --once; who needs a time says so.
+    }
+    let is_from_file = !files.is_empty();
+    if !is_from_file {
+        // One job, of the flags and the defaults.
         files.push(JobFile::default());
     }
     let mut jobs: Vec<Job> = Vec::new();
     for (index, mut file) in files.into_iter().enumerate() {
         file.relative_to(&folder);
         let label = file.name.clone().unwrap_or_else(|| format!("number {}", index + 1));
-        let has_own_database =
-            file.database_url.is_some() || file.database_url_file.is_some() || file.database_url_command.is_some();
+        let has_own_database = file.database_url.is_some()
+            || file.database_url_file.is_some()
+            || file.database_url_command.is_some();
         let merged = flags.clone().or(&file).or(&config.schedule.defaults);
         let job = resolve_one(shared, merged, has_own_database, &config, path, environment)
             .await
-            .map_err(|error| error.context(format!("job {}", printable(&label))))?;
+            .map_err(|error| {
+                if is_from_file { error.context(format!("job {}", printable(&label))) } else { error }
+            })?;
         if jobs.iter().any(|other| other.name == job.name) {
             return Err(Error::usage(format!("two jobs are named {}", job.name))
                 .with_hint("Give each [[job]] a name of its own."));
@@ -173,7 +179,8 @@ async fn resolve_one(
     let drill_url = SecretSource::choose("drill-server", file.drill_server_file, None)?;
     let url = SecretSource::choose("database-url", file.database_url_file, file.database_url_command)?;
     if has_own_database && url.is_some() && shared.database_url.is_some() {
-        return Err(Error::usage("database-url is set twice").with_hint("Keep one of database-url, -file and -command."));
+        return Err(Error::usage("database-url is set twice")
+            .with_hint("Keep one of database-url, -file and -command."));
     }
     let connection = Connection {
         shared,
@@ -203,7 +210,8 @@ async fn resolve_one(
         Some(name) => parse_zone(name)?,
         None => Tz::UTC,
     };
-    let time = |text: Option<String>, default: Duration| text.map_or(Ok(default), |text| parse_duration(&text));
+    let time =
+        |text: Option<String>, default: Duration| text.map_or(Ok(default), |text| parse_duration(&text));
     let most = chrono::Duration::from_std(time(file.jitter, Duration::ZERO)?)
         .ok()
         .filter(|most| *most <= chrono::Duration::days(7))

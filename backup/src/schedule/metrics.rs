@@ -12,7 +12,9 @@ struct Page(String);
 impl Page {
     /// One metric: a value for each job that has one.
     fn gauge(&mut self, status: &Status, name: &str, help: &str, value: impl Fn(&JobStatus) -> Option<f64>) {
-        self.labelled(status, name, help, |job| value(job).map(|value| (String::new(), value)).into_iter().collect());
+        self.labelled(status, name, help, |job| {
+            value(job).map(|value| (String::new(), value)).into_iter().collect()
+        });
     }
 
     /// Like `gauge`, with values for each kind of work that a job has.
@@ -25,7 +27,9 @@ impl Page {
     ) {
         self.labelled(status, name, help, |job| {
             let works = job.live.works.iter().map(|live| live.work);
-            works.filter_map(|work| value(job, work).map(|value| (format!(",work=\"{work}\""), value))).collect()
+            works
+                .filter_map(|work| value(job, work).map(|value| (format!(",work=\"{work}\""), value)))
+                .collect()
         });
     }
 
@@ -42,7 +46,8 @@ impl Page {
         for job in &status.jobs {
             for (labels, value) in values(job) {
                 let (job, database) = (escape(&job.live.name), escape(&job.live.database));
-                let _ = writeln!(self.0, "{name}{{job_name=\"{job}\",database=\"{database}\"{labels}}} {value}");
+                let _ =
+                    writeln!(self.0, "{name}{{job_name=\"{job}\",database=\"{database}\"{labels}}} {value}");
             }
         }
     }
@@ -93,10 +98,15 @@ pub fn render(status: &Status) -> String {
         let good = job.snapshots.iter().filter(|snap| snap.standing.is_good()).count();
         job.problem.is_none().then(|| number(good as u64))
     });
-    p.gauge(status, "snapshots_damaged", "Snapshots whose last verification failed, and unreadable ones.", |job| {
-        let bad = job.snapshots.iter().filter(|snap| snap.standing.is_bad()).count() as u64;
-        job.problem.is_none().then(|| number(bad + job.damaged))
-    });
+    p.gauge(
+        status,
+        "snapshots_damaged",
+        "Snapshots whose last verification failed, and unreadable ones.",
+        |job| {
+            let bad = job.snapshots.iter().filter(|snap| snap.standing.is_bad()).count() as u64;
+            job.problem.is_none().then(|| number(bad + job.damaged))
+        },
+    );
     p.gauge(status, "stored_bytes", "Size on disk of all snapshots of the database.", |job| {
         let all = job.snapshots.iter().fold(0u64, |sum, snap| sum.saturating_add(snap.stored_bytes));
         job.problem.is_none().then(|| number(all))

@@ -29,8 +29,7 @@ impl Notifier {
                 .with_source(source)
         })?;
         let microseconds = std::env::var("WATCHDOG_USEC").ok().and_then(|text| text.parse::<u64>().ok());
-        let is_ours =
-            std::env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());
+        let is_ours = std::env::var("WATCHDOG_PID").map_or(true, |pid| pid == std::process::id().to_string());
         // Half of the time that systemd waits, as it recommends.
         let watchdog = microseconds.filter(|_| is_ours).map(|time| Duration::from_micros(time / 2));
         Ok(Self { socket: Some(socket), watchdog })

@@ -105,10 +105,13 @@ fn facts(job: &JobStatus, now: DateTime<Utc>) -> String {
         // Writing to a String can't fail.
         let _ = write!(html, "<div><dt>{}</dt><dd>{value}</dd></div>", escape(name));
     };
-    fact("Last good snapshot", match job.last_success() {
-        Some(snap) => format!("{} ago", age(snap.taken_at, now)),
-        None => "<span class=\"warn\">none</span>".to_owned(),
-    });
+    fact(
+        "Last good snapshot",
+        match job.last_success() {
+            Some(snap) => format!("{} ago", age(snap.taken_at, now)),
+            None => "<span class=\"warn\">none</span>".to_owned(),
+        },
+    );
     for live in &job.live.works {
         let name = if live.work == Work::Backup { "Next backup" } else { "Next drill" };
         let when = match (live.running_since, live.next) {
@@ -118,24 +121,33 @@ fn facts(job: &JobStatus, now: DateTime<Utc>) -> String {
         };
         fact(name, format!("{}<br><code class=\"dim\">{}</code>", escape(&when), escape(&live.cron)));
     }
-    fact("Last drill", match job.last_drill() {
-        Some(line) => format!("{} ago, restored in {}", age(line.at, now), seconds(line.seconds)),
-        None => "<span class=\"warn\">never</span>".to_owned(),
-    });
+    fact(
+        "Last drill",
+        match job.last_drill() {
+            Some(line) => format!("{} ago, restored in {}", age(line.at, now), seconds(line.seconds)),
+            None => "<span class=\"warn\">never</span>".to_owned(),
+        },
+    );
     if let Some(snap) = job.snapshots.last() {
-        fact("Newest", format!(
-            "{}, {}",
-            format::plural(snap.tables, "table", "tables"),
-            format::plural(snap.rows, "row", "rows")
-        ));
+        fact(
+            "Newest",
+            format!(
+                "{}, {}",
+                format::plural(snap.tables, "table", "tables"),
+                format::plural(snap.rows, "row", "rows")
+            ),
+        );
     }
     let stored = job.snapshots.iter().fold(0u64, |sum, snap| sum.saturating_add(snap.stored_bytes));
     let free = job.free_bytes.map_or(String::new(), |free| format!(", {} free", format::bytes(free)));
-    fact("Kept", format!(
-        "{}, {}{free}",
-        format::plural(job.snapshots.len() as u64, "snapshot", "snapshots"),
-        format::bytes(stored)
-    ));
+    fact(
+        "Kept",
+        format!(
+            "{}, {}{free}",
+            format::plural(job.snapshots.len() as u64, "snapshot", "snapshots"),
+            format::bytes(stored)
+        ),
+    );
     fact("Repository", format!("<code>{}</code>", escape(&job.live.repo.display().to_string())));
     html.push_str("</dl>");
     html
@@ -163,7 +175,11 @@ fn notes(job: &JobStatus) -> String {
         if let Some(last) = job.last_attempt(work).filter(|last| last.outcome == AttemptOutcome::Failed) {
             let problem = last.problem.as_deref().unwrap_or("");
             let hint = last.hint.as_deref().map_or(String::new(), |hint| format!("<br>{}", escape(hint)));
-            let _ = write!(html, "<div class=\"note\"><b>The last {work} failed</b>: {}{hint}</div>", escape(problem));
+            let _ = write!(
+                html,
+                "<div class=\"note\"><b>The last {work} failed</b>: {}{hint}</div>",
+                escape(problem)
+            );
         }
     }
     if job.damaged > 0 {
@@ -222,7 +238,9 @@ fn snapshots(job: &JobStatus, now: DateTime<Utc>) -> String {
     for snap in job.snapshots.iter().rev().take(SNAPSHOTS) {
         let verified = match snap.standing.proof() {
             Proof::Never => "<span class=\"warn\">never</span>".to_owned(),
-            Proof::Good(line) => format!("<span class=\"good\">{}</span> {} ago", line.how, age(line.at, now)),
+            Proof::Good(line) => {
+                format!("<span class=\"good\">{}</span> {} ago", line.how, age(line.at, now))
+            }
             Proof::Failed(_) => "<span class=\"bad\">FAILED</span>".to_owned(),
         };
         let _ = writeln!(
@@ -272,7 +290,8 @@ fn attempts(job: &JobStatus) -> String {
             remarks.push(format!("{} pruned", attempt.deleted));
         }
         remarks.extend(attempt.warnings.iter().map(|warning| escape(warning)));
-        let took = if attempt.outcome == AttemptOutcome::Skipped { String::new() } else { seconds(attempt.seconds) };
+        let took =
+            if attempt.outcome == AttemptOutcome::Skipped { String::new() } else { seconds(attempt.seconds) };
         let _ = writeln!(
             html,
             "<tr><td>{}<td>{}<td class=\"{class}\">{word}<td class=\"n\">{took}<td class=\"wrap\">{}</tr>",

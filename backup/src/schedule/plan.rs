@@ -94,9 +94,9 @@ pub fn gives_up(rhythm: &Rhythm, number: u32, may_be_retried: bool) -> bool {
 /// that many jobs with the same expression spread out and each stays predictable.
 pub fn jitter(job: &str, most: Duration) -> Duration {
     // FNV-1a: stable across versions and machines, which the standard library's hash is not.
-    let hash = job.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = job
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let seconds = most.num_seconds().max(0).unsigned_abs();
     // Below `most`, so it fits again.
     Duration::seconds(i64::try_from((hash >> 16) % (seconds + 1)).unwrap_or(0))
@@ -157,8 +157,12 @@ mod tests {
     fn a_failed_run_is_tried_again_until_it_is_given_up_or_the_next_is_due() {
         let rhythm = nightly();
         let started = at("2026-01-05T00:00");
-        let failed =
-            |number, finished: &str| Last { number, may_be_retried: true, finished: at(finished), ..done("2026-01-05T03:00") };
+        let failed = |number, finished: &str| Last {
+            number,
+            may_be_retried: true,
+            finished: at(finished),
+            ..done("2026-01-05T03:00")
+        };
         let look = |last, now: &str| next(&rhythm, Some(last), started, at(now));
         assert_eq!(look(failed(1, "2026-01-05T03:10"), "2026-01-05T03:10"), Next::At(at("2026-01-05T03:11")));
         assert_eq!(

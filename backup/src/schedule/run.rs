@@ -37,6 +37,11 @@ use crate::{
 /// Key of the advisory lock that keeps two schedulers on one database apart: "backup_s" in ASCII.
 const ADVISORY_KEY: i64 = 0x6261_636b_7570_5f73;
 
+/// How often, and how far apart, it is tried: one second in all. The server takes a moment to end the session of a scheduler
+/// that was killed.
+const LOCK_ATTEMPTS: u32 = 10;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
 /// What is to be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Order {
@@ -81,7 +86,15 @@ pub async fn run(job: &Job, order: Order, clock: Clock, output: &Output) -> Ende
         Ok(repository) => repository,
         Err(error) => {
             let result = Err(error);
-            return end(job, order, None, Times { slot, started, finished: clock.now(), begun }, result, output).await;
+            return end(
+                job,
+                order,
+                None,
+                Times { slot, started, finished: clock.now(), begun },
+                result,
+                output,
+            )
+            .await;
         }
     };
     let _lock = match repository.lock_named(&format!("schedule-{}-{}", job.name, order.work)) {
@@ -127,11 +140,13 @@ async fn attempt(
             let held = hold(&connection, &job.database).await?;
             let start = notice(job, order.work, slot, Happened::Start);
             job.hooks.before(&start).await?;
-            let (made, problems) = tokio::join!(backup(job, &connection, repository, output), job.hooks.tell(&start));
+            let (made, problems) =
+                tokio::join!(backup(job, &connection, repository, output), job.hooks.tell(&start));
             for problem in problems {
                 output.warn(&format!("{}: {problem}", job.name));
             }
-            // Whatever became of it, the lock is not needed any more.
+            // Whatever became of it, the lock is not needed any more; it ends with the session in any case.
+            let _ = held.query_one("SELECT pg_catalog.pg_advisory_unlock($1)", &[&ADVISORY_KEY]).await;
             let _ = held.close().await;
             made
         }
@@ -153,12 +168,15 @@ fn is_held_elsewhere(error: &Error) -> bool {
 /// An idle session that holds the advisory lock of the database.
 async fn hold(connection: &ConnectionSettings, database: &str) -> Result<Session> {
     let session = connection.connect().await?;
-    let row = session
-        .query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&ADVISORY_KEY])
-        .await
-        .map_err(|source| Error::postgres("could not take the scheduler's lock", source))?;
-    if row.get(0) {
-        return Ok(session);
+    for _ in 0..LOCK_ATTEMPTS {
+        let row = session
+            .query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&ADVISORY_KEY])
+            .await
+            .map_err(|source| Error::postgres("could not take the scheduler's lock", source))?;
+        if row.get(0) {
+            return Ok(session);
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
     }
     Err(Error::busy(format!("{HELD_ELSEWHERE} \"{}\"", common::ident::printable(database))))
 }
@@ -266,12 +284,35 @@ async fn rehearse(job: &Job, repository: &Repository, output: &Output) -> Result
     let snapshot = repository.find("latest", Some(&job.database))?;
     let rehearsal = Rehearsal { jobs: job.jobs, no_owner: job.drill_no_owner, quiet: true, verbose: false };
     let (_, seconds) = drill::rehearse(&connection, repository, &snapshot, &rehearsal, output).await?;
-    let took = format::duration(std::time::Duration::from_secs_f64(seconds));
-    Ok(Made {
+    let time = |seconds| format::duration(std::time::Duration::from_secs_f64(seconds));
+    let mut made = Made {
         snapshot: Some(snapshot.manifest.id.clone()),
-        summary: format!("restored, compared and equal in {took}"),
+        summary: format!("restored, compared and equal in {}", time(seconds)),
         ..Made::default()
-    })
+    };
+    let attempts = repository.attempts(&job.name)?;
+    let earlier = attempts.iter().filter(|attempt| {
+        attempt.work == Work::Drill && attempt.outcome == AttemptOutcome::Ok && attempt.database == job.database
+    });
+    if let Some(usual) = usual(earlier.map(|attempt| attempt.seconds).collect()) {
+        made.summary.push_str(&format!(" (usually {})", time(usual)));
+        if seconds > SLOWER * usual && seconds - usual > SLOWER_SECONDS {
+            made.warnings.push(format!("the restore took {} instead of {}", time(seconds), time(usual)));
+        }
+    }
+    Ok(made)
+}
+
+/// Drills that the usual time is taken from, and how much slower one is worth a word.
+const RECENT_DRILLS: usize = 9;
+const SLOWER: f64 = 2.0;
+const SLOWER_SECONDS: f64 = 60.0;
+
+/// The median of the last few, when there are at least three.
+fn usual(seconds: Vec<f64>) -> Option<f64> {
+    let mut recent = seconds[seconds.len().saturating_sub(RECENT_DRILLS)..].to_vec();
+    recent.sort_by(f64::total_cmp);
+    (recent.len() >= 3).then(|| recent[recent.len() / 2])
 }
 
 fn warnings_only(job: &str, output: &Output) -> Progress {
@@ -365,10 +406,11 @@ async fn end(
         let told = Notice {
             snapshot: attempt.snapshot.as_ref().map(ToString::to_string),
             seconds: Some(attempt.seconds),
-            problem: attempt.problem.clone().or_else(|| (!made.alarm.is_empty()).then(|| made.alarm.join("; "))),
-            hint: attempt.hint.clone().or_else(|| {
-                (!made.alarm.is_empty()).then(|| ALARM_HINT.to_owned())
-            }),
+            problem: attempt
+                .problem
+                .clone()
+                .or_else(|| (!made.alarm.is_empty()).then(|| made.alarm.join("; "))),
+            hint: attempt.hint.clone().or_else(|| (!made.alarm.is_empty()).then(|| ALARM_HINT.to_owned())),
             deleted: made.deleted,
             warnings: made.warnings.clone(),
             ..notice(job, order.work, times.slot, event)
@@ -388,11 +430,13 @@ async fn end(
 }
 
 /// What to do about an alarm.
-pub const ALARM_HINT: &str = "Look at the database and at `backup diff`; if all is well: backup acknowledge ID --why TEXT.";
+pub const ALARM_HINT: &str =
+    "Look at the database and at `backup diff`; if all is well: backup acknowledge ID --why TEXT.";
 
 fn say(job: &Job, order: Order, attempt: &Attempt, made: &Made, error: Option<&Error>, output: &Output) {
     let mut text = format!("{} {}: {}", stamp(attempt.finished), job.name, order.work);
     match (error, &attempt.snapshot) {
+        (Some(_), _) if interrupt::received().is_some() => text.push_str(" stopped; the next start catches it up"),
         (Some(error), _) => text.push_str(&format!(" FAILED: {error}")),
         (None, Some(id)) => text.push_str(&format!(" ok: {id}, {}", made.summary)),
         (None, None) => text.push_str(" ok"),
@@ -407,7 +451,7 @@ fn say(job: &Job, order: Order, attempt: &Attempt, made: &Made, error: Option<&E
     for warning in &attempt.warnings {
         text.push_str(&format!("; {warning}"));
     }
-    if let Some(hint) = &attempt.hint {
+    if let (Some(hint), None) = (&attempt.hint, interrupt::received()) {
         text.push_str(&format!("\nhint: {hint}"));
     }
     for finding in &made.alarm {

@@ -48,8 +48,10 @@ pub async fn bind(address: &str, token: Option<&Secret>) -> Result<Server> {
     addresses.sort_by_key(SocketAddr::is_ipv6);
     let address = *addresses.first().ok_or_else(|| invalid("no such address".to_owned()))?;
     if !address.ip().is_loopback() && token.is_none() {
-        return Err(Error::refused(format!("--listen {address} can be reached by others, and there is no token"))
-            .with_hint("Give --token-file, or listen on 127.0.0.1 behind a proxy that asks for a password."));
+        return Err(Error::refused(format!(
+            "--listen {address} can be reached by others, and there is no token"
+        ))
+        .with_hint("Give --token-file, or listen on 127.0.0.1 behind a proxy that asks for a password."));
     }
     Server::bind(address).await
 }
@@ -229,7 +231,11 @@ mod tests {
             (Some("Basic !!!"), false),
             (Some("Basic YW55"), false),
         ] {
-            assert_eq!(is_allowed(&asked("backup.example", authorization), Some(&token)), expected, "{authorization:?}");
+            assert_eq!(
+                is_allowed(&asked("backup.example", authorization), Some(&token)),
+                expected,
+                "{authorization:?}"
+            );
         }
         for (host, expected) in [
             ("localhost", true),
@@ -245,7 +251,9 @@ mod tests {
 
     #[test]
     fn base64_decodes() {
-        for (text, expected) in [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmFy", "foobar")] {
+        for (text, expected) in
+            [("", ""), ("Zg==", "f"), ("Zm8=", "fo"), ("Zm9v", "foo"), ("Zm9vYmFy", "foobar")]
+        {
             assert_eq!(decode_base64(text).unwrap(), expected.as_bytes());
         }
         assert!(decode_base64("Zm 9v").is_none());

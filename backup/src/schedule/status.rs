@@ -112,7 +112,9 @@ impl JobStatus {
 
     /// The last attempt of a kind that was not skipped.
     pub fn last_attempt(&self, work: Work) -> Option<&Attempt> {
-        self.attempts.iter().rfind(|attempt| attempt.work == work && attempt.outcome != AttemptOutcome::Skipped)
+        self.attempts
+            .iter()
+            .rfind(|attempt| attempt.work == work && attempt.outcome != AttemptOutcome::Skipped)
     }
 
     /// Failures since the last success.
@@ -131,7 +133,8 @@ impl JobStatus {
 
     /// The last time that a snapshot of the database was read and found good.
     pub fn last_verified(&self) -> Option<DateTime<Utc>> {
-        let good = self.snapshots.iter().filter_map(|snap| snap.standing.last.as_ref().filter(|line| line.ok));
+        let good =
+            self.snapshots.iter().filter_map(|snap| snap.standing.last.as_ref().filter(|line| line.ok));
         good.map(|line| line.at).max()
     }
 
@@ -202,7 +205,8 @@ fn look(status: &mut JobStatus) -> Result<()> {
         .filter(|attempt| attempt.work == Work::Drill)
         .filter_map(|attempt| attempt.snapshot.clone())
         .collect();
-    let ids: std::collections::BTreeSet<&str> = status.snapshots.iter().map(|snap| snap.id.as_str()).collect();
+    let ids: std::collections::BTreeSet<&str> =
+        status.snapshots.iter().map(|snap| snap.id.as_str()).collect();
     status.restores = repository.verification_log()?;
     status.restores.retain(|line| {
         line.how == How::Restored && (ids.contains(line.id.as_str()) || drilled.contains(&line.id))

@@ -50,11 +50,13 @@ pub async fn send(url: &Secret, method: Method, limit: Duration) -> Result<()> {
     };
     let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
     let failed = |problem: String| {
-        Error::failed(format!("could not reach {host}: {problem}"))
-            .with_hint("Look whether the service is up, and whether this machine may reach it (no proxy is used).")
+        Error::failed(format!("could not reach {host}: {problem}")).with_hint(
+            "Look whether the service is up, and whether this machine may reach it (no proxy is used).",
+        )
     };
     let exchange = async {
-        let stream = TcpStream::connect((host.as_str(), port)).await.map_err(|error| failed(error.to_string()))?;
+        let stream =
+            TcpStream::connect((host.as_str(), port)).await.map_err(|error| failed(error.to_string()))?;
         let status = if is_tls {
             let name = ServerName::try_from(host.clone()).map_err(|error| failed(error.to_string()))?;
             let connector = tokio_rustls::TlsConnector::from(Arc::new(tls()?));
@@ -80,8 +82,9 @@ async fn exchange<S>(stream: S, uri: &Uri, method: Method) -> Result<u16, String
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| error.to_string())?;
     let driver = tokio::spawn(connection);
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
     let mut request = hyper::Request::builder()

@@ -12,11 +12,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{
-    net::TcpListener,
-    sync::Semaphore,
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
 use crate::{Error, Result};
 
@@ -136,11 +132,8 @@ where
         let host = header(HOST).and_then(|host| {
             host.parse::<hyper::http::uri::Authority>().ok().map(|host| host.host().to_owned())
         });
-        let asked = Request {
-            path: request.uri().path().to_owned(),
-            authorization: header(AUTHORIZATION),
-            host,
-        };
+        let asked =
+            Request { path: request.uri().path().to_owned(), authorization: header(AUTHORIZATION), host };
         answer(asked).await
     } else {
         Reply::text(405, "only GET is answered here")

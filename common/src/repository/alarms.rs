@@ -60,8 +60,9 @@ impl Repository {
     /// Writes an alarm, new or acknowledged.
     pub fn write_alarm(&self, alarm: &Alarm) -> Result<()> {
         create_private_dir(&self.alarms_dir())?;
-        let bytes = serde_json::to_vec(alarm)
-            .map_err(|source| Error::failed(format!("could not encode the alarm of {}: {source}", alarm.id)))?;
+        let bytes = serde_json::to_vec(alarm).map_err(|source| {
+            Error::failed(format!("could not encode the alarm of {}: {source}", alarm.id))
+        })?;
         replace_private_file(&self.alarms_dir().join(alarm.id.as_str()), &bytes)
     }
 
@@ -102,11 +103,13 @@ impl Repository {
             self.alarms()?.into_iter().filter(|alarm| alarm.id.as_str().starts_with(wanted)).collect();
         let list = "Run `backup acknowledge` without an id to see the alarms that are open.";
         if found.len() > 1 {
-            return Err(Error::usage(format!("\"{wanted_shown}\" is the start of several alarms' ids")).with_hint(list));
+            return Err(Error::usage(format!("\"{wanted_shown}\" is the start of several alarms' ids"))
+                .with_hint(list));
         }
         let Some(mut alarm) = found.pop() else {
-            return Err(Error::new(ErrorKind::NoSuchSnapshot, format!("no alarm \"{wanted_shown}\""))
-                .with_hint(list));
+            return Err(
+                Error::new(ErrorKind::NoSuchSnapshot, format!("no alarm \"{wanted_shown}\"")).with_hint(list)
+            );
         };
         if let Some(earlier) = &alarm.acknowledged {
             return Err(Error::refused(format!(
@@ -159,6 +162,9 @@ mod tests {
             ErrorKind::NoSuchSnapshot
         );
         fs::write(repository.alarms_dir().join(id.as_str()), b"garb").unwrap();
-        assert!(repository.alarms().unwrap()[0].holds("any"), "what can't be read is open, for every database");
+        assert!(
+            repository.alarms().unwrap()[0].holds("any"),
+            "what can't be read is open, for every database"
+        );
     }
 }

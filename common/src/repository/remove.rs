@@ -9,7 +9,8 @@ use std::{fs, path::Path};
 use chrono::{DateTime, Utc};
 
 use super::{
-    ExclusiveLock, Repository, SNAPSHOTS, TRASH, create_private_dir, files::replace_private_file, pins::Pin, sync_dir,
+    ExclusiveLock, Repository, SNAPSHOTS, TRASH, create_private_dir, files::replace_private_file, pins::Pin,
+    sync_dir,
 };
 use crate::{
     Error, Result,
@@ -151,7 +152,9 @@ impl Repository {
             } else if kept_until(&trash, &name).is_none_or(|until| until <= now) {
                 fs::remove_dir_all(&path).map_err(removed)?;
                 match fs::remove_file(until_file(&trash, &name)) {
-                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => return Err(removed(source)),
+                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(removed(source));
+                    }
                     _ => emptied.push(name),
                 }
             }

@@ -162,8 +162,12 @@ impl Repository {
         if lines.len() <= MOST_LINES {
             return Ok(());
         }
-        let there: BTreeSet<SnapshotId> =
-            self.list()?.into_iter().map(|entry| entry.id).chain(self.trash()?.into_iter().map(|(id, _)| id)).collect();
+        let there: BTreeSet<SnapshotId> = self
+            .list()?
+            .into_iter()
+            .map(|entry| entry.id)
+            .chain(self.trash()?.into_iter().map(|(id, _)| id))
+            .collect();
         let restores = lines.iter().filter(|line| line.how == How::Restored).count();
         let mut old_restores = restores.saturating_sub(KEPT_RESTORES);
         let mut text = Vec::new();
@@ -174,8 +178,9 @@ impl Repository {
                 !is_old
             };
             if is_trend || there.contains(&line.id) {
-                serde_json::to_writer(&mut text, &line)
-                    .map_err(|source| Error::failed(format!("could not encode the verification: {source}")))?;
+                serde_json::to_writer(&mut text, &line).map_err(|source| {
+                    Error::failed(format!("could not encode the verification: {source}"))
+                })?;
                 text.push(b'\n');
             }
         }
