@@ -189,6 +189,9 @@ fn take_request(stream: TcpStream) -> Option<(String, String)> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok").ok()?;
+    reader
+        .get_mut()
+        .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        .ok()?;
     Some((first.trim().to_owned(), String::from_utf8_lossy(&body).into_owned()))
 }

@@ -43,13 +43,17 @@ fn attempts(repo: &Snapshots, job: &str) -> Vec<serde_json::Value> {
 #[test]
 fn the_coming_runs_are_printed_in_local_time_and_utc() {
     let repo = Snapshots::new();
-    let arguments = ["schedule", "--cron", "30 2 * * *", "--timezone", "Europe/Berlin", "--next", "3", "--json"];
+    let arguments =
+        ["schedule", "--cron", "30 2 * * *", "--timezone", "Europe/Berlin", "--next", "3", "--json"];
     let shown = repo.run("backup", "postgresql://x@localhost/shop", &arguments).expect(0).stdout;
     let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
     let runs = shown["runs"].as_array().unwrap();
     assert_eq!(runs.len(), 3);
     for run in runs {
-        assert!(run["local"].as_str().unwrap().contains(" 02:30 CE") || run["local"].as_str().unwrap().contains(" 03:00 CE"));
+        assert!(
+            run["local"].as_str().unwrap().contains(" 02:30 CE")
+                || run["local"].as_str().unwrap().contains(" 03:00 CE")
+        );
         assert_eq!((run["job"].as_str(), run["work"].as_str()), (Some("shop"), Some("backup")));
     }
     let wrong = ["schedule", "--cron", "30 2 * * *", "--timezone", "Berlin", "--next"];
@@ -132,7 +136,8 @@ fn it_runs_and_drills_on_time_is_seen_from_outside_and_ends_cleanly() {
     let name = database.name().to_owned();
     let file = repo.path().with_file_name("metrics.prom");
     let file = file.to_str().unwrap().to_owned();
-    let arguments = ["--cron", "@hourly", "--drill", "30 */2 * * *", "--keep-last", "2", "--metrics-file", &file];
+    let arguments =
+        ["--cron", "@hourly", "--drill", "30 */2 * * *", "--keep-last", "2", "--metrics-file", &file];
     let daemon = Daemon::start(scheduler(&repo, &database, &arguments));
     daemon.says_times("backup ok", 4);
     daemon.says("drill ok");
@@ -142,7 +147,9 @@ fn it_runs_and_drills_on_time_is_seen_from_outside_and_ends_cleanly() {
     let body = daemon.get("/metrics").body;
     assert_eq!(metric(&body, "last_attempt_success"), Some(1.0), "{body}");
     assert!(metric(&body, "last_drill_duration_seconds").unwrap() > 0.0, "{body}");
-    assert!(metric(&body, "next_run_timestamp_seconds").is_some() && metric(&body, "prune_held") == Some(0.0));
+    assert!(
+        metric(&body, "next_run_timestamp_seconds").is_some() && metric(&body, "prune_held") == Some(0.0)
+    );
     assert_eq!(metric(&body, "latest_rows"), Some(1001.0));
     lint(&body);
     lint(&std::fs::read_to_string(&file).unwrap());
@@ -171,7 +178,8 @@ fn lint(metrics: &str) {
     let Ok(mut child) = started else { return parse(metrics) };
     child.stdin.take().unwrap().write_all(metrics.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
     parse(metrics);
 }
@@ -209,7 +217,11 @@ fn a_token_is_asked_for_and_others_can_reach_nothing_without_one() {
         let refused = get(address, path, &[]);
         assert!(refused.status == 401 && refused.head.contains("www-authenticate"), "{path}: {refused:?}");
         assert_eq!(get(address, path, &[("Authorization", "Bearer 0123456789abcdef0124")]).status, 401);
-        assert_eq!(get(address, path, &[("Authorization", "Bearer 0123456789abcdef0123")]).status, 200, "{path}");
+        assert_eq!(
+            get(address, path, &[("Authorization", "Bearer 0123456789abcdef0123")]).status,
+            200,
+            "{path}"
+        );
     }
     assert_eq!(get(address, "/health", &[]).status, 200);
     assert_eq!(daemon.end("INT").0, 130);
@@ -229,11 +241,14 @@ fn everybody_who_wants_to_know_is_told_and_no_secret_is_shown() {
     write("ping", &listener.url("/ping/secret-key"));
     write("hook", &listener.url("/hook?token=secret-key"));
     let settings = |before: &str| {
-        write("safe-run.toml", &format!(
-            "[[job]]\nname = \"shop\"\nping-url-file = \"ping\"\nwebhook-url-command = [\"cat\", \"hook\"]\n\
+        write(
+            "safe-run.toml",
+            &format!(
+                "[[job]]\nname = \"shop\"\nping-url-file = \"ping\"\nwebhook-url-command = [\"cat\", \"hook\"]\n\
              before = [\"{before}\"]\nafter = [\"sh\", \"-c\", \"echo after $BACKUP_JOB $BACKUP_EVENT $BACKUP_SNAPSHOT\"]\n\
              on-error = [\"sh\", \"-c\", \"echo on-error $BACKUP_EVENT: $BACKUP_PROBLEM\"]\n"
-        ));
+            ),
+        );
     };
     settings("true");
     let done = once(&repo, &database, &[]).expect(0);
@@ -241,11 +256,14 @@ fn everybody_who_wants_to_know_is_told_and_no_secret_is_shown() {
     let done = done.says(&[&format!("after shop success {id}")]);
     let heard = listener.heard();
     let lines: Vec<&str> = heard.iter().map(|(line, _)| line.as_str()).collect();
-    assert_eq!(lines, [
-        "POST /ping/secret-key/start HTTP/1.1",
-        "POST /ping/secret-key HTTP/1.1",
-        "POST /hook?token=secret-key HTTP/1.1"
-    ]);
+    assert_eq!(
+        lines,
+        [
+            "POST /ping/secret-key/start HTTP/1.1",
+            "POST /ping/secret-key HTTP/1.1",
+            "POST /hook?token=secret-key HTTP/1.1"
+        ]
+    );
     let document: serde_json::Value = serde_json::from_str(&heard[2].1).unwrap();
     assert_eq!(document["event"], "success");
     assert_eq!(document["snapshot"], id.as_str());
@@ -275,9 +293,15 @@ fn several_jobs_of_a_file_a_reload_and_a_broken_file() {
     std::fs::write(folder.join("url"), database.url()).unwrap();
     let settings = |text: &str| std::fs::write(folder.join("safe-run.toml"), text).unwrap();
     let job = |name: &str, cron: &str| {
-        format!("[[job]]\nname = \"{name}\"\ncron = \"{cron}\"\nrepo = \"repo-{name}\"\ndatabase-url-file = \"url\"\n")
+        format!(
+            "[[job]]\nname = \"{name}\"\ncron = \"{cron}\"\nrepo = \"repo-{name}\"\ndatabase-url-file = \"url\"\n"
+        )
     };
-    settings(&format!("[schedule]\nlisten = \"127.0.0.1:0\"\n{}{}", job("a", "@hourly"), job("b", "@yearly")));
+    settings(&format!(
+        "[schedule]\nlisten = \"127.0.0.1:0\"\n{}{}",
+        job("a", "@hourly"),
+        job("b", "@yearly")
+    ));
     let mut command = tests::binaries::command("backup");
     command.arg("schedule").current_dir(&folder).env("SAFE_RUN_CLOCK_SPEED", FAST);
     let daemon = Daemon::start(command);
@@ -309,10 +333,8 @@ fn a_run_that_was_missed_is_caught_up_once_and_one_that_overlaps_is_skipped() {
     assert_eq!(daemon.end("TERM").0, 143);
     // As if it had been off for days: its last slot lies back.
     let path = repo.path().join("schedule").join(format!("{}.jsonl", database.name()));
-    let mut last: serde_json::Value = serde_json::from_str(
-        std::fs::read_to_string(&path).unwrap().lines().last().unwrap(),
-    )
-    .unwrap();
+    let mut last: serde_json::Value =
+        serde_json::from_str(std::fs::read_to_string(&path).unwrap().lines().last().unwrap()).unwrap();
     last["slot"] = "2026-01-05T03:00:00Z".into();
     std::fs::write(&path, format!("{last}\n")).unwrap();
     let shown = repo.run("backup", &database.url(), &["schedule", "--cron", "@hourly", "--next", "1"]);
@@ -403,3 +425,87 @@ fn systemd_is_told_what_it_wants_to_know() {
     assert_eq!(daemon.end("TERM").0, 143);
 }
 
+/// A file system of a few megabytes for a repository; only root may make one.
+struct SmallDisk {
+    path: std::path::PathBuf,
+}
+
+impl SmallDisk {
+    /// `None` for an ordinary user, or where mounting is forbidden.
+    fn mount(path: &std::path::Path) -> Option<SmallDisk> {
+        std::fs::create_dir_all(path).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(path);
+        let mounted = mount.output().ok()?.status.success();
+        mounted.then(|| SmallDisk { path: path.to_owned() })
+    }
+
+    /// Leaves no room.
+    fn fill(&self) -> std::path::PathBuf {
+        use std::io::Write;
+        let path = self.path.join("locks/filling");
+        let mut file = std::fs::File::create(&path).unwrap();
+        while file.write_all(&[7; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path).status();
+    }
+}
+
+/// Open files and kilobytes of memory of a process.
+fn resources(pid: u32) -> (usize, u64) {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    (files, line.split_whitespace().nth(1).unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_day_with_a_crash_of_the_server_and_a_full_disk_leaves_good_snapshots_and_takes_nothing_more() {
+    let cluster = Cluster::start(18, &tests::Options::new());
+    let database = database(&cluster, "day");
+    let repo = Snapshots::new();
+    let disk = SmallDisk::mount(&repo.path());
+    let mut command =
+        scheduler(&repo, &database, &["--cron", "*/20 * * * *", "--keep-last", "3", "--retries", "9"]);
+    // Twenty minutes in a third of a second, while a run takes about as long.
+    command.env("SAFE_RUN_CLOCK_SPEED", FAST);
+    let daemon = Daemon::start(command);
+    daemon.says_times("backup ok", 8);
+    daemon.get("/");
+    let (files, kilobytes) = resources(daemon.id());
+
+    // The server loses a process and restarts all of them, as after a crash.
+    let mut victim = database.session();
+    let pid = victim.backend_pid().to_string();
+    tests::protected_run::kill("KILL", &pid);
+    until("the server is back", || database.try_psql("SELECT 1").is_ok());
+    let before = daemon.said().matches("backup ok").count();
+    daemon.says_times("backup ok", before + 4);
+
+    if let Some(disk) = &disk {
+        let filling = disk.fill();
+        daemon.says("FAILED: could not");
+        daemon.says("Free some space");
+        assert!(!repo.ids().is_empty());
+        std::fs::remove_file(filling).unwrap();
+        let before = daemon.said().matches("backup ok").count();
+        daemon.says_times("backup ok", before + 4);
+    }
+    daemon.says_times("backup ok", 24);
+    let page = daemon.get("/");
+    assert_eq!(page.status, 200);
+    assert_eq!(metric(&daemon.get("/metrics").body, "repository_up"), Some(1.0));
+    let (files_after, kilobytes_after) = resources(daemon.id());
+    assert!(files_after <= files + 6, "{files} open files became {files_after}");
+    assert!(kilobytes_after < kilobytes * 3 / 2 + 8192, "{kilobytes} kB became {kilobytes_after} kB");
+    let (code, said) = daemon.end("TERM");
+    assert_eq!(code, 143, "{said}");
+    assert!(repo.leftovers().is_empty(), "{:?}", repo.leftovers());
+    repo.run_offline("backup", &["verify", "--all"]).expect(0);
+    assert!(repo.ids().len() >= 3 && !said.contains("panicked"), "{said}");
+}

@@ -145,11 +145,11 @@ pub async fn resolve(
             || file.database_url_file.is_some()
             || file.database_url_command.is_some();
         let merged = flags.clone().or(&file).or(&config.schedule.defaults);
-        let job = resolve_one(shared, merged, has_own_database, &config, path, environment)
-            .await
-            .map_err(|error| {
+        let job = resolve_one(shared, merged, has_own_database, &config, path, environment).await.map_err(
+            |error| {
                 if is_from_file { error.context(format!("job {}", printable(&label))) } else { error }
-            })?;
+            },
+        )?;
         if jobs.iter().any(|other| other.name == job.name) {
             return Err(Error::usage(format!("two jobs are named {}", job.name))
                 .with_hint("Give each [[job]] a name of its own."));

@@ -292,7 +292,9 @@ async fn rehearse(job: &Job, repository: &Repository, output: &Output) -> Result
     };
     let attempts = repository.attempts(&job.name)?;
     let earlier = attempts.iter().filter(|attempt| {
-        attempt.work == Work::Drill && attempt.outcome == AttemptOutcome::Ok && attempt.database == job.database
+        attempt.work == Work::Drill
+            && attempt.outcome == AttemptOutcome::Ok
+            && attempt.database == job.database
     });
     if let Some(usual) = usual(earlier.map(|attempt| attempt.seconds).collect()) {
         made.summary.push_str(&format!(" (usually {})", time(usual)));
@@ -436,7 +438,9 @@ pub const ALARM_HINT: &str =
 fn say(job: &Job, order: Order, attempt: &Attempt, made: &Made, error: Option<&Error>, output: &Output) {
     let mut text = format!("{} {}: {}", stamp(attempt.finished), job.name, order.work);
     match (error, &attempt.snapshot) {
-        (Some(_), _) if interrupt::received().is_some() => text.push_str(" stopped; the next start catches it up"),
+        (Some(_), _) if interrupt::received().is_some() => {
+            text.push_str(" stopped; the next start catches it up")
+        }
         (Some(error), _) => text.push_str(&format!(" FAILED: {error}")),
         (None, Some(id)) => text.push_str(&format!(" ok: {id}, {}", made.summary)),
         (None, None) => text.push_str(" ok"),

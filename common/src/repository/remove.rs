@@ -139,23 +139,22 @@ impl Repository {
     pub(super) fn empty_trash(&self, now: DateTime<Utc>) -> Result<Vec<String>> {
         let trash = self.root().join(TRASH);
         let mut emptied = Vec::new();
+        // Read to its end first: a folder's file goes with it.
+        let mut names = Vec::new();
         for entry in fs::read_dir(&trash).map_err(|source| Error::io("read", &trash, source))? {
-            let path = entry.map_err(|source| Error::io("read", &trash, source))?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            let removed = |source| Error::io("remove", &path, source);
-            if let Some(id) = name.strip_suffix(UNTIL) {
-                if !trash.join(id).exists() {
-                    fs::remove_file(&path).map_err(removed)?;
-                }
-            } else if !path.is_dir() {
-                fs::remove_file(&path).map_err(removed)?;
-            } else if kept_until(&trash, &name).is_none_or(|until| until <= now) {
-                fs::remove_dir_all(&path).map_err(removed)?;
-                match fs::remove_file(until_file(&trash, &name)) {
-                    Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(removed(source));
-                    }
-                    _ => emptied.push(name),
+            let entry = entry.map_err(|source| Error::io("read", &trash, source))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        for name in names {
+            let path = trash.join(&name);
+            match name.strip_suffix(UNTIL) {
+                Some(id) if trash.join(id).exists() => {}
+                _ if !path.is_dir() => remove_file(&path)?,
+                _ if kept_until(&trash, &name).is_some_and(|until| until > now) => {}
+                _ => {
+                    fs::remove_dir_all(&path).map_err(|source| Error::io("remove", &path, source))?;
+                    remove_file(&until_file(&trash, &name))?;
+                    emptied.push(name);
                 }
             }
         }
@@ -182,8 +181,17 @@ impl Repository {
         fs::rename(&from, &to).map_err(|source| Error::io("take back", &from, source))?;
         sync_dir(&snapshots)?;
         sync_dir(&trash)?;
-        let until = until_file(&trash, id.as_str());
-        fs::remove_file(&until).map_err(|source| Error::io("remove", &until, source))
+        remove_file(&until_file(&trash, id.as_str()))
+    }
+}
+
+/// Removes a file; one that is not there is gone already.
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::io("remove", path, source))
+        }
+        _ => Ok(()),
     }
 }
 
