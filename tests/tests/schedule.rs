@@ -509,3 +509,28 @@ fn a_day_with_a_crash_of_the_server_and_a_full_disk_leaves_good_snapshots_and_ta
     repo.run_offline("backup", &["verify", "--all"]).expect(0);
     assert!(repo.ids().len() >= 3 && !said.contains("panicked"), "{said}");
 }
+
+#[test]
+fn the_settings_file_that_is_shipped_is_valid_and_every_setting_is_explained() {
+    let top = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let repo = Snapshots::new();
+    let config = top.join("deploy/safe-run.toml");
+    let mut command = tests::binaries::command("backup");
+    command.args(["schedule", "--next", "5", "--config"]).arg(&config).current_dir(repo.path().parent().unwrap());
+    let shown = Outcome::of(&mut command).expect(0).stdout;
+    assert!(shown.contains("shop") && shown.contains("drill"), "{shown}");
+
+    let source = std::fs::read_to_string(top.join("common/src/cli/jobs.rs")).unwrap();
+    let explained = std::fs::read_to_string(top.join("docs/schedule.md")).unwrap();
+    let list = source.split("job_file! {").nth(1).unwrap().split("\n}\n").next().unwrap();
+    let fields: Vec<String> = list
+        .lines()
+        .filter_map(|line| line.trim().split_once(": "))
+        .filter(|(name, _)| !name.starts_with('/'))
+        .map(|(name, _)| name.replace('_', "-"))
+        .collect();
+    assert!(fields.len() > 30, "{fields:?}");
+    for field in fields {
+        assert!(explained.contains(&format!("`{field}`")), "docs/schedule.md does not explain {field}");
+    }
+}

@@ -267,10 +267,9 @@ async fn once(jobs: &[Job], clock: Clock, output: &Output) -> Result<u8> {
             }
             Ended::DoneElsewhere => None,
         };
-        match (&first, error) {
-            (None, Some(error)) => first = Some(error.context(&job.name)),
-            // It was said when it happened.
-            (Some(_), Some(_)) | (_, None) => {}
+        // Each was said when it happened; the first one also ends the process.
+        if let (None, Some(error)) = (&first, error) {
+            first = Some(error.context(&job.name));
         }
     }
     first.map_or(Ok(0), Err)

@@ -334,11 +334,9 @@ impl Daemon<'_> {
         let running = track.running.take();
         track.is_looked_at = false;
         match ended {
-            Some(Ended::Attempted(attempt, _)) => {
-                // A slot that was skipped meanwhile is later.
-                if track.last.is_none_or(|last| last.slot <= attempt.slot) {
-                    track.last = Some(last_of(&attempt));
-                }
+            // A slot that was skipped meanwhile is later.
+            Some(Ended::Attempted(attempt, _)) if track.last.is_none_or(|last| last.slot <= attempt.slot) => {
+                track.last = Some(last_of(&attempt));
             }
             Some(Ended::BusyElsewhere) => {
                 // Looked at again in a while: the other one may die before it is done.
@@ -358,7 +356,7 @@ impl Daemon<'_> {
             Some(Ended::DoneElsewhere) => {
                 self.output.say(&format!("{} {}: another scheduler has done it", stamp(now), key.0));
             }
-            None => {}
+            Some(Ended::Attempted(..)) | None => {}
         }
         let is_known = self.jobs.iter().any(|job| job.name == key.0);
         if !is_known {

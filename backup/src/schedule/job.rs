@@ -1,7 +1,6 @@
 //! Settings become jobs: the command line over `[[job]]` over `[schedule.defaults]`.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -124,13 +123,9 @@ pub async fn resolve(
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     config.schedule.relative_to(&folder);
     let mut files = std::mem::take(&mut config.job);
-    if flags.cron.is_some() || flags.drill.is_some() {
-        if !files.is_empty() {
-            return Err(Error::usage(format!("--cron is given, and {} has jobs of its own", path.display()))
-                .with_hint(
-                    "Leave --cron out to run the jobs of the file, or name another file with --config.",
-                ));
-        }
+    if (flags.cron.is_some() || flags.drill.is_some()) && !files.is_empty() {
+        return Err(Error::usage(format!("--cron is given, and {} has jobs of its own", path.display()))
+            .with_hint("Leave --cron out to run the jobs of the file, or name another file with --config."));
     }
     let is_from_file = !files.is_empty();
     if !is_from_file {
@@ -262,7 +257,7 @@ async fn resolve_one(
         repo: std::path::absolute(&settings.repo).unwrap_or_else(|_| settings.repo.clone()),
         create: CreateOptions {
             kind: Kind::Scheduled,
-            tags: file.tags.unwrap_or_else(BTreeMap::new),
+            tags: file.tags.unwrap_or_default(),
             jobs: settings.jobs.unwrap_or_else(crate::default_jobs),
             codec: settings.codec,
             lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },

@@ -64,10 +64,10 @@ pub fn render(status: &Status) -> String {
     for job in &status.jobs {
         html.push_str(&section(job, status.at));
     }
-    let _ = write!(
+    let _ = writeln!(
         html,
         "<footer class=\"dim small\">backup {} · <a href=\"/metrics\">metrics</a> · <a href=\"/health/db\">connections</a>\
-         </footer></main></body></html>\n",
+         </footer></main></body></html>",
         env!("CARGO_PKG_VERSION")
     );
     html

@@ -296,7 +296,7 @@ async fn rehearse(job: &Job, repository: &Repository, output: &Output) -> Result
             && attempt.outcome == AttemptOutcome::Ok
             && attempt.database == job.database
     });
-    if let Some(usual) = usual(earlier.map(|attempt| attempt.seconds).collect()) {
+    if let Some(usual) = usual(&earlier.map(|attempt| attempt.seconds).collect::<Vec<_>>()) {
         made.summary.push_str(&format!(" (usually {})", time(usual)));
         if seconds > SLOWER * usual && seconds - usual > SLOWER_SECONDS {
             made.warnings.push(format!("the restore took {} instead of {}", time(seconds), time(usual)));
@@ -311,7 +311,7 @@ const SLOWER: f64 = 2.0;
 const SLOWER_SECONDS: f64 = 60.0;
 
 /// The median of the last few, when there are at least three.
-fn usual(seconds: Vec<f64>) -> Option<f64> {
+fn usual(seconds: &[f64]) -> Option<f64> {
     let mut recent = seconds[seconds.len().saturating_sub(RECENT_DRILLS)..].to_vec();
     recent.sort_by(f64::total_cmp);
     (recent.len() >= 3).then(|| recent[recent.len() / 2])
@@ -439,7 +439,7 @@ fn say(job: &Job, order: Order, attempt: &Attempt, made: &Made, error: Option<&E
     let mut text = format!("{} {}: {}", stamp(attempt.finished), job.name, order.work);
     match (error, &attempt.snapshot) {
         (Some(_), _) if interrupt::received().is_some() => {
-            text.push_str(" stopped; the next start catches it up")
+            text.push_str(" stopped; the next start catches it up");
         }
         (Some(error), _) => text.push_str(&format!(" FAILED: {error}")),
         (None, Some(id)) => text.push_str(&format!(" ok: {id}, {}", made.summary)),

@@ -136,10 +136,11 @@ impl JobFile {
             &mut self.drill_server_file,
             &mut self.ping_url_file,
             &mut self.webhook_url_file,
-        ] {
-            if let Some(path) = path {
-                *path = folder.join(&*path);
-            }
+        ]
+        .into_iter()
+        .flatten()
+        {
+            *path = folder.join(&*path);
         }
     }
 }
@@ -147,10 +148,8 @@ impl JobFile {
 impl ScheduleFile {
     /// Makes the paths relative to the folder of the settings file.
     pub fn relative_to(&mut self, folder: &Path) {
-        for path in [&mut self.token_file, &mut self.metrics_file] {
-            if let Some(path) = path {
-                *path = folder.join(&*path);
-            }
+        for path in [&mut self.token_file, &mut self.metrics_file].into_iter().flatten() {
+            *path = folder.join(&*path);
         }
         self.defaults.relative_to(folder);
     }
