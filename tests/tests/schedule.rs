@@ -516,7 +516,10 @@ fn the_settings_file_that_is_shipped_is_valid_and_every_setting_is_explained() {
     let repo = Snapshots::new();
     let config = top.join("deploy/safe-run.toml");
     let mut command = tests::binaries::command("backup");
-    command.args(["schedule", "--next", "5", "--config"]).arg(&config).current_dir(repo.path().parent().unwrap());
+    command
+        .args(["schedule", "--next", "5", "--config"])
+        .arg(&config)
+        .current_dir(repo.path().parent().unwrap());
     let shown = Outcome::of(&mut command).expect(0).stdout;
     assert!(shown.contains("shop") && shown.contains("drill"), "{shown}");
 

@@ -62,6 +62,8 @@ struct Track {
     running: Option<(DateTime<Utc>, DateTime<Utc>)>,
     next: Option<DateTime<Utc>>,
     not_before: Option<DateTime<Utc>>,
+    /// The slot that another scheduler was said to be at.
+    elsewhere: Option<DateTime<Utc>>,
     is_looked_at: bool,
 }
 
@@ -346,12 +348,16 @@ impl Daemon<'_> {
                     track.last = Some(Last { slot: slot - chrono::Duration::seconds(1), ..last });
                 }
                 track.not_before = Some(now + ELSEWHERE);
-                self.output.say(&format!(
-                    "{} {}: another scheduler is at it; looking again in {} s",
-                    stamp(now),
-                    key.0,
-                    ELSEWHERE.num_seconds()
-                ));
+                let slot = running.map(|(slot, _)| slot);
+                if track.elsewhere != slot {
+                    track.elsewhere = slot;
+                    let pause = ELSEWHERE.num_seconds();
+                    self.output.say(&format!(
+                        "{} {}: another scheduler is at it; looking again every {pause} s",
+                        stamp(now),
+                        key.0
+                    ));
+                }
             }
             Some(Ended::DoneElsewhere) => {
                 self.output.say(&format!("{} {}: another scheduler has done it", stamp(now), key.0));
