@@ -56,6 +56,13 @@ fn the_coming_runs_are_printed_in_local_time_and_utc() {
         );
         assert_eq!((run["job"].as_str(), run["work"].as_str()), (Some("shop"), Some("backup")));
     }
+    // The variable of crontabs counts too; the expression's own zone beats it.
+    for (expression, zone) in [("30 2 * * *", "Asia/Tokyo"), ("CRON_TZ=Asia/Tokyo 30 2 * * *", "UTC")] {
+        let arguments = ["schedule", "--cron", expression, "--next", "1"];
+        let mut command = repo.command("backup", "postgresql://x@localhost/shop", &arguments);
+        let shown = Outcome::of(command.env("CRON_TZ", zone)).expect(0).stdout;
+        assert!(shown.contains(" 02:30 JST") && shown.contains(" 17:30:00Z"), "{shown}");
+    }
     let wrong = ["schedule", "--cron", "30 2 * * *", "--timezone", "Berlin", "--next"];
     repo.run("backup", "postgresql://x@localhost/shop", &wrong).fails(2, &["\"Berlin\" is not a time zone"]);
     repo.run("backup", "postgresql://x@localhost/shop", &["schedule"]).fails(2, &["--cron"]);
@@ -208,6 +215,7 @@ fn a_token_is_asked_for_and_others_can_reach_nothing_without_one() {
     let repo = Snapshots::new();
     let file = repo.path().with_file_name("token");
     std::fs::write(&file, "0123456789abcdef0123\n").unwrap();
+    let id = repo.create(&database, &[]);
     let open = ["schedule", "--cron", "@daily", "--listen", "0.0.0.0:0"];
     repo.run("backup", &database.url(), &open).fails(3, &["there is no token"]);
     let arguments = ["--cron", "@daily", "--token-file", file.to_str().unwrap()];
@@ -224,6 +232,18 @@ fn a_token_is_asked_for_and_others_can_reach_nothing_without_one() {
         );
     }
     assert_eq!(get(address, "/health", &[]).status, 200);
+    // What was read once is read again when its file is another.
+    let damaged = || {
+        metric(
+            &get(address, "/metrics", &[("Authorization", "Bearer 0123456789abcdef0123")]).body,
+            "snapshots_damaged",
+        )
+    };
+    assert_eq!(damaged(), Some(0.0));
+    let manifest = repo.folder_of(&id).join("manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap();
+    std::fs::write(&manifest, text.replace("1001", "1002") + " ").unwrap();
+    assert_eq!(damaged(), Some(1.0));
     assert_eq!(daemon.end("INT").0, 130);
 }
 

@@ -26,7 +26,7 @@ use super::{
     plan::{self, Next},
     run::{self, Ended, Order},
     serve,
-    status::{Live, LiveWork},
+    status::{Cache, Live, LiveWork},
 };
 
 /// Arguments of `backup schedule`.
@@ -197,7 +197,7 @@ pub async fn run(args: &ScheduleArgs, shared: &SharedArgs, output: &Output) -> R
     if args.once {
         let code = once(&jobs, clock, output).await;
         if let Some(path) = &metrics_file {
-            daemon::write_metrics(path, live(&jobs, clock.now()), clock.now())?;
+            daemon::write_metrics(path, live(&jobs, clock.now()), clock.now(), &Cache::default())?;
         }
         return code;
     }
@@ -317,7 +317,7 @@ fn next(jobs: &[Job], count: usize, now: DateTime<Utc>, output: &Output) -> Resu
             let mut add = |at, is_catch_up| {
                 runs.push(Run {
                     at,
-                    local: local_time(at, job.zone),
+                    local: local_time(at, rhythm.schedule.zone()),
                     job: job.name.clone(),
                     database: job.database.clone(),
                     work,

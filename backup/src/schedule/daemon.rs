@@ -29,7 +29,7 @@ use super::{
     notify::Notifier,
     plan::{self, Last, Next, Rhythm},
     run::{self, Ended, Order, stamp},
-    status::{self, Live, LiveWork},
+    status::{self, Cache, Live, LiveWork},
 };
 
 /// How often the loop looks at the time, at least.
@@ -193,7 +193,7 @@ impl Daemon<'_> {
                 let next = plan::next(rhythm, self.last(&job.name, work), self.started, self.clock.now());
                 let when = match next {
                     Next::Now { .. } => "now: a run was missed".to_owned(),
-                    Next::At(at) => local_time(at, job.zone),
+                    Next::At(at) => local_time(at, rhythm.schedule.zone()),
                     Next::Never => "never".to_owned(),
                 };
                 self.output.say(&format!(
@@ -417,6 +417,7 @@ impl Daemon<'_> {
 /// The metrics as a file, replaced in one step.
 struct MetricsFile {
     path: Option<PathBuf>,
+    cache: Arc<Cache>,
     written: Option<Instant>,
     is_due: bool,
     has_failed: bool,
@@ -424,7 +425,7 @@ struct MetricsFile {
 
 impl MetricsFile {
     fn new(path: Option<PathBuf>) -> Self {
-        Self { path, written: None, is_due: true, has_failed: false }
+        Self { path, cache: Arc::default(), written: None, is_due: true, has_failed: false }
     }
 
     async fn write_if_due(&mut self, daemon: &Daemon<'_>) {
@@ -436,7 +437,8 @@ impl MetricsFile {
         self.written = Some(Instant::now());
         let live = daemon.shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let now = daemon.clock.now();
-        let written = tokio::task::spawn_blocking(move || write_metrics(&path, live, now)).await;
+        let cache = Arc::clone(&self.cache);
+        let written = tokio::task::spawn_blocking(move || write_metrics(&path, live, now, &cache)).await;
         match written.unwrap_or_else(|error| Err(Error::failed(error.to_string()))) {
             Ok(()) => self.has_failed = false,
             // Once, and not every minute.
@@ -450,8 +452,8 @@ impl MetricsFile {
 }
 
 /// Writes the metrics into a file that node_exporter, another user, can read.
-pub fn write_metrics(path: &Path, live: Vec<Live>, now: DateTime<Utc>) -> Result<()> {
-    replace_file(path, metrics::render(&status::gather(live, now)).as_bytes(), 0o644)
+pub fn write_metrics(path: &Path, live: Vec<Live>, now: DateTime<Utc>, cache: &Cache) -> Result<()> {
+    replace_file(path, metrics::render(&status::gather(live, now, cache)).as_bytes(), 0o644)
 }
 
 /// The kinds of work that a job has a schedule for.

@@ -252,6 +252,9 @@ async fn resolve_one(
         ping: SecretSource::choose("ping-url", file.ping_url_file, file.ping_url_command)?,
         webhook: SecretSource::choose("webhook-url", file.webhook_url_file, file.webhook_url_command)?,
     };
+    let (backup, drill) = (rhythm(file.cron)?, rhythm(file.drill)?);
+    // An expression may have a zone of its own.
+    let zone = backup.as_ref().or(drill.as_ref()).map_or(zone, |rhythm| rhythm.schedule.zone());
     Ok(Job {
         database,
         repo: std::path::absolute(&settings.repo).unwrap_or_else(|_| settings.repo.clone()),
@@ -263,8 +266,8 @@ async fn resolve_one(
             lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
             ..CreateOptions::default()
         },
-        backup: rhythm(file.cron)?,
-        drill: rhythm(file.drill)?,
+        backup,
+        drill,
         verify: match file.verify.as_deref() {
             None | Some("content") => Depth::Content,
             Some("hashes") => Depth::Hashes,

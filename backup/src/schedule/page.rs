@@ -130,7 +130,7 @@ fn facts(job: &JobStatus, now: DateTime<Utc>) -> String {
     );
     if let Some(snap) = job.snapshots.last() {
         fact(
-            "Newest",
+            "Newest holds",
             format!(
                 "{}, {}",
                 format::plural(snap.tables, "table", "tables"),
@@ -232,8 +232,8 @@ fn snapshots(job: &JobStatus, now: DateTime<Utc>) -> String {
     if job.snapshots.is_empty() {
         return String::new();
     }
-    let mut html = "<h3>Snapshots</h3><div class=\"scroll\"><table><tr><th>Taken<th class=\"n\">Age<th>Kind\
-                    <th class=\"n\">Rows<th class=\"n\">Size<th class=\"n\">Stored<th class=\"n\">Took<th>Verified<th>Id</tr>\n"
+    let mut html = "<h3>Snapshots</h3><div class=\"scroll\"><table><tr><th>Taken<th class=\"n\">Age<th>Verified\
+                    <th class=\"n\">Rows<th class=\"n\">Size<th class=\"n\">Stored<th class=\"n\">Took<th>Kind<th>Id</tr>\n"
         .to_owned();
     for snap in job.snapshots.iter().rev().take(SNAPSHOTS) {
         let verified = match snap.standing.proof() {
@@ -245,16 +245,16 @@ fn snapshots(job: &JobStatus, now: DateTime<Utc>) -> String {
         };
         let _ = writeln!(
             html,
-            "<tr><td>{}<td class=\"n\">{}<td>{}{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}\
-             <td>{verified}<td><code>{}</code></tr>",
+            "<tr><td>{}<td class=\"n\">{}<td>{verified}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}\
+             <td class=\"n\">{}<td>{}{}<td><code>{}</code></tr>",
             snap.taken_at.format("%Y-%m-%d %H:%M"),
             age(snap.taken_at, now),
-            snap.kind,
-            if snap.is_pinned { ", pinned" } else { "" },
             format::count(snap.rows),
             format::bytes(snap.raw_bytes),
             format::bytes(snap.stored_bytes),
             seconds(snap.seconds),
+            snap.kind,
+            if snap.is_pinned { ", pinned" } else { "" },
             snap.id
         );
     }

@@ -18,7 +18,13 @@ use common::{
     postgres::Secret,
 };
 
-use super::{clock::Clock, daemon::Shared, job::Job, metrics, page, status};
+use super::{
+    clock::Clock,
+    daemon::Shared,
+    job::Job,
+    metrics, page,
+    status::{self, Cache},
+};
 
 /// How long the database may take to answer `/health/db`.
 const DATABASE_LIMIT: Duration = Duration::from_secs(5);
@@ -64,64 +70,65 @@ pub async fn run(
     jobs: impl Fn() -> Vec<Arc<Job>> + Send + Sync + 'static,
     clock: Clock,
 ) {
-    let (token, jobs) = (Arc::new(token), Arc::new(jobs));
+    let (token, jobs, cache) = (Arc::new(token), Arc::new(jobs), Arc::new(Cache::default()));
     server
         .run(move |request| {
             let (token, jobs, shared) = (Arc::clone(&token), Arc::clone(&jobs), Arc::clone(&shared));
-            async move { answer(&request, token.as_ref().as_ref(), &shared, jobs.as_ref(), clock).await }
+            let cache = Arc::clone(&cache);
+            async move {
+                if request.path == "/health" {
+                    return Reply::text(200, "ok");
+                }
+                if let Some(refusal) = refuse(&request, token.as_ref().as_ref()) {
+                    return refusal;
+                }
+                match request.path.as_str() {
+                    "/health/db" => database_health(&jobs()).await,
+                    "/metrics" | "/" => look(&request.path, &shared, cache, clock).await,
+                    _ => Reply::text(404, "there are /, /metrics, /health and /health/db"),
+                }
+            }
         })
         .await;
 }
 
-async fn answer(
-    request: &Request,
-    token: Option<&Secret>,
-    shared: &Shared,
-    jobs: &(dyn Fn() -> Vec<Arc<Job>> + Send + Sync),
-    clock: Clock,
-) -> Reply {
-    if request.path == "/health" {
-        return Reply::text(200, "ok");
+fn refuse(request: &Request, token: Option<&Secret>) -> Option<Reply> {
+    if is_allowed(request, token) {
+        return None;
     }
-    if !is_allowed(request, token) {
-        let mut reply = Reply::text(401, "the token is missing or wrong");
-        if token.is_some() {
-            reply.headers.push(("www-authenticate", "Basic realm=\"backup schedule\""));
-        } else {
-            reply = Reply::text(403, "ask by a loopback name, such as localhost");
-        }
-        return reply;
+    if token.is_none() {
+        return Some(Reply::text(403, "ask by a loopback name, such as localhost"));
     }
-    match request.path.as_str() {
-        "/health/db" => database_health(&jobs()).await,
-        "/metrics" | "/" => {
-            let live = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let now = clock.now();
-            let is_page = request.path == "/";
-            let rendered = tokio::task::spawn_blocking(move || {
-                let status = status::gather(live, now);
-                if is_page { page::render(&status) } else { metrics::render(&status) }
-            });
-            match rendered.await {
-                Ok(body) if is_page => Reply {
-                    status: 200,
-                    content_type: "text/html; charset=utf-8",
-                    headers: vec![
-                        ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'"),
-                        ("referrer-policy", "no-referrer"),
-                    ],
-                    body,
-                },
-                Ok(body) => Reply {
-                    status: 200,
-                    content_type: "text/plain; version=0.0.4; charset=utf-8",
-                    headers: Vec::new(),
-                    body,
-                },
-                Err(error) => Reply::text(500, format!("could not look: {error}")),
-            }
-        }
-        _ => Reply::text(404, "there are /, /metrics, /health and /health/db"),
+    let mut reply = Reply::text(401, "the token is missing or wrong");
+    reply.headers.push(("www-authenticate", "Basic realm=\"backup schedule\""));
+    Some(reply)
+}
+
+async fn look(path: &str, shared: &Shared, cache: Arc<Cache>, clock: Clock) -> Reply {
+    let live = shared.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let now = clock.now();
+    let is_page = path == "/";
+    let rendered = tokio::task::spawn_blocking(move || {
+        let status = status::gather(live, now, &cache);
+        if is_page { page::render(&status) } else { metrics::render(&status) }
+    });
+    match rendered.await {
+        Ok(body) if is_page => Reply {
+            status: 200,
+            content_type: "text/html; charset=utf-8",
+            headers: vec![
+                ("content-security-policy", "default-src 'none'; style-src 'unsafe-inline'"),
+                ("referrer-policy", "no-referrer"),
+            ],
+            body,
+        },
+        Ok(body) => Reply {
+            status: 200,
+            content_type: "text/plain; version=0.0.4; charset=utf-8",
+            headers: Vec::new(),
+            body,
+        },
+        Err(error) => Reply::text(500, format!("could not look: {error}")),
     }
 }
 

@@ -1,19 +1,24 @@
 //! What there is to see: gathered from the repositories each time somebody asks, so that a restart forgets nothing. Only
 //! what runs now and what comes next is the process's own.
 
-use std::path::PathBuf;
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
 
 use chrono::{DateTime, Utc};
 use common::{
     Result,
     repository::{
-        Repository,
+        Repository, StoredSnapshot,
         alarms::Alarm,
         attempts::{Attempt, AttemptOutcome, Work},
         free_space,
         verifications::{How, Standing, Verification},
     },
-    snapshot::manifest::Kind,
+    snapshot::manifest::{Kind, MANIFEST_FILE},
 };
 
 /// Attempts that are shown.
@@ -144,8 +149,63 @@ impl JobStatus {
     }
 }
 
+/// What manifests say, kept for as long as their files are the same: a repository of a large database has manifests of many
+/// megabytes, and somebody asks every few seconds.
+#[derive(Debug, Default)]
+pub struct Cache(Mutex<HashMap<PathBuf, Cached>>);
+
+#[derive(Debug, Clone)]
+struct Cached {
+    length: u64,
+    modified: SystemTime,
+    database: String,
+    snap: Snap,
+}
+
+impl Cache {
+    /// A snapshot in numbers with its database, or `None` when its manifest can't be used.
+    fn read(&self, dir: &Path) -> Option<(String, Snap)> {
+        let metadata = std::fs::metadata(dir.join(MANIFEST_FILE)).ok()?;
+        let (length, modified) = (metadata.len(), metadata.modified().ok()?);
+        let found = self.lock().get(dir).cloned();
+        if let Some(cached) = found.filter(|cached| cached.length == length && cached.modified == modified) {
+            return Some((cached.database, cached.snap));
+        }
+        let manifest = StoredSnapshot::open(dir).ok()?.manifest;
+        if Some(manifest.id.as_str()) != dir.file_name().and_then(|name| name.to_str()) {
+            return None;
+        }
+        let snap = Snap {
+            id: manifest.id.to_string(),
+            taken_at: manifest.taken_at,
+            kind: manifest.kind,
+            seconds: manifest.took().as_secs_f64(),
+            rows: manifest.rows(),
+            tables: manifest.tables.len() as u64,
+            raw_bytes: manifest.raw_bytes(),
+            stored_bytes: manifest.stored_bytes(),
+            standing: Standing::default(),
+            is_pinned: false,
+        };
+        let database = manifest.database.name;
+        let cached = Cached { length, modified, database: database.clone(), snap: snap.clone() };
+        self.lock().insert(dir.to_owned(), cached);
+        Some((database, snap))
+    }
+
+    /// Forgets what is gone.
+    fn retain(&self, is_there: impl Fn(&Path) -> bool) {
+        self.lock().retain(|dir, _| is_there(dir));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PathBuf, Cached>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Looks into the repositories. Reads files: not for a thread that has other work.
-pub fn gather(live: Vec<Live>, at: DateTime<Utc>) -> Status {
+pub fn gather(live: Vec<Live>, at: DateTime<Utc>, cache: &Cache) -> Status {
+    cache.retain(|dir| dir.exists());
     let jobs = live.into_iter().map(|live| {
         let mut status = JobStatus {
             live,
@@ -157,7 +217,7 @@ pub fn gather(live: Vec<Live>, at: DateTime<Utc>) -> Status {
             restores: Vec::new(),
             free_bytes: None,
         };
-        if let Err(error) = look(&mut status) {
+        if let Err(error) = look(&mut status, cache) {
             status.problem = Some(error.to_string());
         }
         status
@@ -165,7 +225,7 @@ pub fn gather(live: Vec<Live>, at: DateTime<Utc>) -> Status {
     Status { at, jobs: jobs.collect() }
 }
 
-fn look(status: &mut JobStatus) -> Result<()> {
+fn look(status: &mut JobStatus, cache: &Cache) -> Result<()> {
     let database = status.live.database.clone();
     let repository = Repository::open(&status.live.repo)?;
     status.free_bytes = free_space(repository.root()).ok();
@@ -175,27 +235,15 @@ fn look(status: &mut JobStatus) -> Result<()> {
     status.alarms = repository.alarms()?;
     status.alarms.retain(|alarm| alarm.holds(&database));
     let (pins, mut standings) = (repository.pins()?, repository.verifications()?);
-    for entry in repository.list()? {
-        let Ok(snapshot) = entry.snapshot else {
+    for id in repository.ids()? {
+        let Some((name, snap)) = cache.read(&repository.snapshot_dir(&id)) else {
             status.damaged += 1;
             continue;
         };
-        let manifest = snapshot.manifest;
-        if manifest.database.name != database {
-            continue;
+        if name == database {
+            let standing = standings.remove(&id).unwrap_or_default();
+            status.snapshots.push(Snap { standing, is_pinned: pins.contains_key(&id), ..snap });
         }
-        status.snapshots.push(Snap {
-            id: manifest.id.to_string(),
-            taken_at: manifest.taken_at,
-            kind: manifest.kind,
-            seconds: manifest.took().as_secs_f64(),
-            rows: manifest.rows(),
-            tables: manifest.tables.len() as u64,
-            raw_bytes: manifest.raw_bytes(),
-            stored_bytes: manifest.stored_bytes(),
-            standing: standings.remove(&manifest.id).unwrap_or_default(),
-            is_pinned: pins.contains_key(&manifest.id),
-        });
     }
     status.snapshots.sort_by_key(|snap| snap.taken_at);
     // Snapshots come and go; the trend of a job's own drills is in its attempts too, which name the database.

@@ -247,6 +247,23 @@ impl Repository {
         Ok(listed)
     }
 
+    /// The ids of all folders below `snapshots/`, oldest first; no manifest is read.
+    pub fn ids(&self) -> Result<Vec<SnapshotId>> {
+        let dir = self.root.join(SNAPSHOTS);
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(|source| Error::io("read", &dir, source))? {
+            let name = entry.map_err(|source| Error::io("read", &dir, source))?.file_name();
+            ids.extend(name.to_str().and_then(|name| SnapshotId::parse(name).ok()));
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// The folder of a snapshot.
+    pub fn snapshot_dir(&self, id: &SnapshotId) -> PathBuf {
+        self.root.join(SNAPSHOTS).join(id.as_str())
+    }
+
     /// Finds a snapshot by id, unique prefix, given name, `latest` or `latest:tag=value`.
     ///
     /// With `database`, `latest` means that database's; without it, the repository must hold one database only.
