@@ -112,6 +112,39 @@ fn a_loss_raises_the_alarm_and_holds_pruning_until_somebody_says_why_18() {
 }
 
 #[test]
+fn a_snapshot_that_the_disk_spoilt_is_found_and_nothing_is_pruned() {
+    let database = database(Cluster::shared(18), "spoilt");
+    let repo = Snapshots::new();
+    for _ in 0..2 {
+        once(&repo, &database, &[]).expect(0);
+    }
+    let good = repo.ids();
+    let gate = repo.path().with_file_name("gate");
+    std::fs::write(&gate, "").unwrap();
+    let arguments = ["schedule", "--once", "--keep-last", "1", "--keep-min", "0", "--trash-grace", "0s"];
+    let mut command = repo.command("backup", &database.url(), &arguments);
+    command.env("SAFE_RUN_FAULT_WAIT", format!("schedule.before-verification={}", gate.display()));
+    let outcome = std::thread::scope(|scope| {
+        let running = scope.spawn(|| Outcome::of(&mut command));
+        until("it is before the verification", || gate.with_file_name("gate.reached").exists());
+        let new = repo.ids().into_iter().find(|id| !good.contains(id)).unwrap();
+        let chunk = repo.chunks(&new).pop().unwrap();
+        let mut bytes = std::fs::read(&chunk).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&chunk, bytes).unwrap();
+        std::fs::remove_file(&gate).unwrap();
+        running.join().unwrap()
+    });
+    outcome.fails(6, &["is damaged"]);
+    assert!(good.iter().all(|id| repo.ids().contains(id)), "{good:?} {:?}", repo.ids());
+    // The next night is good, and takes no damaged one for one that was verified.
+    once(&repo, &database, &["--keep-last", "1", "--keep-min", "1"]).expect(0);
+    let listed = repo.run_offline("backup", &["list"]).expect(0).stdout;
+    assert!(listed.contains("FAILED"), "the damaged one stays for a person to see: {listed}");
+}
+
+#[test]
 fn what_was_pruned_lies_in_the_trash_for_its_time_and_comes_back_whole() {
     let database = database(Cluster::shared(18), "trash");
     let repo = Snapshots::new();

@@ -202,6 +202,7 @@ async fn backup(
         ),
         ..Made::default()
     };
+    common::fault::wait("schedule.before-verification");
     verify_snapshot(&snapshot, repository, job.verify, output).await?;
     made.alarm = look_for_alarm(job, &snapshot, repository)?;
     if !made.alarm.is_empty() {
@@ -368,8 +369,12 @@ async fn end(
         Work::Backup => job.backup.as_ref(),
         Work::Drill => job.drill.as_ref(),
     };
-    let may_be_retried =
-        error.as_ref().is_some_and(|error| matches!(error.kind(), ErrorKind::Failed | ErrorKind::Busy));
+    let may_be_retried = error.as_ref().is_some_and(|error| match error.kind() {
+        ErrorKind::Failed | ErrorKind::Busy => true,
+        // Another snapshot may be whole; another restore of a damaged one is not.
+        ErrorKind::Damaged => order.work == Work::Backup,
+        _ => false,
+    });
     let scheduled = rhythm.filter(|_| order.slot.is_some());
     let attempt = Attempt {
         database: job.database.clone(),
