@@ -21,7 +21,10 @@ use common::{
         verifications::{How, Standing},
         verify,
     },
-    snapshot::{SnapshotId, manifest::Kind},
+    snapshot::{
+        Manifest, SnapshotId,
+        manifest::{Filters, Kind, Partial},
+    },
 };
 use serde::Serialize;
 
@@ -42,6 +45,7 @@ use crate::{
     max_term_width = 100,
     after_help = "Examples:\n  \
         backup create -d postgresql://app@db.example.com/shop     take a snapshot\n  \
+        backup create --table 'app.*' --exclude-table-data app.log   a part: PARTIAL in the list\n  \
         backup list                                               what there is\n  \
         backup show latest                                        one snapshot in detail\n  \
         backup verify --all                                       is every byte still right?\n  \
@@ -112,6 +116,35 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct CreateArgs {
+    /// Take only these tables, views or sequences, with the types and functions that they need; may be repeated
+    ///
+    /// A name, schema.name, or a pattern with * and ?, in double quotes where case or other characters matter, as for pg_dump. A
+    /// partitioned table brings its partitions. A snapshot of a part is marked PARTIAL, and never restored in place of the
+    /// whole database.
+    #[arg(short = 't', long = "table", value_name = "PATTERN", help_heading = "A part of the database")]
+    tables: Vec<String>,
+    /// Take only these schemas; may be repeated
+    #[arg(short = 'n', long = "schema", value_name = "PATTERN", help_heading = "A part of the database")]
+    schemas: Vec<String>,
+    /// Leave these tables out, and what needs them; may be repeated
+    #[arg(
+        short = 'T',
+        long = "exclude-table",
+        value_name = "PATTERN",
+        help_heading = "A part of the database"
+    )]
+    exclude_tables: Vec<String>,
+    /// Leave these schemas out; may be repeated
+    #[arg(
+        short = 'N',
+        long = "exclude-schema",
+        value_name = "PATTERN",
+        help_heading = "A part of the database"
+    )]
+    exclude_schemas: Vec<String>,
+    /// Take the definition of these tables without their rows; they come back empty
+    #[arg(long = "exclude-table-data", value_name = "PATTERN", help_heading = "A part of the database")]
+    exclude_table_data: Vec<String>,
     /// Name the snapshot
     #[arg(long)]
     name: Option<String>,
@@ -130,6 +163,17 @@ struct CreateArgs {
     /// Further attempts to get the locks [default: 30]
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
+    /// Store the password hashes of the roles too, for `restore --create-roles`; needs a superuser or
+    /// pg_read_all_data, and makes the snapshot a secret
+    #[arg(long)]
+    role_passwords: bool,
+    /// Begin although the repository seems to have too little room
+    #[arg(long)]
+    skip_space_check: bool,
+    /// Give up when the copy takes longer than this: the server can't clean up behind the snapshot that is held [default: no
+    /// limit]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    max_duration: Option<Duration>,
     /// Blocks of a table per chunk, for tests and measurements
     #[arg(long, value_name = "N", hide = true, default_value_t = common::snapshot::copy_sql::CHUNK_BLOCKS,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -184,7 +228,9 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::List(args)) => list(args, &settings, output),
         Some(Command::Show(args)) => show(args, &settings, output),
         Some(Command::Verify(args)) => verify_all(args, &settings, output),
+        // Who reads a snapshot holds the lock from before it looks for it: nobody deletes it in between.
         Some(Command::Drill(args)) => {
+            let _lock = Repository::open(&settings.repo)?.lock_reading()?;
             let snapshot = find(&settings, &args.snapshot)?;
             drill::run(args, &cli.shared, &settings, snapshot, output).await
         }
@@ -192,8 +238,8 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Unpin(args)) => manage::unpin(args, &settings, output),
         Some(Command::Delete(args)) => manage::delete(args, &settings, output),
         Some(Command::Diff(args)) => {
-            let (a, b) = (find(&settings, &args.a)?, find(&settings, &args.b)?);
             let _lock = Repository::open(&settings.repo)?.lock_reading()?;
+            let (a, b) = (find(&settings, &args.a)?, find(&settings, &args.b)?);
             diff::run(&a, &b, output).await
         }
         Some(Command::Prune(args)) => prune::run(args, &settings, output),
@@ -201,8 +247,9 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Acknowledge(args)) => manage::acknowledge(args, &settings, output),
         Some(Command::Undelete(args)) => manage::undelete(args, &settings, output),
         Some(Command::Export(args)) => {
+            let _lock = Repository::open(&settings.repo)?.lock_reading()?;
             let snapshot = find(&settings, &args.snapshot)?;
-            transfer::export(args.clone(), snapshot, &settings, output).await
+            transfer::export(args.clone(), snapshot, output).await
         }
         Some(Command::Import(args)) => transfer::import(args.clone(), &settings, output).await,
         Some(Command::Check) => check::run(&cli.shared, &settings, output).await,
@@ -235,7 +282,17 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         jobs: settings.jobs.unwrap_or_else(crate::default_jobs),
         codec: settings.codec,
         chunk_blocks: args.chunk_blocks,
+        filters: Filters {
+            schemas: args.schemas.clone(),
+            tables: args.tables.clone(),
+            exclude_schemas: args.exclude_schemas.clone(),
+            exclude_tables: args.exclude_tables.clone(),
+            exclude_table_data: args.exclude_table_data.clone(),
+        },
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
+        skip_space_check: args.skip_space_check,
+        role_passwords: args.role_passwords,
+        max_duration: args.max_duration,
         ..CreateOptions::default()
     };
     let snapshot =
@@ -254,7 +311,7 @@ fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
     }
     output.say(&format!(
         "{} {} of \"{}\": {}, {}, {} stored as {} in {}",
-        output.paint(Tone::Good, "SNAPSHOT"),
+        output.paint(Tone::Good, if manifest.is_partial() { "PARTIAL SNAPSHOT" } else { "SNAPSHOT" }),
         manifest.id,
         manifest.database.name,
         format::plural(manifest.tables.len() as u64, "table", "tables"),
@@ -263,9 +320,29 @@ fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
         format::bytes(manifest.stored_bytes()),
         format::duration(manifest.took()),
     ));
+    if let Some(partial) = &manifest.partial {
+        output.say(&format!("         only {}", part_text(manifest, partial)));
+    }
     output.say(&format!("         restore it beside the live database with: restore {}", manifest.id));
     // The id alone on stdout: `id=$(backup create -q)` works.
     output.data(&format!("{}\n", manifest.id))
+}
+
+/// What a partial snapshot holds, in one line.
+fn part_text(manifest: &Manifest, partial: &Partial) -> String {
+    let mut text = partial.filters.to_string();
+    text.push_str(&format!(
+        ": {} with rows",
+        format::plural(manifest.tables.len() as u64, "table", "tables")
+    ));
+    if !partial.without_rows.is_empty() {
+        text.push_str(&format!(", {} without", partial.without_rows.len()));
+    }
+    text.push_str(&format!(
+        "; left out: {}",
+        format::plural(partial.left_out.len() as u64, "object", "objects")
+    ));
+    text
 }
 
 /// One snapshot as `list --json` and `create --json` show it.
@@ -284,9 +361,21 @@ struct Row {
     seconds: f64,
     tags: BTreeMap<String, String>,
     not_kept: Vec<String>,
+    /// For a snapshot of a part of the database: the filters, what is left out, and tables without their rows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    partial: Option<PartRow>,
+    role_passwords: bool,
     path: String,
     verified: Standing,
     pin: Option<Pin>,
+}
+
+/// What `list --json` says about a partial snapshot.
+#[derive(Debug, Serialize)]
+struct PartRow {
+    filters: Filters,
+    left_out: Vec<String>,
+    without_rows: Vec<String>,
 }
 
 impl Row {
@@ -306,6 +395,12 @@ impl Row {
             seconds: manifest.took().as_secs_f64(),
             tags: manifest.tags.clone(),
             not_kept: manifest.not_kept.clone(),
+            partial: manifest.partial.as_ref().map(|partial| PartRow {
+                filters: partial.filters.clone(),
+                left_out: partial.left_out.clone(),
+                without_rows: partial.without_rows.iter().map(|name| name.short()).collect(),
+            }),
+            role_passwords: manifest.role_passwords,
             path: snapshot.dir.display().to_string(),
             verified: facts.standing(&manifest.id),
             pin: facts.pin(&manifest.id).cloned(),
@@ -371,6 +466,7 @@ pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> S
                 let age = (now - manifest.taken_at).to_std().unwrap_or_default();
                 let mut tags: Vec<String> =
                     manifest.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                tags.extend(manifest.role_passwords.then(|| "(role passwords)".to_owned()));
                 tags.extend(manifest.name.iter().map(|name| format!("\"{name}\"")));
                 vec![
                     manifest.id.to_string(),
@@ -378,7 +474,7 @@ pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> S
                     format::duration(age),
                     common::ident::printable(&manifest.database.name),
                     manifest.server.major().to_string(),
-                    manifest.kind.to_string(),
+                    manifest.kind_cell(),
                     format::count(manifest.tables.len() as u64),
                     format::count(manifest.rows()),
                     format::bytes(manifest.raw_bytes()),
@@ -418,7 +514,7 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
         manifest.server.version,
         manifest.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
         format::duration(manifest.took()),
-        manifest.kind,
+        manifest.kind_cell(),
         format::bytes(manifest.raw_bytes()),
         format::bytes(manifest.stored_bytes()),
         manifest.codec,
@@ -432,11 +528,17 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
             pin.note.as_deref().map_or("yes".to_owned(), common::ident::printable)
         ));
     }
+    if manifest.role_passwords {
+        text.push_str("  secret     holds password hashes of roles (globals.sql)\n");
+    }
     if let Some(name) = &manifest.name {
         text.push_str(&format!("  name       {name}\n"));
     }
     for (key, value) in &manifest.tags {
         text.push_str(&format!("  tag        {key}={value}\n"));
+    }
+    if let Some(partial) = &manifest.partial {
+        text.push_str(&format!("  PARTIAL    only {}\n", part_text(manifest, partial)));
     }
     if let Some(objects) = &manifest.large_objects {
         text.push_str(&format!("  large objects  {}\n", format::count(objects.count)));
@@ -463,6 +565,18 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
         &[false, true, true, true, true],
         &rows,
     ));
+    if let Some(partial) = &manifest.partial {
+        for name in &partial.without_rows {
+            text.push_str(&format!(
+                "\n{}: its definition only, its rows are not in the snapshot",
+                name.short()
+            ));
+        }
+        text.push_str("\nNot in this snapshot:\n");
+        for line in &partial.left_out {
+            text.push_str(&format!("  - {line}\n"));
+        }
+    }
     if !manifest.not_kept.is_empty() {
         text.push_str("\nWhat it can't bring back as it was:\n");
         for line in &manifest.not_kept {
@@ -491,8 +605,11 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
         ok: bool,
         problem: Option<String>,
     }
+    let repository = Repository::open(&settings.repo)?;
+    // Before the look: what is deleted in between would be taken for damaged.
+    let _lock = repository.lock_reading()?;
     let snapshots: Vec<(String, Result<StoredSnapshot>)> = if args.all {
-        let listed = Repository::open(&settings.repo)?.list()?;
+        let listed = repository.list()?;
         listed.into_iter().map(|entry| (entry.id.to_string(), entry.snapshot)).collect()
     } else {
         let mut found = Vec::new();
@@ -504,8 +621,6 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
     };
     let progress = output.progress();
     let jobs = crate::default_jobs();
-    let repository = Repository::open(&settings.repo)?;
-    let _lock = repository.lock_reading()?;
     let mut results = Vec::new();
     for (id, snapshot) in snapshots {
         let started = std::time::Instant::now();

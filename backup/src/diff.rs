@@ -13,7 +13,7 @@ use common::{
     repository::StoredSnapshot,
     snapshot::{
         Manifest,
-        manifest::{SCHEMA_FILE, TableData},
+        manifest::{LIST_FILE, SCHEMA_FILE, TableData},
     },
 };
 use serde::Serialize;
@@ -68,6 +68,9 @@ pub struct Difference {
     pub a: String,
     /// The second snapshot.
     pub b: String,
+    /// Which of the two hold only a part of their database, and by which filters.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub partial: Vec<String>,
     /// Whether nothing differs.
     pub equal: bool,
     /// Schema objects.
@@ -88,6 +91,10 @@ pub fn compare(a: &Manifest, b: &Manifest, schema_a: &str, schema_b: &str) -> Di
     Difference {
         a: a.id.to_string(),
         b: b.id.to_string(),
+        partial: [a, b]
+            .into_iter()
+            .filter_map(|one| Some(format!("{} is PARTIAL ({})", one.id, one.partial.as_ref()?.filters)))
+            .collect(),
         equal: schema.is_empty() && tables.is_empty() && values.is_empty(),
         schema,
         tables,
@@ -224,12 +231,18 @@ pub async fn run(a: &StoredSnapshot, b: &StoredSnapshot, output: &Output) -> Res
             a.manifest.pg_dump_major, b.manifest.pg_dump_major
         ));
     }
+    for line in &difference.partial {
+        output.say(&format!("note: {line}: what it left out shows as a difference"));
+    }
     output.data(&render(&difference, output))?;
     Ok(0)
 }
 
 async fn schema_text(pg_restore: &tools::Tool, snapshot: &StoredSnapshot) -> Result<String> {
     let mut command = tools::offline_command(&pg_restore.path);
+    if snapshot.manifest.is_partial() {
+        command.arg("--use-list").arg(snapshot.path(LIST_FILE));
+    }
     command.args(["--file=-", "--schema-only"]).arg(snapshot.path(SCHEMA_FILE));
     let (finished, text) = tools::capture(command, "pg_restore").await?;
     if !finished.success {

@@ -11,22 +11,28 @@ pub mod copy_out;
 pub mod diff;
 pub mod drill;
 pub mod manage;
+pub mod part;
 pub mod plan;
 pub mod prune;
 pub mod schedule;
+pub mod space;
 pub mod transfer;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    time::Duration,
+};
 
 use chrono::Utc;
 use common::{
     Error, ErrorKind, Progress, Result,
-    catalog::DatabaseState,
+    catalog::{Catalog, DatabaseState},
     fault,
     postgres::{
-        ConnectionSettings, Session, connect,
-        exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_all_tables},
-        introspect, tools,
+        ConnectionSettings, Secret, Session, connect,
+        exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
+        introspect, role_passwords, tools,
     },
     random,
     repository::{PartialSnapshot, Repository, StoredSnapshot},
@@ -34,10 +40,11 @@ use common::{
         Codec, Manifest, SnapshotId,
         copy_sql::CHUNK_BLOCKS,
         manifest::{
-            DATABASE_FILE, FORMAT, FileEntry, GLOBALS_FILE, Kind, LOAD_SCRIPT_FILE, README_FILE, SCHEMA_FILE,
-            SEQUENCES_FILE, VIEWS_FILE,
+            DATABASE_FILE, FORMAT, FileEntry, Filters, GLOBALS_FILE, Kind, LIST_FILE, LOAD_SCRIPT_FILE,
+            PARTIAL_FORMAT, Partial, README_FILE, SCHEMA_FILE, SEQUENCES_FILE, VIEWS_FILE,
         },
         readme,
+        toc::{self, Kind as EntryKind},
     },
 };
 
@@ -61,11 +68,19 @@ pub struct CreateOptions {
     pub codec: Codec,
     /// Blocks per chunk.
     pub chunk_blocks: u64,
+    /// The part of the database to take; without filters, the whole.
+    pub filters: Filters,
     /// How long to wait for table locks.
     pub lock_wait: LockWait,
+    /// Longest time that the exported snapshot may be held: meanwhile the server can't clean up behind it.
+    pub max_duration: Option<Duration>,
     /// Database-level state to record instead of what is read: a fence changes the settings of the database, and the
     /// snapshot has to hold them as they were without it.
     pub database_state: Option<DatabaseState>,
+    /// Begin although the repository seems to have no room for it.
+    pub skip_space_check: bool,
+    /// Read the roles' password hashes, and store them.
+    pub role_passwords: bool,
 }
 
 impl Default for CreateOptions {
@@ -77,8 +92,12 @@ impl Default for CreateOptions {
             jobs: default_jobs(),
             codec: Codec::default(),
             chunk_blocks: CHUNK_BLOCKS,
+            filters: Filters::default(),
             lock_wait: LockWait::default(),
+            max_duration: None,
             database_state: None,
+            skip_space_check: false,
+            role_passwords: false,
         }
     }
 }
@@ -99,7 +118,26 @@ pub async fn create(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    create_locked(settings, repository, options, progress).await.map_err(explain)
+    // As long as the locks may be waited for, so long may the whole be tried again.
+    let budget = (options.lock_wait.timeout + LONGEST_PAUSE) * options.lock_wait.retries;
+    let mut retries = budget.as_millis().div_ceil(JOINED_LOCK_WAIT.as_millis());
+    loop {
+        let error = match create_locked(settings, repository, options, progress).await.map_err(explain) {
+            Err(error) if gave_way(&error) && retries > 0 => error,
+            result => return result,
+        };
+        retries -= 1;
+        progress.warn(format!("{error}: gave way, and begins again"));
+        common::interrupt::check()?;
+    }
+}
+
+/// Between two attempts to get the tables' locks, at most.
+const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Whether the backup made room for somebody who waits for an exclusive lock, and will have its turn after that.
+fn gave_way(error: &Error) -> bool {
+    error.kind() == ErrorKind::Busy && error.hint() == Some(GIVES_WAY)
 }
 
 /// What the server says, in our kinds: a missing right is refused, and a lock that can't be had is busy.
@@ -116,7 +154,7 @@ fn explain(error: Error) -> Error {
 }
 
 const GIVES_WAY: &str = "Somebody waits for an exclusive lock on a table (ALTER TABLE, TRUNCATE, VACUUM FULL …), and the backup \
-                         gave way. Try again when that is done; a lock_timeout on such statements lets both through.";
+                         gave way, again and again. Try again when that is done; a lock_timeout on such statements lets both through.";
 
 async fn create_locked(
     settings: &ConnectionSettings,
@@ -133,11 +171,19 @@ async fn create_locked(
     repository.sweep()?;
     progress.phase("locking tables", None);
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-    lock_all_tables(&holder, &observer, begin, LockMode::AccessShare, options.lock_wait, progress).await?;
+    let list = async |session: &Session| {
+        let all = introspect::relations(session).await?;
+        if options.filters.is_empty() {
+            return Ok(all);
+        }
+        Ok(part::find(session, &options.filters).await?.relations(all))
+    };
+    lock_tables(&holder, &observer, begin, LockMode::AccessShare, options.lock_wait, list, progress).await?;
     progress.done();
     observer.close().await?;
     let exported = ExportedSnapshot::export(&holder).await?;
-    let created = create_from(settings, &exported, repository, options, progress).await;
+    let created = create_from(settings, &exported, repository, options, progress);
+    let created = within(options.max_duration, created, progress).await;
     match created {
         Ok(snapshot) => {
             // Complete and published, with the holder alive until then: how it ends changes nothing any more.
@@ -145,6 +191,43 @@ async fn create_locked(
             Ok(snapshot)
         }
         Err(error) => Err(explain_conflict(error, holder).await),
+    }
+}
+
+/// Bounds the time that a snapshot is held, and says from time to time how long it has been.
+///
+/// # Errors
+/// When the time is over: what was under way is dropped, with its sessions, programs and files.
+async fn within<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T>>,
+    progress: &Progress,
+) -> Result<T> {
+    /// An hour of dead rows that VACUUM may not remove begins to be worth a word on a busy server.
+    const SAY_EVERY: Duration = Duration::from_secs(3600);
+    let mut work = std::pin::pin!(work);
+    let started = std::time::Instant::now();
+    loop {
+        let held = started.elapsed();
+        let left = limit.map(|limit| limit.saturating_sub(held));
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(left.unwrap_or(SAY_EVERY).min(SAY_EVERY)) => {}
+        }
+        let held = started.elapsed();
+        if let Some(limit) = limit.filter(|limit| held >= *limit) {
+            return Err(Error::failed(format!(
+                "the backup was not done after {} s, and --max-duration ends it",
+                limit.as_secs_f64()
+            ))
+            .with_hint(
+                "Nothing was stored. Allow more time, more --jobs or a faster --compress, or back up from a standby.",
+            ));
+        }
+        progress.warn(format!(
+            "the snapshot has been held for {} min: meanwhile VACUUM can't remove dead rows in this database",
+            held.as_secs() / 60
+        ));
     }
 }
 
@@ -214,7 +297,11 @@ async fn copy_state(
     let reader = join(settings, exported.id()).await?;
     let pg_dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, reader.server_major())?;
     let server = introspect::server(&reader).await?;
-    let mut catalog = introspect::catalog(&reader).await?;
+    let scope = match options.filters.is_empty() {
+        true => None,
+        false => Some(part::find(&reader, &options.filters).await?),
+    };
+    let mut catalog = introspect::catalog_around(&reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
     if let Some(state) = &options.database_state {
         catalog.database = state.clone();
     }
@@ -224,17 +311,50 @@ async fn copy_state(
         Vec::new()
     };
     drop(absent_unlogged);
+    if !options.skip_space_check {
+        let blocks = catalog.tables.iter().map(|table| table.blocks).sum();
+        space::check(repository, &catalog.database.name, blocks, options.codec)?;
+    }
+    let passwords = if options.role_passwords {
+        Some(role_passwords::read(&reader, &catalog.roles).await?)
+    } else {
+        None
+    };
     let id = SnapshotId::new(exported.taken_at(), &catalog.database.name, random::bits()?);
     let partial = repository.begin(id.clone())?;
     fault::point("backup.begun");
 
+    // A part is decided on before its rows are read: by the archive, which says what needs what.
+    let part = match &scope {
+        None => None,
+        Some(scope) => {
+            progress.phase("reading the schema", None);
+            let arguments = scope.pg_dump_arguments();
+            let encoding = &catalog.database.encoding;
+            let schema =
+                dump_schema(settings, &pg_dump, exported.id(), encoding, &arguments, &partial, progress)
+                    .await?;
+            let entries = part::contents(&pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
+            let part = take_part(&reader, scope, schema, &entries, &options.filters, &mut catalog).await?;
+            progress.done();
+            Some(part)
+        }
+    };
     let block_bytes = 8192;
     let estimate: u64 = catalog.tables.iter().map(|table| table.blocks * block_bytes).sum();
     progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
     let copy =
         CopyOptions { jobs: options.jobs.max(1), codec: options.codec, chunk_blocks: options.chunk_blocks };
     let (schema, tables) = tokio::try_join!(
-        dump_schema(settings, &pg_dump, exported.id(), &catalog.database.encoding, &partial, progress),
+        async {
+            match &part {
+                Some(part) => Ok(part.schema.clone()),
+                None => {
+                    let encoding = &catalog.database.encoding;
+                    dump_schema(settings, &pg_dump, exported.id(), encoding, &[], &partial, progress).await
+                }
+            }
+        },
         copy_out::tables(settings, exported, &partial, &catalog.database, catalog.tables, copy, progress),
     )?;
     fault::point("backup.copied");
@@ -242,12 +362,12 @@ async fn copy_state(
     let large_objects =
         copy_out::large_objects(settings, exported, &reader, &partial, count, copy, progress).await?;
     // Sequences are not transactional: read after the data, so that none is behind a row that was copied.
-    let sequences = introspect::sequences(&reader).await?;
+    let sequences = introspect::sequences_of(&reader, part.as_ref().map(|part| &part.sequences)).await?;
     progress.done();
     reader.close().await?;
 
     let mut manifest = Manifest {
-        format: FORMAT,
+        format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },
         id,
         kind: options.kind,
         name: options.name.clone(),
@@ -259,18 +379,24 @@ async fn copy_state(
         pg_dump_version: pg_dump.version,
         pg_dump_major: pg_dump.major,
         database: catalog.database,
+        database_bytes: Some(catalog.database_bytes),
+        placed: catalog.placed,
         codec: options.codec,
         tables,
+        partitioned: catalog.partitioned,
+        inherits: catalog.inherits,
+        partial: part.map(|part| part.facts),
         sequences,
         large_objects,
         extensions: catalog.extensions,
         materialized_views: catalog.materialized_views,
         roles: catalog.roles,
+        role_passwords: passwords.is_some(),
         grants: catalog.grants,
         not_kept: catalog.not_kept,
         files: vec![schema],
     };
-    let files = write_stock_files(&partial, &manifest)?;
+    let files = write_stock_files(&partial, &manifest, passwords.as_deref())?;
     manifest.files.extend(files);
     manifest.finished_at = Utc::now().max(manifest.taken_at);
     exported.check_held().await?;
@@ -278,18 +404,60 @@ async fn copy_state(
 }
 
 /// The files that make the snapshot restorable without these tools.
-fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<Vec<FileEntry>> {
-    [
+fn write_stock_files(
+    partial: &PartialSnapshot,
+    manifest: &Manifest,
+    passwords: Option<&[(String, Secret)]>,
+) -> Result<Vec<FileEntry>> {
+    let mut globals = readme::globals_sql(&manifest.roles);
+    if let Some(passwords) = passwords {
+        globals.push_str(role_passwords::globals_sql(passwords).expose());
+    }
+    let list = manifest.partial.as_ref().map(|partial| {
+        let lines: String = partial.entries.iter().map(|entry| format!("{entry};\n")).collect();
+        (
+            LIST_FILE,
+            format!(
+                "; The entries of {SCHEMA_FILE} that belong to this snapshot, by their numbers.\n{lines}"
+            ),
+        )
+    });
+    let files = [
         (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
         (VIEWS_FILE, readme::views_sql(&manifest.materialized_views)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
-        (GLOBALS_FILE, readme::globals_sql(&manifest.roles)),
+        (GLOBALS_FILE, globals),
         (LOAD_SCRIPT_FILE, readme::load_script(manifest)),
         (README_FILE, readme::readme(manifest)),
-    ]
-    .into_iter()
-    .map(|(name, text)| partial.write(name, text.as_bytes()))
-    .collect()
+    ];
+    files.into_iter().chain(list).map(|(name, text)| partial.write(name, text.as_bytes())).collect()
+}
+
+/// The part of the database that a snapshot holds.
+struct Part {
+    schema: FileEntry,
+    facts: Partial,
+    sequences: HashSet<u32>,
+}
+
+/// Decides what belongs to the part, and reduces the catalog to it.
+async fn take_part(
+    reader: &Session,
+    scope: &part::Scope,
+    schema: FileEntry,
+    entries: &[toc::Entry],
+    filters: &Filters,
+    catalog: &mut Catalog,
+) -> Result<Part> {
+    let choice = scope.choose(reader, entries, filters).await?;
+    let facts = scope.apply(filters, entries, &choice, catalog);
+    let chosen: Vec<&toc::Entry> =
+        entries.iter().filter(|entry| choice.entries.contains(&entry.id)).collect();
+    let objects = chosen.iter().map(|entry| entry.object).collect();
+    catalog.grants = introspect::object_grants_of(reader, Some(&objects)).await?;
+    let sequences = chosen.iter().filter(|entry| entry.kind == EntryKind::Sequence);
+    let sequences = sequences.map(|entry| entry.object.1).collect();
+    Ok(Part { schema, facts, sequences })
 }
 
 /// Runs pg_dump for the schema, in the same snapshot as the rows.
@@ -298,6 +466,7 @@ async fn dump_schema(
     pg_dump: &tools::Tool,
     snapshot_id: &str,
     encoding: &str,
+    arguments: &[String],
     partial: &PartialSnapshot,
     progress: &Progress,
 ) -> Result<FileEntry> {
@@ -309,6 +478,7 @@ async fn dump_schema(
         .arg(format!("--encoding={encoding}"))
         .arg(format!("--snapshot={snapshot_id}"))
         .arg(format!("--lock-wait-timeout={}", JOINED_LOCK_WAIT.as_millis()))
+        .args(arguments)
         .arg("--file")
         .arg(path);
     let finished = tools::run(command, "pg_dump").await?;

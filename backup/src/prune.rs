@@ -1,7 +1,7 @@
 //! `backup prune`: deletes what the keep rules do not keep. The decisions are `common::snapshot::keep`'s; here the facts are
 //! gathered, the decisions shown, and carried out through the trash.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
 use common::{
@@ -17,6 +17,7 @@ use common::{
     snapshot::{
         SnapshotId,
         keep::{self, Candidate, Decision, KeepPolicy, Soundness},
+        simulate::{self, MOST_BACKUPS},
     },
 };
 use serde::Serialize;
@@ -94,6 +95,10 @@ pub struct PruneArgs {
     /// Leave what is deleted in the trash for this long: `backup undelete` takes it back [default: 0s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     trash_grace: Option<Duration>,
+    /// Say what there would be if backups went on at their present pace for this long, each followed by this prune, and
+    /// delete nothing
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "dry_run")]
+    simulate: Option<Duration>,
 }
 
 #[derive(Serialize)]
@@ -120,6 +125,10 @@ pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8>
             .with_hint("Give at least one, such as --keep-daily 7; try it with --dry-run first."));
     }
     let repository = Repository::open(&settings.repo)?;
+    if let Some(time) = args.simulate {
+        let (candidates, damaged) = candidates(&repository, args.database.as_deref())?;
+        return simulated(&policy, &candidates, &damaged, time, output);
+    }
     // Held from the look to the last rename: a deletion in between could break the floor.
     let alone = if args.dry_run {
         None
@@ -196,6 +205,111 @@ fn trash_until(grace: Duration, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
         .ok_or_else(|| Error::usage("--trash-grace is longer than any calendar"))
 }
 
+#[derive(Serialize)]
+struct SimulatedRow {
+    /// `null` for a backup that is still to come.
+    id: Option<String>,
+    database: String,
+    time: DateTime<Utc>,
+    keep: bool,
+    /// When a prune would delete it.
+    deleted_at: Option<DateTime<Utc>>,
+    reasons: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct SimulatedDocument {
+    simulated_until: DateTime<Utc>,
+    /// Seconds between two backups of each database; `null` where there are not two to tell it from.
+    pace_seconds: BTreeMap<String, Option<u64>>,
+    snapshots: Vec<SimulatedRow>,
+    damaged: Vec<String>,
+}
+
+/// `backup prune --simulate`.
+fn simulated(
+    policy: &KeepPolicy,
+    candidates: &[Candidate],
+    damaged: &[SnapshotId],
+    time: Duration,
+    output: &Output,
+) -> Result<u8> {
+    let now = Utc::now();
+    let found = simulate::simulate(policy, candidates, now, time).map_err(|database| {
+        let name = printable(&database);
+        Error::usage(format!(
+            "\"{name}\" is backed up too often for so long a time: over {MOST_BACKUPS} backups"
+        ))
+        .with_hint("Give a shorter time, such as --simulate 30d.")
+    })?;
+    let taken_at = |id: &SnapshotId| candidates.iter().find(|one| one.id == *id).map(|one| one.taken_at);
+    let kept = found.survivors.iter().map(|survivor| {
+        let Row { id, database, time, keep, reasons } = row(&survivor.decision);
+        SimulatedRow { id: survivor.exists.then_some(id), database, time, keep, deleted_at: None, reasons }
+    });
+    let deleted = found.deleted.iter().map(|gone| SimulatedRow {
+        id: Some(gone.id.to_string()),
+        database: gone.database.clone(),
+        time: taken_at(&gone.id).unwrap_or(gone.at),
+        keep: false,
+        deleted_at: Some(gone.at),
+        reasons: Vec::new(),
+    });
+    let mut snapshots: Vec<SimulatedRow> = kept.chain(deleted).collect();
+    snapshots.sort_by(|a, b| (&a.database, b.time, &b.id).cmp(&(&b.database, a.time, &a.id)));
+    if output.is_json() {
+        let seconds =
+            |(name, pace): (&String, &Option<Duration>)| (name.clone(), pace.map(|pace| pace.as_secs()));
+        output.document(&SimulatedDocument {
+            simulated_until: found.at,
+            pace_seconds: found.pace.iter().map(seconds).collect(),
+            snapshots,
+            damaged: damaged.iter().map(ToString::to_string).collect(),
+        })?;
+        return Ok(0);
+    }
+    output.data(&simulated_table(&snapshots))?;
+    for (database, pace) in &found.pace {
+        let name = printable(database);
+        output.say(&match pace {
+            Some(pace) => format!("\"{name}\": a backup every {}", format::duration(*pace)),
+            None => format!("\"{name}\": no two backups tell a pace, so none are added"),
+        });
+    }
+    for id in damaged {
+        output.warn(&format!("{id} is damaged and stays: look at it, then run `backup delete {id}`"));
+    }
+    let total = found.survivors.len() as u64;
+    let today = found.survivors.iter().filter(|survivor| survivor.exists).count();
+    output.say(&format!(
+        "{} {} on {}, {today} of them there today; nothing was deleted",
+        output.paint(Tone::Strong, "WOULD KEEP"),
+        format::plural(total, "snapshot", "snapshots"),
+        found.at.format("%Y-%m-%d"),
+    ));
+    Ok(0)
+}
+
+fn simulated_table(snapshots: &[SimulatedRow]) -> String {
+    let rows: Vec<Vec<String>> = snapshots
+        .iter()
+        .map(|row| {
+            let reason = match row.deleted_at {
+                Some(at) => format!("no rule keeps it from {} on", at.format("%Y-%m-%d %H:%M:%SZ")),
+                None => row.reasons.join(", "),
+            };
+            vec![
+                if row.keep { "keep" } else { "delete" }.to_owned(),
+                row.id.clone().unwrap_or_else(|| "(to come)".to_owned()),
+                row.time.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+                printable(&row.database),
+                printable(&reason),
+            ]
+        })
+        .collect();
+    format::table(&["", "ID", "TIME", "DATABASE", "REASON"], &[false; 5], &rows)
+}
+
 /// Every snapshot that can be decided on, and the ids of those whose manifests can't be read.
 fn candidates(repository: &Repository, database: Option<&str>) -> Result<(Vec<Candidate>, Vec<SnapshotId>)> {
     let facts = Facts::read(repository)?;
@@ -219,6 +333,7 @@ fn candidates(repository: &Repository, database: Option<&str>) -> Result<(Vec<Ca
             }),
             id: entry.id,
             database: manifest.database.name,
+            part: manifest.partial.map(|partial| partial.filters.to_string()),
             taken_at: manifest.taken_at,
             kind: manifest.kind,
             tags: manifest.tags,

@@ -68,20 +68,18 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     }
 }
 
-/// Runs `backup export`.
-pub async fn export(
-    args: ExportArgs,
-    snapshot: StoredSnapshot,
-    settings: &Settings,
-    output: &Output,
-) -> Result<u8> {
+/// Runs `backup export`. The caller holds the repository's lock.
+pub async fn export(args: ExportArgs, snapshot: StoredSnapshot, output: &Output) -> Result<u8> {
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     if to_stdout && io::stdout().is_terminal() {
         return Err(Error::usage("an archive is not for a terminal")
             .with_hint("Redirect stdout to a file or a pipe, or name a file with --output."));
     }
-    let _lock = Repository::open(&settings.repo)?.lock_reading()?;
     let id = snapshot.manifest.id.clone();
+    if snapshot.manifest.role_passwords {
+        output
+            .warn(&format!("{id} holds password hashes of roles, and so does this archive: keep it secret"));
+    }
     let target = args.output.unwrap_or_else(|| PathBuf::from(format!("{id}.tar")));
     let progress = output.progress();
     progress.phase(format!("exporting {id}"), Some(snapshot.manifest.stored_bytes()));

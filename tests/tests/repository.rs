@@ -310,6 +310,28 @@ fn a_drill_of_a_damaged_snapshot_fails_and_is_remembered() {
 }
 
 #[test]
+fn a_simulation_shows_what_will_survive_and_deletes_nothing() {
+    let database = small_database(Cluster::shared(18), "simulated");
+    let repo = Repo::new();
+    let old = repo.create(&database);
+    // Ids tell the second, and so does the pace.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let pinned = repo.create(&database);
+    repo.backup(&["pin", &pinned]);
+    let prune = ["prune", "--keep-last", "2", "--keep-min", "0", "--simulate", "60s"];
+    let (table, said) = repo.run("backup", &prune, 0);
+    let line = |id: &str| table.lines().find(|line| line.contains(id)).unwrap_or_else(|| panic!("{table}"));
+    assert!(line(&old).starts_with("delete") && line(&old).contains("no rule keeps it from"), "{table}");
+    assert!(line(&pinned).starts_with("keep") && line(&pinned).contains("pinned"), "{table}");
+    assert_eq!(table.matches("(to come)").count(), 2, "{table}");
+    assert!(said.contains("WOULD KEEP 3 snapshots") && said.contains("a backup every"), "{said}");
+    let (json, _) = repo.run("backup", &[&prune[..], &["--json"]].concat(), 0);
+    assert!(json.contains("\"schema\": 1") && json.contains("\"pace_seconds\""), "{json}");
+    repo.run("backup", &["prune", "--keep-last", "2", "--simulate", "9000d"], 2);
+    assert_eq!(repo.ids().len(), 2);
+}
+
+#[test]
 fn prune_needs_a_rule_and_keeps_the_floor_and_what_is_damaged() {
     let database = small_database(Cluster::shared(18), "prune");
     let repo = Repo::new();

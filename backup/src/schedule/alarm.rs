@@ -69,14 +69,15 @@ impl Default for Thresholds {
     }
 }
 
-/// The snapshot to compare with: the newest earlier one of the same database, and of the scheduler's own where there is one.
+/// The snapshot to compare with: the newest earlier whole one of the same database, and of the scheduler's own where there is one.
 pub fn predecessor<'a>(
     snapshots: impl Iterator<Item = &'a StoredSnapshot> + Clone,
     current: &Manifest,
 ) -> Option<&'a StoredSnapshot> {
     let earlier = snapshots.filter(|snapshot| {
         let manifest = &snapshot.manifest;
-        manifest.database.name == current.database.name
+        !manifest.is_partial()
+            && manifest.database.name == current.database.name
             && manifest.id != current.id
             && manifest.taken_at < current.taken_at
     });

@@ -275,10 +275,14 @@ impl Daemon<'_> {
         }
         let (job, clock, output) = (Arc::clone(job), self.clock, self.output.clone());
         let (places, task_key) = (Arc::clone(&self.places), key.clone());
-        let task = self.runs.spawn(async move {
-            let _place = places.acquire_owned().await;
-            let ended = run::run(&job, order, clock, &output).await;
-            (task_key, ended)
+        // A thread of its own: the future of a backup borrows in ways that keep it from moving between threads.
+        let runtime = tokio::runtime::Handle::current();
+        let task = self.runs.spawn_blocking(move || {
+            runtime.block_on(async move {
+                let _place = places.acquire_owned().await;
+                let ended = run::run(&job, order, clock, &output).await;
+                (task_key, ended)
+            })
         });
         self.names.insert(task.id(), key);
     }

@@ -113,19 +113,19 @@ pub fn render(status: &Status) -> String {
     });
     p.gauge(status, "free_bytes", "Room left where the repository lies.", |job| job.free_bytes.map(number));
     p.gauge(status, "latest_rows", "Rows of the newest snapshot.", |job| {
-        job.snapshots.last().map(|snap| number(snap.rows))
+        job.newest().map(|snap| number(snap.rows))
     });
     p.gauge(status, "latest_tables", "Tables of the newest snapshot.", |job| {
-        job.snapshots.last().map(|snap| number(snap.tables))
+        job.newest().map(|snap| number(snap.tables))
     });
     p.gauge(status, "latest_raw_bytes", "Size of the newest snapshot before compression.", |job| {
-        job.snapshots.last().map(|snap| number(snap.raw_bytes))
+        job.newest().map(|snap| number(snap.raw_bytes))
     });
     p.gauge(status, "latest_stored_bytes", "Size on disk of the newest snapshot.", |job| {
-        job.snapshots.last().map(|snap| number(snap.stored_bytes))
+        job.newest().map(|snap| number(snap.stored_bytes))
     });
     p.gauge(status, "latest_duration_seconds", "How long the newest snapshot took.", |job| {
-        job.snapshots.last().map(|snap| snap.seconds)
+        job.newest().map(|snap| snap.seconds)
     });
     p.gauge(
         status,

@@ -128,7 +128,7 @@ fn facts(job: &JobStatus, now: DateTime<Utc>) -> String {
             None => "<span class=\"warn\">never</span>".to_owned(),
         },
     );
-    if let Some(snap) = job.snapshots.last() {
+    if let Some(snap) = job.newest() {
         fact(
             "Newest holds",
             format!(
@@ -193,9 +193,10 @@ fn notes(job: &JobStatus) -> String {
 }
 
 fn plots(job: &JobStatus) -> String {
-    let recent = &job.snapshots[job.snapshots.len().saturating_sub(POINTS)..];
+    let whole: Vec<&Snap> = job.snapshots.iter().filter(|snap| !snap.is_partial).collect();
+    let recent = &whole[whole.len().saturating_sub(POINTS)..];
     let points = |value: fn(&Snap) -> f64, show: fn(f64) -> String| -> Vec<Point> {
-        let point = |snap: &Snap| Point {
+        let point = |snap: &&Snap| Point {
             at: snap.taken_at,
             value: value(snap),
             label: format!("{}: {}", snap.taken_at.format("%Y-%m-%d %H:%M"), show(value(snap))),
@@ -254,7 +255,12 @@ fn snapshots(job: &JobStatus, now: DateTime<Utc>) -> String {
             format::bytes(snap.stored_bytes),
             seconds(snap.seconds),
             snap.kind,
-            if snap.is_pinned { ", pinned" } else { "" },
+            match (snap.is_partial, snap.is_pinned) {
+                (true, true) => ", partial, pinned",
+                (true, false) => ", partial",
+                (false, true) => ", pinned",
+                (false, false) => "",
+            },
             snap.id
         );
     }

@@ -282,6 +282,8 @@ fn look_for_alarm(job: &Job, snapshot: &StoredSnapshot, repository: &Repository)
 
 async fn rehearse(job: &Job, repository: &Repository, output: &Output) -> Result<Made> {
     let connection = job.drill_connection().await?;
+    // From before the choice to the end: nobody may delete it meanwhile.
+    let _reading = repository.lock_reading()?;
     let snapshot = repository.find("latest", Some(&job.database))?;
     let rehearsal = Rehearsal { jobs: job.jobs, no_owner: job.drill_no_owner, quiet: true, verbose: false };
     let (_, seconds) = drill::rehearse(&connection, repository, &snapshot, &rehearsal, output).await?;

@@ -63,6 +63,8 @@ pub struct Snap {
     pub taken_at: DateTime<Utc>,
     /// Why.
     pub kind: Kind,
+    /// Whether it holds only a part of its database: then it is no backup of it.
+    pub is_partial: bool,
     /// How long it took.
     pub seconds: f64,
     /// Its rows.
@@ -110,9 +112,14 @@ pub struct Status {
 }
 
 impl JobStatus {
-    /// The newest snapshot that a verification found good.
+    /// The newest whole snapshot that a verification found good.
     pub fn last_success(&self) -> Option<&Snap> {
-        self.snapshots.iter().rfind(|snap| snap.standing.is_good())
+        self.snapshots.iter().rfind(|snap| snap.standing.is_good() && !snap.is_partial)
+    }
+
+    /// The newest whole snapshot.
+    pub fn newest(&self) -> Option<&Snap> {
+        self.snapshots.iter().rfind(|snap| !snap.is_partial)
     }
 
     /// The last attempt of a kind that was not skipped.
@@ -179,6 +186,7 @@ impl Cache {
             id: manifest.id.to_string(),
             taken_at: manifest.taken_at,
             kind: manifest.kind,
+            is_partial: manifest.is_partial(),
             seconds: manifest.took().as_secs_f64(),
             rows: manifest.rows(),
             tables: manifest.tables.len() as u64,

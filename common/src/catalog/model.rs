@@ -28,6 +28,15 @@ pub struct Table {
     pub extension_filter: Option<String>,
 }
 
+/// A partitioned table: it has no rows of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartitionedTable {
+    /// `pg_class.oid` at the source.
+    pub oid: u32,
+    /// Its name.
+    pub name: QualifiedName,
+}
+
 /// A sequence and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sequence {
@@ -171,13 +180,32 @@ pub struct ObjectGrant {
     pub grantable: bool,
 }
 
+/// A relation that lies in another tablespace than the database's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedRelation {
+    /// `table`, `index` or `materialized view`.
+    pub kind: String,
+    /// Its name.
+    pub name: QualifiedName,
+    /// The tablespace.
+    pub tablespace: String,
+}
+
 /// Everything the tools read from a database before they decide.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     /// Database-level state.
     pub database: DatabaseState,
+    /// Size of the whole database on disk, bytes.
+    pub database_bytes: u64,
+    /// What lies in another tablespace than the database's own.
+    pub placed: Vec<PlacedRelation>,
     /// Tables whose rows are copied, largest first.
     pub tables: Vec<Table>,
+    /// Partitioned tables.
+    pub partitioned: Vec<PartitionedTable>,
+    /// Which table is a partition or an heir of which: child and parent.
+    pub inherits: Vec<(u32, u32)>,
     /// Extensions, by name.
     pub extensions: Vec<Extension>,
     /// Materialized views in refresh order.

@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Client, Row, sql};
+use super::{Client, Row, round_trip, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
-        ObjectGrant, Role, Sequence, Table,
+        ObjectGrant, PartitionedTable, PlacedRelation, Role, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -29,17 +29,33 @@ fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> Error {
 
 /// Reads everything that the tools decide on.
 pub async fn catalog(client: &Client) -> Result<Catalog> {
-    let roots: HashMap<u32, QualifiedName> = client
+    catalog_around(client, None).await
+}
+
+/// Like [`catalog`], where only the tables with the oids `locked` are locked: the sizes of the others are 0.
+pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> Result<Catalog> {
+    let locked: Option<Vec<u32>> = locked.map(|oids| oids.iter().copied().collect());
+    let roots: HashMap<u32, Root> = client
         .query(sql::UNSTABLE_HASH_PARTITIONS, &[])
         .await
         .map_err(failed("partitions"))?
         .iter()
-        .map(|row| (row.get(0), QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2))))
+        .map(|row| {
+            let name = QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+            (row.get(0), Root { name, columns: row.get(3) })
+        })
         .collect();
-    let mut tables: Vec<Table> = client
-        .query(sql::TABLES, &[])
-        .await
-        .map_err(failed("tables"))?
+    let relations = client.query(sql::TABLES, &[&locked]).await.map_err(failed("tables"))?;
+    let partitioned = relations
+        .iter()
+        .filter(|row| row.get::<_, String>("kind") == "p")
+        .map(|row| PartitionedTable {
+            oid: row.get("oid"),
+            name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
+        })
+        .collect();
+    let inherits = client.query(sql::INHERITS, &[]).await.map_err(failed("partitions"))?;
+    let mut tables: Vec<Table> = relations
         .iter()
         .filter(|row| row.get::<_, String>("kind") == "r")
         .map(|row| table(row, &roots))
@@ -56,9 +72,26 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
         client.query_one(sql::LARGE_OBJECT_COUNT, &[]).await.map_err(failed("large objects"))?.get(0);
     let rows = client.query(sql::ROLES, &[]).await.map_err(failed("roles"))?;
     let roles = roles(&rows);
+    let size: i64 =
+        client.query_one(sql::DATABASE_BYTES, &[]).await.map_err(failed("the database's size"))?.get(0);
+    let placed = client
+        .query(sql::PLACED, &[])
+        .await
+        .map_err(failed("tablespaces"))?
+        .iter()
+        .map(|row| PlacedRelation {
+            kind: row.get(0),
+            name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+            tablespace: row.get(3),
+        })
+        .collect();
     Ok(Catalog {
         database: database_state(client).await?,
+        database_bytes: size.unsigned_abs(),
+        placed,
         tables,
+        partitioned,
+        inherits: inherits.iter().map(|row| (row.get(0), row.get(1))).collect(),
         extensions,
         materialized_views: materialized_views(client).await?,
         large_objects: LargeObjectTotals { count: count.unsigned_abs() },
@@ -68,16 +101,26 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
     })
 }
 
-fn table(row: &Row, roots: &HashMap<u32, QualifiedName>) -> Table {
+/// The table that a leaf's rows are loaded through.
+struct Root {
+    name: QualifiedName,
+    columns: Vec<String>,
+}
+
+fn table(row: &Row, roots: &HashMap<u32, Root>) -> Table {
     let oid: u32 = row.get("oid");
+    let root = roots.get(&oid);
+    // A row may come back in another leaf, whose columns may stand in another order: one order for all of them, or the
+    // text of the row, which is compared, would depend on where it lies.
+    let columns = root.map_or_else(|| row.get("columns"), |root| root.columns.clone());
     Table {
         oid,
         name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
-        columns: row.get::<_, Vec<String>>("columns").into_iter().map(Into::into).collect(),
+        columns: columns.into_iter().map(Into::into).collect(),
         blocks: row.get::<_, i64>("blocks").unsigned_abs(),
         is_heap: row.get("is_heap"),
         is_unlogged: row.get::<_, String>("persistence") == "u",
-        load_into: roots.get(&oid).cloned(),
+        load_into: root.map(|root| root.name.clone()),
         extension_filter: row.get("extension_filter"),
     }
 }
@@ -125,9 +168,18 @@ pub async fn relations(client: &Client) -> Result<Vec<Relation>> {
 
 /// Privileges on the user's objects, sorted.
 pub async fn object_grants(client: &Client) -> Result<Vec<ObjectGrant>> {
+    object_grants_of(client, None).await
+}
+
+/// Like [`object_grants`], of these objects only: catalog and oid of each.
+pub async fn object_grants_of(
+    client: &Client,
+    objects: Option<&HashSet<(u32, u32)>>,
+) -> Result<Vec<ObjectGrant>> {
     let rows = client.query(sql::OBJECT_GRANTS, &[]).await.map_err(failed("privileges"))?;
     Ok(rows
         .iter()
+        .filter(|row| objects.is_none_or(|objects| objects.contains(&(row.get("class"), row.get("oid")))))
         .map(|row| ObjectGrant {
             object: row.get(0),
             grantee: row.get(1),
@@ -190,9 +242,15 @@ pub async fn database_state(client: &Client) -> Result<DatabaseState> {
 
 /// Where every sequence stands now. Sequences are not transactional: read them after the data.
 pub async fn sequences(client: &Client) -> Result<Vec<Sequence>> {
+    sequences_of(client, None).await
+}
+
+/// Like [`sequences`], of those with these oids only: the role may not read others.
+pub async fn sequences_of(client: &Client, oids: Option<&HashSet<u32>>) -> Result<Vec<Sequence>> {
     /// Sequences per statement: one round trip for most databases, and no statement of unbounded length.
     const BATCH: usize = 250;
-    let rows = client.query(sql::SEQUENCES, &[]).await.map_err(failed("sequences"))?;
+    let mut rows = client.query(sql::SEQUENCES, &[]).await.map_err(failed("sequences"))?;
+    rows.retain(|row| oids.is_none_or(|oids| oids.contains(&row.get::<_, u32>(0))));
     let mut sequences = Vec::with_capacity(rows.len());
     for batch in rows.chunks(BATCH) {
         let selects: Vec<String> = batch
@@ -313,6 +371,7 @@ async fn not_kept(client: &Client) -> Result<Vec<String>> {
         // nextval() writes its next 32 values to the log at once, and a standby sees only that.
         add("sequences", "sequence", "sequences", "a standby may show each up to 32 numbers ahead");
     }
+    lines.extend(round_trip::differences(client).await?);
     Ok(lines)
 }
 

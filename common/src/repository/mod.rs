@@ -47,6 +47,8 @@ const PARTIAL: &str = "partial";
 const TRASH: &str = "trash";
 const LOCKS: &str = "locks";
 const RUNS: &str = "runs";
+/// Name of the lock of the repository itself.
+const REPOSITORY_LOCK: &str = "repository";
 
 /// How often, and how far apart, a shared lock is tried: five seconds in all.
 const SHARED_LOCK_ATTEMPTS: u32 = 50;
@@ -167,7 +169,10 @@ impl Repository {
 
     /// Takes the repository's lock shared: snapshots may be written and read, nothing may be deleted.
     pub fn lock_shared(&self) -> Result<RepositoryLock> {
-        let file = self.lock_file("repository")?;
+        self.share(self.lock_file(REPOSITORY_LOCK)?)
+    }
+
+    fn share(&self, file: File) -> Result<RepositoryLock> {
         // Sweeping and deleting take moments: worth waiting for, not worth failing for.
         for _ in 0..SHARED_LOCK_ATTEMPTS {
             match file.try_lock_shared() {
@@ -181,20 +186,25 @@ impl Repository {
 
     /// Keeps snapshots from being deleted while they are read.
     ///
-    /// A repository that can't be written, such as a copy on read-only media, has nobody who could delete: no lock then.
+    /// Where this process may not write, another one may: the lock's file is then opened for reading. A copy on read-only
+    /// media that never had one has nobody who could delete: no lock then.
     ///
     /// # Errors
     /// Busy while another process deletes.
     pub fn lock_reading(&self) -> Result<Option<RepositoryLock>> {
-        match self.lock_shared() {
-            Err(error) if error.kind() == ErrorKind::Busy => Err(error),
-            other => Ok(other.ok()),
+        let path = self.root.join(LOCKS).join(format!("{REPOSITORY_LOCK}.lock"));
+        match self.lock_file(REPOSITORY_LOCK).or_else(|_| File::open(&path)) {
+            Ok(file) => match self.share(file) {
+                Err(error) if error.kind() != ErrorKind::Busy => Ok(None),
+                other => other.map(Some),
+            },
+            Err(_) => Ok(None),
         }
     }
 
     /// Takes the repository's lock alone: for deleting.
     pub fn lock_exclusive(&self) -> Result<ExclusiveLock> {
-        let file = self.lock_file("repository")?;
+        let file = self.lock_file(REPOSITORY_LOCK)?;
         match file.try_lock() {
             Ok(()) => Ok(ExclusiveLock { _lock: RepositoryLock { _file: file } }),
             Err(TryLockError::WouldBlock) => Err(self.busy("uses")),
@@ -266,7 +276,7 @@ impl Repository {
 
     /// Finds a snapshot by id, unique prefix, given name, `latest` or `latest:tag=value`.
     ///
-    /// With `database`, `latest` means that database's; without it, the repository must hold one database only.
+    /// `latest` is the latest of a whole database; a partial snapshot only where there are no others. With `database`, `latest` means that database's; without it, the repository must hold one database only.
     pub fn find(&self, wanted: &str, database: Option<&str>) -> Result<StoredSnapshot> {
         let found = self.find_entry(wanted, database)?;
         found.snapshot.map_err(|error| error.context(found.id))
@@ -297,6 +307,10 @@ impl Repository {
                     })
                 })
                 .collect();
+            // What holds only a part is never taken for the whole because it happens to be newer.
+            if candidates.iter().any(|found| !found.manifest.is_partial()) {
+                candidates.retain(|found| !found.manifest.is_partial());
+            }
             // Ids tell the second only.
             candidates.sort_by_key(|found| found.manifest.taken_at);
             let mut databases: Vec<&str> =

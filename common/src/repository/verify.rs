@@ -56,11 +56,34 @@ pub fn verify(
     jobs: usize,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<VerifiedSnapshot> {
+    let unexpected = unexpected_files(&snapshot)?;
+    check_files(snapshot, depth, jobs, unexpected, progress)
+}
+
+/// Like [`verify`], for a manifest that names only a part of the folder's files: the others are neither read nor judged.
+///
+/// # Errors
+/// As [`verify`], about the files that the manifest names.
+pub fn verify_part(
+    snapshot: StoredSnapshot,
+    jobs: usize,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<VerifiedSnapshot> {
+    check_files(snapshot, Depth::Hashes, jobs, Vec::new(), progress)
+}
+
+fn check_files(
+    snapshot: StoredSnapshot,
+    depth: Depth,
+    jobs: usize,
+    unexpected: Vec<String>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<VerifiedSnapshot> {
     let manifest = &snapshot.manifest;
     let items: Vec<Item<'_>> =
         manifest.chunks().map(Item::Chunk).chain(manifest.files.iter().map(Item::File)).collect();
     let next = AtomicUsize::new(0);
-    let problems = Mutex::new(unexpected_files(&snapshot)?);
+    let problems = Mutex::new(unexpected);
     std::thread::scope(|scope| {
         for _ in 0..jobs.clamp(1, items.len().max(1)) {
             scope.spawn(|| {
@@ -127,7 +150,8 @@ fn compare_digest(path: &Path, bytes: u64, sha256: &str) -> Result<()> {
     Ok(())
 }
 
-/// Files that the manifest does not name: they are not part of the snapshot, and somebody should know.
+/// Files that the manifest does not name: they are not part of the snapshot, and somebody should know. And links: a snapshot
+/// is complete in its folder.
 fn unexpected_files(snapshot: &StoredSnapshot) -> Result<Vec<String>> {
     let known: HashSet<&str> = snapshot.manifest.paths().chain([MANIFEST_FILE]).collect();
     let mut unexpected = Vec::new();
@@ -138,8 +162,15 @@ fn unexpected_files(snapshot: &StoredSnapshot) -> Result<Vec<String>> {
             let entry = entry.map_err(|source| Error::io("read", &dir, source))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             let path = if relative.is_empty() { name } else { format!("{relative}/{name}") };
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            let kind = entry.file_type().map_err(|source| Error::io("look at", &entry.path(), source))?;
+            if kind.is_dir() {
                 dirs.push(path);
+            } else if kind.is_symlink() {
+                // What it leads to may be whole today, and is not in a copy of the folder.
+                unexpected.push(format!(
+                    "{} is a link, and the snapshot's file is elsewhere",
+                    entry.path().display()
+                ));
             } else if !known.contains(path.as_str()) {
                 unexpected.push(format!("{} is not part of the snapshot", entry.path().display()));
             }

@@ -55,6 +55,8 @@ pub fn copy_out_statement(table: &Table, range: BlockRange, encoding: &str) -> S
     };
     match &table.extension_filter {
         Some(filter) => select(filter),
+        // The columns are the root's; before PostgreSQL 16 one of them may be a generated one here, which only SELECT reads.
+        None if range == BlockRange::ALL && table.load_into.is_some() => select(""),
         None if range == BlockRange::ALL => {
             format!("COPY {}{} {options}", table.name, column_list(&table.columns))
         }

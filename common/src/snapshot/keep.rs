@@ -1,6 +1,9 @@
 //! Which snapshots `backup prune` keeps, and why. Pure: the time and the facts come in, a decision with its reasons for
 //! every snapshot comes out. Flags and meaning are restic's, per database.
 //!
+//! A snapshot of a part of a database stands in a group of its own, with those of the same part: it neither takes a whole
+//! one's place in a rule nor counts for the floor of whole ones.
+//!
 //! What no rule may do, whatever the flags say:
 //! - delete a snapshot that is pinned, needed by an unfinished run, damaged (a person should look), dated in the future (a
 //!   clock was wrong), or from before a migration (unless asked to);
@@ -67,6 +70,8 @@ pub struct Candidate {
     pub id: SnapshotId,
     /// Rules hold for each database on its own.
     pub database: String,
+    /// The filters of a partial snapshot: it counts among those of the same part only, never for the whole database.
+    pub part: Option<String>,
     /// When it was taken.
     pub taken_at: DateTime<Utc>,
     /// Why it was taken.
@@ -148,9 +153,9 @@ impl Decision {
 
 /// Decides on every candidate: by database, newest first.
 pub fn plan(policy: &KeepPolicy, candidates: &[Candidate], now: DateTime<Utc>) -> Vec<Decision> {
-    let mut databases: BTreeMap<&str, Vec<&Candidate>> = BTreeMap::new();
+    let mut databases: BTreeMap<(&str, Option<&str>), Vec<&Candidate>> = BTreeMap::new();
     for candidate in candidates {
-        databases.entry(&candidate.database).or_default().push(candidate);
+        databases.entry((&candidate.database, candidate.part.as_deref())).or_default().push(candidate);
     }
     databases.into_values().flat_map(|group| plan_database(policy, group, now)).collect()
 }

@@ -16,12 +16,19 @@ use super::{
     codec::{RowHash, StoredChunk, hex},
 };
 use crate::{
-    Error, Result,
-    catalog::{DatabaseState, Extension, MaterializedView, ObjectGrant, Role, Sequence, Table},
+    Error, QualifiedName, Result,
+    catalog::{
+        DatabaseState, Extension, MaterializedView, ObjectGrant, PartitionedTable, PlacedRelation, Role,
+        Sequence, Table,
+    },
 };
 
 /// Version of the format. A reader takes its own version only; a change that an older reader would misread raises it.
 pub const FORMAT: u32 = 1;
+
+/// Version of the format of a snapshot that holds only a part of its database. Another number, so that a reader that does
+/// not know of parts refuses it instead of taking it for the whole.
+pub const PARTIAL_FORMAT: u32 = 2;
 
 /// The manifest's file name within a snapshot.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -31,6 +38,8 @@ pub const SCHEMA_FILE: &str = "schema.dump";
 pub const README_FILE: &str = "README.txt";
 /// The shell script that the README names.
 pub const LOAD_SCRIPT_FILE: &str = "load.sh";
+/// Entries of the archive that belong to a partial snapshot, for `pg_restore --use-list`.
+pub const LIST_FILE: &str = "schema.list";
 /// `setval` for every sequence.
 pub const SEQUENCES_FILE: &str = "sequences.sql";
 /// `REFRESH` for every materialized view that was filled.
@@ -185,10 +194,76 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+/// The patterns that chose a part of the database, as they were given.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filters {
+    /// `--schema`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schemas: Vec<String>,
+    /// `--table`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<String>,
+    /// `--exclude-schema`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_schemas: Vec<String>,
+    /// `--exclude-table`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_tables: Vec<String>,
+    /// `--exclude-table-data`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_table_data: Vec<String>,
+}
+
+impl Filters {
+    /// Whether there is none: then the whole database is meant.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether something is named that shall come, and not only what shall not.
+    pub fn choose(&self) -> bool {
+        !(self.schemas.is_empty() && self.tables.is_empty())
+    }
+}
+
+impl std::fmt::Display for Filters {
+    /// As on the command line.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let flags = [
+            ("--schema", &self.schemas),
+            ("--table", &self.tables),
+            ("--exclude-schema", &self.exclude_schemas),
+            ("--exclude-table", &self.exclude_tables),
+            ("--exclude-table-data", &self.exclude_table_data),
+        ];
+        let words: Vec<String> = flags
+            .iter()
+            .flat_map(|(flag, patterns)| patterns.iter().map(move |pattern| (flag, pattern)))
+            .map(|(flag, pattern)| {
+                format!("{flag} {}", crate::ident::shell_word(&crate::ident::printable(pattern)))
+            })
+            .collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+/// What makes a snapshot one of a part of the database.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Partial {
+    /// What was asked for.
+    pub filters: Filters,
+    /// The entries of the archive that belong to it, in the archive's order.
+    pub entries: Vec<u32>,
+    /// What is not in it, one phrase each; objects that need what was left out say so.
+    pub left_out: Vec<String>,
+    /// Tables whose definition is in it and whose rows are not.
+    pub without_rows: Vec<QualifiedName>,
+}
+
 /// Everything known about a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT`].
+    /// [`FORMAT`], or [`PARTIAL_FORMAT`].
     pub format: u32,
     /// Also the folder's name.
     pub id: SnapshotId,
@@ -214,10 +289,25 @@ pub struct Manifest {
     pub pg_dump_major: u32,
     /// Database-level state.
     pub database: DatabaseState,
+    /// Size of the whole database on the server's disk, indexes and bloat included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_bytes: Option<u64>,
+    /// What lies in another tablespace than the database's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placed: Vec<PlacedRelation>,
     /// Codec of every chunk.
     pub codec: Codec,
     /// Tables, largest first.
     pub tables: Vec<TableData>,
+    /// Partitioned tables, which have no rows of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub partitioned: Vec<PartitionedTable>,
+    /// Which table is a partition or an heir of which: oids of child and parent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherits: Vec<(u32, u32)>,
+    /// Set when it holds only a part of the database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub partial: Option<Partial>,
     /// Sequences, read after the data.
     pub sequences: Vec<Sequence>,
     /// Large objects, when there are any.
@@ -229,6 +319,9 @@ pub struct Manifest {
     pub materialized_views: Vec<MaterializedView>,
     /// Roles that the schema names, without passwords.
     pub roles: Vec<Role>,
+    /// Whether `globals.sql` holds the roles' password hashes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub role_passwords: bool,
     /// Privileges on objects; a restore is compared with them.
     #[serde(default)]
     pub grants: Vec<ObjectGrant>,
@@ -290,15 +383,18 @@ impl Manifest {
         }
         let version: Version = serde_json::from_str(body)
             .map_err(|source| damaged(format!("manifest.json has no format version: {source}")))?;
-        if version.format != FORMAT {
+        if ![FORMAT, PARTIAL_FORMAT].contains(&version.format) {
             return Err(Error::damaged(format!(
-                "manifest.json has format {}, and this version of the tool reads format {FORMAT}",
+                "manifest.json has format {}, and this version of the tool reads formats {FORMAT} and {PARTIAL_FORMAT}",
                 version.format
             ))
             .with_hint("Use the version of the tool that wrote the snapshot, or a newer one."));
         }
         let manifest: Self = serde_json::from_str(body)
             .map_err(|source| damaged(format!("manifest.json can't be read: {source}")))?;
+        if manifest.partial.is_some() != (manifest.format == PARTIAL_FORMAT) {
+            return Err(damaged("manifest.json contradicts itself about being partial".to_owned()));
+        }
         if let Some(path) = manifest.paths().find(|path| !is_safe_path(path)) {
             let path = crate::ident::printable(path);
             return Err(damaged(format!("manifest.json names a file outside of the snapshot: {path}")));
@@ -337,6 +433,16 @@ impl Manifest {
         let chunks = self.chunks().map(|chunk| chunk.content.stored_bytes);
         let files = self.files.iter().map(|file| file.bytes);
         chunks.chain(files).try_fold(0u64, u64::checked_add)
+    }
+
+    /// Whether it holds only a part of its database.
+    pub fn is_partial(&self) -> bool {
+        self.partial.is_some()
+    }
+
+    /// `manual`, `scheduled` and so on, and `PARTIAL` where that has to be known.
+    pub fn kind_cell(&self) -> String {
+        if self.is_partial() { format!("{} PARTIAL", self.kind) } else { self.kind.to_string() }
     }
 
     /// How long it took.
@@ -409,6 +515,8 @@ pub(crate) mod tests {
                 settings: vec![],
                 security_labels: vec![],
             },
+            database_bytes: None,
+            placed: vec![],
             codec: Codec::default(),
             tables: vec![TableData {
                 table: Table {
@@ -428,11 +536,15 @@ pub(crate) mod tests {
                     content,
                 }],
             }],
+            partitioned: vec![],
+            inherits: vec![],
+            partial: None,
             sequences: vec![],
             large_objects: None,
             extensions: vec![],
             materialized_views: vec![],
             roles: vec![],
+            role_passwords: false,
             grants: vec![],
             not_kept: vec![],
             files: vec![],

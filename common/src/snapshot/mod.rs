@@ -6,7 +6,10 @@ pub mod copy_sql;
 pub mod id;
 pub mod keep;
 pub mod manifest;
+pub mod pattern;
 pub mod readme;
+pub mod simulate;
+pub mod toc;
 
 pub use codec::{Codec, RowHash};
 pub use id::SnapshotId;

@@ -8,7 +8,9 @@ use std::fmt::Write as _;
 use super::{
     Manifest,
     copy_sql::copy_in_statement,
-    manifest::{DATABASE_FILE, GLOBALS_FILE, LOAD_SCRIPT_FILE, SCHEMA_FILE, SEQUENCES_FILE, VIEWS_FILE},
+    manifest::{
+        DATABASE_FILE, GLOBALS_FILE, LIST_FILE, LOAD_SCRIPT_FILE, SCHEMA_FILE, SEQUENCES_FILE, VIEWS_FILE,
+    },
 };
 use crate::{
     Ident,
@@ -315,7 +317,7 @@ pub fn readme(manifest: &Manifest) -> String {
          Database {database}, PostgreSQL {version}, taken {taken}\n\
          {tables} tables, {rows} rows\n\
          \n\
-         This folder is a whole backup. `restore {id}` restores and verifies it. Without that program, PostgreSQL's own\n\
+         {partial}This folder is a whole backup. `restore {id}` restores and verifies it. Without that program, PostgreSQL's own\n\
          pg_restore (version {dump} or newer), psql and `{decoder}` are enough:\n\
          \n\
          \x20 1. Check that nothing is damaged. manifest.json names the SHA-256 of every file.\n\
@@ -326,7 +328,7 @@ pub fn readme(manifest: &Manifest) -> String {
          \x20 3. Make the tables:\n\
          \n\
          \x20      export PGDATABASE=restored\n\
-         \x20      pg_restore --exit-on-error --section=pre-data --dbname=restored {SCHEMA_FILE}\n\
+         \x20      pg_restore --exit-on-error --section=pre-data{list} --dbname=restored {SCHEMA_FILE}\n\
          \n\
          \x20 4. Load the rows and set the sequences:\n\
          \n\
@@ -334,7 +336,7 @@ pub fn readme(manifest: &Manifest) -> String {
          \n\
          \x20 5. Make indexes, constraints and triggers, and let the planner know the data:\n\
          \n\
-         \x20      pg_restore --exit-on-error --section=post-data --dbname=restored {SCHEMA_FILE}\n\
+         \x20      pg_restore --exit-on-error --section=post-data{list} --dbname=restored {SCHEMA_FILE}\n\
          \x20      psql -X -c 'ANALYZE'\n\
          \n\
          \x20    (--jobs=4 is faster. With partitioned tables leave it away: parallel jobs can leave their indexes invalid.)\n\
@@ -354,6 +356,11 @@ pub fn readme(manifest: &Manifest) -> String {
          Restoring runs the code that the database holds (functions, triggers, defaults). Restore a snapshot of unknown origin\n\
          only where that does no harm.\n\
          {not_kept}",
+        partial = manifest.partial.as_ref().map_or(String::new(), |partial| format!(
+            "PARTIAL: it holds only {}. What was left out is in manifest.json, as partial.left_out.\n\n",
+            partial.filters
+        )),
+        list = if manifest.is_partial() { format!(" --use-list={LIST_FILE}") } else { String::new() },
         id = manifest.id,
         version = manifest.server.version,
         taken = manifest.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
@@ -366,7 +373,12 @@ pub fn readme(manifest: &Manifest) -> String {
         } else {
             let names: Vec<String> =
                 manifest.roles.iter().map(|role| Ident::new(&*role.name).to_string()).collect();
-            format!("{} ({GLOBALS_FILE} makes them).", names.join(", "))
+            let secret = if manifest.role_passwords {
+                ", and holds their password hashes: keep it secret"
+            } else {
+                ""
+            };
+            format!("{} ({GLOBALS_FILE} makes them{secret}).", names.join(", "))
         },
         create = indent(&format!("psql -X -d postgres -c {}\n", shell_word(&create))),
     )

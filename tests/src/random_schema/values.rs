@@ -81,7 +81,8 @@ pub(super) fn value(random: &mut Random, kind: &Type) -> String {
             match random.below(6) {
                 0 => "'{}'".to_owned(),
                 1 => format!("ARRAY[{}, {}]", list(random, 2), list(random, 2)),
-                2 => "'[-2:0]={NULL,NULL,NULL}'".to_owned(),
+                // Not as a literal: a box separates elements by semicolons.
+                2 => format!("array_fill(NULL::{}, ARRAY[3], ARRAY[-2])", of.sql),
                 _ => {
                     let count = random.below(4);
                     list(random, count)

@@ -13,6 +13,7 @@ fn candidate(number: u64, taken_at: DateTime<Utc>) -> Candidate {
     Candidate {
         id: SnapshotId::new(taken_at, "shop", number),
         database: "shop".into(),
+        part: None,
         taken_at,
         kind: Kind::Manual,
         tags: BTreeMap::new(),
@@ -133,6 +134,7 @@ fn any_candidate() -> impl Strategy<Value = Candidate> {
     (-20i64..20_000, any::<u64>(), 0..2, soundness, kind, tag, prop::bool::weighted(0.1)).prop_map(
         |(hours, random, database, soundness, kind, tag, is_pinned)| Candidate {
             database: format!("db{database}"),
+            part: None,
             soundness,
             kind,
             tags: tag.map(|tag| (tag.to_owned(), "yes".to_owned())).into_iter().collect(),

@@ -1,0 +1,456 @@
+//! The content of live tables becomes the snapshot's, in one transaction; the tables stay the same, and with them views,
+//! grants, triggers, policies, and foreign keys in both directions.
+//!
+//! Rows are loaded into temporary tables and compared there, before any lock. Then: lock → look at the columns again →
+//! keep what is there → foreign keys that point here away → TRUNCATE, INSERT … SELECT with user triggers and rules silent →
+//! compare → foreign keys again, which makes PostgreSQL check every row → sequences never behind the rows → COMMIT.
+
+use std::time::Duration;
+
+use common::{
+    Error, ErrorKind, Ident, Progress, QualifiedName, Result,
+    ident::literal,
+    interrupt,
+    postgres::{ConnectionSettings, Session, copy},
+    repository::verify::VerifiedSnapshot,
+};
+
+use super::{
+    scratch::{self, Column, regclass},
+    select::{Selection, Unit},
+    transaction::{LiveTransaction, differs},
+};
+
+/// How the live tables are replaced.
+#[derive(Debug, Clone)]
+pub struct ReplaceOptions {
+    /// For each unit, the table that keeps what was there.
+    pub kept_as: Vec<Option<QualifiedName>>,
+    /// How long one attempt waits for the locks.
+    pub lock_timeout: Duration,
+    /// Attempts after the first.
+    pub lock_retries: u32,
+}
+
+/// Foreign keys that point to the tables `$1`, or to what lies below them: the topmost of each.
+const INCOMING: &str = "
+WITH RECURSIVE target(oid) AS (
+  SELECT t FROM pg_catalog.unnest($1::oid[]) t
+  UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN target ON target.oid = i.inhparent
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition)
+SELECT n.nspname, c.relname, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid),
+       pg_catalog.obj_description(k.oid, 'pg_constraint'),
+       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgconstraint = k.oid AND t.tgenabled <> 'O') AS is_silenced
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid IN (SELECT oid FROM target) ORDER BY 1, 2, 3";
+
+/// User triggers and rules of the tables `$1` and of what lies below them, that would act: statements that silence each and
+/// that give it its state back.
+const ACTING: &str = "
+WITH RECURSIVE target(oid) AS (
+  SELECT t FROM pg_catalog.unnest($1::oid[]) t
+  UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN target ON target.oid = i.inhparent
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition),
+named AS (SELECT target.oid, pg_catalog.format('ALTER TABLE ONLY %I.%I ', n.nspname, c.relname) AS alter_table
+  FROM target JOIN pg_catalog.pg_class c ON c.oid = target.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
+SELECT alter_table || 'DISABLE TRIGGER ' || pg_catalog.quote_ident(t.tgname),
+       alter_table || CASE t.tgenabled WHEN 'R' THEN 'ENABLE REPLICA TRIGGER ' WHEN 'A' THEN 'ENABLE ALWAYS TRIGGER '
+                      ELSE 'ENABLE TRIGGER ' END || pg_catalog.quote_ident(t.tgname)
+FROM named JOIN pg_catalog.pg_trigger t ON t.tgrelid = named.oid WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+UNION ALL
+SELECT alter_table || 'DISABLE RULE ' || pg_catalog.quote_ident(r.rulename),
+       alter_table || CASE r.ev_enabled WHEN 'R' THEN 'ENABLE REPLICA RULE ' WHEN 'A' THEN 'ENABLE ALWAYS RULE '
+                      ELSE 'ENABLE RULE ' END || pg_catalog.quote_ident(r.rulename)
+FROM named JOIN pg_catalog.pg_rewrite r ON r.ev_class = named.oid WHERE r.ev_enabled <> 'D'";
+
+/// Sequences that columns of the tables `$1` draw from: schema and name, increment, table and column.
+const SEQUENCES: &str = "
+SELECT DISTINCT sn.nspname, s.relname, q.seqincrement, tn.nspname, t.relname, a.attname::text
+FROM pg_catalog.pg_class s JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
+JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
+JOIN (SELECT d.objid AS sequence, d.refobjid AS relation, d.refobjsubid AS number FROM pg_catalog.pg_depend d
+       WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+         AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+      UNION SELECT d.refobjid, f.adrelid, f.adnum FROM pg_catalog.pg_depend d
+       JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid
+       WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
+         AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass) u ON u.sequence = s.oid
+JOIN pg_catalog.pg_class t ON t.oid = u.relation JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = u.relation AND a.attnum = u.number
+WHERE s.relkind = 'S' AND u.relation = ANY ($1) AND a.atttypid IN ('int2'::pg_catalog.regtype, 'int4'::pg_catalog.regtype,
+      'int8'::pg_catalog.regtype)";
+
+/// Refuses tables that are gone or whose columns are not the snapshot's.
+pub async fn check_columns(scratch: &Session, live: &Session, units: &[Unit]) -> Result<()> {
+    let mut problems = Vec::new();
+    for unit in units {
+        let name = unit.name.short();
+        let Some(found) = scratch::columns(live, &unit.name).await? else {
+            problems.push(format!("there is no table {name} in the live database"));
+            continue;
+        };
+        let wanted = scratch::columns(scratch, &unit.name).await?.unwrap_or_default();
+        problems.extend(differences(&wanted, &found).into_iter().map(|what| format!("{name}: {what}")));
+    }
+    if problems.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(format!("the live tables are not as in the snapshot: {}", problems.join("; "))).with_hint(
+        "Leave --replace out: the tables come back beside the live ones, and their rows can be taken over by hand.",
+    ))
+}
+
+fn differences(wanted: &[Column], found: &[Column]) -> Vec<String> {
+    let in_found = |name: &str| found.iter().find(|column| column.name == name);
+    let mut out = Vec::new();
+    for column in wanted {
+        let name = common::ident::printable(&column.name);
+        match in_found(&column.name) {
+            None => out.push(format!("column {name} {} is missing", column.kind)),
+            Some(other) if other.kind != column.kind => {
+                out.push(format!("column {name} is {} and was {}", other.kind, column.kind));
+            }
+            Some(other) if other.is_generated != column.is_generated => {
+                let word = |is: bool| if is { "generated" } else { "stored" };
+                out.push(format!(
+                    "column {name} is {} and was {}",
+                    word(other.is_generated),
+                    word(column.is_generated)
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    let added = found.iter().filter(|column| !wanted.iter().any(|other| other.name == column.name));
+    out.extend(
+        added.map(|column| {
+            format!("column {} {} is new", common::ident::printable(&column.name), column.kind)
+        }),
+    );
+    out
+}
+
+/// Replaces the content of the live tables.
+///
+/// # Errors
+/// The live tables are as they were.
+pub async fn replace(
+    live: &ConnectionSettings,
+    scratch: &Session,
+    snapshot: &VerifiedSnapshot,
+    selection: &Selection,
+    options: &ReplaceOptions,
+    progress: &Progress,
+) -> Result<()> {
+    let units = &selection.units;
+    let transaction = LiveTransaction::begin(live).await?;
+    check_columns(scratch, transaction.session(), units).await?;
+    let staged = stage(&transaction, scratch, snapshot, units, progress).await?;
+    common::fault::point("parts.loaded");
+    progress.phase("replacing the content", None);
+    lock(&transaction, units, options).await?;
+    // What was true before the lock need not be true now.
+    check_columns(scratch, transaction.session(), units).await?;
+    let oids = oids(transaction.session(), units).await?;
+    keep(&transaction, units, options).await?;
+    let incoming = incoming(transaction.session(), &oids).await?;
+    for key in &incoming {
+        transaction.run("could not take a foreign key away", &key.drop).await?;
+    }
+    let acting = acting(transaction.session(), &oids).await?;
+    for (silence, _) in &acting {
+        transaction.run("could not keep a trigger from firing", silence).await?;
+    }
+    exchange(&transaction, units, &staged, progress).await?;
+    for (_, give_back) in &acting {
+        transaction.run("could not give a trigger its state back", give_back).await?;
+    }
+    for key in &incoming {
+        transaction.run(&format!("could not put back {}", key.what), &key.add).await.map_err(orphans)?;
+    }
+    transaction
+        .run("a deferred constraint is violated", "SET CONSTRAINTS ALL IMMEDIATE")
+        .await
+        .map_err(orphans)?;
+    advance_sequences(&transaction, &oids).await?;
+    progress.done();
+    transaction.commit(live).await
+}
+
+/// Rows of other tables that would have no partner any more, or the other way round.
+fn orphans(error: Error) -> Error {
+    if error.sqlstate() == Some("23503") {
+        error.with_hint(
+            "Rows of one table refer to rows that the other does not have in this state. Restore both tables together \
+             (--table A --table B), or restore beside the live one and take over what fits.",
+        )
+    } else {
+        error
+    }
+}
+
+/// A temporary table with the rows of one table of the snapshot.
+#[derive(Debug)]
+struct Staged {
+    unit: usize,
+    name: QualifiedName,
+    columns: Vec<Ident>,
+}
+
+async fn stage(
+    transaction: &LiveTransaction,
+    scratch: &Session,
+    snapshot: &VerifiedSnapshot,
+    units: &[Unit],
+    progress: &Progress,
+) -> Result<Vec<Staged>> {
+    let stored = snapshot.snapshot();
+    let manifest = &stored.manifest;
+    let mut staged = Vec::new();
+    let mut tables = Vec::new();
+    progress.phase("loading rows", Some(manifest.raw_bytes()));
+    for (index, unit) in units.iter().enumerate() {
+        for data in Selection::data(manifest, unit) {
+            let name = QualifiedName::new("pg_temp", format!("safe_run_part_{}", tables.len()));
+            let columns = scratch::columns(scratch, &data.table.name).await?.unwrap_or_default();
+            let stored_columns: Vec<String> = columns
+                .iter()
+                .filter(|column| !column.is_generated)
+                .map(|column| format!("{} {}", Ident::new(&*column.name), column.kind))
+                .collect();
+            let statement =
+                format!("CREATE TEMPORARY TABLE {name} ({}) ON COMMIT DROP", stored_columns.join(", "));
+            transaction.run("could not make a temporary table", &statement).await?;
+            transaction.load(stored, data, &name, None, progress).await?;
+            staged.push(Staged { unit: index, name: name.clone(), columns: data.table.columns.clone() });
+            // Each leaf by itself: here every row lies where it lay.
+            tables.push((data, name));
+        }
+    }
+    progress.done();
+    progress.phase("comparing every row with the snapshot", Some(manifest.raw_bytes()));
+    transaction.compare(stored, &tables, progress).await?;
+    progress.done();
+    Ok(staged)
+}
+
+/// Locks the tables and those whose foreign keys point to them, all at once, with pauses between short attempts.
+async fn lock(transaction: &LiveTransaction, units: &[Unit], options: &ReplaceOptions) -> Result<()> {
+    let session = transaction.session();
+    for attempt in 0.. {
+        interrupt::check()?;
+        let oids = oids(session, units).await?;
+        let mut names: Vec<String> = units
+            .iter()
+            .map(
+                |unit| {
+                    if unit.is_partitioned { unit.name.to_string() } else { format!("ONLY {}", unit.name) }
+                },
+            )
+            .collect();
+        for key in incoming(session, &oids).await? {
+            names.push(key.table.to_string());
+        }
+        names.sort();
+        names.dedup();
+        let statement = format!(
+            "SAVEPOINT before_lock; SET LOCAL lock_timeout = {}; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; \
+             SET LOCAL lock_timeout = 0; RELEASE SAVEPOINT before_lock",
+            options.lock_timeout.as_millis(),
+            names.join(", ")
+        );
+        let error = match transaction.run("could not lock the tables", &statement).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if error.sqlstate() == Some("42501") {
+            return Err(error.with_kind(ErrorKind::Refused).with_hint(
+                "Replacing content needs the owner of the tables and of those that refer to them, or a superuser.",
+            ));
+        }
+        if !error.is_retryable() || session.is_closed() {
+            return Err(error);
+        }
+        if attempt == options.lock_retries {
+            return Err(Error::busy(format!(
+                "could not lock the tables in {} attempts ({error})",
+                attempt + 1
+            ))
+            .with_hint("Let the sessions that use the tables finish, or try again in a quiet moment.")
+            .with_source(error));
+        }
+        transaction.run("could not go back before the lock", "ROLLBACK TO SAVEPOINT before_lock").await?;
+        tokio::time::sleep(Duration::from_millis(100 * u64::from(attempt.min(9) + 1))).await;
+    }
+    Ok(())
+}
+
+async fn oids(session: &Session, units: &[Unit]) -> Result<Vec<u32>> {
+    let mut oids = Vec::new();
+    for unit in units {
+        let row =
+            session
+                .query_one(&format!("SELECT {}::pg_catalog.oid", regclass(&unit.name)), &[])
+                .await
+                .map_err(|source| Error::postgres(format!("could not find {}", unit.name.short()), source))?;
+        oids.push(row.get(0));
+    }
+    Ok(oids)
+}
+
+async fn keep(transaction: &LiveTransaction, units: &[Unit], options: &ReplaceOptions) -> Result<()> {
+    for (unit, kept) in units.iter().zip(&options.kept_as) {
+        let Some(kept) = kept else { continue };
+        let only = if unit.is_partitioned { "" } else { "ONLY " };
+        let what = format!("could not keep the content of {}", unit.name.short());
+        // Without grants and without what makes values: a copy of the rows, for whoever made it.
+        let statement = format!(
+            "CREATE TABLE {kept} (LIKE {} INCLUDING COMMENTS); INSERT INTO {kept} SELECT * FROM {only}{}",
+            unit.name, unit.name
+        );
+        transaction.run(&what, &statement).await?;
+        let note = format!("The content of {} before a restore.", unit.name);
+        transaction.run(&what, &format!("COMMENT ON TABLE {kept} IS {}", literal(&note))).await?;
+    }
+    Ok(())
+}
+
+struct ForeignKey {
+    table: QualifiedName,
+    what: String,
+    drop: String,
+    add: String,
+}
+
+async fn incoming(session: &Session, oids: &[u32]) -> Result<Vec<ForeignKey>> {
+    let rows = session
+        .query(INCOMING, &[&oids])
+        .await
+        .map_err(|source| Error::postgres("could not read the foreign keys", source))?;
+    rows.iter()
+        .map(|row| {
+            let table = scratch::name(row, 0);
+            let name = Ident::new(row.get::<_, String>(2));
+            let what =
+                format!("the foreign key {} of {}", common::ident::printable(name.as_str()), table.short());
+            if row.get("is_silenced") {
+                return Err(Error::refused(format!(
+                    "{what} has triggers that are disabled, and it would come back enabled"
+                ))
+                .with_hint("Enable them, or restore beside the live table."));
+            }
+            let definition: String = row.get(3);
+            let mut add = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}");
+            if let Some(comment) = row.get::<_, Option<String>>(4) {
+                add.push_str(&format!("; COMMENT ON CONSTRAINT {name} ON {table} IS {}", literal(&comment)));
+            }
+            Ok(ForeignKey { drop: format!("ALTER TABLE {table} DROP CONSTRAINT {name}"), add, table, what })
+        })
+        .collect()
+}
+
+async fn acting(session: &Session, oids: &[u32]) -> Result<Vec<(String, String)>> {
+    let rows = session
+        .query(ACTING, &[&oids])
+        .await
+        .map_err(|source| Error::postgres("could not read the triggers", source))?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Empties the tables, fills them, and compares what they hold then with the temporary tables.
+async fn exchange(
+    transaction: &LiveTransaction,
+    units: &[Unit],
+    staged: &[Staged],
+    progress: &Progress,
+) -> Result<()> {
+    let targets: Vec<String> = units
+        .iter()
+        .map(|unit| if unit.is_partitioned { unit.name.to_string() } else { format!("ONLY {}", unit.name) })
+        .collect();
+    transaction.run("could not empty the tables", &format!("TRUNCATE {}", targets.join(", "))).await?;
+    let list = |columns: &[Ident]| columns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    for part in staged {
+        let Some(unit) = units.get(part.unit) else { continue };
+        let columns = list(&part.columns);
+        let statement = if part.columns.is_empty() {
+            format!("INSERT INTO {} SELECT FROM {}", unit.name, part.name)
+        } else {
+            format!(
+                "INSERT INTO {} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM {}",
+                unit.name, part.name
+            )
+        };
+        transaction
+            .run(&format!("could not fill {}", unit.name.short()), &statement)
+            .await
+            .map_err(orphans)?;
+    }
+    transaction
+        .run("a deferred constraint is violated", "SET CONSTRAINTS ALL IMMEDIATE")
+        .await
+        .map_err(orphans)?;
+    for (index, unit) in units.iter().enumerate() {
+        let parts: Vec<&Staged> = staged.iter().filter(|part| part.unit == index).collect();
+        let Some(first) = parts.first() else { continue };
+        let columns = list(&first.columns);
+        let only = if unit.is_partitioned { "" } else { "ONLY " };
+        let sources: Vec<String> =
+            parts.iter().map(|part| format!("SELECT {columns} FROM {}", part.name)).collect();
+        let want = format!("COPY ({}) TO STDOUT", sources.join(" UNION ALL "));
+        let have = format!("COPY (SELECT {columns} FROM {only}{}) TO STDOUT", unit.name);
+        let want = copy::hash_rows(transaction.session(), &want, progress).await?;
+        let have = copy::hash_rows(transaction.session(), &have, progress).await?;
+        if want != have {
+            return Err(differs(&unit.name, want.0, have.0));
+        }
+    }
+    Ok(())
+}
+
+/// Moves each sequence past the rows that are there now, and never back: others may have drawn from it.
+async fn advance_sequences(transaction: &LiveTransaction, oids: &[u32]) -> Result<()> {
+    let session = transaction.session();
+    let failed = |source| Error::postgres("could not move a sequence past the rows", source);
+    for row in session.query(SEQUENCES, &[&oids]).await.map_err(failed)? {
+        let (sequence, increment, table) =
+            (scratch::name(&row, 0), row.get::<_, i64>(2), scratch::name(&row, 3));
+        let column = Ident::new(row.get::<_, String>(5));
+        let (end, ahead) = if increment > 0 { ("max", ">") } else { ("min", "<") };
+        let statement = format!(
+            "SELECT pg_catalog.setval({}, e.value, true) FROM (SELECT pg_catalog.{end}({column})::pg_catalog.int8 AS value \
+             FROM {table}) e, {sequence} s WHERE e.value {ahead} s.last_value OR (e.value = s.last_value AND NOT s.is_called)",
+            regclass(&sequence)
+        );
+        session.query(&statement, &[]).await.map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_difference_between_columns_is_named_and_their_order_is_none() {
+        let column = |name: &str, kind: &str, is_generated| Column {
+            name: name.into(),
+            kind: kind.into(),
+            is_generated,
+        };
+        let wanted = [column("a", "integer", false), column("b", "text", false), column("c", "text", true)];
+        let found = [column("c", "text", false), column("a", "bigint", false), column("d", "date", false)];
+        assert_eq!(
+            differences(&wanted, &found),
+            [
+                "column a is bigint and was integer",
+                "column b text is missing",
+                "column c is stored and was generated",
+                "column d date is new"
+            ]
+        );
+        let turned = [wanted[2].clone(), wanted[0].clone(), wanted[1].clone()];
+        assert!(differences(&wanted, &turned).is_empty());
+    }
+}

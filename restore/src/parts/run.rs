@@ -1,0 +1,355 @@
+//! `restore SNAPSHOT --table … --schema …`: from the arguments to the report.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use chrono::Utc;
+use common::{
+    Error, ErrorKind, Progress, QualifiedName, Result,
+    cli::{Output, Settings, format, output::Tone},
+    postgres::{ConnectionSettings, Session, tools},
+    repository::{
+        StoredSnapshot,
+        verify::{VerifiedSnapshot, verify_part},
+    },
+    snapshot::toc::{Choice, Entry, Kind},
+};
+use serde::Serialize;
+
+use super::{
+    beside::{self, Sides},
+    plan::{self, FreeNames, Mode, PartPlan},
+    replace::{self, ReplaceOptions},
+    scratch,
+    select::{self, Selection},
+};
+use crate::{RestoreOptions, Target, archive::Section, plan::time_suffix, stage::StagedDatabase};
+
+/// What was asked for.
+#[derive(Debug)]
+pub struct PartRequest<'a> {
+    /// `--table`.
+    pub tables: &'a [String],
+    /// `--schema`.
+    pub schemas: &'a [String],
+    /// `--into`.
+    pub into: Option<&'a str>,
+    /// `--replace`.
+    pub replace: bool,
+    /// `--drop-replaced`.
+    pub drop_replaced: bool,
+    /// `--dry-run`.
+    pub dry_run: bool,
+}
+
+impl PartRequest<'_> {
+    /// Whether tables were named at all; otherwise the whole snapshot is meant.
+    pub fn is_some(&self) -> bool {
+        !(self.tables.is_empty() && self.schemas.is_empty())
+    }
+
+    fn mode(&self) -> Mode {
+        match (self.into, self.replace) {
+            (Some(_), _) => Mode::Into,
+            (None, true) => Mode::Replace,
+            (None, false) => Mode::Beside,
+        }
+    }
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Report {
+    plan: PartPlan,
+    /// What the live database did not have and got, beside the tables.
+    made: Vec<String>,
+    seconds: f64,
+}
+
+/// What the plan stands on.
+struct Prepared {
+    part: StoredSnapshot,
+    selection: Selection,
+    plan: PartPlan,
+    /// New names of the tables, beside.
+    becomes: BTreeMap<QualifiedName, QualifiedName>,
+    /// For each table, what keeps its content, in place.
+    kept_as: Vec<Option<QualifiedName>>,
+    suffix: String,
+}
+
+/// Runs it.
+pub async fn run(
+    request: &PartRequest<'_>,
+    settings: &Settings,
+    connection: &ConnectionSettings,
+    maintenance: &Session,
+    snapshot: StoredSnapshot,
+    options: RestoreOptions,
+    output: &Output,
+) -> Result<u8> {
+    let started = Instant::now();
+    let need = maintenance.server_major().max(snapshot.manifest.pg_dump_major);
+    let pg_restore = tools::choose("pg_restore", &tools::installed("pg_restore").await, need)?;
+    let prepared = prepare(request, connection, &snapshot, &pg_restore).await?;
+    let plan = &prepared.plan;
+    if request.dry_run {
+        if output.is_json() {
+            output.document(plan)?;
+        } else {
+            output.data(&plan.describe())?;
+        }
+        return Ok(0);
+    }
+    output.say(plan.describe().trim_end());
+    if plan.mode == Mode::Replace {
+        let names: Vec<&str> = plan.tables.iter().map(|table| table.table.as_str()).collect();
+        let names = names.join(" ");
+        let question = match plan.tables.len() {
+            1 => "Type the table's name to go on:".to_owned(),
+            _ => format!("Type the tables' names ({names}) to go on:"),
+        };
+        output.confirm_typed(&question, &names)?;
+    }
+    let progress = output.progress();
+    let verified = verified(prepared.part.clone(), options.jobs, &progress).await?;
+    let made = match plan.mode {
+        Mode::Into => into(request, connection, maintenance, &verified, options, &progress).await?,
+        Mode::Beside | Mode::Replace => {
+            with_scratch(connection, maintenance, &verified, &prepared, settings, options, &progress).await?
+        }
+    };
+    analyze(connection, &prepared, output).await;
+    let seconds = started.elapsed().as_secs_f64();
+    let report = Report { plan: prepared.plan, made, seconds };
+    if output.is_json() {
+        output.document(&report)?;
+    } else {
+        print(&report, connection, output)?;
+    }
+    Ok(0)
+}
+
+async fn prepare(
+    request: &PartRequest<'_>,
+    connection: &ConnectionSettings,
+    snapshot: &StoredSnapshot,
+    pg_restore: &tools::Tool,
+) -> Result<Prepared> {
+    let manifest = &snapshot.manifest;
+    let mode = request.mode();
+    let selection = Selection::find(manifest, request.tables, request.schemas)?;
+    let entries = super::contents(pg_restore, &super::archive(snapshot)).await?;
+    let choice = choose(snapshot, &entries, &selection, mode)?;
+    let part = StoredSnapshot {
+        dir: snapshot.dir.clone(),
+        manifest: select::narrow(manifest, &entries, &selection, &choice),
+    };
+    let suffix = time_suffix(Utc::now());
+    let mut becomes = BTreeMap::new();
+    let mut kept = BTreeMap::new();
+    if mode != Mode::Into {
+        let live = connection.connect().await?;
+        let mut free = FreeNames::new(scratch::taken(&live).await?);
+        live.close().await?;
+        for unit in &selection.units {
+            if mode == Mode::Beside {
+                becomes.insert(unit.name.clone(), free.take(&unit.name, &format!("_restored_{suffix}"))?);
+            } else if !request.drop_replaced {
+                kept.insert(unit.name.clone(), free.take(&unit.name, &format!("_replaced_{suffix}"))?);
+            }
+        }
+    }
+    let names = |name: &QualifiedName| (becomes.get(name).unwrap_or(name).clone(), kept.get(name).cloned());
+    let database = request.into.unwrap_or(connection.database());
+    let plan = plan::plan(manifest, &part.manifest, &selection, &choice, mode, database, names);
+    let kept_as = selection.units.iter().map(|unit| kept.get(&unit.name).cloned()).collect();
+    Ok(Prepared { part, selection, plan, becomes, kept_as, suffix })
+}
+
+fn choose(snapshot: &StoredSnapshot, entries: &[Entry], selection: &Selection, mode: Mode) -> Result<Choice> {
+    let without: &[Kind] = match mode {
+        Mode::Into => &[Kind::Publication],
+        Mode::Beside | Mode::Replace => &beside::WITHOUT,
+    };
+    select::choose(&snapshot.manifest, entries, selection, without, mode == Mode::Into)
+}
+
+/// Checks length and hash of the files that are needed, and of no others.
+async fn verified(snapshot: StoredSnapshot, jobs: usize, progress: &Progress) -> Result<VerifiedSnapshot> {
+    progress.phase("verifying what is needed of the snapshot", Some(snapshot.manifest.stored_bytes()));
+    let sink = progress.clone();
+    let verified =
+        tokio::task::spawn_blocking(move || verify_part(snapshot, jobs, &|bytes| sink.advance(bytes, 0)))
+            .await
+            .map_err(|source| Error::failed(format!("the verification died: {source}")))?
+            .map_err(|error| error.with_database_state("No database was changed."))?;
+    progress.done();
+    Ok(verified)
+}
+
+/// A new database with nothing but the tables and what they need.
+async fn into(
+    request: &PartRequest<'_>,
+    connection: &ConnectionSettings,
+    maintenance: &Session,
+    verified: &VerifiedSnapshot,
+    options: RestoreOptions,
+    progress: &Progress,
+) -> Result<Vec<String>> {
+    let target = Target::Into(request.into.unwrap_or_default().to_owned());
+    let plan = crate::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
+    let report = crate::execute(connection, maintenance, verified, plan, &options, progress).await?;
+    if !report.missing.is_empty() {
+        let lines: Vec<String> = report.missing.iter().map(|object| object.line()).collect();
+        return Err(Error::failed(format!("some objects could not be restored:\n  {}", lines.join("\n  ")))
+            .with_hint("The new database holds everything else. Restore into a server of the snapshot's version, or make them by hand.")
+            .with_database_state("The live database was not changed."));
+    }
+    for grant in &report.missing_grants {
+        progress.warn(format!("not granted, as in the snapshot: {grant}"));
+    }
+    Ok(Vec::new())
+}
+
+/// Makes the scratch database, does the work, and drops it again on every path.
+async fn with_scratch(
+    connection: &ConnectionSettings,
+    maintenance: &Session,
+    verified: &VerifiedSnapshot,
+    prepared: &Prepared,
+    settings: &Settings,
+    options: RestoreOptions,
+    progress: &Progress,
+) -> Result<Vec<String>> {
+    let live = connection.database();
+    let unchanged = |error: Error| {
+        let error =
+            if error.sqlstate() == Some("42501") { error.with_kind(ErrorKind::Refused) } else { error };
+        if error.kind() == ErrorKind::Unknown {
+            return error;
+        }
+        error.with_database_state(format!(
+            "The database \"{}\" was not changed.",
+            common::ident::printable(live)
+        ))
+    };
+    let mut options = options;
+    // Nothing of the scratch database but definitions goes on: whoever restores owns the tables.
+    options.choices.no_owner = true;
+    options.choices.create_roles = false;
+    options.choices.no_tablespaces = true;
+    let name = common::ident::with_suffix(live, &format!("_restored_{}", prepared.suffix));
+    let target = Target::Into(name);
+    let restore_plan =
+        crate::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
+    let staged =
+        StagedDatabase::create(maintenance, connection, verified, &restore_plan).await.map_err(unchanged)?;
+    let result = work(connection, &staged, verified, &restore_plan, prepared, settings, progress).await;
+    let name = staged.name().to_owned();
+    let dropped = staged.discard(maintenance).await;
+    match (result, dropped) {
+        (Ok(made), Ok(())) => Ok(made),
+        (Ok(made), Err(second)) => {
+            progress.warn(format!(
+                "the scratch database \"{name}\" could not be dropped ({second}); drop it by hand"
+            ));
+            Ok(made)
+        }
+        (Err(error), Ok(())) => Err(unchanged(error)),
+        (Err(error), Err(second)) => {
+            let error = unchanged(error);
+            let state = error.database_state().unwrap_or_default().to_owned();
+            Err(error.with_database_state(format!(
+                "{state} The scratch database \"{name}\" could not be dropped ({second}); drop it by hand."
+            )))
+        }
+    }
+}
+
+async fn work(
+    connection: &ConnectionSettings,
+    staged: &StagedDatabase,
+    verified: &VerifiedSnapshot,
+    restore_plan: &crate::RestorePlan,
+    prepared: &Prepared,
+    settings: &Settings,
+    progress: &Progress,
+) -> Result<Vec<String>> {
+    let major = verified.snapshot().manifest.pg_dump_major;
+    let server = connection.connect().await?;
+    let pg_dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, server.server_major())?;
+    let need = major.max(pg_dump.major).max(server.server_major());
+    server.close().await?;
+    let pg_restore = tools::choose("pg_restore", &tools::installed("pg_restore").await, need)?;
+    let beside = prepared.plan.mode == Mode::Beside;
+    let sections: &[Section] =
+        if beside { &[Section::PreData, Section::PostData] } else { &[Section::PreData] };
+    progress.phase("making the definitions in a scratch database", None);
+    let session =
+        scratch::define(staged, connection, verified, restore_plan, &pg_restore, sections, progress).await?;
+    progress.done();
+    let made = if beside {
+        let sides = Sides { live: connection, scratch: &session, pg_dump: &pg_dump, pg_restore: &pg_restore };
+        let suffix = format!("_restored_{}", prepared.suffix);
+        beside::restore(&sides, verified, &prepared.becomes, &suffix, progress).await?.objects
+    } else {
+        let options = ReplaceOptions {
+            kept_as: prepared.kept_as.clone(),
+            lock_timeout: settings.lock_timeout,
+            lock_retries: settings.lock_retries,
+        };
+        let selection = &prepared.selection;
+        replace::replace(connection, &session, verified, selection, &options, progress).await?;
+        Vec::new()
+    };
+    session.close().await?;
+    Ok(made)
+}
+
+/// Statistics for the planner. The restore has succeeded: without them it is only slower.
+async fn analyze(connection: &ConnectionSettings, prepared: &Prepared, output: &Output) {
+    if prepared.plan.mode == Mode::Into {
+        return;
+    }
+    let analyzed = async {
+        let session = connection.connect().await?;
+        for unit in &prepared.selection.units {
+            let name = prepared.becomes.get(&unit.name).unwrap_or(&unit.name);
+            session
+                .batch_execute(&format!("ANALYZE {name}"))
+                .await
+                .map_err(|source| Error::postgres(format!("could not analyze {}", name.short()), source))?;
+        }
+        session.close().await
+    };
+    if let Err(error) = analyzed.await {
+        output.warn(&format!("{error}; autovacuum does it sooner or later"));
+    }
+}
+
+fn print(report: &Report, connection: &ConnectionSettings, output: &Output) -> Result<()> {
+    let took = format::duration(std::time::Duration::from_secs_f64(report.seconds));
+    let plan = &report.plan;
+    output.say(&format!(
+        "{} {} of {} in \"{}\": {} compared with the snapshot and equal, in {took}",
+        output.paint(Tone::Good, if plan.mode == Mode::Replace { "REPLACED" } else { "RESTORED" }),
+        format::plural(plan.tables.len() as u64, "table", "tables"),
+        plan.snapshot,
+        common::ident::printable(&plan.database),
+        format::plural(plan.rows, "row", "rows"),
+    ));
+    for object in &report.made {
+        output.say(&format!("         also made, because it was missing: {object}"));
+    }
+    for table in &plan.tables {
+        if let Some(kept) = &table.kept_as {
+            output.say(&format!("         what {} held is kept in {kept}", table.table));
+        }
+    }
+    if plan.mode == Mode::Into {
+        let url = connection.without_application_name().with_database(&plan.database).redacted_url();
+        return output.data(&format!("{url}\n"));
+    }
+    let names: String = plan.tables.iter().map(|table| format!("{}\n", table.becomes)).collect();
+    output.data(&names)
+}

@@ -1,0 +1,179 @@
+//! The one transaction that changes the live database: rows in, rows compared, COMMIT with a known outcome.
+
+use std::collections::BTreeMap;
+
+use common::{
+    Error, ErrorKind, Progress, QualifiedName, Result, interrupt,
+    postgres::{ConnectionSettings, Session, copy},
+    repository::StoredSnapshot,
+    snapshot::{
+        RowHash,
+        copy_sql::{BlockRange, copy_in_statement, copy_out_statement},
+        manifest::TableData,
+    },
+};
+
+/// A transaction that is open in a session of its own. Dropped, or with the process gone, the server takes all of it back.
+#[derive(Debug)]
+pub struct LiveTransaction {
+    session: Session,
+    id: String,
+}
+
+impl LiveTransaction {
+    /// Begins.
+    pub async fn begin(settings: &ConnectionSettings) -> Result<Self> {
+        let session = settings.connect().await?;
+        let failed = |source| Error::postgres("could not begin a transaction in the live database", source);
+        session.batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await.map_err(failed)?;
+        let row = session
+            .query_one("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text", &[])
+            .await
+            .map_err(failed)?;
+        Ok(Self { id: row.get(0), session })
+    }
+
+    /// Its session.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Runs statements.
+    pub async fn run(&self, what: &str, statements: &str) -> Result<()> {
+        interrupt::check()?;
+        self.session.batch_execute(statements).await.map_err(|source| Error::postgres(what, source))
+    }
+
+    /// Loads the chunks of a table into `target`, which has its columns, and compares rows and content.
+    ///
+    /// # Errors
+    /// Damaged when a chunk is; the transaction can only be given up then.
+    pub async fn load(
+        &self,
+        snapshot: &StoredSnapshot,
+        data: &TableData,
+        target: &QualifiedName,
+        through: Option<&QualifiedName>,
+        progress: &Progress,
+    ) -> Result<()> {
+        let manifest = &snapshot.manifest;
+        let mut table = data.table.clone();
+        table.name = target.clone();
+        table.load_into = through.cloned();
+        let statement = copy_in_statement(&table, &manifest.database.encoding);
+        for chunk in data.chunks.iter().filter(|chunk| chunk.content.rows > 0) {
+            interrupt::check()?;
+            let path = snapshot.path(&chunk.path);
+            let rows = copy::in_from_file(
+                &self.session,
+                &statement,
+                &path,
+                manifest.codec,
+                &chunk.content,
+                progress,
+            )
+            .await
+            .map_err(|error| error.context(data.table.name.short()))?;
+            if rows != chunk.content.rows {
+                return Err(Error::failed(format!(
+                    "{}: the server took {rows} rows instead of {}",
+                    data.table.name.short(),
+                    chunk.content.rows
+                )));
+            }
+            progress.advance(0, rows);
+        }
+        Ok(())
+    }
+
+    /// Reads tables back and compares them with the manifest. Those with the same key are compared together: their rows may
+    /// lie in other partitions now.
+    pub async fn compare(
+        &self,
+        snapshot: &StoredSnapshot,
+        tables: &[(&TableData, QualifiedName)],
+        progress: &Progress,
+    ) -> Result<()> {
+        let encoding = &snapshot.manifest.database.encoding;
+        let mut sums: BTreeMap<QualifiedName, [(u64, RowHash); 2]> = BTreeMap::new();
+        for (data, target) in tables {
+            interrupt::check()?;
+            let mut table = data.table.clone();
+            table.name = target.clone();
+            let statement = copy_out_statement(&table, BlockRange::ALL, encoding);
+            let (rows, hash) = copy::hash_rows(&self.session, &statement, progress).await?;
+            let key = data.table.load_into.clone().unwrap_or_else(|| data.table.name.clone());
+            let [want, have] = sums.entry(key).or_default();
+            want.0 += data.rows();
+            want.1.merge(data.row_hash());
+            have.0 += rows;
+            have.1.merge(hash);
+        }
+        for (name, [want, have]) in &sums {
+            if want != have {
+                return Err(differs(name, want.0, have.0));
+            }
+        }
+        Ok(())
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unknown`] only when the connection broke meanwhile and the outcome can't be read.
+    pub async fn commit(self, settings: &ConnectionSettings) -> Result<()> {
+        interrupt::check()?;
+        common::fault::point("parts.before-commit");
+        let _undo = interrupt::begin_undo();
+        match self.session.batch_execute("COMMIT").await {
+            Ok(()) => {
+                // Committed: how the session ends changes nothing any more.
+                let _ = self.session.close().await;
+                Ok(())
+            }
+            Err(source) => {
+                let error = Error::postgres("could not commit", source);
+                if !self.session.is_closed() {
+                    return Err(error);
+                }
+                match outcome(settings, &self.id).await {
+                    Ok(Some(true)) => Ok(()),
+                    Ok(Some(false)) => Err(error),
+                    Ok(None) => Err(error
+                        .with_kind(ErrorKind::Unknown)
+                        .context("it is unknown whether the tables were restored")),
+                    Err(second) => Err(error
+                        .with_kind(ErrorKind::Unknown)
+                        .context(format!("it is unknown whether the tables were restored ({second})"))),
+                }
+            }
+        }
+    }
+}
+
+/// Rows or content differ.
+pub fn differs(name: &QualifiedName, want: u64, have: u64) -> Error {
+    let what = if want == have {
+        format!("{}: {have} rows, but their content differs from the snapshot", name.short())
+    } else {
+        format!("{}: {have} rows instead of the snapshot's {want}", name.short())
+    };
+    Error::failed(what).with_hint(
+        "A rule, trigger or type of the database changes rows as they are written. Restore the table into a database of its \
+         own (--into NAME) and compare.",
+    )
+}
+
+/// What became of a transaction: committed or not, or nothing while it is still running.
+async fn outcome(settings: &ConnectionSettings, id: &str) -> Result<Option<bool>> {
+    let session = settings.connect().await?;
+    let row = session
+        .query_one("SELECT pg_catalog.pg_xact_status($1::pg_catalog.text::pg_catalog.xid8)", &[&id])
+        .await
+        .map_err(|source| Error::postgres("could not ask for the fate of the transaction", source))?;
+    Ok(match row.get::<_, Option<String>>(0).as_deref() {
+        Some("committed") => Some(true),
+        Some("aborted") => Some(false),
+        _ => None,
+    })
+}
