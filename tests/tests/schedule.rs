@@ -542,7 +542,6 @@ fn a_day_with_a_crash_of_the_server_and_a_full_disk_leaves_good_snapshots_and_ta
 
     if let Some(disk) = &disk {
         let filling = disk.fill();
-        daemon.says("FAILED: could not");
         daemon.says("Free some space");
         assert!(!repo.ids().is_empty());
         std::fs::remove_file(filling).unwrap();

@@ -251,6 +251,7 @@ mod tests {
                         tags: std::collections::BTreeMap::new(),
                         soundness: Soundness::Verified,
                         protection: None,
+                        part: None,
                     });
                     let before = night.candidates.len();
                     let decisions = keep::plan(policy, &night.candidates, now);
