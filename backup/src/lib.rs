@@ -14,6 +14,7 @@ pub mod manage;
 pub mod part;
 pub mod plan;
 pub mod prune;
+pub mod schedule;
 pub mod space;
 pub mod transfer;
 

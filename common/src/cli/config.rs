@@ -8,7 +8,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::args::{SharedArgs, parse_duration};
+use super::{
+    args::{SharedArgs, parse_duration},
+    jobs::{JobFile, ScheduleFile},
+};
 use crate::{
     Error, Result,
     postgres::{ConnectionSettings, Environment},
@@ -42,6 +45,12 @@ pub struct Config {
     pub lock_retries: Option<u32>,
     /// Loss of rows by a DELETE that is accepted, such as `10%`.
     pub max_loss: Option<String>,
+    /// Settings of `backup schedule`.
+    #[serde(default)]
+    pub schedule: ScheduleFile,
+    /// Jobs of `backup schedule`.
+    #[serde(default)]
+    pub job: Vec<JobFile>,
 }
 
 /// Where a setting comes from.
@@ -111,20 +120,28 @@ pub struct CommandFlags {
     pub max_loss: Option<String>,
 }
 
+impl Config {
+    /// Reads the settings file, if there is one. The path is where it is or would be.
+    pub fn load(shared: &SharedArgs) -> Result<(Self, PathBuf)> {
+        match &shared.config {
+            Some(path) => Ok((read(path)?, path.clone())),
+            None => match std::fs::exists(DEFAULT_FILE) {
+                Ok(true) => Ok((read(Path::new(DEFAULT_FILE))?, PathBuf::from(DEFAULT_FILE))),
+                _ => Ok((Self::default(), PathBuf::from(DEFAULT_FILE))),
+            },
+        }
+    }
+}
+
 impl Settings {
     /// Reads the settings file, if there is one, and decides.
     pub fn load(shared: &SharedArgs, flags: CommandFlags, environment: Environment) -> Result<Self> {
-        let (file, path) = match &shared.config {
-            Some(path) => (read(path)?, path.clone()),
-            None => match std::fs::exists(DEFAULT_FILE) {
-                Ok(true) => (read(Path::new(DEFAULT_FILE))?, PathBuf::from(DEFAULT_FILE)),
-                _ => (Config::default(), PathBuf::from(DEFAULT_FILE)),
-            },
-        };
+        let (file, path) = Config::load(shared)?;
         Self::resolve(shared, flags, &file, &path, environment)
     }
 
-    fn resolve(
+    /// Decides on a settings file that was read before.
+    pub fn resolve(
         shared: &SharedArgs,
         flags: CommandFlags,
         file: &Config,
@@ -258,7 +275,7 @@ fn read(path: &Path) -> Result<Config> {
 }
 
 /// Reads `10%` or `0.1` as a fraction between 0 and 1.
-fn parse_percentage(text: &str) -> Result<f64> {
+pub fn parse_percentage(text: &str) -> Result<f64> {
     let invalid = || Error::usage(format!("\"{text}\" is not a share")).with_hint("Write it as 10% or 0.1.");
     let (number, divisor) = match text.strip_suffix('%') {
         Some(number) => (number, 100.0),
