@@ -124,11 +124,12 @@ fn list_command(
     section: Section,
     chosen: Option<&Path>,
 ) -> tokio::process::Command {
-    let mut command = tokio::process::Command::new(&pg_restore.path);
+    // In a process group of its own: a Ctrl-C during an undo must not end it.
+    let mut command = tools::offline_command(&pg_restore.path);
     if let Some(chosen) = chosen {
         command.arg("--use-list").arg(chosen);
     }
-    command.arg("--list").arg(section.flag()).arg(archive).env("LC_ALL", "C").kill_on_drop(true);
+    command.arg("--list").arg(section.flag()).arg(archive);
     command
 }
 

@@ -55,11 +55,10 @@ pub async fn installed(name: &str) -> Vec<Tool> {
         if real.file_name() != Some(OsStr::new(name)) || tools.iter().any(|tool| tool.path == real) {
             continue;
         }
-        let Ok(output) =
-            tokio::process::Command::new(&real).arg("--version").stdin(Stdio::null()).output().await
-        else {
-            continue;
-        };
+        // In a process group of its own: a Ctrl-C during an undo must not make it look as if nothing were installed.
+        let mut command = tokio::process::Command::new(&real);
+        command.arg("--version").stdin(Stdio::null()).process_group(0).kill_on_drop(true);
+        let Ok(output) = command.output().await else { continue };
         if let Some((major, version)) = parse_version(&String::from_utf8_lossy(&output.stdout)) {
             tools.push(Tool { path: real, major, version });
         }
