@@ -12,10 +12,17 @@ use crate::{
     history,
     migration::MigrationFile,
     statement::{Statement, StatementKind, TransactionVerb},
+    statement_facts::{TableFootprint, Watch},
 };
 
 /// Longest piece of a statement that is shown, in characters.
 const SUMMARY_CHARS: usize = 70;
+
+/// Longest statement that is kept whole in a report, in characters: the file itself has the rest.
+const TEXT_CHARS: usize = 10_000;
+
+/// With more files than this, they are counted on one line instead of told one by one.
+const FILES_TOLD: usize = 10;
 
 /// What happened to one statement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -24,10 +31,48 @@ pub struct StatementReport {
     pub line: u32,
     /// Its beginning.
     pub summary: String,
+    /// All of it, secrets masked; empty when the beginning is all of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
     /// Rows that the server reported.
     pub rows: u64,
     /// How long it took.
     pub seconds: f64,
+    /// Locks that it took and tables that it wrote anew.
+    #[serde(flatten)]
+    pub footprint: TableFootprint,
+    /// What a person should know about it, effects included that a ROLLBACK does not undo.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+impl StatementReport {
+    fn new(statement: &Statement, rows: u64, took: Duration) -> Self {
+        let summary = statement.summary(SUMMARY_CHARS);
+        let text = shortened(&crate::masking::sql(&statement.text), TEXT_CHARS);
+        Self {
+            line: statement.line,
+            text: if text == summary { String::new() } else { text },
+            summary,
+            rows,
+            seconds: took.as_secs_f64(),
+            footprint: TableFootprint::default(),
+            warnings: statement
+                .class
+                .warnings
+                .iter()
+                .chain(&statement.class.outside_transaction)
+                .cloned()
+                .collect(),
+        }
+    }
+}
+
+fn shortened(text: &str, max: usize) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{} … ({} more characters)", &text[..end], text[end..].chars().count()),
+        None => text.to_owned(),
+    }
 }
 
 /// What happened to one file.
@@ -37,12 +82,24 @@ pub struct MigrationReport {
     pub version: String,
     /// The file's name.
     pub file: String,
+    /// When it began, counted from the beginning of the run.
+    #[serde(default)]
+    pub started_seconds: f64,
     /// How long it took.
     pub seconds: f64,
     /// Whether all of it ran.
     pub complete: bool,
     /// Its statements, up to the one that failed.
     pub statements: Vec<StatementReport>,
+    /// The statement that failed.
+    #[serde(default)]
+    pub failed: Option<StatementReport>,
+    /// Statements that were to run.
+    #[serde(default)]
+    pub statements_planned: usize,
+    /// Locks and rewrites that are known for the file as a whole only.
+    #[serde(flatten)]
+    pub footprint: TableFootprint,
 }
 
 /// Runs the files in order in the transaction that is open in `session`, each with its history row.
@@ -55,8 +112,10 @@ pub async fn in_transaction(
     lock_timeout: Duration,
     reports: &mut Vec<MigrationReport>,
     progress: &Progress,
+    watch: &mut Watch,
 ) -> Result<()> {
     history::ensure(session).await?;
+    let teller = Teller::begin(files.len(), progress);
     for file in files {
         session.reset_settings().await?;
         // A DDL statement that waits for a lock makes everybody behind it wait too.
@@ -67,8 +126,9 @@ pub async fn in_transaction(
         )
         .await?;
         let statements = file.statements_without_wrapper()?;
-        let took = run_file(session, file, statements, reports, progress).await?;
+        let took = run_file(session, file, statements, reports, &teller, Some(&mut *watch)).await?;
         session.reset_settings().await?;
+        note_footprint(reports, watch.after_file(session).await?);
         history::record(session, file, took, run).await?;
     }
     execute(session, "check deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE")
@@ -84,12 +144,15 @@ pub async fn one_by_one(
     lock_timeout: Duration,
     reports: &mut Vec<MigrationReport>,
     progress: &Progress,
+    watch: &mut Watch,
 ) -> Result<()> {
     history::ensure(session).await?;
+    let teller = Teller::begin(files.len(), progress);
     for file in files {
         session.reset_settings().await?;
         if file.no_transaction.is_some() {
-            let took = run_file(session, file, &file.statements, reports, progress).await?;
+            // What a statement locked by itself is free again when it could be asked for.
+            let took = run_file(session, file, &file.statements, reports, &teller, None).await?;
             session.reset_settings().await?;
             history::record(session, file, took, run).await?;
             continue;
@@ -101,8 +164,11 @@ pub async fn one_by_one(
             &format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis()),
         )
         .await?;
-        let took = run_file(session, file, file.statements_without_wrapper()?, reports, progress).await?;
+        watch.begin();
+        let statements = file.statements_without_wrapper()?;
+        let took = run_file(session, file, statements, reports, &teller, Some(&mut *watch)).await?;
         session.reset_settings().await?;
+        note_footprint(reports, watch.after_file(session).await?);
         history::record(session, file, took, run).await?;
         execute(session, "commit", "COMMIT").await.map_err(|error| error.context(file.name()))?;
     }
@@ -133,21 +199,75 @@ async fn execute(session: &Session, what: &str, sql: &str) -> Result<()> {
     session.batch_execute(sql).await.map_err(refused)
 }
 
+fn note_footprint(reports: &mut [MigrationReport], footprint: TableFootprint) {
+    if let Some(report) = reports.last_mut() {
+        report.footprint = footprint;
+    }
+}
+
+/// Tells how far it came: a line for each file, or one that counts them where there are many.
+struct Teller<'a> {
+    progress: &'a Progress,
+    files: usize,
+    began: Instant,
+}
+
+impl<'a> Teller<'a> {
+    fn begin(files: usize, progress: &'a Progress) -> Self {
+        let teller = Self { progress, files, began: Instant::now() };
+        if teller.counts() {
+            progress.phase(format!("{files} migrations"), None);
+        }
+        teller
+    }
+
+    fn counts(&self) -> bool {
+        self.files > FILES_TOLD
+    }
+
+    fn file(&self, number: usize, name: String) {
+        if self.counts() {
+            self.progress.step(format!("{number} of {}: {name}", self.files));
+        } else {
+            self.progress.phase(name, None);
+        }
+    }
+
+    fn file_done(&self) {
+        if !self.counts() {
+            self.progress.done();
+        }
+    }
+}
+
+impl Drop for Teller<'_> {
+    fn drop(&mut self) {
+        if self.counts() {
+            self.progress.done();
+        }
+    }
+}
+
 async fn run_file(
     session: &Session,
     file: &MigrationFile,
     statements: &[Statement],
     reports: &mut Vec<MigrationReport>,
-    progress: &Progress,
+    teller: &Teller<'_>,
+    mut watch: Option<&mut Watch>,
 ) -> Result<Duration> {
-    progress.phase(file.name(), None);
+    teller.file(reports.len() + 1, file.name());
     let started = Instant::now();
     let mut report = MigrationReport {
         version: file.version.as_str().to_owned(),
         file: file.name(),
+        started_seconds: teller.began.elapsed().as_secs_f64(),
         seconds: 0.0,
         complete: false,
         statements: Vec::new(),
+        failed: None,
+        statements_planned: statements.len(),
+        footprint: TableFootprint::default(),
     };
     let mut failure = None;
     for statement in statements {
@@ -156,24 +276,31 @@ async fn run_file(
             break;
         }
         let began = Instant::now();
-        match run_statement(session, file, statement).await {
-            Ok(rows) => report.statements.push(StatementReport {
-                line: statement.line,
-                summary: statement.summary(SUMMARY_CHARS),
-                rows,
-                seconds: began.elapsed().as_secs_f64(),
-            }),
-            Err(error) => {
-                failure = Some(error);
-                break;
-            }
+        let ran = run_statement(session, file, statement).await;
+        let mut told = StatementReport::new(statement, ran.as_ref().copied().unwrap_or(0), began.elapsed());
+        if let Err(error) = ran {
+            report.failed = Some(told);
+            failure = Some(error);
+            break;
+        }
+        let footprint = match &mut watch {
+            Some(watch) => watch.after(session, statement).await,
+            None => Ok(TableFootprint::default()),
+        };
+        match footprint {
+            Ok(footprint) => told.footprint = footprint,
+            Err(error) => failure = Some(error),
+        }
+        report.statements.push(told);
+        if failure.is_some() {
+            break;
         }
     }
     let took = started.elapsed();
     report.seconds = took.as_secs_f64();
     report.complete = failure.is_none();
     reports.push(report);
-    progress.done();
+    teller.file_done();
     failure.map_or(Ok(took), Err)
 }
 

@@ -22,9 +22,11 @@ use crate::{
     journal::{Mode, Step},
     migration::MigrationFile,
     report::{CommandReport, Report, UndoReport, Verdict},
+    statement_facts::Watch,
+    version_tables,
     run::{
         Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, baseline, check_options,
-        check_parallel, expectations, judge, loss_limits,
+        check_parallel, describe_files, expectations, judge, loss_limits, with_time,
     },
 };
 
@@ -40,7 +42,7 @@ pub enum Job<'a> {
 impl Job<'_> {
     fn describe(&self) -> String {
         match self {
-            Self::Files(files) => files.iter().map(|file| file.name()).collect::<Vec<_>>().join(" "),
+            Self::Files(files) => describe_files(files),
             Self::Command(words, _) => command::describe(words),
         }
     }
@@ -112,6 +114,7 @@ async fn prepare(
         let began = Instant::now();
         *standing = Some(fence::set(control, database, previous, &own_pids(context)).await?);
         log.timed("fence: database read-only, other sessions ended", began);
+        log.fence_is_up();
         log.report.protection.push(
             "fence read-only: sessions were ended, new ones are read-only unless they say otherwise"
                 .to_owned(),
@@ -130,7 +133,6 @@ async fn prepare(
         &context.progress,
     )
     .await?;
-    let began = Instant::now();
     let exported = ExportedSnapshot::export(&holder).await?;
     let snapshot = async {
         if options.snapshot == SnapshotChoice::None {
@@ -139,19 +141,21 @@ async fn prepare(
             context.snapshot(&exported, Some(unfenced_state)).await.map(Some)
         }
     };
-    let (baseline, snapshot) = tokio::try_join!(baseline(context, &exported), snapshot)?;
+    let both = tokio::try_join!(with_time(baseline(context, &exported)), with_time(snapshot));
+    let ((baseline, checks_began, checks_took), (snapshot, began, took)) = both?;
     drop(exported);
     holder.close().await?;
-    log.timed("snapshot and checks before", began);
+    if snapshot.is_some() {
+        log.took("snapshot", began, took);
+    }
+    log.took("checks before", checks_began, checks_took);
     let snapshot = match snapshot {
         None => {
             log.report.protection.push("no snapshot: there is no undo".to_owned());
             None
         }
         Some(snapshot) => {
-            let id = snapshot.manifest.id.to_string();
-            log.report.snapshot = Some(id.clone());
-            log.journal.write(Step::SnapshotTaken { id })?;
+            log.took_snapshot(&snapshot)?;
             let plan = restore::prepare(
                 &context.connection,
                 control,
@@ -207,15 +211,17 @@ async fn perform(
                 .map_err(migration)?;
             let mut reports = Vec::new();
             let timeout = context.options.lock_wait.timeout;
+            let mut watch = Watch::new(&prepared.baseline.results.tables, false);
+            watch.prepare(&session).await.map_err(migration)?;
+            let (run, progress) = (&log.report.run, &context.progress);
             let applied =
-                apply::one_by_one(&session, files, &log.report.run, timeout, &mut reports, &context.progress)
-                    .await;
-            log.report.migrations = reports;
-            log.timed("migrations", began);
+                apply::one_by_one(&session, files, run, timeout, &mut reports, progress, &mut watch).await;
+            log.applied(reports, began);
             applied.map_err(migration)?;
             session.close().await.map_err(migration)?;
         }
         Job::Command(words, stdout_is_ours) => {
+            let versions = version_tables::read(&context.control).await;
             let began = Instant::now();
             let finished = command::run(words, &settings, control, &own_pids(context), stdout_is_ours)
                 .await
@@ -231,6 +237,7 @@ async fn perform(
                             seconds: 0.0,
                             sessions: 0,
                             replaced: false,
+                            version_tables: Vec::new(),
                         });
                     }
                     return Err((stage, error));
@@ -242,8 +249,10 @@ async fn perform(
                 seconds: finished.took.as_secs_f64(),
                 sessions: finished.sessions,
                 replaced: finished.replaced,
+                version_tables: Vec::new(),
             });
             log.timed("command", began);
+            note_versions(context, log, versions).await;
             interrupt::check().map_err(migration)?;
             judge_command(&finished, &context.connection).map_err(migration)?;
             if finished.replaced {
@@ -279,6 +288,21 @@ async fn perform(
     )
     .map_err(validation)?;
     interrupt::check().map_err(migration)
+}
+
+/// Which migrations the command added, by its own history table. For the report alone: a failure is a note.
+async fn note_versions(context: &Context, log: &mut RunLog, before: Result<Vec<version_tables::History>>) {
+    let both = async { Ok((before?, version_tables::read(&context.control).await?)) };
+    match both.await {
+        Ok((before, after)) => {
+            if let Some(command) = &mut log.report.command {
+                command.version_tables = version_tables::compare(&before, &after);
+            }
+        }
+        // The database that the session was on is gone, which the verdict says.
+        Err(_) if log.report.command.as_ref().is_some_and(|command| command.replaced) => {}
+        Err::<_, Error>(error) => log.report.notes.push(error.message().to_owned()),
+    }
 }
 
 fn judge_command(
@@ -330,6 +354,7 @@ async fn check_after(
 async fn lift(context: &Context, log: &mut RunLog, control: &Session, standing: Option<Fence>) -> Result<()> {
     if let Some(fence) = standing {
         fence.lift(control, &own_pids(context)).await?;
+        log.fence_is_down();
         log.note_step(Step::FenceLifted);
     }
     Ok(())

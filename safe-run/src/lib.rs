@@ -15,13 +15,17 @@ pub mod fence;
 pub mod guarded;
 pub mod history;
 pub mod journal;
+pub mod masking;
 pub mod migration;
 pub mod recover;
 pub mod report;
 pub mod run;
 pub mod sequences;
 pub mod statement;
+pub mod statement_facts;
+pub mod tidy;
 pub mod transactional;
+pub mod version_tables;
 
 use common::{
     Error, Result,

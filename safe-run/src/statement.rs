@@ -44,9 +44,9 @@ impl Statement {
         self.line + before.filter(|&c| c == '\n').count() as u32
     }
 
-    /// The first words on one line, at most `max` characters: how a report names the statement.
+    /// The first words on one line, at most `max` characters, passwords masked: how a report names the statement.
     pub fn summary(&self, max: usize) -> String {
-        significant_text(&self.text, max)
+        significant_text(&crate::masking::sql(&self.text), max)
     }
 }
 

@@ -9,7 +9,6 @@ use common::{
         Session, SessionProfile,
         exported_snapshot::{ExportedSnapshot, LockMode, lock_all_tables},
     },
-    repository::StoredSnapshot,
 };
 
 use crate::{
@@ -21,9 +20,10 @@ use crate::{
     report::{Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, baseline, check_options,
-        expectations, expected_snapshot_time, judge, loss_limits,
+        describe_files, expectations, expected_snapshot_time, judge, loss_limits, with_time,
     },
     sequences,
+    statement_facts::Watch,
 };
 
 /// Longest snapshot that writers are made to wait for when nobody says otherwise.
@@ -51,8 +51,7 @@ fn at(stage: Stage) -> impl Fn(Error) -> Failure {
 /// # Errors
 /// Only what prevents a report: the journal can't be written. Everything else is in the report.
 pub async fn run(context: &Context, files: &[&MigrationFile]) -> Result<Report> {
-    let names: Vec<String> = files.iter().map(|file| file.name()).collect();
-    let mut log = RunLog::begin(context, Mode::Transaction, names.join(" "), files.len())?;
+    let mut log = RunLog::begin(context, Mode::Transaction, describe_files(files), files.len())?;
     fault::point("safe-run.begun");
     let notices = context.progress.clone();
     let connected = context
@@ -89,7 +88,7 @@ async fn protected(
         let create = context.backup_options(None);
         let taken = backup::create(&context.connection, &context.repository, &create, &context.progress);
         let snapshot = log.phase("snapshot before the fence", taken).await.map_err(&before)?;
-        took_snapshot(log, &snapshot).map_err(&before)?;
+        log.took_snapshot(&snapshot).map_err(&before)?;
     }
 
     let fenced = options.fence != FenceChoice::None;
@@ -103,6 +102,7 @@ async fn protected(
             &context.progress,
         );
         log.phase("fence: EXCLUSIVE locks on all tables", locked).await.map_err(&before)?;
+        log.fence_is_up();
         log.report
             .protection
             .push("fence lock: reads go on, writes wait for the end of the migration".to_owned());
@@ -115,7 +115,6 @@ async fn protected(
     observer.close().await.map_err(&before)?;
 
     // The workers have to be gone before the migration begins: their locks would be in its way.
-    let began = Instant::now();
     let exported = ExportedSnapshot::export(migrator).await.map_err(&before)?;
     let snapshot = async {
         if when == Some(SnapshotWhen::Fenced) {
@@ -124,29 +123,33 @@ async fn protected(
             Ok(None)
         }
     };
-    let (found, snapshot) = tokio::try_join!(baseline(context, &exported), snapshot).map_err(&before)?;
+    let both = tokio::try_join!(with_time(baseline(context, &exported)), with_time(snapshot));
+    let ((found, checks_began, checks_took), (snapshot, began, took)) = both.map_err(&before)?;
     drop(exported);
-    log.timed("snapshot and checks before", began);
     if let Some(snapshot) = &snapshot {
-        took_snapshot(log, snapshot).map_err(&before)?;
+        log.took("snapshot", began, took);
+        log.took_snapshot(snapshot).map_err(&before)?;
     }
+    log.took("checks before", checks_began, checks_took);
     let found = &*known.insert(found);
     fault::point("safe-run.snapshot");
 
     interrupt::check().map_err(&before)?;
     remember_sequences(log, found).map_err(&before)?;
     let counters = untouched::write_counters(migrator).await.map_err(&before)?;
+    let mut watch = Watch::new(&found.results.tables, fenced);
+    watch.prepare(migrator).await.map_err(&before)?;
     log.journal.write(Step::Applying).map_err(&before)?;
     fault::point("safe-run.applying");
     let began = Instant::now();
     let mut reports = Vec::new();
     let timeout = options.lock_wait.timeout;
+    let run = &log.report.run;
+    let progress = &context.progress;
     let applied =
-        apply::in_transaction(migrator, files, &log.report.run, timeout, &mut reports, &context.progress)
-            .await;
+        apply::in_transaction(migrator, files, run, timeout, &mut reports, progress, &mut watch).await;
     log.outside = apply::effects_outside(files, &reports);
-    log.report.migrations = reports;
-    log.timed("migrations", began);
+    log.applied(reports, began);
     applied.map_err(at(Stage::Migration))?;
     fault::point("safe-run.applied");
 
@@ -227,12 +230,6 @@ async fn choose_when(
     Ok(Some(when))
 }
 
-fn took_snapshot(log: &mut RunLog, snapshot: &StoredSnapshot) -> Result<()> {
-    let id = snapshot.manifest.id.to_string();
-    log.report.snapshot = Some(id.clone());
-    log.journal.write(Step::SnapshotTaken { id })
-}
-
 async fn commit(
     context: &Context,
     mut log: RunLog,
@@ -253,6 +250,7 @@ async fn commit(
     let began = Instant::now();
     let committed = migrator.batch_execute("COMMIT").await;
     log.timed("commit", began);
+    log.fence_is_down();
     if let Err(source) = committed {
         let error = Error::postgres("could not commit", source);
         let refused =
@@ -362,6 +360,7 @@ async fn roll_back(
     let error = if stage == Stage::Validation { error } else { interrupt::explain(error) };
     // A connection that is gone has rolled back, or will as soon as the server notices.
     let rolled_back = migrator.batch_execute("ROLLBACK").await;
+    log.fence_is_down();
     let mut notes = Vec::new();
     if stage != Stage::Before {
         let put_back = async {
@@ -406,6 +405,9 @@ async fn roll_back(
         }
     }
     drop(guard);
+    if stage != Stage::Before {
+        log.timed("undo: ROLLBACK", began);
+    }
     log.fail(&error);
     log.report.notes.extend(notes);
     let outside = std::mem::take(&mut log.outside);

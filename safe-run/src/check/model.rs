@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::error::Error;
 use common::ident::QualifiedName;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Keys that a person is shown for one finding.
 pub const SHOWN_KEYS: usize = 20;
@@ -24,7 +24,7 @@ pub const FETCHED_KEYS: i64 = 1000;
 pub const WHOLE_CHECK: &str = "every table";
 
 /// One kind of check; its `Display` is the word for `--only` and `--skip`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckKind {
     /// Rows that refer to a row that does not exist.
@@ -117,7 +117,7 @@ pub enum Level {
 }
 
 /// What one rule is, so that it can be followed from before the migration to after it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RuleKey {
     /// The check that looks at the rule.
     pub check: CheckKind,
@@ -130,7 +130,7 @@ pub struct RuleKey {
 }
 
 /// Whether a finding can fail a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Shown, never failing: the rule is not enforced by PostgreSQL either, or it is advice.
@@ -140,7 +140,7 @@ pub enum Severity {
 }
 
 /// One violated rule.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// Which rule of which object.
     #[serde(flatten)]
@@ -170,9 +170,10 @@ pub struct Finding {
 }
 
 /// The parts of a finding's sentence.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Wording {
     /// A state: the sentence is complete.
+    #[default]
     State,
     /// `{count} [new] {one|many} {place} [(keys …)]`.
     Rows { one: &'static str, many: &'static str, place: String },
@@ -198,7 +199,7 @@ impl Finding {
 }
 
 /// A check, or one rule of it, that could not run.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Skipped {
     /// The check.
     pub check: CheckKind,

@@ -1,5 +1,7 @@
 //! The commands that only look: status, plan, check, history, report.
 
+use std::path::Path;
+
 use common::{
     Error, ErrorKind, Result,
     cli::{format, output::Tone},
@@ -12,6 +14,7 @@ use super::{Invocation, args::CheckArgs};
 use crate::{
     check, history, journal,
     migration::{self, MigrationFile},
+    report::{document, html, targets},
     statement::TransactionClass,
 };
 
@@ -278,7 +281,11 @@ impl Invocation<'_> {
         Ok(0)
     }
 
-    pub(super) fn report(&self, wanted: Option<&str>) -> Result<u8> {
+    pub(super) fn report(&self, wanted: Option<&str>, page: Option<&Path>) -> Result<u8> {
+        let target = match page {
+            Some(path) if path.as_os_str() != "-" => Some(targets::writable("--html", path)?),
+            _ => None,
+        };
         let runs = journal::past_runs(&Repository::open(&self.settings.repo)?)?;
         let matching: Vec<_> =
             runs.iter().filter(|run| wanted.is_none_or(|wanted| run.run.starts_with(wanted))).collect();
@@ -293,21 +300,18 @@ impl Invocation<'_> {
                     .with_hint("Give more characters of the id."));
             }
         };
-        let name = if self.output.is_json() { journal::REPORT_FILE } else { journal::REPORT_TEXT_FILE };
-        let path = run.dir.join(name);
-        match std::fs::read_to_string(&path) {
-            Ok(text) if self.output.is_json() => {
-                let report: serde_json::Value = serde_json::from_str(&text).map_err(|source| {
-                    Error::damaged(format!("{} can't be read: {source}", path.display()))
-                })?;
-                self.output.document(&report)?;
+        let report = document::load(&run.dir)?.ok_or_else(|| {
+            Error::failed(format!("run {} has no report: it was killed", run.run))
+                .with_hint("Run `safe-run recover`, or read its journal.jsonl.")
+        })?;
+        match (page, target) {
+            (_, Some(file)) => {
+                targets::write(&file, html::page(&report).as_bytes())?;
+                self.output.say(&format!("written: {}", file.display()));
             }
-            Ok(text) => self.output.data(&text)?,
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::failed(format!("run {} has no report: it was killed", run.run))
-                    .with_hint("Run `safe-run recover`, or read its journal.jsonl."));
-            }
-            Err(source) => return Err(Error::io("read", &path, source)),
+            (Some(_), None) => self.output.data(&html::page(&report))?,
+            (None, None) if self.output.is_json() => self.output.data(&document::to_json(&report)?)?,
+            (None, None) => self.print_with(&report, true)?,
         }
         Ok(0)
     }
