@@ -249,6 +249,7 @@ impl Invocation<'_> {
         if let Some(connection) = connection {
             report.host = connection.host_label();
             report.user = connection.user().to_owned();
+            report.database_url = connection.redacted_url();
         }
         report.utc_offset_seconds = local_offset(began_at);
         report.seconds = (Utc::now() - began_at).as_seconds_f64();

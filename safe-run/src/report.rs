@@ -182,6 +182,9 @@ pub struct Report {
     /// The role that the run connected as.
     #[serde(default)]
     pub user: String,
+    /// The database as a URL, without its password.
+    #[serde(default)]
+    pub database_url: String,
     /// The folder of the snapshots.
     #[serde(default)]
     pub repository: String,
@@ -255,6 +258,7 @@ impl Report {
             database,
             host: String::new(),
             user: String::new(),
+            database_url: String::new(),
             repository: String::new(),
             invocation: String::new(),
             verdict: Verdict::Failed,

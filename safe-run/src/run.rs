@@ -133,6 +133,7 @@ impl Context {
         report.utc_offset_seconds = local_offset(report.started_at);
         report.host = self.connection.host_label();
         report.user = self.connection.user().to_owned();
+        report.database_url = self.connection.without_application_name().redacted_url();
         let version = self.control.server_version_num();
         report.server_version = format!("{}.{}", version / 10_000, version % 10_000);
         report.repository = self.repository.root().display().to_string();

@@ -29,8 +29,8 @@ use futures_util::future::join_all;
 pub use compare::{Comparison, FailOn, compare};
 pub use compare_rows::{Expectation, LossLimits, RowComparison, RowFinding, compare_rows};
 pub use model::{
-    CheckKind, CheckResults, Finding, Level, Options, RuleKey, RuleState, SequenceState, Severity, Skipped,
-    TableFacts, TableRows, WHOLE_CHECK,
+    CheckKind, CheckResults, Finding, Level, Options, RuleKey, RuleState, SENTENCE_KEYS, SequenceState,
+    Severity, Skipped, TableFacts, TableRows, WHOLE_CHECK,
 };
 use session::CheckSession;
 

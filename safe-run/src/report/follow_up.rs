@@ -1,5 +1,5 @@
-//! Which commands a person can go on with after a run: to look, to go back, to repeat. Pure; never a secret, so the database
-//! is named by DATABASE_URL where its URL had a password.
+//! Which commands a person can go on with after a run: to look, to go back, to repeat. Pure; never a secret: a URL comes
+//! without its password, which libpq's own places (PGPASSWORD, .pgpass) can give.
 
 use common::ident::shell_word;
 
@@ -40,35 +40,35 @@ pub fn follow_ups(report: &Report) -> Vec<FollowUp> {
     let mut add = |purpose: &str, command: String| {
         list.push(FollowUp { purpose: purpose.to_owned(), command });
     };
-    let repo = if report.repository.is_empty() {
-        String::new()
-    } else {
-        format!(" --repo {}", shell_word(&report.repository))
+    let flag = |flag: &str, value: &str| {
+        if value.is_empty() { String::new() } else { format!(" {flag} {}", shell_word(value)) }
     };
+    let repo = flag("--repo", &report.repository);
+    let place = format!("{}{repo}", flag("-d", &report.database_url));
     if report.verdict == Verdict::Unknown {
-        add("Find out what became of the run, and finish its undo.", format!("safe-run recover{repo}"));
+        add("Find out what became of the run, and finish its undo.", format!("safe-run recover{place}"));
     }
     if let Some(id) = &report.snapshot {
         match report.verdict {
             Verdict::Committed => {
                 add(
                     "Look at the state before, in a new database beside the live one.",
-                    format!("restore {id}{repo}"),
+                    format!("restore {id}{place}"),
                 );
                 add(
                     "Undo the run: put the state before in place of the live database, which is kept under another name. \
                      Rows written since the run would be missing.",
-                    format!("restore {id} --replace{repo}"),
+                    format!("restore {id} --replace{place}"),
                 );
             }
             Verdict::Stopped => {
                 add(
                     "Look at the state before, in a new database beside the live one.",
-                    format!("restore {id}{repo}"),
+                    format!("restore {id}{place}"),
                 );
                 add(
                     "Go back to the state before. Rows written since the snapshot would be missing.",
-                    format!("restore {id} --replace{repo}"),
+                    format!("restore {id} --replace{place}"),
                 );
             }
             _ => {}

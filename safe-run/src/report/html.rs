@@ -67,7 +67,11 @@ fn base64(bytes: &[u8]) -> String {
     out
 }
 
+/// `0.4 ms`, `12 ms`, `3.4 s`: tiny migrations differ in fractions of a millisecond.
 fn seconds(seconds: f64) -> String {
+    if (0.0..0.00995).contains(&seconds) {
+        return format!("{:.1} ms", seconds * 1000.0);
+    }
     format::duration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default())
 }
 
@@ -135,12 +139,20 @@ fn facts(report: &Report) -> String {
     }
     facts.push(("Began", moment(report.started_at, report.utc_offset_seconds)));
     facts.push(("Took", seconds(report.seconds)));
-    let waited = match report.fence_seconds {
-        Some(fence) => format!("at most {}<small>the fence stood that long</small>", seconds(fence)),
-        None => "not at all<small>no fence stood</small>".to_owned(),
-    };
-    facts.push(("Writers waited", waited));
-    if let Some(id) = &report.snapshot {
+    match (report.fence_seconds, report.mode) {
+        (Some(fence), Mode::Transaction) => facts.push((
+            "Writers waited",
+            format!("at most {}<small>the fence stood that long</small>", seconds(fence)),
+        )),
+        (Some(fence), Mode::Restore) => facts.push((
+            "Writers were refused",
+            format!("for {}<small>the fence stood that long</small>", seconds(fence)),
+        )),
+        // Without phases it was no run, and there is nothing to tell about a fence.
+        (None, _) if report.phases.is_empty() => {}
+        (None, _) => facts.push(("Writers waited", "not at all<small>no fence stood</small>".to_owned())),
+    }
+    let snapshot = report.snapshot.as_ref().map(|id| {
         let size = report.snapshot_facts.as_ref().map_or(String::new(), |facts| {
             format!(
                 "<small>{}, {}, {} on disk</small><small>SHA-256 of its manifest <code>{}</code></small>",
@@ -150,13 +162,13 @@ fn facts(report: &Report) -> String {
                 text(&facts.sha256)
             )
         });
-        facts.push(("Snapshot of the state before", format!("<code>{}</code>{size}", text(id))));
-    }
+        format!("<code>{}</code>{size}", text(id))
+    });
     if report.command.is_none() && report.verdict != Verdict::UpToDate {
         let complete = report.migrations.iter().filter(|migration| migration.complete).count();
         facts.push(("Migrations", format!("{complete} of {} ran", report.pending)));
     }
-    if let Some(rows) = &report.rows {
+    if let Some(rows) = report.rows.as_ref().filter(|rows| rows.tables > 0) {
         facts.push((
             "Rows",
             format!(
@@ -174,8 +186,13 @@ fn facts(report: &Report) -> String {
         format!("PostgreSQL {}, ", text(&report.server_version))
     };
     facts.push(("Versions", format!("{versions}safe-run {}", text(&report.tool_version))));
-    let items: String =
+    let mut items: String =
         facts.iter().map(|(name, value)| format!("<div><dt>{name}</dt><dd>{value}</dd></div>\n")).collect();
+    if let Some(snapshot) = snapshot {
+        items.push_str(&format!(
+            "<div class=\"wide\"><dt>Snapshot of the state before</dt><dd>{snapshot}</dd></div>\n"
+        ));
+    }
     format!("<dl class=\"facts\">\n{items}</dl>\n")
 }
 
@@ -187,10 +204,13 @@ fn next(report: &Report) -> String {
     let items: String = commands
         .iter()
         .map(|step| {
-            format!("<li>{}<pre><code>{}</code></pre></li>\n", text(&step.purpose), text(&step.command))
+            // Lines break between words only, never within a flag.
+            let words: Vec<String> =
+                step.command.split(' ').map(|word| format!("<span>{}</span>", text(word))).collect();
+            format!("<li>{}<pre><code>{}</code></pre></li>\n", text(&step.purpose), words.join(" "))
         })
         .collect();
-    let which = "<small>Each reads the database from DATABASE_URL or PG*, as the run did.</small>\n";
+    let which = "<small>No password is in these lines: PGPASSWORD or .pgpass can give it.</small>\n";
     format!("<section>\n{}{which}<ol class=\"next\">\n{items}</ol>\n</section>\n", heading("What you can do now"))
 }
 
@@ -303,8 +323,27 @@ fn rows(report: &Report) -> String {
             count(table.after)
         )
     };
-    let shown: String = report.tables.iter().take(SHOWN).map(line).collect();
-    let more = match report.tables.len().saturating_sub(SHOWN) {
+    /// Tables that are seen at once; the rest opens on demand.
+    const AT_ONCE: usize = 25;
+    let head = "<thead><tr><th scope=\"col\">Table</th><th scope=\"col\" class=\"number\">Before</th>\
+                <th scope=\"col\" class=\"number\">After</th><th scope=\"col\" class=\"number\">Change</th></tr></thead>";
+    let table = |caption: &str, tables: &[super::tables::TableRows]| {
+        let lines: String = tables.iter().map(line).collect();
+        format!(
+            "<table class=\"rows\">\n<caption class=\"unseen\">{caption}</caption>\n{head}\n<tbody>\n{lines}</tbody>\n</table>\n"
+        )
+    };
+    let (first, rest) = report.tables.split_at(report.tables.len().min(AT_ONCE));
+    let mut shown = table("Rows of each table before and after", first);
+    let rest = &rest[..rest.len().min(SHOWN)];
+    if !rest.is_empty() {
+        shown.push_str(&format!(
+            "<details><summary>{} more</summary>\n{}</details>\n",
+            format::plural(rest.len() as u64, "table", "tables"),
+            table("Rows of the other tables before and after", rest)
+        ));
+    }
+    let more = match report.tables.len().saturating_sub(AT_ONCE + SHOWN) {
         0 => String::new(),
         more => format!("<p class=\"keys\">and {more} more tables, in the JSON report</p>\n"),
     };
@@ -318,9 +357,7 @@ fn rows(report: &Report) -> String {
         format::plural(report.tables.len() as u64, "table", "tables")
     );
     format!(
-        "<section>\n{}{summary}<table>\n<caption class=\"unseen\">Rows of each table before and after</caption>\n<thead><tr>\
-         <th scope=\"col\">Table</th><th scope=\"col\" class=\"number\">Before</th><th scope=\"col\" class=\"number\">After</th>\
-         <th scope=\"col\" class=\"number\">Change</th></tr></thead>\n<tbody>\n{shown}</tbody>\n</table>\n{more}</section>\n",
+        "<section>\n{}{summary}{shown}{more}</section>\n",
         heading("Rows")
     )
 }

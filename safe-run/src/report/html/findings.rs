@@ -2,7 +2,7 @@
 
 use super::{SHOWN, escape::text, heading};
 use crate::{
-    check::{Finding, RowFinding, Severity},
+    check::{Finding, RowFinding, SENTENCE_KEYS, Severity},
     report::Report,
 };
 
@@ -80,7 +80,7 @@ fn finding(finding: &Finding) -> String {
     /// Longest key on the page, in characters: a key may be a document.
     const KEY_CHARS: usize = 120;
     let mut out = text(&finding.detail);
-    if finding.sample_keys.len() > 1 {
+    if finding.sample_keys.len() > SENTENCE_KEYS {
         let keys: Vec<String> = finding
             .sample_keys
             .iter()

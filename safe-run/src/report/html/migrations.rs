@@ -32,7 +32,8 @@ pub fn section(report: &Report) -> String {
     } else {
         String::new()
     };
-    format!("<section>\n{}{files}{rest}</section>\n", heading("Migrations"))
+    let class = if few { "" } else { " class=\"many\"" };
+    format!("<section>\n{}<div{class}>\n{files}</div>\n{rest}</section>\n", heading("Migrations"))
 }
 
 fn migration(file: &MigrationReport, open: bool) -> String {
@@ -57,7 +58,7 @@ fn migration(file: &MigrationReport, open: bool) -> String {
     let mut below = String::new();
     if ran > STATEMENTS {
         below.push_str(&format!(
-            "<p class=\"keys\">and {} more, in the JSON report</p>",
+            "<p class=\"keys\">{} more, in the JSON report</p>",
             format::plural((ran - STATEMENTS) as u64, "statement", "statements")
         ));
     }

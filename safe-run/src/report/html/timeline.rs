@@ -1,7 +1,7 @@
 //! When each phase began and how long it took, as bars. Pure.
 
 use super::{escape::text, heading, seconds};
-use crate::report::Report;
+use crate::{journal::Mode, report::Report};
 
 /// With more files than this they share one bar.
 const FILES: usize = 12;
@@ -45,7 +45,11 @@ pub fn section(report: &Report) -> String {
         {
             let start = phase.started_seconds + phase.seconds;
             let bar = Bar { start, length: stood, class: "fill-warn faint" };
-            items.push_str(&item("", "writers wait", &[bar], start, stood, end));
+            let name = match report.mode {
+                Mode::Transaction => "writers wait",
+                Mode::Restore => "writers are refused",
+            };
+            items.push_str(&item("", name, &[bar], start, stood, end));
         }
     }
     format!("<section>\n{}<ol class=\"timeline\">\n{items}</ol>\n</section>\n", heading("Timeline"))
@@ -77,15 +81,16 @@ fn files(report: &Report, end: f64) -> String {
     }
     let mut slowest: Vec<usize> = (0..count).collect();
     slowest.sort_by(|a, b| report.migrations[*b].seconds.total_cmp(&report.migrations[*a].seconds));
-    slowest
+    let title = format!("<li class=\"file\"><span class=\"name\">the slowest of {count} files:</span></li>\n");
+    let bars: String = slowest
         .into_iter()
         .take(5)
         .map(|index| {
             let file = &report.migrations[index];
             item(" file", &file.file, &[bar(index)], file.started_seconds, file.seconds, end)
         })
-        .collect::<String>()
-        + &format!("<li class=\"file\"><span class=\"name\">the slowest 5 of {count} files</span></li>\n")
+        .collect();
+    title + &bars
 }
 
 fn item(kind: &str, name: &str, bars: &[Bar], started: f64, took: f64, end: f64) -> String {
