@@ -116,20 +116,22 @@ pub async fn in_transaction(
 ) -> Result<()> {
     history::ensure(session).await?;
     let teller = Teller::begin(files.len(), progress);
+    // A DDL statement that waits for a lock makes everybody behind it wait too.
+    let limit = format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis());
+    session.reset_settings().await?;
+    execute(session, "set lock_timeout", &limit).await?;
     for file in files {
-        session.reset_settings().await?;
-        // A DDL statement that waits for a lock makes everybody behind it wait too.
-        execute(
-            session,
-            "set lock_timeout",
-            &format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis()),
-        )
-        .await?;
         let statements = file.statements_without_wrapper()?;
         let took = run_file(session, file, statements, reports, &teller, Some(&mut *watch)).await?;
-        session.reset_settings().await?;
-        note_footprint(reports, watch.after_file(session).await?);
-        history::record(session, file, took, run).await?;
+        // Sent together and done in this order: with many small files the way to the server and back is what takes time.
+        let ((), (), footprint, ()) = tokio::try_join!(
+            biased;
+            session.reset_settings(),
+            execute(session, "set lock_timeout", &limit),
+            watch.after_file(session),
+            history::record(session, file, took, run),
+        )?;
+        note_footprint(reports, footprint);
     }
     execute(session, "check deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE")
         .await

@@ -5,6 +5,7 @@ mod look;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
+use args::{CheckArgs, MigrationArgs, ProtectionArgs, ReportArgs};
 use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use common::{
@@ -14,7 +15,6 @@ use common::{
     postgres::{ConnectionSettings, Environment, exported_snapshot::LockWait},
     repository::Repository,
 };
-use args::{CheckArgs, MigrationArgs, ProtectionArgs, ReportArgs};
 
 use crate::{
     guarded::{self, Job},

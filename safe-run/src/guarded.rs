@@ -22,12 +22,12 @@ use crate::{
     journal::{Mode, Step},
     migration::MigrationFile,
     report::{CommandReport, Report, UndoReport, Verdict},
-    statement_facts::Watch,
-    version_tables,
     run::{
         Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, baseline, check_options,
         check_parallel, describe_files, expectations, judge, loss_limits, with_time,
     },
+    statement_facts::Watch,
+    version_tables,
 };
 
 /// What is run under protection.

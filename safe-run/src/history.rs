@@ -2,7 +2,7 @@
 
 use common::{
     Error, Result,
-    postgres::{Client, Row},
+    postgres::{Client, Row, Type},
 };
 
 use crate::migration::{AppliedMigration, MigrationFile, Version};
@@ -94,16 +94,17 @@ pub async fn record(
 ) -> Result<()> {
     let milliseconds = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
     client
-        .execute(
+        // With its types, so that it takes one way to the server and back instead of three.
+        .execute_typed(
             RECORD,
             &[
-                &file.version.as_str(),
-                &file.description,
-                &file.name(),
-                &file.checksum,
-                &file.checksum_normalized,
-                &milliseconds,
-                &run,
+                (&file.version.as_str(), Type::TEXT),
+                (&file.description, Type::TEXT),
+                (&file.name(), Type::TEXT),
+                (&file.checksum, Type::TEXT),
+                (&file.checksum_normalized, Type::TEXT),
+                (&milliseconds, Type::INT8),
+                (&run, Type::TEXT),
             ],
         )
         .await

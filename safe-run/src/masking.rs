@@ -20,7 +20,8 @@ pub fn words<'a>(words: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> Vec<St
         let text = printable(&word.to_string_lossy());
         let is_option = text.starts_with('-');
         masked.push(if value_is_secret && !is_option { MASK.to_owned() } else { connection(&text) });
-        value_is_secret = is_option && !text.contains('=') && names_secret(text.trim_end()) && !text.starts_with("--no-");
+        value_is_secret =
+            is_option && !text.contains('=') && names_secret(text.trim_end()) && !text.starts_with("--no-");
     }
     masked
 }
@@ -170,7 +171,10 @@ mod tests {
             ("host=db password=s3cret dbname=x", "host=db password=*** dbname=x"),
             ("host=db password = 's3 \\'cret' dbname=x", "host=db password = *** dbname=x"),
             ("password=s3cret sslpassword=s3cret", "password=*** sslpassword=***"),
-            ("postgresql://db/shop?password=s3cret&sslmode=require", "postgresql://db/shop?password=***&sslmode=require"),
+            (
+                "postgresql://db/shop?password=s3cret&sslmode=require",
+                "postgresql://db/shop?password=***&sslmode=require",
+            ),
             ("--password=s3cret", "--password=***"),
             ("PGPASSWORD=s3cret", "PGPASSWORD=***"),
             ("postgresql://db/shop", "postgresql://db/shop"),
@@ -189,19 +193,38 @@ mod tests {
     fn passwords_in_sql_are_masked() {
         for (text, masked) in [
             ("ALTER ROLE app PASSWORD 's3cret' LOGIN", "ALTER ROLE app PASSWORD '***' LOGIN"),
-            ("CREATE ROLE a ENCRYPTED PASSWORD /* x */ E's3\\'cret'", "CREATE ROLE a ENCRYPTED PASSWORD /* x */ '***'"),
-            ("CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'a', \"password\" 's3cret')",
-             "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'a', \"password\" '***')"),
-            ("CREATE SUBSCRIPTION s CONNECTION 'host=a password=s3cret' PUBLICATION p",
-             "CREATE SUBSCRIPTION s CONNECTION 'host=a password=***' PUBLICATION p"),
+            (
+                "CREATE ROLE a ENCRYPTED PASSWORD /* x */ E's3\\'cret'",
+                "CREATE ROLE a ENCRYPTED PASSWORD /* x */ '***'",
+            ),
+            (
+                "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'a', \"password\" 's3cret')",
+                "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'a', \"password\" '***')",
+            ),
+            (
+                "CREATE SUBSCRIPTION s CONNECTION 'host=a password=s3cret' PUBLICATION p",
+                "CREATE SUBSCRIPTION s CONNECTION 'host=a password=***' PUBLICATION p",
+            ),
             ("SELECT dblink('password=''s3 cret'' host=a')", "SELECT dblink('password=*** host=a')"),
-            ("SELECT dblink_connect('postgresql://a:s3cret@b/c')", "SELECT dblink_connect('postgresql://a:***@b/c')"),
-            ("DO $x$ BEGIN ALTER ROLE a PASSWORD 's3cret'; END $x$", "DO $x$ BEGIN ALTER ROLE a PASSWORD '***'; END $x$"),
+            (
+                "SELECT dblink_connect('postgresql://a:s3cret@b/c')",
+                "SELECT dblink_connect('postgresql://a:***@b/c')",
+            ),
+            (
+                "DO $x$ BEGIN ALTER ROLE a PASSWORD 's3cret'; END $x$",
+                "DO $x$ BEGIN ALTER ROLE a PASSWORD '***'; END $x$",
+            ),
             ("SELECT dblink($$host=a password=s3cret$$)", "SELECT dblink($$host=a password=***$$)"),
-            ("UPDATE users SET password = 's3cret', name = 'b'", "UPDATE users SET password = '***', name = 'b'"),
+            (
+                "UPDATE users SET password = 's3cret', name = 'b'",
+                "UPDATE users SET password = '***', name = 'b'",
+            ),
             ("SELECT 1 -- postgresql://a:s3cret@b/c", "SELECT 1 -- postgresql://a:***@b/c"),
             ("ALTER ROLE app PASSWORD 's3cr", "ALTER ROLE app PASSWORD '***'"),
-            ("SELECT 'it''s', password FROM t WHERE a = 'b=c'", "SELECT 'it''s', password FROM t WHERE a = 'b=c'"),
+            (
+                "SELECT 'it''s', password FROM t WHERE a = 'b=c'",
+                "SELECT 'it''s', password FROM t WHERE a = 'b=c'",
+            ),
         ] {
             assert_eq!(sql(text), masked);
         }

@@ -7,6 +7,7 @@
 pub mod document;
 pub mod follow_up;
 pub mod html;
+pub mod recovered;
 pub mod tables;
 pub mod targets;
 mod text;
@@ -43,6 +44,17 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Self; 7] = [
+        Self::UpToDate,
+        Self::Committed,
+        Self::RolledBack,
+        Self::Restored,
+        Self::Stopped,
+        Self::Failed,
+        Self::Unknown,
+    ];
+
     /// The word that a person sees.
     pub fn word(self) -> &'static str {
         match self {

@@ -56,8 +56,22 @@ const MODES: [(&str, &str); 5] = [
 
 /// Functions that are met in migrations and change no setting; any other one may.
 const HARMLESS: [&str; 16] = [
-    "array_agg", "clock_timestamp", "coalesce", "concat", "count", "format", "gen_random_uuid", "generate_series",
-    "lower", "max", "md5", "min", "nextval", "now", "setval", "upper",
+    "array_agg",
+    "clock_timestamp",
+    "coalesce",
+    "concat",
+    "count",
+    "format",
+    "gen_random_uuid",
+    "generate_series",
+    "lower",
+    "max",
+    "md5",
+    "min",
+    "nextval",
+    "now",
+    "setval",
+    "upper",
 ];
 
 /// The first oid that is not PostgreSQL's own.

@@ -49,7 +49,12 @@ const TOOLS: [Known; 19] = [
     known("Knex", "knex_migrations", &["name"], "name"),
     known("node-pg-migrate", "pgmigrations", &["name"], "name"),
     known("Prisma", "_prisma_migrations", &["migration_name"], "migration_name"),
-    known("Flyway", "flyway_schema_history", &["version", "description"], "COALESCE(version || ' ', '') || description"),
+    known(
+        "Flyway",
+        "flyway_schema_history",
+        &["version", "description"],
+        "COALESCE(version || ' ', '') || description",
+    ),
     known("sqlx", "_sqlx_migrations", &["version"], "version"),
     known("goose", "goose_db_version", &["version_id"], "version_id"),
     known("Diesel", "__diesel_schema_migrations", &["version"], "version"),
@@ -115,8 +120,10 @@ async fn within(client: &Client) -> Result<Vec<History>, common::postgres::Drive
         };
         let Some(tool) = TOOLS.iter().find(fits) else { continue };
         let name = QualifiedName::new(schema, table);
-        let sql =
-            format!("SELECT ({})::text, pg_catalog.count(*) OVER () FROM {name} LIMIT {MAX_VERSIONS}", tool.version);
+        let sql = format!(
+            "SELECT ({})::text, pg_catalog.count(*) OVER () FROM {name} LIMIT {MAX_VERSIONS}",
+            tool.version
+        );
         let rows = client.query(&sql, &[]).await?;
         let count: i64 = rows.first().map_or(0, |row| row.get(1));
         let versions = rows.iter().filter_map(|row| row.get::<_, Option<String>>(0)).collect();

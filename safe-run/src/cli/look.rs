@@ -18,6 +18,21 @@ use crate::{
     statement::TransactionClass,
 };
 
+/// Which lines `status` shows of a long list, whose first `applied` lines are applied migrations: the newest of those, and
+/// the first of what is pending. A list of a screen or so is shown whole.
+fn status_window(applied: usize, all: usize) -> std::ops::Range<usize> {
+    const SCREEN: usize = 40;
+    const APPLIED: usize = 10;
+    const PENDING: usize = 25;
+    if all <= SCREEN {
+        return 0..all;
+    }
+    applied.saturating_sub(APPLIED)..all.min(applied + PENDING)
+}
+
+/// With more pending files than this, `plan` shows statements only where there is something to say about them.
+const FILES_IN_FULL: usize = 20;
+
 impl Invocation<'_> {
     pub(super) async fn status(&self) -> Result<u8> {
         let files = migration::load(&self.settings.dirs)?;
@@ -63,8 +78,17 @@ impl Invocation<'_> {
         if self.output.is_json() {
             self.output.document(&serde_json::json!({"migrations": lines}))?;
         } else {
+            let all = lines.len();
+            let shown =
+                if self.output.is_verbose() { 0..all } else { status_window(plan.applied.len(), all) };
+            if shown.start > 0 {
+                let applied = format::plural(shown.start as u64, "applied migration", "applied migrations");
+                self.output.say(&format!("{applied} before these (--verbose lists all)"));
+            }
             let rows: Vec<Vec<String>> = lines
                 .into_iter()
+                .skip(shown.start)
+                .take(shown.len())
                 .map(|line| {
                     vec![line.version, line.name, line.state.to_owned(), line.applied_at.unwrap_or_default()]
                 })
@@ -74,6 +98,9 @@ impl Invocation<'_> {
                 &[false; 4],
                 &rows,
             ))?;
+            if shown.end < all {
+                self.output.say(&format!("and {} more (--verbose lists all)", all - shown.end));
+            }
             self.output.say(&format!(
                 "{}, {} pending",
                 format::plural(plan.applied.len() as u64, "migration applied", "migrations applied"),
@@ -157,14 +184,23 @@ impl Invocation<'_> {
             return Ok(0);
         }
         let mut text = String::new();
+        let brief = planned.len() > FILES_IN_FULL && !self.output.is_verbose();
         for file in &planned {
-            text.push_str(&format!("{}\n", self.output.paint(Tone::Strong, &file.file)));
-            for statement in &file.statements {
+            let count = format::plural(file.statements.len() as u64, "statement", "statements");
+            let name = self.output.paint(Tone::Strong, &file.file);
+            text.push_str(&if brief { format!("{name}  {count}\n") } else { format!("{name}\n") });
+            let told = |statement: &&PlannedStatement| !brief || !statement.warnings.is_empty();
+            for statement in file.statements.iter().filter(told) {
                 text.push_str(&format!("  {:>4}  {}\n", statement.line, statement.summary));
                 for warning in &statement.warnings {
                     text.push_str(&format!("        {} {warning}\n", self.output.paint(Tone::Warning, "!")));
                 }
             }
+        }
+        if brief {
+            text.push_str(
+                "\nOf so many files, only statements with a warning are shown; --verbose shows all.\n",
+            );
         }
         text.push_str(&format!(
             "\n{}: {how}\nNothing was changed.\n",
@@ -314,5 +350,17 @@ impl Invocation<'_> {
             (None, None) => self.print_with(&report, true)?,
         }
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_long_status_shows_what_is_around_now() {
+        for (applied, all, shown) in
+            [(0, 0, 0..0), (30, 40, 0..40), (200, 200, 190..200), (200, 203, 190..203), (0, 200, 0..25)]
+        {
+            assert_eq!(super::status_window(applied, all), shown);
+        }
     }
 }

@@ -80,8 +80,10 @@ pub fn follow_ups(report: &Report) -> Vec<FollowUp> {
             format!("DROP DATABASE {};", common::Ident::new(&**kept)),
         );
     }
-    let can_repeat =
-        matches!(report.verdict, Verdict::RolledBack | Verdict::Restored | Verdict::Failed | Verdict::Stopped);
+    let can_repeat = matches!(
+        report.verdict,
+        Verdict::RolledBack | Verdict::Restored | Verdict::Failed | Verdict::Stopped
+    );
     if can_repeat && !report.invocation.is_empty() {
         add("Run it again, once the cause is removed.", report.invocation.clone());
     }
@@ -107,8 +109,14 @@ mod tests {
             (&["/usr/bin/safe-run", "--dir", "my files"][..], "safe-run --dir 'my files'"),
             (&["safe-run", "-d", "postgresql://a@b/c"], "safe-run -d postgresql://a@b/c"),
             (&["safe-run", "-d", "postgresql://a:pw@b/c"], "safe-run -d \"$DATABASE_URL\""),
-            (&["safe-run", "--database-url=postgresql://a:pw@b/c"], "safe-run --database-url=\"$DATABASE_URL\""),
-            (&["safe-run", "--", "x", "-d", "postgresql://a:pw@b/c"], "safe-run -- x -d 'postgresql://a:***@b/c'"),
+            (
+                &["safe-run", "--database-url=postgresql://a:pw@b/c"],
+                "safe-run --database-url=\"$DATABASE_URL\"",
+            ),
+            (
+                &["safe-run", "--", "x", "-d", "postgresql://a:pw@b/c"],
+                "safe-run -- x -d 'postgresql://a:***@b/c'",
+            ),
         ] {
             assert_eq!(shown(words), line);
         }

@@ -211,7 +211,10 @@ fn next(report: &Report) -> String {
         })
         .collect();
     let which = "<small>No password is in these lines: PGPASSWORD or .pgpass can give it.</small>\n";
-    format!("<section>\n{}{which}<ol class=\"next\">\n{items}</ol>\n</section>\n", heading("What you can do now"))
+    format!(
+        "<section>\n{}{which}<ol class=\"next\">\n{items}</ol>\n</section>\n",
+        heading("What you can do now")
+    )
 }
 
 /// A list of sentences; a long one is cut.
@@ -356,15 +359,15 @@ fn rows(report: &Report) -> String {
         "<small>The number of rows changed in {changed} of {}.{undone}</small>\n",
         format::plural(report.tables.len() as u64, "table", "tables")
     );
-    format!(
-        "<section>\n{}{summary}{shown}{more}</section>\n",
-        heading("Rows")
-    )
+    format!("<section>\n{}{summary}{shown}{more}</section>\n", heading("Rows"))
 }
 
 fn footer(report: &Report) -> String {
-    let run =
-        if report.run.is_empty() { String::new() } else { format!("Run <code>{}</code> · ", text(&report.run)) };
+    let run = if report.run.is_empty() {
+        String::new()
+    } else {
+        format!("Run <code>{}</code> · ", text(&report.run))
+    };
     format!("<footer>{run}safe-run {}</footer>\n", text(&report.tool_version))
 }
 

@@ -56,8 +56,7 @@ pub fn compare(before: &CheckResults, after: &CheckResults) -> Vec<TableRows> {
             let (then, now) = (names_before.get(&oid), names_after.get(&oid));
             let rows_before = before.rows.get(&oid).map(|rows| rows.rows);
             let untouched = after.untouched.contains(&oid);
-            let rows_after =
-                if untouched { rows_before } else { after.rows.get(&oid).map(|rows| rows.rows) };
+            let rows_after = if untouched { rows_before } else { after.rows.get(&oid).map(|rows| rows.rows) };
             let change = match (then, now, rows_before, rows_after) {
                 (Some(_), None, ..) => TableChange::Gone,
                 (None, ..) => TableChange::New,

@@ -54,8 +54,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// The file behind `path`, if it can be written by replacing it.
 pub fn writable(flag: &str, path: &Path) -> Result<PathBuf> {
-    let refused =
-        |why: String| Error::usage(format!("{flag} {}: {why}", path.display())).with_hint("Name another file.");
+    let refused = |why: String| {
+        Error::usage(format!("{flag} {}: {why}", path.display())).with_hint("Name another file.")
+    };
     // Through symbolic links: replacing the link would leave its target as it was.
     let path = match std::fs::canonicalize(path) {
         Ok(there) => there,
@@ -82,7 +83,9 @@ mod tests {
     fn what_can_not_be_replaced_by_a_file_is_refused_before_anything_runs() {
         let dir = tempfile::tempdir().unwrap();
         let in_dir = |name: &str| dir.path().join(name);
-        for path in [PathBuf::from("/dev/null"), dir.path().to_owned(), in_dir("missing/run.html"), in_dir("x/")] {
+        for path in
+            [PathBuf::from("/dev/null"), dir.path().to_owned(), in_dir("missing/run.html"), in_dir("x/")]
+        {
             let error = Targets::check(Some(&path), None).unwrap_err();
             assert_eq!(error.kind(), common::ErrorKind::Usage, "{}", path.display());
         }

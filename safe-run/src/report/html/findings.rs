@@ -29,7 +29,9 @@ pub fn section(report: &Report) -> String {
         if open {
             out.push_str(&format!("<h3>{title}</h3>\n{list}"));
         } else {
-            out.push_str(&format!("<details><summary><b>{title}</b> ({count})</summary>\n{list}</details>\n"));
+            out.push_str(&format!(
+                "<details><summary><b>{title}</b> ({count})</summary>\n{list}</details>\n"
+            ));
         }
     };
     let (mut failing, mut losses, mut shown_only) = (Vec::new(), Vec::new(), Vec::new());
@@ -50,7 +52,8 @@ pub fn section(report: &Report) -> String {
     group("Why it failed", " bad", "Violation:", failing, true);
     group("New, and not failing", " warn", "New:", shown_only, true);
     if let Some(found) = &report.findings {
-        let as_before = if found.fail_on == crate::check::FailOn::Any { Vec::new() } else { all(&found.pre_existing) };
+        let as_before =
+            if found.fail_on == crate::check::FailOn::Any { Vec::new() } else { all(&found.pre_existing) };
         group("There before", " warn", "Before:", as_before, false);
         group("Resolved by this run", " good", "Resolved:", all(&found.resolved), false);
         group("Advice", "", "Advice:", all(&found.notes), false);

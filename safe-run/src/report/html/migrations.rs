@@ -21,8 +21,7 @@ pub fn section(report: &Report) -> String {
         return String::new();
     }
     let few = report.migrations.len() <= OPEN;
-    let files: String =
-        report.migrations.iter().map(|file| migration(file, few || !file.complete)).collect();
+    let files: String = report.migrations.iter().map(|file| migration(file, few || !file.complete)).collect();
     let not_reached = report.pending.saturating_sub(report.migrations.len());
     let rest = if not_reached > 0 {
         format!(
@@ -127,8 +126,11 @@ fn footprint(footprint: &TableFootprint) -> String {
         parts[0].insert_str(0, "lock ");
     }
     if !footprint.rewritten.is_empty() {
-        let tables: Vec<String> =
-            footprint.rewritten.iter().map(|table| format!("<span class=\"mono\">{}</span>", text(table))).collect();
+        let tables: Vec<String> = footprint
+            .rewritten
+            .iter()
+            .map(|table| format!("<span class=\"mono\">{}</span>", text(table)))
+            .collect();
         parts.push(format!("<span class=\"pill warn\">rewritten</span> {}", tables.join(", ")));
     }
     parts.join(" · ")

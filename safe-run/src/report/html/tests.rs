@@ -40,10 +40,8 @@ fn full(said: &str) -> Report {
         stored_bytes: 3,
     });
     report.pending = 2;
-    let footprint = TableFootprint {
-        locks: vec![LockTaken { table: said(), mode: said() }],
-        rewritten: vec![said()],
-    };
+    let footprint =
+        TableFootprint { locks: vec![LockTaken { table: said(), mode: said() }], rewritten: vec![said()] };
     let statement = StatementReport {
         line: 1,
         summary: said(),
@@ -100,7 +98,8 @@ fn full(said: &str) -> Report {
     });
     report.skipped =
         vec![Skipped { check: CheckKind::Rows, object: said(), why: said(), counts_for_strict: true }];
-    let change = |severity| RowFinding { oid: 1, table: said(), before: 2, after: 1, severity, detail: said() };
+    let change =
+        |severity| RowFinding { oid: 1, table: said(), before: 2, after: 1, severity, detail: said() };
     report.rows = Some(RowComparison {
         changes: vec![change(Severity::Failure), change(Severity::Note)],
         not_compared: vec![said()],
@@ -164,7 +163,9 @@ fn the_page_allows_nothing_but_its_own_style() {
     let style = page.split_once("<style>").unwrap().1.split_once("</style>").unwrap().0;
     let policy = format!("style-src 'sha256-{}'", base64(&common::digest::sha256(style.as_bytes())));
     assert!(page.contains("default-src 'none'") && page.contains(&policy));
-    for forbidden in ["<script", "<link", "<img", "<iframe", "style=", "src=", "href=", "url(", "@import", "http"] {
+    for forbidden in
+        ["<script", "<link", "<img", "<iframe", "style=", "src=", "href=", "url(", "@import", "http"]
+    {
         let found = page.replace("http-equiv", "").find(forbidden);
         assert!(found.is_none(), "{forbidden} is in the page");
     }
@@ -179,15 +180,7 @@ fn base64_is_the_usual_one() {
 
 #[test]
 fn every_verdict_has_its_word_first_as_on_the_terminal() {
-    for verdict in [
-        Verdict::UpToDate,
-        Verdict::Committed,
-        Verdict::RolledBack,
-        Verdict::Restored,
-        Verdict::Stopped,
-        Verdict::Failed,
-        Verdict::Unknown,
-    ] {
+    for verdict in Verdict::ALL {
         let mut report = full("x");
         report.verdict = verdict;
         let body = page(&report).split_once("<main>").unwrap().1.to_owned();

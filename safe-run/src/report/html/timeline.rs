@@ -81,7 +81,8 @@ fn files(report: &Report, end: f64) -> String {
     }
     let mut slowest: Vec<usize> = (0..count).collect();
     slowest.sort_by(|a, b| report.migrations[*b].seconds.total_cmp(&report.migrations[*a].seconds));
-    let title = format!("<li class=\"file\"><span class=\"name\">the slowest of {count} files:</span></li>\n");
+    let title =
+        format!("<li class=\"file\"><span class=\"name\">the slowest of {count} files:</span></li>\n");
     let bars: String = slowest
         .into_iter()
         .take(5)
