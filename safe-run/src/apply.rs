@@ -49,7 +49,7 @@ pub struct StatementReport {
 impl StatementReport {
     fn new(statement: &Statement, rows: u64, took: Duration) -> Self {
         let summary = statement.summary(SUMMARY_CHARS);
-        let text = shortened(&crate::masking::sql(&statement.text), TEXT_CHARS);
+        let text = shortened(&statement.text, TEXT_CHARS);
         Self {
             line: statement.line,
             text: if text == summary { String::new() } else { text },
@@ -68,10 +68,12 @@ impl StatementReport {
     }
 }
 
+/// The text with its secrets masked; of a long one the beginning, and how much more there is.
 fn shortened(text: &str, max: usize) -> String {
-    match text.char_indices().nth(max) {
-        Some((end, _)) => format!("{} … ({} more characters)", &text[..end], text[end..].chars().count()),
-        None => text.to_owned(),
+    let masked = crate::masking::sql_beginning(text, max);
+    match text.chars().count().checked_sub(max) {
+        Some(more) if more > 0 => format!("{masked} … ({more} more characters)"),
+        _ => masked,
     }
 }
 

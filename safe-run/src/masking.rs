@@ -90,6 +90,12 @@ fn value_length(value: &str) -> usize {
     value.find(|c: char| c.is_whitespace() || c == '&').unwrap_or(value.len())
 }
 
+/// The beginning of a long SQL text, passwords masked: at most `max` characters of it are looked at.
+pub fn sql_beginning(text: &str, max: usize) -> String {
+    let end = text.char_indices().nth(max).map_or(text.len(), |(end, _)| end);
+    sql(&text[..end])
+}
+
 /// SQL with its passwords masked: the literal after PASSWORD, and connection strings within literals, comments and bodies.
 pub fn sql(text: &str) -> String {
     sql_within(text, DEPTH)
@@ -103,7 +109,15 @@ fn sql_within(text: &str, depth: u32) -> String {
             Ok(token) => token,
             // A literal that never ends: all the rest is in it.
             Err(unterminated) => {
-                out.push_str(&if is_secret { quoted(MASK) } else { connection(&text[unterminated.start..]) });
+                let rest = &text[unterminated.start..];
+                out.push_str(&match rest.strip_prefix('$').and_then(|rest| rest.find('$')) {
+                    _ if is_secret => quoted(MASK),
+                    Some(end) if depth > 0 => {
+                        let (tag, inner) = rest.split_at(end + 2);
+                        format!("{tag}{}", sql_within(inner, depth - 1))
+                    }
+                    _ => connection(rest),
+                });
                 break;
             }
         };
@@ -221,6 +235,10 @@ mod tests {
             ),
             ("SELECT 1 -- postgresql://a:s3cret@b/c", "SELECT 1 -- postgresql://a:***@b/c"),
             ("ALTER ROLE app PASSWORD 's3cr", "ALTER ROLE app PASSWORD '***'"),
+            (
+                "DO $x$ BEGIN ALTER ROLE a PASSWORD 's3cret'; EN",
+                "DO $x$ BEGIN ALTER ROLE a PASSWORD '***'; EN",
+            ),
             (
                 "SELECT 'it''s', password FROM t WHERE a = 'b=c'",
                 "SELECT 'it''s', password FROM t WHERE a = 'b=c'",

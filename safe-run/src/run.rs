@@ -241,8 +241,9 @@ impl RunLog {
     pub fn took_snapshot(&mut self, snapshot: &StoredSnapshot) -> Result<()> {
         let id = snapshot.manifest.id.to_string();
         self.report.snapshot = Some(id.clone());
+        self.journal.write(Step::SnapshotTaken { id })?;
         self.report.snapshot_facts = Some(SnapshotReport::of(snapshot)?);
-        self.journal.write(Step::SnapshotTaken { id })
+        Ok(())
     }
 
     /// Records why the run fails.

@@ -14,26 +14,26 @@ pub fn problems(schema: &Value, document: &Value) -> Vec<String> {
 
 fn check(root: &Value, schema: &Value, value: &Value, place: &str, found: &mut Vec<String>) {
     let keywords = schema.as_object().unwrap_or_else(|| panic!("{place}: not a schema: {schema}"));
-    let mut wrong = |what: String| found.push(format!("{place}: {what}: {value}"));
+    let wrong = |what: String| format!("{place}: {what}: {value}");
     for (keyword, wanted) in keywords {
         match keyword.as_str() {
             "$schema" | "$defs" | "title" | "description" | "format" => {}
             "type" => {
                 let allowed = wanted.as_array().cloned().unwrap_or_else(|| vec![wanted.clone()]);
                 if !allowed.iter().any(|name| has_type(value, name.as_str().expect("a type is a word"))) {
-                    wrong(format!("not of type {wanted}"));
+                    found.push(wrong(format!("not of type {wanted}")));
                 }
             }
-            "const" if value != wanted => wrong(format!("not {wanted}")),
-            "enum" if !list(wanted).contains(value) => wrong(format!("none of {wanted}")),
+            "const" if value != wanted => found.push(wrong(format!("not {wanted}"))),
+            "enum" if !list(wanted).contains(value) => found.push(wrong(format!("none of {wanted}"))),
             "minimum" if value.as_f64().is_some_and(|number| number < number_of(wanted)) => {
-                wrong(format!("less than {wanted}"));
+                found.push(wrong(format!("less than {wanted}")));
             }
             "maximum" if value.as_f64().is_some_and(|number| number > number_of(wanted)) => {
-                wrong(format!("more than {wanted}"));
+                found.push(wrong(format!("more than {wanted}")));
             }
             "maxItems" if value.as_array().is_some_and(|items| items.len() as f64 > number_of(wanted)) => {
-                wrong(format!("more than {wanted} items"));
+                found.push(wrong(format!("more than {wanted} items")));
             }
             "const" | "enum" | "minimum" | "maximum" | "maxItems" => {}
             "pattern" => {
@@ -41,13 +41,13 @@ fn check(root: &Value, schema: &Value, value: &Value, place: &str, found: &mut V
                 assert_eq!(wanted, "^[0-9a-f]{64}$", "{place}: an unknown pattern");
                 let is_digit = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
                 if !value.as_str().is_some_and(|text| text.len() == 64 && text.chars().all(is_digit)) {
-                    wrong(format!("does not match {wanted}"));
+                    found.push(wrong(format!("does not match {wanted}")));
                 }
             }
             "required" => {
                 for name in list(wanted) {
                     if value.get(name.as_str().expect("a name")).is_none() {
-                        wrong(format!("has no {name}"));
+                        found.push(wrong(format!("has no {name}")));
                     }
                 }
             }
