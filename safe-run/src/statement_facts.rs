@@ -54,6 +54,9 @@ const MODES: [(&str, &str); 5] = [
     ("AccessExclusiveLock", "ACCESS EXCLUSIVE"),
 ];
 
+/// The mode that keeps everybody waiting.
+const STRONGEST: (&str, &str) = MODES[4];
+
 /// Functions that are met in migrations and change no setting; any other one may.
 const HARMLESS: [&str; 16] = [
     "array_agg",
@@ -80,8 +83,8 @@ const FIRST_OID: u32 = 16_384;
 /// Follows one transaction, statement by statement.
 #[derive(Debug)]
 pub struct Watch {
-    /// Name and file of each table before the migration.
-    tables: BTreeMap<u32, (String, u32)>,
+    /// Name of each table before the migration, and the files that it was seen to have: ROLLBACK TO gives an old one back.
+    tables: BTreeMap<u32, (String, BTreeSet<u32>)>,
     query: String,
     locks: BTreeSet<(u32, String)>,
     /// Something in the current file may have changed settings: not asked before its end.
@@ -111,7 +114,7 @@ impl Watch {
         let tables = tables
             .iter()
             .filter(|(_, facts)| facts.name.schema.as_str() != "safe_run")
-            .map(|(oid, facts)| (*oid, (facts.name.short(), facts.relfilenode)))
+            .map(|(oid, facts)| (*oid, (facts.name.short(), BTreeSet::from([facts.relfilenode]))))
             .collect();
         Self { tables, query, locks: BTreeSet::new(), unsettled: false, due: false, off: false }
     }
@@ -174,21 +177,25 @@ impl Watch {
             .await
             .map_err(|source| Error::postgres("could not read which locks are held", source))?;
         let mut footprint = TableFootprint::default();
+        let mut new: Vec<(u32, LockTaken)> = Vec::new();
         for message in &messages {
             let SimpleQueryMessage::Row(row) = message else { continue };
             let number = |column| row.get(column).and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
             let (oid, mode, file) = (number(0), row.get(1).unwrap_or_default(), number(2));
-            let Some((table, known_file)) = self.tables.get_mut(&oid) else { continue };
+            let Some((table, files)) = self.tables.get_mut(&oid) else { continue };
             if self.locks.insert((oid, mode.to_owned())) {
                 let mode = MODES.iter().find(|(name, _)| *name == mode).map_or(mode, |(_, words)| *words);
-                footprint.locks.push(LockTaken { table: table.clone(), mode: mode.to_owned() });
+                new.push((oid, LockTaken { table: table.clone(), mode: mode.to_owned() }));
             }
             // A table that is gone has no file.
-            if file != 0 && file != *known_file {
-                *known_file = file;
+            if file != 0 && files.insert(file) {
                 footprint.rewritten.push(table.clone());
             }
         }
+        // Beside the strongest lock, another one on the same table makes nobody wait.
+        let strongest = |oid: u32| self.locks.contains(&(oid, STRONGEST.0.to_owned()));
+        new.retain(|(oid, lock)| lock.mode == STRONGEST.1 || !strongest(*oid));
+        footprint.locks = new.into_iter().map(|(_, lock)| lock).collect();
         footprint.locks.sort();
         footprint.rewritten.sort();
         footprint.rewritten.dedup();

@@ -220,7 +220,7 @@ fn the_report_of_an_undo_that_failed_says_so_and_recover_settles_it() {
     assert_eq!(report["verdict"], "unknown");
     assert!(report["undo"]["error"]["message"].is_string());
     let page = read("run.html");
-    assert!(page.contains("The undo failed:") && page.contains("safe-run recover"));
+    assert!(page.contains("The undo failed:") && page.contains("<span>recover</span>"));
     run.run(&["recover"]).exits(0);
     let settled = valid(&run.run(&["report", "--json"]).exits(0).stdout);
     assert_eq!((&settled["verdict"], &settled["undo"]["error"]), (&"restored".into(), &Value::Null));
