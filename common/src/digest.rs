@@ -6,9 +6,14 @@ use std::hash::Hasher;
 
 use sha2::{Digest, Sha256, Sha384};
 
+/// SHA-256 of `bytes`.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    Sha256::digest(bytes).into()
+}
+
 /// SHA-256 of `bytes` as 64 lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
+    hex(&sha256(bytes))
 }
 
 /// SHA-384 of `bytes` as 96 lower-case hexadecimal digits.

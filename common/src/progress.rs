@@ -19,6 +19,8 @@ pub enum Event {
         /// Rows of it.
         rows: u64,
     },
+    /// The phase has come to another of its many parts.
+    Step(String),
     /// The phase is over.
     Done,
     /// Something that a person should know, one sentence.
@@ -55,6 +57,11 @@ impl Progress {
     /// [`Event::Advance`].
     pub fn advance(&self, bytes: u64, rows: u64) {
         self.emit(Event::Advance { bytes, rows });
+    }
+
+    /// [`Event::Step`].
+    pub fn step(&self, what: impl Into<String>) {
+        self.emit(Event::Step(what.into()));
     }
 
     /// [`Event::Done`].

@@ -15,10 +15,15 @@ use crate::{
     lock_ahead,
     migration::{MigrationFile, TransactionPlan},
     statement::{Statement, StatementKind, TransactionVerb, locks::LockMode},
+    statement_facts::{TableFootprint, Watch},
+    teller::Teller,
 };
 
 /// Longest piece of a statement that is shown, in characters.
 const SUMMARY_CHARS: usize = 70;
+
+/// Longest statement that is kept whole in a report, in characters: the file itself has the rest.
+const TEXT_CHARS: usize = 10_000;
 
 /// What happened to one statement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -27,20 +32,49 @@ pub struct StatementReport {
     pub line: u32,
     /// Its beginning.
     pub summary: String,
+    /// All of it, secrets masked; empty when the beginning is all of it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub text: String,
     /// Rows that the server reported.
     pub rows: u64,
     /// How long it took.
     pub seconds: f64,
+    /// Locks that it took and tables that it wrote anew.
+    #[serde(flatten)]
+    pub footprint: TableFootprint,
+    /// What a person should know about it, effects included that a ROLLBACK does not undo.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 impl StatementReport {
-    fn of(statement: &Statement, rows: u64, began: Instant) -> Self {
+    fn new(statement: &Statement, rows: u64, took: Duration) -> Self {
+        let summary = statement.summary(SUMMARY_CHARS);
+        let text = shortened(&statement.text, TEXT_CHARS);
         Self {
             line: statement.line,
-            summary: statement.summary(SUMMARY_CHARS),
+            text: if text == summary { String::new() } else { text },
+            summary,
             rows,
-            seconds: began.elapsed().as_secs_f64(),
+            seconds: took.as_secs_f64(),
+            footprint: TableFootprint::default(),
+            warnings: statement
+                .class
+                .warnings
+                .iter()
+                .chain(&statement.class.outside_transaction)
+                .cloned()
+                .collect(),
         }
+    }
+}
+
+/// The text with its secrets masked; of a long one the beginning, and how much more there is.
+fn shortened(text: &str, max: usize) -> String {
+    let masked = crate::masking::sql_beginning(text, max);
+    match text.chars().count().checked_sub(max) {
+        Some(more) if more > 0 => format!("{masked} … ({more} more characters)"),
+        _ => masked,
     }
 }
 
@@ -51,22 +85,43 @@ pub struct MigrationReport {
     pub version: String,
     /// The file's name.
     pub file: String,
+    /// When it began, counted from the beginning of the run.
+    #[serde(default)]
+    pub started_seconds: f64,
     /// How long it took.
     pub seconds: f64,
     /// Whether all of it ran.
     pub complete: bool,
     /// Its statements, up to the one that failed.
     pub statements: Vec<StatementReport>,
+    /// The statement that failed.
+    #[serde(default)]
+    pub failed: Option<StatementReport>,
+    /// Statements that were to run.
+    #[serde(default)]
+    pub statements_planned: usize,
+    /// Locks and rewrites that are known for the file as a whole only.
+    #[serde(flatten)]
+    pub footprint: TableFootprint,
 }
 
 impl MigrationReport {
-    fn begun(file: &MigrationFile) -> Self {
+    /// `since`: when the first file began.
+    fn begun(file: &MigrationFile, since: Instant) -> Self {
+        let statements = match file.no_transaction {
+            Some(_) => &file.statements,
+            None => file.statements_without_wrapper().unwrap_or(&file.statements),
+        };
         Self {
             version: file.version.as_str().to_owned(),
             file: file.name(),
+            started_seconds: since.elapsed().as_secs_f64(),
             seconds: 0.0,
             complete: false,
             statements: Vec::new(),
+            failed: None,
+            statements_planned: statements.len(),
+            footprint: TableFootprint::default(),
         }
     }
 }
@@ -95,6 +150,8 @@ pub struct Applying<'a> {
     pub lock_timeout: Duration,
     /// Where to tell.
     pub progress: &'a Progress,
+    /// When the first file began, or its first attempt.
+    pub began: Instant,
 }
 
 impl Applying<'_> {
@@ -136,21 +193,38 @@ pub async fn in_transaction(
     files: &[&MigrationFile],
     held: Option<LockMode>,
     reports: &mut Vec<MigrationReport>,
+    watch: &mut Watch,
 ) -> Result<()> {
-    let Applying { session, lock_timeout, .. } = applying;
+    let Applying { session, history, lock_timeout, run, .. } = applying;
+    watch.begin();
     session.reset_settings().await?;
     let statements = files.iter().flat_map(|file| &file.statements);
-    lock_ahead::take(session, &lock_ahead::wanted(statements), held, lock_timeout)
+    let ahead = lock_ahead::take(session, &lock_ahead::wanted(statements), held, lock_timeout)
         .await
         .map_err(with_sqlstate)?;
+    watch.took_ahead(session, ahead).await?;
     // Behind the locks: who waits there must not hold a lock on the history.
-    applying.history.ensure(session).await?;
+    history.ensure(session).await?;
+    let teller = Teller::begin(files.len(), applying.progress);
+    // A DDL statement that waits for a lock makes everybody behind it wait too.
+    let limit = format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis());
+    session.reset_settings().await?;
+    execute(session, "set lock_timeout", &limit).await?;
     for file in files {
-        session.reset_settings().await?;
-        limit_lock_waits(session, "SET LOCAL", lock_timeout).await?;
         let statements = file.statements_without_wrapper()?;
-        let took = run_file(session, file, statements, reports, applying.progress).await?;
-        applying.record(file, took).await?;
+        let took = run_file(applying, file, statements, reports, &teller, watch).await?;
+        let outcome = Outcome::Ran { took, run };
+        // Sent together and done in this order: with many small files the way to the server and back is what takes time.
+        let ((), (), footprint, ()) = tokio::try_join!(
+            biased;
+            session.reset_settings(),
+            execute(session, "set lock_timeout", &limit),
+            watch.after_file(session),
+            history.record(session, file, &outcome),
+        )?;
+        if let Some(report) = reports.last_mut() {
+            report.footprint = footprint;
+        }
     }
     execute(session, "check deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE")
         .await
@@ -165,6 +239,7 @@ pub async fn as_planned(
     files: &[&MigrationFile],
     plan: &TransactionPlan,
     trace: &mut Trace,
+    watch: &mut Watch,
 ) -> Result<()> {
     let session = applying.session;
     if plan.one {
@@ -173,7 +248,7 @@ pub async fn as_planned(
             reports.clear();
             let applied = async {
                 execute(session, "begin", "BEGIN").await?;
-                in_transaction(applying, files, None, reports).await?;
+                in_transaction(applying, files, None, reports, watch).await?;
                 fault::point("safe-run.before-file-commit");
                 execute(session, "commit", "COMMIT").await
             };
@@ -185,17 +260,19 @@ pub async fn as_planned(
         trace.committed = true;
         return Ok(());
     }
+    let teller = Teller::begin(files.len(), applying.progress);
     for (place, file) in files.iter().enumerate() {
         session.reset_settings().await?;
-        trace.reports.push(MigrationReport::begun(file));
-        waiting.progress.phase(file.name(), None);
+        trace.reports.push(MigrationReport::begun(file, applying.began));
+        teller.file(place + 1, file.name());
         let commits = plan.commits.get(&place).map_or(&[][..], Vec::as_slice);
         let result = if file.no_transaction.is_some() {
+            // What a statement locked by itself is free again when it could be asked for.
             alone(waiting, applying, file, trace).await
         } else {
-            in_pieces(waiting, applying, file, commits, trace).await
+            in_pieces(waiting, applying, file, commits, trace, watch).await
         };
-        waiting.progress.done();
+        teller.file_done();
         result?;
         fault::point("safe-run.file-committed");
     }
@@ -209,6 +286,7 @@ async fn in_pieces(
     file: &MigrationFile,
     commits: &[usize],
     trace: &mut Trace,
+    watch: &mut Watch,
 ) -> Result<()> {
     let Applying { session, lock_timeout: timeout, .. } = applying;
     let statements = file.statements_without_wrapper()?;
@@ -220,24 +298,35 @@ async fn in_pieces(
         let kept = report.statements.len();
         let result = until_locked(waiting, "ROLLBACK", async || {
             report.statements.truncate(kept);
+            report.failed = None;
+            let mut footprint = TableFootprint::default();
             let applied = async {
                 execute(session, "begin", "BEGIN").await?;
-                lock_ahead::take(session, &lock_ahead::wanted(piece), None, timeout)
+                if from == 0 {
+                    watch.begin();
+                } else {
+                    watch.go_on();
+                }
+                let ahead = lock_ahead::take(session, &lock_ahead::wanted(piece), None, timeout)
                     .await
                     .map_err(with_sqlstate)?;
+                watch.took_ahead(session, ahead).await?;
                 limit_lock_waits(session, "SET LOCAL", timeout).await?;
                 if from == 0 && !last {
                     // From the first commit on, a crash leaves the file half done.
                     applying.begin(file).await?;
                 }
-                run_statements(session, file, piece, report).await?;
+                run_statements(session, file, piece, report, watch).await?;
                 if last {
+                    session.reset_settings().await?;
+                    footprint = watch.after_file(session).await?;
                     applying.record(file, started.elapsed()).await?;
                 }
                 fault::point("safe-run.before-file-commit");
                 execute(session, "commit", "COMMIT").await.map_err(|error| error.context(file.name()))
             };
             let result = applied.await;
+            report.footprint = footprint;
             report.seconds = started.elapsed().as_secs_f64();
             let done = report.statements.len() - kept;
             let begun = piece.iter().take(done + 1);
@@ -325,8 +414,12 @@ async fn one_by_one(
         .await;
         let report = trace.reports.last_mut().expect("the file's report was begun");
         report.seconds = started.elapsed().as_secs_f64();
-        result?;
-        report.statements.push(StatementReport::of(statement, rows, began));
+        let told = StatementReport::new(statement, rows, began.elapsed());
+        if let Err(error) = result {
+            report.failed = Some(told);
+            return Err(error);
+        }
+        report.statements.push(told);
         match statement.class.kind {
             StatementKind::TransactionControl(TransactionVerb::Begin) => *in_block = true,
             StatementKind::TransactionControl(TransactionVerb::Commit | TransactionVerb::Rollback) => {
@@ -378,21 +471,22 @@ async fn execute(session: &Session, what: &str, sql: &str) -> Result<()> {
 }
 
 async fn run_file(
-    session: &Session,
+    applying: Applying<'_>,
     file: &MigrationFile,
     statements: &[Statement],
     reports: &mut Vec<MigrationReport>,
-    progress: &Progress,
+    teller: &Teller<'_>,
+    watch: &mut Watch,
 ) -> Result<Duration> {
-    progress.phase(file.name(), None);
+    teller.file(reports.len() + 1, file.name());
     let started = Instant::now();
-    let mut report = MigrationReport::begun(file);
-    let result = run_statements(session, file, statements, &mut report).await;
+    let mut report = MigrationReport::begun(file, applying.began);
+    let result = run_statements(applying.session, file, statements, &mut report, watch).await;
     let took = started.elapsed();
     report.seconds = took.as_secs_f64();
     report.complete = result.is_ok();
     reports.push(report);
-    progress.done();
+    teller.file_done();
     result.map(|()| took)
 }
 
@@ -401,12 +495,24 @@ async fn run_statements(
     file: &MigrationFile,
     statements: &[Statement],
     report: &mut MigrationReport,
+    watch: &mut Watch,
 ) -> Result<()> {
     for statement in statements {
         interrupt::check()?;
         let began = Instant::now();
-        let rows = run_statement(session, file, statement).await?;
-        report.statements.push(StatementReport::of(statement, rows, began));
+        let ran = run_statement(session, file, statement).await;
+        let rows = ran.as_ref().copied().unwrap_or(0);
+        let told = StatementReport::new(statement, rows, began.elapsed());
+        if let Err(error) = ran {
+            report.failed = Some(told);
+            return Err(error);
+        }
+        // It has run, whatever becomes of the question.
+        report.statements.push(told);
+        let footprint = watch.after(session, statement).await?;
+        if let Some(told) = report.statements.last_mut() {
+            told.footprint = footprint;
+        }
     }
     Ok(())
 }

@@ -8,16 +8,16 @@ mod state;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
+use args::{CheckArgs, MigrationArgs, ProtectionArgs, ReportArgs};
+use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use common::{
-    Error, Result,
+    Error, ErrorKind, Result,
     cli::{Output, Settings, SharedArgs, config::CommandFlags, format, output::Tone, process},
+    interrupt,
     postgres::{ConnectionSettings, Environment, exported_snapshot::LockWait},
     repository::Repository,
 };
-use serde::Serialize;
-
-use args::{CheckArgs, MigrationArgs, ProtectionArgs};
 
 use mark::MarkArgs;
 use state::State;
@@ -25,11 +25,12 @@ use state::State;
 use crate::{
     guarded::{self, Job},
     history::History,
+    journal::Mode,
     migration::{self, MigrationPlan, TransactionChoice, TransactionPlan},
     recover, release,
-    report::{Report, Verdict},
-    run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice},
-    transactional,
+    report::{Report, Verdict, document, follow_up, targets::Targets},
+    run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice, local_offset},
+    tidy, transactional,
     verify::{self, VerifyFile},
 };
 
@@ -51,7 +52,8 @@ use crate::{
         safe-run plan                                        what would be done; changes nothing\n  \
         safe-run -- alembic upgrade head                     any tool, under protection\n  \
         safe-run --allow-loss orders=500 -- ./cleanup.sh     500 rows of orders may go\n  \
-        safe-run --snapshot-only                             only take the snapshot\n\n\
+        safe-run --snapshot-only                             only take the snapshot\n  \
+        safe-run --report run.html                           and a page that tells what happened\n\n\
         Exit codes: 0 done · 1 failed, database unchanged · 2 usage · 3 refused · 4 busy, try again · 10 migration / 11 validation \
         failed and rolled back · 12 / 13 the same, snapshot restored · 14 stopped for a person · 20 unknown: safe-run recover · \
         30 migrations pending · 31 violations · 130/143 interrupted"
@@ -65,6 +67,8 @@ pub struct Cli {
     protection: ProtectionArgs,
     #[command(flatten)]
     checks: CheckArgs,
+    #[command(flatten)]
+    reports: ReportArgs,
     #[command(subcommand)]
     command: Option<Command>,
     /// A command to run under protection
@@ -88,10 +92,13 @@ enum Command {
     },
     /// List the runs and how they ended
     History,
-    /// Show the report of a run
+    /// Show the report of a run, or make it again as a page
     Report {
         /// The run's id, or a unique start of it; the last one if left out
         run: Option<String>,
+        /// Write it as a page for a browser; - is stdout
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
     },
     /// Finish the undo of a run that was killed
     Recover,
@@ -182,7 +189,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Check { list: true, .. }) => command.list_checks(),
         Some(Command::Check { checks, .. }) => command.check(checks).await,
         Some(Command::History) => command.history(),
-        Some(Command::Report { run }) => command.report(run.as_deref()),
+        Some(Command::Report { run, html }) => command.report(run.as_deref(), html.as_deref()),
         Some(Command::Recover) => command.recover().await,
         Some(Command::Release) => command.release().await,
         Some(Command::Baseline { version, mark }) => command.baseline(version, mark).await,
@@ -266,11 +273,59 @@ impl Invocation<'_> {
             progress: self.output.progress(),
             run,
             history: History::own(),
+            invocation: invocation(),
         };
         Ok((context, lock))
     }
 
+    /// Runs, prints the outcome, and writes the reports that were asked for, also about a run that was refused.
     async fn protected_run(&self) -> Result<u8> {
+        let wanted = &self.cli.reports;
+        let targets = Targets::check(wanted.report.as_deref(), wanted.report_json.as_deref())?;
+        let began_at = Utc::now();
+        let outcome = self.run_and_report().await.map_err(interrupt::explain);
+        let report = match &outcome {
+            Ok(report) => {
+                self.print(report)?;
+                report.clone()
+            }
+            Err(error) => self.refusal(error, began_at),
+        };
+        for error in targets.write(&report) {
+            self.output.warn(&format!("the report could not be written: {error}"));
+        }
+        outcome.map(|report| report.exit_code)
+    }
+
+    /// The report of what was refused before it became a run.
+    fn refusal(&self, error: &Error, began_at: DateTime<Utc>) -> Report {
+        let mode = if self.cli.external.is_empty() { Mode::Transaction } else { Mode::Restore };
+        let connection = self.settings.connection().ok();
+        let database = connection.as_ref().map_or(String::new(), |found| found.database().to_owned());
+        let mut report = Report::new(database, mode, began_at);
+        if let Some(connection) = connection {
+            report.host = connection.host_label();
+            report.user = connection.user().to_owned();
+            report.database_url = connection.redacted_url();
+        }
+        report.utc_offset_seconds = local_offset(began_at);
+        report.seconds = (Utc::now() - began_at).as_seconds_f64();
+        report.repository = self.settings.repo.display().to_string();
+        report.invocation = invocation();
+        report.error = Some(error.into());
+        report.headline = error.message().to_owned();
+        report.exit_code = error.kind().exit_code();
+        let state = if error.kind() == ErrorKind::Unknown {
+            report.verdict = Verdict::Unknown;
+            "nobody knows what state the database is in"
+        } else {
+            "nothing was changed"
+        };
+        report.state = error.database_state().unwrap_or(state).to_owned();
+        report
+    }
+
+    async fn run_and_report(&self) -> Result<Report> {
         let external = &self.cli.external;
         if external.is_empty() {
             // A folder that is not there is said before the server is asked.
@@ -282,7 +337,7 @@ impl Invocation<'_> {
             let options = &context.options;
             let plan = self.plan_of(&state)?;
             if plan.pending.is_empty() {
-                return self.up_to_date(&context, &plan);
+                return Ok(up_to_date(&context, &plan));
             }
             let transactions = self.transactions(&plan)?;
             for file in &plan.pending {
@@ -315,8 +370,13 @@ impl Invocation<'_> {
             self.require_undo(options)?;
             guarded::run(&context, Job::Command(external, self.output.is_json())).await?
         };
-        self.print(&report)?;
-        Ok(report.exit_code)
+        if let Some(keep) = self.cli.reports.keep_runs {
+            let database = context.connection.database();
+            for problem in tidy::keep_runs(&context.repository, database, &report, keep) {
+                self.output.warn(&problem);
+            }
+        }
+        Ok(report)
     }
 
     /// The transactions that the pending files run in.
@@ -354,35 +414,15 @@ impl Invocation<'_> {
         self.state(&context.control, history).await
     }
 
-    fn up_to_date(&self, context: &Context, plan: &MigrationPlan<'_>) -> Result<u8> {
-        #[derive(Serialize)]
-        struct Nothing<'a> {
-            verdict: Verdict,
-            database: &'a str,
-            applied: usize,
-        }
-        if self.output.is_json() {
-            self.output.document(&Nothing {
-                verdict: Verdict::UpToDate,
-                database: context.connection.database(),
-                applied: plan.applied.len(),
-            })?;
-        } else {
-            self.output.data(&format!(
-                "{}  all {} are applied to \"{}\"; nothing was changed\n",
-                self.output.paint(Tone::Good, Verdict::UpToDate.word()),
-                format::plural(plan.applied.len() as u64, "migration", "migrations"),
-                context.connection.database()
-            ))?;
-        }
-        Ok(0)
+    fn print(&self, report: &Report) -> Result<()> {
+        self.print_with(report, self.output.is_verbose())
     }
 
-    fn print(&self, report: &Report) -> Result<()> {
+    fn print_with(&self, report: &Report, verbose: bool) -> Result<()> {
         if self.output.is_json() {
-            return self.output.document(report);
+            return self.output.data(&document::to_json(report)?);
         }
-        let text = report.text(self.output.is_verbose(), |verdict, word| {
+        let text = report.text(verbose, |verdict, word| {
             let tone = match verdict {
                 Verdict::UpToDate | Verdict::Committed => Tone::Good,
                 Verdict::RolledBack | Verdict::Restored | Verdict::Stopped => Tone::Warning,
@@ -493,4 +533,25 @@ impl Invocation<'_> {
         self.output.data(&format!("{}\n", path.display()))?;
         Ok(0)
     }
+}
+
+/// This command line, for repeating it.
+fn invocation() -> String {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    follow_up::invocation(words.iter().map(OsString::as_os_str))
+}
+
+/// The report when nothing is pending: not a run, so it has no id and no folder.
+fn up_to_date(context: &Context, plan: &MigrationPlan<'_>) -> Report {
+    let mut report = context.report(Mode::Transaction);
+    let applied = plan.applied.len();
+    report.verdict = Verdict::UpToDate;
+    report.exit_code = 0;
+    report.applied = Some(applied);
+    report.headline = format!(
+        "all {} are applied to \"{}\"; nothing was changed",
+        format::plural(applied as u64, "migration", "migrations"),
+        report.database
+    );
+    report
 }

@@ -14,6 +14,8 @@ use common::{
     postgres::{ConnectionSettings, Session, settings::VARIABLES_TO_CLEAR},
 };
 
+use crate::masking;
+
 /// How often the server is asked for the command's sessions.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -32,26 +34,7 @@ pub struct Finished {
 
 /// The words of a command for people, with everything that looks like a password masked.
 pub fn describe(words: &[OsString]) -> String {
-    words.iter().map(|word| mask(&word.to_string_lossy())).collect::<Vec<_>>().join(" ")
-}
-
-fn mask(word: &str) -> String {
-    let mut text = common::ident::printable(word);
-    if let Some(scheme) = text.find("://") {
-        let after = scheme + 3;
-        if let Some(at) = text[after..].rfind('@')
-            && let Some(colon) = text[after..after + at].find(':')
-        {
-            text.replace_range(after + colon + 1..after + at, "***");
-        }
-    }
-    let lower = text.to_lowercase();
-    if let Some(position) = lower.find("password=").or_else(|| lower.find("passwd=")) {
-        let value = position + lower[position..].find('=').unwrap_or(0) + 1;
-        let end = text[value..].find([' ', '&']).map_or(text.len(), |length| value + length);
-        text.replace_range(value..end, "***");
-    }
-    text
+    masking::words(words.iter().map(OsString::as_os_str)).join(" ")
 }
 
 /// Runs the command to its end. `observer` is a session on the maintenance database.
@@ -180,24 +163,4 @@ async fn counted_sessions(observer: &Session, database: &str) -> Result<u64> {
         .await
         .map_err(|source| Error::postgres("could not read pg_stat_database", source))?;
     Ok(row.map_or(0, |row| row.get::<_, i64>(0).unsigned_abs()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_in_words_are_masked() {
-        for (word, masked) in [
-            ("postgresql://app:s3cret@db/shop", "postgresql://app:***@db/shop"),
-            ("--url=postgres://app:p@ss@db/shop", "--url=postgres://app:***@db/shop"),
-            ("host=db password=s3cret dbname=x", "host=db password=*** dbname=x"),
-            ("--password=s3cret", "--password=***"),
-            ("PGPASSWORD=s3cret", "PGPASSWORD=***"),
-            ("postgresql://db/shop", "postgresql://db/shop"),
-            ("upgrade", "upgrade"),
-        ] {
-            assert_eq!(mask(word), masked);
-        }
-    }
 }

@@ -29,9 +29,12 @@ use crate::{
     report::{CommandReport, Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, analyze_what_lost_statistics,
-        announced, announced_by_command, baseline, check_options, check_parallel, judge,
+        announced, announced_by_command, baseline, check_options, check_parallel, describe_files, judge,
+        with_time,
     },
-    sequences, tool_history, verify,
+    sequences,
+    statement_facts::Watch,
+    verify, version_tables,
 };
 
 /// What is run under protection.
@@ -46,7 +49,7 @@ pub enum Job<'a> {
 impl Job<'_> {
     fn describe(&self) -> String {
         match self {
-            Self::Files(files, _) => files.iter().map(|file| file.name()).collect::<Vec<_>>().join(" "),
+            Self::Files(files, _) => describe_files(files),
             Self::Command(words, _) => command::describe(words),
         }
     }
@@ -153,6 +156,7 @@ async fn raise_fence(
     let began = Instant::now();
     *standing = Some(fence::set(control, database, previous, &own_pids(context)).await?);
     log.timed("fence: database read-only, other sessions ended", began);
+    log.fence_is_up();
     log.report.protection.push(
         "fence read-only: sessions were ended, new ones are read-only unless they say otherwise".to_owned(),
     );
@@ -180,6 +184,7 @@ async fn hide(
     // Our session has ended with all others; the lock is the database's, whatever it is called.
     let control = crate::take_control(&connection).await?;
     log.timed("fence: database renamed, sessions ended", began);
+    log.fence_is_up();
     log.report.protection.push(format!(
         "fence exclusive: the database is called \"{hidden}\" for the time of the run, and \"{database}\" accepts no connection"
     ));
@@ -192,6 +197,7 @@ async fn hide(
         run: context.run.clone(),
         // Its tool's lock ended with our session; nobody else can connect here.
         history: context.history.clone(),
+        invocation: context.invocation.clone(),
     })
 }
 
@@ -215,7 +221,6 @@ async fn prepare(
         &context.progress,
     )
     .await?;
-    let began = Instant::now();
     let exported = ExportedSnapshot::export(&holder).await?;
     let snapshot = async {
         if options.snapshot == SnapshotChoice::None {
@@ -224,19 +229,21 @@ async fn prepare(
             context.snapshot(&exported, Some(unfenced_state)).await.map(Some)
         }
     };
-    let (baseline, snapshot) = tokio::try_join!(baseline(context, &exported), snapshot)?;
+    let both = tokio::try_join!(with_time(baseline(context, &exported)), with_time(snapshot));
+    let ((baseline, checks_began, checks_took), (snapshot, began, took)) = both?;
     drop(exported);
     holder.close().await?;
-    log.timed("snapshot and checks before", began);
+    if snapshot.is_some() {
+        log.took("snapshot", began, took);
+    }
+    log.took("checks before", checks_began, checks_took);
     let snapshot = match snapshot {
         None => {
             log.report.protection.push("no snapshot: there is no undo".to_owned());
             None
         }
         Some(snapshot) => {
-            let id = snapshot.manifest.id.to_string();
-            log.report.snapshot = Some(id.clone());
-            log.journal.write(Step::SnapshotTaken { id })?;
+            log.took_snapshot(&snapshot)?;
             let mut plan = restore::prepare(
                 &context.connection,
                 control,
@@ -286,7 +293,6 @@ async fn perform(
         .with_application_name(&format!("safe-run/{}", context.run));
     match job {
         Job::Files(files, plan) => {
-            let began = Instant::now();
             let notices = context.progress.clone();
             let session = settings
                 .connect_as(
@@ -296,23 +302,25 @@ async fn perform(
                 .await
                 .map_err(migration)?;
             let mut trace = apply::Trace::default();
+            let mut watch = Watch::new(&prepared.baseline.results.tables, false);
+            watch.prepare(&session).await.map_err(migration)?;
             let wait = context.options.lock_wait;
             let waiting =
                 Waiting { migrator: &session, observer: control, wait, progress: &context.progress };
             let applying = context.applying(&session, &log.report.run);
-            let applied = apply::as_planned(&waiting, applying, files, plan, &mut trace).await;
+            let began = applying.began;
+            let applied = apply::as_planned(&waiting, applying, files, plan, &mut trace, &mut watch).await;
             if applied.is_err() {
                 log.outside = apply::effects_outside(files, &trace.reports);
             }
-            log.report.migrations = trace.reports;
+            log.applied(trace.reports, began);
             log.report.notes.extend(trace.notes);
-            log.timed("migrations", began);
             let stage = if trace.committed { Stage::Migration } else { Stage::Uncommitted };
             applied.map_err(|error| (stage, error))?;
             session.close().await.map_err(migration)?;
         }
         Job::Command(words, stdout_is_ours) => {
-            let positions = tool_history::read(&context.control).await;
+            let versions = version_tables::read(&context.control).await;
             let began = Instant::now();
             let finished = command::run(words, &settings, control, &own_pids(context), stdout_is_ours)
                 .await
@@ -328,6 +336,7 @@ async fn perform(
                             seconds: 0.0,
                             sessions: 0,
                             replaced: false,
+                            version_tables: Vec::new(),
                         });
                     }
                     return Err((stage, error));
@@ -339,10 +348,11 @@ async fn perform(
                 seconds: finished.took.as_secs_f64(),
                 sessions: finished.sessions,
                 replaced: finished.replaced,
+                version_tables: Vec::new(),
             });
             log.timed("command", began);
             if !finished.replaced {
-                note_histories(context, log, positions).await;
+                note_versions(context, log, versions).await;
             }
             interrupt::check().map_err(migration)?;
             judge_command(&finished, &context.connection).map_err(migration)?;
@@ -370,12 +380,16 @@ async fn perform(
     interrupt::check().map_err(migration)
 }
 
-/// Says where the histories of migration tools stood before and stand now. Not to know it fails nothing.
-async fn note_histories(context: &Context, log: &mut RunLog, before: Result<tool_history::Positions>) {
-    let after = tool_history::read(&context.control).await;
-    match (before, after) {
-        (Ok(before), Ok(after)) => log.report.notes.extend(tool_history::describe(&before, &after)),
-        (Err(error), _) | (_, Err(error)) => {
+/// Which migrations the command added, by its own history table. For the report alone: a failure is a note.
+async fn note_versions(context: &Context, log: &mut RunLog, before: Result<Vec<version_tables::History>>) {
+    let both = async { Ok((before?, version_tables::read(&context.control).await?)) };
+    match both.await {
+        Ok((before, after)) => {
+            if let Some(command) = &mut log.report.command {
+                command.version_tables = version_tables::compare(&before, &after);
+            }
+        }
+        Err::<_, Error>(error) => {
             log.report.notes.push(format!("the migration tool's own history is not shown: {error}"));
         }
     }
@@ -440,6 +454,7 @@ async fn lift(context: &Context, log: &mut RunLog, control: &Session, standing: 
     if let Some(fence) = standing {
         let state = fence.state();
         fence.lift(control, &own_pids(context)).await.map_err(|error| error.with_database_state(state))?;
+        log.fence_is_down();
         log.note_step(Step::FenceLifted);
     }
     Ok(())

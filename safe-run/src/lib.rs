@@ -22,6 +22,7 @@ pub mod journal;
 pub mod layout;
 pub mod lock_ahead;
 pub mod mark;
+pub mod masking;
 pub mod migration;
 pub mod others;
 pub mod recover;
@@ -30,9 +31,12 @@ pub mod report;
 pub mod run;
 pub mod sequences;
 pub mod statement;
-pub mod tool_history;
+pub mod statement_facts;
+mod teller;
+pub mod tidy;
 pub mod transactional;
 pub mod verify;
+pub mod version_tables;
 
 use common::{
     Error, Result,

@@ -62,7 +62,8 @@ pub fn wanted<'s>(statements: impl IntoIterator<Item = &'s Statement>) -> BTreeM
     found
 }
 
-/// Locks the tables of `wanted` that need more than `held`, by ascending oid, within `limit` for all of them.
+/// Locks the tables of `wanted` that need more than `held`, by ascending oid, within `limit` for all of them. Returns the
+/// tables behind the names.
 ///
 /// # Errors
 /// 55P03 with the table's name.
@@ -71,11 +72,11 @@ pub async fn take(
     wanted: &BTreeMap<TableName, LockMode>,
     held: Option<LockMode>,
     limit: Duration,
-) -> Result<()> {
+) -> Result<BTreeMap<TableName, u32>> {
     let stronger: Vec<(&TableName, LockMode)> =
         wanted.iter().map(|(table, mode)| (table, *mode)).filter(|(_, mode)| Some(*mode) > held).collect();
     if stronger.is_empty() {
-        return Ok(());
+        return Ok(BTreeMap::new());
     }
     let names: Vec<String> = stronger.iter().map(|(table, _)| written(table)).collect();
     let rows = session
@@ -83,11 +84,13 @@ pub async fn take(
         .await
         .map_err(|source| Error::postgres("could not look up the tables to lock", source))?;
     let mut tables: BTreeMap<u32, (String, LockMode)> = BTreeMap::new();
+    let mut resolved = BTreeMap::new();
     for row in &rows {
         let (number, oid, schema, table): (i64, u32, String, String) =
             (row.get(0), row.get(1), row.get(2), row.get(3));
         let index = usize::try_from(number - 1).unwrap_or(usize::MAX);
-        let Some((_, mode)) = stronger.get(index) else { continue };
+        let Some((named, mode)) = stronger.get(index) else { continue };
+        resolved.insert((*named).clone(), oid);
         let name = format!("{}.{}", Ident::new(schema), Ident::new(table));
         let entry = tables.entry(oid).or_insert((name, *mode));
         entry.1 = entry.1.max(*mode);
@@ -102,7 +105,7 @@ pub async fn take(
             .await
             .map_err(|source| Error::postgres(format!("could not lock {name} ({})", mode.sql()), source))?;
     }
-    Ok(())
+    Ok(resolved)
 }
 
 /// As `to_regclass` reads it.

@@ -15,7 +15,9 @@ use serde::Serialize;
 use crate::{
     exclusive, fence,
     journal::{Journal, Mode, PastRun, Step},
-    others, sequences, transactional,
+    others,
+    report::{self, document},
+    sequences, transactional,
 };
 
 /// The file in the run's folder that holds where the sequences stood.
@@ -61,8 +63,15 @@ pub async fn recover(
         };
         let what = work.what;
         fault::point("safe-run.recovered");
+        let recovered = Recovered { run: past.run.clone(), what, exit_code, verdict: verdict.to_owned() };
+        // A report that can't be read, or written, keeps nobody from finishing.
+        let earlier = document::load(&past.dir).unwrap_or_default();
+        let report = report::recovered::report(earlier, past, settings, &recovered);
+        if let Err(error) = document::store(&report, &past.dir) {
+            progress.warn(format!("the report of run {} could not be written: {error}", past.run));
+        }
         journal.write(Step::Finished { exit_code, verdict: verdict.to_owned() })?;
-        done.push(Recovered { run: past.run.clone(), what, exit_code, verdict: verdict.to_owned() });
+        done.push(recovered);
     }
     Ok(done)
 }

@@ -1,20 +1,30 @@
-//! What happened, as a value and as text. Pure. The verdict comes first: what happened, what state the database is in,
-//! what to do next.
+//! What happened, as a value. Pure: `report/text.rs`, `report/html.rs` and `report/document.rs` turn it into what is shown
+//! and stored, and read it back, so that a report can be made again from the run's folder.
+//!
+//! The verdict comes first: what happened, what state the database is in, what to do next. A report never holds a secret:
+//! URLs and statements come in masked.
 
-use std::time::Duration;
+pub mod document;
+pub mod follow_up;
+pub mod html;
+pub mod recovered;
+pub mod tables;
+pub mod targets;
+mod text;
 
 use chrono::{DateTime, Utc};
-use common::{Error, cli::format};
-use serde::Serialize;
+use common::{Error, cli::format, repository::StoredSnapshot};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     apply::MigrationReport,
-    check::{Comparison, Finding, RowComparison, Severity, Skipped},
+    check::{Comparison, RowComparison, Skipped},
     journal::Mode,
+    version_tables::VersionTable,
 };
 
 /// The outcome in a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Nothing was pending.
@@ -34,6 +44,17 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Self; 7] = [
+        Self::UpToDate,
+        Self::Committed,
+        Self::RolledBack,
+        Self::Restored,
+        Self::Stopped,
+        Self::Failed,
+        Self::Unknown,
+    ];
+
     /// The word that a person sees.
     pub fn word(self) -> &'static str {
         match self {
@@ -54,16 +75,18 @@ impl Verdict {
 }
 
 /// A step with its time.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Phase {
     /// What was done.
     pub name: String,
+    /// When it began, counted from the beginning of the run.
+    pub started_seconds: f64,
     /// How long it took.
     pub seconds: f64,
 }
 
 /// The external command.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CommandReport {
     /// Its words, passwords masked.
     pub command: String,
@@ -75,10 +98,42 @@ pub struct CommandReport {
     pub sessions: u64,
     /// It dropped, remade or renamed the database.
     pub replaced: bool,
+    /// The history tables of the tools that we know, before and after it.
+    #[serde(default)]
+    pub version_tables: Vec<VersionTable>,
+}
+
+/// The snapshot of the state before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotReport {
+    /// SHA-256 of its `manifest.json`, which holds the SHA-256 of every other file of it.
+    pub sha256: String,
+    /// The state that it holds is the state at this moment.
+    pub taken_at: DateTime<Utc>,
+    /// Tables in it.
+    pub tables: u64,
+    /// Rows in it.
+    pub rows: u64,
+    /// Bytes on disk.
+    pub stored_bytes: u64,
+}
+
+impl SnapshotReport {
+    /// What the manifest says.
+    pub fn of(snapshot: &StoredSnapshot) -> common::Result<Self> {
+        let manifest = &snapshot.manifest;
+        Ok(Self {
+            sha256: common::digest::sha256_hex(&manifest.to_bytes()?),
+            taken_at: manifest.taken_at,
+            tables: manifest.tables.len() as u64,
+            rows: manifest.rows(),
+            stored_bytes: manifest.stored_bytes(),
+        })
+    }
 }
 
 /// An error, as a value.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorReport {
     /// The message.
     pub message: String,
@@ -99,10 +154,11 @@ impl From<&Error> for ErrorReport {
 }
 
 /// What was undone, and how.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UndoReport {
-    /// `rollback` or `restore`.
-    pub how: &'static str,
+    /// `rollback`, `restore` or `lift the fence`.
+    #[serde(deserialize_with = "way_of_undo")]
+    pub how: WayOfUndo,
     /// How long it took.
     pub seconds: f64,
     /// The name under which the failed database is kept.
@@ -111,17 +167,42 @@ pub struct UndoReport {
     pub error: Option<ErrorReport>,
 }
 
+/// A word of a fixed set.
+pub type WayOfUndo = &'static str;
+
+fn way_of_undo<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WayOfUndo, D::Error> {
+    let word = String::deserialize(deserializer)?;
+    let known = ["rollback", "restore", "lift the fence"];
+    Ok(known.into_iter().find(|way| *way == word).unwrap_or("undo"))
+}
+
 /// Everything about a run.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
-    /// The run's id.
+    /// The run's id; empty when nothing was pending, or when it was refused before it became a run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub run: String,
     /// Version of the tool.
-    pub tool_version: &'static str,
+    pub tool_version: String,
+    /// Version of the server, such as `18.4`; empty when it was not reached.
+    #[serde(default)]
+    pub server_version: String,
     /// The database.
     pub database: String,
     /// Where it is.
     pub host: String,
+    /// The role that the run connected as.
+    #[serde(default)]
+    pub user: String,
+    /// The database as a URL, without its password.
+    #[serde(default)]
+    pub database_url: String,
+    /// The folder of the snapshots.
+    #[serde(default)]
+    pub repository: String,
+    /// The command line that repeats the run, secrets masked.
+    #[serde(default)]
+    pub invocation: String,
     /// The outcome.
     pub verdict: Verdict,
     /// The process's exit code.
@@ -136,10 +217,22 @@ pub struct Report {
     pub protection: Vec<String>,
     /// When it began.
     pub started_at: DateTime<Utc>,
+    /// Offset of the local time where it ran, east of Greenwich.
+    #[serde(default)]
+    pub utc_offset_seconds: i32,
     /// How long it took.
     pub seconds: f64,
-    /// The snapshot.
+    /// How long the fence stood: the longest time that a writer may have waited for it. `None` without a fence.
+    #[serde(default)]
+    pub fence_seconds: Option<f64>,
+    /// The snapshot's id.
     pub snapshot: Option<String>,
+    /// What is in the snapshot.
+    #[serde(default)]
+    pub snapshot_facts: Option<SnapshotReport>,
+    /// Migrations that were applied before this run, when that is known.
+    #[serde(default)]
+    pub applied: Option<usize>,
     /// Migrations that were to run.
     pub pending: usize,
     /// Migrations that ran, the last one maybe in part.
@@ -154,6 +247,9 @@ pub struct Report {
     pub skipped: Vec<Skipped>,
     /// Tables whose number of rows changed.
     pub rows: Option<RowComparison>,
+    /// The number of rows of every table, before and after; the changed ones first.
+    #[serde(default)]
+    pub tables: Vec<tables::TableRows>,
     /// What a person should know.
     pub notes: Vec<String>,
     /// Why it failed.
@@ -165,62 +261,44 @@ pub struct Report {
 }
 
 impl Report {
-    /// The whole report as lines for a person; `paint` colours the verdict.
-    pub fn text(&self, verbose: bool, paint: impl Fn(Verdict, &str) -> String) -> String {
-        let word = self.verdict.word();
-        let indent = " ".repeat(word.len() + 2);
-        let mut out = format!(
-            "{}  {}\n",
-            paint(self.verdict, word),
-            self.headline.replace('\n', &format!("\n{indent}"))
-        );
-        if !self.state.is_empty() {
-            out.push_str(&format!("{indent}{}\n", self.state));
+    /// A report that says nothing yet.
+    pub fn new(database: String, mode: Mode, started_at: DateTime<Utc>) -> Self {
+        Self {
+            run: String::new(),
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            server_version: String::new(),
+            database,
+            host: String::new(),
+            user: String::new(),
+            database_url: String::new(),
+            repository: String::new(),
+            invocation: String::new(),
+            verdict: Verdict::Failed,
+            exit_code: 1,
+            headline: String::new(),
+            state: String::new(),
+            mode,
+            protection: Vec::new(),
+            started_at,
+            utc_offset_seconds: 0,
+            seconds: 0.0,
+            fence_seconds: None,
+            snapshot: None,
+            snapshot_facts: None,
+            applied: None,
+            pending: 0,
+            migrations: Vec::new(),
+            command: None,
+            phases: Vec::new(),
+            findings: None,
+            skipped: Vec::new(),
+            rows: None,
+            tables: Vec::new(),
+            notes: Vec::new(),
+            error: None,
+            undo: None,
+            next: Vec::new(),
         }
-        let mut line = |text: &str| out.push_str(&format!("{indent}{text}\n"));
-        for detail in self.more_failures() {
-            line(&detail);
-        }
-        if let Some(hint) = self.error.as_ref().and_then(|error| error.hint.as_ref()) {
-            line(&format!("hint: {hint}"));
-        }
-        if let Some(error) = self.undo.as_ref().and_then(|undo| undo.error.as_ref()) {
-            line(&format!("the undo failed: {}", error.message));
-            if let Some(hint) = &error.hint {
-                line(&format!("hint: {hint}"));
-            }
-        }
-        for change in
-            self.rows.iter().flat_map(|rows| &rows.changes).filter(|change| change.severity == Severity::Note)
-        {
-            line(&format!("rows: {}", change.detail));
-        }
-        self.findings_text(verbose, &mut line);
-        for note in &self.notes {
-            line(&format!("note: {note}"));
-        }
-        if verbose {
-            self.details(&mut line);
-        }
-        for next in &self.next {
-            line(&format!("next: {next}"));
-        }
-        out
-    }
-
-    /// Failing findings beyond the first, which is the headline.
-    fn more_failures(&self) -> Vec<String> {
-        const SHOWN: usize = 10;
-        let all = self.failures();
-        let mut lines: Vec<String> = all.iter().skip(1).take(SHOWN).cloned().collect();
-        if all.len() > SHOWN + 1 {
-            lines.push(format!(
-                "and {} more; `safe-run report {}` lists all",
-                all.len() - SHOWN - 1,
-                self.run
-            ));
-        }
-        lines
     }
 
     /// What the checks of a run that stands have to say: with `--fail-on none` there can be violations all the same.
@@ -240,59 +318,5 @@ impl Report {
             self.findings.iter().flat_map(Comparison::failing).map(|finding| finding.detail.clone());
         let rows = self.rows.iter().flat_map(RowComparison::failing).map(|change| change.detail.clone());
         findings.chain(rows).collect()
-    }
-
-    fn findings_text(&self, verbose: bool, line: &mut impl FnMut(&str)) {
-        let Some(findings) = &self.findings else { return };
-        let list = |title: &str, list: &[Finding], line: &mut dyn FnMut(&str)| {
-            const SHOWN: usize = 3;
-            let shown = if verbose { list.len() } else { SHOWN };
-            for finding in list.iter().take(shown) {
-                line(&format!("{title}: {}", finding.detail));
-            }
-            if list.len() > shown {
-                line(&format!("{title}: and {} more (--verbose shows all)", list.len() - shown));
-            }
-        };
-        if !findings.fails() {
-            list("new", &findings.new, line);
-        }
-        list("there before", &findings.pre_existing, line);
-        list("resolved", &findings.resolved, line);
-        if verbose {
-            list("advice", &findings.notes, line);
-            for finding in findings.new.iter().chain(&findings.pre_existing) {
-                if let Some(repair) = &finding.repair_sql {
-                    line(&format!("repair (not run): {}", repair.replace('\n', " ")));
-                }
-            }
-        }
-        for skipped in self.skipped.iter().filter(|skipped| verbose || skipped.counts_for_strict) {
-            line(&format!("not checked: {} of {}: {}", skipped.check, skipped.object, skipped.why));
-        }
-    }
-
-    fn details(&self, line: &mut impl FnMut(&str)) {
-        for text in &self.protection {
-            line(&format!("protection: {text}"));
-        }
-        for migration in &self.migrations {
-            let seconds = format::duration(Duration::from_secs_f64(migration.seconds));
-            line(&format!(
-                "{}  {}{seconds}",
-                migration.file,
-                if migration.complete { "" } else { "stopped after " }
-            ));
-            for statement in &migration.statements {
-                let seconds = format::duration(Duration::from_secs_f64(statement.seconds));
-                line(&format!(
-                    "  line {}: {} ({seconds}, {} rows)",
-                    statement.line, statement.summary, statement.rows
-                ));
-            }
-        }
-        for phase in &self.phases {
-            line(&format!("{}: {}", phase.name, format::duration(Duration::from_secs_f64(phase.seconds))));
-        }
     }
 }

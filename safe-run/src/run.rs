@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use common::{
     Error, Progress, Result,
     catalog::Sequence,
@@ -17,14 +17,14 @@ use common::{
 };
 
 use crate::{
-    apply::Applying,
+    apply::{Applying, MigrationReport},
     check::{self, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits},
     expectation::{self, Facts, RowExpectation},
     facts::{self, Functions},
     history::History,
     journal::{Journal, Mode, Step},
     migration::MigrationFile,
-    report::{ErrorReport, Phase, Report, Verdict},
+    report::{ErrorReport, Phase, Report, SnapshotReport, Verdict, document, tables},
     statement::TableName,
     verify::VerifyFile,
 };
@@ -127,6 +127,8 @@ pub struct Context {
     pub run: SnapshotId,
     /// Where migrations are recorded.
     pub history: History,
+    /// The command line that repeats it, secrets masked.
+    pub invocation: String,
 }
 
 impl Context {
@@ -138,12 +140,27 @@ impl Context {
             run,
             lock_timeout: self.options.lock_wait.timeout,
             progress: &self.progress,
+            began: Instant::now(),
         }
     }
 
     /// A fresh id for a run on `database`.
     pub fn new_run(database: &str) -> Result<SnapshotId> {
         Ok(SnapshotId::new(Utc::now(), database, random::bits()?))
+    }
+
+    /// A report on this database that says nothing yet of what happened.
+    pub fn report(&self, mode: Mode) -> Report {
+        let mut report = Report::new(self.connection.database().to_owned(), mode, Utc::now());
+        report.utc_offset_seconds = local_offset(report.started_at);
+        report.host = self.connection.host_label();
+        report.user = self.connection.user().to_owned();
+        report.database_url = self.connection.without_application_name().redacted_url();
+        let version = self.control.server_version_num();
+        report.server_version = format!("{}.{}", version / 10_000, version % 10_000);
+        report.repository = self.repository.root().display().to_string();
+        report.invocation = self.invocation.clone();
+        report
     }
 
     /// Takes the pre-migration snapshot of the state that `exported` stands for.
@@ -185,42 +202,21 @@ pub struct RunLog {
     /// The history table, whose rows change with every run.
     history_table: String,
     started: Instant,
+    fence_since: Option<Instant>,
 }
 
 impl RunLog {
     /// Begins the journal.
     pub fn begin(context: &Context, mode: Mode, what: String, pending: usize) -> Result<Self> {
         let database = context.connection.database().to_owned();
-        let step = Step::Begun { database: database.clone(), mode, what };
+        let step = Step::Begun { database, mode, what };
         let journal = Journal::begin(&context.repository, &context.run, step)?;
-        let report = Report {
-            run: context.run.to_string(),
-            tool_version: env!("CARGO_PKG_VERSION"),
-            database,
-            host: context.connection.host_label(),
-            verdict: Verdict::Failed,
-            exit_code: 1,
-            headline: String::new(),
-            state: String::new(),
-            mode,
-            protection: Vec::new(),
-            started_at: Utc::now(),
-            seconds: 0.0,
-            snapshot: None,
-            pending,
-            migrations: Vec::new(),
-            command: None,
-            phases: Vec::new(),
-            findings: None,
-            skipped: Vec::new(),
-            rows: None,
-            notes: Vec::new(),
-            error: None,
-            undo: None,
-            next: Vec::new(),
-        };
+        let mut report = context.report(mode);
+        report.run = context.run.to_string();
+        report.pending = pending;
         let history_table = context.history.table.short();
-        Ok(Self { report, journal, outside: Vec::new(), history_table, started: Instant::now() })
+        let started = Instant::now();
+        Ok(Self { report, journal, outside: Vec::new(), history_table, started, fence_since: None })
     }
 
     /// Runs a step and notes its time, whether it succeeds or not.
@@ -233,7 +229,47 @@ impl RunLog {
 
     /// Notes the time of a step that began at `began`.
     pub fn timed(&mut self, name: &str, began: Instant) {
-        self.report.phases.push(Phase { name: name.to_owned(), seconds: began.elapsed().as_secs_f64() });
+        self.took(name, began, began.elapsed());
+    }
+
+    /// Notes the time of a step that is over.
+    pub fn took(&mut self, name: &str, began: Instant, took: Duration) {
+        self.report.phases.push(Phase {
+            name: name.to_owned(),
+            started_seconds: began.saturating_duration_since(self.started).as_secs_f64(),
+            seconds: took.as_secs_f64(),
+        });
+    }
+
+    /// Takes over what happened to the files that ran since `began`.
+    pub fn applied(&mut self, mut migrations: Vec<MigrationReport>, began: Instant) {
+        let offset = began.saturating_duration_since(self.started).as_secs_f64();
+        for migration in &mut migrations {
+            migration.started_seconds += offset;
+        }
+        self.report.migrations = migrations;
+        self.timed("migrations", began);
+    }
+
+    /// Other writers wait, or are refused, from now on.
+    pub fn fence_is_up(&mut self) {
+        self.fence_since = Some(Instant::now());
+    }
+
+    /// Nobody waits any more.
+    pub fn fence_is_down(&mut self) {
+        if let Some(since) = self.fence_since.take() {
+            self.report.fence_seconds = Some(since.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Says which snapshot holds the state before, and writes it into the journal.
+    pub fn took_snapshot(&mut self, snapshot: &StoredSnapshot) -> Result<()> {
+        let id = snapshot.manifest.id.to_string();
+        self.report.snapshot = Some(id.clone());
+        self.journal.write(Step::SnapshotTaken { id })?;
+        self.report.snapshot_facts = Some(SnapshotReport::of(snapshot)?);
+        Ok(())
     }
 
     /// Records why the run fails.
@@ -255,6 +291,7 @@ impl RunLog {
     pub fn finish(mut self, verdict: Verdict, exit_code: u8) -> Report {
         self.report.verdict = verdict;
         self.report.exit_code = exit_code;
+        self.fence_is_down();
         self.report.seconds = self.started.elapsed().as_secs_f64();
         if let Err(error) = self.write_report() {
             self.report.notes.push(format!("the report could not be written: {error}"));
@@ -267,13 +304,20 @@ impl RunLog {
     }
 
     fn write_report(&self) -> Result<()> {
-        let bytes = serde_json::to_vec_pretty(&self.report)
-            .map_err(|source| Error::failed(format!("could not encode the report: {source}")))?;
-        let dir = self.journal.dir();
-        common::repository::write_private_file(&dir.join(crate::journal::REPORT_FILE), &bytes)?;
-        let text = self.report.text(true, |_, word| word.to_owned());
-        common::repository::write_private_file(&dir.join(crate::journal::REPORT_TEXT_FILE), text.as_bytes())
+        document::store(&self.report, self.journal.dir())
     }
+}
+
+/// How far the local time is ahead of UTC, in seconds.
+pub fn local_offset(at: DateTime<Utc>) -> i32 {
+    at.with_timezone(&chrono::Local).offset().local_minus_utc()
+}
+
+/// Runs a step beside others and says when it began and how long it took.
+pub async fn with_time<T>(work: impl Future<Output = Result<T>>) -> Result<(T, Instant, Duration)> {
+    let began = Instant::now();
+    let done = work.await?;
+    Ok((done, began, began.elapsed()))
 }
 
 /// The state before the migration.
@@ -427,6 +471,7 @@ pub fn judge(
         });
     let report = &mut log.report;
     report.skipped = after.skipped.clone();
+    report.tables = tables::compare(&baseline.results, after, &log.history_table);
     if let Some(rows) = &rows {
         for table in &rows.not_compared {
             report.notes.push(format!("the rows of {table} could not be counted afterwards"));
@@ -471,6 +516,17 @@ pub async fn analyze_what_lost_statistics(session: &Session, log: &mut RunLog, p
     }
     progress.done();
     log.timed("analyze", began);
+}
+
+/// The files as a person is told of them: all names, or the first and the last of many.
+pub fn describe_files(files: &[&MigrationFile]) -> String {
+    const NAMED: usize = 5;
+    match files {
+        [first, .., last] if files.len() > NAMED => {
+            format!("{} … {} ({} files)", first.name(), last.name(), files.len())
+        }
+        files => files.iter().map(|file| file.name()).collect::<Vec<_>>().join(" "),
+    }
 }
 
 /// What the pending files let us expect of each table, with their annotations.

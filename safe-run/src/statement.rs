@@ -46,9 +46,11 @@ impl Statement {
         self.line + before.filter(|&c| c == '\n').count() as u32
     }
 
-    /// The first words on one line, at most `max` characters: how a report names the statement.
+    /// The first words on one line, at most `max` characters, passwords masked: how a report names the statement.
     pub fn summary(&self, max: usize) -> String {
-        significant_text(&self.text, max)
+        /// The first words of a statement stand within so many characters, unless comments stand between them.
+        const LOOKED_AT: usize = 2000;
+        significant_text(&crate::masking::sql_beginning(&self.text, LOOKED_AT.max(max)), max)
     }
 }
 

@@ -9,7 +9,6 @@ use common::{
         Session, SessionProfile,
         exported_snapshot::{ExportedSnapshot, LockMode as FenceMode, lock_all_tables},
     },
-    repository::StoredSnapshot,
 };
 
 use crate::{
@@ -23,10 +22,11 @@ use crate::{
     report::{Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, analyze_what_lost_statistics,
-        announced, baseline, check_options, expected_snapshot_time, judge,
+        announced, baseline, check_options, describe_files, expected_snapshot_time, judge, with_time,
     },
     sequences,
     statement::locks::LockMode,
+    statement_facts::Watch,
     verify,
 };
 
@@ -55,8 +55,7 @@ fn at(stage: Stage) -> impl Fn(Error) -> Failure {
 /// # Errors
 /// Only what prevents a report: the journal can't be written. Everything else is in the report.
 pub async fn run(context: &Context, files: &[&MigrationFile]) -> Result<Report> {
-    let names: Vec<String> = files.iter().map(|file| file.name()).collect();
-    let mut log = RunLog::begin(context, Mode::Transaction, names.join(" "), files.len())?;
+    let mut log = RunLog::begin(context, Mode::Transaction, describe_files(files), files.len())?;
     fault::point("safe-run.begun");
     let notices = context.progress.clone();
     let connected = context
@@ -93,7 +92,7 @@ async fn protected(
         let create = context.backup_options(None);
         let taken = backup::create(&context.connection, &context.repository, &create, &context.progress);
         let snapshot = log.phase("snapshot before the fence", taken).await.map_err(&before)?;
-        took_snapshot(log, &snapshot).map_err(&before)?;
+        log.took_snapshot(&snapshot).map_err(&before)?;
     }
 
     let fenced = options.fence != FenceChoice::None;
@@ -107,6 +106,7 @@ async fn protected(
             &context.progress,
         );
         log.phase("fence: EXCLUSIVE locks on all tables", locked).await.map_err(&before)?;
+        log.fence_is_up();
         log.report
             .protection
             .push("fence lock: reads go on, writes wait for the end of the migration".to_owned());
@@ -119,7 +119,6 @@ async fn protected(
     observer.close().await.map_err(&before)?;
 
     // The workers have to be gone before the migration begins: their locks would be in its way.
-    let began = Instant::now();
     let exported = ExportedSnapshot::export(migrator).await.map_err(&before)?;
     let snapshot = async {
         if when == Some(SnapshotWhen::Fenced) {
@@ -128,27 +127,30 @@ async fn protected(
             Ok(None)
         }
     };
-    let (found, snapshot) = tokio::try_join!(baseline(context, &exported), snapshot).map_err(&before)?;
+    let both = tokio::try_join!(with_time(baseline(context, &exported)), with_time(snapshot));
+    let ((found, checks_began, checks_took), (snapshot, began, took)) = both.map_err(&before)?;
     drop(exported);
-    log.timed("snapshot and checks before", began);
     if let Some(snapshot) = &snapshot {
-        took_snapshot(log, snapshot).map_err(&before)?;
+        log.took("snapshot", began, took);
+        log.took_snapshot(snapshot).map_err(&before)?;
     }
+    log.took("checks before", checks_began, checks_took);
     let found = &*known.insert(found);
     fault::point("safe-run.snapshot");
 
     interrupt::check().map_err(&before)?;
     remember_sequences(log, found).map_err(&before)?;
     let counters = untouched::write_counters(migrator).await.map_err(&before)?;
+    let mut watch = Watch::new(&found.results.tables, fenced);
+    watch.prepare(migrator).await.map_err(&before)?;
     log.journal.write(Step::Applying).map_err(&before)?;
     fault::point("safe-run.applying");
     let began = Instant::now();
     let mut reports = Vec::new();
     let applying = context.applying(migrator, &log.report.run);
-    let applied = apply_with_retries(context, applying, files, fenced, &mut reports).await;
+    let applied = apply_with_retries(context, applying, files, fenced, &mut reports, &mut watch).await;
     log.outside = apply::effects_outside(files, &reports);
-    log.report.migrations = reports;
-    log.timed("migrations", began);
+    log.applied(reports, began);
     applied.map_err(at(Stage::Migration))?;
     fault::point("safe-run.applied");
 
@@ -179,6 +181,7 @@ async fn apply_with_retries(
     files: &[&MigrationFile],
     fenced: bool,
     reports: &mut Vec<apply::MigrationReport>,
+    watch: &mut Watch,
 ) -> Result<()> {
     let migrator = applying.session;
     let savepoint = async |verb: &str| {
@@ -191,7 +194,7 @@ async fn apply_with_retries(
     let waiting = Waiting { migrator, observer: &context.control, wait, progress: &context.progress };
     until_locked(&waiting, &format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}"), async || {
         reports.clear();
-        let applied = apply::in_transaction(applying, files, held, reports).await;
+        let applied = apply::in_transaction(applying, files, held, reports, watch).await;
         applied.map_err(|error| {
             let repeatable = apply::effects_outside(files, reports).is_empty();
             Failed { error, repeatable }
@@ -266,12 +269,6 @@ async fn choose_when(
     Ok(Some(when))
 }
 
-fn took_snapshot(log: &mut RunLog, snapshot: &StoredSnapshot) -> Result<()> {
-    let id = snapshot.manifest.id.to_string();
-    log.report.snapshot = Some(id.clone());
-    log.journal.write(Step::SnapshotTaken { id })
-}
-
 async fn commit(
     context: &Context,
     mut log: RunLog,
@@ -292,6 +289,7 @@ async fn commit(
     let began = Instant::now();
     let committed = migrator.batch_execute("COMMIT").await;
     log.timed("commit", began);
+    log.fence_is_down();
     if let Err(source) = committed {
         let error = Error::postgres("could not commit", source);
         let refused =
@@ -402,6 +400,7 @@ async fn roll_back(
     let error = if stage == Stage::Validation { error } else { interrupt::explain(error) };
     // A connection that is gone has rolled back, or will as soon as the server notices.
     let rolled_back = migrator.batch_execute("ROLLBACK").await;
+    log.fence_is_down();
     let mut notes = Vec::new();
     if stage != Stage::Before {
         let put_back = async {
@@ -446,6 +445,9 @@ async fn roll_back(
         }
     }
     drop(guard);
+    if stage != Stage::Before {
+        log.timed("undo: ROLLBACK", began);
+    }
     log.fail(&error);
     log.report.notes.extend(notes);
     let outside = std::mem::take(&mut log.outside);

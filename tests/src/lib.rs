@@ -7,6 +7,7 @@
 //! - [`fixtures`]: a database with everything in it, and a realistic one
 //! - [`random_schema`]: databases that a seed makes, with odd names, types, constraints and rows
 //! - [`binaries`]: finds the built `backup`, `restore` and `safe-run`
+//! - [`json_schema`]: does this document fit that schema?
 //! - [`outcome`]: runs them as a user does, and holds what they said and how they ended
 //! - [`daemon`]: `backup schedule` as a process, asked over HTTP
 //! - [`writes`]: one row into every table, as an application would after a restore
@@ -19,6 +20,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod daemon;
 pub mod fixtures;
+pub mod json_schema;
 pub mod ledger;
 pub mod oracle;
 pub mod outcome;

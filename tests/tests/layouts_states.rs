@@ -101,6 +101,17 @@ fn a_file_outside_of_a_transaction_that_fails_is_left_as_the_tool_would_leave_it
     let before = run.fingerprint();
     run.run(&["--format", "golang-migrate"]).exits(12).verdict("RESTORED");
     run.assert_unchanged(&before);
+    // A file that is committed in pieces is half done from its first commit on; its settings hold in every piece.
+    for (end, code, left) in [("SELECT 1 / 0;\n", 14, "1|t"), ("", 0, "1|f")] {
+        let run = ProtectedRun::shop(18);
+        run.database.psql("CREATE TYPE mood AS ENUM ('x'); CREATE SCHEMA s; CREATE TABLE s.moods (m mood)");
+        let sql = "SET search_path = s, public;\nALTER TYPE mood ADD VALUE 'ok';\nINSERT INTO moods VALUES ('ok');\n";
+        run.migration("1_a.up.sql", &format!("{sql}{end}"));
+        let ended = run.run(&["--format", "golang-migrate", "--on-failure", "stop"]).exits(code);
+        let state = "SELECT version, dirty FROM schema_migrations; SELECT count(*) FROM s.moods";
+        let rows = i32::from(code == 0);
+        assert_eq!(run.database.psql(state), format!("{left}\n{rows}"), "{ended}");
+    }
 }
 
 #[test]

@@ -215,6 +215,7 @@ impl Output {
             }
             Event::Note(text) => self.json_line(&serde_json::json!({"event": "note", "text": text})),
             Event::Warning(text) => self.warn(text),
+            Event::Step(what) => self.json_line(&serde_json::json!({"event": "step", "what": what})),
             Event::Done => self.json_line(&serde_json::json!({"event": "done"})),
             Event::Advance { .. } => {}
         }
@@ -247,6 +248,11 @@ impl Renderer {
                         phase.bar.set_length(phase.bytes);
                     }
                     phase.bar.set_position(phase.bytes);
+                }
+            }
+            Event::Step(what) => {
+                if let Some(phase) = &self.phase {
+                    phase.bar.set_message(format!("{}  {what}", phase.what));
                 }
             }
             Event::Done => self.end(),

@@ -23,5 +23,6 @@ pub mod tools;
 
 pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile};
 pub use tokio_postgres::{
-    Client, Error as DriverError, Row, SimpleQueryMessage, SimpleQueryRow, error::ErrorPosition, types::ToSql,
+    Client, Error as DriverError, Row, SimpleQueryMessage, SimpleQueryRow, error::ErrorPosition,
+    types::ToSql, types::Type,
 };

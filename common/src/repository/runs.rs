@@ -7,7 +7,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::Repository;
+use super::{Repository, TRASH, create_private_dir, sync_dir};
 use crate::{
     Error, Result,
     snapshot::{Manifest, SnapshotId, manifest::Kind},
@@ -68,6 +68,20 @@ impl Repository {
         }
         unfinished.sort_by(|a, b| a.run.cmp(&b.run));
         Ok(unfinished)
+    }
+
+    /// Removes the folder of a run: by one rename into the trash, so that what a crash leaves does not look like a run.
+    pub fn remove_run(&self, run: &SnapshotId) -> Result<()> {
+        let _lock = self.lock_shared()?;
+        let trash = self.root().join(TRASH);
+        create_private_dir(&trash)?;
+        let (from, to) = (self.runs_dir().join(run.as_str()), trash.join(format!("run-{run}")));
+        if to.exists() {
+            fs::remove_dir_all(&to).map_err(|source| Error::io("remove", &to, source))?;
+        }
+        fs::rename(&from, &to).map_err(|source| Error::io("remove", &from, source))?;
+        sync_dir(&self.runs_dir())?;
+        fs::remove_dir_all(&to).map_err(|source| Error::io("remove", &to, source))
     }
 }
 

@@ -6,12 +6,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use common::error::Error;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::model::Level;
 
 /// One kind of check; its `Display` is the word for `--only` and `--skip`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckKind {
     /// Rows that refer to a row that does not exist.

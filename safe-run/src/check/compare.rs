@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::ident::literal;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::catalogue::CheckKind;
 use super::model::{
@@ -19,7 +19,7 @@ use super::{
 };
 
 /// Which findings fail a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailOn {
     /// What this run made worse.
@@ -32,7 +32,7 @@ pub enum FailOn {
 }
 
 /// What two passes say together.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Comparison {
     /// Worse than before; the sentence names the new keys alone where they can be told.
     pub new: Vec<Finding>,

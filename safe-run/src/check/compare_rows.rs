@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::ident::QualifiedName;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::model::{CheckResults, Severity};
 use super::violations::thousands;
@@ -80,7 +80,7 @@ impl LossLimits {
 }
 
 /// The change of one table, or of one partition tree.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RowFinding {
     /// Oid of the table, or of the top of the partition tree.
     pub oid: u32,
@@ -97,7 +97,7 @@ pub struct RowFinding {
 }
 
 /// Every table whose number of rows changed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RowComparison {
     /// Losses and gains, by table.
     pub changes: Vec<RowFinding>,

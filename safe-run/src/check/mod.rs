@@ -46,8 +46,8 @@ pub use compare::{Comparison, FailOn, compare, compare_announced};
 pub use compare_rows::{Expectation, LossLimits, RowComparison, RowFinding, compare_rows};
 pub use content::compare_content;
 pub use model::{
-    CheckResults, Finding, Known, Level, Options, RuleKey, RuleState, SequenceState, Severity, Skipped,
-    States, TableFacts, TableRows, WHOLE_CHECK,
+    CheckResults, Finding, Known, Level, Options, RuleKey, RuleState, SENTENCE_KEYS, SequenceState, Severity,
+    Skipped, States, TableFacts, TableRows, WHOLE_CHECK,
 };
 use session::CheckSession;
 pub use statistics::LostStatistics;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use common::ident::QualifiedName;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::catalogue::CheckKind;
 use super::{content, enums, privileges, statistics};
@@ -48,7 +48,7 @@ impl fmt::Display for Level {
 }
 
 /// What one rule is, so that it can be followed from before the migration to after it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RuleKey {
     /// The check that looks at the rule.
     pub check: CheckKind,
@@ -61,7 +61,7 @@ pub struct RuleKey {
 }
 
 /// Whether a finding can fail a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// Shown, never failing: the rule is not enforced by PostgreSQL either, or it is advice.
@@ -71,7 +71,7 @@ pub enum Severity {
 }
 
 /// One violated rule.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
     /// Which rule of which object.
     #[serde(flatten)]
@@ -101,9 +101,10 @@ pub struct Finding {
 }
 
 /// The parts of a finding's sentence.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Wording {
     /// A state: the sentence is complete.
+    #[default]
     State,
     /// `{count} [new] {one|many} {place} [(keys …)]`.
     Rows { one: &'static str, many: &'static str, place: String },
@@ -138,7 +139,7 @@ impl Finding {
 }
 
 /// A check, or one rule of it, that could not run.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Skipped {
     /// The check.
     pub check: CheckKind,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::error::Result;
 use common::ident::{Ident, QualifiedName, printable};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::catalogue::CheckKind;
 use super::model::{CheckResults, Finding, RuleKey, Severity};
@@ -26,7 +26,7 @@ GROUP BY c.oid";
 pub(super) type Statistics = BTreeMap<u32, BTreeSet<String>>;
 
 /// Columns to analyze once the run stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostStatistics {
     /// The table.
     pub table: QualifiedName,

@@ -136,6 +136,21 @@ pub struct ProtectionArgs {
     pub compress: Option<String>,
 }
 
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Output")]
+pub struct ReportArgs {
+    /// Write the report as a page for a browser, whatever becomes of the run
+    #[arg(long, value_name = "FILE", conflicts_with = "snapshot_only")]
+    pub report: Option<PathBuf>,
+    /// Write the report as JSON (docs/safe-run-report.schema.json), whatever becomes of the run
+    #[arg(long, value_name = "FILE", conflicts_with = "snapshot_only")]
+    pub report_json: Option<PathBuf>,
+    /// Afterwards, keep only the newest N runs on this database; the snapshots of those that are kept are pinned
+    /// [default: all are kept, and none is pinned]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub keep_runs: Option<u32>,
+}
+
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Validation")]
 pub struct CheckArgs {

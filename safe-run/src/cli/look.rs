@@ -1,5 +1,7 @@
 //! The commands that only look: status, plan, history, report.
 
+use std::path::Path;
+
 use common::{
     Error, ErrorKind, Result,
     cli::{format, output::Tone},
@@ -13,8 +15,24 @@ use crate::{
     journal,
     migration::{self, MigrationFile},
     release,
+    report::{document, html, targets},
     statement::TransactionClass,
 };
+
+/// Which lines `status` shows of a long list, whose first `applied` lines are applied migrations: the newest of those, and
+/// the first of what is pending. A list of a screen or so is shown whole.
+fn status_window(applied: usize, all: usize) -> std::ops::Range<usize> {
+    const SCREEN: usize = 40;
+    const APPLIED: usize = 10;
+    const PENDING: usize = 25;
+    if all <= SCREEN {
+        return 0..all;
+    }
+    applied.saturating_sub(APPLIED)..all.min(applied + PENDING)
+}
+
+/// With more pending files than this, `plan` shows statements only where there is something to say about them.
+const FILES_IN_FULL: usize = 20;
 
 impl Invocation<'_> {
     /// Where to connect to. A folder that is not there is said before the server is asked.
@@ -73,8 +91,17 @@ impl Invocation<'_> {
                 "held_fences": held,
             }))?;
         } else {
+            let all = lines.len();
+            let shown =
+                if self.output.is_verbose() { 0..all } else { status_window(plan.applied.len(), all) };
+            if shown.start > 0 {
+                let applied = format::plural(shown.start as u64, "applied migration", "applied migrations");
+                self.output.say(&format!("{applied} before these (--verbose lists all)"));
+            }
             let rows: Vec<Vec<String>> = lines
                 .into_iter()
+                .skip(shown.start)
+                .take(shown.len())
                 .map(|line| {
                     vec![line.version, line.name, line.state.to_owned(), line.applied_at.unwrap_or_default()]
                 })
@@ -84,6 +111,9 @@ impl Invocation<'_> {
                 &[false; 4],
                 &rows,
             ))?;
+            if shown.end < all {
+                self.output.say(&format!("and {} more (--verbose lists all)", all - shown.end));
+            }
             self.output.say(&format!(
                 "{}, {} pending ({}, {})",
                 format::plural(plan.applied.len() as u64, "migration applied", "migrations applied"),
@@ -166,14 +196,23 @@ impl Invocation<'_> {
             return Ok(0);
         }
         let mut text = String::new();
+        let brief = planned.len() > FILES_IN_FULL && !self.output.is_verbose();
         for file in &planned {
-            text.push_str(&format!("{}\n", self.output.paint(Tone::Strong, &file.file)));
-            for statement in &file.statements {
+            let count = format::plural(file.statements.len() as u64, "statement", "statements");
+            let name = self.output.paint(Tone::Strong, &file.file);
+            text.push_str(&if brief { format!("{name}  {count}\n") } else { format!("{name}\n") });
+            let told = |statement: &&PlannedStatement| !brief || !statement.warnings.is_empty();
+            for statement in file.statements.iter().filter(told) {
                 text.push_str(&format!("  {:>4}  {}\n", statement.line, statement.summary));
                 for warning in &statement.warnings {
                     text.push_str(&format!("        {} {warning}\n", self.output.paint(Tone::Warning, "!")));
                 }
             }
+        }
+        if brief {
+            text.push_str(
+                "\nOf so many files, only statements with a warning are shown; --verbose shows all.\n",
+            );
         }
         text.push_str(&format!(
             "\n{}: {how}\nNothing was changed.\n",
@@ -232,7 +271,11 @@ impl Invocation<'_> {
         Ok(0)
     }
 
-    pub(super) fn report(&self, wanted: Option<&str>) -> Result<u8> {
+    pub(super) fn report(&self, wanted: Option<&str>, page: Option<&Path>) -> Result<u8> {
+        let target = match page {
+            Some(path) if path.as_os_str() != "-" => Some(targets::writable("--html", path)?),
+            _ => None,
+        };
         let runs = journal::past_runs(&Repository::open(&self.settings.repo)?)?;
         let matching: Vec<_> =
             runs.iter().filter(|run| wanted.is_none_or(|wanted| run.run.starts_with(wanted))).collect();
@@ -247,22 +290,31 @@ impl Invocation<'_> {
                     .with_hint("Give more characters of the id."));
             }
         };
-        let name = if self.output.is_json() { journal::REPORT_FILE } else { journal::REPORT_TEXT_FILE };
-        let path = run.dir.join(name);
-        match std::fs::read_to_string(&path) {
-            Ok(text) if self.output.is_json() => {
-                let report: serde_json::Value = serde_json::from_str(&text).map_err(|source| {
-                    Error::damaged(format!("{} can't be read: {source}", path.display()))
-                })?;
-                self.output.document(&report)?;
+        let report = document::load(&run.dir)?.ok_or_else(|| {
+            Error::failed(format!("run {} has no report: it was killed", run.run))
+                .with_hint("Run `safe-run recover`, or read its journal.jsonl.")
+        })?;
+        match (page, target) {
+            (_, Some(file)) => {
+                targets::write(&file, html::page(&report).as_bytes())?;
+                self.output.say(&format!("written: {}", file.display()));
             }
-            Ok(text) => self.output.data(&text)?,
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::failed(format!("run {} has no report: it was killed", run.run))
-                    .with_hint("Run `safe-run recover`, or read its journal.jsonl."));
-            }
-            Err(source) => return Err(Error::io("read", &path, source)),
+            (Some(_), None) => self.output.data(&html::page(&report))?,
+            (None, None) if self.output.is_json() => self.output.data(&document::to_json(&report)?)?,
+            (None, None) => self.print_with(&report, true)?,
         }
         Ok(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_long_status_shows_what_is_around_now() {
+        for (applied, all, shown) in
+            [(0, 0, 0..0), (30, 40, 0..40), (200, 200, 190..200), (200, 203, 190..203), (0, 200, 0..25)]
+        {
+            assert_eq!(super::status_window(applied, all), shown);
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use common::{
     Error, Result,
-    postgres::{Client, Row},
+    postgres::{Client, Row, Type},
 };
 
 use super::{Outcome, Recorded};
@@ -74,16 +74,17 @@ fn applied(row: &Row) -> Result<AppliedMigration> {
 pub async fn record(client: &Client, file: &MigrationFile, outcome: &Outcome<'_>) -> Result<()> {
     let milliseconds = i64::try_from(outcome.took().as_millis()).unwrap_or(i64::MAX);
     client
-        .execute(
+        // With its types, so that it takes one way to the server and back instead of three.
+        .execute_typed(
             RECORD,
             &[
-                &file.version.as_str(),
-                &file.description,
-                &file.name(),
-                &file.checksum,
-                &file.checksum_normalized,
-                &milliseconds,
-                &outcome.run(),
+                (&file.version.as_str(), Type::TEXT),
+                (&file.description, Type::TEXT),
+                (&file.name(), Type::TEXT),
+                (&file.checksum, Type::TEXT),
+                (&file.checksum_normalized, Type::TEXT),
+                (&milliseconds, Type::INT8),
+                (&outcome.run(), Type::TEXT),
             ],
         )
         .await

@@ -1,0 +1,259 @@
+//! The history tables of the migration tools that we know, before and after a command: which migrations it added is what a
+//! person wants to read about `safe-run -- alembic upgrade head`.
+//!
+//! For the report alone: nothing is decided by it, and a table that can't be read is left out.
+
+use std::{collections::BTreeSet, fmt};
+
+use common::{
+    Result,
+    cli::format::plural,
+    ident::{QualifiedName, printable},
+    postgres::{Client, Session},
+};
+use serde::{Deserialize, Serialize};
+
+/// Most versions that are read of one table; a longer history is cut, and then only its length is compared.
+const MAX_VERSIONS: usize = 50_000;
+
+/// Longest that one look may take: a command may have left a lock behind.
+const TIMEOUT: &str = "5s";
+
+/// A tool's table: its name, the columns by which it is known, the version as an SQL expression, and what tells the newest.
+struct Known {
+    tool: &'static str,
+    table: &'static str,
+    columns: &'static [&'static str],
+    version: &'static str,
+    order: &'static str,
+}
+
+const fn known(
+    tool: &'static str,
+    table: &'static str,
+    columns: &'static [&'static str],
+    version: &'static str,
+    order: &'static str,
+) -> Known {
+    Known { tool, table, columns, version, order }
+}
+
+/// The first that fits a table names its tool. Whatever `order` names is among the columns.
+const TOOLS: [Known; 22] = [
+    known("Alembic", "alembic_version", &["version_num"], "version_num", "version_num"),
+    known("Django", "django_migrations", &["app", "name", "id"], "app || '.' || name", "id"),
+    known("golang-migrate", "schema_migrations", &["version", "dirty"], "version", "version"),
+    known("Ecto", "schema_migrations", &["version", "inserted_at"], "version", "version"),
+    known("Supabase", "schema_migrations", &["version", "statements"], "version", "version"),
+    known("Rails or dbmate", "schema_migrations", &["version"], "version", "version"),
+    known("Liquibase", "databasechangelog", &["id", "author", "orderexecuted"], "id", "orderexecuted"),
+    known(
+        "Sqitch",
+        "changes",
+        &["change", "change_id", "planner_name", "committed_at"],
+        "change",
+        "committed_at",
+    ),
+    known("Drizzle", "__drizzle_migrations", &["hash", "created_at"], "hash", "created_at"),
+    known("Knex", "knex_migrations", &["name", "id", "batch"], "name", "id"),
+    known("node-pg-migrate", "pgmigrations", &["name", "id", "run_on"], "name", "id"),
+    known("Prisma", "_prisma_migrations", &["migration_name", "started_at"], "migration_name", "started_at"),
+    known(
+        "Flyway",
+        "flyway_schema_history",
+        &["version", "description", "installed_rank"],
+        "COALESCE(version || ' ', '') || description",
+        "installed_rank",
+    ),
+    known(
+        "Flyway",
+        "schema_version",
+        &["version", "description", "installed_rank"],
+        "COALESCE(version || ' ', '') || description",
+        "installed_rank",
+    ),
+    known("tern", "schema_version", &["version"], "version", "version"),
+    known("sqlx", "_sqlx_migrations", &["version", "checksum"], "version", "version"),
+    known("goose", "goose_db_version", &["version_id", "id"], "version_id", "id"),
+    known("Diesel", "__diesel_schema_migrations", &["version", "run_on"], "version", "version"),
+    known("refinery", "refinery_schema_history", &["version", "applied_on"], "version", "version"),
+    known("Laravel", "migrations", &["migration", "batch", "id"], "migration", "id"),
+    known("Graphile Migrate", "migrations", &["filename", "previous_hash"], "filename", "filename"),
+    known("Atlas", "atlas_schema_revisions", &["version"], "version", "version"),
+];
+
+/// One history table, before and after a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionTable {
+    /// The tool.
+    pub tool: String,
+    /// The table as a person writes it.
+    pub table: String,
+    /// Rows before; `None` when the table was not there.
+    pub before: Option<usize>,
+    /// Rows after; `None` when the table is gone.
+    pub after: Option<usize>,
+    /// The newest version before; `None` when the table was empty or not there.
+    #[serde(default)]
+    pub newest_before: Option<String>,
+    /// The newest version after; `None` when the table is empty or gone.
+    #[serde(default)]
+    pub newest_after: Option<String>,
+    /// Versions that are there now and were not.
+    pub added: Vec<String>,
+    /// Versions that were there and are gone.
+    pub removed: Vec<String>,
+}
+
+impl fmt::Display for VersionTable {
+    /// Where the history stood and stands, as one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |rows: Option<usize>, newest: &Option<String>| match rows {
+            None => "not there".to_owned(),
+            Some(rows) => {
+                let newest = newest.as_deref().map_or("empty".to_owned(), printable);
+                format!("{newest} ({})", plural(rows as u64, "row", "rows"))
+            }
+        };
+        let (old, new) = (at(self.before, &self.newest_before), at(self.after, &self.newest_after));
+        let same = old == new && self.added.is_empty() && self.removed.is_empty();
+        if same {
+            write!(f, "{} is unchanged at {new}", self.table)
+        } else {
+            write!(f, "{}: {old} → {new}", self.table)
+        }
+    }
+}
+
+/// A history table as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    tool: &'static str,
+    table: String,
+    rows: usize,
+    newest: Option<String>,
+    versions: BTreeSet<String>,
+}
+
+const FIND: &str = "
+SELECT n.nspname::text, c.relname::text, pg_catalog.array_agg(a.attname::text)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p') AND c.relname = ANY ($1)
+  AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
+GROUP BY 1, 2 ORDER BY 1, 2";
+
+/// Reads the histories that are there. The session is left as it was found.
+pub async fn read(session: &Session) -> Result<Vec<History>> {
+    let failed = |source| common::Error::postgres("could not read the history tables of other tools", source);
+    session
+        .batch_execute(&format!("BEGIN READ ONLY; SET LOCAL statement_timeout = '{TIMEOUT}'"))
+        .await
+        .map_err(failed)?;
+    let read = within(session).await;
+    session.batch_execute("ROLLBACK").await.map_err(failed)?;
+    read.map_err(failed)
+}
+
+async fn within(client: &Client) -> Result<Vec<History>, common::postgres::DriverError> {
+    let names: Vec<&str> = TOOLS.iter().map(|known| known.table).collect();
+    let mut histories = Vec::new();
+    for row in client.query(FIND, &[&names]).await? {
+        let (schema, table, columns): (String, String, Vec<String>) = (row.get(0), row.get(1), row.get(2));
+        let fits = |known: &&Known| {
+            known.table == table && known.columns.iter().all(|column| columns.iter().any(|has| has == column))
+        };
+        let Some(tool) = TOOLS.iter().find(fits) else { continue };
+        let name = QualifiedName::new(schema, table);
+        let sql = format!(
+            "SELECT ({version})::text, pg_catalog.count(*) OVER (),
+               (SELECT ({version})::text FROM {name} ORDER BY {order} DESC NULLS LAST LIMIT 1)
+             FROM {name} LIMIT {MAX_VERSIONS}",
+            version = tool.version,
+            order = tool.order
+        );
+        let rows = client.query(&sql, &[]).await?;
+        let count: i64 = rows.first().map_or(0, |row| row.get(1));
+        let newest = rows.first().and_then(|row| row.get(2));
+        let versions = rows.iter().filter_map(|row| row.get::<_, Option<String>>(0)).collect();
+        let rows = usize::try_from(count).unwrap_or(0);
+        histories.push(History { tool: tool.tool, table: name.short(), rows, newest, versions });
+    }
+    Ok(histories)
+}
+
+/// What became of each table. Pure.
+pub fn compare(before: &[History], after: &[History]) -> Vec<VersionTable> {
+    let tables: BTreeSet<&str> = before.iter().chain(after).map(|history| history.table.as_str()).collect();
+    let nothing = BTreeSet::new();
+    tables
+        .into_iter()
+        .map(|table| {
+            let find = |list: &[History]| list.iter().find(|history| history.table == table).cloned();
+            let (then, now) = (find(before), find(after));
+            let cut = then.iter().chain(&now).any(|history| history.rows > MAX_VERSIONS);
+            let versions = |history: &Option<History>| {
+                history.as_ref().filter(|_| !cut).map_or(nothing.clone(), |history| history.versions.clone())
+            };
+            let (old, new) = (versions(&then), versions(&now));
+            VersionTable {
+                tool: now.as_ref().or(then.as_ref()).map_or("", |history| history.tool).to_owned(),
+                table: table.to_owned(),
+                before: then.as_ref().map(|history| history.rows),
+                after: now.as_ref().map(|history| history.rows),
+                newest_before: then.and_then(|history| history.newest),
+                newest_after: now.and_then(|history| history.newest),
+                added: new.difference(&old).cloned().collect(),
+                removed: old.difference(&new).cloned().collect(),
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(table: &str, versions: &[&str]) -> History {
+        let versions: BTreeSet<String> = versions.iter().map(|&version| version.to_owned()).collect();
+        let newest = versions.last().cloned();
+        History { tool: "Alembic", table: table.to_owned(), rows: versions.len(), newest, versions }
+    }
+
+    #[test]
+    fn added_and_removed_versions_are_told_and_so_are_new_tables() {
+        let told = compare(&[history("a", &["1", "2"])], &[history("a", &["2", "3"]), history("b", &["x"])]);
+        assert_eq!(told[0].added, ["3"]);
+        assert_eq!(told[0].removed, ["1"]);
+        assert_eq!((told[0].before, told[0].after), (Some(2), Some(2)));
+        assert_eq!((told[1].before, told[1].after, told[1].added.len()), (None, Some(1), 1));
+    }
+
+    #[test]
+    fn what_moved_and_what_did_not_are_told_apart() {
+        let before =
+            [history("a", &["1", "2"]), history("b", &["x"]), history("e", &[]), history("gone", &["1"])];
+        let after =
+            [history("a", &["1", "3"]), history("b", &["x"]), history("e", &[]), history("new", &["1"])];
+        let told: Vec<String> = compare(&before, &after).iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "a: 2 (2 rows) → 3 (2 rows)",
+                "b is unchanged at x (1 row)",
+                "e is unchanged at empty (0 rows)",
+                "gone: 1 (1 row) → not there",
+                "new: not there → 1 (1 row)",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_history_that_was_cut_names_no_versions() {
+        let mut long = history("a", &["1"]);
+        long.rows = MAX_VERSIONS + 1;
+        let told = compare(&[history("a", &["2"])], &[long]);
+        assert!(told[0].added.is_empty() && told[0].removed.is_empty());
+    }
+}
