@@ -31,7 +31,9 @@ use serde::Serialize;
 use crate::{
     CreateOptions, check, diff, drill,
     manage::{self, Facts},
-    prune, transfer,
+    prune,
+    reuse::{FULL_EVERY, ReusePolicy},
+    transfer,
 };
 
 /// Make, list and verify snapshots of PostgreSQL databases.
@@ -152,6 +154,12 @@ struct CreateArgs {
     /// Further attempts to get the locks [default: 30]
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
+    /// Read every row, and share no file with an earlier snapshot
+    #[arg(long)]
+    full: bool,
+    /// Read again, and store again, what was stored longer ago than this [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    full_every: Option<Duration>,
     /// Blocks of a table per chunk, for tests and measurements
     #[arg(long, value_name = "N", hide = true, default_value_t = common::snapshot::copy_sql::CHUNK_BLOCKS,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -257,6 +265,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         jobs: settings.jobs.unwrap_or_else(crate::default_jobs),
         codec: settings.codec,
         chunk_blocks: args.chunk_blocks,
+        reuse: ReusePolicy { full: args.full, full_every: args.full_every.unwrap_or(FULL_EVERY) },
         filters: Filters {
             schemas: args.schemas.clone(),
             tables: args.tables.clone(),

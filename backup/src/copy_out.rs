@@ -23,7 +23,10 @@ use common::{
 };
 use tokio::task::JoinSet;
 
-use crate::plan::{Piece, pieces};
+use crate::{
+    plan::{Piece, pieces},
+    reuse::{self, Reuse},
+};
 
 /// Large objects per chunk: bounds the work that is lost or done alone, not the size.
 const OBJECTS_PER_CHUNK: i64 = 20_000;
@@ -61,19 +64,44 @@ pub async fn tables(
     database: &DatabaseState,
     tables: Vec<Table>,
     options: CopyOptions,
+    reuse: &Reuse,
     progress: &Progress,
 ) -> Result<Vec<TableData>> {
     let plan = pieces(&tables, options.chunk_blocks);
-    let jobs = plan
-        .iter()
-        .map(|piece| table_job(&tables[piece.table], piece, partial, database, options.codec))
-        .collect();
-    let chunks = run(settings, exported, jobs, options, progress).await?;
-    let mut data: Vec<TableData> =
-        tables.into_iter().map(|table| TableData { table, chunks: Vec::new() }).collect();
-    for (piece, chunk) in plan.iter().zip(chunks) {
-        data[piece.table].chunks.push(chunk);
+    let forms: Vec<Option<String>> =
+        tables.iter().map(|table| reuse.form(table, &database.encoding)).collect();
+    let mut jobs = Vec::new();
+    let mut linked: Vec<Option<Chunk>> = Vec::with_capacity(plan.len());
+    for piece in &plan {
+        let table = &tables[piece.table];
+        let job = table_job(table, piece, partial, database, options.codec);
+        let unchanged = reuse.unchanged(table, forms[piece.table].as_deref(), piece.range);
+        let chunk = unchanged.and_then(|chunk| reuse.link(chunk, partial, &job.chunk.path));
+        if chunk.is_none() {
+            jobs.push(job);
+        }
+        linked.push(chunk);
     }
+    let read = jobs.len() as u64;
+    let mut chunks = run(settings, exported, jobs, options, progress).await?.into_iter();
+    let mut data: Vec<TableData> = tables
+        .into_iter()
+        .zip(forms)
+        .map(|(table, form)| TableData { table, chunks: Vec::new(), form })
+        .collect();
+    for (piece, linked) in plan.iter().zip(linked) {
+        let table = &mut data[piece.table];
+        let chunk = match linked {
+            Some(chunk) => chunk,
+            None => {
+                let chunk =
+                    chunks.next().ok_or_else(|| Error::failed("a chunk that was to be read is missing"))?;
+                reuse.share(table.table.oid, chunk, partial)?
+            }
+        };
+        table.chunks.push(chunk);
+    }
+    reuse::tell(reuse, read, plan.len() as u64, progress);
     Ok(data)
 }
 
@@ -176,7 +204,7 @@ async fn run(
     let jobs = Arc::new(jobs);
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
-    for _ in 0..options.jobs.clamp(1, count.max(1)) {
+    for _ in 0..options.jobs.min(count) {
         let session = join(settings, exported.id()).await?;
         let (jobs, next, progress) = (jobs.clone(), next.clone(), progress.clone());
         workers.spawn(async move {
@@ -198,6 +226,7 @@ async fn run(
                         first_block: name.first_block,
                         end_block: name.end_block,
                         content,
+                        stored_in: None,
                     },
                 ));
             }

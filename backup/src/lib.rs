@@ -14,6 +14,7 @@ pub mod manage;
 pub mod part;
 pub mod plan;
 pub mod prune;
+pub mod reuse;
 pub mod transfer;
 
 use std::{
@@ -46,6 +47,7 @@ use common::{
 };
 
 use copy_out::CopyOptions;
+use reuse::ReusePolicy;
 
 /// Oldest major version whose snapshots are exact: page ranges need its TID range scans.
 pub const OLDEST_SERVER: u32 = 14;
@@ -65,6 +67,8 @@ pub struct CreateOptions {
     pub codec: Codec,
     /// Blocks per chunk.
     pub chunk_blocks: u64,
+    /// What may be taken over from an earlier snapshot.
+    pub reuse: ReusePolicy,
     /// The part of the database to take; without filters, the whole.
     pub filters: Filters,
     /// How long to wait for table locks.
@@ -83,6 +87,7 @@ impl Default for CreateOptions {
             jobs: default_jobs(),
             codec: Codec::default(),
             chunk_blocks: CHUNK_BLOCKS,
+            reuse: ReusePolicy::default(),
             filters: Filters::default(),
             lock_wait: LockWait::default(),
             database_state: None,
@@ -138,6 +143,7 @@ async fn create_locked(
     check_server(&observer).await?;
     connect::refuse_pooler(&observer).await?;
     repository.sweep()?;
+    let mut points = reuse::points(&observer).await?;
     progress.phase("locking tables", None);
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     let list = async |session: &Session| {
@@ -149,8 +155,9 @@ async fn create_locked(
     };
     lock_tables(&holder, &observer, begin, LockMode::AccessShare, options.lock_wait, list, progress).await?;
     progress.done();
+    reuse::later_point(&observer, &mut points).await?;
     observer.close().await?;
-    let exported = ExportedSnapshot::export(&holder).await?;
+    let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
     let created = create_from(settings, &exported, repository, options, progress).await;
     match created {
         Ok(snapshot) => {
@@ -256,6 +263,13 @@ async fn copy_state(
     progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
     let copy =
         CopyOptions { jobs: options.jobs.max(1), codec: options.codec, chunk_blocks: options.chunk_blocks };
+    let target = reuse::Target {
+        database: &catalog.database.name,
+        codec: options.codec,
+        chunk_blocks: options.chunk_blocks,
+        policy: options.reuse,
+    };
+    let reuse = reuse::prepare(settings, exported, &reader, repository, &catalog.tables, target).await?;
     let (schema, tables) = tokio::try_join!(
         async {
             match &part {
@@ -266,7 +280,16 @@ async fn copy_state(
                 }
             }
         },
-        copy_out::tables(settings, exported, &partial, &catalog.database, catalog.tables, copy, progress),
+        copy_out::tables(
+            settings,
+            exported,
+            &partial,
+            &catalog.database,
+            catalog.tables,
+            copy,
+            &reuse,
+            progress
+        ),
     )?;
     fault::point("backup.copied");
     let count = catalog.large_objects.count;
@@ -276,6 +299,7 @@ async fn copy_state(
     let sequences = introspect::sequences_of(&reader, part.as_ref().map(|part| &part.sequences)).await?;
     progress.done();
     reader.close().await?;
+    let wal_base = reuse.base(settings).await?;
 
     let mut manifest = Manifest {
         format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },
@@ -290,6 +314,7 @@ async fn copy_state(
         pg_dump_version: pg_dump.version,
         pg_dump_major: pg_dump.major,
         database: catalog.database,
+        wal_base,
         codec: options.codec,
         tables,
         partitioned: catalog.partitioned,

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Codec, SnapshotId,
     codec::{RowHash, StoredChunk, hex},
+    wal_base::WalBase,
 };
 use crate::{
     Error, QualifiedName, Result,
@@ -103,6 +104,10 @@ pub struct TableData {
     pub table: Table,
     /// Its page ranges, in order. Never empty: an empty table has one chunk without rows.
     pub chunks: Vec<Chunk>,
+    /// Hash of all that the rows' text depends on beside their blocks; a later snapshot takes over chunks only where it is
+    /// the same. Nothing where that can't be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
 }
 
 impl TableData {
@@ -133,6 +138,9 @@ pub struct Chunk {
     /// What the file must contain.
     #[serde(flatten, with = "stored_chunk")]
     pub content: StoredChunk,
+    /// The snapshot that wrote the file, where this one only links to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_in: Option<SnapshotId>,
 }
 
 mod stored_chunk {
@@ -288,6 +296,9 @@ pub struct Manifest {
     pub pg_dump_major: u32,
     /// Database-level state.
     pub database: DatabaseState,
+    /// From where in the log a later snapshot can tell what changed, where the server tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal_base: Option<WalBase>,
     /// Codec of every chunk.
     pub codec: Codec,
     /// Tables, largest first.
@@ -522,8 +533,11 @@ pub(crate) mod tests {
                     first_block: 0,
                     end_block: None,
                     content,
+                    stored_in: None,
                 }],
+                form: None,
             }],
+            wal_base: None,
             partitioned: vec![],
             inherits: vec![],
             partial: None,
