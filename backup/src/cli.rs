@@ -265,7 +265,11 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         jobs: settings.jobs.unwrap_or_else(crate::default_jobs),
         codec: settings.codec,
         chunk_blocks: args.chunk_blocks,
-        reuse: ReusePolicy { full: args.full, full_every: args.full_every.unwrap_or(FULL_EVERY) },
+        reuse: ReusePolicy {
+            full: args.full,
+            full_every: args.full_every.unwrap_or(FULL_EVERY),
+            ..ReusePolicy::default()
+        },
         filters: Filters {
             schemas: args.schemas.clone(),
             tables: args.tables.clone(),

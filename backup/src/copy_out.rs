@@ -18,14 +18,14 @@ use common::{
     snapshot::{
         Codec,
         copy_sql::copy_out_statement,
-        manifest::{Chunk, DATA_DIR, LARGE_OBJECTS_DIR, LargeObjects, TableData},
+        manifest::{Chunk, DATA_DIR, LARGE_OBJECTS_DIR, LargeObjects, Reading, TableData},
     },
 };
 use tokio::task::JoinSet;
 
 use crate::{
     plan::{Piece, pieces},
-    reuse::{self, Reuse},
+    reuse::{self, Reuse, Unchanged},
 };
 
 /// Large objects per chunk: bounds the work that is lost or done alone, not the size.
@@ -56,7 +56,7 @@ pub struct CopyOptions {
     pub chunk_blocks: u64,
 }
 
-/// Copies every table; returns them with their chunks, in the given order.
+/// Copies every table; returns them with their chunks, in the given order, and how much was read for that.
 #[expect(clippy::too_many_arguments, reason = "one step of the flow in lib.rs, with all that it reads from")]
 pub async fn tables(
     settings: &ConnectionSettings,
@@ -67,23 +67,36 @@ pub async fn tables(
     options: CopyOptions,
     reuse: &Reuse,
     progress: &Progress,
-) -> Result<Vec<TableData>> {
+) -> Result<(Vec<TableData>, Reading)> {
     let plan = pieces(&tables, options.chunk_blocks);
     let forms: Vec<Option<String>> =
         tables.iter().map(|table| reuse.form(table, &database.encoding)).collect();
     let mut jobs = Vec::new();
+    let (mut not_linked, mut too_old) = (Vec::new(), 0);
     let mut linked: Vec<Option<Chunk>> = Vec::with_capacity(plan.len());
     for piece in &plan {
         let table = &tables[piece.table];
         let job = table_job(table, piece, partial, database, options.codec);
-        let unchanged = reuse.unchanged(table, forms[piece.table].as_deref(), piece.range);
-        let chunk = unchanged.and_then(|chunk| reuse.link(chunk, partial, &job.chunk.path));
+        let chunk = match reuse.unchanged(table, forms[piece.table].as_deref(), piece.range) {
+            Unchanged::Stored(chunk) => match reuse.link(chunk, partial, &job.chunk.path) {
+                Ok(chunk) => Some(chunk),
+                Err(problem) => {
+                    not_linked.push(problem);
+                    None
+                }
+            },
+            Unchanged::TooOld => {
+                too_old += 1;
+                None
+            }
+            Unchanged::No => None,
+        };
         if chunk.is_none() {
             jobs.push(job);
         }
         linked.push(chunk);
     }
-    let read = jobs.len() as u64;
+    let chunks_read = jobs.len() as u64;
     let mut chunks = run(settings, exported, jobs, options, progress).await?.into_iter();
     let mut data: Vec<TableData> = tables
         .into_iter()
@@ -102,8 +115,17 @@ pub async fn tables(
         };
         table.chunks.push(chunk);
     }
-    reuse::tell(reuse, read, plan.len() as u64, progress);
-    Ok(data)
+    let shared = || data.iter().flat_map(|table| &table.chunks).filter(|chunk| chunk.stored_in.is_some());
+    let reading = Reading {
+        chunks: plan.len() as u64,
+        chunks_read,
+        chunks_shared: shared().count() as u64,
+        bytes_shared: shared().map(|chunk| chunk.content.stored_bytes).sum(),
+        earlier: reuse.earlier_id().cloned(),
+        why_all: reuse.why_not.clone(),
+    };
+    reuse::tell(&reading, &not_linked, too_old, progress);
+    Ok((data, reading))
 }
 
 fn table_job(

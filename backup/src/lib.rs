@@ -47,7 +47,7 @@ use common::{
 };
 
 use copy_out::CopyOptions;
-use reuse::ReusePolicy;
+use reuse::{ReusePolicy, Settle};
 
 /// Oldest major version whose snapshots are exact: page ranges need its TID range scans.
 pub const OLDEST_SERVER: u32 = 14;
@@ -158,7 +158,7 @@ async fn create_locked(
     reuse::later_point(&observer, &mut points).await?;
     observer.close().await?;
     let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
-    let created = create_from(settings, &exported, repository, options, progress).await;
+    let created = copy_state(settings, &exported, repository, options, Settle::Always, progress).await;
     match created {
         Ok(snapshot) => {
             // Complete and published, with the holder alive until then: how it ends changes nothing any more.
@@ -215,6 +215,8 @@ pub async fn check_server(session: &Session) -> Result<()> {
 }
 
 /// Takes a snapshot of the state that `exported` stands for. Its tables must be locked by the holder.
+///
+/// Others wait for the holder, so no CHECKPOINT is run for later snapshots' sake alone.
 pub async fn create_from(
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,
@@ -222,7 +224,7 @@ pub async fn create_from(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    copy_state(settings, exported, repository, options, progress).await.map_err(explain)
+    copy_state(settings, exported, repository, options, Settle::IfKnown, progress).await.map_err(explain)
 }
 
 async fn copy_state(
@@ -230,6 +232,7 @@ async fn copy_state(
     exported: &ExportedSnapshot<'_>,
     repository: &Repository,
     options: &CreateOptions,
+    settle: Settle,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
     let reader = join(settings, exported.id()).await?;
@@ -270,7 +273,7 @@ async fn copy_state(
         policy: options.reuse,
     };
     let reuse = reuse::prepare(settings, exported, &reader, repository, &catalog.tables, target).await?;
-    let (schema, tables) = tokio::try_join!(
+    let (schema, (mut tables, reading)) = tokio::try_join!(
         async {
             match &part {
                 Some(part) => Ok(part.schema.clone()),
@@ -299,7 +302,7 @@ async fn copy_state(
     let sequences = introspect::sequences_of(&reader, part.as_ref().map(|part| &part.sequences)).await?;
     progress.done();
     reader.close().await?;
-    let wal_base = reuse.base(settings).await?;
+    let wal_base = reuse.base(settings, &mut tables, settle, progress).await?;
 
     let mut manifest = Manifest {
         format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },
@@ -315,6 +318,7 @@ async fn copy_state(
         pg_dump_major: pg_dump.major,
         database: catalog.database,
         wal_base,
+        reading: Some(reading),
         codec: options.codec,
         tables,
         partitioned: catalog.partitioned,

@@ -288,9 +288,9 @@ SELECT pg_catalog.current_setting('server_version_num')::int AS version, pg_cata
 pub const WAL_POSITION: &str =
     "SELECT (pg_catalog.pg_current_wal_insert_lsn() OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn)::bigint";
 
-/// The next transaction id.
-pub const NEXT_XID: &str =
-    "SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text::bigint";
+/// Draws a transaction id: every transaction that is given one after this has a later id. `pg_snapshot_xmax` would not do, see
+/// `wal_summary::Point`.
+pub const DRAW_XID: &str = "SELECT pg_catalog.pg_current_xact_id()::text::bigint";
 
 /// The oldest transaction in progress.
 pub const OLDEST_XID: &str =
@@ -329,7 +329,8 @@ GROUP BY 1, 2, 3";
 
 /// Where the rows of the tables `$1` lie, and a hash of everything that their COPY text depends on beside their blocks: all
 /// columns with their missing values, all types in them with labels and fields, and the server's version. NULL where a type's
-/// text depends on something else: the reg* types, aclitem and money, and base types from outside of PostgreSQL.
+/// text depends on something else: the reg* types, aclitem and money, and base types from outside of PostgreSQL. A label has
+/// its xmin beside it, since it can be renamed and named back without a lock on any table.
 pub const TABLE_FORMS: &str = "
 WITH RECURSIVE used(rel, typ) AS (
   SELECT a.attrelid, a.atttypid FROM pg_catalog.pg_attribute a
@@ -345,11 +346,11 @@ WITH RECURSIVE used(rel, typ) AS (
   SELECT u.rel,
          pg_catalog.bool_and(CASE
            WHEN t.typtype IN ('d', 'e', 'c', 'r', 'm') THEN true
-           WHEN t.typtype = 'b' AND t.typcategory = 'A' THEN true
+           WHEN t.typoutput = 'pg_catalog.array_out'::pg_catalog.regproc THEN true
            ELSE t.typtype = 'b' AND t.oid < 16384 AND t.typname NOT LIKE 'reg%' AND t.typname NOT IN ('aclitem', 'money') END)
            AS stable,
          pg_catalog.string_agg(t.oid || ' ' || t.typtype::text || ' ' || t.typname || ' ' || COALESCE(
-           (SELECT pg_catalog.string_agg(e.oid || '=' || e.enumlabel, ',' ORDER BY e.oid) FROM pg_catalog.pg_enum e
+           (SELECT pg_catalog.string_agg(e.oid || '=' || e.enumlabel || ' ' || e.xmin, ',' ORDER BY e.oid) FROM pg_catalog.pg_enum e
              WHERE e.enumtypid = t.oid), '') || ' ' || COALESCE(
            (SELECT pg_catalog.string_agg(a.attnum || ':' || a.atttypid || ':' || a.atttypmod || ':' || a.attisdropped, ','
                    ORDER BY a.attnum) FROM pg_catalog.pg_attribute a

@@ -12,14 +12,24 @@ use crate::{
     snapshot::wal_base::{Anchor, Changes, Lsn, Summary, WalBase, covering},
 };
 
-/// A position in the log, and the transaction id that was next at a later moment.
+/// A position in the log, and a transaction id that was given out at a later moment.
 ///
-/// A transaction with this id or a later one wrote nothing before the position. The order of the two reads matters: the
-/// other way round, or in one statement, a transaction could begin between them and write before the position.
+/// A transaction with a later id wrote nothing before the position. The order of the two reads matters: the other way
+/// round, or in one statement, a transaction could begin between them and write before the position.
+///
+/// The id is one that was drawn for this. What a snapshot calls its xmax is *not* the next id: it is the one after the
+/// latest that has ended, and transactions with this id and later ones may have been writing for hours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     lsn: Lsn,
-    next_xid: u64,
+    xid: u64,
+}
+
+impl Point {
+    /// The position.
+    pub fn lsn(&self) -> Lsn {
+        self.lsn
+    }
 }
 
 /// How long the summarizer may take to get as far as a checkpoint; it reads some 300 MB of log in a second.
@@ -46,11 +56,11 @@ pub async fn unavailable(client: &Client) -> Result<Option<String>> {
     })
 }
 
-/// Reads a point. In two statements: see [`Point`].
+/// Reads a point. In two statements, and outside of a transaction: see [`Point`].
 pub async fn point(client: &Client) -> Result<Point> {
     let lsn = position(client).await?;
-    let row = client.query_one(sql::NEXT_XID, &[]).await.map_err(failed)?;
-    Ok(Point { lsn, next_xid: row.get::<_, i64>(0).unsigned_abs() })
+    let row = client.query_one(sql::DRAW_XID, &[]).await.map_err(failed)?;
+    Ok(Point { lsn, xid: row.get::<_, i64>(0).unsigned_abs() })
 }
 
 /// The end of the log.
@@ -67,7 +77,7 @@ pub async fn oldest_in_progress(client: &Client) -> Result<u64> {
 
 /// The latest position that every transaction in progress began after.
 pub fn latest_safe(points: &[Point], oldest_in_progress: u64) -> Option<Lsn> {
-    points.iter().filter(|point| point.next_xid <= oldest_in_progress).map(|point| point.lsn).max()
+    points.iter().filter(|point| point.xid < oldest_in_progress).map(|point| point.lsn).max()
 }
 
 /// The cluster, its timeline and the database: what a base must have been taken from.
@@ -193,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_position_is_safe_only_if_every_transaction_in_progress_began_after_it() {
-        let points = [Point { lsn: Lsn(100), next_xid: 10 }, Point { lsn: Lsn(200), next_xid: 20 }];
+        let points = [Point { lsn: Lsn(100), xid: 9 }, Point { lsn: Lsn(200), xid: 19 }];
         assert_eq!(latest_safe(&points, 9), None);
         assert_eq!(latest_safe(&points, 10), Some(Lsn(100)));
         assert_eq!(latest_safe(&points, 19), Some(Lsn(100)));

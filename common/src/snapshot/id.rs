@@ -65,6 +65,12 @@ impl SnapshotId {
         NaiveDateTime::parse_from_str(time, TIME_FORMAT).map_or(DateTime::UNIX_EPOCH, |time| time.and_utc())
     }
 
+    /// Whether a snapshot of the database `name` could have this id. Several names may have the same letters here.
+    pub fn may_be_of(&self, name: &str) -> bool {
+        let slug = |id: &Self| id.0.split('-').nth(1).map(str::to_owned);
+        slug(self) == slug(&Self::new(DateTime::UNIX_EPOCH, name, 0))
+    }
+
     /// The id as text; also the name of its folder.
     pub fn as_str(&self) -> &str {
         &self.0

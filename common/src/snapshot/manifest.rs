@@ -201,6 +201,25 @@ pub struct FileEntry {
     pub sha256: String,
 }
 
+/// How much of the tables was read, and how much taken over from an earlier snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Chunks of all tables.
+    pub chunks: u64,
+    /// Those that were read.
+    pub chunks_read: u64,
+    /// Those whose file is one of an earlier snapshot, read or not.
+    pub chunks_shared: u64,
+    /// Length of their files.
+    pub bytes_shared: u64,
+    /// The snapshot that was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<SnapshotId>,
+    /// Why all chunks were read, where no chunk could have been taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_all: Option<String>,
+}
+
 /// The patterns that chose a part of the database, as they were given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filters {
@@ -299,6 +318,9 @@ pub struct Manifest {
     /// From where in the log a later snapshot can tell what changed, where the server tells it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wal_base: Option<WalBase>,
+    /// How much was read for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
     /// Codec of every chunk.
     pub codec: Codec,
     /// Tables, largest first.
@@ -538,6 +560,7 @@ pub(crate) mod tests {
                 form: None,
             }],
             wal_base: None,
+            reading: None,
             partitioned: vec![],
             inherits: vec![],
             partial: None,
