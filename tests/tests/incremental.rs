@@ -212,7 +212,7 @@ impl<'c> World<'c> {
         if self.random.one_in(2) {
             self.database.cluster().psql("CHECKPOINT");
         }
-        for _ in 0..self.random.below(3) {
+        for _ in 0..[0, 0, 1, 1, 2][self.random.below(5)] {
             self.upheaval();
         }
         for _ in 0..self.random.below(6) {
@@ -262,6 +262,8 @@ fn history(cluster: &Cluster, seed: u64, look_closely: bool) -> (u64, u64) {
     let mut world = World::new(cluster, seed);
     let (own, full) = (Snapshots::new(), Snapshots::new());
     let (mut chunks, mut read) = (0, 0);
+    // Before any transaction that may stay open: there is a base from the beginning.
+    own.create(&world.database, &["--chunk-blocks", "2"]);
     for round in 0..ROUNDS {
         world.round();
         let id = own.create(&world.database, &["--chunk-blocks", "2", "--lock-retries", "0"]);
@@ -293,13 +295,14 @@ fn histories(major: u32, seeds: std::ops::Range<u64>) {
     let cluster = server(major);
     let more: u64 = std::env::var("SAFE_RUN_INCREMENTAL_SEEDS")
         .map_or(0, |count| count.parse().expect("a number of seeds"));
-    let first = seeds.start;
+    let (first, mut all) = (seeds.start, (0, 0));
     for seed in seeds.clone().chain((0..more).map(|n| 1000 * u64::from(major) + n)) {
         let (chunks, read) = history(&cluster, seed, seed == first);
         println!("seed {seed}, PostgreSQL {major}: {read} of {chunks} chunks read");
-        // A test in which everything is read proves nothing.
-        assert!(read * 10 < chunks * 9, "seed {seed}: {read} of {chunks} chunks read");
+        all = (all.0 + chunks, all.1 + read);
     }
+    // A test in which everything is read proves nothing.
+    assert!(all.1 * 10 < all.0 * 8, "{} of {} chunks read", all.1, all.0);
 }
 
 #[test]
