@@ -10,6 +10,7 @@ use common::{
     repository::{
         ExclusiveLock, Listed, Repository,
         pins::Pin,
+        sharing::Sharing,
         verifications::{How, Proof, Standing, Verification},
     },
     snapshot::SnapshotId,
@@ -162,6 +163,7 @@ pub fn delete(args: &DeleteArgs, settings: &Settings, output: &Output) -> Result
         output.say(&format!("{}  {what}", entry.id));
     }
     let ids: Vec<SnapshotId> = found.iter().map(|entry| entry.id.clone()).collect();
+    output.say(&format!("frees {}", format::bytes(freed(&repository, &ids)?)));
     // A refusal that needs no question comes before the question; `remove` looks again under its lock.
     let protections = repository.protections()?;
     let is_protected = found.iter().any(|entry| {
@@ -175,6 +177,15 @@ pub fn delete(args: &DeleteArgs, settings: &Settings, output: &Output) -> Result
     repository.sweep()?;
     remove(&repository, &repository.lock_exclusive()?, &ids, output)?;
     report("deleted", "DELETED ", &ids, output)
+}
+
+/// Bytes that deleting these snapshots gives back: files that others share stay.
+pub fn freed(repository: &Repository, ids: &[SnapshotId]) -> Result<u64> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let listed = repository.list()?;
+    Ok(Sharing::read(listed.iter().filter_map(|entry| entry.snapshot.as_ref().ok())).freed_by(ids))
 }
 
 /// Deletes snapshots and says what could not be cleared away at once.

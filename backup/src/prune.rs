@@ -106,6 +106,8 @@ struct Row {
 #[derive(Serialize)]
 struct Document {
     dry_run: bool,
+    /// What deleting gives back: a file that a snapshot which stays shares is still there.
+    freed_bytes: u64,
     decisions: Vec<Row>,
     damaged: Vec<String>,
 }
@@ -134,13 +136,14 @@ pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8>
     let decisions = keep::plan(&policy, &candidates, now);
     let doomed: Vec<SnapshotId> =
         decisions.iter().filter(|decision| !decision.is_kept()).map(|decision| decision.id.clone()).collect();
+    let freed_bytes = manage::freed(&repository, &doomed)?;
     if let Some(alone) = alone {
         manage::remove(&repository, &alone, &doomed, output)?;
     }
     if output.is_json() {
         let decisions = decisions.iter().map(row).collect();
         let damaged = damaged.iter().map(ToString::to_string).collect();
-        output.document(&Document { dry_run: args.dry_run, decisions, damaged })?;
+        output.document(&Document { dry_run: args.dry_run, freed_bytes, decisions, damaged })?;
         return Ok(0);
     }
     output.data(&table(&decisions, args.dry_run))?;
@@ -150,7 +153,8 @@ pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8>
     let count = format::plural(doomed.len() as u64, "snapshot", "snapshots");
     let kept = decisions.len() - doomed.len();
     let word = if args.dry_run { "WOULD DELETE" } else { "DELETED" };
-    output.say(&format!("{} {count}, {kept} kept", output.paint(Tone::Strong, word)));
+    let freed = format::bytes(freed_bytes);
+    output.say(&format!("{} {count} ({freed}), {kept} kept", output.paint(Tone::Strong, word)));
     Ok(0)
 }
 

@@ -12,6 +12,7 @@ pub mod partial;
 pub mod pins;
 pub mod remove;
 pub mod runs;
+pub mod sharing;
 pub mod verifications;
 pub mod verify;
 
