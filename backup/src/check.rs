@@ -3,10 +3,12 @@
 use common::{
     Error, Result,
     cli::{Output, Settings, SharedArgs, format, output::Tone, process},
-    postgres::{Session, connect, tools},
+    postgres::{ConnectionSettings, Session, connect, database, tools},
     repository,
 };
 use serde::Serialize;
+
+use crate::{drill, space};
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, Serialize)]
@@ -50,7 +52,8 @@ pub async fn run(shared: &SharedArgs, settings: &Settings, output: &Output) -> R
     checks.push(client_tools(&session).await);
     checks.push(rights(&session, connection.user()).await?);
     checks.push(large_objects(&session, connection.user()).await?);
-    checks.push(repository_folder(settings));
+    checks.push(repository_folder(settings, &session).await);
+    checks.extend(scratch_databases(session.settings()).await);
     session.close().await?;
     let report = Report {
         database: connection.database().to_owned(),
@@ -189,7 +192,20 @@ async fn large_objects(session: &Session, user: &str) -> Result<Item> {
     })
 }
 
-fn repository_folder(settings: &Settings) -> Item {
+/// What killed drills left on the server. It stops no backup, and `backup drill` drops it.
+async fn scratch_databases(connection: &ConnectionSettings) -> Option<Item> {
+    // From where drills say that they are alive: advisory locks belong to one database.
+    let session = database::connect_maintenance(connection, &[]).await.ok()?;
+    let names = drill::leftovers(&session).await.ok().filter(|names| !names.is_empty())?;
+    let names: Vec<String> = names.iter().map(|name| common::ident::printable(name)).collect();
+    Some(item(
+        "leftovers",
+        Ok(format!("killed drills left {}; the next `backup drill` drops them", names.join(", "))),
+    ))
+}
+
+async fn repository_folder(settings: &Settings, session: &Session) -> Item {
+    let estimate = estimate(settings, session).await;
     let path = &settings.repo;
     let existing = path.ancestors().find(|ancestor| ancestor.exists() || ancestor.as_os_str().is_empty());
     let folder = match existing {
@@ -199,7 +215,39 @@ fn repository_folder(settings: &Settings) -> Item {
     let found = repository::free_space(folder).and_then(|free| {
         repository::check_writable(folder)?;
         let state = if path.exists() { "exists" } else { "is made at the first use" };
-        Ok(format!("{} {state}, {} free", path.display(), format::bytes(free)))
+        let estimate = estimate?;
+        let found = format!(
+            "{} {state}, {} free; a snapshot will take about {}",
+            path.display(),
+            format::bytes(free),
+            format::bytes(estimate)
+        );
+        if free < estimate {
+            return Err(
+                Error::refused(found).with_hint("Free some space, or choose another disk with --repo.")
+            );
+        }
+        Ok(found)
     });
     item("repository", found)
+}
+
+/// Bytes that a snapshot will take.
+async fn estimate(settings: &Settings, session: &Session) -> Result<u64> {
+    // The size on disk takes no lock; unreadable tables count as well.
+    let row = session
+        .query_one(
+            "SELECT pg_catalog.current_database()::text, COALESCE(pg_catalog.sum(c.relpages), 0)::bigint
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind = 'r' AND n.nspname NOT IN ('pg_catalog', 'information_schema')",
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not read the sizes of the tables", source))?;
+    let (database, pages): (String, i64) = (row.get(0), row.get(1));
+    let predecessor = match repository::Repository::open(&settings.repo) {
+        Ok(repository) => space::predecessor(&repository, &database, settings.codec)?,
+        Err(_) => None,
+    };
+    Ok(space::estimate(pages.unsigned_abs() * space::BLOCK_BYTES, settings.codec, predecessor.as_ref()))
 }

@@ -161,6 +161,17 @@ struct CreateArgs {
     /// Read again, and store again, what was stored longer ago than this [default: 7d]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     full_every: Option<Duration>,
+    /// Store the password hashes of the roles too, for `restore --create-roles`; needs a superuser or
+    /// pg_read_all_data, and makes the snapshot a secret
+    #[arg(long)]
+    role_passwords: bool,
+    /// Begin although the repository seems to have too little room
+    #[arg(long)]
+    skip_space_check: bool,
+    /// Give up when the copy takes longer than this: the server can't clean up behind the snapshot that is held [default: no
+    /// limit]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    max_duration: Option<Duration>,
     /// Blocks of a table per chunk, for tests and measurements
     #[arg(long, value_name = "N", hide = true, default_value_t = common::snapshot::copy_sql::CHUNK_BLOCKS,
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -279,6 +290,9 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
             exclude_table_data: args.exclude_table_data.clone(),
         },
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
+        skip_space_check: args.skip_space_check,
+        role_passwords: args.role_passwords,
+        max_duration: args.max_duration,
         ..CreateOptions::default()
     };
     let snapshot =
@@ -370,6 +384,7 @@ struct Row {
     /// For a snapshot of a part of the database: the filters, what is left out, and tables without their rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     partial: Option<PartRow>,
+    role_passwords: bool,
     path: String,
     verified: Standing,
     pin: Option<Pin>,
@@ -407,6 +422,7 @@ impl Row {
                 left_out: partial.left_out.clone(),
                 without_rows: partial.without_rows.iter().map(|name| name.short()).collect(),
             }),
+            role_passwords: manifest.role_passwords,
             path: snapshot.dir.display().to_string(),
             verified: facts.standing(&manifest.id),
             pin: facts.pin(&manifest.id).cloned(),
@@ -475,6 +491,7 @@ pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> S
                 let age = (now - manifest.taken_at).to_std().unwrap_or_default();
                 let mut tags: Vec<String> =
                     manifest.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+                tags.extend(manifest.role_passwords.then(|| "(role passwords)".to_owned()));
                 tags.extend(manifest.name.iter().map(|name| format!("\"{name}\"")));
                 vec![
                     manifest.id.to_string(),
@@ -542,6 +559,9 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
     }
     if let Some(reading) = &manifest.reading {
         text.push_str(&format!("  read       {}\n", reading_text(reading)));
+    }
+    if manifest.role_passwords {
+        text.push_str("  secret     holds password hashes of roles (globals.sql)\n");
     }
     if let Some(name) = &manifest.name {
         text.push_str(&format!("  name       {name}\n"));

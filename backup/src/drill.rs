@@ -12,7 +12,7 @@ use common::{
     cli::{Output, Settings, SharedArgs, config::CommandFlags, format, output::Tone, process},
     ident::{printable, with_suffix},
     interrupt::{self, ChildGuard},
-    postgres::{ConnectionSettings, Environment, database, settings::VARIABLES_TO_CLEAR},
+    postgres::{ConnectionSettings, Environment, Session, database, settings::VARIABLES_TO_CLEAR},
     repository::{Repository, StoredSnapshot, verifications::How},
 };
 use serde::Serialize;
@@ -59,14 +59,23 @@ pub async fn run(
     let connection = connection(args, shared, settings)?.with_application_name("backup drill");
     let repository = Repository::open(&settings.repo)?;
     let restore = restore_program()?;
+    drop_leftovers(&connection, output).await?;
     let suffix = format!("_drill_{}", Utc::now().format("%Y%m%d_%H%M%S"));
     let scratch = with_suffix(&manifest.database.name, &suffix);
     process::wait_for_server(&connection.with_database("postgres"), shared.wait, output).await?;
     refuse_existing(&connection, &scratch).await?;
+    let _running = hold(&connection, &scratch).await?;
     output.say(&format!("restoring {} into the scratch database \"{}\"", manifest.id, printable(&scratch)));
 
     let mut command = child(&restore, &connection);
-    command.arg(manifest.id.as_str()).arg("--into").arg(&scratch).arg("--repo").arg(repository.root());
+    command
+        .arg(manifest.id.as_str())
+        .arg("--into")
+        .arg(&scratch)
+        .arg("--marker")
+        .arg(MARKER)
+        .arg("--repo")
+        .arg(repository.root());
     let jobs = args.jobs.or(settings.jobs);
     command.args(jobs.map(|jobs| format!("--jobs={jobs}")));
     command.args(args.no_owner.then_some("--no-owner"));
@@ -76,6 +85,7 @@ pub async fn run(
     let started = Instant::now();
     let code = wait(command).await;
     let seconds = started.elapsed().as_secs_f64();
+    common::fault::point("drill.restored");
     let dropped = drop_scratch(&connection, &scratch).await;
     let code = match (code, dropped) {
         (Ok(code), Ok(())) => code,
@@ -121,6 +131,70 @@ pub async fn run(
         format::duration(std::time::Duration::from_secs_f64(seconds)),
     ));
     Ok(0)
+}
+
+/// The comment on a scratch database: no database is dropped for its name alone.
+pub const MARKER: &str =
+    "safe-run: scratch database of a backup drill; the next drill drops it if this one was killed";
+
+/// Says on the server that this drill is alive: an advisory lock that goes with its session.
+async fn hold(connection: &ConnectionSettings, scratch: &str) -> Result<Session> {
+    let session = database::connect_maintenance(connection, &[scratch]).await?;
+    session
+        .query_one(ALIVE_LOCK, &[&scratch])
+        .await
+        .map_err(|source| Error::postgres("could not mark the drill as running", source))?;
+    Ok(session)
+}
+
+const ALIVE_LOCK: &str =
+    "SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended('safe-run drill ' || $1::text, 0))";
+
+/// The scratch databases of drills that were killed: named and marked as a drill does it, with nobody alive behind them.
+pub async fn leftovers(session: &Session) -> Result<Vec<String>> {
+    let failed = |source| Error::postgres("could not look for scratch databases of killed drills", source);
+    let rows = session
+        .query(
+            "SELECT datname::text FROM pg_catalog.pg_database
+             WHERE datname ~ '_drill_[0-9]{8}_[0-9]{6}$' AND pg_catalog.shobj_description(oid, 'pg_database') = $1
+             ORDER BY 1",
+            &[&MARKER],
+        )
+        .await
+        .map_err(failed)?;
+    let mut dead = Vec::new();
+    for row in &rows {
+        let name: String = row.get(0);
+        let key = "pg_catalog.hashtextextended('safe-run drill ' || $1::text, 0)";
+        let is_dead: bool = session
+            .query_one(&format!("SELECT pg_catalog.pg_try_advisory_lock({key})"), &[&name])
+            .await
+            .map_err(failed)?
+            .get(0);
+        if is_dead {
+            session
+                .query_one(&format!("SELECT pg_catalog.pg_advisory_unlock({key})"), &[&name])
+                .await
+                .map_err(failed)?;
+            dead.push(name);
+        }
+    }
+    Ok(dead)
+}
+
+async fn drop_leftovers(connection: &ConnectionSettings, output: &Output) -> Result<()> {
+    let session = database::connect_maintenance(connection, &[]).await?;
+    for name in leftovers(&session).await? {
+        match database::drop_database(&session, &name).await {
+            Ok(()) => {
+                output
+                    .say(&format!("dropped \"{}\", which a killed drill had left behind", printable(&name)));
+            }
+            // Somebody else's, perhaps: this drill goes on.
+            Err(error) => output.warn(&error.to_string()),
+        }
+    }
+    session.close().await
 }
 
 fn connection(args: &DrillArgs, shared: &SharedArgs, settings: &Settings) -> Result<ConnectionSettings> {

@@ -15,11 +15,13 @@ pub mod part;
 pub mod plan;
 pub mod prune;
 pub mod reuse;
+pub mod space;
 pub mod transfer;
 
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
+    time::Duration,
 };
 
 use chrono::Utc;
@@ -28,9 +30,9 @@ use common::{
     catalog::{Catalog, DatabaseState},
     fault,
     postgres::{
-        ConnectionSettings, Session, connect,
+        ConnectionSettings, Secret, Session, connect,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
-        introspect, tools,
+        introspect, role_passwords, tools,
     },
     random,
     repository::{PartialSnapshot, Repository, StoredSnapshot},
@@ -45,6 +47,8 @@ use common::{
         toc::{self, Kind as EntryKind},
     },
 };
+
+pub use common::cli::config::default_jobs;
 
 use copy_out::CopyOptions;
 use reuse::{ReusePolicy, Settle};
@@ -73,9 +77,15 @@ pub struct CreateOptions {
     pub filters: Filters,
     /// How long to wait for table locks.
     pub lock_wait: LockWait,
+    /// Longest time that the exported snapshot may be held: meanwhile the server can't clean up behind it.
+    pub max_duration: Option<Duration>,
     /// Database-level state to record instead of what is read: a fence changes the settings of the database, and the
     /// snapshot has to hold them as they were without it.
     pub database_state: Option<DatabaseState>,
+    /// Begin although the repository seems to have no room for it.
+    pub skip_space_check: bool,
+    /// Read the roles' password hashes, and store them.
+    pub role_passwords: bool,
 }
 
 impl Default for CreateOptions {
@@ -90,14 +100,12 @@ impl Default for CreateOptions {
             reuse: ReusePolicy::default(),
             filters: Filters::default(),
             lock_wait: LockWait::default(),
+            max_duration: None,
             database_state: None,
+            skip_space_check: false,
+            role_passwords: false,
         }
     }
-}
-
-/// One connection per processor of this machine, at most 8: more only take memory from the server.
-pub fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
 }
 
 /// Takes a snapshot of the database that `settings` name, and publishes it in `repository`.
@@ -111,7 +119,26 @@ pub async fn create(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    create_locked(settings, repository, options, progress).await.map_err(explain)
+    // As long as the locks may be waited for, so long may the whole be tried again.
+    let budget = (options.lock_wait.timeout + LONGEST_PAUSE) * options.lock_wait.retries;
+    let mut retries = budget.as_millis().div_ceil(JOINED_LOCK_WAIT.as_millis());
+    loop {
+        let error = match create_locked(settings, repository, options, progress).await.map_err(explain) {
+            Err(error) if gave_way(&error) && retries > 0 => error,
+            result => return result,
+        };
+        retries -= 1;
+        progress.warn(format!("{error}: gave way, and begins again"));
+        common::interrupt::check()?;
+    }
+}
+
+/// Between two attempts to get the tables' locks, at most.
+const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Whether the backup made room for somebody who waits for an exclusive lock, and will have its turn after that.
+fn gave_way(error: &Error) -> bool {
+    error.kind() == ErrorKind::Busy && error.hint() == Some(GIVES_WAY)
 }
 
 /// What the server says, in our kinds: a missing right is refused, and a lock that can't be had is busy.
@@ -128,7 +155,7 @@ fn explain(error: Error) -> Error {
 }
 
 const GIVES_WAY: &str = "Somebody waits for an exclusive lock on a table (ALTER TABLE, TRUNCATE, VACUUM FULL …), and the backup \
-                         gave way. Try again when that is done; a lock_timeout on such statements lets both through.";
+                         gave way, again and again. Try again when that is done; a lock_timeout on such statements lets both through.";
 
 async fn create_locked(
     settings: &ConnectionSettings,
@@ -158,7 +185,8 @@ async fn create_locked(
     reuse::later_point(&observer, &mut points).await?;
     observer.close().await?;
     let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
-    let created = copy_state(settings, &exported, repository, options, Settle::Always, progress).await;
+    let created = copy_state(settings, &exported, repository, options, Settle::Always, progress);
+    let created = within(options.max_duration, created, progress).await;
     match created {
         Ok(snapshot) => {
             // Complete and published, with the holder alive until then: how it ends changes nothing any more.
@@ -166,6 +194,43 @@ async fn create_locked(
             Ok(snapshot)
         }
         Err(error) => Err(explain_conflict(error, holder).await),
+    }
+}
+
+/// Bounds the time that a snapshot is held, and says from time to time how long it has been.
+///
+/// # Errors
+/// When the time is over: what was under way is dropped, with its sessions, programs and files.
+async fn within<T>(
+    limit: Option<Duration>,
+    work: impl Future<Output = Result<T>>,
+    progress: &Progress,
+) -> Result<T> {
+    /// An hour of dead rows that VACUUM may not remove begins to be worth a word on a busy server.
+    const SAY_EVERY: Duration = Duration::from_secs(3600);
+    let mut work = std::pin::pin!(work);
+    let started = std::time::Instant::now();
+    loop {
+        let held = started.elapsed();
+        let left = limit.map(|limit| limit.saturating_sub(held));
+        tokio::select! {
+            done = &mut work => return done,
+            () = tokio::time::sleep(left.unwrap_or(SAY_EVERY).min(SAY_EVERY)) => {}
+        }
+        let held = started.elapsed();
+        if let Some(limit) = limit.filter(|limit| held >= *limit) {
+            return Err(Error::failed(format!(
+                "the backup was not done after {} s, and --max-duration ends it",
+                limit.as_secs_f64()
+            ))
+            .with_hint(
+                "Nothing was stored. Allow more time, more --jobs or a faster --compress, or back up from a standby.",
+            ));
+        }
+        progress.warn(format!(
+            "the snapshot has been held for {} min: meanwhile VACUUM can't remove dead rows in this database",
+            held.as_secs() / 60
+        ));
     }
 }
 
@@ -238,7 +303,11 @@ async fn copy_state(
     let reader = join(settings, exported.id()).await?;
     let pg_dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, reader.server_major())?;
     let server = introspect::server(&reader).await?;
-    let mut catalog = introspect::catalog(&reader).await?;
+    let scope = match options.filters.is_empty() {
+        true => None,
+        false => Some(part::find(&reader, &options.filters).await?),
+    };
+    let mut catalog = introspect::catalog_around(&reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
     if let Some(state) = &options.database_state {
         catalog.database = state.clone();
     }
@@ -248,18 +317,34 @@ async fn copy_state(
         Vec::new()
     };
     drop(absent_unlogged);
+    if !options.skip_space_check {
+        let blocks = catalog.tables.iter().map(|table| table.blocks).sum();
+        space::check(repository, &catalog.database.name, blocks, options.codec)?;
+    }
+    let passwords = if options.role_passwords {
+        Some(role_passwords::read(&reader, &catalog.roles).await?)
+    } else {
+        None
+    };
     let id = SnapshotId::new(exported.taken_at(), &catalog.database.name, random::bits()?);
     let partial = repository.begin(id.clone())?;
     fault::point("backup.begun");
 
     // A part is decided on before its rows are read: by the archive, which says what needs what.
-    let part = if options.filters.is_empty() {
-        None
-    } else {
-        Some(
-            take_part(settings, exported, &reader, &pg_dump, &partial, options, &mut catalog, progress)
-                .await?,
-        )
+    let part = match &scope {
+        None => None,
+        Some(scope) => {
+            progress.phase("reading the schema", None);
+            let arguments = scope.pg_dump_arguments();
+            let encoding = &catalog.database.encoding;
+            let schema =
+                dump_schema(settings, &pg_dump, exported.id(), encoding, &arguments, &partial, progress)
+                    .await?;
+            let entries = part::contents(&pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
+            let part = take_part(&reader, scope, schema, &entries, &options.filters, &mut catalog).await?;
+            progress.done();
+            Some(part)
+        }
     };
     let block_bytes = 8192;
     let estimate: u64 = catalog.tables.iter().map(|table| table.blocks * block_bytes).sum();
@@ -319,6 +404,8 @@ async fn copy_state(
         database: catalog.database,
         wal_base,
         reading: Some(reading),
+        database_bytes: Some(catalog.database_bytes),
+        placed: catalog.placed,
         codec: options.codec,
         tables,
         partitioned: catalog.partitioned,
@@ -329,11 +416,12 @@ async fn copy_state(
         extensions: catalog.extensions,
         materialized_views: catalog.materialized_views,
         roles: catalog.roles,
+        role_passwords: passwords.is_some(),
         grants: catalog.grants,
         not_kept: catalog.not_kept,
         files: vec![schema],
     };
-    let files = write_stock_files(&partial, &manifest)?;
+    let files = write_stock_files(&partial, &manifest, passwords.as_deref())?;
     manifest.files.extend(files);
     manifest.finished_at = Utc::now().max(manifest.taken_at);
     exported.check_held().await?;
@@ -341,7 +429,15 @@ async fn copy_state(
 }
 
 /// The files that make the snapshot restorable without these tools.
-fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<Vec<FileEntry>> {
+fn write_stock_files(
+    partial: &PartialSnapshot,
+    manifest: &Manifest,
+    passwords: Option<&[(String, Secret)]>,
+) -> Result<Vec<FileEntry>> {
+    let mut globals = readme::globals_sql(&manifest.roles);
+    if let Some(passwords) = passwords {
+        globals.push_str(role_passwords::globals_sql(passwords).expose());
+    }
     let list = manifest.partial.as_ref().map(|partial| {
         let lines: String = partial.entries.iter().map(|entry| format!("{entry};\n")).collect();
         (
@@ -355,7 +451,7 @@ fn write_stock_files(partial: &PartialSnapshot, manifest: &Manifest) -> Result<V
         (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
         (VIEWS_FILE, readme::views_sql(&manifest.materialized_views)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
-        (GLOBALS_FILE, readme::globals_sql(&manifest.roles)),
+        (GLOBALS_FILE, globals),
         (LOAD_SCRIPT_FILE, readme::load_script(manifest)),
         (README_FILE, readme::readme(manifest)),
     ];
@@ -369,35 +465,23 @@ struct Part {
     sequences: HashSet<u32>,
 }
 
-/// Dumps the schema of the chosen tables, decides what belongs to the part, and reduces the catalog to it.
-#[expect(clippy::too_many_arguments, reason = "one step of the flow above, taken out for its length")]
+/// Decides what belongs to the part, and reduces the catalog to it.
 async fn take_part(
-    settings: &ConnectionSettings,
-    exported: &ExportedSnapshot<'_>,
     reader: &Session,
-    pg_dump: &tools::Tool,
-    partial: &PartialSnapshot,
-    options: &CreateOptions,
+    scope: &part::Scope,
+    schema: FileEntry,
+    entries: &[toc::Entry],
+    filters: &Filters,
     catalog: &mut Catalog,
-    progress: &Progress,
 ) -> Result<Part> {
-    let filters = &options.filters;
-    let scope = part::find(reader, filters).await?;
-    progress.phase("reading the schema", None);
-    let arguments = scope.pg_dump_arguments();
-    let encoding = &catalog.database.encoding;
-    let schema =
-        dump_schema(settings, pg_dump, exported.id(), encoding, &arguments, partial, progress).await?;
-    let entries = part::contents(pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
-    let choice = scope.choose(reader, &entries, filters).await?;
-    let facts = scope.apply(filters, &entries, &choice, catalog);
+    let choice = scope.choose(reader, entries, filters).await?;
+    let facts = scope.apply(filters, entries, &choice, catalog);
     let chosen: Vec<&toc::Entry> =
         entries.iter().filter(|entry| choice.entries.contains(&entry.id)).collect();
     let objects = chosen.iter().map(|entry| entry.object).collect();
     catalog.grants = introspect::object_grants_of(reader, Some(&objects)).await?;
     let sequences = chosen.iter().filter(|entry| entry.kind == EntryKind::Sequence);
     let sequences = sequences.map(|entry| entry.object.1).collect();
-    progress.done();
     Ok(Part { schema, facts, sequences })
 }
 

@@ -25,6 +25,8 @@ pub struct Candidate {
     pub name: QualifiedName,
     /// `pg_class.relkind`.
     pub kind: char,
+    /// For a sequence, the table whose column owns it; otherwise 0.
+    pub owner: u32,
 }
 
 impl Candidate {
@@ -51,6 +53,8 @@ pub struct Scope {
     pub candidates: Vec<Candidate>,
     /// Oids of what belongs to the snapshot.
     pub chosen: HashSet<u32>,
+    /// Oids of what was excluded by name.
+    pub excluded: HashSet<u32>,
     /// Oids of tables whose rows do not.
     pub without_rows: HashSet<u32>,
     /// Schemas that belong to it as a whole.
@@ -108,7 +112,7 @@ pub fn scope(filters: &Filters, candidates: Vec<Candidate>, inherits: &[(u32, u3
         return Err(Error::refused("no table is left to back up")
             .with_hint("Name at least one table that is not excluded."));
     }
-    Ok(Scope { candidates, chosen, without_rows, schemas: whole, excluded_schemas })
+    Ok(Scope { candidates, chosen, excluded, without_rows, schemas: whole, excluded_schemas })
 }
 
 fn with_children(mut found: HashSet<u32>, inherits: &[(u32, u32)]) -> HashSet<u32> {
@@ -137,6 +141,7 @@ pub async fn find(session: &Session, filters: &Filters) -> Result<Scope> {
             oid: row.get(0),
             name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
             kind: row.get::<_, String>(3).chars().next().unwrap_or('r'),
+            owner: row.get(4),
         })
         .collect();
     let inherits: Vec<(u32, u32)> = session
@@ -155,11 +160,11 @@ impl Scope {
         all.into_iter().filter(|relation| self.chosen.contains(&relation.oid)).collect()
     }
 
-    /// Arguments of pg_dump that leave the other tables alone: it would lock them, and need rights for that.
+    /// Arguments of pg_dump that leave the other tables and views alone: it would lock them, and need rights for that.
     pub fn pg_dump_arguments(&self) -> Vec<String> {
         self.candidates
             .iter()
-            .filter(|one| one.is_table() && !self.chosen.contains(&one.oid))
+            .filter(|one| self.is_outside(one))
             .map(|one| format!("--exclude-table={}", one.name))
             .collect()
     }
@@ -170,7 +175,7 @@ impl Scope {
     /// Refused when a chosen table needs one that is left out.
     pub async fn choose(&self, session: &Session, entries: &[Entry], filters: &Filters) -> Result<Choice> {
         let outside: Vec<u32> =
-            self.candidates.iter().filter(|one| !self.chosen.contains(&one.oid)).map(|one| one.oid).collect();
+            self.candidates.iter().filter(|one| self.is_outside(one)).map(|one| one.oid).collect();
         let rows = session
             .query(sql::DEPENDENTS, &[&outside])
             .await
@@ -179,11 +184,7 @@ impl Scope {
         let mut refused: HashSet<ObjectId> = HashSet::new();
         for row in &rows {
             let object = (row.get::<_, u32>(0), row.get::<_, u32>(1));
-            // A sequence that was left out for not being named comes along all the same with the table that draws from it.
-            let (relation, is_own): (u32, bool) = (row.get(2), row.get(3));
-            if is_own && self.kind(object.1) == Some('S') && filters.choose() {
-                continue;
-            }
+            let relation: u32 = row.get(2);
             refused.insert(object);
             // A default or CHECK that stands within its table's definition takes the table with it.
             if relation != 0 && !listed.contains(&object) {
@@ -211,8 +212,13 @@ impl Scope {
         ))
     }
 
-    fn kind(&self, oid: u32) -> Option<char> {
-        self.candidates.iter().find(|one| one.oid == oid).map(|one| one.kind)
+    /// Whether something must not come. A sequence that nobody named comes along with the table that draws from it, unless
+    /// it is another table's own.
+    fn is_outside(&self, one: &Candidate) -> bool {
+        let is_free = one.kind == 'S'
+            && !self.excluded.contains(&one.oid)
+            && (one.owner == 0 || self.chosen.contains(&one.owner));
+        !self.chosen.contains(&one.oid) && !is_free
     }
 
     /// What the manifest says about it; reduces the catalog to what is in the part.
@@ -297,6 +303,7 @@ mod tests {
             oid,
             name: QualifiedName::new(schema, name),
             kind,
+            owner: 0,
         };
         vec![
             one(1, "app", "orders", 'r'),

@@ -76,6 +76,10 @@ pub async fn export(args: ExportArgs, snapshot: StoredSnapshot, output: &Output)
             .with_hint("Redirect stdout to a file or a pipe, or name a file with --output."));
     }
     let id = snapshot.manifest.id.clone();
+    if snapshot.manifest.role_passwords {
+        output
+            .warn(&format!("{id} holds password hashes of roles, and so does this archive: keep it secret"));
+    }
     let target = args.output.unwrap_or_else(|| PathBuf::from(format!("{id}.tar")));
     let progress = output.progress();
     progress.phase(format!("exporting {id}"), Some(snapshot.manifest.stored_bytes()));

@@ -145,12 +145,15 @@ impl Error {
 
     /// A statement that the server refused, or a connection that broke: `doing` is what was tried.
     ///
-    /// The server's own message, detail and hint are kept; a lost connection is named as one.
+    /// The server's own message, detail and hint are kept, but for a detail that is a whole row; a lost connection is named as
+    /// one.
     pub fn postgres(doing: impl fmt::Display, source: tokio_postgres::Error) -> Self {
         let (message, hint, sqlstate) = match source.as_db_error() {
             Some(db) => {
                 let mut message = format!("{doing}: {}", db.message());
-                if let Some(detail) = db.detail() {
+                // Not-null and check violations have the failing row there: rows are not for logs.
+                let is_row = ["23502", "23514"].contains(&db.code().code());
+                if let Some(detail) = db.detail().filter(|_| !is_row) {
                     message.push_str(&format!(" ({})", detail.trim_end_matches('.')));
                 }
                 (message, db.hint().map(str::to_owned), Some(db.code().code().to_owned()))
@@ -186,6 +189,13 @@ impl Error {
         self
     }
 
+    /// Adds where in the server it happened, such as `PL/pgSQL function app.total() line 3`.
+    #[must_use]
+    pub fn with_place(mut self, place: &str) -> Self {
+        self.0.message.push_str(&format!(", in {place}"));
+        self
+    }
+
     /// Adds the next action, a full sentence. Replaces an earlier hint.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -197,6 +207,13 @@ impl Error {
     #[must_use]
     pub fn with_database_state(mut self, state: impl Into<String>) -> Self {
         self.0.database = Some(state.into());
+        self
+    }
+
+    /// Adds the SQLSTATE of the server's refusal, where the message was written anew.
+    #[must_use]
+    pub fn with_sqlstate(mut self, sqlstate: &str) -> Self {
+        self.0.sqlstate = Some(sqlstate.to_owned());
         self
     }
 

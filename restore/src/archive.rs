@@ -3,7 +3,11 @@
 //! orphans violate, restored NOT VALID, and said; a word that only newer servers know), or it fails the restore with the
 //! object's name.
 
-use std::{io::Write as _, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    path::Path,
+};
 
 use common::{
     Error, Progress, Result,
@@ -14,6 +18,8 @@ use common::{
     },
 };
 
+use crate::missing::{self, MissingObject};
+
 /// The part of the archive to restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
@@ -21,6 +27,15 @@ pub enum Section {
     PreData,
     /// Indexes, constraints, triggers, rules, policies: everything that needs rows.
     PostData,
+}
+
+impl Section {
+    fn flag(self) -> &'static str {
+        match self {
+            Self::PreData => "--section=pre-data",
+            Self::PostData => "--section=post-data",
+        }
+    }
 }
 
 /// How to restore.
@@ -32,23 +47,33 @@ pub struct ArchiveOptions<'a> {
     pub no_owner: bool,
     /// The entries to restore, in the archive's order; without them, all.
     pub entries: Option<&'a [u32]>,
+    /// Leave tablespaces out.
+    pub no_tablespaces: bool,
+    /// Name what fails and go on: for a server that is older than the snapshot.
+    pub keep_going: bool,
 }
 
-/// Which entries of a section, and on how many connections.
-#[derive(Debug, Clone, Copy)]
-struct Pass<'a> {
+/// Where the archive goes, and how.
+struct Run<'a> {
+    pg_restore: &'a Tool,
+    settings: &'a ConnectionSettings,
+    session: &'a Session,
+    archive: &'a Path,
     section: Section,
-    /// A list as `pg_restore --list` prints it; without one, all.
-    list: Option<&'a Path>,
-    jobs: usize,
+    options: ArchiveOptions<'a>,
+    /// What each number in the archive's list means.
+    entries: BTreeMap<u32, String>,
+    progress: &'a Progress,
 }
 
-/// Restores one section into the database that `settings` name.
+/// Restores one section into the database that `settings` name; what could not be restored, and may be missing, comes back.
 ///
 /// pg_restore's parallel jobs know which tables an entry names, but not the partitions and heirs that it reaches. So
 /// two entries deadlock (a trigger on a partitioned table and a foreign key on its leaf), or two partitions' indexes
 /// are attached at once, neither sees the other, and the parent's index stays invalid for ever. In a database with
 /// inheritance only the building of indexes is parallel, which takes the time, and the rest comes one by one.
+///
+/// Foreign keys have a pass of their own, and comments and event triggers come after all others.
 pub async fn restore(
     pg_restore: &Tool,
     settings: &ConnectionSettings,
@@ -57,27 +82,32 @@ pub async fn restore(
     section: Section,
     options: ArchiveOptions<'_>,
     progress: &Progress,
-) -> Result<()> {
+) -> Result<Vec<MissingObject>> {
     let chosen = options.entries.map(list_of).transpose()?;
     let chosen = chosen.as_ref().map(tempfile::NamedTempFile::path);
-    let run = async |list: Option<&Path>, jobs: usize| {
-        let pass = Pass { section, list, jobs };
-        restore_pass(pg_restore, settings, session, archive, pass, options, progress).await
-    };
+    let listed = tools::output(list_command(pg_restore, archive, section, chosen), "pg_restore").await?;
+    let entries = missing::entries(&listed);
+    let run = Run { pg_restore, settings, session, archive, section, options, entries, progress };
     let jobs = options.jobs.max(1);
     if section == Section::PreData {
-        return run(chosen, 1).await;
+        return run.pass(chosen, 1).await;
     }
-    if jobs == 1 || !has_inheritance(session).await? {
-        return run(chosen, jobs).await;
+    let mut passes = split_list(&listed);
+    let mut others = jobs;
+    if jobs > 1 && has_inheritance(session).await? {
+        others = 1;
+    } else {
+        passes.indexes.push_str(&std::mem::take(&mut passes.others));
     }
-    let listed = tools::output(list_command(pg_restore, archive, chosen), "pg_restore").await?;
-    let (indexes, others) = split_list(&listed);
-    for (entries, jobs) in [(indexes, jobs), (others, 1)] {
-        let list = list_file(&entries)?;
-        run(Some(list.path()), jobs).await?;
+    let mut missing = Vec::new();
+    for (entries, jobs) in
+        [(passes.indexes, jobs), (passes.others, others), (passes.foreign_keys, others), (passes.last, 1)]
+    {
+        if !entries.is_empty() {
+            missing.extend(run.pass(Some(list_file(&entries)?.path()), jobs).await?);
+        }
     }
-    Ok(())
+    Ok(missing)
 }
 
 async fn has_inheritance(session: &Session) -> Result<bool> {
@@ -88,32 +118,53 @@ async fn has_inheritance(session: &Session) -> Result<bool> {
     Ok(row.get(0))
 }
 
-fn list_command(pg_restore: &Tool, archive: &Path, chosen: Option<&Path>) -> tokio::process::Command {
+fn list_command(
+    pg_restore: &Tool,
+    archive: &Path,
+    section: Section,
+    chosen: Option<&Path>,
+) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(&pg_restore.path);
     if let Some(chosen) = chosen {
         command.arg("--use-list").arg(chosen);
     }
-    command.args(["--list", "--section=post-data"]).arg(archive).env("LC_ALL", "C").kill_on_drop(true);
+    command.arg("--list").arg(section.flag()).arg(archive).env("LC_ALL", "C").kill_on_drop(true);
     command
 }
 
-/// Takes a list apart: what builds an index (an index, a primary key, a unique or exclusion constraint), and the rest.
+/// The post-data section in parts.
+#[derive(Debug, Default)]
+struct Passes {
+    /// What builds an index: an index, a primary key, a unique or exclusion constraint.
+    indexes: String,
+    others: String,
+    foreign_keys: String,
+    /// Comments, labels, and the event triggers that would see all that comes after them.
+    last: String,
+}
+
+/// Takes a list apart.
 ///
 /// A line is `3456; 2606 16401 CONSTRAINT schema name owner`. An index in a schema named ATTACH is taken for the
 /// attaching of one: it is built later, in its order, and that is all.
-fn split_list(listed: &str) -> (String, String) {
-    let builds_index = |line: &str| {
-        let entry = line.splitn(4, ' ').nth(3).unwrap_or_default();
-        entry.starts_with("CONSTRAINT ")
-            || (entry.starts_with("INDEX ") && !entry.starts_with("INDEX ATTACH "))
-    };
-    let (mut indexes, mut others) = (String::new(), String::new());
+fn split_list(listed: &str) -> Passes {
+    let mut passes = Passes::default();
     for line in listed.lines().filter(|line| !line.starts_with(';')) {
-        let part = if builds_index(line) { &mut indexes } else { &mut others };
+        let entry = line.splitn(4, ' ').nth(3).unwrap_or_default();
+        let is = |kind: &str| entry.starts_with(kind);
+        let part = if is("CONSTRAINT ") || (is("INDEX ") && !is("INDEX ATTACH ")) {
+            &mut passes.indexes
+        } else if is("FK CONSTRAINT ") {
+            &mut passes.foreign_keys
+        } else if is("COMMENT ") || is("SECURITY LABEL ") || is("EVENT TRIGGER ") {
+            &mut passes.last
+        } else {
+            &mut passes.others
+        };
         part.push_str(line);
         part.push('\n');
     }
-    (indexes, others)
+    passes
 }
 
 /// A list of entries by their numbers, which are all that pg_restore reads of a line.
@@ -129,82 +180,163 @@ fn list_file(entries: &str) -> Result<tempfile::NamedTempFile> {
     Ok(file)
 }
 
-async fn restore_pass(
-    pg_restore: &Tool,
-    settings: &ConnectionSettings,
-    session: &Session,
-    archive: &Path,
-    pass: Pass<'_>,
-    options: ArchiveOptions<'_>,
-    progress: &Progress,
-) -> Result<()> {
-    let mut command = tools::command(&pg_restore.path, settings);
-    command.arg("--no-password").arg(format!("--dbname=dbname={}", conninfo_value(settings.database())));
-    command.arg(match pass.section {
-        Section::PreData => "--section=pre-data",
-        Section::PostData => "--section=post-data",
-    });
-    if pass.jobs > 1 {
-        command.arg(format!("--jobs={}", pass.jobs));
-    }
-    if let Some(list) = pass.list {
-        command.arg("--use-list").arg(list);
-    }
-    if options.no_owner {
-        command.args(["--no-owner", "--no-privileges"]);
-    }
-    command.arg(archive);
-    let finished = tools::run(command, "pg_restore").await?;
-    let (errors, others) = tools::parse_restore_errors(&finished.stderr);
-    for line in others.iter().filter(|line| !line.trim().is_empty()) {
-        progress.warn(format!("pg_restore says: {line}"));
-    }
-    let mut fatal = Vec::new();
-    let mut rewritten = false;
-    for error in &errors {
-        if tools::is_known_setting_error(error) {
-            continue;
+impl Run<'_> {
+    /// Restores the entries of a list, or all.
+    ///
+    /// What parallel jobs say about their errors comes interleaved, so nothing is decided from it: if anything failed, the
+    /// same entries are restored once more, one by one, and those that exist are skipped.
+    async fn pass(&self, list: Option<&Path>, jobs: usize) -> Result<Vec<MissingObject>> {
+        if jobs > 1 {
+            let finished = self.pg_restore(list, jobs).await?;
+            let (errors, others) = tools::parse_restore_errors(&finished.stderr);
+            if errors.iter().all(tools::is_known_setting_error) && (finished.success || !errors.is_empty()) {
+                self.say(&others);
+                return Ok(Vec::new());
+            }
         }
-        if let Some(statement) = without_logged(error)
-            && session.batch_execute(&statement).await.is_ok()
-        {
-            rewritten = true;
-            continue;
+        let finished = self.pg_restore(list, 1).await?;
+        let (mut errors, others) = tools::parse_restore_errors(&finished.stderr);
+        self.say(&others);
+        if !finished.success && errors.is_empty() {
+            return Err(Error::failed(format!("pg_restore failed: {}", finished.stderr.trim())));
         }
-        // Comments and grants of what was missing until now.
-        if rewritten
-            && let Some(statement) = &error.statement
-            && session.batch_execute(statement).await.is_ok()
-        {
-            continue;
+        errors.retain(|error| !tools::is_known_setting_error(error));
+        if jobs > 1 {
+            errors.retain(|error| !is_there_already(error));
         }
-        match not_valid_statement(error) {
-            Some(statement) => match session.batch_execute(&statement).await {
-                Ok(()) => progress.warn(format!(
+        self.mend(&errors).await
+    }
+
+    fn say(&self, lines: &[String]) {
+        let is_told = |line: &&String| {
+            line.strip_prefix("pg_restore: ").is_none_or(|rest| rest.starts_with("warning: "))
+                && !line.trim().is_empty()
+        };
+        for line in lines.iter().filter(is_told) {
+            self.progress.warn(format!("pg_restore says: {}", common::ident::printable(line)));
+        }
+    }
+
+    async fn pg_restore(&self, list: Option<&Path>, jobs: usize) -> Result<tools::Finished> {
+        let mut command = tools::command(&self.pg_restore.path, self.settings);
+        let database = conninfo_value(self.settings.database());
+        command.arg("--no-password").arg(format!("--dbname=dbname={database}")).arg(self.section.flag());
+        if jobs > 1 {
+            command.arg(format!("--jobs={jobs}"));
+        } else {
+            // Without it an error does not name the entry of the archive that it came from.
+            command.arg("--verbose");
+        }
+        if let Some(list) = list {
+            command.arg("--use-list").arg(list);
+        }
+        if self.options.no_owner {
+            command.args(["--no-owner", "--no-privileges"]);
+        }
+        if self.options.no_tablespaces {
+            command.arg("--no-tablespaces");
+        }
+        command.arg(self.archive);
+        tools::run(command, "pg_restore").await
+    }
+
+    /// Statements that have another form here are run in that; every other error is a missing object or the end.
+    async fn mend(&self, errors: &[RestoreError]) -> Result<Vec<MissingObject>> {
+        let session = self.session;
+        let (mut missing, mut fatal) = (Vec::new(), Vec::new());
+        let mut rewritten = false;
+        let mut failed_entries = BTreeSet::new();
+        for error in errors {
+            // The owner and the like of what could not be made: one object, one line.
+            if error.dump_id.is_some_and(|id| failed_entries.contains(&id)) {
+                continue;
+            }
+            if let Some(statement) = without_logged(error)
+                && session.batch_execute(&statement).await.is_ok()
+            {
+                rewritten = true;
+                continue;
+            }
+            // Comments and grants of what was missing until now.
+            if rewritten
+                && let Some(statement) = &error.statement
+                && session.batch_execute(statement).await.is_ok()
+            {
+                continue;
+            }
+            let Some(statement) = not_valid_statement(error) else {
+                failed_entries.extend(error.dump_id);
+                fatal.push(self.describe(error));
+                continue;
+            };
+            match session.batch_execute(&statement).await {
+                Ok(()) => self.progress.warn(format!(
                     "{} has old orphans and came back NOT VALID: {}",
                     error.entry.as_deref().unwrap_or("a foreign key"),
                     first_line(&error.message)
                 )),
-                Err(source) => fatal.push(describe(error) + &format!(" (NOT VALID: {source})")),
-            },
-            None => fatal.push(describe(error)),
+                // 42809: before 18 a foreign key of a partitioned table can't be NOT VALID.
+                Err(source) if source.code().is_some_and(|code| code.code() == "42809") => {
+                    let mut object = self.describe(error);
+                    object.reason = format!(
+                        "left out, because old orphans violate it and PostgreSQL {} has no NOT VALID foreign keys on \
+                         partitioned tables: {}",
+                        session.server_major(),
+                        error.message.replace('\n', " ")
+                    );
+                    missing.push(object);
+                }
+                Err(source) => {
+                    let mut object = self.describe(error);
+                    object.reason = format!("{} (NOT VALID: {source})", object.reason);
+                    fatal.push(object);
+                }
+            }
         }
-    }
-    if !fatal.is_empty() {
-        return Err(Error::failed(format!(
+        if self.options.keep_going {
+            missing.append(&mut fatal);
+        }
+        // The comment of a constraint that was left out.
+        fatal.retain(|object| {
+            let is_comment =
+                object.definition.as_ref().is_some_and(|sql| sql.starts_with("COMMENT ON CONSTRAINT "));
+            let goes = is_comment && object.reason.contains("does not exist");
+            if goes {
+                missing.push(object.clone());
+            }
+            !goes
+        });
+        if fatal.is_empty() {
+            return Ok(missing);
+        }
+        let lines: Vec<String> = fatal.iter().map(MissingObject::line).collect();
+        Err(Error::failed(format!(
             "{} object{} could not be restored:\n  {}",
-            fatal.len(),
-            if fatal.len() == 1 { "" } else { "s" },
-            fatal.join("\n  ")
+            lines.len(),
+            if lines.len() == 1 { "" } else { "s" },
+            lines.join("\n  ")
         ))
         .with_hint(
             "Fix the cause on the server (a missing role, extension or privilege), then restore again.",
-        ));
+        ))
     }
-    if !finished.success && errors.is_empty() {
-        return Err(Error::failed(format!("pg_restore failed: {}", finished.stderr.trim())));
+
+    fn describe(&self, error: &RestoreError) -> MissingObject {
+        let listed = error.dump_id.and_then(|id| self.entries.get(&id)).cloned();
+        let statement = || error.statement.as_deref().unwrap_or("archive").replace('\n', " ");
+        MissingObject {
+            object: listed.or_else(|| error.entry.clone()).unwrap_or_else(statement),
+            reason: error.message.replace('\n', " "),
+            definition: error.statement.as_deref().map(|statement| statement.trim().to_owned()),
+        }
     }
-    Ok(())
+}
+
+/// Whether an entry failed because the parallel run before had made it.
+fn is_there_already(error: &RestoreError) -> bool {
+    let message = error.message.trim_end();
+    message.ends_with(" already exists")
+        || (message.starts_with("multiple primary keys for table ") && message.ends_with(" are not allowed"))
 }
 
 /// A foreign key that existing rows violate, as a statement that leaves those rows alone.
@@ -235,13 +367,6 @@ fn without_logged(error: &RestoreError) -> Option<String> {
     (is_refused && is_identity).then(|| format!("{before}\n{after}"))
 }
 
-fn describe(error: &RestoreError) -> String {
-    // Parallel jobs name the statement only.
-    let statement = || error.statement.as_deref().unwrap_or("archive").replace('\n', " ");
-    let entry = error.entry.clone().unwrap_or_else(statement);
-    common::ident::printable(&format!("{entry}: {}", error.message.replace('\n', " ")))
-}
-
 fn first_line(text: &str) -> String {
     common::ident::printable(text.lines().next().unwrap_or_default())
 }
@@ -258,9 +383,14 @@ mod tests {
             3; 0 0 INDEX ATTACH app events_1_body postgres\n\
             4; 2606 13 FK CONSTRAINT app b b_a_fk postgres\n\
             5; 2606 14 CHECK CONSTRAINT app b positive postgres\n\
-            6; 2620 15 TRIGGER app b INDEX postgres\n";
-        let (indexes, others) = split_list(listed);
-        assert_eq!(indexes.lines().filter_map(|line| line.split(';').next()).collect::<String>(), "12");
-        assert_eq!(others.lines().filter_map(|line| line.split(';').next()).collect::<String>(), "3456");
+            6; 2620 15 TRIGGER app b INDEX postgres\n\
+            7; 0 0 COMMENT app CONSTRAINT b_a_fk ON b postgres\n\
+            8; 3466 17 EVENT TRIGGER - e postgres\n";
+        let passes = split_list(listed);
+        let ids = |list: &str| list.lines().filter_map(|line| line.split(';').next()).collect::<String>();
+        assert_eq!(ids(&passes.indexes), "12");
+        assert_eq!(ids(&passes.others), "356");
+        assert_eq!(ids(&passes.foreign_keys), "4");
+        assert_eq!(ids(&passes.last), "78");
     }
 }

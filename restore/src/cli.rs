@@ -6,7 +6,7 @@ use chrono::Utc;
 use clap::Parser;
 use common::{
     Error, ErrorKind, Result,
-    cli::{Output, Settings, SharedArgs, config::CommandFlags, format, output::Tone, process},
+    cli::{Output, Settings, SharedArgs, config::CommandFlags, facts::Facts, format, output::Tone, process},
     postgres::{ConnectionSettings, Environment, connect::refuse_pooler, database},
     repository::{Listed, Repository, StoredSnapshot},
 };
@@ -74,9 +74,30 @@ pub struct Cli {
     #[arg(long)]
     no_owner: bool,
 
-    /// Make the roles that are missing, without passwords
+    /// Make the roles that are missing; without passwords, unless the snapshot holds them (backup create --role-passwords)
     #[arg(long, conflicts_with = "no_owner")]
     create_roles: bool,
+
+    /// What belongs to OLD, or is granted to OLD, becomes NEW's; NEW must exist, OLD need not; may be repeated
+    #[arg(long = "map-role", value_name = "OLD=NEW", value_parser = parse_mapping, conflicts_with = "no_owner")]
+    map_roles: Vec<(String, String)>,
+
+    /// Restore on a server that is older than the snapshot: objects that it does not understand are left out, each is
+    /// named, the exit code is 1, and no live database is replaced unless nothing is missing
+    #[arg(long)]
+    force: bool,
+
+    /// Put what lies in tablespace OLD into NEW; may be repeated
+    #[arg(long = "map-tablespace", value_name = "OLD=NEW", value_parser = parse_mapping, conflicts_with = "no_tablespaces")]
+    map_tablespaces: Vec<(String, String)>,
+
+    /// Put everything into the default tablespace
+    #[arg(long)]
+    no_tablespaces: bool,
+
+    /// Begin although the server seems to have too little disk space
+    #[arg(long)]
+    skip_space_check: bool,
 
     /// Connections that load [default: one per processor, at most 8]
     #[arg(short, long)]
@@ -85,6 +106,10 @@ pub struct Cli {
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+
+    /// Mark the new database with this comment in place of its own, for `backup drill`
+    #[arg(long, value_name = "TEXT", hide = true, requires = "into")]
+    marker: Option<String>,
 
     /// Print the manual page and exit (in roff: `restore --man | man -l -`)
     #[arg(long, exclusive = true)]
@@ -161,7 +186,7 @@ fn choose(cli: &Cli, repository: &Repository, output: &Output) -> Result<Option<
         )
         .with_hint("Take one with `backup create`."));
     }
-    output.data(&numbered_table(&listed))?;
+    output.data(&numbered_table(&listed, &Facts::read(repository)?))?;
     let Some(answer) = output.ask("Restore which snapshot? (number, id, or nothing to stop)")? else {
         output.say("Name one of these snapshots: restore SNAPSHOT");
         return Ok(None);
@@ -173,7 +198,8 @@ fn choose(cli: &Cli, repository: &Repository, output: &Output) -> Result<Option<
     Ok(Some(by_number.map_or(answer, |entry| entry.id.to_string())))
 }
 
-fn numbered_table(listed: &[Listed]) -> String {
+fn numbered_table(listed: &[Listed], facts: &Facts) -> String {
+    let now = Utc::now();
     let rows: Vec<Vec<String>> = listed
         .iter()
         .enumerate()
@@ -182,7 +208,7 @@ fn numbered_table(listed: &[Listed]) -> String {
             match &entry.snapshot {
                 Ok(snapshot) => {
                     let manifest = &snapshot.manifest;
-                    let age = (Utc::now() - manifest.taken_at).to_std().unwrap_or_default();
+                    let age = (now - manifest.taken_at).to_std().unwrap_or_default();
                     vec![
                         number,
                         manifest.id.to_string(),
@@ -191,6 +217,8 @@ fn numbered_table(listed: &[Listed]) -> String {
                         manifest.kind_cell(),
                         format::count(manifest.rows()),
                         format::bytes(manifest.stored_bytes()),
+                        facts.verified_cell(&manifest.id, now),
+                        facts.pin_cell(&manifest.id).to_owned(),
                     ]
                 }
                 Err(_) => vec![number, entry.id.to_string(), "DAMAGED".to_owned()],
@@ -198,8 +226,8 @@ fn numbered_table(listed: &[Listed]) -> String {
         })
         .collect();
     format::table(
-        &["#", "ID", "AGE", "DATABASE", "KIND", "ROWS", "STORED"],
-        &[true, false, true, false, false, true, true],
+        &["#", "ID", "AGE", "DATABASE", "KIND", "ROWS", "STORED", "VERIFIED", "PIN"],
+        &[true, false, true, false, false, true, true, false, false],
         &rows,
     )
 }
@@ -225,13 +253,21 @@ async fn restore(
         output.warn(&format!("the snapshot is of \"{origin}\", and \"{live}\" is to be replaced"));
     }
     let options = RestoreOptions {
-        jobs: settings.jobs.unwrap_or_else(default_jobs),
+        jobs: settings.jobs.unwrap_or_else(common::cli::config::default_jobs),
         choices: Choices {
             no_owner: cli.no_owner,
             create_roles: cli.create_roles,
             accept_missing_grants: false,
             accept_slot_loss: cli.accept_slot_loss,
             drop_replaced: cli.drop_replaced,
+            map_roles: cli.map_roles.clone(),
+            force: cli.force,
+            accept_missing_objects: false,
+            no_tablespaces: cli.no_tablespaces,
+            map_tablespaces: cli.map_tablespaces.clone(),
+            skip_space_check: cli.skip_space_check,
+            marker: cli.marker.clone(),
+            read_only: false,
         },
     };
     let maintenance_settings = connection.with_database("postgres");
@@ -248,7 +284,7 @@ async fn restore(
         maintenance.close().await?;
         return Ok(code);
     }
-    let plan = crate::prepare(&connection, &maintenance, &snapshot, &target, options).await?;
+    let plan = crate::prepare(&connection, &maintenance, &snapshot, &target, &options).await?;
     if cli.dry_run {
         if output.is_json() {
             output.document(&plan)?;
@@ -266,14 +302,24 @@ async fn restore(
     }
     let progress = output.progress();
     let verified = crate::verified(snapshot, options.jobs, &progress).await?;
-    let report = crate::execute(&connection, &maintenance, &verified, plan, options, &progress).await?;
+    let report = crate::execute(&connection, &maintenance, &verified, plan, &options, &progress).await?;
     maintenance.close().await?;
     if output.is_json() {
         output.document(&report)?;
     } else {
         print(&report, &connection, output)?;
     }
-    Ok(0)
+    Ok(if report.missing.is_empty() { 0 } else { ErrorKind::Failed.exit_code() })
+}
+
+/// Reads `OLD=NEW`. A name with an equals sign can't be given: which one parts the two would be a guess.
+fn parse_mapping(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((old, new)) if !old.is_empty() && !new.is_empty() && !new.contains('=') => {
+            Ok((old.to_owned(), new.to_owned()))
+        }
+        _ => Err("not of the form OLD=NEW".to_owned()),
+    }
 }
 
 fn part_request(cli: &Cli) -> PartRequest<'_> {
@@ -287,11 +333,6 @@ fn part_request(cli: &Cli) -> PartRequest<'_> {
     }
 }
 
-/// One connection per processor of this machine, at most 8.
-fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
-}
-
 fn describe(plan: &RestorePlan) -> String {
     let mut text = format!(
         "Snapshot {}: {}, {}, {}\n  1. make the database \"{}\" and fill it\n  2. compare every row with the snapshot\n",
@@ -303,9 +344,14 @@ fn describe(plan: &RestorePlan) -> String {
     );
     if !plan.create_roles.is_empty() {
         text.push_str(&format!(
-            "  first: make the roles {} without passwords\n",
-            plan.create_roles.join(", ")
+            "  first: make the roles {} {}\n",
+            plan.create_roles.join(", "),
+            if plan.role_passwords { "with the passwords of the snapshot" } else { "without passwords" }
         ));
+    }
+    for mapping in &plan.map_roles {
+        let made = if mapping.is_temporary { " (made for the time of the restore, and dropped)" } else { "" };
+        text.push_str(&format!("  role \"{}\"{made} becomes \"{}\"\n", mapping.from, mapping.to));
     }
     if let (Some(live), Some(kept)) = (&plan.replaces, &plan.kept_as) {
         text.push_str(&format!(
@@ -316,21 +362,56 @@ fn describe(plan: &RestorePlan) -> String {
             text.push_str(&format!("  4. drop \"{kept}\"\n"));
         }
     }
+    text.push_str(&format!("  it {}\n", plan.space));
     for note in &plan.notes {
         text.push_str(&format!("  note: {note}\n"));
     }
     text
 }
 
-fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Output) -> Result<()> {
-    let took = format::duration(std::time::Duration::from_secs_f64(report.seconds));
+/// The verdict on a database that lacks something, and each object by name.
+fn print_missing(report: &RestoreReport, output: &Output) {
+    for missing in &report.missing {
+        output.warn(&format!("missing: {}", missing.line()));
+        // A constraint that was left out can be added again when the rows are mended.
+        if (output.is_verbose() || missing.object.starts_with("FK CONSTRAINT "))
+            && let Some(definition) = &missing.definition
+        {
+            output.say(&format!("         {}", definition.replace('\n', "\n         ")));
+        }
+    }
     output.say(&format!(
-        "{} {} as \"{}\": {} compared with the snapshot and equal, in {took}",
-        output.paint(Tone::Good, "RESTORED"),
+        "{} {} as \"{}\": the rest was compared with the snapshot and is equal",
+        output.paint(
+            Tone::Bad,
+            &format!(
+                "RESTORED WITH {} MISSING",
+                format::plural(report.missing.len() as u64, "OBJECT", "OBJECTS")
+            )
+        ),
         report.plan.snapshot,
         report.database,
-        format::plural(report.plan.rows, "row", "rows"),
     ));
+    if let Some(live) = &report.plan.replaces {
+        output.say(&format!(
+            "         it did not take the place of \"{live}\", which was not changed; if it shall, rename the two by hand"
+        ));
+    }
+}
+
+fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Output) -> Result<()> {
+    let took = format::duration(std::time::Duration::from_secs_f64(report.seconds));
+    if report.missing.is_empty() {
+        output.say(&format!(
+            "{} {} as \"{}\": {} compared with the snapshot and equal, in {took}",
+            output.paint(Tone::Good, "RESTORED"),
+            report.plan.snapshot,
+            report.database,
+            format::plural(report.plan.rows, "row", "rows"),
+        ));
+    } else {
+        print_missing(report, output);
+    }
     for grant in &report.missing_grants {
         output.warn(&format!("not granted, as in the snapshot: {grant}"));
     }

@@ -96,6 +96,10 @@ pub async fn run(
     Ok(results.into_iter().map(|(_, result)| result).collect())
 }
 
+const READS_OTHER_TABLES: &str = "The rows were in a table with this constraint: its function probably reads other tables, or \
+                                  the search_path. Make it NOT VALID or a trigger and take a new snapshot, or load this one by \
+                                  hand as its README.txt says, and drop the constraint before the rows are loaded.";
+
 async fn perform(
     session: &Session,
     work: &Work,
@@ -106,7 +110,11 @@ async fn perform(
         Work::Load { statement, path, expected, table, is_table } => {
             let rows = copy::in_from_file(session, statement, path, codec, expected, progress)
                 .await
-                .map_err(|error| error.context(table))?;
+                .map_err(|error| match error.sqlstate() {
+                    // A check violation of rows that were in a table with this constraint.
+                    Some("23514") => error.context(table).with_hint(READS_OTHER_TABLES),
+                    _ => error.context(table),
+                })?;
             if *is_table {
                 progress.advance(0, rows);
             }

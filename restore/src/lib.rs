@@ -9,33 +9,41 @@
 pub mod archive;
 pub mod bundle;
 pub mod cli;
+pub mod collation;
 pub mod copy_in;
+pub mod maintain;
+pub mod missing;
 pub mod parts;
 pub mod plan;
 pub mod preflight;
+pub mod role_map;
+pub mod space;
 pub mod stage;
+pub mod tablespaces;
 
 use chrono::Utc;
 use common::{
     Error, ErrorKind, Progress, Result,
+    ident::printable,
     postgres::{
-        ConnectionSettings, Session,
+        ConnectionSettings, Secret, Session,
         database::{self, SwapNames},
-        tools,
+        role_passwords, tools,
     },
     repository::{
         StoredSnapshot,
         verify::{Depth, VerifiedSnapshot, verify},
     },
-    snapshot::{Manifest, readme},
+    snapshot::{Manifest, manifest::GLOBALS_FILE, readme},
 };
 use serde::Serialize;
 
+use missing::MissingObject;
 pub use plan::{Choices, RestorePlan, Target};
 use stage::{FillOptions, StagedDatabase, ValidatedDatabase};
 
 /// How to restore.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct RestoreOptions {
     /// Connections.
     pub jobs: usize,
@@ -53,6 +61,9 @@ pub struct RestoreReport {
     /// Grants that could not be given, as phrases: `SELECT on table app.orders to reader`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_grants: Vec<String>,
+    /// Objects of the snapshot that the database lacks. It has then not taken the place of another, unless that was wanted.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<MissingObject>,
     /// Under which name the replaced database still exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_as: Option<String>,
@@ -83,11 +94,14 @@ pub async fn prepare(
     maintenance: &Session,
     snapshot: &StoredSnapshot,
     target: &Target,
-    options: RestoreOptions,
+    options: &RestoreOptions,
 ) -> Result<RestorePlan> {
     refuse_partial(&snapshot.manifest, target)?;
-    let facts = preflight::facts(maintenance, settings.database(), target).await?;
-    plan::plan(&snapshot.manifest, settings.database(), target, &facts, options.choices, Utc::now())
+    let facts = {
+        let tablespace = tablespaces::mapped(&options.choices, &snapshot.manifest.database.tablespace);
+        preflight::facts(maintenance, settings.database(), target, tablespace).await?
+    };
+    plan::plan(&snapshot.manifest, settings.database(), target, &facts, &options.choices, Utc::now())
 }
 
 /// A snapshot of a part must never take the place of the whole.
@@ -118,7 +132,7 @@ pub async fn execute(
     maintenance: &Session,
     snapshot: &VerifiedSnapshot,
     plan: RestorePlan,
-    options: RestoreOptions,
+    options: &RestoreOptions,
     progress: &Progress,
 ) -> Result<RestoreReport> {
     let started = std::time::Instant::now();
@@ -127,26 +141,69 @@ pub async fn execute(
     for note in &plan.notes {
         progress.note(note.clone());
     }
-    create_roles(maintenance, &snapshot.snapshot().manifest, &plan).await?;
-    let staged = StagedDatabase::create(maintenance, settings, snapshot, &plan).await?;
-    let fill = FillOptions { jobs: options.jobs };
-    let finished = match staged.fill(maintenance, snapshot, &plan, &pg_restore, fill, progress).await {
-        Ok(validated) => {
-            let missing_grants = validated.missing_grants().to_vec();
-            put_in_place(settings, maintenance, validated, &plan, progress)
-                .await
-                .map(|replaced| (replaced, missing_grants))
-        }
-        Err(error) => Err(error),
+    create_roles(maintenance, snapshot.snapshot(), &plan).await?;
+    let with_roles = async {
+        role_map::make_temporary_roles(maintenance, &plan.map_roles).await?;
+        let made = stage_and_swap(settings, maintenance, snapshot, &plan, &pg_restore, options, progress);
+        made.await
     };
+    let finished = with_roles.await;
+    for left in role_map::drop_temporary_roles(maintenance, &plan.map_roles).await {
+        progress.warn(left);
+    }
+    let Done { in_place, replaced, missing_grants, missing } = finished?;
+    Ok(RestoreReport {
+        missing_grants,
+        missing,
+        database: plan.replaces.clone().filter(|_| in_place).unwrap_or_else(|| plan.staged.clone()),
+        replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
+        plan,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+/// What became of the new database.
+struct Done {
+    /// Whether it is where the plan wanted it. One that lacks objects never replaces another unasked.
+    in_place: bool,
+    /// Whether another database had its name before.
+    replaced: bool,
+    missing_grants: Vec<String>,
+    missing: Vec<MissingObject>,
+}
+
+/// Makes the new database, fills it and puts it in place.
+///
+/// # Errors
+/// The new database is dropped again.
+async fn stage_and_swap(
+    settings: &ConnectionSettings,
+    maintenance: &Session,
+    snapshot: &VerifiedSnapshot,
+    plan: &RestorePlan,
+    pg_restore: &tools::Tool,
+    options: &RestoreOptions,
+    progress: &Progress,
+) -> Result<Done> {
+    let staged = StagedDatabase::create(maintenance, settings, snapshot, plan).await?;
+    let fill = FillOptions { jobs: options.jobs };
+    let finished =
+        match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
+            Ok(validated) => {
+                let missing_grants = validated.missing_grants().to_vec();
+                let missing = validated.missing().to_vec();
+                if missing.is_empty() || plan.accept_missing_objects {
+                    put_in_place(settings, maintenance, validated, plan, progress)
+                        .await
+                        .map(|replaced| Done { in_place: true, replaced, missing_grants, missing })
+                } else {
+                    Ok(Done { in_place: false, replaced: false, missing_grants, missing })
+                }
+            }
+            Err(error) => Err(error),
+        };
     match finished {
-        Ok((replaced, missing_grants)) => Ok(RestoreReport {
-            missing_grants,
-            database: plan.replaces.clone().unwrap_or_else(|| plan.staged.clone()),
-            replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
-            plan,
-            seconds: started.elapsed().as_secs_f64(),
-        }),
+        Ok(done) => Ok(done),
         Err(error) if error.kind() == ErrorKind::Unknown => Err(error),
         Err(error) => {
             let state = match &plan.replaces {
@@ -167,13 +224,18 @@ pub async fn execute(
 }
 
 /// Makes the roles that the plan lists. They stay, whatever becomes of the restore.
-async fn create_roles(maintenance: &Session, manifest: &Manifest, plan: &RestorePlan) -> Result<()> {
+async fn create_roles(maintenance: &Session, snapshot: &StoredSnapshot, plan: &RestorePlan) -> Result<()> {
+    let manifest = &snapshot.manifest;
     let missing: Vec<_> =
         manifest.roles.iter().filter(|role| plan.create_roles.contains(&role.name)).collect();
-    let statements = missing
-        .iter()
-        .flat_map(|role| readme::role_statements(role))
-        .chain(missing.iter().flat_map(|role| readme::membership_statements(role)));
+    let memberships = missing.iter().flat_map(|role| {
+        let mut role = (*role).clone();
+        for (group, _) in &mut role.member_of {
+            *group = role_map::mapped(&plan.map_roles, group).to_owned();
+        }
+        readme::membership_statements(&role)
+    });
+    let statements = missing.iter().flat_map(|role| readme::role_statements(role)).chain(memberships);
     for statement in statements {
         maintenance.batch_execute(&statement).await.map_err(|source| {
             Error::postgres("could not make the missing roles", source)
@@ -182,6 +244,41 @@ async fn create_roles(maintenance: &Session, manifest: &Manifest, plan: &Restore
                 )
                 .with_database_state("No database was changed.")
         })?;
+    }
+    if manifest.role_passwords && !missing.is_empty() {
+        set_passwords(maintenance, snapshot, missing.iter().map(|role| role.name.as_str())).await?;
+    }
+    Ok(())
+}
+
+/// Gives roles that were just made the passwords of the snapshot. The statements are in no message of ours; where the role
+/// may say so, the server does not log them either.
+async fn set_passwords(
+    maintenance: &Session,
+    snapshot: &StoredSnapshot,
+    roles: impl Iterator<Item = &str>,
+) -> Result<()> {
+    let path = snapshot.path(GLOBALS_FILE);
+    let globals =
+        Secret::new(std::fs::read_to_string(&path).map_err(|source| Error::io("read", &path, source))?);
+    let logging =
+        ["log_statement = 'none'", "log_min_duration_statement = -1", "log_min_error_statement = 'panic'"];
+    for setting in logging {
+        // Only a superuser may.
+        let _ = maintenance.batch_execute(&format!("SET {setting}")).await;
+    }
+    for role in roles {
+        let Some(statement) = role_passwords::find(&globals, role) else { continue };
+        maintenance.batch_execute(statement.expose()).await.map_err(|source| {
+            let code = source.code().map_or("connection lost", |code| code.code()).to_owned();
+            Error::failed(format!("could not set the password of the role \"{}\" ({code})", printable(role)))
+                .with_hint("Set it by hand: globals.sql in the snapshot has the statement.")
+                .with_database_state("No database was changed; the missing roles were made.")
+        })?;
+    }
+    for setting in logging {
+        let name = setting.split(' ').next().unwrap_or_default();
+        let _ = maintenance.batch_execute(&format!("RESET {name}")).await;
     }
     Ok(())
 }

@@ -6,10 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use common::{
     Error, Ident, Result,
+    catalog::PlacedRelation,
     ident::{printable, with_suffix},
     snapshot::Manifest,
 };
 use serde::Serialize;
+
+use crate::{
+    collation,
+    role_map::{self, RoleMapping},
+    space::{self, Space},
+    tablespaces,
+};
 
 /// Where the snapshot shall go.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,19 +55,37 @@ pub struct TargetFacts {
     pub prepared: Vec<String>,
     /// Sessions in it that the role may not end.
     pub lasting_sessions: Vec<String>,
+    /// Whether it was built with ICU.
+    pub has_icu: bool,
+    /// Those that the role may use.
+    pub usable_tablespaces: BTreeSet<String>,
+    /// Room on the disk where the new database would lie.
+    pub space: Space,
     /// Extensions of which the role may make no version there is, because that needs a superuser.
     pub superuser_extensions: BTreeSet<String>,
+    /// Whether it may make roles.
+    pub may_create_roles: bool,
+    /// Roles whose objects the connected role may give away and take over.
+    pub member_of: BTreeSet<String>,
+    /// Roles that an earlier restore made for its own time.
+    pub temporary_roles: BTreeSet<String>,
 }
 
 impl Choices {
-    /// What an undo wants: nobody can be asked, and a grant that can't be given is said and stops nothing.
+    /// What an undo wants: nobody can be asked, and a grant that can't be given, or a foreign key that can be neither
+    /// validated nor left unchecked, is said and stops nothing.
     pub fn undo() -> Self {
-        Self { accept_missing_grants: true, ..Self::default() }
+        Self {
+            accept_missing_grants: true,
+            accept_missing_objects: true,
+            skip_space_check: true,
+            ..Self::default()
+        }
     }
 }
 
 /// What a person decided about the restore.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Choices {
     /// Objects belong to the connected role, and no grants are restored.
     pub no_owner: bool,
@@ -67,10 +93,26 @@ pub struct Choices {
     pub create_roles: bool,
     /// Grants that the role may not give are said and do not fail the restore: for an undo, where the alternative is worse.
     pub accept_missing_grants: bool,
+    /// A database that lacks objects may take the place of the live one.
+    pub accept_missing_objects: bool,
+    /// The server may be older than the snapshot: what it does not understand is left out, and named.
+    pub force: bool,
+    /// Everything goes to the default tablespace.
+    pub no_tablespaces: bool,
+    /// Tablespaces of the snapshot, and those that take their place.
+    pub map_tablespaces: Vec<(String, String)>,
+    /// Begin although the server seems to have too little room.
+    pub skip_space_check: bool,
+    /// A comment for the new database in place of the snapshot's.
+    pub marker: Option<String>,
     /// Slots and the like of the replaced database may stay behind with it.
     pub accept_slot_loss: bool,
     /// The replaced database is dropped after the swap.
     pub drop_replaced: bool,
+    /// `--map-role`: roles of the snapshot, and those that take their place.
+    pub map_roles: Vec<(String, String)>,
+    /// New sessions of the restored database begin read-only: a fence that shall outlive the undo has no gap then.
+    pub read_only: bool,
 }
 
 /// What will be done. A dry run prints it; an execution takes nothing else.
@@ -88,13 +130,39 @@ pub struct RestorePlan {
     pub kept_as: Option<String>,
     /// Whether the replaced database is dropped afterwards.
     pub drop_replaced: bool,
+    /// Whether new sessions of the restored database begin read-only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub read_only: bool,
     /// Whether owners and grants are left out.
     pub no_owner: bool,
     /// Whether grants that can't be given fail the restore.
     pub grants_must_match: bool,
+    /// Whether objects that the server does not understand are named and left out.
+    pub force: bool,
+    /// Whether a database that lacks objects may take the place of the live one.
+    pub accept_missing_objects: bool,
+    /// Whether pg_restore puts everything into the default tablespace.
+    pub no_tablespaces: bool,
+    /// The database's own tablespace.
+    pub tablespace: String,
+    /// What is moved to other tablespaces afterwards.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub placed: Vec<PlacedRelation>,
+    /// Bytes that it takes on the server's disk.
+    pub needed_bytes: u64,
+    /// What is needed and what there is, as a sentence.
+    pub space: String,
     /// Roles that are made first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub create_roles: Vec<String>,
+    /// A comment that the new database gets in place of the snapshot's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marker: Option<String>,
+    /// Whether they get the passwords that the snapshot holds.
+    pub role_passwords: bool,
+    /// Roles that others take the place of.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub map_roles: Vec<RoleMapping>,
     /// Tables.
     pub tables: usize,
     /// Rows.
@@ -144,7 +212,7 @@ pub fn plan(
     live: &str,
     target: &Target,
     facts: &TargetFacts,
-    choices: Choices,
+    choices: &Choices,
     now: DateTime<Utc>,
 ) -> Result<RestorePlan> {
     let suffix = free_suffix(&manifest.database.name, live, facts, now);
@@ -171,23 +239,28 @@ pub fn plan(
     if !facts.is_superuser && !facts.may_create_databases {
         reasons.push("the role may not create databases (ALTER ROLE … CREATEDB)".to_owned());
     }
-    if facts.major < manifest.server.major() {
+    let is_older = facts.major < manifest.server.major();
+    if is_older && !choices.force {
         reasons.push(format!(
-            "the snapshot is from PostgreSQL {} and the server is PostgreSQL {}",
+            "the snapshot is from PostgreSQL {} and the server is PostgreSQL {} (--force restores what the older one \
+             understands, and names every object that it does not)",
             manifest.server.major(),
             facts.major
         ));
     }
+    let map_roles = role_map::plan(&choices.map_roles, manifest, facts, &mut reasons);
     let missing: Vec<&str> = manifest
         .roles
         .iter()
         .map(|role| role.name.as_str())
         .filter(|role| !choices.no_owner && !facts.roles.contains(*role))
+        .filter(|role| !map_roles.iter().any(|mapping| mapping.from == *role))
         .collect();
     if !missing.is_empty() && !choices.create_roles {
         let names: Vec<String> = missing.iter().map(|role| format!("\"{}\"", printable(role))).collect();
         reasons.push(format!(
-            "the server has no role {} (--create-roles makes them without passwords, --no-owner does without)",
+            "the server has no role {} (--create-roles makes them without passwords, --map-role OLD=NEW gives \
+             what is theirs to others, --no-owner does without)",
             names.join(", ")
         ));
     }
@@ -198,9 +271,12 @@ pub fn plan(
             reasons.push(format!("only a superuser may make the extension {}", extension.name));
         }
     }
-    if !facts.tablespaces.contains(&manifest.database.tablespace) {
-        reasons
-            .push(format!("the server has no tablespace \"{}\"", printable(&manifest.database.tablespace)));
+    collation::check(manifest, facts, &mut reasons);
+    tablespaces::check(manifest, facts, choices, &mut reasons);
+    let needed_bytes = space::needed(manifest);
+    let (space, is_too_little) = space::compare(needed_bytes, &facts.space);
+    if is_too_little && !choices.skip_space_check {
+        reasons.push(format!("the restore {space} (--skip-space-check tries all the same)"));
     }
     if replaces.is_some() && !choices.accept_slot_loss && !facts.obstacles.is_empty() {
         reasons.push(format!(
@@ -228,6 +304,13 @@ pub fn plan(
             .with_database_state("No database was changed."));
     }
     let mut notes = manifest.not_kept.clone();
+    if is_older {
+        notes.push(format!(
+            "the server is PostgreSQL {}, older than the snapshot's {}: what it does not understand will be missing, and named",
+            facts.major,
+            manifest.server.major()
+        ));
+    }
     for name in facts.databases.iter().filter(|name| is_made_by_a_restore(name, live)) {
         notes.push(format!(
             "\"{}\" was made by an earlier restore, perhaps one that was killed; if nobody needs it: DROP DATABASE {}",
@@ -254,10 +337,21 @@ pub fn plan(
         replaces,
         kept_as,
         drop_replaced: choices.drop_replaced,
+        read_only: choices.read_only,
         no_owner: choices.no_owner,
         // Another major version has other defaults for what nobody ever granted.
         grants_must_match: !choices.accept_missing_grants && facts.major == manifest.server.major(),
         create_roles: missing.into_iter().map(str::to_owned).collect(),
+        role_passwords: manifest.role_passwords,
+        marker: choices.marker.clone(),
+        map_roles,
+        force: is_older && choices.force,
+        accept_missing_objects: choices.accept_missing_objects,
+        no_tablespaces: choices.no_tablespaces || !choices.map_tablespaces.is_empty(),
+        tablespace: tablespaces::mapped(choices, &manifest.database.tablespace).to_owned(),
+        placed: tablespaces::moves(manifest, choices),
+        needed_bytes,
+        space,
         tables: manifest.tables.len(),
         rows: manifest.rows(),
         raw_bytes: manifest.raw_bytes(),

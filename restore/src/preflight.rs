@@ -4,10 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{
     Error, Result,
+    ident::literal,
     postgres::{Session, database},
 };
 
-use crate::plan::{Target, TargetFacts};
+use crate::{
+    plan::{Target, TargetFacts},
+    role_map::TEMPORARY_ROLE_COMMENT,
+    space,
+};
 
 /// Extensions that need a superuser and are not trusted, unless the role is one. Those of template0 are there already.
 const SUPERUSER_EXTENSIONS: &str = "
@@ -15,8 +20,31 @@ SELECT v.name::text FROM pg_catalog.pg_available_extension_versions v
 WHERE v.name <> 'plpgsql' AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
 GROUP BY v.name HAVING pg_catalog.bool_and(v.superuser AND NOT v.trusted)";
 
+/// Roles that the connected role is a member of.
+const MEMBER_OF: &str =
+    "SELECT rolname::text FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role(oid, 'MEMBER')";
+
+/// What only a server with ICU has.
+const ICU_COLLATIONS: &str =
+    "SELECT collname::text FROM pg_catalog.pg_collation WHERE collprovider = 'i' LIMIT 1";
+
+/// Tablespaces that the connected role may use.
+const USABLE_TABLESPACES: &str = "SELECT spcname::text FROM pg_catalog.pg_tablespace
+WHERE pg_catalog.has_tablespace_privilege(oid, 'CREATE')";
+
+/// Roles by their comment, which follows.
+const TEMPORARY_ROLES: &str = "SELECT rolname::text FROM pg_catalog.pg_roles
+WHERE pg_catalog.shobj_description(oid, 'pg_authid')";
+
 /// Asks the server; `live` is the database that `Target::Replace` would replace.
-pub async fn facts(maintenance: &Session, live: &str, target: &Target) -> Result<TargetFacts> {
+///
+/// `tablespace` is where the new database would lie.
+pub async fn facts(
+    maintenance: &Session,
+    live: &str,
+    target: &Target,
+    tablespace: &str,
+) -> Result<TargetFacts> {
     let failed = |source| Error::postgres("could not look at the target server", source);
     let names = async |statement: &str| -> Result<BTreeSet<String>> {
         let rows = maintenance.query(statement, &[]).await.map_err(failed)?;
@@ -31,7 +59,7 @@ pub async fn facts(maintenance: &Session, live: &str, target: &Target) -> Result
         extensions.entry(row.get(0)).or_default().insert(row.get(1));
     }
     let rights = maintenance
-        .query_one("SELECT rolsuper, rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])
+        .query_one("SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])
         .await
         .map_err(failed)?;
     let (obstacles, prepared, lasting_sessions) = if *target == Target::Replace {
@@ -49,10 +77,16 @@ pub async fn facts(maintenance: &Session, live: &str, target: &Target) -> Result
         roles: names("SELECT rolname::text FROM pg_catalog.pg_roles").await?,
         databases: names("SELECT datname::text FROM pg_catalog.pg_database").await?,
         tablespaces: names("SELECT spcname::text FROM pg_catalog.pg_tablespace").await?,
+        has_icu: !names(ICU_COLLATIONS).await?.is_empty(),
+        usable_tablespaces: names(USABLE_TABLESPACES).await?,
+        space: space::look(maintenance, tablespace).await,
         extensions,
         superuser_extensions: names(SUPERUSER_EXTENSIONS).await?,
         is_superuser: rights.get(0),
         may_create_databases: rights.get(1),
+        may_create_roles: rights.get(2),
+        member_of: names(MEMBER_OF).await?,
+        temporary_roles: names(&format!("{TEMPORARY_ROLES} = {}", literal(TEMPORARY_ROLE_COMMENT))).await?,
         obstacles,
         prepared,
         lasting_sessions,

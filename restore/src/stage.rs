@@ -17,8 +17,10 @@ use common::{
 
 use crate::{
     archive::{self, ArchiveOptions, Section},
-    copy_in,
+    collation, copy_in, maintain,
+    missing::{self, MissingObject},
     plan::RestorePlan,
+    role_map, tablespaces,
 };
 
 /// A database that this run made. Not yet trusted with anything.
@@ -33,6 +35,7 @@ pub struct StagedDatabase {
 pub struct ValidatedDatabase {
     name: String,
     missing_grants: Vec<String>,
+    missing: Vec<MissingObject>,
 }
 
 impl ValidatedDatabase {
@@ -44,6 +47,11 @@ impl ValidatedDatabase {
     /// Grants of the snapshot that the restoring role could not give, as sentences.
     pub fn missing_grants(&self) -> &[String] {
         &self.missing_grants
+    }
+
+    /// Objects of the snapshot that it lacks.
+    pub fn missing(&self) -> &[MissingObject] {
+        &self.missing
     }
 }
 
@@ -62,13 +70,27 @@ impl StagedDatabase {
         snapshot: &VerifiedSnapshot,
         plan: &RestorePlan,
     ) -> Result<Self> {
-        let state = &snapshot.snapshot().manifest.database;
-        let statement = create_database_statement(state, &plan.staged, maintenance.server_major());
+        let mut state = snapshot.snapshot().manifest.database.clone();
+        state.tablespace.clone_from(&plan.tablespace);
+        let statement = create_database_statement(&state, &plan.staged, maintenance.server_major());
         maintenance.batch_execute(&statement).await.map_err(|source| {
-            Error::postgres(format!("could not create the database \"{}\"", plan.staged), source)
+            let error = Error::postgres(format!("could not create the database \"{}\"", plan.staged), source);
+            collation::explain_create(error, &snapshot.snapshot().manifest)
         })?;
+        let staged = Self { name: plan.staged.clone(), settings: settings.with_database(&plan.staged) };
+        if let Some(marker) = &plan.marker {
+            let name = common::Ident::new(&*plan.staged);
+            let statement = format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker));
+            if let Err(source) = maintenance.batch_execute(&statement).await {
+                staged.discard(maintenance).await?;
+                return Err(Error::postgres(
+                    format!("could not mark the database \"{}\"", plan.staged),
+                    source,
+                ));
+            }
+        }
         common::fault::point("restore.created");
-        Ok(Self { name: plan.staged.clone(), settings: settings.with_database(&plan.staged) })
+        Ok(staged)
     }
 
     /// Its name.
@@ -100,19 +122,21 @@ impl StagedDatabase {
         options: FillOptions,
         progress: &Progress,
     ) -> Result<ValidatedDatabase> {
-        let snapshot = snapshot.snapshot();
-        let manifest = &snapshot.manifest;
+        let mut snapshot = snapshot.snapshot().clone();
         let settings = &self.settings;
         let session = settings.connect().await?;
         let archive = snapshot.path(SCHEMA_FILE);
+        let entries = snapshot.manifest.partial.as_ref().map(|partial| partial.entries.clone());
         let archive_options = ArchiveOptions {
             jobs: options.jobs,
             no_owner: plan.no_owner,
-            entries: manifest.partial.as_ref().map(|partial| partial.entries.as_slice()),
+            entries: entries.as_deref(),
+            no_tablespaces: plan.no_tablespaces,
+            keep_going: plan.force,
         };
 
         progress.phase("making tables", None);
-        archive::restore(
+        let mut missing = archive::restore(
             pg_restore,
             settings,
             &session,
@@ -123,20 +147,26 @@ impl StagedDatabase {
         )
         .await?;
         progress.done();
+        // Empty, tables are moved at once.
+        tablespaces::place(&session, &plan.placed, |kind| kind == "table").await?;
+        if plan.force {
+            snapshot = missing::without_missing_tables(&session, &snapshot, &mut missing).await?;
+        }
+        let manifest = &snapshot.manifest;
 
         progress.phase(format!("loading {} tables", manifest.tables.len()), Some(manifest.raw_bytes()));
-        copy_in::run(settings, options.jobs, copy_in::load_tables(snapshot), manifest.codec, progress)
+        copy_in::run(settings, options.jobs, copy_in::load_tables(&snapshot), manifest.codec, progress)
             .await?;
         if let Some(objects) = &manifest.large_objects {
             let (jobs, no_owner) = (options.jobs, plan.no_owner);
-            copy_in::load_large_objects(settings, &session, snapshot, objects, jobs, no_owner, progress)
+            copy_in::load_large_objects(settings, &session, &snapshot, objects, jobs, no_owner, progress)
                 .await?;
         }
         progress.done();
         common::fault::point("restore.loaded");
 
         progress.phase("building indexes and constraints", None);
-        archive::restore(
+        let failed = archive::restore(
             pg_restore,
             settings,
             &session,
@@ -144,23 +174,47 @@ impl StagedDatabase {
             Section::PostData,
             archive_options,
             progress,
-        )
-        .await?;
+        );
+        missing.extend(failed.await?);
         progress.done();
+        tablespaces::place(&session, &plan.placed, |kind| kind != "table").await?;
+        if plan.force {
+            snapshot = missing::without_missing_views(&session, snapshot).await?;
+        }
+
+        if let Some(changed) = collation::changed_version(&session, &snapshot.manifest).await? {
+            progress.warn(changed);
+        }
+        let taken = maintain::take_back(&session, &snapshot.manifest).await?;
+        if taken > 0 {
+            progress.note(format!(
+                "{taken} grants of MAINTAIN were taken back: PostgreSQL {} has GRANT ALL without it",
+                snapshot.manifest.server.major()
+            ));
+        }
+        // Before views are filled, which is done in their owners' name: those of the time of the restore have no rights.
+        role_map::apply(&session, &plan.map_roles).await?;
 
         progress.phase("setting sequences, refreshing views, analyzing", None);
-        set_sequences(&session, snapshot).await?;
-        refresh_views(&session, snapshot).await?;
-        analyze(&session, settings, options.jobs, snapshot, progress).await?;
+        set_sequences(&session, &snapshot).await?;
+        refresh_views(&session, &snapshot, plan.force, &mut missing).await?;
+        analyze(&session, settings, options.jobs, &snapshot, progress).await?;
         progress.done();
 
-        progress.phase("comparing every row with the snapshot", Some(manifest.raw_bytes()));
-        copy_in::compare_content(settings, snapshot, options.jobs, progress).await?;
+        progress.phase("comparing every row with the snapshot", Some(snapshot.manifest.raw_bytes()));
+        copy_in::compare_content(settings, &snapshot, options.jobs, progress).await?;
         progress.done();
-        let missing_grants = missing_grants(&session, snapshot, plan).await?;
+        let missing_grants = missing_grants(&session, &snapshot, plan).await?;
         session.close().await?;
-        apply_database_state(maintenance, snapshot, &self.name, plan.no_owner).await?;
-        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants })
+        apply_database_state(maintenance, &snapshot, &self.name, plan).await?;
+        if plan.read_only {
+            let name = common::Ident::new(self.name.as_str());
+            let fence = format!("ALTER DATABASE {name} SET default_transaction_read_only TO 'on'");
+            maintenance.batch_execute(&fence).await.map_err(|source| {
+                Error::postgres(format!("could not make the database \"{}\" read-only", self.name), source)
+            })?;
+        }
+        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, missing })
     }
 }
 
@@ -194,10 +248,14 @@ async fn missing_grants(
         return Ok(Vec::new());
     }
     let have: HashSet<_> = introspect::object_grants(session).await?.into_iter().collect();
-    let missing: Vec<String> = snapshot
-        .manifest
-        .grants
+    // What was granted to the role that is the owner now is not a grant to somebody else any more.
+    let owned = if plan.map_roles.is_empty() { HashSet::new() } else { role_map::owned(session).await? };
+    let grants = role_map::mapped_grants(&plan.map_roles, &snapshot.manifest.grants);
+    let missing: Vec<String> = grants
         .iter()
+        .filter(|grant| {
+            !grant.grantee.as_ref().is_some_and(|role| owned.contains(&(grant.object.clone(), role.clone())))
+        })
         .filter(|grant| !have.contains(grant))
         .map(|grant| {
             let grantee = grant.grantee.as_deref().unwrap_or("PUBLIC");
@@ -229,7 +287,12 @@ async fn set_sequences(session: &Session, snapshot: &StoredSnapshot) -> Result<(
 
 /// Refreshes in the recorded order; one that fails is tried again after the others, because a function that it calls
 /// may read another view, and such dependencies are recorded nowhere.
-async fn refresh_views(session: &Session, snapshot: &StoredSnapshot) -> Result<()> {
+async fn refresh_views(
+    session: &Session,
+    snapshot: &StoredSnapshot,
+    keep_going: bool,
+    missing: &mut Vec<MissingObject>,
+) -> Result<()> {
     let mut waiting: Vec<_> =
         snapshot.manifest.materialized_views.iter().filter(|view| view.is_populated).collect();
     while !waiting.is_empty() {
@@ -240,11 +303,25 @@ async fn refresh_views(session: &Session, snapshot: &StoredSnapshot) -> Result<(
             let statement = format!("REFRESH MATERIALIZED VIEW {}", view.name);
             if let Err(source) = session.batch_execute(&statement).await {
                 let what = format!("could not fill the materialized view {}", view.name.short());
-                last = Some(Error::postgres(what, source));
+                // Where it happened: which function it is that the hint speaks of.
+                let place = source.as_db_error().and_then(|error| error.where_()).map(str::to_owned);
+                let error = Error::postgres(what, source);
+                last = Some(match place.as_deref().and_then(|place| place.lines().next_back()) {
+                    Some(place) => error.with_place(place),
+                    None => error,
+                });
                 failed.push(view);
             }
         }
         if let (Some(error), true) = (last, failed.len() == before) {
+            if keep_going {
+                missing.extend(failed.iter().map(|view| MissingObject {
+                    object: format!("content of the materialized view {}", view.name.short()),
+                    reason: error.to_string(),
+                    definition: Some(format!("REFRESH MATERIALIZED VIEW {}", view.name)),
+                }));
+                return Ok(());
+            }
             return Err(error.with_hint(
                 "Its query fails with an empty search_path? Set one on the functions that it calls (ALTER FUNCTION … SET search_path).",
             ));
@@ -301,9 +378,13 @@ async fn apply_database_state(
     maintenance: &Session,
     snapshot: &StoredSnapshot,
     name: &str,
-    no_owner: bool,
+    plan: &RestorePlan,
 ) -> Result<()> {
-    let mut state = snapshot.manifest.database.clone();
+    let no_owner = plan.no_owner;
+    let mut state = role_map::mapped_state(&plan.map_roles, &snapshot.manifest.database);
+    if plan.marker.is_some() {
+        state.comment.clone_from(&plan.marker);
+    }
     if no_owner {
         state.acl = None;
         state.settings.retain(|setting| setting.role.is_none());

@@ -3,15 +3,16 @@
 use std::time::{Duration, Instant};
 
 use common::{
-    Error, Progress, Result, interrupt,
+    Error, ErrorKind, Progress, Result, fault, interrupt,
     postgres::{Session, SimpleQueryMessage, copy},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    history,
-    migration::MigrationFile,
-    statement::{Statement, StatementKind, TransactionVerb},
+    attempts::{Failed, Waiting, until_locked},
+    concurrently, history, lock_ahead,
+    migration::{MigrationFile, TransactionPlan},
+    statement::{Statement, StatementKind, TransactionVerb, locks::LockMode},
 };
 
 /// Longest piece of a statement that is shown, in characters.
@@ -30,6 +31,17 @@ pub struct StatementReport {
     pub seconds: f64,
 }
 
+impl StatementReport {
+    fn of(statement: &Statement, rows: u64, began: Instant) -> Self {
+        Self {
+            line: statement.line,
+            summary: statement.summary(SUMMARY_CHARS),
+            rows,
+            seconds: began.elapsed().as_secs_f64(),
+        }
+    }
+}
+
 /// What happened to one file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MigrationReport {
@@ -45,7 +57,31 @@ pub struct MigrationReport {
     pub statements: Vec<StatementReport>,
 }
 
-/// Runs the files in order in the transaction that is open in `session`, each with its history row.
+impl MigrationReport {
+    fn begun(file: &MigrationFile) -> Self {
+        Self {
+            version: file.version.as_str().to_owned(),
+            file: file.name(),
+            seconds: 0.0,
+            complete: false,
+            statements: Vec::new(),
+        }
+    }
+}
+
+/// What running files left behind, also when it failed.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// The files, up to the one that failed.
+    pub reports: Vec<MigrationReport>,
+    /// Something may have been committed: a ROLLBACK is no undo any more.
+    pub committed: bool,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// Runs the files in order in the transaction that is open in `session`, each with its history row. The locks that they
+/// need beyond `held` are taken first.
 ///
 /// `reports` grows as they run, so that after a failure it says how far it came.
 pub async fn in_transaction(
@@ -53,19 +89,20 @@ pub async fn in_transaction(
     files: &[&MigrationFile],
     run: &str,
     lock_timeout: Duration,
+    held: Option<LockMode>,
     reports: &mut Vec<MigrationReport>,
     progress: &Progress,
 ) -> Result<()> {
+    session.reset_settings().await?;
+    let statements = files.iter().flat_map(|file| &file.statements);
+    lock_ahead::take(session, &lock_ahead::wanted(statements), held, lock_timeout)
+        .await
+        .map_err(with_sqlstate)?;
+    // Behind the locks: who waits there must not hold a lock on the history.
     history::ensure(session).await?;
     for file in files {
         session.reset_settings().await?;
-        // A DDL statement that waits for a lock makes everybody behind it wait too.
-        execute(
-            session,
-            "set lock_timeout",
-            &format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis()),
-        )
-        .await?;
+        limit_lock_waits(session, "SET LOCAL", lock_timeout).await?;
         let statements = file.statements_without_wrapper()?;
         let took = run_file(session, file, statements, reports, progress).await?;
         session.reset_settings().await?;
@@ -76,37 +113,170 @@ pub async fn in_transaction(
         .map_err(|error| error.with_hint("A deferred constraint does not hold at the end of the migrations."))
 }
 
-/// Runs the files in order, each statement by itself where its file says so, else a file per transaction.
-pub async fn one_by_one(
-    session: &Session,
+/// Runs the files in order as `plan` says: all in one transaction, a file per transaction, or each statement by itself
+/// where its file says so. What could not have its locks is tried again.
+pub async fn as_planned(
+    waiting: &Waiting<'_>,
     files: &[&MigrationFile],
+    plan: &TransactionPlan,
     run: &str,
-    lock_timeout: Duration,
-    reports: &mut Vec<MigrationReport>,
-    progress: &Progress,
+    trace: &mut Trace,
 ) -> Result<()> {
-    history::ensure(session).await?;
-    for file in files {
+    let session = waiting.migrator;
+    let timeout = waiting.wait.timeout;
+    if plan.one {
+        let reports = &mut trace.reports;
+        until_locked(waiting, "ROLLBACK", async || {
+            reports.clear();
+            let applied = async {
+                execute(session, "begin", "BEGIN").await?;
+                in_transaction(session, files, run, timeout, None, reports, waiting.progress).await?;
+                fault::point("safe-run.before-file-commit");
+                execute(session, "commit", "COMMIT").await
+            };
+            let result = applied.await;
+            result.map_err(|error| Failed { error, repeatable: effects_outside(files, reports).is_empty() })
+        })
+        .await
+        .inspect_err(|error| trace.committed = is_lost(error))?;
+        trace.committed = true;
+        return Ok(());
+    }
+    for (place, file) in files.iter().enumerate() {
         session.reset_settings().await?;
-        if file.no_transaction.is_some() {
-            let took = run_file(session, file, &file.statements, reports, progress).await?;
-            session.reset_settings().await?;
-            history::record(session, file, took, run).await?;
-            continue;
-        }
-        execute(session, "begin", "BEGIN").await?;
-        execute(
-            session,
-            "set lock_timeout",
-            &format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis()),
-        )
-        .await?;
-        let took = run_file(session, file, file.statements_without_wrapper()?, reports, progress).await?;
-        session.reset_settings().await?;
-        history::record(session, file, took, run).await?;
-        execute(session, "commit", "COMMIT").await.map_err(|error| error.context(file.name()))?;
+        trace.reports.push(MigrationReport::begun(file));
+        waiting.progress.phase(file.name(), None);
+        let commits = plan.commits.get(&place).map_or(&[][..], Vec::as_slice);
+        let result = if file.no_transaction.is_some() {
+            alone(waiting, file, run, trace).await
+        } else {
+            in_pieces(waiting, file, commits, run, trace).await
+        };
+        waiting.progress.done();
+        result?;
+        fault::point("safe-run.file-committed");
     }
     Ok(())
+}
+
+/// One file in a transaction of its own, or in several where `commits` says so.
+async fn in_pieces(
+    waiting: &Waiting<'_>,
+    file: &MigrationFile,
+    commits: &[usize],
+    run: &str,
+    trace: &mut Trace,
+) -> Result<()> {
+    let session = waiting.migrator;
+    let timeout = waiting.wait.timeout;
+    let statements = file.statements_without_wrapper()?;
+    let started = Instant::now();
+    let mut from = 0;
+    for to in commits.iter().copied().chain(std::iter::once(statements.len())) {
+        let (piece, last) = (statements.get(from..to).unwrap_or_default(), to == statements.len());
+        let report = trace.reports.last_mut().expect("the file's report was begun");
+        let kept = report.statements.len();
+        until_locked(waiting, "ROLLBACK", async || {
+            report.statements.truncate(kept);
+            let applied = async {
+                execute(session, "begin", "BEGIN").await?;
+                lock_ahead::take(session, &lock_ahead::wanted(piece), None, timeout)
+                    .await
+                    .map_err(with_sqlstate)?;
+                limit_lock_waits(session, "SET LOCAL", timeout).await?;
+                run_statements(session, file, piece, report).await?;
+                if last {
+                    session.reset_settings().await?;
+                    history::ensure(session).await?;
+                    history::record(session, file, started.elapsed(), run).await?;
+                }
+                fault::point("safe-run.before-file-commit");
+                execute(session, "commit", "COMMIT").await.map_err(|error| error.context(file.name()))
+            };
+            let result = applied.await;
+            report.seconds = started.elapsed().as_secs_f64();
+            let done = report.statements.len() - kept;
+            let begun = piece.iter().take(done + 1);
+            let repeatable =
+                begun.flat_map(|statement| &statement.class.outside_transaction).all(|text| is_setval(text));
+            result.map_err(|error| Failed { error, repeatable })
+        })
+        .await
+        .inspect_err(|error| trace.committed |= is_lost(error))?;
+        trace.committed = true;
+        from = to;
+    }
+    if let Some(report) = trace.reports.last_mut() {
+        report.complete = true;
+    }
+    Ok(())
+}
+
+/// One file whose statements are sent one by one, outside of any transaction of ours.
+async fn alone(waiting: &Waiting<'_>, file: &MigrationFile, run: &str, trace: &mut Trace) -> Result<()> {
+    let session = waiting.migrator;
+    let started = Instant::now();
+    limit_lock_waits(session, "SET", waiting.wait.timeout).await?;
+    let mut in_block = false;
+    for statement in &file.statements {
+        interrupt::check()?;
+        let began = Instant::now();
+        // CALL and DO may have committed a part before they failed, and a block of the file's own is gone.
+        let repeatable = !in_block
+            && statement.class.runs_code.is_none()
+            && statement.class.outside_transaction.iter().all(|text| is_setval(text));
+        trace.committed = true;
+        let notes = &mut trace.notes;
+        let mut rows = 0;
+        let result = until_locked(waiting, "SELECT 1", async || {
+            let applied =
+                concurrently::guarded(session, statement, waiting.wait.timeout, notes, async || {
+                    run_statement(session, file, statement).await
+                });
+            match applied.await {
+                Ok(found) => {
+                    rows = found;
+                    Ok(())
+                }
+                Err(error) => Err(Failed { error, repeatable }),
+            }
+        })
+        .await;
+        let report = trace.reports.last_mut().expect("the file's report was begun");
+        report.seconds = started.elapsed().as_secs_f64();
+        result?;
+        report.statements.push(StatementReport::of(statement, rows, began));
+        match statement.class.kind {
+            StatementKind::TransactionControl(TransactionVerb::Begin) => in_block = true,
+            StatementKind::TransactionControl(TransactionVerb::Commit | TransactionVerb::Rollback) => {
+                in_block = false;
+            }
+            _ => {}
+        }
+        fault::point("safe-run.statement-done");
+    }
+    session.reset_settings().await?;
+    history::ensure(session).await?;
+    history::record(session, file, started.elapsed(), run).await?;
+    if let Some(report) = trace.reports.last_mut() {
+        report.complete = true;
+    }
+    Ok(())
+}
+
+/// The connection broke: nobody knows whether a COMMIT went through.
+fn is_lost(error: &Error) -> bool {
+    error.sqlstate().is_none_or(|code| code.starts_with("08") || code.starts_with("57P"))
+        && !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Terminated | ErrorKind::Refused)
+}
+
+/// A DDL statement that waits for a lock makes everybody behind it wait too.
+async fn limit_lock_waits(session: &Session, set: &str, timeout: Duration) -> Result<()> {
+    execute(session, "set lock_timeout", &format!("{set} lock_timeout = {}", timeout.as_millis())).await
+}
+
+fn is_setval(text: &str) -> bool {
+    text.starts_with("setval")
 }
 
 /// What the statements that were begun did outside of their transaction, as sentences: a ROLLBACK does not undo it.
@@ -118,8 +288,7 @@ pub fn effects_outside(files: &[&MigrationFile], reports: &[MigrationReport]) ->
         let begun = report.statements.len() + usize::from(!report.complete);
         let statements = file.statements_without_wrapper().unwrap_or(&file.statements);
         for statement in statements.iter().take(begun) {
-            let outside =
-                statement.class.outside_transaction.iter().filter(|text| !text.starts_with("setval"));
+            let outside = statement.class.outside_transaction.iter().filter(|text| !is_setval(text));
             effects.extend(outside.map(|text| {
                 format!("{}:{}: {text}; a ROLLBACK does not undo that", file.name(), statement.line)
             }));
@@ -142,39 +311,29 @@ async fn run_file(
 ) -> Result<Duration> {
     progress.phase(file.name(), None);
     let started = Instant::now();
-    let mut report = MigrationReport {
-        version: file.version.as_str().to_owned(),
-        file: file.name(),
-        seconds: 0.0,
-        complete: false,
-        statements: Vec::new(),
-    };
-    let mut failure = None;
-    for statement in statements {
-        if let Err(error) = interrupt::check() {
-            failure = Some(error);
-            break;
-        }
-        let began = Instant::now();
-        match run_statement(session, file, statement).await {
-            Ok(rows) => report.statements.push(StatementReport {
-                line: statement.line,
-                summary: statement.summary(SUMMARY_CHARS),
-                rows,
-                seconds: began.elapsed().as_secs_f64(),
-            }),
-            Err(error) => {
-                failure = Some(error);
-                break;
-            }
-        }
-    }
+    let mut report = MigrationReport::begun(file);
+    let result = run_statements(session, file, statements, &mut report).await;
     let took = started.elapsed();
     report.seconds = took.as_secs_f64();
-    report.complete = failure.is_none();
+    report.complete = result.is_ok();
     reports.push(report);
     progress.done();
-    failure.map_or(Ok(took), Err)
+    result.map(|()| took)
+}
+
+async fn run_statements(
+    session: &Session,
+    file: &MigrationFile,
+    statements: &[Statement],
+    report: &mut MigrationReport,
+) -> Result<()> {
+    for statement in statements {
+        interrupt::check()?;
+        let began = Instant::now();
+        let rows = run_statement(session, file, statement).await?;
+        report.statements.push(StatementReport::of(statement, rows, began));
+    }
+    Ok(())
 }
 
 async fn run_statement(session: &Session, file: &MigrationFile, statement: &Statement) -> Result<u64> {
@@ -235,7 +394,7 @@ fn hint_for(sqlstate: &str) -> Option<&'static str> {
             "This statement can't run in a transaction. Put `-- safe-run: no-transaction` at the file's top.",
         ),
         "55P04" => Some(
-            "A new enum value can be used only after a commit. Put ADD VALUE into a migration of its own.",
+            "A new enum value can be used only after a commit. Put ADD VALUE into a migration of its own, and run with --tx file.",
         ),
         "55P03" => Some("Another session holds a lock on the table. Try again, or raise --lock-timeout."),
         "42501" => Some("Run the migrations as a role that may do this."),

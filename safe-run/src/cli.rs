@@ -1,6 +1,7 @@
 //! The `safe-run` command line: what was asked for, and the runs that change something. What only looks is in `look.rs`.
 
 mod args;
+mod check;
 mod look;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
@@ -19,11 +20,12 @@ use args::{CheckArgs, MigrationArgs, ProtectionArgs};
 use crate::{
     guarded::{self, Job},
     history,
-    migration::{self, MigrationPlan},
-    recover,
+    migration::{self, MigrationPlan, TransactionChoice, TransactionPlan},
+    recover, release,
     report::{Report, Verdict},
     run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice},
     transactional,
+    verify::{self, VerifyFile},
 };
 
 /// Run migrations that undo themselves when something fails.
@@ -38,7 +40,7 @@ use crate::{
     version,
     max_term_width = 100,
     subcommand_negates_reqs = true,
-    override_usage = "safe-run [OPTIONS]\n       safe-run [OPTIONS] -- COMMAND [ARGS]...\n       safe-run <status|plan|check|history|report|recover|new> [OPTIONS]",
+    override_usage = "safe-run [OPTIONS]\n       safe-run [OPTIONS] -- COMMAND [ARGS]...\n       safe-run <status|plan|check|history|report|recover|release|new> [OPTIONS]",
     after_help = "Examples:\n  \
         safe-run -d postgresql://app@db/shop                 apply ./migrations\n  \
         safe-run plan                                        what would be done; changes nothing\n  \
@@ -72,7 +74,13 @@ enum Command {
     /// Say what a run would do, statement by statement; changes nothing
     Plan(MigrationArgs),
     /// Check the database now; exit code 31 when something is violated
-    Check(CheckArgs),
+    Check {
+        /// List every check: level, what it finds, what it costs
+        #[arg(long)]
+        list: bool,
+        #[command(flatten)]
+        checks: CheckArgs,
+    },
     /// List the runs and how they ended
     History,
     /// Show the report of a run
@@ -82,6 +90,8 @@ enum Command {
     },
     /// Finish the undo of a run that was killed
     Recover,
+    /// Lift the fence that a run with --hold-fence left standing
+    Release,
     /// Make an empty migration file with the next version
     New {
         /// What it does, such as add_orders_status
@@ -115,6 +125,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         to: of_command.to.or_else(|| cli.migrations.to.clone()),
         allow_out_of_order: [of_command.allow_out_of_order, cli.migrations.allow_out_of_order.clone()]
             .concat(),
+        tx: of_command.tx.or(cli.migrations.tx),
     };
     let flags = CommandFlags {
         jobs: cli.protection.jobs,
@@ -135,10 +146,12 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         None => command.protected_run().await,
         Some(Command::Status(_)) => command.status().await,
         Some(Command::Plan(_)) => command.plan().await,
-        Some(Command::Check(args)) => command.check(args).await,
+        Some(Command::Check { list: true, .. }) => command.list_checks(),
+        Some(Command::Check { checks, .. }) => command.check(checks).await,
         Some(Command::History) => command.history(),
         Some(Command::Report { run }) => command.report(run.as_deref()),
         Some(Command::Recover) => command.recover().await,
+        Some(Command::Release) => command.release().await,
         Some(Command::New { name, .. }) => command.new_migration(name),
         Some(Command::Man) => {
             output.data(&common::cli::completions::manual::<Cli>()?)?;
@@ -169,13 +182,14 @@ impl Invocation<'_> {
         Ok(connection)
     }
 
-    fn run_options(&self, checks: &CheckArgs) -> RunOptions {
+    fn run_options(&self, checks: &CheckArgs, verify: Vec<VerifyFile>) -> RunOptions {
         let protection = &self.cli.protection;
         RunOptions {
             jobs: self.settings.jobs.unwrap_or_else(backup::default_jobs),
             codec: self.settings.codec,
             lock_wait: LockWait { timeout: self.settings.lock_timeout, retries: self.settings.lock_retries },
             fence: protection.fence,
+            hold_fence: protection.hold_fence,
             snapshot: protection.snapshot,
             snapshot_when: protection.snapshot_when,
             level: checks.level,
@@ -185,6 +199,7 @@ impl Invocation<'_> {
             strict: checks.strict,
             allow_loss: checks.allow_loss.clone(),
             max_loss: self.settings.max_loss,
+            verify,
             on_failure: protection.on_failure,
         }
     }
@@ -192,21 +207,26 @@ impl Invocation<'_> {
     /// Everything that is needed before the first effect. The application name carries the run, so that `recover` finds
     /// what a killed run left on the server.
     async fn context(&self) -> Result<(Context, common::repository::RepositoryLock)> {
+        // Files are read, and refused, before anything is asked of the server.
+        let verify = verify::load(&self.cli.checks.verify)?;
         let named = self.connection("safe-run").await?;
         let run = Context::new_run(named.database())?;
         let named = named.with_application_name(&format!("safe-run/{run}"));
-        let control = crate::take_control(&named).await?;
+        let control = match crate::take_control(&named).await {
+            Ok(control) => control,
+            Err(error) => return Err(release::explain_closed(error, &self.settings.repo, named.database())),
+        };
         let connection = control.settings().clone();
         let repository = Repository::open_or_create(&self.settings.repo)?;
         // Two runs of different databases may share a repository; two of one may not.
-        let lock = repository.lock_named(&format!("run-{}", lock_name(connection.database())))?;
+        let lock = repository.lock_named(&crate::run_lock(connection.database()))?;
         crate::refuse_unfinished(&repository, connection.database())?;
         repository.sweep()?;
         let context = Context {
             connection,
             control,
             repository,
-            options: self.run_options(&self.cli.checks),
+            options: self.run_options(&self.cli.checks, verify),
             progress: self.output.progress(),
             run,
         };
@@ -231,34 +251,30 @@ impl Invocation<'_> {
             if plan.pending.is_empty() {
                 return self.up_to_date(&context, &plan);
             }
-            plan.refuse_stray_transaction_control()?;
+            let transactions = self.transactions(&plan)?;
             for file in &plan.pending {
                 for warning in &file.warnings {
                     context.progress.warn(format!("{}: {warning}", file.name()));
                 }
             }
-            match plan.pending.iter().find_map(|file| file.no_transaction.as_ref().map(|why| (file, why))) {
-                None => {
-                    self.refuse_fence(
-                        options.fence,
-                        &[FenceChoice::ReadOnly],
-                        "migrations in one transaction",
-                    )?;
-                    transactional::run(&context, &plan.pending).await?
+            let outer_fence =
+                options.hold_fence || matches!(options.fence, FenceChoice::ReadOnly | FenceChoice::Exclusive);
+            if transactions.one && !outer_fence {
+                transactional::run(&context, &plan.pending).await?
+            } else {
+                for why in &transactions.why {
+                    context.progress.note(format!("not in one transaction: {why}"));
                 }
-                Some((file, why)) => {
-                    context.progress.note(format!(
-                        "not in one transaction: {} ({why}); the undo is a restore of the snapshot",
-                        file.name()
-                    ));
-                    self.refuse_fence(
-                        options.fence,
-                        &[FenceChoice::Lock],
-                        "statements outside of a transaction",
-                    )?;
-                    self.require_undo(options)?;
-                    guarded::run(&context, Job::Files(&plan.pending)).await?
-                }
+                context
+                    .progress
+                    .note("what was committed before a failure is undone by a restore of the snapshot");
+                self.refuse_fence(
+                    options.fence,
+                    &[FenceChoice::Lock],
+                    "statements outside of one transaction",
+                )?;
+                self.require_undo(options)?;
+                guarded::run(&context, Job::Files(&plan.pending, &transactions)).await?
             }
         } else {
             self.refuse_fence(options.fence, &[FenceChoice::Lock], "a command")?;
@@ -269,7 +285,16 @@ impl Invocation<'_> {
         Ok(report.exit_code)
     }
 
+    /// The transactions that the pending files run in.
+    fn transactions(&self, plan: &MigrationPlan<'_>) -> Result<TransactionPlan> {
+        migration::decide(&plan.pending, self.migrations.tx.unwrap_or(TransactionChoice::Auto))
+    }
+
     fn refuse_fence(&self, chosen: FenceChoice, impossible: &[FenceChoice], what: &str) -> Result<()> {
+        if self.cli.protection.hold_fence && matches!(chosen, FenceChoice::None | FenceChoice::Lock) {
+            return Err(Error::usage("--hold-fence needs a fence that can outlive the run")
+                .with_hint("Use --fence read-only or --fence exclusive with it."));
+        }
         if impossible.contains(&chosen) {
             return Err(Error::usage(format!("this fence can't be combined with {what}"))
                 .with_hint("Leave --fence away, or use --fence auto."));
@@ -363,12 +388,17 @@ impl Invocation<'_> {
     async fn recover(&self) -> Result<u8> {
         let connection = self.connection("safe-run recover").await?;
         let repository = Repository::open(&self.settings.repo)?;
-        let _lock = repository.lock_named(&format!("run-{}", lock_name(connection.database())))?;
+        let _lock = repository.lock_named(&crate::run_lock(connection.database()))?;
+        let live = connection.database().to_owned();
+        let unfinished = crate::journal::unfinished(&repository, &live)?;
+        let held = crate::journal::held(&repository, &live)?;
+        let connection = release::entrance(&connection, &[unfinished.clone(), held.clone()].concat()).await?;
         // The killed run's own session is gone with it; whoever holds the lock now is another run.
         let control = crate::take_control(&connection).await?;
         let connection = control.settings().clone();
         let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
-        let done = recover::recover(&connection, &repository, jobs, &self.output.progress()).await?;
+        let done =
+            recover::recover(&connection, &unfinished, &repository, jobs, &self.output.progress()).await?;
         repository.sweep()?;
         if self.output.is_json() {
             self.output.document(&serde_json::json!({"recovered": done}))?;
@@ -376,6 +406,10 @@ impl Invocation<'_> {
         }
         if done.is_empty() {
             self.output.data("Nothing to recover: every run on this database has finished.\n")?;
+            for run in &held {
+                self.output
+                    .warn(&format!("the fence of run {} still stands: `safe-run release` lifts it", run.run));
+            }
         }
         for run in &done {
             let mut text = format!("{}  run {}\n", self.output.paint(Tone::Good, &run.verdict), run.run);
@@ -383,6 +417,32 @@ impl Invocation<'_> {
                 text.push_str(&format!("{}{line}\n", " ".repeat(run.verdict.len() + 2)));
             }
             self.output.data(&text)?;
+        }
+        Ok(0)
+    }
+
+    async fn release(&self) -> Result<u8> {
+        let connection = self.connection("safe-run release").await?;
+        let repository = Repository::open(&self.settings.repo)?;
+        let _lock = repository.lock_named(&crate::run_lock(connection.database()))?;
+        crate::refuse_unfinished(&repository, connection.database())?;
+        let held = crate::journal::held(&repository, connection.database())?;
+        let entrance = release::entrance(&connection, &held).await?;
+        let control = crate::take_control(&entrance).await?;
+        let released = release::release(&connection, &control, &held).await?;
+        if self.output.is_json() {
+            self.output.document(&serde_json::json!({"released": released}))?;
+            return Ok(0);
+        }
+        if released.is_empty() {
+            self.output.data("Nothing to release: no run on this database holds a fence.\n")?;
+        }
+        for run in &released {
+            self.output.data(&format!(
+                "{}  the fence of run {run} is lifted; everybody can write to \"{}\" again\n",
+                self.output.paint(Tone::Good, "RELEASED"),
+                connection.database()
+            ))?;
         }
         Ok(0)
     }
@@ -408,9 +468,4 @@ impl Invocation<'_> {
         self.output.data(&format!("{}\n", path.display()))?;
         Ok(0)
     }
-}
-
-/// A file name for the lock of a database: names can hold anything.
-fn lock_name(database: &str) -> String {
-    common::digest::sha256_hex(database.as_bytes())[..16].to_owned()
 }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | nothing that reaches the table | equal |
 //! | INSERT, COPY | not fewer |
-//! | UPDATE | equal |
+//! | UPDATE | equal, with other values |
 //! | DELETE, or ON DELETE CASCADE child of one | fewer allowed |
 //! | TRUNCATE, DROP | must be acknowledged, if it held rows |
 //! | DO, CALL, volatile function, MERGE, triggers | unknown |
@@ -61,6 +61,8 @@ pub struct ForeignKeyFact {
     pub referenced: u32,
     /// `confdeltype = 'c'`.
     pub on_delete_cascade: bool,
+    /// `SET NULL`, `SET DEFAULT`, or `ON UPDATE CASCADE`: rows of `referencing` get other values.
+    pub changes_values: bool,
 }
 
 /// A user trigger or rule: its code can change any table.
@@ -85,6 +87,8 @@ pub struct TriggerFact {
 pub enum RowExpectation {
     /// As many rows as before.
     Equal,
+    /// As many rows as before, with other values.
+    Updated,
     /// As many or more.
     NotFewer,
     /// Fewer are allowed, shown, and fail above `--max-loss`.
@@ -104,6 +108,7 @@ pub enum RowExpectation {
 /// What is known so far about one table, before it becomes a [`RowExpectation`].
 #[derive(Debug, Clone, Default)]
 struct Seen {
+    updated: bool,
     inserted: bool,
     deleted: bool,
     removed: Option<String>,
@@ -118,6 +123,7 @@ impl Seen {
             Self { unknown: Some(why), .. } => RowExpectation::Unknown { why },
             Self { deleted: true, .. } => RowExpectation::FewerAllowed,
             Self { inserted: true, .. } => RowExpectation::NotFewer,
+            Self { updated: true, .. } => RowExpectation::Updated,
             _ => RowExpectation::Equal,
         }
     }
@@ -253,6 +259,9 @@ impl Reading<'_> {
                 self.fire(&family, |trigger| trigger.on_insert);
             }
             Effect::Update => {
+                self.mark(&family, |seen| seen.updated = true);
+                self.mark(&self.ancestors(oid), |seen| seen.updated = true);
+                self.pass_on_values(&family);
                 let moves = self.facts.tables.iter().any(|table| table.oid == oid && table.partitioned);
                 if moves {
                     let why =
@@ -294,6 +303,7 @@ impl Reading<'_> {
         self.mark(&reached, |seen| seen.deleted = true);
         let above: Vec<u32> = reached.iter().flat_map(|&member| self.ancestors(member)).collect();
         self.mark(&above, |seen| seen.deleted = true);
+        self.pass_on_values(&reached);
         self.fire(&reached, |trigger| trigger.on_delete);
     }
 
@@ -364,6 +374,25 @@ impl Reading<'_> {
         reached.split_off(from.len())
     }
 
+    /// Tables whose rows get other values through a foreign key when rows of `from` change or go.
+    fn pass_on_values(&mut self, from: &[u32]) {
+        let mut reached = from.to_vec();
+        let mut next = 0;
+        while next < reached.len() {
+            let mut line = self.ancestors(reached[next]);
+            line.push(reached[next]);
+            let keys = self.facts.foreign_keys.iter();
+            let keys = keys.filter(|key| key.changes_values && line.contains(&key.referenced));
+            let more: Vec<u32> = keys.flat_map(|key| self.family(key.referencing)).collect();
+            add_new(&mut reached, more);
+            next += 1;
+        }
+        let passed_on = reached.split_off(from.len());
+        let above: Vec<u32> = passed_on.iter().flat_map(|&member| self.ancestors(member)).collect();
+        self.mark(&passed_on, |seen| seen.updated = true);
+        self.mark(&above, |seen| seen.updated = true);
+    }
+
     /// Triggers of the reached tables can do anything to any table.
     fn fire(&mut self, tables: &[u32], fires: impl Fn(&TriggerFact) -> bool) {
         let trigger =
@@ -428,6 +457,7 @@ mod tests {
             referencing,
             referenced,
             on_delete_cascade,
+            changes_values: !on_delete_cascade,
         };
         Facts {
             tables: vec![
@@ -454,7 +484,7 @@ mod tests {
         }
     }
 
-    /// One letter for each table in order: `=` equal, `+` not fewer, `-` fewer, `!` acknowledge, `?` unknown.
+    /// One letter for each table in order: `=` equal, `~` other values, `+` not fewer, `-` fewer, `!` acknowledge, `?` unknown.
     fn expect(sql: &str) -> String {
         let facts = facts();
         let all = split(sql).expect("splits");
@@ -467,6 +497,7 @@ mod tests {
         .values()
         .map(|expectation| match expectation {
             RowExpectation::Equal => '=',
+            RowExpectation::Updated => '~',
             RowExpectation::NotFewer => '+',
             RowExpectation::FewerAllowed => '-',
             RowExpectation::MustAcknowledge { .. } => '!',
@@ -482,12 +513,12 @@ mod tests {
             ("create index i on users (id); grant select on users to r", "========="),
             ("insert into users values (1)", "+========"),
             ("copy public.users from '/x'", "+========"),
-            ("update users set a = lower(b)", "========="),
+            ("update users set a = lower(b)", "~==~====="),
             ("delete from items", "==-======"),
-            ("delete from users", "---======"),
+            ("delete from users", "---~====="),
             ("with x as (delete from orders returning *) select * from x", "=--======"),
             ("insert into audit select 1; delete from users", "---+====="),
-            ("insert into users values (1); delete from users", "---======"),
+            ("insert into users values (1); delete from users", "---~====="),
             ("truncate items", "==!======"),
             ("truncate users cascade", "!!!!====="),
             ("drop table items; create table items (a int)", "==!======"),
@@ -497,7 +528,7 @@ mod tests {
             ("delete from events_a", "====--==="),
             ("truncate events_a", "====-!==="),
             ("insert into events values (1)", "====+++=="),
-            ("update events set a = 1", "=====??=="),
+            ("update events set a = 1", "====~??=="),
             ("drop table events_a", "====-!==="),
             ("drop table events", "====!!!=="),
             ("alter table events detach partition events_a", "====???=="),

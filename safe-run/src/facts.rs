@@ -19,8 +19,7 @@ WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_s
 
 const CHILDREN: &str = "SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits";
 
-const FOREIGN_KEYS: &str =
-    "SELECT conrelid, confrelid, confdeltype = 'c' FROM pg_catalog.pg_constraint WHERE contype = 'f'";
+const FOREIGN_KEYS: &str = "SELECT conrelid, confrelid, confdeltype = 'c', confdeltype IN ('n', 'd') OR confupdtype IN ('c', 'n', 'd') FROM pg_catalog.pg_constraint WHERE contype = 'f'";
 
 /// Triggers by the bits of `tgtype` (4 insert, 8 delete, 16 update, 32 truncate), rules by their event.
 const TRIGGERS: &str = "
@@ -91,6 +90,7 @@ pub async fn read(client: &Client) -> Result<(Facts, Functions)> {
                 referencing: row.get(0),
                 referenced: row.get(1),
                 on_delete_cascade: row.get(2),
+                changes_values: row.get(3),
             })
             .collect(),
         triggers: rows(TRIGGERS)

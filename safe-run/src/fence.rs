@@ -1,6 +1,6 @@
 //! Keeps other writers out while a command, or statements outside of a transaction, change the database.
 //!
-//! `read-only`: new sessions of the database begin their transactions read-only, and the sessions that are there are
+//! `exclusive` is in [`crate::exclusive`]. `read-only`: new sessions of the database begin their transactions read-only, and the sessions that are there are
 //! ended. The command's own sessions are told otherwise through `options`. It does not stop who says
 //! `SET default_transaction_read_only = off`, and it does not stop a driver of the command that ignores `options` from being
 //! stopped itself.
@@ -16,15 +16,29 @@ use common::{
     },
 };
 
+use crate::exclusive::{self, Hidden};
+
 /// The parameter that the fence sets.
 const PARAMETER: &str = "default_transaction_read_only";
 
 /// A fence that stands. Lift it on every path; dropped without, it stays, and `safe-run recover` lifts it.
 #[derive(Debug)]
 #[must_use = "a fence that is not lifted stays"]
-pub struct Fence {
-    database: String,
-    previous: Option<String>,
+pub enum Fence {
+    /// New sessions are read-only.
+    ReadOnly {
+        /// The database.
+        database: String,
+        /// The parameter's value before.
+        previous: Option<String>,
+    },
+    /// The database has another name.
+    Exclusive {
+        /// How to reach the server.
+        settings: Box<ConnectionSettings>,
+        /// The names.
+        names: Hidden,
+    },
 }
 
 /// The parameter's value for the database, if it is set there.
@@ -42,7 +56,7 @@ pub async fn set(control: &Session, database: &str, previous: Option<String>, ow
     // Before anything is changed, and nobody is ended in vain.
     refuse_lasting_sessions(control, database, own).await?;
     alter(control, database, Some("on")).await?;
-    let fence = Fence { database: database.to_owned(), previous };
+    let fence = Fence::ReadOnly { database: database.to_owned(), previous };
     // A session that read its settings just before the change may appear just after it: look twice.
     for pause in [Duration::from_millis(100), Duration::ZERO] {
         if let Err(error) = end_other_sessions(control, database, own).await {
@@ -60,16 +74,36 @@ pub async fn set(control: &Session, database: &str, previous: Option<String>, ow
 }
 
 impl Fence {
-    /// Takes the fence away and ends the sessions that began behind it, because they would stay read-only.
+    /// Takes the fence away and ends the sessions that began behind it: they would stay read-only, or hold the name.
     pub async fn lift(self, control: &Session, own: &[i32]) -> Result<()> {
-        lift(control, &self.database, self.previous.as_deref(), own).await
+        match self {
+            Self::ReadOnly { database, previous } => lift(control, &database, previous.as_deref(), own).await,
+            Self::Exclusive { settings, names } => exclusive::lift(&settings, control, &names).await,
+        }
     }
-}
 
-impl Fence {
-    /// Takes the fence away from the database that stood behind it and now has another name.
-    pub async fn lift_from_renamed(self, control: &Session, name: &str) -> Result<()> {
-        lift(control, name, self.previous.as_deref(), &[]).await
+    /// After an undo: the restored database took the name of the failed one, which is now called `failed`.
+    pub async fn lift_after_undo(self, control: &Session, failed: Option<&str>) -> Result<()> {
+        match (self, failed) {
+            // The restored database never had it.
+            (Self::ReadOnly { previous, .. }, Some(failed)) => {
+                lift(control, failed, previous.as_deref(), &[]).await
+            }
+            (Self::ReadOnly { .. }, None) => Ok(()),
+            (exclusive @ Self::Exclusive { .. }, _) => exclusive.lift(control, &[]).await,
+        }
+    }
+
+    /// What it keeps others from, for a report.
+    pub fn state(&self) -> String {
+        match self {
+            Self::ReadOnly { database, .. } => {
+                format!("database \"{database}\" is still read-only for new sessions")
+            }
+            Self::Exclusive { names, .. } => {
+                format!("the database is still called \"{}\", and \"{}\" is closed", names.hidden, names.live)
+            }
+        }
     }
 }
 

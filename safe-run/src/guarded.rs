@@ -1,14 +1,15 @@
 //! Commands, and statements that can't run in a transaction: fence, snapshot and baseline, run, check; and when something
 //! fails, the snapshot is restored beside the database and takes its name.
 
-use std::{ffi::OsString, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, ffi::OsString, sync::Arc, time::Instant};
 
 use common::{
     Error, ErrorKind, Result,
+    catalog::DatabaseState,
     cli::format::plural,
     fault, interrupt,
     postgres::{
-        Session, SessionProfile,
+        ConnectionSettings, Session, SessionProfile,
         exported_snapshot::{ExportedSnapshot, LockMode, lock_all_tables},
         introspect,
     },
@@ -17,22 +18,27 @@ use common::{
 use restore::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target};
 
 use crate::{
-    apply, check, command,
+    apply,
+    attempts::Waiting,
+    check, command,
+    exclusive::{self, Hidden},
     fence::{self, Fence},
     journal::{Mode, Step},
-    migration::MigrationFile,
+    migration::{MigrationFile, TransactionPlan},
+    others,
     report::{CommandReport, Report, UndoReport, Verdict},
     run::{
-        Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, baseline, check_options,
-        check_parallel, expectations, judge, loss_limits,
+        Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, analyze_what_lost_statistics,
+        announced, announced_by_command, baseline, check_options, check_parallel, judge,
     },
+    sequences, verify,
 };
 
 /// What is run under protection.
 #[derive(Debug, Clone, Copy)]
 pub enum Job<'a> {
-    /// Migration files of which at least one can't run in a transaction.
-    Files(&'a [&'a MigrationFile]),
+    /// Migration files, and the transactions that they run in.
+    Files(&'a [&'a MigrationFile], &'a TransactionPlan),
     /// An external command. The flag: its stdout goes to stderr.
     Command(&'a [OsString], bool),
 }
@@ -40,14 +46,14 @@ pub enum Job<'a> {
 impl Job<'_> {
     fn describe(&self) -> String {
         match self {
-            Self::Files(files) => files.iter().map(|file| file.name()).collect::<Vec<_>>().join(" "),
+            Self::Files(files, _) => files.iter().map(|file| file.name()).collect::<Vec<_>>().join(" "),
             Self::Command(words, _) => command::describe(words),
         }
     }
 
     fn files(&self) -> &[&MigrationFile] {
         match self {
-            Self::Files(files) => files,
+            Self::Files(files, _) => files,
             Self::Command(..) => &[],
         }
     }
@@ -61,6 +67,8 @@ struct Prepared {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// Nothing was committed: the server has rolled everything back.
+    Uncommitted,
     Migration,
     Validation,
 }
@@ -77,14 +85,32 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
         Err(error) => return failed_before(log, &error),
     };
     let mut standing = None;
-    let prepared = match prepare(context, &control, &mut log, &mut standing).await {
+    let raised = match raise_fence(context, &control, &mut log, &mut standing).await {
+        Ok(raised) => raised,
+        Err(error) => return abandon(context, log, &control, standing, error).await,
+    };
+    fault::point("safe-run.fenced");
+    // Behind the exclusive fence everything happens under the other name.
+    let context = raised.behind.as_ref().unwrap_or(context);
+    let prepared = match prepare(context, &control, &mut log, raised.state, standing.as_ref()).await {
         Ok(prepared) => prepared,
         Err(error) => return abandon(context, log, &control, standing, error).await,
     };
     match perform(context, &control, job, &prepared, &mut log).await {
         Ok(()) => keep(context, log, &control, standing).await,
         Err((_, error)) if never_seen(&log) => abandon(context, log, &control, standing, error).await,
-        Err((stage, error)) => undo(context, log, &control, standing, prepared, stage, error).await,
+        Err((Stage::Uncommitted, error)) => {
+            rolled_back(context, log, &control, standing, &prepared.baseline, error).await
+        }
+        Err((stage, error)) => {
+            let reached = match job {
+                Job::Files(files, _) => {
+                    others::reached(files, &prepared.baseline.facts, &prepared.baseline.functions)
+                }
+                Job::Command(..) => None,
+            };
+            undo(context, log, &control, standing, prepared, reached.as_ref(), (stage, error)).await
+        }
     }
 }
 
@@ -93,32 +119,89 @@ fn never_seen(log: &RunLog) -> bool {
     log.report.command.as_ref().is_some_and(|command| command.sessions == 0 && !command.replaced)
 }
 
-/// Fence, snapshot, baseline, and the plan of the undo: an undo that could not work is found out now.
-async fn prepare(
+/// The database behind its fence.
+struct Raised {
+    /// What belongs to the database itself, as it was without the fence.
+    state: DatabaseState,
+    /// Where to work, if the database has another name now.
+    behind: Option<Context>,
+}
+
+async fn raise_fence(
     context: &Context,
     control: &Session,
     log: &mut RunLog,
     standing: &mut Option<Fence>,
-) -> Result<Prepared> {
+) -> Result<Raised> {
     let options = &context.options;
     let database = context.connection.database();
-    let unfenced_state = introspect::database_state(&context.control).await?;
+    let state = introspect::database_state(&context.control).await?;
     if options.fence == FenceChoice::None {
         log.report.protection.push("no fence: others may write while it runs".to_owned());
-    } else {
-        let previous = fence::current(&context.control).await?;
-        log.journal.write(Step::Fencing { previous: previous.clone() })?;
-        fault::point("safe-run.fencing");
-        let began = Instant::now();
-        *standing = Some(fence::set(control, database, previous, &own_pids(context)).await?);
-        log.timed("fence: database read-only, other sessions ended", began);
-        log.report.protection.push(
-            "fence read-only: sessions were ended, new ones are read-only unless they say otherwise"
-                .to_owned(),
-        );
+        return Ok(Raised { state, behind: None });
     }
-    fault::point("safe-run.fenced");
+    if options.hold_fence {
+        log.journal.write(Step::HoldFence)?;
+    }
+    if options.fence == FenceChoice::Exclusive {
+        let behind = hide(context, control, log, standing).await?;
+        return Ok(Raised { state, behind: Some(behind) });
+    }
+    let previous = fence::current(&context.control).await?;
+    log.journal.write(Step::Fencing { previous: previous.clone() })?;
+    fault::point("safe-run.fencing");
+    let began = Instant::now();
+    *standing = Some(fence::set(control, database, previous, &own_pids(context)).await?);
+    log.timed("fence: database read-only, other sessions ended", began);
+    log.report.protection.push(
+        "fence read-only: sessions were ended, new ones are read-only unless they say otherwise".to_owned(),
+    );
+    Ok(Raised { state, behind: None })
+}
 
+/// Gives the database another name and goes on under it.
+async fn hide(
+    context: &Context,
+    control: &Session,
+    log: &mut RunLog,
+    standing: &mut Option<Fence>,
+) -> Result<Context> {
+    let database = context.connection.database();
+    exclusive::refuse_obstacles(control, database, &own_pids(context)).await?;
+    let names = Hidden::new(database)?;
+    let (hidden, placeholder) = (names.hidden.clone(), names.placeholder.clone());
+    log.journal.write(Step::Hiding { hidden: hidden.clone(), placeholder })?;
+    fault::point("safe-run.hiding");
+    let began = Instant::now();
+    exclusive::set(&context.connection, control, &names, &log.report.run).await?;
+    *standing = Some(Fence::Exclusive { settings: Box::new(context.connection.clone()), names });
+    fault::point("safe-run.hidden");
+    let connection = context.connection.with_database(&hidden);
+    // Our session has ended with all others; the lock is the database's, whatever it is called.
+    let control = crate::take_control(&connection).await?;
+    log.timed("fence: database renamed, sessions ended", began);
+    log.report.protection.push(format!(
+        "fence exclusive: the database is called \"{hidden}\" for the time of the run, and \"{database}\" accepts no connection"
+    ));
+    Ok(Context {
+        connection,
+        control,
+        repository: context.repository.clone(),
+        options: context.options.clone(),
+        progress: context.progress.clone(),
+        run: context.run.clone(),
+    })
+}
+
+/// Snapshot, baseline, and the plan of the undo: an undo that could not work is found out now.
+async fn prepare(
+    context: &Context,
+    control: &Session,
+    log: &mut RunLog,
+    unfenced_state: DatabaseState,
+    standing: Option<&Fence>,
+) -> Result<Prepared> {
+    let options = &context.options;
     let holder = context.connection.connect().await?;
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     lock_all_tables(
@@ -152,15 +235,20 @@ async fn prepare(
             let id = snapshot.manifest.id.to_string();
             log.report.snapshot = Some(id.clone());
             log.journal.write(Step::SnapshotTaken { id })?;
-            let plan = restore::prepare(
+            let mut plan = restore::prepare(
                 &context.connection,
                 control,
                 &snapshot,
                 &Target::Replace,
-                restore_options(context),
+                &restore_options(context),
             )
             .await
             .map_err(|error| error.context("an undo would not be possible"))?;
+            match standing {
+                Some(Fence::Exclusive { names, .. }) => plan.kept_as = Some(names.kept_as()),
+                Some(Fence::ReadOnly { .. }) => plan.read_only = options.hold_fence,
+                None => {}
+            }
             Some((snapshot, plan))
         }
     };
@@ -195,7 +283,7 @@ async fn perform(
         .with_option("default_transaction_read_only", "off")
         .with_application_name(&format!("safe-run/{}", context.run));
     match job {
-        Job::Files(files) => {
+        Job::Files(files, plan) => {
             let began = Instant::now();
             let notices = context.progress.clone();
             let session = settings
@@ -205,14 +293,19 @@ async fn perform(
                 )
                 .await
                 .map_err(migration)?;
-            let mut reports = Vec::new();
-            let timeout = context.options.lock_wait.timeout;
-            let applied =
-                apply::one_by_one(&session, files, &log.report.run, timeout, &mut reports, &context.progress)
-                    .await;
-            log.report.migrations = reports;
+            let mut trace = apply::Trace::default();
+            let wait = context.options.lock_wait;
+            let waiting =
+                Waiting { migrator: &session, observer: control, wait, progress: &context.progress };
+            let applied = apply::as_planned(&waiting, files, plan, &log.report.run, &mut trace).await;
+            if applied.is_err() {
+                log.outside = apply::effects_outside(files, &trace.reports);
+            }
+            log.report.migrations = trace.reports;
+            log.report.notes.extend(trace.notes);
             log.timed("migrations", began);
-            applied.map_err(migration)?;
+            let stage = if trace.committed { Stage::Migration } else { Stage::Uncommitted };
+            applied.map_err(|error| (stage, error))?;
             session.close().await.map_err(migration)?;
         }
         Job::Command(words, stdout_is_ours) => {
@@ -257,27 +350,16 @@ async fn perform(
     fault::point("safe-run.applied");
     let began = Instant::now();
     // A check that a signal cancelled has found nothing: the signal is the reason.
-    let after = check_after(context, &settings).await.map_err(interrupt::explain).map_err(validation)?;
+    let (after, verified) = check_after(context, &settings, &prepared.baseline)
+        .await
+        .map_err(interrupt::explain)
+        .map_err(validation)?;
     log.timed("checks after", began);
-    let files = job.files();
-    let expected = expectations(files, &prepared.baseline);
-    let is_command = matches!(job, Job::Command(..));
-    let expected = move |oid| {
-        if is_command {
-            check::Expectation::Unknown { why: "an external command".to_owned() }
-        } else {
-            expected(oid)
-        }
+    let announced = match job {
+        Job::Files(files, _) => announced(&context.options, files, &prepared.baseline),
+        Job::Command(..) => announced_by_command(&context.options),
     };
-    judge(
-        log,
-        &context.options,
-        &prepared.baseline,
-        &after,
-        &expected,
-        &loss_limits(&context.options, files),
-    )
-    .map_err(validation)?;
+    judge(log, &context.options, &prepared.baseline, &after, &announced, verified).map_err(validation)?;
     interrupt::check().map_err(migration)
 }
 
@@ -311,7 +393,8 @@ fn judge_command(
 async fn check_after(
     context: &Context,
     settings: &common::postgres::ConnectionSettings,
-) -> Result<check::CheckResults> {
+    before: &Baseline,
+) -> Result<(check::CheckResults, Vec<check::Finding>)> {
     context.progress.phase("checking", None);
     let holder = settings.connect().await?;
     holder
@@ -319,20 +402,50 @@ async fn check_after(
         .await
         .map_err(|source| Error::postgres("could not begin the checks", source))?;
     let exported = ExportedSnapshot::export(&holder).await?;
-    let results = check_parallel(context, &exported, &check_options(&context.options)).await;
+    let mut options = check_options(&context.options);
+    options.known = Some(before.results.known());
+    let results = check_parallel(context, &exported, &options).await;
     drop(exported);
     context.progress.done();
     let results = results?;
     holder.close().await?;
-    Ok(results)
+    if context.options.verify.is_empty() {
+        return Ok((results, Vec::new()));
+    }
+    let session = settings.connect_as(SessionProfile::Migration, None).await?;
+    let verified = verify::run_all(&session, &context.options.verify, &context.progress).await?;
+    session.close().await?;
+    Ok((results, verified))
 }
 
 async fn lift(context: &Context, log: &mut RunLog, control: &Session, standing: Option<Fence>) -> Result<()> {
     if let Some(fence) = standing {
-        fence.lift(control, &own_pids(context)).await?;
+        let state = fence.state();
+        fence.lift(control, &own_pids(context)).await.map_err(|error| error.with_database_state(state))?;
         log.note_step(Step::FenceLifted);
     }
     Ok(())
+}
+
+/// The end of a run that did something: the fence goes, or stays as it was told to.
+async fn lift_or_hold(
+    context: &Context,
+    log: &mut RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+) -> Result<()> {
+    match standing {
+        Some(fence) if context.options.hold_fence => {
+            hold(log, &fence);
+            Ok(())
+        }
+        standing => lift(context, log, control, standing).await,
+    }
+}
+
+fn hold(log: &mut RunLog, fence: &Fence) {
+    log.report.notes.push(format!("the fence is held (--hold-fence): {}", fence.state()));
+    log.report.next.push("open the database: safe-run release".to_owned());
 }
 
 async fn keep(
@@ -343,8 +456,11 @@ async fn keep(
 ) -> Result<Report> {
     let guard = interrupt::begin_undo();
     log.note_step(Step::Stands);
-    let lifted = lift(context, &mut log, control, standing).await;
+    let lifted = lift_or_hold(context, &mut log, control, standing).await;
     drop(guard);
+    if lifted.is_ok() {
+        analyze_what_lost_statistics(&context.control, &mut log, &context.progress).await;
+    }
     let report = &mut log.report;
     let checks = report.checks_phrase();
     report.headline = match &report.command {
@@ -364,8 +480,7 @@ async fn keep(
     if let Err(error) = lifted {
         log.fail(&error);
         log.report.headline = format!("the changes stand, but the fence could not be lifted: {error}");
-        log.report.state =
-            format!("database \"{}\" is still read-only for new sessions", log.report.database);
+        log.report.state = error.database_state().unwrap_or_default().to_owned();
         log.report.next.push("safe-run recover".to_owned());
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     }
@@ -399,13 +514,70 @@ async fn abandon(
                 error: Some((&second).into()),
             });
             log.report.state = format!(
-                "database \"{}\" unchanged, but it is still read-only for new sessions",
-                log.report.database
+                "database \"{}\" unchanged, but {}",
+                log.report.database,
+                second.database_state().unwrap_or("its fence still stands")
             );
             log.report.next.push("safe-run recover".to_owned());
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
+}
+
+/// The first transaction failed and the server has rolled it back: only sequences may stand elsewhere.
+async fn rolled_back(
+    context: &Context,
+    mut log: RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+    baseline: &Baseline,
+    error: Error,
+) -> Result<Report> {
+    let _guard = interrupt::begin_undo();
+    let began = Instant::now();
+    let error = interrupt::explain(error);
+    let put_back = async {
+        let settings = context.connection.with_option("default_transaction_read_only", "off");
+        let session = settings.connect().await?;
+        let found = sequences::put_back(&session, &baseline.sequences).await?;
+        session.close().await?;
+        // What could not have its locks shall be tried again.
+        if error.is_retryable() {
+            lift(context, &mut log, control, standing).await?;
+        } else {
+            lift_or_hold(context, &mut log, control, standing).await?;
+        }
+        Ok::<_, Error>(found)
+    };
+    let found = put_back.await;
+    log.fail(&error);
+    let undo_error = found.as_ref().err().map(Into::into);
+    log.report.undo = Some(UndoReport {
+        how: "rollback",
+        seconds: began.elapsed().as_secs_f64(),
+        failed_database_kept_as: None,
+        error: undo_error,
+    });
+    let Ok(found) = found else {
+        log.report.state = format!(
+            "database \"{}\": tables are as before, but sequences or the fence may not be",
+            log.report.database
+        );
+        log.report.next.push("safe-run recover".to_owned());
+        return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
+    };
+    log.report.notes.extend(found.restored.into_iter().chain(found.ahead));
+    let outside = std::mem::take(&mut log.outside);
+    log.report.notes.extend(outside);
+    let mut state = vec![format!("database \"{}\" unchanged", log.report.database)];
+    state.extend(log.report.snapshot.as_ref().map(|id| format!("snapshot {id} kept")));
+    log.report.state = state.join(" · ");
+    let code = match error.kind() {
+        kind @ (ErrorKind::Interrupted | ErrorKind::Terminated) => kind,
+        _ if error.is_retryable() => ErrorKind::Busy,
+        _ => ErrorKind::MigrationRolledBack,
+    };
+    Ok(log.finish(Verdict::RolledBack, code.exit_code()))
 }
 
 /// Restores the snapshot beside the failed database and swaps their names.
@@ -415,8 +587,8 @@ async fn undo(
     control: &Session,
     standing: Option<Fence>,
     prepared: Prepared,
-    stage: Stage,
-    error: Error,
+    reached: Option<&BTreeSet<u32>>,
+    (stage, error): (Stage, Error),
 ) -> Result<Report> {
     // From here on signals wait: half an undo is the worst of all states.
     let _guard = interrupt::begin_undo();
@@ -427,8 +599,12 @@ async fn undo(
     let wanted = context.options.on_failure.unwrap_or(if fenced { OnFailure::Undo } else { OnFailure::Stop });
     let (snapshot, plan) = match prepared.snapshot {
         Some(prepared) if wanted == OnFailure::Undo => prepared,
-        other => return stop(context, log, control, standing, other.is_some(), fenced).await,
+        other => {
+            let snapshot = other.as_ref().map(|(snapshot, _)| snapshot);
+            return stop(context, log, control, standing, snapshot, reached, fenced).await;
+        }
     };
+    let before = snapshot.clone();
     let began = Instant::now();
     context.progress.note(format!("undoing: {}", error.message()));
     let restored = restore_snapshot(context, &mut log, control, snapshot, plan).await;
@@ -438,12 +614,13 @@ async fn undo(
             log.timed("undo: snapshot restored and swapped in", began);
             log.note_step(Step::Undone);
             let database = log.report.database.clone();
-            let as_before = if restored.missing_grants.is_empty() {
+            let lacks = restored.missing_grants.len() + restored.missing.len();
+            let as_before = if lacks == 0 {
                 "is as it was before".to_owned()
             } else {
                 format!(
                     "has its rows of before, but lacks {}",
-                    plural(restored.missing_grants.len() as u64, "grant", "grants")
+                    plural(lacks as u64, "grant or object", "grants or objects")
                 )
             };
             log.report.state = format!(
@@ -455,11 +632,27 @@ async fn undo(
                     format!("NOT as before: the role may not grant {grant}; a superuser has to")
                 }),
             );
+            log.report
+                .notes
+                .extend(restored.missing.iter().map(|object| format!("NOT as before: {}", object.line())));
             let kept_as = restored.replaced_as;
-            if let (Some(fence), Some(kept_as)) = (standing, &kept_as)
-                && let Err(error) = fence.lift_from_renamed(control, kept_as).await
+            if let Some(error) = settle_fence(context, &mut log, control, standing, kept_as.as_deref()).await
             {
-                log.report.notes.push(format!("database \"{kept_as}\" is still read-only: {error}"));
+                log.report.notes.push(format!("the fence could not be lifted: {error}"));
+                log.report.next.push("safe-run recover".to_owned());
+                log.report.undo = Some(UndoReport {
+                    how: "restore",
+                    seconds,
+                    failed_database_kept_as: kept_as,
+                    error: Some((&error).into()),
+                });
+                return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
+            }
+            if let (false, Some(kept_as)) = (fenced, &kept_as) {
+                // Its sessions were ended by the swap: what is there now is all that was ever written.
+                let lost = format!("those rows are in \"{kept_as}\" only");
+                let settings = context.connection.with_database(kept_as);
+                tell_differences(context, &mut log, &settings, &before, reached, &lost).await;
             }
             if let Some(kept_as) = &kept_as {
                 let name = common::Ident::new(&**kept_as);
@@ -470,7 +663,7 @@ async fn undo(
                 Some(UndoReport { how: "restore", seconds, failed_database_kept_as: kept_as, error: None });
             let code = match (stage, error.kind()) {
                 (_, kind @ (ErrorKind::Interrupted | ErrorKind::Terminated)) => kind.exit_code(),
-                (Stage::Migration, _) => ErrorKind::MigrationRestored.exit_code(),
+                (Stage::Migration | Stage::Uncommitted, _) => ErrorKind::MigrationRestored.exit_code(),
                 (Stage::Validation, _) => ErrorKind::ValidationRestored.exit_code(),
             };
             Ok(log.finish(Verdict::Restored, code))
@@ -485,11 +678,39 @@ async fn undo(
             log.report.state = format!(
                 "database \"{}\" holds what the failed run left behind{}; snapshot {} is kept",
                 log.report.database,
-                if fenced { ", and is still read-only for new sessions" } else { "" },
+                standing.as_ref().map_or(String::new(), |fence| format!(", and {}", fence.state())),
                 log.report.snapshot.clone().unwrap_or_default()
             );
             log.report.next.push("safe-run recover".to_owned());
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
+        }
+    }
+}
+
+/// After an undo: takes the fence away, or leaves it as it was told to. The error means that people can't work.
+async fn settle_fence(
+    context: &Context,
+    log: &mut RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+    failed: Option<&str>,
+) -> Option<Error> {
+    let fence = standing?;
+    if context.options.hold_fence {
+        hold(log, &fence);
+        return None;
+    }
+    let is_exclusive = matches!(fence, Fence::Exclusive { .. });
+    match fence.lift_after_undo(control, failed).await {
+        Ok(()) => {
+            log.note_step(Step::FenceLifted);
+            None
+        }
+        Err(error) if is_exclusive => Some(error),
+        Err(error) => {
+            let failed = failed.unwrap_or_default();
+            log.report.notes.push(format!("database \"{failed}\" is still read-only: {error}"));
+            None
         }
     }
 }
@@ -512,9 +733,28 @@ pub async fn restore_snapshot(
     let options = restore_options(context);
     let verified = restore::verified(snapshot, options.jobs, &context.progress).await?;
     let report =
-        restore::execute(&context.connection, control, &verified, plan, options, &context.progress).await?;
+        restore::execute(&context.connection, control, &verified, plan, &options, &context.progress).await?;
     fault::point("safe-run.undone");
     Ok(report)
+}
+
+/// Says which tables are not as in the snapshot; a comparison that fails is said as well.
+async fn tell_differences(
+    context: &Context,
+    log: &mut RunLog,
+    settings: &ConnectionSettings,
+    snapshot: &StoredSnapshot,
+    reached: Option<&BTreeSet<u32>>,
+    lost: &str,
+) {
+    match others::compare(settings, snapshot, reached, &context.progress).await {
+        Ok(differences) => log.report.notes.extend(differences.sentences(lost)),
+        Err(error) => {
+            log.report
+                .notes
+                .push(format!("what others wrote since the snapshot could not be found out: {error}"));
+        }
+    }
 }
 
 /// Keeps the failed state for a person.
@@ -523,10 +763,11 @@ async fn stop(
     mut log: RunLog,
     control: &Session,
     standing: Option<Fence>,
-    has_snapshot: bool,
+    snapshot: Option<&StoredSnapshot>,
+    reached: Option<&BTreeSet<u32>>,
     fenced: bool,
 ) -> Result<Report> {
-    let lifted = lift(context, &mut log, control, standing).await;
+    let lifted = lift_or_hold(context, &mut log, control, standing).await;
     let database = log.report.database.clone();
     log.report.state = match (&log.report.snapshot, fenced) {
         (Some(id), _) => format!(
@@ -536,15 +777,22 @@ async fn stop(
             format!("database \"{database}\" holds what the failed run left behind · there is no snapshot")
         }
     };
-    if has_snapshot && let Some(id) = log.report.snapshot.clone() {
+    if let (Some(snapshot), Some(id)) = (snapshot, log.report.snapshot.clone()) {
         if !fenced {
             log.report.notes.push(
                 "no fence stood: rows that others wrote since the snapshot would be missing after a restore"
                     .to_owned(),
             );
+            let lost = format!("a restore of {id} goes without it");
+            tell_differences(context, &mut log, &context.connection, snapshot, reached, &lost).await;
+            log.report.next.push(format!(
+                "keep what others wrote: leave \"{database}\" as it is and repair it by hand or with a further migration"
+            ));
         }
         log.report.next.push(format!("look at the state before, beside the live database: restore {id}"));
-        log.report.next.push(format!("go back to it: restore {id} --replace"));
+        log.report.next.push(format!(
+            "go back to it: restore {id} --replace (\"{database}\" as it is now is kept under another name)"
+        ));
     }
     if let Err(error) = lifted {
         log.report.notes.push(format!("the fence could not be lifted: {error}"));

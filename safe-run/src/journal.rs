@@ -18,6 +18,8 @@ use common::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::exclusive::Hidden;
+
 const JOURNAL_FILE: &str = "journal.jsonl";
 /// The report's file name within the run's folder.
 pub const REPORT_FILE: &str = "report.json";
@@ -51,6 +53,15 @@ pub enum Step {
     Fencing {
         /// `default_transaction_read_only` of the database before; `None` when it was not set.
         previous: Option<String>,
+    },
+    /// The fence shall stay after the run, until `release`.
+    HoldFence,
+    /// The database is about to get another name, and an empty one stands in for it.
+    Hiding {
+        /// Its name behind the fence.
+        hidden: String,
+        /// The name under which the empty database is made.
+        placeholder: String,
     },
     /// A snapshot was published (written after the effect).
     SnapshotTaken {
@@ -181,6 +192,26 @@ impl PastRun {
             .unwrap_or_default()
     }
 
+    /// The names that its database had behind an exclusive fence.
+    pub fn hidden(&self) -> Option<Hidden> {
+        self.steps.iter().find_map(|step| match step {
+            Step::Hiding { hidden, placeholder } => Some(Hidden {
+                live: self.database().unwrap_or_default().to_owned(),
+                hidden: hidden.clone(),
+                placeholder: placeholder.clone(),
+            }),
+            _ => None,
+        })
+    }
+
+    /// Whether its fence shall stay, or has stayed, until `release`.
+    pub fn holds_fence(&self) -> bool {
+        let has = |wanted: fn(&Step) -> bool| self.steps.iter().any(wanted);
+        has(|step| *step == Step::HoldFence)
+            && has(|step| matches!(step, Step::Fencing { .. } | Step::Hiding { .. }))
+            && !has(|step| *step == Step::FenceLifted)
+    }
+
     /// Exit code and verdict, once it has finished.
     pub fn finished(&self) -> Option<(u8, &str)> {
         self.steps.iter().find_map(|step| match step {
@@ -215,6 +246,14 @@ pub fn past_runs(repository: &Repository) -> Result<Vec<PastRun>> {
     // By time first: ids of one second have a random order.
     runs.sort_by(|a, b| (a.began_at, &a.run).cmp(&(b.began_at, &b.run)));
     Ok(runs)
+}
+
+/// Finished runs on `database` whose fence still stands.
+pub fn held(repository: &Repository, database: &str) -> Result<Vec<PastRun>> {
+    let runs = past_runs(repository)?.into_iter();
+    Ok(runs
+        .filter(|run| run.database() == Some(database) && run.finished().is_some() && run.holds_fence())
+        .collect())
 }
 
 /// Runs on `database` that did not finish.

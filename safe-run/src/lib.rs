@@ -6,22 +6,30 @@
 //! ([`guarded`]). What was killed half-way is finished by [`recover`].
 
 pub mod apply;
+pub mod attempts;
+pub mod blockers;
 pub mod check;
 pub mod cli;
 pub mod command;
+pub mod concurrently;
+pub mod exclusive;
 pub mod expectation;
 pub mod facts;
 pub mod fence;
 pub mod guarded;
 pub mod history;
 pub mod journal;
+pub mod lock_ahead;
 pub mod migration;
+pub mod others;
 pub mod recover;
+pub mod release;
 pub mod report;
 pub mod run;
 pub mod sequences;
 pub mod statement;
 pub mod transactional;
+pub mod verify;
 
 use common::{
     Error, Result,
@@ -96,4 +104,9 @@ pub fn refuse_unfinished(repository: &Repository, database: &str) -> Result<()> 
     Err(Error::refused(format!("run {} ({}) on \"{database}\" did not finish", first.run, first.what()))
         .with_hint("Run `safe-run recover`: it says what happened and finishes the undo.")
         .with_database_state("Nothing was changed now."))
+}
+
+/// The name of the repository's lock that keeps two runs on one database apart: a database's name can hold anything.
+pub fn run_lock(database: &str) -> String {
+    format!("run-{}", &common::digest::sha256_hex(database.as_bytes())[..16])
 }

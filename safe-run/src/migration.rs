@@ -8,6 +8,7 @@ mod annotation;
 mod load;
 mod plan;
 mod section;
+mod transactions;
 mod version;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use common::{Error, ErrorKind, Result, digest::sha256_hex};
 pub use annotation::{AllowLoss, Annotations, ExpectedRows};
 pub use load::load;
 pub use plan::{AppliedMigration, Drift, DriftKind, MigrationPlan, classify_drift, plan};
+pub use transactions::{TransactionChoice, TransactionPlan, decide};
 pub use version::Version;
 
 use crate::statement::{self, Statement, StatementKind, TransactionClass, TransactionVerb};

@@ -13,9 +13,9 @@ use restore::{Choices, RestoreOptions, Target};
 use serde::Serialize;
 
 use crate::{
-    fence,
-    journal::{self, Journal, Mode, PastRun, Step},
-    sequences, transactional,
+    exclusive, fence,
+    journal::{Journal, Mode, PastRun, Step},
+    others, sequences, transactional,
 };
 
 /// The file in the run's folder that holds where the sequences stood.
@@ -34,28 +34,22 @@ pub struct Recovered {
     pub verdict: String,
 }
 
-/// Recovers every unfinished run on the database, oldest first.
+/// Recovers the unfinished runs on the database, oldest first. `settings` lead to it by the name that it has now.
 pub async fn recover(
     settings: &ConnectionSettings,
+    unfinished: &[PastRun],
     repository: &Repository,
     jobs: usize,
     progress: &Progress,
 ) -> Result<Vec<Recovered>> {
     let _guard = interrupt::begin_undo();
     let mut done = Vec::new();
-    for past in journal::unfinished(repository, settings.database())? {
+    for past in unfinished {
         let control = fence::control(settings).await?;
         end_sessions_of(&control, &past.run).await?;
-        let mut journal = Journal::reopen(&past)?;
-        let mut work = Recovery {
-            settings,
-            repository,
-            control: &control,
-            past: &past,
-            jobs,
-            progress,
-            what: Vec::new(),
-        };
+        let mut journal = Journal::reopen(past)?;
+        let mut work =
+            Recovery { settings, repository, control: &control, past, jobs, progress, what: Vec::new() };
         let mode = past.steps.iter().find_map(|step| match step {
             Step::Begun { mode, .. } => Some(*mode),
             _ => None,
@@ -184,7 +178,8 @@ impl Recovery<'_> {
             self.say("it was killed before anything was changed");
             ("NOT RUN", ErrorKind::Failed.exit_code())
         };
-        self.lift_fence(journal).await?;
+        let nothing_happened = outcome.0 == "NOT RUN";
+        self.lift_fence(journal, nothing_happened).await?;
         Ok(outcome)
     }
 
@@ -193,15 +188,24 @@ impl Recovery<'_> {
             Step::SnapshotTaken { id } => Some(id.clone()),
             _ => None,
         });
-        let fenced = self.has(|step| matches!(step, Step::Fencing { .. }));
-        let Some(id) = snapshot.filter(|_| fenced) else {
-            self.say("it was killed while it changed the database, and no fence or no snapshot stood: look at the database");
+        let fenced = self.has(|step| matches!(step, Step::Fencing { .. } | Step::Hiding { .. }));
+        let Some(id) = snapshot else {
+            self.say(
+                "it was killed while it changed the database, and there is no snapshot: look at the database",
+            );
             return Ok(("STOPPED", ErrorKind::Stopped.exit_code()));
         };
+        if !fenced {
+            return self.stop_for_a_person(&id).await;
+        }
         let snapshot = self.repository.find(&id, None)?;
         let options = RestoreOptions { jobs: self.jobs, choices: Choices::undo() };
-        let plan =
-            restore::prepare(self.settings, self.control, &snapshot, &Target::Replace, options).await?;
+        let mut plan =
+            restore::prepare(self.settings, self.control, &snapshot, &Target::Replace, &options).await?;
+        match self.past.hidden() {
+            Some(names) => plan.kept_as = Some(names.kept_as()),
+            None => plan.read_only = self.past.holds_fence(),
+        }
         journal.write(Step::Undoing {
             snapshot: id.clone(),
             staged: plan.staged.clone(),
@@ -210,11 +214,14 @@ impl Recovery<'_> {
         fault::point("safe-run.recovering");
         let verified = restore::verified(snapshot, options.jobs, self.progress).await?;
         let report =
-            restore::execute(self.settings, self.control, &verified, plan, options, self.progress).await?;
+            restore::execute(self.settings, self.control, &verified, plan, &options, self.progress).await?;
         journal.write(Step::Undone)?;
         self.say(format!("it was killed while it changed the database: snapshot {id} was restored now"));
         for grant in &report.missing_grants {
             self.say(format!("NOT as before: the role may not grant {grant}; do it by hand"));
+        }
+        for object in &report.missing {
+            self.say(format!("NOT as before: {}", object.line()));
         }
         if let Some(kept_as) = report.replaced_as {
             self.say(format!("the half-changed state is kept as database \"{kept_as}\""));
@@ -222,7 +229,32 @@ impl Recovery<'_> {
         Ok(("RESTORED", ErrorKind::MigrationRestored.exit_code()))
     }
 
-    async fn lift_fence(&mut self, journal: &mut Journal) -> Result<()> {
+    /// Without a fence others may have written: what differs is said, and a person decides.
+    async fn stop_for_a_person(&mut self, id: &str) -> Result<(&'static str, u8)> {
+        let database = self.settings.database();
+        self.say(format!(
+            "it was killed while it changed the database, and no fence stood: \"{database}\" was left as it is"
+        ));
+        let snapshot = self.repository.find(id, None)?;
+        let found = others::compare(self.settings, &snapshot, None, self.progress).await?;
+        self.what.extend(found.sentences(&format!("a restore of {id} goes without it")));
+        self.say("keep what others wrote: repair the database by hand or with a further migration");
+        self.say(format!("go back to the state before: restore {id} --replace"));
+        Ok(("STOPPED", ErrorKind::Stopped.exit_code()))
+    }
+
+    async fn lift_fence(&mut self, journal: &mut Journal, nothing_happened: bool) -> Result<()> {
+        if self.past.holds_fence() && !nothing_happened {
+            self.say("the fence is held, as the run was told (--hold-fence): `safe-run release` lifts it");
+            return Ok(());
+        }
+        if let Some(names) = self.past.hidden()
+            && !self.has(|step| *step == Step::FenceLifted)
+        {
+            exclusive::lift(self.settings, self.control, &names).await?;
+            journal.write(Step::FenceLifted)?;
+            self.say("the database has its name back");
+        }
         let fencing = self.past.steps.iter().find_map(|step| match step {
             Step::Fencing { previous } => Some(previous.clone()),
             _ => None,

@@ -261,7 +261,7 @@ impl Report {
         list("resolved", &findings.resolved, line);
         if verbose {
             list("advice", &findings.notes, line);
-            for finding in findings.failing() {
+            for finding in findings.new.iter().chain(&findings.pre_existing) {
                 if let Some(repair) = &finding.repair_sql {
                     line(&format!("repair (not run): {}", repair.replace('\n', " ")));
                 }

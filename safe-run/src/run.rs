@@ -24,6 +24,7 @@ use crate::{
     migration::MigrationFile,
     report::{ErrorReport, Phase, Report, Verdict},
     statement::TableName,
+    verify::VerifyFile,
 };
 
 /// Which fence to put up.
@@ -35,6 +36,8 @@ pub enum FenceChoice {
     Lock,
     /// The database is read-only for everybody but the command; other sessions are ended.
     ReadOnly,
+    /// The database has another name while it runs, which the command gets: nobody else can connect.
+    Exclusive,
     /// Nothing: others may write while it runs.
     None,
 }
@@ -79,6 +82,8 @@ pub struct RunOptions {
     pub lock_wait: LockWait,
     /// The fence.
     pub fence: FenceChoice,
+    /// The fence stays after the run.
+    pub hold_fence: bool,
     /// The snapshot.
     pub snapshot: SnapshotChoice,
     /// When it is taken.
@@ -97,6 +102,8 @@ pub struct RunOptions {
     pub allow_loss: Vec<(String, Option<i64>)>,
     /// `--max-loss`, a fraction.
     pub max_loss: f64,
+    /// The team's own checks, from `--verify`.
+    pub verify: Vec<VerifyFile>,
     /// What to do on failure; `None` is the mode's own default.
     pub on_failure: Option<OnFailure>,
 }
@@ -270,8 +277,7 @@ pub async fn baseline(context: &Context, exported: &ExportedSnapshot<'_>) -> Res
     let first = sessions.first().ok_or_else(|| Error::failed("no session for the checks"))?;
     let (facts, functions) = facts::read(first).await?;
     let sequences = introspect::sequences(first).await?;
-    let clients: Vec<&common::postgres::Client> = sessions.iter().map(|session| &**session).collect();
-    let results = check::run_parallel(&clients, &check_options(&context.options)).await?;
+    let results = check_on(&context.connection, &sessions, &check_options(&context.options)).await?;
     close_all(sessions).await?;
     Ok(Baseline { results, facts, functions, sequences })
 }
@@ -283,9 +289,32 @@ pub async fn check_parallel(
     options: &check::Options,
 ) -> Result<CheckResults> {
     let sessions = join_many(context, exported).await?;
-    let clients: Vec<&common::postgres::Client> = sessions.iter().map(|session| &**session).collect();
-    let results = check::run_parallel(&clients, options).await?;
+    let results = check_on(&context.connection, &sessions, options).await?;
     close_all(sessions).await?;
+    Ok(results)
+}
+
+/// Runs the checks on `sessions`, which see one snapshot, with one more session for what has to be created and taken
+/// back.
+pub async fn check_on(
+    connection: &ConnectionSettings,
+    sessions: &[Session],
+    options: &check::Options,
+) -> Result<CheckResults> {
+    let clients: Vec<&common::postgres::Client> = sessions.iter().map(|session| &**session).collect();
+    // Before a run at `standard` there is nothing that would have to be created.
+    let creates = options.level >= Level::Deep || options.known.is_some();
+    if !creates || !options.wants(CheckKind::Structure) {
+        return check::run_parallel(&clients, options).await;
+    }
+    let scratch = connection.connect().await?;
+    // What is created must not wait for somebody else's locks behind which others queue.
+    scratch
+        .batch_execute("SET lock_timeout = '10s'; SET default_transaction_read_only = off")
+        .await
+        .map_err(|source| Error::postgres("could not prepare a session", source))?;
+    let results = check::run_with_scratch(&clients, Some(&scratch), options).await?;
+    scratch.close().await?;
     Ok(results)
 }
 
@@ -314,6 +343,46 @@ pub fn check_options(options: &RunOptions) -> check::Options {
     }
 }
 
+/// What the migration's SQL and the flags let us expect of the pass afterwards.
+pub struct Announced {
+    /// Of each table's rows, by oid.
+    pub rows: Box<dyn Fn(u32) -> Expectation>,
+    /// Losses that are allowed.
+    pub limits: LossLimits,
+    /// Whether owners and grants may change.
+    pub privileges: bool,
+}
+
+/// What files announce.
+pub fn announced(options: &RunOptions, files: &[&MigrationFile], baseline: &Baseline) -> Announced {
+    Announced {
+        rows: Box::new(expectations(files, baseline)),
+        limits: loss_limits(options, files),
+        privileges: announces_privileges(files),
+    }
+}
+
+/// A command's SQL can't be seen: it may have done anything.
+pub fn announced_by_command(options: &RunOptions) -> Announced {
+    Announced {
+        rows: Box::new(|_| Expectation::Unknown { why: "an external command".to_owned() }),
+        limits: loss_limits(options, &[]),
+        privileges: true,
+    }
+}
+
+/// Whether a word of the files changes privileges; also inside of DO blocks and strings, which run as well.
+fn announces_privileges(files: &[&MigrationFile]) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    files.iter().flat_map(|file| &file.statements).any(|statement| {
+        statement.text.split(|c| !is_word(c)).any(|word| {
+            ["grant", "revoke", "owner", "owned", "privileges"]
+                .iter()
+                .any(|known| word.eq_ignore_ascii_case(known))
+        })
+    })
+}
+
 /// Compares the two passes and puts the result into the report.
 ///
 /// # Errors
@@ -323,15 +392,16 @@ pub fn judge(
     options: &RunOptions,
     baseline: &Baseline,
     after: &CheckResults,
-    expected: &dyn Fn(u32) -> Expectation,
-    limits: &LossLimits,
+    announced: &Announced,
+    verified: Vec<check::Finding>,
 ) -> Result<()> {
-    let comparison = check::compare(&baseline.results, after, options.fail_on);
-    let rows = options
-        .skip
-        .iter()
-        .all(|kind| *kind != CheckKind::Rows)
-        .then(|| check::compare_rows(&baseline.results, after, expected, limits))
+    let before = &baseline.results;
+    let mut comparison = check::compare_announced(before, after, options.fail_on, announced.privileges);
+    comparison.add(check::compare_content(before, after, &announced.rows));
+    comparison.add(verified);
+    let rows = check_options(options)
+        .wants(CheckKind::Rows)
+        .then(|| check::compare_rows(before, after, &announced.rows, &announced.limits))
         // Our own history grows with every run: no news.
         .map(|mut rows| {
             rows.changes.retain(|change| change.table != "safe_run.migrations");
@@ -345,7 +415,7 @@ pub fn judge(
         }
     }
     report.findings = Some(comparison);
-    report.rows = if options.level == Level::Fast { None } else { rows };
+    report.rows = rows;
     let skipped = report.skipped.iter().find(|skipped| skipped.counts_for_strict);
     if let (true, Some(skipped)) = (options.strict, skipped) {
         return Err(Error::failed(format!(
@@ -359,8 +429,34 @@ pub fn judge(
     }
 }
 
+/// Gathers the planner's statistics again that the run took away, once it stands. Never fails the run.
+pub async fn analyze_what_lost_statistics(session: &Session, log: &mut RunLog, progress: &Progress) {
+    let lost = log.report.findings.as_ref().map_or_else(Vec::new, |found| found.lost_statistics.clone());
+    if lost.is_empty() {
+        return;
+    }
+    let began = Instant::now();
+    progress.phase("analyzing", None);
+    for lost in &lost {
+        let statement = lost.analyze_sql();
+        let table = lost.table.short();
+        log.report.notes.push(match session.batch_execute(&statement).await {
+            Ok(()) => format!(
+                "{} of {table} had lost the planner's statistics: analyzed",
+                common::cli::format::plural(lost.columns.len() as u64, "column", "columns")
+            ),
+            Err(source) => {
+                let error = Error::postgres("could not analyze", source);
+                format!("{table} lost planner's statistics, and {error}; run: {statement};")
+            }
+        });
+    }
+    progress.done();
+    log.timed("analyze", began);
+}
+
 /// What the pending files let us expect of each table, with their annotations.
-pub fn expectations(files: &[&MigrationFile], baseline: &Baseline) -> impl Fn(u32) -> Expectation + use<> {
+fn expectations(files: &[&MigrationFile], baseline: &Baseline) -> impl Fn(u32) -> Expectation + use<> {
     let classes = files.iter().flat_map(|file| &file.statements).map(|statement| &statement.class);
     let facts = &baseline.facts;
     let mut expected: std::collections::BTreeMap<u32, Expectation> = expectation::expectations(
@@ -383,6 +479,7 @@ pub fn expectations(files: &[&MigrationFile], baseline: &Baseline) -> impl Fn(u3
 fn mirror(expectation: RowExpectation) -> Expectation {
     match expectation {
         RowExpectation::Equal => Expectation::Equal,
+        RowExpectation::Updated => Expectation::Updated,
         RowExpectation::NotFewer => Expectation::NotFewer,
         RowExpectation::FewerAllowed => Expectation::FewerAllowed,
         RowExpectation::MustAcknowledge { why } => Expectation::MustAcknowledge { why },
@@ -391,7 +488,7 @@ fn mirror(expectation: RowExpectation) -> Expectation {
 }
 
 /// Losses that the flags and the files' annotations allow.
-pub fn loss_limits(options: &RunOptions, files: &[&MigrationFile]) -> LossLimits {
+fn loss_limits(options: &RunOptions, files: &[&MigrationFile]) -> LossLimits {
     let written = |name: &TableName| match &name.schema {
         Some(schema) => format!("{schema}.{}", name.name),
         None => name.name.clone(),

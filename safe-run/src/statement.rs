@@ -5,10 +5,12 @@
 //! marked as [`Class::unread`], and nothing is concluded from its absence. It must never split where it is not sure:
 //! an unterminated literal, a psql meta-command or a template variable is a [`ParseProblem`] before anything runs.
 //!
-//! `statement/token.rs` is the lexer, `split.rs` cuts, `head.rs` reads the leading words, `tree.rs` is the only file
+//! `statement/token.rs` is the lexer, `locks.rs` knows lock modes, `enums.rs` values that wait for a commit, `split.rs` cuts, `head.rs` reads the leading words, `tree.rs` is the only file
 //! that names the parser (its API promises no stability).
 
+pub mod enums;
 mod head;
+pub mod locks;
 pub(crate) mod names;
 mod split;
 pub(crate) mod token;
@@ -73,6 +75,8 @@ pub struct Class {
     pub adds_enum_value: Option<String>,
     /// Things a person should know, as phrases: "disables triggers on orders".
     pub warnings: Vec<String>,
+    /// Locks that it takes on tables that are there before, where its words tell.
+    pub locks: Vec<locks::TableLock>,
     /// What our parser could not read. Then `effects` may be incomplete, and nothing follows from a table's absence.
     pub unread: Option<String>,
 }
@@ -90,6 +94,7 @@ impl Class {
             outside_transaction: Vec::new(),
             adds_enum_value: None,
             warnings: Vec::new(),
+            locks: Vec::new(),
             unread: None,
         }
     }

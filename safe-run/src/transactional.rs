@@ -7,23 +7,27 @@ use common::{
     Error, ErrorKind, Result, fault, interrupt,
     postgres::{
         Session, SessionProfile,
-        exported_snapshot::{ExportedSnapshot, LockMode, lock_all_tables},
+        exported_snapshot::{ExportedSnapshot, LockMode as FenceMode, lock_all_tables},
     },
     repository::StoredSnapshot,
 };
 
 use crate::{
-    apply, check,
+    apply,
+    attempts::{Failed, Waiting, until_locked},
+    check,
     check::untouched,
     journal::{Mode, Step},
     migration::MigrationFile,
     recover,
     report::{Report, UndoReport, Verdict},
     run::{
-        Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, baseline, check_options,
-        expectations, expected_snapshot_time, judge, loss_limits,
+        Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, analyze_what_lost_statistics,
+        announced, baseline, check_options, expected_snapshot_time, judge,
     },
     sequences,
+    statement::locks::LockMode,
+    verify,
 };
 
 /// Longest snapshot that writers are made to wait for when nobody says otherwise.
@@ -98,7 +102,7 @@ async fn protected(
             migrator,
             &observer,
             "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-            LockMode::Exclusive,
+            FenceMode::Exclusive,
             options.lock_wait,
             &context.progress,
         );
@@ -140,10 +144,7 @@ async fn protected(
     fault::point("safe-run.applying");
     let began = Instant::now();
     let mut reports = Vec::new();
-    let timeout = options.lock_wait.timeout;
-    let applied =
-        apply::in_transaction(migrator, files, &log.report.run, timeout, &mut reports, &context.progress)
-            .await;
+    let applied = apply_with_retries(context, files, migrator, fenced, &log.report.run, &mut reports).await;
     log.outside = apply::effects_outside(files, &reports);
     log.report.migrations = reports;
     log.timed("migrations", began);
@@ -156,11 +157,48 @@ async fn protected(
         // A check that a signal cancelled has found nothing: the signal is the reason.
         .map_err(interrupt::explain)
         .map_err(at(Stage::Validation))?;
-    log.timed("checks after", began);
-    let expected = expectations(files, found);
-    judge(log, options, found, &after, &expected, &loss_limits(options, files))
+    let verified = verify::run_all(migrator, &options.verify, &context.progress)
+        .await
+        .map_err(interrupt::explain)
         .map_err(at(Stage::Validation))?;
+    log.timed("checks after", began);
+    let announced = announced(options, files, found);
+    judge(log, options, found, &after, &announced, verified).map_err(at(Stage::Validation))?;
     interrupt::check().map_err(at(Stage::Migration))
+}
+
+/// Where the transaction goes back to when a lock can't be had: the fence, the snapshot and the checks before stay valid,
+/// and only what the statements did is taken back.
+const SAVEPOINT: &str = "\"safe-run: before the first statement\"";
+
+/// Runs the files, and once more from the first statement on when a lock could not be had in time.
+async fn apply_with_retries(
+    context: &Context,
+    files: &[&MigrationFile],
+    migrator: &Session,
+    fenced: bool,
+    run: &str,
+    reports: &mut Vec<apply::MigrationReport>,
+) -> Result<()> {
+    let savepoint = async |verb: &str| {
+        let failed = |source| Error::postgres("could not set the savepoint before the migrations", source);
+        migrator.batch_execute(&format!("{verb} {SAVEPOINT}")).await.map_err(failed)
+    };
+    savepoint("SAVEPOINT").await?;
+    let wait = context.options.lock_wait;
+    let held = fenced.then_some(LockMode::Exclusive);
+    let waiting = Waiting { migrator, observer: &context.control, wait, progress: &context.progress };
+    until_locked(&waiting, &format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}"), async || {
+        reports.clear();
+        let applied =
+            apply::in_transaction(migrator, files, run, wait.timeout, held, reports, &context.progress).await;
+        applied.map_err(|error| {
+            let repeatable = apply::effects_outside(files, reports).is_empty();
+            Failed { error, repeatable }
+        })
+    })
+    .await?;
+    savepoint("RELEASE SAVEPOINT").await
 }
 
 /// What a ROLLBACK does not undo has to be known after a crash too.
@@ -180,6 +218,7 @@ async fn check_after(
     migrator.reset_settings().await?;
     let mut options = check_options(&context.options);
     options.known_rules = before.results.rules.keys().cloned().collect();
+    options.known = Some(before.results.known());
     options.parallel_workers = u32::try_from(context.options.jobs).unwrap_or(1);
     if let Some(counters) = counters
         && let Some(touched) = untouched::touched_tables(migrator, counters, &before.results.tables).await?
@@ -269,6 +308,7 @@ async fn commit(
 
 async fn stands(context: &Context, mut log: RunLog, migrator: Session) -> Result<Report> {
     log.note_step(Step::Stands);
+    analyze_what_lost_statistics(&migrator, &mut log, &context.progress).await;
     migrator.close().await.unwrap_or_else(|error| context.progress.warn(error.to_string()));
     describe_success(&mut log);
     Ok(log.finish(Verdict::Committed, 0))

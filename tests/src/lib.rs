@@ -3,10 +3,12 @@
 //! - [`cluster`]: servers of every supported major version, one fresh database per test
 //! - [`psql`]: PostgreSQL's own client tools, run as processes; held-open sessions for locks and transactions
 //! - [`oracle`]: is this database the same as that one? By `pg_dump` and row hashes
+//! - [`ledger`]: an application that writes all the time and notes on another server what was acknowledged
 //! - [`fixtures`]: a database with everything in it, and a realistic one
 //! - [`random_schema`]: databases that a seed makes, with odd names, types, constraints and rows
 //! - [`binaries`]: finds the built `backup`, `restore` and `safe-run`
 //! - [`outcome`]: runs them as a user does, and holds what they said and how they ended
+//! - [`writes`]: one row into every table, as an application would after a restore
 //! - [`protected_run`]: `safe-run` in a folder of its own, and what the oracle says about its database
 //!
 //! Nothing here may use the code under test, nor a PostgreSQL driver: an oracle that shares a bug with the
@@ -15,14 +17,17 @@
 pub mod binaries;
 pub mod cluster;
 pub mod fixtures;
+pub mod ledger;
 pub mod oracle;
 pub mod outcome;
 pub mod protected_run;
 pub mod psql;
 pub mod random_schema;
 mod servers;
+pub mod writes;
 
 pub use cluster::{Cluster, Database, Options};
+pub use ledger::Application;
 pub use oracle::Fingerprint;
 pub use outcome::{Outcome, Snapshots};
 pub use protected_run::{Ended, ProtectedRun, Running, until};
@@ -49,4 +54,41 @@ macro_rules! on_every_major {
             #[test] fn postgresql_18() { body($crate::Cluster::shared(18)); }
         }
     )+ };
+}
+
+#[cfg(test)]
+mod unit {
+    use std::path::Path;
+
+    /// All Rust sources of the workspace in one text.
+    fn sources(folder: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                sources(&path, text);
+            } else if name.ends_with(".rs") {
+                text.push_str(&std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_test_that_the_list_of_hazards_names_exists() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut text = String::new();
+        sources(&root, &mut text);
+        let list = std::fs::read_to_string(root.join("tests/HAZARDS.md")).unwrap();
+        let rows = list.lines().filter(|line| line.starts_with("| ")).skip(1);
+        let mut count = 0;
+        for row in rows {
+            let names: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+            assert!(!names.is_empty(), "no test: {row}");
+            for name in names {
+                assert!(text.contains(&format!("fn {name}(")), "there is no test {name}: {row}");
+                count += 1;
+            }
+        }
+        assert!(count > 50, "{count} tests");
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use tests::oracle::{fingerprint, fingerprint_without};
 use tests::{Cluster, Database, Snapshots, psql};
 
 /// Runs `work` again and again beside `body`, which starts once it has run a few times; returns how often it ran.
@@ -128,4 +129,40 @@ fn a_backup_gives_way_to_a_statement_that_waits_for_its_locks_for_ever() {
 
 fn drop_database(database: &Database, name: &str) {
     database.cluster().psql(&format!("DROP DATABASE {}", psql::quote_ident(name)));
+}
+
+#[test]
+fn a_backup_that_gave_way_to_an_exclusive_lock_begins_again_by_itself() {
+    // Between the holder, which has the table, and the workers, which come later, somebody waits for it: for as long as
+    // the first attempt takes to give way, and the second one finds the way free.
+    let database = Cluster::shared(18).fresh_database("gives_way");
+    database
+        .psql("CREATE TABLE t AS SELECT i FROM generate_series(1, 200) i; CREATE TABLE u AS SELECT 1 AS one");
+    let before = fingerprint(&database);
+    let snapshots = Snapshots::new();
+    // The holder has its locks, and the copy has not begun: the list of tables is slow to read.
+    let mut writer = database.session();
+    let mut blocker = database.session();
+    blocker.run("BEGIN; LOCK TABLE u IN ACCESS EXCLUSIVE MODE");
+    let mut command =
+        snapshots.command("backup", &database.url(), &["create", "--jobs", "1", "--lock-timeout", "20s"]);
+    let running =
+        command.stderr(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let count = "SELECT count(*) FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_database d ON d.oid = l.database
+                 WHERE d.datname = current_database() AND c.relname = 't' AND l.mode = 'AccessShareLock' AND l.granted";
+    tests::until("the holder has the first table", || database.psql(count) != "0");
+    // It queues behind the holder and before the workers.
+    writer.send("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE; COMMIT");
+    let waiting = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted
+                   AND relation = 't'::regclass";
+    tests::until("the writer waits", || database.psql(waiting) == "1");
+    blocker.run("COMMIT");
+    let output = running.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("gave way, and begins again"), "{said}");
+    let _ = writer.receive();
+    drop(writer);
+    drop(blocker);
+    before.assert_same(&fingerprint_without(&snapshots.restore_copy(&database, &[]), &[]));
+    assert!(snapshots.leftovers().is_empty());
 }

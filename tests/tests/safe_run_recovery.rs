@@ -127,6 +127,97 @@ with_a_command! {
     killed_after_the_undo: "safe-run.undone";
 }
 
+/// Behind the exclusive fence the database has another name, and gets its own back wherever the process died.
+fn hidden(major: u32, point: &str, flags: &[&str]) {
+    let run = shop(major);
+    let before = run.fingerprint();
+    let mut command = run.command(&[&["--fence", "exclusive"], flags, &["--", "sh"], &RESTORED[..]].concat());
+    command.env("STATUS", "1").env("SAFE_RUN_FAULT", point);
+    let outcome = tests::Running::start(command).outcome();
+    assert_eq!(outcome.status.signal(), Some(9), "{point} was not reached: {outcome}");
+    if flags.is_empty() {
+        recovers(&run, &before, End::Before);
+    } else {
+        // Told to hold the fence, the recovery does so too, unless nothing had been done yet.
+        run.run(&["recover"]).exits(0);
+        if run.database.try_psql("SELECT 1").is_err() {
+            run.run(&["release"]).exits(0).says("RELEASED");
+        }
+        is_at(&run, &before, End::Before);
+    }
+    let leftovers: Vec<String> = run
+        .others()
+        .into_iter()
+        .filter(|name| name.contains("_closed_") || name.contains("_hidden_"))
+        .collect();
+    assert_eq!(leftovers, Vec::<String>::new(), "after {point}");
+}
+
+macro_rules! behind_the_exclusive_fence {
+    ($($name:ident: $point:literal;)+) => { $(
+        #[test]
+        fn $name() {
+            hidden(14, $point, &[]);
+            hidden(18, $point, &["--hold-fence"]);
+        }
+    )+ };
+}
+
+behind_the_exclusive_fence! {
+    killed_before_the_database_is_hidden: "safe-run.hiding";
+    killed_when_the_empty_database_is_made: "safe-run.placeholder";
+    killed_in_the_swap_that_hides: "restore.before-swap-commit";
+    killed_after_the_swap_that_hides: "restore.after-swap-commit";
+    killed_when_the_database_is_hidden: "safe-run.hidden";
+    killed_in_the_snapshot_of_the_hidden_database: "backup.copied";
+    killed_before_the_command_on_the_hidden_database: "safe-run.applying";
+    killed_when_the_undo_of_the_hidden_database_is_loaded: "restore.loaded";
+    killed_after_the_undo_of_the_hidden_database: "safe-run.undone";
+}
+
+#[test]
+fn killed_when_the_name_is_given_back_or_released() {
+    for point in ["safe-run.unhidden", "safe-run.released"] {
+        let run = shop(18);
+        let before = run.fingerprint();
+        let flags: &[&str] = if point == "safe-run.released" { &["--hold-fence"] } else { &[] };
+        let mut command =
+            run.command(&[&["--fence", "exclusive"], flags, &["--", "sh"], &RESTORED[..]].concat());
+        command.env("STATUS", "1");
+        if flags.is_empty() {
+            command.env("SAFE_RUN_FAULT", point);
+            assert_eq!(tests::Running::start(command).outcome().status.signal(), Some(9));
+            recovers(&run, &before, End::Before);
+        } else {
+            tests::Running::start(command).outcome().exits(12);
+            run.crash(point, &["release"]);
+            run.run(&["release"]).exits(0).says("RELEASED");
+            is_at(&run, &before, End::Before);
+        }
+    }
+}
+
+/// Files in their own transactions and statements by themselves, killed in the middle.
+#[test]
+fn killed_between_files_and_statements() {
+    for (point, sql) in [
+        ("safe-run.before-file-commit", "ALTER TABLE users ADD a int;\n"),
+        ("safe-run.file-committed", "ALTER TABLE users ADD a int;\n"),
+        (
+            "safe-run.statement-done",
+            "-- safe-run: no-transaction\nALTER TABLE users ADD a int;\nALTER TABLE users ADD b int;\n",
+        ),
+    ] {
+        for fence in ["read-only", "exclusive"] {
+            let run = ProtectedRun::shop(18);
+            run.migration("0001_a.sql", sql).migration("0002_b.sql", "DROP TABLE audit;\n");
+            let before = run.fingerprint();
+            run.crash(point, &["--tx", "file", "--fence", fence]);
+            recovers(&run, &before, End::Before);
+        }
+    }
+}
+
 #[test]
 fn killed_after_a_command_that_succeeded_but_before_its_checks_is_undone() {
     let run = shop(18);

@@ -50,15 +50,21 @@ fn while_it_waits_for_locks() {
 
 #[test]
 fn while_a_statement_of_the_migration_waits_for_a_lock() {
-    let run = run();
-    run.migration("0001_a.sql", "ALTER TABLE orders ADD status text;\n");
-    let before = run.fingerprint();
-    // A reader is no obstacle to the fence, but to the ALTER TABLE.
-    let mut reader = run.database.session();
-    reader.run("BEGIN; SELECT FROM orders LIMIT 1");
-    let running = run.start(&["--lock-timeout", "60s"]);
-    until_running(&run, "ALTER TABLE");
-    ends(&run, running, &before, SIGNALS[0]);
+    for (sql, waits) in [
+        // Known beforehand, and locked before the first statement.
+        ("ALTER TABLE orders ADD status text;\n", "SET LOCAL lock_timeout"),
+        ("DO $$ BEGIN EXECUTE 'ALTER TABLE orders ADD status text'; END $$;\n", "DO $$"),
+    ] {
+        let run = run();
+        run.migration("0001_a.sql", sql);
+        let before = run.fingerprint();
+        // A reader is no obstacle to the fence, but to the ALTER TABLE.
+        let mut reader = run.database.session();
+        reader.run("BEGIN; SELECT FROM orders LIMIT 1");
+        let running = run.start(&["--lock-timeout", "60s"]);
+        until_running(&run, waits);
+        ends(&run, running, &before, SIGNALS[0]);
+    }
 }
 
 /// A client tool that says that it runs and then does not end.

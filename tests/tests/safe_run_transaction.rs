@@ -304,9 +304,6 @@ fn the_snapshot_and_the_fence_can_be_chosen() {
         let stored = std::fs::read_dir(run.folder().join("snapshots/snapshots")).map_or(0, Iterator::count);
         assert_eq!(stored, 2 * snapshots, "{arguments:?}");
     }
-    let run = run();
-    run.migration("0001_a.sql", "SELECT 1;\n");
-    run.run(&["--fence", "read-only"]).exits(2).says("--fence");
 }
 
 #[test]

@@ -180,11 +180,26 @@ pub struct ObjectGrant {
     pub grantable: bool,
 }
 
+/// A relation that lies in another tablespace than the database's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedRelation {
+    /// `table`, `index` or `materialized view`.
+    pub kind: String,
+    /// Its name.
+    pub name: QualifiedName,
+    /// The tablespace.
+    pub tablespace: String,
+}
+
 /// Everything the tools read from a database before they decide.
 #[derive(Debug, Clone)]
 pub struct Catalog {
     /// Database-level state.
     pub database: DatabaseState,
+    /// Size of the whole database on disk, bytes.
+    pub database_bytes: u64,
+    /// What lies in another tablespace than the database's own.
+    pub placed: Vec<PlacedRelation>,
     /// Tables whose rows are copied, largest first.
     pub tables: Vec<Table>,
     /// Partitioned tables.

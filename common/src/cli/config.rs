@@ -258,3 +258,8 @@ fn parse_percentage(text: &str) -> Result<f64> {
     let share = number.trim().parse::<f64>().map_err(|_| invalid())? / divisor;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(invalid()) }
 }
+
+/// One connection per processor of this machine, at most 8: more only take memory from the server.
+pub fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
+}

@@ -3,6 +3,7 @@
 pub mod args;
 pub mod completions;
 pub mod config;
+pub mod facts;
 pub mod format;
 pub mod input;
 pub mod output;

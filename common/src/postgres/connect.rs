@@ -133,6 +133,8 @@ impl ConnectionSettings {
         profile: SessionProfile,
         notices: &Notices,
     ) -> Result<Session> {
+        // Ours, so that the first batch of a role with a short statement_timeout is not cut off.
+        let ours = profile == SessionProfile::Pinned;
         let addresses = match &server.place {
             Place::Socket(_) => vec![None],
             Place::Tcp { address: Some(address), .. } => vec![Some(*address)],
@@ -143,10 +145,22 @@ impl ConnectionSettings {
         let mut failures = Vec::new();
         for address in addresses {
             let limit = self.connect_timeout().unwrap_or(DEFAULT_ATTEMPT_LIMIT);
-            let attempt = Attempt { settings: self, server, address, notices };
+            let attempt = |pins| Attempt { settings: self, server, address, notices, pins };
             let started = async {
-                let opened = attempt.open().await?;
-                attempt.start(opened, target, profile).await
+                let start = async |pins| {
+                    let opened = attempt(pins).open().await?;
+                    attempt(pins).start(opened, target, profile).await
+                };
+                let first = start(if ours { TIMEOUT_OFF } else { "" }).await;
+                match &first {
+                    // A pooler that knows no startup options: the first batch sets what they would have set.
+                    Err(error) if ours && error.sqlstate() == Some("08P01") && self.options().is_none() => {
+                        start("").await
+                    }
+                    // Ended by the role's own transaction_timeout, which exists from 17 on: there it can be named.
+                    Err(error) if ours && error.sqlstate() == Some("25P04") => start(TIMEOUTS_OFF_17).await,
+                    _ => first,
+                }
             };
             match tokio::time::timeout(limit, started).await {
                 Ok(Ok(session)) => return Ok(session),
@@ -186,12 +200,20 @@ struct Opened {
     tls: Option<Connector>,
 }
 
+/// What must hold before the first statement of a session of ours: `ALTER ROLE … SET statement_timeout = '5ms'` ends it
+/// otherwise. Options of the startup packet outrank the settings of the role and of the database.
+const TIMEOUT_OFF: &str = "-c statement_timeout=0";
+/// The same with a setting that an older server refuses a connection for.
+const TIMEOUTS_OFF_17: &str = "-c statement_timeout=0 -c transaction_timeout=0";
+
 /// One address of one server.
 struct Attempt<'a> {
     settings: &'a ConnectionSettings,
     server: &'a Server,
     address: Option<IpAddr>,
     notices: &'a Notices,
+    /// Startup options of ours, after the user's own.
+    pins: &'static str,
 }
 
 /// How one attempt uses TLS.
@@ -289,7 +311,9 @@ impl Attempt<'_> {
         if let Some(password) = settings.password_for(self.server) {
             config.password(password.expose());
         }
-        if let Some(options) = settings.options() {
+        let options = [settings.options().unwrap_or_default(), self.pins];
+        let options = options.iter().filter(|part| !part.is_empty()).copied().collect::<Vec<_>>().join(" ");
+        if !options.is_empty() {
             config.options(options);
         }
         if let Some(name) = settings.application_name() {

@@ -87,7 +87,13 @@ pub(super) fn explain(settings: &ConnectionSettings, server: &Server, failure: &
         Failure::Driver(error) => error,
     };
     if let Some(server_error) = error.as_db_error() {
-        return refused_by_server(settings, server, server_error);
+        let refused = refused_by_server(settings, server, server_error);
+        // The two after which the same server is tried again with other startup options.
+        return match server_error.code().code() {
+            code @ "08P01" if settings.options().is_none() => refused.with_sqlstate(code),
+            code @ "25P04" => refused.with_sqlstate(code),
+            _ => refused,
+        };
     }
     let tls = settings.tls();
     let mode = tls.mode.as_str();
@@ -221,6 +227,7 @@ fn refused_by_server(
         ),
     };
     Error::new(kind, message)
+        .with_sqlstate(code)
         .with_hint(error.hint().filter(|_| kind == ErrorKind::Failed).map_or(hint, str::to_owned))
 }
 

@@ -36,6 +36,22 @@ impl Default for LockWait {
     }
 }
 
+impl LockWait {
+    /// Longest pause between two attempts, for budgets.
+    const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+    /// Between 100 ms and 1 s, different for every process, so that two waiting tools do not meet again and again.
+    pub fn pause(&self, attempt: u32) -> Result<Duration> {
+        let base = 100 * u64::from(attempt.min(5));
+        Ok(Duration::from_millis(base + random::bits()? % 500))
+    }
+
+    /// How long all attempts together may take before nobody begins another one.
+    pub fn budget(&self) -> Duration {
+        (self.timeout + Self::LONGEST_PAUSE) * self.retries.saturating_add(1)
+    }
+}
+
 /// Table lock modes that the tools take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockMode {
@@ -205,7 +221,7 @@ pub async fn lock_tables(
                 progress.warn(format!("waiting for a lock: {first}"));
             }
         }
-        tokio::time::sleep(pause(attempt)?).await;
+        tokio::time::sleep(wait.pause(attempt)?).await;
     }
 }
 
@@ -238,10 +254,15 @@ async fn try_lock(
             _ => error,
         }
     };
-    holder
-        .batch_execute(&format!("{begin}; SET LOCAL lock_timeout = {}", wait.timeout.as_millis()))
-        .await
-        .map_err(failed)?;
+    /// A busy machine may need some time for many tables that nobody else has.
+    const SHORTEST_LIMIT_MS: u128 = 1000;
+    let timeout = wait.timeout.as_millis();
+    holder.batch_execute(&format!("{begin}; SET LOCAL lock_timeout = {timeout}")).await.map_err(failed)?;
+    if mode == LockMode::Exclusive {
+        // Who waits for one table keeps the others, and their writers wait as well: not longer than one wait for all.
+        let limit = format!("SET LOCAL statement_timeout = {}", timeout.max(SHORTEST_LIMIT_MS));
+        holder.batch_execute(&limit).await.map_err(failed)?;
+    }
     let mut wanted = wanted.to_vec();
     for _ in 0..ROUNDS {
         for batch in wanted.chunks(BATCH) {
@@ -249,13 +270,17 @@ async fn try_lock(
             holder
                 .batch_execute(&format!("LOCK TABLE {} IN {} MODE", names.join(", "), mode.sql()))
                 .await
-                .map_err(failed)?;
+                .map_err(|source| took_too_long(failed(source)))?;
         }
         // Whether the list is still the same is asked in a session of its own: a query here would take the snapshot of
         // a REPEATABLE READ transaction.
         let now = list(observer).await?;
         if now == wanted {
-            holder.batch_execute("SET LOCAL lock_timeout = 0").await.map_err(failed)?;
+            let unlimited = match mode {
+                LockMode::AccessShare => "SET LOCAL lock_timeout = 0",
+                LockMode::Exclusive => "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout TO DEFAULT",
+            };
+            holder.batch_execute(unlimited).await.map_err(failed)?;
             return Ok(Some(wanted));
         }
         wanted = now;
@@ -263,15 +288,17 @@ async fn try_lock(
     Ok(None)
 }
 
+/// The limit for all waits of a LOCK TABLE is a statement_timeout, which looks like a cancelled query.
+fn took_too_long(error: Error) -> Error {
+    if error.sqlstate() == Some("57014") && interrupt::received().is_none() {
+        return error.with_kind(crate::ErrorKind::Busy);
+    }
+    error
+}
+
 async fn rollback(holder: &Session) {
     // A connection that is gone has rolled back by itself; the next statement reports it.
     let _ = holder.batch_execute("ROLLBACK").await;
-}
-
-/// Between 100 ms and 1 s, different for every process, so that two waiting tools do not meet again and again.
-fn pause(attempt: u32) -> Result<Duration> {
-    let base = 100 * u64::from(attempt.min(5));
-    Ok(Duration::from_millis(base + random::bits()? % 500))
 }
 
 fn busy(error: &Error, attempts: u32, held: &[String]) -> Error {

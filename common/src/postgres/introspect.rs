@@ -3,12 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Client, Row, sql};
+use super::{Client, Row, round_trip, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
-        ObjectGrant, PartitionedTable, Role, Sequence, Table,
+        ObjectGrant, PartitionedTable, PlacedRelation, Role, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -29,6 +29,12 @@ fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> Error {
 
 /// Reads everything that the tools decide on.
 pub async fn catalog(client: &Client) -> Result<Catalog> {
+    catalog_around(client, None).await
+}
+
+/// Like [`catalog`], where only the tables with the oids `locked` are locked: the sizes of the others are 0.
+pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> Result<Catalog> {
+    let locked: Option<Vec<u32>> = locked.map(|oids| oids.iter().copied().collect());
     let roots: HashMap<u32, Root> = client
         .query(sql::UNSTABLE_HASH_PARTITIONS, &[])
         .await
@@ -39,7 +45,7 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
             (row.get(0), Root { name, columns: row.get(3) })
         })
         .collect();
-    let relations = client.query(sql::TABLES, &[]).await.map_err(failed("tables"))?;
+    let relations = client.query(sql::TABLES, &[&locked]).await.map_err(failed("tables"))?;
     let partitioned = relations
         .iter()
         .filter(|row| row.get::<_, String>("kind") == "p")
@@ -66,8 +72,23 @@ pub async fn catalog(client: &Client) -> Result<Catalog> {
         client.query_one(sql::LARGE_OBJECT_COUNT, &[]).await.map_err(failed("large objects"))?.get(0);
     let rows = client.query(sql::ROLES, &[]).await.map_err(failed("roles"))?;
     let roles = roles(&rows);
+    let size: i64 =
+        client.query_one(sql::DATABASE_BYTES, &[]).await.map_err(failed("the database's size"))?.get(0);
+    let placed = client
+        .query(sql::PLACED, &[])
+        .await
+        .map_err(failed("tablespaces"))?
+        .iter()
+        .map(|row| PlacedRelation {
+            kind: row.get(0),
+            name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+            tablespace: row.get(3),
+        })
+        .collect();
     Ok(Catalog {
         database: database_state(client).await?,
+        database_bytes: size.unsigned_abs(),
+        placed,
         tables,
         partitioned,
         inherits: inherits.iter().map(|row| (row.get(0), row.get(1))).collect(),
@@ -350,6 +371,7 @@ async fn not_kept(client: &Client) -> Result<Vec<String>> {
         // nextval() writes its next 32 values to the log at once, and a standby sees only that.
         add("sequences", "sequence", "sequences", "a standby may show each up to 32 numbers ahead");
     }
+    lines.extend(round_trip::differences(client).await?);
     Ok(lines)
 }
 

@@ -11,6 +11,8 @@ pub mod introspect;
 pub mod passfile;
 mod pooler;
 mod resolve;
+pub mod role_passwords;
+mod round_trip;
 pub mod secret;
 pub mod service;
 pub mod session;
@@ -22,5 +24,5 @@ pub mod wal_summary;
 
 pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile};
 pub use tokio_postgres::{
-    Client, Error as DriverError, Row, SimpleQueryMessage, error::ErrorPosition, types::ToSql,
+    Client, Error as DriverError, Row, SimpleQueryMessage, SimpleQueryRow, error::ErrorPosition, types::ToSql,
 };

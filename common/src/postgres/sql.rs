@@ -56,11 +56,12 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
     " ORDER BY c.oid"
 );
 
-/// The user's tables with what a copy has to know, and the extensions' filters. They must be locked already.
+/// The user's tables with what a copy has to know, and the extensions' filters. They must be locked already; with `$1`, those
+/// with these oids, and of the others the size is not asked for.
 pub const TABLES: &str = concat!(
     "SELECT c.oid, n.nspname, c.relname, c.relkind::text AS kind, c.relpersistence::text AS persistence,
        COALESCE(am.amname = 'heap', false) AS is_heap,
-       CASE c.relkind WHEN 'r' THEN pg_catalog.pg_relation_size(c.oid, 'main')
+       CASE WHEN c.relkind = 'r' AND ($1::pg_catalog.oid[] IS NULL OR c.oid = ANY ($1)) THEN pg_catalog.pg_relation_size(c.oid, 'main')
             / pg_catalog.current_setting('block_size')::bigint ELSE 0 END AS blocks,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
              AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum) AS columns,
@@ -96,9 +97,12 @@ pub const INHERITS: &str = "
 SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' ORDER BY 1, i.inhseqno";
 
-/// Everything that a pattern for tables can name, but for what belongs to extensions and is no configuration table.
+/// Everything that a pattern for tables can name, with the table that owns a sequence (or 0), but for what belongs to extensions and is no configuration table.
 pub const CANDIDATES: &str = "
-SELECT c.oid, n.nspname, c.relname, c.relkind::text
+SELECT c.oid, n.nspname, c.relname, c.relkind::text,
+       COALESCE((SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE c.relkind = 'S' AND d.objid = c.oid
+                 AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass LIMIT 1), 0)
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
   AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
@@ -107,8 +111,8 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
            ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END
 ORDER BY c.oid";
 
-/// What can't be without the relations `$1`: catalog and oid of each, the table whose default or CHECK it is (or 0), and
-/// whether it is one of `$1` itself. A partition, and what it has from its parent, can be without it.
+/// What can't be without the relations `$1`: catalog and oid of each, and the table whose default or CHECK it is (or 0).
+/// A partition, and what it has from its parent, can be without it.
 pub const DEPENDENTS: &str = "
 WITH RECURSIVE lost(class, object) AS (
   SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, o FROM pg_catalog.unnest($1::pg_catalog.oid[]) o
@@ -126,8 +130,7 @@ SELECT lost.class, lost.object,
        COALESCE((SELECT f.adrelid FROM pg_catalog.pg_attrdef f WHERE f.oid = lost.object
                  AND lost.class = 'pg_catalog.pg_attrdef'::pg_catalog.regclass),
                 (SELECT k.conrelid FROM pg_catalog.pg_constraint k WHERE k.oid = lost.object AND k.contype = 'c'
-                 AND lost.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass), 0),
-       lost.object = ANY ($1)
+                 AND lost.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass), 0)
 FROM lost";
 
 /// Sequences whose state is the user's, without their values.
@@ -233,12 +236,89 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts x WHERE x.database = pg_catalog.current_database()) AS prepared,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' AND c.relkind = 'r') AS unlogged,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'p' AND c.relkind = 'S') AS sequences,
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_opfamily f ON f.oid = d.refobjid
-         WHERE d.refclassid = 'pg_catalog.pg_opfamily'::pg_catalog.regclass AND d.classid IN
-           ('pg_catalog.pg_amop'::pg_catalog.regclass, 'pg_catalog.pg_amproc'::pg_catalog.regclass)
-           AND f.oid < 16384 AND d.objid >= 16384) AS family_members,
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_operator o WHERE o.oprcode = 0 AND o.oid >= 16384) AS shell_operators,
+       -- Dependencies on built-in objects are not recorded. What belongs to an operator class is written with it, and what an
+       -- extension made comes back with that.
+       (SELECT pg_catalog.count(*) FROM (
+           SELECT 'pg_catalog.pg_amop'::pg_catalog.regclass AS class, oid, amopfamily AS family,
+                  'pg_catalog.pg_operator'::pg_catalog.regclass AS of_class, amopopr::oid AS member FROM pg_catalog.pg_amop
+           UNION ALL
+           SELECT 'pg_catalog.pg_amproc'::pg_catalog.regclass, oid, amprocfamily,
+                  'pg_catalog.pg_proc'::pg_catalog.regclass, amproc::oid FROM pg_catalog.pg_amproc) m
+         WHERE m.oid >= 16384 AND m.family < 16384
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = m.class AND d.objid = m.oid
+                           AND d.refclassid = 'pg_catalog.pg_opclass'::pg_catalog.regclass)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = m.of_class AND d.objid = m.member
+                           AND d.deptype = 'e')) AS family_members,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_operator o WHERE o.oprcode = 0 AND o.oid >= 16384
+         -- One that is another's commutator or negator is made again together with it.
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_operator u WHERE u.oprcode <> 0 AND o.oid IN (u.oprcom, u.oprnegate))) AS shell_operators,
        pg_catalog.pg_is_in_recovery() AS in_recovery";
+
+/// Password hashes of the roles `$1` that have one.
+pub const ROLE_PASSWORDS: &str = "
+SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid
+WHERE rolname = ANY ($1::text[]) AND rolpassword IS NOT NULL ORDER BY 1";
+
+/// Relations that lie in another tablespace than the database's own.
+pub const PLACED: &str = "
+SELECT CASE c.relkind WHEN 'm' THEN 'materialized view' WHEN 'r' THEN 'table' WHEN 'p' THEN 'table' ELSE 'index' END,
+       n.nspname::text, c.relname::text, t.spcname::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_tablespace t ON t.oid = c.reltablespace
+WHERE c.relkind IN ('r', 'p', 'm', 'i', 'I') AND c.relpersistence <> 't' AND NOT c.relisshared AND c.oid >= 16384
+  AND n.nspname NOT LIKE 'pg\\_toast%' ORDER BY 1, 2, 3";
+
+/// Size of the current database on disk.
+pub const DATABASE_BYTES: &str = "SELECT pg_catalog.pg_database_size(pg_catalog.current_database())";
+/// Foreign keys of partitions whose name is not the name of the partitioned table's key, as `table.name`. pg_dump writes
+/// only the latter.
+pub const RENAMED_PARTITION_KEYS: &str = "
+WITH RECURSIVE k AS (
+  SELECT c.oid, c.conrelid, c.confrelid, c.conname, c.conname AS root FROM pg_catalog.pg_constraint c
+   WHERE c.contype = 'f' AND c.conparentid = 0
+  UNION ALL
+  SELECT c.oid, c.conrelid, c.confrelid, c.conname, k.root FROM k JOIN pg_catalog.pg_constraint c ON c.conparentid = k.oid
+   WHERE c.conrelid <> k.conrelid AND c.confrelid = k.confrelid)
+SELECT r.relname || '.' || k.conname FROM k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
+WHERE k.conname <> k.root ORDER BY 1";
+
+/// Columns of partitions and inheritance children that have no default while their parent's have one, and whose domain has
+/// one, as `table.column`. pg_dump writes DEFAULT NULL there.
+pub const HIDDEN_DOMAIN_DEFAULTS: &str = "
+SELECT DISTINCT c.relname || '.' || a.attname
+FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relkind IN ('r', 'p', 'f')
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND NOT a.atthasdef
+JOIN pg_catalog.pg_attribute p ON p.attrelid = i.inhparent AND p.attname = a.attname AND NOT p.attisdropped
+                              AND p.atthasdef AND p.attgenerated = ''
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid AND t.typtype = 'd' AND t.typdefault IS NOT NULL
+WHERE pg_catalog.pg_get_expr((SELECT d.adbin FROM pg_catalog.pg_attrdef d
+                              WHERE d.adrelid = p.attrelid AND d.adnum = p.attnum), p.attrelid) <> 'NULL'
+ORDER BY 1";
+
+/// Indexes and CHECK constraints whose expression PostgreSQL reads back from its own spelling as another tree: an AND or OR
+/// that begins with one (as BETWEEN makes them) is flattened, and a cast of `ARRAY[…]` (as IN makes it) goes to its elements.
+pub const RESPELT_EXPRESSIONS: &str = "
+SELECT e.name FROM (
+  SELECT c.relname::text AS name, COALESCE(i.indpred::text, '') || COALESCE(i.indexprs::text, '') AS tree, i.indexrelid AS oid
+    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+   WHERE i.indpred IS NOT NULL OR i.indexprs IS NOT NULL
+  UNION ALL
+  SELECT COALESCE(r.relname, t.typname) || '.' || c.conname, c.conbin::text, c.oid FROM pg_catalog.pg_constraint c
+    LEFT JOIN pg_catalog.pg_class r ON r.oid = c.conrelid LEFT JOIN pg_catalog.pg_type t ON t.oid = c.contypid
+   WHERE c.contype = 'c' AND c.conislocal) e
+WHERE e.oid >= 16384
+  AND e.tree ~ '(:boolop and :args \\(\\{BOOLEXPR :boolop and )|(:boolop or :args \\(\\{BOOLEXPR :boolop or )|(\\{(RELABELTYPE|ARRAYCOERCEEXPR) :arg \\{ARRAY(EXPR)? )'
+ORDER BY 1";
+
+/// Tables with inheritance, but for partitions: their columns and parents, in order.
+pub const INHERITANCE: &str = "
+SELECT c.oid, n.nspname::text, c.relname::text,
+       ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
+             AND NOT a.attisdropped ORDER BY a.attnum),
+       ARRAY(SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid ORDER BY i.inhseqno)
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
+  AND EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))";
 
 /// Number of large objects.
 pub const LARGE_OBJECT_COUNT: &str = "SELECT pg_catalog.count(*) FROM pg_catalog.pg_largeobject_metadata";

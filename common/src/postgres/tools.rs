@@ -115,7 +115,8 @@ pub fn choose(name: &str, tools: &[Tool], server: u32) -> Result<Tool> {
 
 /// What a role or a database may be set to and the programs do not set back, or too late: their first statements run
 /// before. `transaction_timeout` is not here: an older server refuses a connection that names it.
-const CHILD_OPTIONS: &str = "-c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
+const CHILD_OPTIONS: &str = "-c quote_all_identifiers=off -c transform_null_equals=off -c statement_timeout=0 \
+                             -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
                              -c default_transaction_read_only=off";
 
 /// A command line with the connection in its environment and everything else of libpq's removed from it.
@@ -206,6 +207,8 @@ pub async fn output(mut command: tokio::process::Command, name: &str) -> Result<
 /// One error of pg_restore: the server's message and the statement that caused it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreError {
+    /// The number of that entry in `pg_restore --list`.
+    pub dump_id: Option<u32>,
     /// The archive entry it came from, such as `INDEX orders_user_id_idx`, when pg_restore named it.
     pub entry: Option<String>,
     /// The server's message.
@@ -216,41 +219,65 @@ pub struct RestoreError {
 
 /// Takes pg_restore's error output apart. Lines that are neither an error nor part of one are returned as they are.
 pub fn parse_restore_errors(stderr: &str) -> (Vec<RestoreError>, Vec<String>) {
+    /// What a line without a prefix goes on with: names and statements have newlines in them.
+    #[derive(PartialEq)]
+    enum Within {
+        Nothing,
+        Remark,
+        Message,
+        Statement,
+    }
     let mut errors: Vec<RestoreError> = Vec::new();
     let mut others = Vec::new();
     let mut entry = None;
-    let mut in_statement = false;
-    for line in stderr.lines() {
+    let mut dump_id = None;
+    let mut within = Within::Nothing;
+    // Not `lines`, which takes a carriage return for a part of the line's end: it may be in the middle of a name.
+    for line in stderr.strip_suffix('\n').unwrap_or(stderr).split('\n').filter(|_| !stderr.is_empty()) {
         if let Some(rest) = line.strip_prefix("pg_restore: from TOC entry ") {
+            dump_id = rest.split(';').next().and_then(|id| id.parse().ok());
             // `215; 1259 16395 TABLE orders shop`: the numbers say nothing to a person.
             let name: Vec<&str> = rest.split(' ').skip(3).collect();
             entry = Some(name.join(" "));
-            in_statement = false;
-        } else if line.starts_with("pg_restore: while ") {
-            in_statement = false;
+            within = Within::Remark;
+        } else if line.starts_with("pg_restore: while ")
+            || line.starts_with("pg_restore: warning: errors ignored")
+        {
+            within = Within::Remark;
         } else if let Some(message) = line.strip_prefix("pg_restore: error: ") {
             let message = message.strip_prefix("could not execute query: ").unwrap_or(message);
             let message = message.strip_prefix("ERROR:  ").unwrap_or(message);
-            errors.push(RestoreError { entry: entry.clone(), message: message.to_owned(), statement: None });
-            in_statement = false;
-        } else if line.starts_with("pg_restore: warning: errors ignored") {
-            in_statement = false;
-        } else if let Some(statement) = line.strip_prefix("Command was: ") {
-            in_statement = true;
-            if let Some(last) = errors.last_mut() {
-                last.statement = Some(statement.to_owned());
-            }
-        } else if let (true, Some(statement)) =
-            (in_statement, errors.last_mut().and_then(|last| last.statement.as_mut()))
-        {
-            statement.push('\n');
-            statement.push_str(line);
-        } else if line.starts_with("pg_restore: ") || errors.is_empty() {
+            errors.push(RestoreError {
+                dump_id,
+                entry: entry.clone(),
+                message: message.to_owned(),
+                statement: None,
+            });
+            within = Within::Message;
+        } else if line.starts_with("pg_restore: ") {
+            // What --verbose says before each entry ends the statement of the one before.
+            within = Within::Remark;
             others.push(line.to_owned());
-        } else if let Some(last) = errors.last_mut() {
-            // DETAIL, HINT and CONTEXT lines of the server belong to its error.
-            last.message.push('\n');
-            last.message.push_str(line);
+        } else if let Some(last) = errors.last_mut()
+            && let Some(statement) = line.strip_prefix("Command was: ")
+            && within == Within::Message
+        {
+            last.statement = Some(statement.to_owned());
+            within = Within::Statement;
+        } else {
+            match (&within, errors.last_mut()) {
+                (Within::Statement, Some(RestoreError { statement: Some(statement), .. })) => {
+                    statement.push('\n');
+                    statement.push_str(line);
+                }
+                // DETAIL, HINT and CONTEXT lines of the server belong to its error.
+                (Within::Message, Some(last)) => {
+                    last.message.push('\n');
+                    last.message.push_str(line);
+                }
+                (Within::Remark, _) => {}
+                _ => others.push(line.to_owned()),
+            }
         }
     }
     (errors, others)
@@ -311,6 +338,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_carriage_return_in_a_name_is_kept() {
+        let stderr = "pg_restore: error: could not execute query: ERROR:  x\n\
+            Command was: ALTER TABLE ONLY public.t\n    ADD CONSTRAINT \"odd\r\nname\r\" FOREIGN KEY (i);\n\n";
+        let (errors, _) = parse_restore_errors(stderr);
+        assert!(
+            errors[0].statement.as_ref().is_some_and(|text| text.contains("\"odd\r\nname\r\" FOREIGN KEY"))
+        );
+    }
+
     proptest::proptest! {
         #[test]
         fn whatever_pg_restore_says_no_error_line_is_lost(
@@ -325,7 +362,7 @@ mod tests {
             )
         ) {
             let (errors, _) = parse_restore_errors(&lines.join("\n"));
-            let said = lines.join("\n").lines().filter(|line| line.starts_with("pg_restore: error: ")).count();
+            let said = lines.join("\n").split('\n').filter(|line| line.starts_with("pg_restore: error: ")).count();
             proptest::prop_assert_eq!(errors.len(), said);
         }
 
@@ -338,6 +375,7 @@ mod tests {
     #[test]
     fn only_the_known_setting_may_fail() {
         let error = |message: &str, statement: &str| RestoreError {
+            dump_id: None,
             entry: None,
             message: message.into(),
             statement: Some(statement.into()),

@@ -19,7 +19,8 @@ use super::{
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
-        DatabaseState, Extension, MaterializedView, ObjectGrant, PartitionedTable, Role, Sequence, Table,
+        DatabaseState, Extension, MaterializedView, ObjectGrant, PartitionedTable, PlacedRelation, Role,
+        Sequence, Table,
     },
 };
 
@@ -321,6 +322,12 @@ pub struct Manifest {
     /// How much was read for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<Reading>,
+    /// Size of the whole database on the server's disk, indexes and bloat included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_bytes: Option<u64>,
+    /// What lies in another tablespace than the database's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placed: Vec<PlacedRelation>,
     /// Codec of every chunk.
     pub codec: Codec,
     /// Tables, largest first.
@@ -345,6 +352,9 @@ pub struct Manifest {
     pub materialized_views: Vec<MaterializedView>,
     /// Roles that the schema names, without passwords.
     pub roles: Vec<Role>,
+    /// Whether `globals.sql` holds the roles' password hashes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub role_passwords: bool,
     /// Privileges on objects; a restore is compared with them.
     #[serde(default)]
     pub grants: Vec<ObjectGrant>,
@@ -538,6 +548,8 @@ pub(crate) mod tests {
                 settings: vec![],
                 security_labels: vec![],
             },
+            database_bytes: None,
+            placed: vec![],
             codec: Codec::default(),
             tables: vec![TableData {
                 table: Table {
@@ -569,6 +581,7 @@ pub(crate) mod tests {
             extensions: vec![],
             materialized_views: vec![],
             roles: vec![],
+            role_passwords: false,
             grants: vec![],
             not_kept: vec![],
             files: vec![],

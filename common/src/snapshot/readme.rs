@@ -373,7 +373,12 @@ pub fn readme(manifest: &Manifest) -> String {
         } else {
             let names: Vec<String> =
                 manifest.roles.iter().map(|role| Ident::new(&*role.name).to_string()).collect();
-            format!("{} ({GLOBALS_FILE} makes them).", names.join(", "))
+            let secret = if manifest.role_passwords {
+                ", and holds their password hashes: keep it secret"
+            } else {
+                ""
+            };
+            format!("{} ({GLOBALS_FILE} makes them{secret}).", names.join(", "))
         },
         create = indent(&format!("psql -X -d postgres -c {}\n", shell_word(&create))),
     )

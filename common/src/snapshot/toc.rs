@@ -338,7 +338,8 @@ pub fn choose(entries: &[Entry], wish: &Wish) -> Choice {
             Some(culprit) if *culprit != entry.id => graph.describe(*culprit),
             Some(_)
                 if wish.refused.contains(&entry.object)
-                    && (!entry.kind.is_relation() || wish.relations.contains(&entry.object.1)) =>
+                    && (!(entry.kind.is_relation() || entry.kind == Kind::Sequence)
+                        || wish.relations.contains(&entry.object.1)) =>
             {
                 LEFT_OUT.to_owned()
             }

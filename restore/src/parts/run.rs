@@ -197,8 +197,14 @@ async fn into(
     progress: &Progress,
 ) -> Result<Vec<String>> {
     let target = Target::Into(request.into.unwrap_or_default().to_owned());
-    let plan = crate::prepare(connection, maintenance, verified.snapshot(), &target, options).await?;
-    let report = crate::execute(connection, maintenance, verified, plan, options, progress).await?;
+    let plan = crate::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
+    let report = crate::execute(connection, maintenance, verified, plan, &options, progress).await?;
+    if !report.missing.is_empty() {
+        let lines: Vec<String> = report.missing.iter().map(|object| object.line()).collect();
+        return Err(Error::failed(format!("some objects could not be restored:\n  {}", lines.join("\n  ")))
+            .with_hint("The new database holds everything else. Restore into a server of the snapshot's version, or make them by hand.")
+            .with_database_state("The live database was not changed."));
+    }
     for grant in &report.missing_grants {
         progress.warn(format!("not granted, as in the snapshot: {grant}"));
     }
@@ -231,9 +237,11 @@ async fn with_scratch(
     // Nothing of the scratch database but definitions goes on: whoever restores owns the tables.
     options.choices.no_owner = true;
     options.choices.create_roles = false;
+    options.choices.no_tablespaces = true;
     let name = common::ident::with_suffix(live, &format!("_restored_{}", prepared.suffix));
     let target = Target::Into(name);
-    let restore_plan = crate::prepare(connection, maintenance, verified.snapshot(), &target, options).await?;
+    let restore_plan =
+        crate::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
     let staged =
         StagedDatabase::create(maintenance, connection, verified, &restore_plan).await.map_err(unchanged)?;
     let result = work(connection, &staged, verified, &restore_plan, prepared, settings, progress).await;

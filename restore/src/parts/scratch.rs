@@ -113,10 +113,17 @@ pub async fn define(
         jobs: 1,
         no_owner: plan.no_owner,
         entries: stored.manifest.partial.as_ref().map(|partial| partial.entries.as_slice()),
+        // Definitions only, and the live tables stay where they are.
+        no_tablespaces: true,
+        keep_going: false,
     };
     for section in sections {
         let archive = super::archive(stored);
-        archive::restore(pg_restore, &settings, &session, &archive, *section, options, progress).await?;
+        let missing =
+            archive::restore(pg_restore, &settings, &session, &archive, *section, options, progress).await?;
+        if let Some(object) = missing.first() {
+            return Err(Error::failed(format!("a definition could not be restored: {}", object.line())));
+        }
     }
     Ok(session)
 }

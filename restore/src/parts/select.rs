@@ -214,6 +214,8 @@ pub fn narrow(manifest: &Manifest, entries: &[Entry], selection: &Selection, cho
         .map(|name| format!("table {}", identity(name)))
         .collect();
     part.grants.retain(|grant| grantable.contains(&grant.object));
+    // Of the whole database's size, what these tables take: the rows' text is near enough for a look at the disk.
+    part.database_bytes = None;
     part.not_kept = Vec::new();
     // A new database of some tables is not the old one: its owner and settings are the whole database's.
     let left_out = choice.left_out.iter().map(|(what, why)| left_out(what, why)).collect();

@@ -8,11 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::ident::literal;
 use serde::Serialize;
 
+use super::catalogue::CheckKind;
 use super::model::{
-    CheckKind, CheckResults, Finding, RuleKey, RuleState, SHOWN_KEYS, SequenceState, Severity, WHOLE_CHECK,
-    Wording,
+    CheckResults, Finding, RuleKey, RuleState, SHOWN_KEYS, SequenceState, Severity, WHOLE_CHECK, Wording,
 };
 use super::violations::{sentence, sorted_keys};
+use super::{
+    enums, partitions, privileges,
+    statistics::{self, LostStatistics},
+};
 
 /// Which findings fail a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -38,11 +42,24 @@ pub struct Comparison {
     pub resolved: Vec<Finding>,
     /// Never failing: advice, and rules that PostgreSQL does not enforce either.
     pub notes: Vec<Finding>,
+    /// Columns that the run analyzes once it stands.
+    pub lost_statistics: Vec<LostStatistics>,
     /// What fails the run.
     pub fail_on: FailOn,
 }
 
 impl Comparison {
+    /// Adds findings that are about this run alone: failures are new, the others notes.
+    pub fn add(&mut self, findings: Vec<Finding>) {
+        for finding in findings {
+            if finding.severity == Severity::Note {
+                self.notes.push(finding);
+            } else {
+                self.new.push(finding);
+            }
+        }
+    }
+
     /// The findings that fail the run.
     pub fn failing(&self) -> impl Iterator<Item = &Finding> {
         let (new, pre_existing): (&[Finding], &[Finding]) = match self.fail_on {
@@ -59,8 +76,18 @@ impl Comparison {
     }
 }
 
-/// Compares the pass after a migration with the one before it.
+/// Compares the pass after a migration with the one before it. Nothing in its SQL announces a change of privileges.
 pub fn compare(before: &CheckResults, after: &CheckResults, fail_on: FailOn) -> Comparison {
+    compare_announced(before, after, fail_on, false)
+}
+
+/// [`compare()`], where the SQL may announce changes of owners and grants.
+pub fn compare_announced(
+    before: &CheckResults,
+    after: &CheckResults,
+    fail_on: FailOn,
+    announces_privileges: bool,
+) -> Comparison {
     let mut comparison = Comparison { fail_on, ..Comparison::default() };
     let mut matched: BTreeSet<usize> = BTreeSet::new();
     let mut behind: BTreeSet<u32> = BTreeSet::new();
@@ -69,7 +96,10 @@ pub fn compare(before: &CheckResults, after: &CheckResults, fail_on: FailOn) -> 
         let baseline = baseline_of(finding, before);
         matched.extend(baseline);
         if finding.severity == Severity::Note {
-            comparison.notes.push(finding.clone());
+            // Advice that was as good before is no news.
+            if baseline.is_none() || !matches!(finding.key.check, CheckKind::Advice | CheckKind::Partitions) {
+                comparison.notes.push(finding.clone());
+            }
             continue;
         }
         match worse(finding, baseline.and_then(|index| before.findings.get(index)), before) {
@@ -99,6 +129,16 @@ pub fn compare(before: &CheckResults, after: &CheckResults, fail_on: FailOn) -> 
         }
     }
     comparison.notes.extend(row_security_notes(before, after));
+    comparison.add(partitions::grown_defaults(before, after));
+    if let (Some(then), Some(now)) = (&before.states.enums, &after.states.enums) {
+        comparison.add(enums::compare(then, now));
+    }
+    if let (Some(then), Some(now)) = (&before.states.privileges, &after.states.privileges) {
+        comparison.add(privileges::compare(then, now, &after.tables, announces_privileges));
+    }
+    let lost = statistics::lost(before, after);
+    comparison.notes.extend(statistics::notes(&lost));
+    comparison.lost_statistics = lost.into_iter().map(|(_, lost)| lost).collect();
     comparison
 }
 
@@ -124,7 +164,7 @@ fn is_same_rule_renamed(then: &RuleKey, now: &RuleKey) -> bool {
         && then.object_oid == now.object_oid
         && then.rule_oid == now.rule_oid
         && now.rule_oid != 0
-        && !matches!(now.check, CheckKind::Domains | CheckKind::Sequences)
+        && !matches!(now.check, CheckKind::Domains | CheckKind::Sequences | CheckKind::Advice)
 }
 
 /// ALTER COLUMN TYPE drops constraints and makes them again under their name.

@@ -17,6 +17,8 @@ use super::violations::thousands;
 pub enum Expectation {
     /// Nothing reaches the table.
     Equal,
+    /// Values are changed, and no row comes or goes.
+    Updated,
     /// Rows are only added.
     NotFewer,
     /// The migration's annotation gives the change, from and to.
@@ -40,11 +42,12 @@ impl Expectation {
     fn rank(&self) -> u8 {
         match self {
             Self::Equal => 0,
-            Self::NotFewer => 1,
-            Self::FewerAllowed => 2,
-            Self::Unknown { .. } => 3,
-            Self::MustAcknowledge { .. } => 4,
-            Self::Between(..) => 5,
+            Self::Updated => 1,
+            Self::NotFewer => 2,
+            Self::FewerAllowed => 3,
+            Self::Unknown { .. } => 4,
+            Self::MustAcknowledge { .. } => 5,
+            Self::Between(..) => 6,
         }
     }
 }
@@ -198,7 +201,9 @@ fn judge(
         return Some((Severity::Note, detail));
     }
     detail.push_str(&match expected {
-        Expectation::Equal => ", and nothing in the migration was seen to delete from it".to_owned(),
+        Expectation::Equal | Expectation::Updated => {
+            ", and nothing in the migration was seen to delete from it".to_owned()
+        }
         Expectation::NotFewer => ", and the migration only seems to add to it".to_owned(),
         Expectation::FewerAllowed => {
             format!(", more than the {:.1} % that --max-loss allows", limits.max_loss * 100.0)
@@ -337,6 +342,8 @@ mod tests {
                 row_security: false,
                 force_row_security: false,
                 policies: BTreeSet::new(),
+                columns: BTreeMap::new(),
+                is_default_partition: false,
             };
             results.tables.insert(*oid, facts);
             results.rows.insert(*oid, TableRows { name, rows: *rows, root: None });

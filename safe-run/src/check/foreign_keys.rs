@@ -8,7 +8,8 @@ use common::error::Result;
 use common::ident::{QualifiedName, printable, with_suffix};
 
 use super::Outcome;
-use super::model::{CheckKind, RuleKey, Severity, Skipped};
+use super::catalogue::CheckKind;
+use super::model::{RuleKey, Severity, Skipped};
 use super::session::{CheckSession, flag, number, text};
 use super::violations::{self, Subject};
 

@@ -6,7 +6,8 @@
 use common::error::Result;
 use common::ident::{QualifiedName, printable};
 
-use super::model::{CheckKind, Finding, RuleKey, Severity};
+use super::catalogue::CheckKind;
+use super::model::{Finding, RuleKey, Severity};
 use super::session::{CheckSession, flag, number, text};
 
 /// Invalid indexes: table (oid, schema, name), index (oid, schema, name), valid, ready, live, unique, kind of index,

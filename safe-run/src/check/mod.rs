@@ -4,13 +4,28 @@
 //! A pass never writes, never aborts the transaction it runs in, leaves no setting behind, and never skips silently:
 //! what could not be looked at is in [`CheckResults::skipped`].
 
+mod advice;
+mod catalogue;
+mod check_constraints;
+mod code;
+mod collations;
 mod compare;
 mod compare_rows;
+mod content;
+mod domains;
+mod enums;
+mod exclude;
 mod foreign_keys;
 mod indexes;
 mod model;
+mod not_null;
+mod partitions;
+mod privileges;
+mod replica_identity;
 mod sequences;
 mod session;
+mod statistics;
+mod structure;
 mod table_scan;
 mod tables;
 mod triggers;
@@ -26,13 +41,16 @@ use common::error::Result;
 use common::postgres::Client;
 use futures_util::future::join_all;
 
-pub use compare::{Comparison, FailOn, compare};
+pub use catalogue::{CheckKind, Entry};
+pub use compare::{Comparison, FailOn, compare, compare_announced};
 pub use compare_rows::{Expectation, LossLimits, RowComparison, RowFinding, compare_rows};
+pub use content::compare_content;
 pub use model::{
-    CheckKind, CheckResults, Finding, Level, Options, RuleKey, RuleState, SequenceState, Severity, Skipped,
-    TableFacts, TableRows, WHOLE_CHECK,
+    CheckResults, Finding, Known, Level, Options, RuleKey, RuleState, SequenceState, Severity, Skipped,
+    States, TableFacts, TableRows, WHOLE_CHECK,
 };
 use session::CheckSession;
+pub use statistics::LostStatistics;
 
 /// What one session found; merged into [`CheckResults`].
 #[derive(Debug, Default)]
@@ -41,6 +59,7 @@ struct Outcome {
     skipped: Vec<Skipped>,
     rows: BTreeMap<u32, TableRows>,
     sequences: BTreeMap<u32, SequenceState>,
+    content: BTreeMap<u32, content::Content>,
     ran: Vec<RuleKey>,
     took: BTreeMap<CheckKind, Duration>,
 }
@@ -51,8 +70,11 @@ enum Work {
     ForeignKey(foreign_keys::ForeignKey),
     Scan(table_scan::Scan),
     Unique(unique::UniqueIndex),
-    Exclude(unique::Exclusion),
+    Exclude(exclude::Exclusion),
     Sequence(sequences::Sequence),
+    Code(code::Code),
+    Content(content::Hash),
+    Structure(structure::Target, structure::Amcheck),
 }
 
 /// Work and its weight: the bytes that it reads.
@@ -74,10 +96,22 @@ pub async fn run(client: &Client, options: &Options) -> Result<CheckResults> {
 ///
 /// The first session reads the catalog; every session then takes the largest piece of work that is left.
 pub async fn run_parallel(clients: &[&Client], options: &Options) -> Result<CheckResults> {
+    run_with_scratch(clients, None, options).await
+}
+
+/// [`run_parallel`], with a session outside of any transaction: what has to be created for a check (amcheck where it is
+/// not installed) is created in a transaction of that session, which is rolled back.
+///
+/// Without one the first session's own transaction is used, if it may write.
+pub async fn run_with_scratch(
+    clients: &[&Client],
+    scratch: Option<&Client>,
+    options: &Options,
+) -> Result<CheckResults> {
     let Some(first) = clients.first() else {
         return Err(common::error::Error::failed("the checks were given no session"));
     };
-    let (mut results, mut jobs) = list(first, options).await?;
+    let Planned { mut results, mut jobs, to_create_for } = list(first, options).await?;
     jobs.sort_by_key(|job| std::cmp::Reverse(job.size_bytes));
     let queue = Mutex::new(VecDeque::from(jobs));
     let mut workers = Vec::with_capacity(clients.len());
@@ -87,22 +121,38 @@ pub async fn run_parallel(clients: &[&Client], options: &Options) -> Result<Chec
     for outcome in join_all(workers).await {
         merge(&mut results, outcome?);
     }
+    if !to_create_for.is_empty() {
+        let started = Instant::now();
+        let mut outcome = Outcome::default();
+        let client = scratch.unwrap_or(first);
+        structure::run_with_created(client, scratch.is_some(), &to_create_for, &mut outcome).await?;
+        outcome.took.insert(CheckKind::Structure, started.elapsed());
+        merge(&mut results, outcome);
+    }
     let order = |finding: &Finding| (finding.key.check, finding.object.clone(), finding.key.rule.clone());
     results.findings.sort_by_cached_key(order);
     results.skipped.sort();
     Ok(results)
 }
 
+/// What the catalog said.
+struct Planned {
+    results: CheckResults,
+    jobs: Vec<Job>,
+    /// What can only be looked at with an extension that is not there.
+    to_create_for: Vec<structure::Target>,
+}
+
 /// [`plan`] between opening and closing the session, which is closed on every path.
-async fn list(client: &Client, options: &Options) -> Result<(CheckResults, Vec<Job>)> {
+async fn list(client: &Client, options: &Options) -> Result<Planned> {
     let session = CheckSession::open(client, options.parallel_workers).await?;
     let planned = plan(&session, options).await;
     let refused = session.take_refused();
     let closed = session.close().await;
-    let (mut results, jobs) = planned?;
+    let mut planned = planned?;
     closed?;
-    results.skipped.extend(refused);
-    Ok((results, jobs))
+    planned.results.skipped.extend(refused);
+    Ok(planned)
 }
 
 /// Takes from the queue until it is empty, between opening and closing the session, which is closed on every path.
@@ -132,6 +182,7 @@ fn merge(results: &mut CheckResults, outcome: Outcome) {
     results.skipped.extend(outcome.skipped);
     results.rows.extend(outcome.rows);
     results.sequences.extend(outcome.sequences);
+    results.states.content.extend(outcome.content);
     for key in outcome.ran {
         if let Some(state) = results.rules.get_mut(&key) {
             state.ran = true;
@@ -166,6 +217,18 @@ impl Job {
                 work.run(session, out).await?;
                 CheckKind::Sequences
             }
+            Work::Code(work) => {
+                work.run(session, out).await?;
+                CheckKind::Code
+            }
+            Work::Content(work) => {
+                work.run(session, self.size_bytes, out).await?;
+                CheckKind::Content
+            }
+            Work::Structure(work, amcheck) => {
+                work.run(session, amcheck, out).await?;
+                CheckKind::Structure
+            }
         };
         *out.took.entry(check).or_default() += started.elapsed();
         Ok(())
@@ -173,24 +236,15 @@ impl Job {
 }
 
 /// Reads the catalog, runs the checks that need nothing else, and lists the work that reads tables.
-async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<(CheckResults, Vec<Job>)> {
+async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> {
     let mut results = CheckResults {
         level: options.level,
         tables: tables::list(session).await?,
         ..CheckResults::default()
     };
     let mut jobs = Vec::new();
-
-    for (check, found) in [
-        (CheckKind::Indexes, plan_catalog(session, options, CheckKind::Indexes).await?),
-        (CheckKind::Triggers, plan_catalog(session, options, CheckKind::Triggers).await?),
-    ] {
-        results.took.insert(check, found.took);
-        for finding in found.findings {
-            results.rules.insert(finding.key.clone(), RuleState { ran: true, definition: String::new() });
-            results.findings.push(finding);
-        }
-    }
+    let mut to_create_for = Vec::new();
+    run_on_catalog(session, options, &mut results).await?;
 
     if options.wants(CheckKind::ForeignKeys) {
         for work in foreign_keys::list(session).await? {
@@ -215,7 +269,6 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<(CheckRes
         }
     }
     if options.wants(CheckKind::Unique) {
-        results.findings.extend(unique::changed_collations(session).await?);
         for work in unique::list(session).await? {
             if note_rule(&mut results, options, &work.key, &work.definition, &[work.key.object_oid]) {
                 let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
@@ -224,12 +277,12 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<(CheckRes
         }
     }
     if options.wants(CheckKind::Exclude) {
-        for work in unique::list_exclusions(session).await? {
+        for work in exclude::list(session).await? {
             if !note_rule(&mut results, options, &work.key, &work.definition, &[work.key.object_oid]) {
                 continue;
             }
             let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
-            if options.level < Level::Deep && size_bytes > unique::SELF_JOIN_BYTES {
+            if options.level < Level::Deep && size_bytes > exclude::SELF_JOIN_BYTES {
                 results.skipped.push(work.too_large());
             } else {
                 jobs.push(Job { size_bytes, work: Work::Exclude(work) });
@@ -243,33 +296,75 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<(CheckRes
             jobs.push(Job { size_bytes: 0, work: Work::Sequence(work) });
         }
     }
+    if options.wants(CheckKind::Code) {
+        for work in code::list(session).await? {
+            results.rules.insert(work.key.clone(), RuleState::default());
+            jobs.push(Job { size_bytes: 0, work: Work::Code(work) });
+        }
+    }
+    if options.wants(CheckKind::Content) {
+        for work in content::list(session, options).await? {
+            let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
+            jobs.push(Job { size_bytes, work: Work::Content(work) });
+        }
+    }
+    if options.wants(CheckKind::Structure) {
+        let structure::Plan { targets, amcheck } = structure::plan(session, &mut results, options).await?;
+        for target in &targets {
+            results.rules.insert(target.key.clone(), RuleState::default());
+        }
+        match amcheck {
+            Some(amcheck) => jobs.extend(targets.into_iter().map(|target| Job {
+                size_bytes: target.size_bytes,
+                work: Work::Structure(target, amcheck.clone()),
+            })),
+            None => to_create_for = targets,
+        }
+    }
     if options.level == Level::Standard {
         results.untouched =
             results.tables.keys().copied().filter(|table| options.untouched.contains(table)).collect();
         results.skipped.extend(untouched::skipped(&results));
     }
-    Ok((results, jobs))
+    Ok(Planned { results, jobs, to_create_for })
 }
 
-struct CatalogFindings {
-    findings: Vec<Finding>,
-    took: Duration,
-}
-
-async fn plan_catalog(
+/// The checks that the catalog answers, and the states that are compared with another pass.
+async fn run_on_catalog(
     session: &CheckSession<'_>,
     options: &Options,
-    check: CheckKind,
-) -> Result<CatalogFindings> {
-    let started = Instant::now();
-    let findings = if !options.wants(check) {
-        Vec::new()
-    } else if check == CheckKind::Indexes {
-        indexes::run(session).await?
-    } else {
-        triggers::run(session).await?
-    };
-    Ok(CatalogFindings { findings, took: started.elapsed() })
+    results: &mut CheckResults,
+) -> Result<()> {
+    for check in CheckKind::ALL.into_iter().filter(|check| options.wants(*check)) {
+        let started = Instant::now();
+        let findings = match check {
+            CheckKind::Indexes => indexes::run(session).await?,
+            CheckKind::Triggers => triggers::run(session).await?,
+            CheckKind::Partitions => partitions::run(session).await?,
+            CheckKind::ReplicaIdentity => replica_identity::run(session).await?,
+            CheckKind::Collations => collations::run(session).await?,
+            CheckKind::Advice => advice::run(session).await?,
+            CheckKind::Privileges => {
+                results.states.privileges = privileges::read(session).await?;
+                Vec::new()
+            }
+            CheckKind::Enums => {
+                results.states.enums = enums::read(session).await?;
+                Vec::new()
+            }
+            CheckKind::Statistics => {
+                results.states.statistics = statistics::read(session).await?;
+                Vec::new()
+            }
+            _ => continue,
+        };
+        results.took.insert(check, started.elapsed());
+        for finding in findings {
+            results.rules.insert(finding.key.clone(), RuleState { ran: true, definition: String::new() });
+            results.findings.push(finding);
+        }
+    }
+    Ok(())
 }
 
 /// Records that the rule exists; `true` if it has to be looked at.

@@ -4,12 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
-use common::error::Error;
 use common::ident::QualifiedName;
 use serde::Serialize;
+
+use super::catalogue::CheckKind;
+use super::{content, enums, privileges, statistics};
 
 /// Keys that a person is shown for one finding.
 pub const SHOWN_KEYS: usize = 20;
@@ -23,86 +24,6 @@ pub const FETCHED_KEYS: i64 = 1000;
 /// [`Skipped::object`] of a check whose rules could not even be listed.
 pub const WHOLE_CHECK: &str = "every table";
 
-/// One kind of check; its `Display` is the word for `--only` and `--skip`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CheckKind {
-    /// Rows that refer to a row that does not exist.
-    ForeignKeys,
-    /// CHECK constraints of tables.
-    Check,
-    /// NOT NULL columns.
-    NotNull,
-    /// Values that their column's domain forbids.
-    Domains,
-    /// UNIQUE and primary keys, by the heap and not by the index.
-    Unique,
-    /// EXCLUDE constraints and temporal keys.
-    Exclude,
-    /// Indexes that PostgreSQL maintains or not, but does not use.
-    Indexes,
-    /// Sequences that will hand out values that are taken.
-    Sequences,
-    /// Triggers, rules, event triggers and row level security that are switched off.
-    Triggers,
-    /// The number of rows of every table.
-    Rows,
-}
-
-impl CheckKind {
-    /// Every kind, in the order in which results are shown.
-    pub const ALL: [Self; 10] = [
-        Self::ForeignKeys,
-        Self::Check,
-        Self::NotNull,
-        Self::Domains,
-        Self::Unique,
-        Self::Exclude,
-        Self::Indexes,
-        Self::Sequences,
-        Self::Triggers,
-        Self::Rows,
-    ];
-
-    /// The word for the command line and for JSON.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ForeignKeys => "foreign-keys",
-            Self::Check => "check",
-            Self::NotNull => "not-null",
-            Self::Domains => "domains",
-            Self::Unique => "unique",
-            Self::Exclude => "exclude",
-            Self::Indexes => "indexes",
-            Self::Sequences => "sequences",
-            Self::Triggers => "triggers",
-            Self::Rows => "rows",
-        }
-    }
-
-    /// Whether the check reads the catalog alone, so that `--level fast` runs it.
-    pub fn is_catalog_only(self) -> bool {
-        matches!(self, Self::Indexes | Self::Triggers)
-    }
-}
-
-impl fmt::Display for CheckKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for CheckKind {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Self, Error> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == word).ok_or_else(|| {
-            Error::usage(format!("there is no check called {word:?}"))
-                .with_hint(format!("The checks are {}.", Self::ALL.map(CheckKind::as_str).join(", ")))
-        })
-    }
-}
-
 /// How much is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -114,6 +35,16 @@ pub enum Level {
     Standard,
     /// Every table, and the checks that cost more than one pass.
     Deep,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fast => "fast",
+            Self::Standard => "standard",
+            Self::Deep => "deep",
+        })
+    }
 }
 
 /// What one rule is, so that it can be followed from before the migration to after it.
@@ -179,6 +110,15 @@ pub(super) enum Wording {
 }
 
 impl Finding {
+    /// What a file of `--verify` found.
+    pub(crate) fn of_verify(file: String, detail: String, severity: Severity, rows: Vec<String>) -> Self {
+        let key = RuleKey { check: CheckKind::Verify, object_oid: 0, rule_oid: 0, rule: file.clone() };
+        let mut finding = Self::state(key, file, "", detail);
+        finding.severity = severity;
+        finding.sample_keys = rows;
+        finding
+    }
+
     /// A violated rule about a state: a switch that is off, an index that is invalid.
     pub(super) fn state(key: RuleKey, object: String, state: &str, detail: String) -> Self {
         Self {
@@ -229,6 +169,10 @@ pub struct TableFacts {
     pub force_row_security: bool,
     /// Names of its policies.
     pub policies: BTreeSet<String>,
+    /// Its columns by number.
+    pub columns: BTreeMap<i16, String>,
+    /// Whether it takes the rows that no other partition wants.
+    pub is_default_partition: bool,
 }
 
 /// The exact number of rows of one leaf table.
@@ -275,12 +219,24 @@ impl SequenceState {
 }
 
 /// What is known of a rule after a pass.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RuleState {
     /// Whether this pass looked at it: `false` for untouched tables and failed queries.
     pub ran: bool,
     /// The rule as SQL.
     pub definition: String,
+}
+
+/// What is only wrong in comparison with an earlier state. `None`: not read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct States {
+    pub(super) privileges: Option<privileges::Privileges>,
+    pub(super) enums: Option<enums::Enums>,
+    pub(super) statistics: Option<statistics::Statistics>,
+    /// Content of each table that was read at `deep`.
+    pub(super) content: BTreeMap<u32, content::Content>,
+    /// The file of every index, to tell a rebuilt one.
+    pub(super) index_files: BTreeMap<u32, u32>,
 }
 
 /// Everything one pass over the database found.
@@ -301,6 +257,9 @@ pub struct CheckResults {
     /// Every rule that was there, looked at or not.
     #[serde(skip)]
     pub rules: BTreeMap<RuleKey, RuleState>,
+    /// What can only be compared with another pass.
+    #[serde(skip)]
+    pub states: States,
     /// Tables whose content was not read because they were proven untouched.
     pub untouched: BTreeSet<u32>,
     /// Time per check, summed over the sessions.
@@ -322,6 +281,24 @@ pub struct Options {
     pub known_rules: HashSet<RuleKey>,
     /// PostgreSQL's own workers for one query on a large table; 0 leaves the server's setting.
     pub parallel_workers: u32,
+    /// What the pass before the migration knew, for what is looked at only where it changed.
+    pub known: Option<Known>,
+}
+
+/// What a later pass takes from an earlier one; see [`CheckResults::known`].
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    pub(super) index_files: BTreeMap<u32, u32>,
+    pub(super) content: BTreeMap<u32, content::ColumnTypes>,
+}
+
+impl CheckResults {
+    /// What the pass after the migration has to know of this one.
+    pub fn known(&self) -> Known {
+        let content =
+            self.states.content.iter().map(|(oid, content)| (*oid, content.columns.clone())).collect();
+        Known { index_files: self.states.index_files.clone(), content }
+    }
 }
 
 impl Options {
@@ -329,7 +306,7 @@ impl Options {
     pub fn wants(&self, kind: CheckKind) -> bool {
         (self.only.is_empty() || self.only.contains(&kind))
             && !self.skip.contains(&kind)
-            && (self.level > Level::Fast || kind.is_catalog_only())
+            && self.level >= kind.entry().level
     }
 
     /// Whether a rule on `tables` may be passed over because nothing that it depends on has changed.

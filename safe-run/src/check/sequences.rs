@@ -8,7 +8,8 @@ use common::error::Result;
 use common::ident::{QualifiedName, printable};
 
 use super::Outcome;
-use super::model::{CheckKind, Finding, RuleKey, SequenceState, Severity, Skipped};
+use super::catalogue::CheckKind;
+use super::model::{Finding, RuleKey, SequenceState, Severity, Skipped};
 use super::session::{CheckSession, TextRow, flag, number, text};
 use super::violations::thousands;
 

@@ -9,7 +9,8 @@ use std::sync::{Mutex, PoisonError};
 use common::error::{Error, Result};
 use common::postgres::{Client, SimpleQueryMessage};
 
-use super::model::{CheckKind, Skipped, WHOLE_CHECK};
+use super::catalogue::CheckKind;
+use super::model::{Skipped, WHOLE_CHECK};
 
 /// One row as text, as the server prints it.
 pub(super) type TextRow = Vec<Option<String>>;
@@ -65,10 +66,28 @@ pub(super) struct CheckSession<'a> {
 impl<'a> CheckSession<'a> {
     /// Opens the savepoint, or a transaction of its own where there is none, and applies the settings.
     pub async fn open(client: &'a Client, parallel_workers: u32) -> Result<Self> {
+        match Self::open_with(client, parallel_workers, None, false).await? {
+            Ok(session) => Ok(session),
+            Err(_) => Err(Error::failed("the checks' session was not opened")),
+        }
+    }
+
+    /// [`Self::open`], after `prelude` has run inside the savepoint: a query that has to give a row, and statements
+    /// that may write, because the session is not read-only yet. All of it is taken back by [`Self::close`].
+    ///
+    /// The inner error: the query gave none, or the statements were refused; the session is as it was found.
+    /// `writable` begins a transaction of its own that may write, at READ COMMITTED.
+    pub async fn open_with(
+        client: &'a Client,
+        parallel_workers: u32,
+        prelude: Option<(&str, &str)>,
+        writable: bool,
+    ) -> Result<Result<Self, Option<RefusedQuery>>> {
+        let failed = |error| Error::postgres("could not start the checks", error);
         let in_transaction = match client.batch_execute("SAVEPOINT safe_run_checks").await {
             Ok(()) => true,
             Err(error) => {
-                let error = Error::postgres("could not start the checks", error);
+                let error = failed(error);
                 // no_active_sql_transaction
                 if error.sqlstate() != Some("25P01") {
                     return Err(error);
@@ -77,11 +96,9 @@ impl<'a> CheckSession<'a> {
             }
         };
         if !in_transaction {
-            let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SAVEPOINT safe_run_checks";
-            client
-                .batch_execute(begin)
-                .await
-                .map_err(|error| Error::postgres("could not start the checks", error))?;
+            let mode = if writable { "READ COMMITTED READ WRITE" } else { "REPEATABLE READ READ ONLY" };
+            let begin = format!("BEGIN ISOLATION LEVEL {mode}; SAVEPOINT safe_run_checks");
+            client.batch_execute(&begin).await.map_err(failed)?;
         }
         let mut session = Self {
             client,
@@ -90,18 +107,45 @@ impl<'a> CheckSession<'a> {
             search_path: String::new(),
             refused: Mutex::default(),
         };
-        match client.simple_query(&format!("SHOW search_path; {SETTINGS}")).await {
+        if let Some((query, statements)) = prelude {
+            let there = match session.query(query).await {
+                Ok(there) => there,
+                Err(error) => return session.give_up(error).await,
+            };
+            let refused = match there {
+                Ok(rows) if rows.is_empty() => Some(None),
+                Ok(_) => client.batch_execute(statements).await.err().map(|error| {
+                    let error = Error::postgres("a check failed", error);
+                    Some(RefusedQuery {
+                        sqlstate: error.sqlstate().unwrap_or_default().to_owned(),
+                        message: error.message().replacen("a check failed: ", "", 1),
+                    })
+                }),
+                Err(refused) => Some(Some(refused)),
+            };
+            if let Some(refused) = refused {
+                session.close().await?;
+                return Ok(Err(refused));
+            }
+        }
+        // The path that a new session of this role has in this database, whatever SET has made of it since.
+        let path = "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path'";
+        match client.simple_query(&format!("{path}; {SETTINGS}")).await {
             Ok(messages) => {
                 session.search_path =
                     messages.into_iter().find_map(text_row).map(|row| text(&row, 0)).unwrap_or_default();
-                Ok(session)
+                Ok(Ok(session))
             }
             Err(error) => {
                 let error = Error::postgres("could not prepare the session for the checks", error);
-                session.close().await?;
-                Err(error)
+                session.give_up(error).await
             }
         }
+    }
+
+    async fn give_up<T>(self, error: Error) -> Result<T> {
+        self.close().await?;
+        Err(error)
     }
 
     /// Puts the session back into the state in which it was found.
@@ -117,10 +161,10 @@ impl<'a> CheckSession<'a> {
             .map_err(|error| Error::postgres("could not leave the checks' savepoint", error))
     }
 
-    /// The setting that gives a query the `search_path` that the session had outside the checks.
+    /// The setting that gives a query the `search_path` that sessions of this role normally have.
     pub fn own_search_path(&self) -> String {
         // An empty path is shown as `""`, which SET refuses.
-        let path = if self.search_path == "\"\"" { "''" } else { &self.search_path };
+        let path = if matches!(self.search_path.as_str(), "" | "\"\"") { "''" } else { &self.search_path };
         format!("SET LOCAL search_path = {path};")
     }
 
@@ -186,6 +230,14 @@ impl<'a> CheckSession<'a> {
             });
             Vec::new()
         }))
+    }
+
+    /// [`Self::catalog`] for a state that is compared with another one: `None` if it could not be read.
+    pub async fn state(&self, check: CheckKind, sql: &str) -> Result<Option<Vec<TextRow>>> {
+        let known = self.refused.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let rows = self.catalog(check, sql).await?;
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner).len() > known;
+        Ok((!refused).then_some(rows))
     }
 
     /// The checks that [`Self::catalog`] recorded as skipped.

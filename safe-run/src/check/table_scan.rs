@@ -1,4 +1,5 @@
-//! One scan per table: its rows, CHECK, NOT NULL and domain violations counted together.
+//! One scan per table: its rows, and the violations of its CHECK, NOT NULL, domain and partition rules, counted together.
+//! The rules come from a file for each check.
 //!
 //! Only a rule that is violated costs a second scan, which fetches the keys. A rule whose expression raises is counted
 //! alone, so that it cannot hide the others.
@@ -6,90 +7,13 @@
 use std::collections::BTreeMap;
 
 use common::error::Result;
-use common::ident::{QualifiedName, printable};
+use common::ident::{QualifiedName, printable, with_suffix};
 
-use super::Outcome;
-use super::model::{CheckKind, Finding, Options, RuleKey, Severity, Skipped, TableFacts, TableRows};
-use super::session::{CheckSession, RefusedQuery, TextRow, flag, number, text};
+use super::catalogue::CheckKind;
+use super::model::{Finding, Level, Options, RuleKey, Severity, Skipped, TableFacts, TableRows};
+use super::session::{CheckSession, RefusedQuery, number, text};
 use super::violations::{self, Subject, Violations};
-
-/// CHECK constraints of tables and partitions: table, constraint, name, expression, enforced, definition, and whether
-/// it calls something that is not immutable.
-///
-/// `pg_get_expr` names columns without their table, so the scan must have no other table and no alias.
-const CHECKS: &str = r"
-SELECT c.conrelid, c.oid, c.conname, pg_get_expr(c.conbin, c.conrelid),
-  COALESCE((to_jsonb(c)->>'conenforced')::boolean, true), pg_get_constraintdef(c.oid),
-  EXISTS (SELECT FROM pg_depend d JOIN pg_proc p ON p.oid = d.refobjid
-          WHERE d.classid = 'pg_catalog.pg_constraint'::regclass AND d.objid = c.oid
-            AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND p.provolatile <> 'i')
-FROM pg_constraint c JOIN pg_class t ON t.oid = c.conrelid
-WHERE c.contype = 'c' AND c.conrelid <> 0 AND t.relkind = 'r'
-ORDER BY c.conrelid, c.conname";
-
-/// NOT NULL columns: table, column, and whether nulls are legitimate (18: the constraint is NOT VALID).
-const NOT_NULLS: &str = r"
-SELECT a.attrelid, a.attname,
-  EXISTS (SELECT FROM pg_constraint c WHERE c.contype = 'n' AND c.conrelid = a.attrelid
-            AND c.conkey = ARRAY[a.attnum] AND NOT c.convalidated)
-FROM pg_attribute a JOIN pg_class t ON t.oid = a.attrelid
-WHERE t.relkind = 'r' AND a.attnotnull AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attrelid, a.attnum";
-
-/// Columns whose type is a domain, an array of one, or holds one deeper down.
-///
-/// A domain's expression is deparsed with the unquoted word VALUE, which PostgreSQL reads as a column name: it is
-/// evaluated in a subquery with one column `value` of the domain's base type, on every major and without a round trip
-/// through text. What lies deeper (composites, domains over arrays of domains) needs `pg_input_is_valid` of 16.
-///
-/// Columns: table, column, kind (`d` domain, `a` array of a domain, `x` deeper), type, constraint oid, constraint name
-/// (`NOT NULL` for a domain that forbids nulls), expression, type to cast the column to, definition.
-const DOMAINS: &str = r"
-WITH RECURSIVE
- columns AS (
-  SELECT a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, t.typtype, e.oid AS element, e.typtype AS element_type
-  FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-  JOIN pg_type t ON t.oid = a.atttypid LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
-  WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped
-    AND COALESCE(e.typtype, t.typtype) IN ('d', 'c')),
- chain AS (
-  SELECT DISTINCT c.atttypid AS start, c.atttypid AS link FROM columns c WHERE c.typtype = 'd'
-  UNION SELECT DISTINCT c.element, c.element FROM columns c WHERE c.element_type = 'd'
-  UNION SELECT chain.start, t.typbasetype FROM chain JOIN pg_type t ON t.oid = chain.link WHERE t.typtype = 'd'),
- rules AS (
-  SELECT chain.start, con.oid, con.conname::text AS name, pg_get_expr(con.conbin, 0) AS expression,
-    pg_get_constraintdef(con.oid) AS definition
-  FROM chain JOIN pg_constraint con ON con.contypid = chain.link AND con.contype = 'c'
-  UNION ALL
-  SELECT chain.start, t.oid, 'NOT NULL', 'pg_catalog.num_nulls(VALUE) = 0', 'NOT NULL'
-  FROM chain JOIN pg_type t ON t.oid = chain.link WHERE t.typtype = 'd' AND t.typnotnull),
- base AS (
-  SELECT chain.start, format_type(t.oid, NULL) AS type FROM chain JOIN pg_type t ON t.oid = chain.link WHERE t.typtype <> 'd'),
- inside AS (
-  SELECT DISTINCT t.oid AS start, t.oid AS link, 0 AS depth FROM columns c
-  JOIN pg_type t ON t.oid = c.atttypid OR t.oid = c.element
-  UNION
-  SELECT inside.start, next.oid, inside.depth + 1
-  FROM inside JOIN pg_type t ON t.oid = inside.link
-  CROSS JOIN LATERAL (
-    SELECT t.typbasetype AS oid WHERE t.typtype = 'd'
-    UNION SELECT t.typelem WHERE t.typcategory = 'A' AND t.typelem <> 0
-    UNION SELECT f.atttypid FROM pg_attribute f
-          WHERE t.typtype = 'c' AND f.attrelid = t.typrelid AND f.attnum > 0 AND NOT f.attisdropped) next
-  WHERE inside.depth < 16)
-SELECT c.attrelid, c.attname, CASE WHEN c.typtype = 'd' THEN 'd' ELSE 'a' END,
-  format_type(c.atttypid, c.atttypmod), r.oid, r.name, r.expression, b.type, r.definition
-FROM columns c
-JOIN rules r ON r.start = CASE WHEN c.typtype = 'd' THEN c.atttypid ELSE c.element END
-JOIN base b ON b.start = r.start
-UNION ALL
-SELECT c.attrelid, c.attname, 'x', format_type(c.atttypid, c.atttypmod), c.atttypid, 'type', NULL, NULL, ''
-FROM columns c
-WHERE EXISTS (
-  SELECT FROM inside i JOIN pg_type t ON t.oid = i.link
-  WHERE i.start IN (c.atttypid, c.element) AND t.typtype = 'd'
-    AND NOT EXISTS (SELECT FROM chain WHERE chain.link = t.oid AND chain.start IN (c.atttypid, c.element)))
-ORDER BY 1, 2, 3, 6";
+use super::{Outcome, check_constraints, domains, not_null, partitions};
 
 /// The key of a table's rows: the primary key's columns, as an expression of type text.
 const PRIMARY_KEYS: &str = r"
@@ -110,12 +34,24 @@ const RULES_PER_SCAN: usize = 200;
 pub(super) struct Rule {
     pub key: RuleKey,
     pub definition: String,
-    severity: Severity,
+    pub severity: Severity,
     /// The column, or the constraint's name.
-    label: String,
+    pub label: String,
     /// True for a violating row.
-    violated: String,
-    volatile: bool,
+    pub violated: String,
+    pub volatile: bool,
+    pub repair: Repair,
+}
+
+/// How rows that violate a rule can be repaired. Shown, never run.
+#[derive(Debug)]
+pub(super) enum Repair {
+    /// Moved into a table beside it.
+    Aside,
+    /// The column has a default.
+    Default,
+    /// Deleted here and inserted into the root of the partition tree: root, columns.
+    Reinsert(QualifiedName, String),
 }
 
 /// The scan of one heap.
@@ -138,20 +74,20 @@ pub(super) async fn list(
 ) -> Result<Vec<Scan>> {
     let counts_rows = options.wants(CheckKind::Rows);
     let mut rules: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
+    let mut add = |more: Vec<(u32, Rule)>| {
+        more.into_iter().for_each(|(table, rule)| rules.entry(table).or_default().push(rule));
+    };
     if options.wants(CheckKind::Check) {
-        for row in session.catalog(CheckKind::Check, CHECKS).await? {
-            rules.entry(number(&row, 0)).or_default().push(check_rule(&row));
-        }
+        add(check_constraints::rules(session).await?);
     }
     if options.wants(CheckKind::NotNull) {
-        for row in session.catalog(CheckKind::NotNull, NOT_NULLS).await? {
-            rules.entry(number(&row, 0)).or_default().push(not_null_rule(&row));
-        }
+        add(not_null::rules(session).await?);
     }
     if options.wants(CheckKind::Domains) {
-        for row in session.catalog(CheckKind::Domains, DOMAINS).await? {
-            rules.entry(number(&row, 0)).or_default().push(domain_rule(&row));
-        }
+        add(domains::rules(session).await?);
+    }
+    if options.wants(CheckKind::Partitions) && options.level > Level::Fast {
+        add(partitions::rules(session).await?);
     }
     let mut keys: BTreeMap<u32, String> = BTreeMap::new();
     if !rules.is_empty() {
@@ -172,71 +108,6 @@ pub(super) async fn list(
         })
         .filter(|scan| scan.counts_rows || !scan.rules.is_empty())
         .collect())
-}
-
-fn check_rule(row: &TextRow) -> Rule {
-    Rule {
-        key: RuleKey {
-            check: CheckKind::Check,
-            object_oid: number(row, 0),
-            rule_oid: number(row, 1),
-            rule: text(row, 2),
-        },
-        definition: text(row, 5),
-        severity: if flag(row, 4) { Severity::Failure } else { Severity::Note },
-        label: text(row, 2),
-        violated: format!("NOT ({})", text(row, 3)),
-        volatile: flag(row, 6),
-    }
-}
-
-fn not_null_rule(row: &TextRow) -> Rule {
-    let column = text(row, 1);
-    Rule {
-        key: RuleKey {
-            check: CheckKind::NotNull,
-            object_oid: number(row, 0),
-            rule_oid: 0,
-            rule: column.clone(),
-        },
-        definition: "NOT NULL".to_owned(),
-        severity: if flag(row, 2) { Severity::Note } else { Severity::Failure },
-        // Not IS NULL: in a WHERE the planner of 17 and later believes attnotnull and answers false without looking,
-        // and a composite value of nothing but nulls IS NULL without violating NOT NULL.
-        violated: format!("pg_catalog.num_nulls({}) > 0", common::ident::Ident::new(column.as_str())),
-        label: column,
-        volatile: false,
-    }
-}
-
-fn domain_rule(row: &TextRow) -> Rule {
-    let column = text(row, 1);
-    let quoted = common::ident::Ident::new(column.as_str());
-    let (kind, type_name, expression, base) = (text(row, 2), text(row, 3), text(row, 6), text(row, 7));
-    let violated = match kind.as_str() {
-        "d" => format!("(SELECT NOT ({expression}) FROM (SELECT {quoted}::{base} AS value) safe_run_domain)"),
-        "a" => format!(
-            "EXISTS (SELECT FROM pg_catalog.unnest({quoted}) AS safe_run_domain(value) WHERE NOT ({expression}))"
-        ),
-        // 42883 on 14 and 15, which have no such function: reported as skipped.
-        _ => format!(
-            "NOT pg_catalog.pg_input_is_valid({quoted}::text, {})",
-            common::ident::literal(&type_name)
-        ),
-    };
-    Rule {
-        key: RuleKey {
-            check: CheckKind::Domains,
-            object_oid: number(row, 0),
-            rule_oid: number(row, 4),
-            rule: format!("{column}: {}", text(row, 5)),
-        },
-        definition: text(row, 8),
-        severity: Severity::Failure,
-        label: format!("{column} ({type_name})"),
-        violated,
-        volatile: false,
-    }
 }
 
 impl Scan {
@@ -348,7 +219,6 @@ impl Scan {
             return Ok(());
         }
         let unable = refused.sqlstate == "42501"
-            || rule.key.check == CheckKind::Domains && refused.sqlstate == "42883"
             || refused.sqlstate.starts_with("53")
             || refused.sqlstate.starts_with("55");
         if unable {
@@ -361,7 +231,12 @@ impl Scan {
             return Ok(());
         }
         out.ran.push(rule.key.clone());
-        let detail = format!("{} cannot be evaluated: {}", self.place(rule), refused.message);
+        let how = match rule.key.check {
+            // Integrity constraint violation, by a value that was read again.
+            CheckKind::Domains if refused.sqlstate.starts_with("23") => "is violated",
+            _ => "cannot be evaluated",
+        };
+        let detail = format!("{} {how}: {}", self.place(rule), refused.message);
         let mut finding = Finding::state(rule.key.clone(), self.name.short(), &refused.sqlstate, detail);
         finding.severity = rule.severity;
         finding.definition = rule.definition.clone();
@@ -420,7 +295,7 @@ impl Scan {
             one: "row violates",
             many: "rows violate",
             place: self.place(rule),
-            repair_sql: None,
+            repair_sql: (rule.severity == Severity::Failure).then(|| self.repair_sql(rule)),
         }
     }
 
@@ -430,6 +305,7 @@ impl Scan {
         let mut place = match rule.key.check {
             CheckKind::NotNull => format!("NOT NULL of {table}.{label}"),
             CheckKind::Domains => format!("the domain of {table}.{label}"),
+            CheckKind::Partitions => format!("the partition bound of {table}"),
             _ => format!("CHECK {label} of {table}"),
         };
         if rule.severity == Severity::Note {
@@ -439,5 +315,34 @@ impl Scan {
             place.push_str(", an expression that is not immutable");
         }
         place
+    }
+
+    /// `IS TRUE` for the reason that [`Self::fetch`] has.
+    fn repair_sql(&self, rule: &Rule) -> String {
+        let table = &self.name;
+        let violated = format!("({}) IS TRUE", rule.violated);
+        match &rule.repair {
+            Repair::Aside => {
+                let suffix = match rule.key.check {
+                    CheckKind::NotNull => "_nulls",
+                    _ => "_violations",
+                };
+                let name = with_suffix(table.name.as_str(), suffix);
+                let aside = QualifiedName::new(table.schema.clone(), name.as_str());
+                format!(
+                    "BEGIN ISOLATION LEVEL REPEATABLE READ;\n\
+                     CREATE TABLE {aside} AS SELECT * FROM ONLY {table} WHERE {violated};\n\
+                     DELETE FROM ONLY {table} WHERE {violated};\nCOMMIT;"
+                )
+            }
+            Repair::Default => {
+                let column = common::ident::Ident::new(rule.label.as_str());
+                format!("UPDATE ONLY {table} SET {column} = DEFAULT WHERE {violated};")
+            }
+            Repair::Reinsert(root, columns) => format!(
+                "WITH moved AS (DELETE FROM ONLY {table} WHERE {violated} RETURNING {columns})\n\
+                 INSERT INTO {root} ({columns}) SELECT {columns} FROM moved;"
+            ),
+        }
     }
 }

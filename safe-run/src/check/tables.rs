@@ -16,7 +16,10 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::text,
   CASE WHEN c.relispartition THEN NULLIF(pg_partition_root(c.oid)::oid, c.oid) END,
   COALESCE(pg_relation_filenode(c.oid), 0), COALESCE(pg_relation_size(c.oid), 0),
   c.relrowsecurity, c.relforcerowsecurity,
-  COALESCE((SELECT json_agg(p.polname) FROM pg_policy p WHERE p.polrelid = c.oid), '[]')
+  COALESCE((SELECT json_agg(p.polname) FROM pg_policy p WHERE p.polrelid = c.oid), '[]'),
+  COALESCE((SELECT json_object_agg(a.attnum, a.attname) FROM pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}'),
+  EXISTS (SELECT FROM pg_partitioned_table pt WHERE pt.partdefid = c.oid)
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
@@ -38,6 +41,8 @@ pub(super) async fn list(session: &CheckSession<'_>) -> Result<BTreeMap<u32, Tab
                 row_security: flag(row, 7),
                 force_row_security: flag(row, 8),
                 policies: serde_json::from_str(&text(row, 9)).unwrap_or_default(),
+                columns: serde_json::from_str(&text(row, 10)).unwrap_or_default(),
+                is_default_partition: flag(row, 11),
             };
             (number(row, 0), facts)
         })

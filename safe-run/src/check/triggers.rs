@@ -6,7 +6,8 @@
 use common::error::Result;
 use common::ident::{Ident, QualifiedName, printable};
 
-use super::model::{CheckKind, Finding, RuleKey, Severity};
+use super::catalogue::CheckKind;
+use super::model::{Finding, RuleKey, Severity};
 use super::session::{CheckSession, flag, number, text};
 
 /// Triggers that do not fire in an ordinary session: table (oid, schema, name), trigger oid, name, state, internal,
@@ -43,11 +44,13 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     for row in session.catalog(CheckKind::Triggers, TRIGGERS).await? {
         let table = QualifiedName::new(text(&row, 1), text(&row, 2));
-        let (trigger, state, internal) = (text(&row, 4), text(&row, 5), flag(&row, 6));
+        let (trigger, state) = (text(&row, 4), text(&row, 5));
         let (constraint_oid, constraint): (u32, _) = (number(&row, 7), text(&row, 8));
+        // Up to 14 a partition's copy of a user's trigger is marked internal as well; it enforces no constraint.
+        let internal = flag(&row, 6) && constraint_oid != 0;
         let off = off(&state);
         // The two or four triggers of one constraint on one table are one finding.
-        let key = if internal && constraint_oid != 0 {
+        let key = if internal {
             key(number(&row, 0), constraint_oid, constraint.clone())
         } else {
             key(number(&row, 0), number(&row, 3), trigger.clone())

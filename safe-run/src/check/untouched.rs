@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use common::error::{Error, Result};
 use common::postgres::Client;
 
-use super::model::{CheckKind, CheckResults, Skipped, TableFacts};
+use super::catalogue::CheckKind;
+use super::model::{CheckResults, Skipped, TableFacts};
 
 /// Rows that this session wrote, by table, and has not yet reported to the statistics.
 ///

@@ -7,7 +7,7 @@ use common::{Error, Result, cli::args::parse_duration};
 
 use crate::{
     check::{CheckKind, FailOn, Level},
-    migration::Version,
+    migration::{TransactionChoice, Version},
     run::{FenceChoice, OnFailure, SnapshotChoice, SnapshotWhen},
 };
 
@@ -23,6 +23,11 @@ pub struct MigrationArgs {
     /// Apply this version although a newer one is applied already; may be repeated
     #[arg(long, value_name = "VERSION", value_parser = parse_version)]
     pub allow_out_of_order: Vec<Version>,
+    /// Which transactions the files run in: auto is one for all where that is possible, otherwise one per file; all
+    /// refuses where it is not possible; file gives each file its own, and a later failure restores the snapshot
+    /// [default: auto]
+    #[arg(long, value_enum, value_name = "auto|all|file", hide_possible_values = true)]
+    pub tx: Option<TransactionChoice>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -31,6 +36,9 @@ pub struct ProtectionArgs {
     /// How other writers are kept out
     #[arg(long, value_enum, default_value = "auto")]
     pub fence: FenceChoice,
+    /// Keep the fence after the run, whether it succeeds or is undone, until `safe-run release`
+    #[arg(long)]
+    pub hold_fence: bool,
     /// Whether a snapshot is taken
     #[arg(long, value_enum, default_value = "file")]
     pub snapshot: SnapshotChoice,
@@ -78,6 +86,9 @@ pub struct CheckArgs {
     /// Rows of this table may be lost, at most N of them; may be repeated
     #[arg(long, value_name = "TABLE[=N]", value_parser = parse_allow_loss)]
     pub allow_loss: Vec<(String, Option<i64>)>,
+    /// Folder of SQL files that must return no rows, or TAP; run before the commit; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub verify: Vec<PathBuf>,
     /// Share of a table's rows that a DELETE may remove [default: 10%]
     #[arg(long, value_name = "SHARE")]
     pub max_loss: Option<String>,

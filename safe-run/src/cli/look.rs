@@ -1,24 +1,29 @@
-//! The commands that only look: status, plan, check, history, report.
+//! The commands that only look: status, plan, history, report.
 
 use common::{
     Error, ErrorKind, Result,
     cli::{format, output::Tone},
-    postgres::exported_snapshot::ExportedSnapshot,
     repository::Repository,
 };
 use serde::Serialize;
 
-use super::{Invocation, args::CheckArgs};
+use super::Invocation;
 use crate::{
-    check, history, journal,
+    history, journal,
     migration::{self, MigrationFile},
+    release,
     statement::TransactionClass,
 };
 
 impl Invocation<'_> {
     pub(super) async fn status(&self) -> Result<u8> {
         let files = migration::load(&self.settings.dirs)?;
-        let session = self.connection("safe-run status").await?.connect().await?;
+        let connection = self.connection("safe-run status").await?;
+        let held = release::held_fences(&self.settings.repo, connection.database())?;
+        let session = connection
+            .connect()
+            .await
+            .map_err(|error| release::explain_closed(error, &self.settings.repo, connection.database()))?;
         let applied = history::read(&session).await?;
         let plan = migration::plan(
             &files,
@@ -58,7 +63,7 @@ impl Invocation<'_> {
         lines.extend(waiting(&plan.pending, "pending"));
         lines.extend(waiting(&plan.held_back, "held back"));
         if self.output.is_json() {
-            self.output.document(&serde_json::json!({"migrations": lines}))?;
+            self.output.document(&serde_json::json!({"migrations": lines, "held_fences": held}))?;
         } else {
             let rows: Vec<Vec<String>> = lines
                 .into_iter()
@@ -76,6 +81,10 @@ impl Invocation<'_> {
                 format::plural(plan.applied.len() as u64, "migration applied", "migrations applied"),
                 plan.pending.len()
             ));
+            for run in &held {
+                self.output
+                    .warn(&format!("the fence of run {run} still stands: `safe-run release` lifts it"));
+            }
         }
         Ok(if plan.pending.is_empty() { 0 } else { ErrorKind::Pending.exit_code() })
     }
@@ -91,9 +100,7 @@ impl Invocation<'_> {
             &self.migrations.allow_out_of_order,
         )?;
         self.tell_drift(&plan);
-        plan.refuse_stray_transaction_control()?;
-        let alone =
-            plan.pending.iter().find_map(|file| file.no_transaction.as_ref().map(|why| (file.name(), why)));
+        let transactions = self.transactions(&plan)?;
         #[derive(Serialize)]
         struct PlannedStatement {
             line: u32,
@@ -137,15 +144,18 @@ impl Invocation<'_> {
                     .collect(),
             })
             .collect();
-        let how = match &alone {
-            None => "all in one transaction; the undo is a ROLLBACK".to_owned(),
-            Some((file, why)) => {
-                format!("not in one transaction ({file}: {why}); the undo restores the snapshot")
-            }
+        let how = if transactions.one {
+            "all in one transaction; the undo is a ROLLBACK".to_owned()
+        } else {
+            format!(
+                "not in one transaction ({}); the undo restores the snapshot",
+                transactions.why.join("; ")
+            )
         };
         if self.output.is_json() {
             self.output.document(&serde_json::json!({
-                "pending": planned, "in_one_transaction": alone.is_none(), "how": how,
+                "pending": planned, "in_one_transaction": transactions.one, "how": how,
+                "why_not_in_one_transaction": transactions.why,
             }))?;
             return Ok(0);
         }
@@ -169,64 +179,6 @@ impl Invocation<'_> {
         ));
         self.output.data(&text)?;
         Ok(0)
-    }
-
-    pub(super) async fn check(&self, args: &CheckArgs) -> Result<u8> {
-        let connection = self.connection("safe-run check").await?;
-        let holder = connection.connect().await?;
-        holder
-            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            .await
-            .map_err(|source| Error::postgres("could not begin the checks", source))?;
-        let exported = ExportedSnapshot::export(&holder).await?;
-        let options = check::Options {
-            level: args.level,
-            only: args.only.clone(),
-            skip: args.skip.clone(),
-            ..check::Options::default()
-        };
-        let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
-        let mut sessions = Vec::new();
-        for _ in 0..jobs {
-            sessions.push(common::postgres::exported_snapshot::join(&connection, exported.id()).await?);
-        }
-        let clients: Vec<&common::postgres::Client> = sessions.iter().map(|session| &**session).collect();
-        let results = check::run_parallel(&clients, &options).await?;
-        let failing: Vec<_> =
-            results.findings.iter().filter(|finding| finding.severity == check::Severity::Failure).collect();
-        let unchecked = results.skipped.iter().filter(|skipped| skipped.counts_for_strict).count();
-        let bad = !failing.is_empty() || (args.strict && unchecked > 0);
-        if self.output.is_json() {
-            self.output.document(&results)?;
-        } else {
-            let mut text = if bad {
-                format!(
-                    "{}  {}\n",
-                    self.output.paint(Tone::Bad, "VIOLATIONS"),
-                    format::plural(failing.len() as u64, "rule does not hold", "rules do not hold")
-                )
-            } else {
-                format!(
-                    "{}  {} checked, every rule holds\n",
-                    self.output.paint(Tone::Good, "CLEAN"),
-                    format::plural(results.tables.len() as u64, "table", "tables")
-                )
-            };
-            for finding in &results.findings {
-                text.push_str(&format!("  {}\n", finding.detail));
-                if let (true, Some(repair)) = (self.output.is_verbose(), &finding.repair_sql) {
-                    text.push_str(&format!("    repair (not run): {}\n", repair.replace('\n', " ")));
-                }
-            }
-            for skipped in &results.skipped {
-                text.push_str(&format!(
-                    "  not checked: {} of {}: {}\n",
-                    skipped.check, skipped.object, skipped.why
-                ));
-            }
-            self.output.data(&text)?;
-        }
-        Ok(if bad { ErrorKind::Violations.exit_code() } else { 0 })
     }
 
     pub(super) fn history(&self) -> Result<u8> {

@@ -81,14 +81,6 @@ fn same_but_for_line_ends(sql: &str, recorded: &str) -> bool {
     })
 }
 
-impl MigrationPlan<'_> {
-    /// Refuses a COMMIT or its like in a pending file that is to run in a transaction of ours, before anything runs.
-    pub fn refuse_stray_transaction_control(&self) -> Result<()> {
-        let mut inside = self.pending.iter().filter(|file| file.no_transaction.is_none());
-        inside.try_for_each(|file| file.statements_without_wrapper().map(|_| ()))
-    }
-}
-
 /// Decides what is pending. `files` are in order of version, as [`super::load`] returns them.
 ///
 /// # Errors

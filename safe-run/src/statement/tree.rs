@@ -7,8 +7,8 @@
 use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 
 use super::{
-    Class, Effect, StatementKind as Kind, TableEffect, TableName, Target, TransactionClass, head, names,
-    token::TokenKind,
+    Class, Effect, StatementKind as Kind, TableEffect, TableName, Target, TransactionClass, head, locks,
+    names, token::TokenKind,
 };
 
 /// Deepest expression that the parser may see. It recurses, and each level costs it some kilobytes of stack.
@@ -18,6 +18,7 @@ const MAX_DEPTH: usize = 1000;
 pub(crate) fn classify(text: &str, words: &head::Words<'_>) -> Class {
     let mut class = Class::new(head::kind(words));
     class.transaction = head::transaction(words);
+    class.locks = locks::needed(text);
     match class.kind {
         Kind::Do => class.runs_code = Some("DO block".to_owned()),
         Kind::Call => class.runs_code = Some("CALL".to_owned()),

@@ -1,0 +1,92 @@
+//! Locales: what the server can't provide is refused before anything is made, and another version of the same one is said.
+
+use common::{Error, Result, ident::printable, postgres::Session, snapshot::Manifest};
+
+use crate::plan::TargetFacts;
+
+/// Adds a reason if the server has no such locale provider.
+pub fn check(manifest: &Manifest, facts: &TargetFacts, reasons: &mut Vec<String>) {
+    let state = &manifest.database;
+    let locale = printable(state.locale.as_deref().unwrap_or(&state.collate));
+    match &*state.locale_provider {
+        // A database's own provider can be named from 15 on.
+        "icu" if facts.major < 15 => reasons.push(format!(
+            "the database has the ICU locale {locale}, and databases of PostgreSQL {} can have no ICU locale",
+            facts.major
+        )),
+        "icu" if !facts.has_icu => {
+            reasons.push(format!(
+                "the database has the ICU locale {locale}, and the server was built without ICU"
+            ));
+        }
+        "builtin" if facts.major < 17 => reasons.push(format!(
+            "the database has the builtin locale {locale}, which PostgreSQL {} does not know",
+            facts.major
+        )),
+        "builtin" if locale == "PG_UNICODE_FAST" && facts.major < 18 => {
+            reasons.push(format!("PostgreSQL {} does not know the builtin locale {locale}", facts.major));
+        }
+        _ => {}
+    }
+}
+
+/// A locale that the server's operating system or ICU does not have.
+pub fn explain_create(error: Error, manifest: &Manifest) -> Error {
+    // 42809: invalid locale name; 22023: an encoding that the locale does not go with.
+    if !matches!(error.sqlstate(), Some("42809" | "22023")) {
+        return error;
+    }
+    let state = &manifest.database;
+    error.with_kind(common::ErrorKind::Refused).with_hint(format!(
+        "The server needs the locale of the database: LC_COLLATE {}, LC_CTYPE {}, encoding {}. Install it on the server's \
+         machine (Debian: locale-gen or locales-all), restart the server, and restore again.",
+        printable(&state.collate),
+        printable(&state.ctype),
+        state.encoding
+    ))
+}
+
+/// Unique indexes over text in the database's own collation, and tables that are partitioned by ranges of it.
+const DEPEND: &str = "
+SELECT 'unique index ' || i.indexrelid::pg_catalog.regclass::text FROM pg_catalog.pg_index i
+WHERE i.indisunique AND i.indexrelid >= 16384 AND 100 = ANY (i.indcollation::oid[])
+UNION ALL SELECT 'range partitions of ' || p.partrelid::pg_catalog.regclass::text FROM pg_catalog.pg_partitioned_table p
+WHERE p.partstrat = 'r' AND 100 = ANY (p.partcollation::oid[]) ORDER BY 1";
+
+/// Whether the collation sorts as it did where the snapshot was taken; if it may not, what depends on that, as a sentence.
+///
+/// Indexes were just built with the new order. Uniqueness and the borders of partitions were proved again by that.
+pub async fn changed_version(session: &Session, manifest: &Manifest) -> Result<Option<String>> {
+    let failed = |source| Error::postgres("could not compare the versions of the collation", source);
+    let Some(before) = &manifest.database.collation_version else { return Ok(None) };
+    if session.server_major() < 15 {
+        return Ok(None);
+    }
+    let row = session
+        .query_one(
+            "SELECT pg_catalog.pg_database_collation_actual_version(oid) FROM pg_catalog.pg_database
+             WHERE datname = pg_catalog.current_database()",
+            &[],
+        )
+        .await
+        .map_err(failed)?;
+    let now: Option<String> = row.get(0);
+    if now.as_ref() == Some(before) {
+        return Ok(None);
+    }
+    const SHOWN: usize = 10;
+    let rows = session.query(DEPEND, &[]).await.map_err(failed)?;
+    let names: Vec<String> = rows.iter().take(SHOWN).map(|row| printable(row.get(0))).collect();
+    let more = rows.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let depend = if names.is_empty() {
+        "nothing unique depends on it".to_owned()
+    } else {
+        format!("{}{more} depend on it", names.join(", "))
+    };
+    Ok(Some(format!(
+        "the collation's version was {}, and is {} here: text may sort and compare differently; {depend}, and were built anew",
+        printable(before),
+        now.as_deref().map_or("unknown".to_owned(), printable)
+    )))
+}

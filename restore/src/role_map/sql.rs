@@ -1,0 +1,103 @@
+//! What a role mapping reads in the new database, on PostgreSQL 14 to 18, with an empty `search_path`.
+
+/// Every object with an owner that can be altered by itself: type and identity as PostgreSQL names them, and the owner.
+///
+/// Read from the catalogs and not from `pg_shdepend`, which does not record what the bootstrap superuser owns. Left out:
+/// members of extensions, and what follows another object (row types, arrays, multiranges, sequences of columns).
+pub const OWNERS: &str = "
+SELECT i.type, i.identity, pg_catalog.pg_get_userbyid(o.owner)::text AS owner
+FROM (SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass::oid AS class, oid AS object, nspowner AS owner, nspname = 'public' AS always
+        FROM pg_catalog.pg_namespace
+      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, c.relowner, false FROM pg_catalog.pg_class c
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
+           OR c.relkind = 'S' AND c.relpersistence <> 't' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+              WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i'))
+      UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, t.typowner, false FROM pg_catalog.pg_type t
+        WHERE t.typtype <> 'm' AND NOT EXISTS (SELECT FROM pg_catalog.pg_type b WHERE b.typarray = t.oid)
+          AND (t.typrelid = 0 OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c'))
+      UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, proowner, false FROM pg_catalog.pg_proc
+      UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid, oprowner, false FROM pg_catalog.pg_operator
+      UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid, opcowner, false FROM pg_catalog.pg_opclass
+      UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid, opfowner, false FROM pg_catalog.pg_opfamily
+      UNION ALL SELECT 'pg_catalog.pg_collation'::pg_catalog.regclass, oid, collowner, false FROM pg_catalog.pg_collation
+      UNION ALL SELECT 'pg_catalog.pg_conversion'::pg_catalog.regclass, oid, conowner, false FROM pg_catalog.pg_conversion
+      UNION ALL SELECT 'pg_catalog.pg_ts_config'::pg_catalog.regclass, oid, cfgowner, false FROM pg_catalog.pg_ts_config
+      UNION ALL SELECT 'pg_catalog.pg_ts_dict'::pg_catalog.regclass, oid, dictowner, false FROM pg_catalog.pg_ts_dict
+      UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid, stxowner, false FROM pg_catalog.pg_statistic_ext
+      UNION ALL SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, oid, lanowner, false FROM pg_catalog.pg_language
+      UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, oid, fdwowner, false
+        FROM pg_catalog.pg_foreign_data_wrapper
+      UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, srvowner, false FROM pg_catalog.pg_foreign_server
+      UNION ALL SELECT 'pg_catalog.pg_event_trigger'::pg_catalog.regclass, oid, evtowner, false FROM pg_catalog.pg_event_trigger
+      UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, oid, pubowner, false FROM pg_catalog.pg_publication
+      UNION ALL SELECT 'pg_catalog.pg_subscription'::pg_catalog.regclass, s.oid, s.subowner, false FROM pg_catalog.pg_subscription s
+        JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = pg_catalog.current_database()
+      UNION ALL SELECT 'pg_catalog.pg_largeobject'::pg_catalog.regclass, oid, lomowner, true FROM pg_catalog.pg_largeobject_metadata) o,
+     pg_catalog.pg_identify_object(o.class, o.object, 0) i
+WHERE (o.object >= 16384 OR o.always)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e')
+  AND (o.class <> 'pg_catalog.pg_namespace'::pg_catalog.regclass OR i.identity !~ '^pg_(toast|temp)')
+ORDER BY i.type <> 'schema', 1, 2";
+
+/// Every privilege on every object of the database that was ever granted or revoked, owners' own included. `relation` and
+/// `attribute` are set for a column; `keeps_owner` for what PostgreSQL or an extension made, which is not given away.
+pub const PRIVILEGES: &str = "
+SELECT i.type, i.identity, w.identity AS relation, t.attname::text AS attribute,
+       pg_catalog.pg_get_userbyid(o.owner)::text AS owner, pg_catalog.pg_get_userbyid(a.grantor)::text AS grantor,
+       CASE a.grantee WHEN 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee,
+       a.privilege_type, a.is_grantable,
+       o.class <> 'pg_catalog.pg_largeobject'::pg_catalog.regclass
+       AND (o.object < 16384 AND i.identity <> 'public' OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+            WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e')) AS keeps_owner
+FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, oid AS object, 0 AS sub, relacl AS acl, relowner AS owner
+        FROM pg_catalog.pg_class
+      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, t.attnum, t.attacl, c.relowner
+        FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class c ON c.oid = t.attrelid WHERE NOT t.attisdropped
+      UNION ALL SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass, oid, 0, nspacl, nspowner FROM pg_catalog.pg_namespace
+      UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, 0, proacl, proowner FROM pg_catalog.pg_proc
+      UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, 0, typacl, typowner FROM pg_catalog.pg_type
+      UNION ALL SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, oid, 0, lanacl, lanowner FROM pg_catalog.pg_language
+      UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, oid, 0, fdwacl, fdwowner
+        FROM pg_catalog.pg_foreign_data_wrapper
+      UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, 0, srvacl, srvowner
+        FROM pg_catalog.pg_foreign_server
+      UNION ALL SELECT 'pg_catalog.pg_largeobject'::pg_catalog.regclass, oid, 0, lomacl, lomowner
+        FROM pg_catalog.pg_largeobject_metadata) o
+CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
+CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
+LEFT JOIN pg_catalog.pg_attribute t ON o.sub <> 0 AND t.attrelid = o.object AND t.attnum = o.sub
+LEFT JOIN LATERAL pg_catalog.pg_identify_object(o.class, o.object, 0) w ON o.sub <> 0
+WHERE o.acl IS NOT NULL ORDER BY i.type <> 'schema', 1, 2, 6, 7, 8";
+
+/// Default privileges: for which role, in which schema (NULL: all), for what, and each entry. A row whose entries are all
+/// taken away has none, and comes once with a NULL privilege. `hard_wired`: of PostgreSQL's own default, which a row for
+/// all schemas replaces.
+pub const DEFAULT_PRIVILEGES: &str = "
+SELECT pg_catalog.pg_get_userbyid(d.defaclrole)::text AS role, n.nspname::text AS schema, d.defaclobjtype::text AS kind,
+       CASE WHEN a.grantee <> 0 THEN pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee,
+       a.privilege_type, COALESCE(a.is_grantable, false) AS is_grantable
+FROM pg_catalog.pg_default_acl d LEFT JOIN pg_catalog.pg_namespace n ON n.oid = d.defaclnamespace
+LEFT JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) a ON true
+ORDER BY 1, 2, 3, 4, 5";
+
+/// PostgreSQL's own default privileges of role `$1` for objects of kind `$2`, as `pg_default_acl` names kinds.
+pub const HARD_WIRED: &str = "
+SELECT CASE WHEN a.grantee <> 0 THEN pg_catalog.pg_get_userbyid(a.grantee)::text END AS grantee, a.privilege_type, a.is_grantable
+FROM pg_catalog.aclexplode(pg_catalog.acldefault(CASE $2 WHEN 'S' THEN 's' ELSE $2 END::text::\"char\",
+     (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1::text))) a";
+
+/// Policies and the roles that they are for; PUBLIC is NULL.
+pub const POLICIES: &str = "
+SELECT p.polname::text AS name, i.identity AS relation,
+       ARRAY(SELECT CASE r WHEN 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(r)::text END
+             FROM pg_catalog.unnest(p.polroles) WITH ORDINALITY u(r, n) ORDER BY u.n) AS roles
+FROM pg_catalog.pg_policy p,
+     pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, p.polrelid, 0) i ORDER BY 2, 1";
+
+/// User mappings of foreign servers: role (NULL: PUBLIC), server, and the options as names and values.
+pub const USER_MAPPINGS: &str = "
+SELECT CASE m.umuser WHEN 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(m.umuser)::text END AS role, m.srvname::text AS server,
+       ARRAY(SELECT pg_catalog.split_part(o, '=', 1) FROM pg_catalog.unnest(m.umoptions) o) AS names,
+       ARRAY(SELECT pg_catalog.substr(o, pg_catalog.strpos(o, '=') + 1) FROM pg_catalog.unnest(m.umoptions) o) AS values
+FROM pg_catalog.pg_user_mappings m ORDER BY 2, 1";

@@ -1,0 +1,113 @@
+//! EXCLUDE constraints and keys WITHOUT OVERLAPS by the heap's truth.
+//!
+//! Every pair of rows is joined, which is quadratic in the worst case: small tables only, unless the level is `deep`.
+
+use common::error::Result;
+use common::ident::{QualifiedName, printable};
+
+use super::Outcome;
+use super::catalogue::CheckKind;
+use super::model::{RuleKey, Severity, Skipped};
+use super::session::{CheckSession, HEAP_ONLY, number, text};
+use super::violations::{self, Subject};
+
+/// Heap size up to which a self-join is done below `deep`: about ten thousand rows, a second at the worst.
+pub(super) const SELF_JOIN_BYTES: i64 = 1 << 20;
+
+/// EXCLUDE constraints and keys WITHOUT OVERLAPS (18): table (oid, schema, name), constraint oid, name, definition,
+/// and the query that selects one row (as `k`) for each pair of rows in conflict.
+///
+/// A row cannot conflict with itself, and each pair is seen once: `a.ctid < b.ctid`.
+const EXCLUSIONS: &str = r"
+SELECT co.conrelid, n.nspname, c.relname, co.oid, co.conname, pg_get_constraintdef(co.oid),
+  format('SELECT ROW(%s)::text AS k FROM (SELECT ctid AS safe_run_ctid, %s FROM ONLY %I.%I%s) a'
+         ' JOIN (SELECT ctid AS safe_run_ctid, %s FROM ONLY %I.%I%s) b ON a.safe_run_ctid < b.safe_run_ctid AND %s',
+    k.keys, k.list, n.nspname, c.relname, p.predicate, k.list, n.nspname, c.relname, p.predicate, k.conflict)
+FROM pg_constraint co JOIN pg_index i ON i.indexrelid = co.conindid
+JOIN pg_class c ON c.oid = co.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (SELECT COALESCE(' WHERE ' || pg_get_expr(i.indpred, i.indrelid), '') AS predicate) p
+CROSS JOIN LATERAL (
+ SELECT string_agg(format('a.k%s', e.k), ', ' ORDER BY e.k) AS keys,
+  string_agg(format('%s AS k%s', e.key, e.k), ', ' ORDER BY e.k) AS list,
+  string_agg(format('a.k%s OPERATOR(%I.%s) b.k%s', e.k, e.nspname, e.oprname, e.k), ' AND ' ORDER BY e.k) AS conflict
+ FROM (SELECT s.k, o.oprname, opn.nspname, pg_get_indexdef(i.indexrelid, s.k::int, true) || COALESCE((
+         SELECT format(' COLLATE %I.%I', cn.nspname, cl.collname)
+         FROM pg_collation cl JOIN pg_namespace cn ON cn.oid = cl.collnamespace
+         WHERE cl.oid = i.indcollation[s.k - 1]), '') AS key
+       FROM unnest(co.conexclop) WITH ORDINALITY AS s(op, k)
+       JOIN pg_operator o ON o.oid = s.op JOIN pg_namespace opn ON opn.oid = o.oprnamespace) e) k
+WHERE co.conexclop IS NOT NULL AND c.relkind = 'r' AND c.relpersistence <> 't'
+ORDER BY n.nspname, c.relname, co.conname";
+
+/// One EXCLUDE constraint or temporal key.
+#[derive(Debug)]
+pub(super) struct Exclusion {
+    pub key: RuleKey,
+    pub definition: String,
+    table: QualifiedName,
+    conflicts: String,
+}
+
+/// Every EXCLUDE constraint and temporal key.
+pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Exclusion>> {
+    let rows = session.catalog(CheckKind::Exclude, EXCLUSIONS).await?;
+    Ok(rows
+        .iter()
+        .map(|row| Exclusion {
+            key: RuleKey {
+                check: CheckKind::Exclude,
+                object_oid: number(row, 0),
+                rule_oid: number(row, 3),
+                rule: text(row, 4),
+            },
+            definition: text(row, 5),
+            table: QualifiedName::new(text(row, 1), text(row, 2)),
+            conflicts: text(row, 6),
+        })
+        .collect())
+}
+
+impl Exclusion {
+    /// Joins the heap with itself.
+    pub async fn run(&self, session: &CheckSession<'_>, size_bytes: i64, out: &mut Outcome) -> Result<()> {
+        let grouped = format!("SELECT k, count(*) AS n FROM ({}) q GROUP BY k", self.conflicts);
+        match violations::fetch(session, HEAP_ONLY, size_bytes, &grouped).await? {
+            Ok(found) => {
+                out.ran.push(self.key.clone());
+                if found.count > 0 {
+                    let subject = Subject {
+                        key: &self.key,
+                        object: self.table.short(),
+                        severity: Severity::Failure,
+                        definition: &self.definition,
+                        one: "pair of rows in conflict",
+                        many: "pairs of rows in conflict",
+                        place: format!("in {} under {}", self.table.short(), printable(&self.key.rule)),
+                        repair_sql: None,
+                    };
+                    out.findings.push(violations::finding(subject, found));
+                }
+            }
+            Err(refused) => out.skipped.push(skipped(&self.key, &self.table, refused.message)),
+        }
+        Ok(())
+    }
+
+    /// The constraint was passed over because of the table's size.
+    pub fn too_large(&self) -> Skipped {
+        let why = format!(
+            "the table is larger than {} kB, and every pair of rows would be compared: use --level deep",
+            SELF_JOIN_BYTES >> 10
+        );
+        skipped(&self.key, &self.table, why)
+    }
+}
+
+fn skipped(key: &RuleKey, table: &QualifiedName, why: String) -> Skipped {
+    Skipped {
+        check: key.check,
+        object: format!("{} ({})", table.short(), printable(&key.rule)),
+        why,
+        counts_for_strict: true,
+    }
+}

@@ -1,0 +1,106 @@
+//! Columns that had the planner's statistics and have none now: `ALTER COLUMN … TYPE` and a table made again drop them.
+//!
+//! Never fails a run: the run analyzes those columns after it has committed, and says so. Without that the next
+//! queries may be planned as if the table were empty.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::error::Result;
+use common::ident::{Ident, QualifiedName, printable};
+use serde::Serialize;
+
+use super::catalogue::CheckKind;
+use super::model::{CheckResults, Finding, RuleKey, Severity};
+use super::session::{CheckSession, number, text};
+
+/// Columns with statistics, by table. The view shows only what the role may read.
+const WITH_STATISTICS: &str = r"
+SELECT c.oid, json_agg(DISTINCT s.attname)
+FROM pg_stats s JOIN pg_namespace n ON n.nspname = s.schemaname
+JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = s.tablename
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND c.relkind IN ('r', 'p', 'm')
+  AND c.relpersistence <> 't'
+GROUP BY c.oid";
+
+/// Names of the columns that have statistics, by table.
+pub(super) type Statistics = BTreeMap<u32, BTreeSet<String>>;
+
+/// Columns to analyze once the run stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LostStatistics {
+    /// The table.
+    pub table: QualifiedName,
+    /// Its columns.
+    pub columns: Vec<String>,
+}
+
+impl LostStatistics {
+    /// The statement that gathers them again.
+    pub fn analyze_sql(&self) -> String {
+        let columns: Vec<String> =
+            self.columns.iter().map(|column| Ident::new(column.as_str()).to_string()).collect();
+        format!("ANALYZE {} ({})", self.table, columns.join(", "))
+    }
+}
+
+/// Reads them; `None` if the server refuses.
+pub(super) async fn read(session: &CheckSession<'_>) -> Result<Option<Statistics>> {
+    let Some(rows) = session.state(CheckKind::Statistics, WITH_STATISTICS).await? else { return Ok(None) };
+    Ok(Some(
+        rows.iter()
+            .map(|row| (number(row, 0), serde_json::from_str(&text(row, 1)).unwrap_or_default()))
+            .collect(),
+    ))
+}
+
+/// The columns that lost them. A table that was made again under its name counts.
+pub(super) fn lost(before: &CheckResults, after: &CheckResults) -> Vec<(u32, LostStatistics)> {
+    let (Some(then), Some(now)) = (&before.states.statistics, &after.states.statistics) else {
+        return Vec::new();
+    };
+    let mut lost = Vec::new();
+    for (oid, facts) in &after.tables {
+        let old = then.get(oid).or_else(|| {
+            let old = before.tables.iter().find(|(old, known)| {
+                known.name == facts.name
+                    && !after.tables.contains_key(old)
+                    && !before.tables.contains_key(oid)
+            });
+            old.and_then(|(old, _)| then.get(old))
+        });
+        let Some(old) = old else { continue };
+        let known = now.get(oid);
+        let columns: Vec<String> = facts
+            .columns
+            .values()
+            .filter(|column| old.contains(*column) && known.is_none_or(|known| !known.contains(*column)))
+            .cloned()
+            .collect();
+        if !columns.is_empty() {
+            lost.push((*oid, LostStatistics { table: facts.name.clone(), columns }));
+        }
+    }
+    lost
+}
+
+/// The notes about them.
+pub(super) fn notes(lost: &[(u32, LostStatistics)]) -> Vec<Finding> {
+    lost.iter()
+        .map(|(oid, lost)| {
+            let table = lost.table.short();
+            let columns = printable(&lost.columns.join(", "));
+            let noun = if lost.columns.len() == 1 { "column" } else { "columns" };
+            let detail = format!("{noun} {columns} of {table} lost the planner's statistics");
+            let key = RuleKey {
+                check: CheckKind::Statistics,
+                object_oid: *oid,
+                rule_oid: 0,
+                rule: "statistics".to_owned(),
+            };
+            let mut note = Finding::state(key, table, "lost", detail);
+            note.severity = Severity::Note;
+            note.repair_sql = Some(format!("{};", lost.analyze_sql()));
+            note
+        })
+        .collect()
+}

@@ -1,0 +1,158 @@
+//! `safe-run check`: the rules that the database breaks today, and the catalogue of checks.
+
+use common::{
+    Error, ErrorKind, Result,
+    cli::{format, output::Tone},
+    postgres::{Session, SessionProfile, exported_snapshot},
+};
+use serde::Serialize;
+
+use super::{Invocation, args::CheckArgs};
+use crate::{
+    check::{self, CheckKind, CheckResults, Entry, Finding, Severity},
+    run::check_on,
+    verify,
+};
+
+impl Invocation<'_> {
+    pub(super) fn list_checks(&self) -> Result<u8> {
+        let entries: Vec<Entry> = CheckKind::ALL.into_iter().map(CheckKind::entry).collect();
+        if self.output.is_json() {
+            self.output.document(&serde_json::json!({"checks": entries}))?;
+            return Ok(0);
+        }
+        let mut text = String::new();
+        for entry in entries {
+            let effect = if entry.fails { "fails a run" } else { "notes" };
+            let name = format!("{:<18}", entry.check.as_str());
+            text.push_str(&format!(
+                "{}from level {:<10}{effect}\n",
+                self.output.paint(Tone::Strong, &name),
+                entry.level.to_string()
+            ));
+            text.push_str(&wrapped(&format!("finds {}", entry.finds)));
+            text.push_str(&wrapped(&format!("costs {}", entry.costs)));
+        }
+        text.push_str("\nUse these names with --only and --skip.\n");
+        self.output.data(&text)?;
+        Ok(0)
+    }
+
+    pub(super) async fn check(&self, args: &CheckArgs) -> Result<u8> {
+        // The files are read, and refused, before anything is asked of the server.
+        let files = verify::load(&args.verify)?;
+        let connection = self.connection("safe-run check").await?;
+        let holder = connection.connect().await?;
+        holder
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await
+            .map_err(|source| Error::postgres("could not begin the checks", source))?;
+        let exported = exported_snapshot::ExportedSnapshot::export(&holder).await?;
+        let options = check::Options {
+            level: args.level,
+            only: args.only.clone(),
+            skip: args.skip.clone(),
+            ..check::Options::default()
+        };
+        let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
+        let mut sessions: Vec<Session> = Vec::new();
+        for _ in 0..jobs {
+            sessions.push(exported_snapshot::join(&connection, exported.id()).await?);
+        }
+        let mut results = check_on(&connection, &sessions, &options).await?;
+        if !files.is_empty() && options.wants(CheckKind::Verify) {
+            let session = connection.connect_as(SessionProfile::Migration, None).await?;
+            results.findings.extend(verify::run_all(&session, &files, &self.output.progress()).await?);
+            session.close().await?;
+        }
+        let unchecked = results.skipped.iter().filter(|skipped| skipped.counts_for_strict).count();
+        let failing = of(&results, Severity::Failure).count();
+        let bad = failing > 0 || (args.strict && unchecked > 0);
+        if self.output.is_json() {
+            self.output.document(&Document { results: &results, violations: failing, unchecked })?;
+        } else {
+            self.output.data(&self.told(&results, failing, unchecked, bad))?;
+        }
+        Ok(if bad { ErrorKind::Violations.exit_code() } else { 0 })
+    }
+
+    /// The verdict first, then violations, advice, and what was not checked.
+    fn told(&self, results: &CheckResults, failing: usize, unchecked: usize, bad: bool) -> String {
+        let tables = format::plural(results.tables.len() as u64, "table", "tables");
+        let not_checked = format::plural(unchecked as u64, "thing", "things");
+        let mut text = match (bad, failing, unchecked) {
+            (true, 0, _) => format!(
+                "{}  {not_checked} could not be checked, and --strict was given\n",
+                self.output.paint(Tone::Bad, "NOT CHECKED")
+            ),
+            (true, ..) => format!(
+                "{}  {}\n",
+                self.output.paint(Tone::Bad, "VIOLATIONS"),
+                format::plural(failing as u64, "rule does not hold", "rules do not hold")
+            ),
+            (false, _, 0) => format!(
+                "{}  {tables} checked at level {}, every rule holds\n",
+                self.output.paint(Tone::Good, "CLEAN"),
+                results.level
+            ),
+            (false, ..) => format!(
+                "{}  {tables} looked at, at level {}: every rule that could be checked holds, but {not_checked} could not \
+                 be\n",
+                self.output.paint(Tone::Warning, "CLEAN SO FAR"),
+                results.level
+            ),
+        };
+        for finding in of(results, Severity::Failure) {
+            text.push_str(&format!("  {}\n", finding.detail));
+            if let (true, Some(repair)) = (self.output.is_verbose(), &finding.repair_sql) {
+                text.push_str(&format!(
+                    "    repair (not run):\n      {}\n",
+                    repair.replace('\n', "\n      ")
+                ));
+            }
+        }
+        if failing > 0 && !self.output.is_verbose() && results.findings.iter().any(|f| f.repair_sql.is_some())
+        {
+            text.push_str("  --verbose shows SQL that would repair this\n");
+        }
+        for note in of(results, Severity::Note) {
+            text.push_str(&format!("  note: {}\n", note.detail));
+            if let (true, Some(repair)) = (self.output.is_verbose(), &note.repair_sql) {
+                text.push_str(&format!("    {}\n", repair.replace('\n', "\n    ")));
+            }
+        }
+        for skipped in &results.skipped {
+            text.push_str(&format!(
+                "  not checked: {} of {}: {}\n",
+                skipped.check, skipped.object, skipped.why
+            ));
+        }
+        text
+    }
+}
+
+/// Lines of at most 96 characters, indented.
+fn wrapped(text: &str) -> String {
+    const WIDTH: usize = 96;
+    let mut lines = vec!["   ".to_owned()];
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.len() + 1 + word.len() <= WIDTH => line.push_str(&format!(" {word}")),
+            _ => lines.push(format!("      {word}")),
+        }
+    }
+    lines.join("\n") + "\n"
+}
+
+fn of(results: &CheckResults, severity: Severity) -> impl Iterator<Item = &Finding> {
+    results.findings.iter().filter(move |finding| finding.severity == severity)
+}
+
+/// Everything that was found, and how it counts.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    results: &'a CheckResults,
+    violations: usize,
+    unchecked: usize,
+}

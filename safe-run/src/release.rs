@@ -1,0 +1,96 @@
+//! Fences that outlive their run (`--hold-fence`): finds them, says so, and lifts them.
+
+use std::path::Path;
+
+use common::{
+    Error, ErrorKind, Result,
+    postgres::{ConnectionSettings, Session, database},
+    repository::Repository,
+};
+
+use crate::{
+    exclusive, fence,
+    journal::{self, Journal, PastRun, Step},
+};
+
+/// Settings that lead to the database of these runs, which may have another name just now.
+pub async fn entrance(settings: &ConnectionSettings, runs: &[PastRun]) -> Result<ConnectionSettings> {
+    let hidden: Vec<String> = runs.iter().filter_map(PastRun::hidden).map(|names| names.hidden).collect();
+    if hidden.is_empty() {
+        return Ok(settings.clone());
+    }
+    let control = fence::control(settings).await?;
+    for name in &hidden {
+        if database::exists(&control, name).await? {
+            return Ok(settings.with_database(name));
+        }
+    }
+    Ok(settings.clone())
+}
+
+/// Lifts the fences of these finished runs; their ids. `live` has the name that applications use.
+pub async fn release(live: &ConnectionSettings, session: &Session, held: &[PastRun]) -> Result<Vec<String>> {
+    let _guard = common::interrupt::begin_undo();
+    let control = fence::control(live).await?;
+    let mut released = Vec::new();
+    for past in held {
+        if let Some(names) = past.hidden() {
+            exclusive::lift(live, &control, &names).await?;
+        } else {
+            let previous = past.steps.iter().find_map(|step| match step {
+                Step::Fencing { previous } => Some(previous.clone()),
+                _ => None,
+            });
+            fence::lift(&control, live.database(), previous.flatten().as_deref(), &[session.backend_pid()])
+                .await?;
+        }
+        common::fault::point("safe-run.released");
+        Journal::reopen(past)?.write(Step::FenceLifted)?;
+        released.push(past.run.clone());
+    }
+    Ok(released)
+}
+
+/// The ids of finished runs whose fence still stands on the database; none where there is no repository.
+pub fn held_fences(repository: &Path, database: &str) -> Result<Vec<String>> {
+    match Repository::open(repository) {
+        Ok(repository) => Ok(journal::held(&repository, database)?.into_iter().map(|run| run.run).collect()),
+        Err(error) if error.kind() == ErrorKind::NoSuchSnapshot => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// A database that accepts no connection may be closed by a run of ours: says by which, and what to do.
+pub fn explain_closed(error: Error, repository: &Path, database: &str) -> Error {
+    if error.sqlstate() != Some("55000") {
+        return error;
+    }
+    let busy = |error: Error| {
+        error.with_kind(ErrorKind::Busy).with_hint(
+            "If a safe-run with --fence exclusive works on it, wait for its end; if that was killed, run `safe-run recover` \
+             with its repository.",
+        )
+    };
+    let Ok(repository) = Repository::open(repository) else { return busy(error) };
+    let held = journal::held(&repository, database).unwrap_or_default();
+    let unfinished = journal::unfinished(&repository, database).unwrap_or_default();
+    let is_hiding = |run: &&PastRun| run.hidden().is_some();
+    if let Some(run) = held.iter().find(is_hiding) {
+        return Error::refused(format!(
+            "run {} holds the database \"{database}\" closed (--hold-fence)",
+            run.run
+        ))
+        .with_hint("Run `safe-run release` to open it.");
+    }
+    let Some(run) = unfinished.iter().find(is_hiding) else { return busy(error) };
+    // Only who is alive holds the run's lock.
+    if repository.lock_named(&crate::run_lock(database)).is_err() {
+        return busy(error);
+    }
+    Error::refused(format!(
+        "run {} ({}) on \"{database}\" did not finish, and the database is closed",
+        run.run,
+        run.what()
+    ))
+    .with_hint("Run `safe-run recover`: it says what happened, finishes the undo and opens the database.")
+}

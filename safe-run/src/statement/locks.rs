@@ -1,0 +1,302 @@
+//! Which locks a statement takes on the tables that it names, read off its key words.
+//!
+//! From the chapter on explicit locking and the pages of the commands. In doubt nothing is said: a lock that is not known
+//! here is taken by the statement itself, in its own time. It must never name a lock that the statement does not take,
+//! because the application would wait for nothing.
+
+use super::{
+    TableName, names,
+    token::{Token, tokens},
+};
+
+/// A table lock's mode, from the weakest to the strongest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LockMode {
+    /// INSERT, UPDATE, DELETE.
+    RowExclusive,
+    /// VALIDATE CONSTRAINT, SET STATISTICS, ATTACH PARTITION.
+    ShareUpdateExclusive,
+    /// CREATE INDEX.
+    Share,
+    /// CREATE TRIGGER, ADD FOREIGN KEY.
+    ShareRowExclusive,
+    /// The fence's.
+    Exclusive,
+    /// Most of ALTER TABLE, DROP TABLE, TRUNCATE.
+    AccessExclusive,
+}
+
+impl LockMode {
+    /// As LOCK TABLE takes it.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::RowExclusive => "ROW EXCLUSIVE",
+            Self::ShareUpdateExclusive => "SHARE UPDATE EXCLUSIVE",
+            Self::Share => "SHARE",
+            Self::ShareRowExclusive => "SHARE ROW EXCLUSIVE",
+            Self::Exclusive => "EXCLUSIVE",
+            Self::AccessExclusive => "ACCESS EXCLUSIVE",
+        }
+    }
+}
+
+/// A lock on a table, or on the table of an index.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct TableLock {
+    /// The table or index as the statement names it.
+    pub table: TableName,
+    /// The mode.
+    pub mode: LockMode,
+}
+
+/// The locks that a schema change takes; those of INSERT, UPDATE, DELETE and MERGE follow from their effects.
+pub(crate) fn needed(text: &str) -> Vec<TableLock> {
+    use LockMode as Mode;
+    let all: Vec<Token> = tokens(text, 0).map_while(Result::ok).filter(Token::is_significant).collect();
+    let read = Reader { text, tokens: &all };
+    let mut found = Vec::new();
+    let mut push = |table: Option<(TableName, usize)>, mode| {
+        if let Some((table, _)) = table {
+            found.push(TableLock { table, mode });
+        }
+    };
+    if read.starts(0, &["alter", "table"]) {
+        read.alter_table(&mut push);
+    } else if read.starts(0, &["drop", "table"]) || read.starts(0, &["drop", "index"]) {
+        // DROP INDEX CONCURRENTLY waits without keeping anybody else waiting.
+        if !read.is(2, "concurrently") {
+            read.list(2, &mut |table| push(table, Mode::AccessExclusive));
+        }
+    } else if read.is(0, "truncate") {
+        read.list(1, &mut |table| push(table, Mode::AccessExclusive));
+    } else if read.is(0, "cluster") && !read.is_symbol(1, '(') {
+        push(read.name(1 + usize::from(read.is(1, "verbose"))), Mode::AccessExclusive);
+    } else if read.is(0, "drop") && ["trigger", "policy", "rule"].iter().any(|word| read.is(1, word)) {
+        push(read.after("on"), Mode::AccessExclusive);
+    } else if read.is(0, "create") {
+        let concurrent = (1..5).any(|at| read.is(at, "concurrently"));
+        match read.created() {
+            Some("index") if !concurrent => push(read.after("on"), Mode::Share),
+            Some("trigger") => push(read.after("on"), Mode::ShareRowExclusive),
+            Some("policy") => push(read.after("on"), Mode::AccessExclusive),
+            Some("rule") => push(read.after("to"), Mode::AccessExclusive),
+            Some("table") => {
+                push(read.after_two("partition", "of"), Mode::AccessExclusive);
+                read.references(0, all.len(), &mut push);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    tokens: &'a [Token],
+}
+
+type Found = Option<(TableName, usize)>;
+
+impl Reader<'_> {
+    fn is(&self, at: usize, word: &str) -> bool {
+        self.tokens.get(at).is_some_and(|token| token.is_word(self.text, word))
+    }
+
+    fn is_symbol(&self, at: usize, symbol: char) -> bool {
+        self.tokens.get(at).is_some_and(|token| token.is_symbol(symbol))
+    }
+
+    fn starts(&self, at: usize, words: &[&str]) -> bool {
+        words.iter().enumerate().all(|(offset, word)| self.is(at + offset, word))
+    }
+
+    /// The name that begins at or behind `at`, past IF [NOT] EXISTS, ONLY and TABLE; and where it ends.
+    fn name(&self, mut at: usize) -> Found {
+        while ["if", "not", "exists", "only", "table"].iter().any(|word| self.is(at, word)) {
+            at += 1;
+        }
+        let first = self.tokens.get(at)?;
+        let mut last = at;
+        while self.is_symbol(last + 1, '.') && self.tokens.len() > last + 2 {
+            last += 2;
+        }
+        let name = names::parse(&self.text[first.range.start..self.tokens[last].range.end]);
+        (!name.name.is_empty()).then_some((name, last + 1))
+    }
+
+    /// The names of a list that begins at `at`.
+    fn list(&self, mut at: usize, push: &mut impl FnMut(Found)) {
+        while let Some((name, mut end)) = self.name(at) {
+            push(Some((name, end)));
+            end += usize::from(self.is_symbol(end, '*'));
+            if !self.is_symbol(end, ',') {
+                break;
+            }
+            at = end + 1;
+        }
+    }
+
+    /// Positions outside parentheses.
+    fn top_level(&self) -> impl Iterator<Item = usize> + '_ {
+        let mut depth = 0_usize;
+        self.tokens.iter().enumerate().filter_map(move |(at, token)| {
+            if token.is_symbol('(') {
+                depth += 1;
+            } else if token.is_symbol(')') {
+                depth = depth.saturating_sub(1);
+            } else if depth == 0 {
+                return Some(at);
+            }
+            None
+        })
+    }
+
+    /// The name after the first top-level `word`.
+    fn after(&self, word: &str) -> Found {
+        let at = self.top_level().find(|&at| self.is(at, word))?;
+        self.name(at + 1)
+    }
+
+    fn after_two(&self, first: &str, second: &str) -> Found {
+        let at = self.top_level().find(|&at| self.is(at, first) && self.is(at + 1, second))?;
+        self.name(at + 2)
+    }
+
+    /// What CREATE makes, past its adornments. Temporary tables are nobody else's.
+    fn created(&self) -> Option<&'static str> {
+        let mut at = 1;
+        while ["or", "replace", "unique", "unlogged", "constraint"].iter().any(|word| self.is(at, word)) {
+            at += 1;
+        }
+        ["index", "trigger", "policy", "rule", "table"].into_iter().find(|word| self.is(at, word))
+    }
+
+    /// Tables that foreign keys between two positions refer to: the triggers of the key are made on them.
+    fn references(&self, from: usize, to: usize, push: &mut impl FnMut(Found, LockMode)) {
+        for at in (from..to).filter(|&at| self.is(at, "references")) {
+            push(self.name(at + 1), LockMode::ShareRowExclusive);
+        }
+    }
+
+    fn alter_table(&self, push: &mut impl FnMut(Found, LockMode)) {
+        if self.starts(2, &["all", "in", "tablespace"]) {
+            return;
+        }
+        let Some((table, start)) = self.name(2) else { return };
+        let mut strongest = None;
+        let commas = self.top_level().filter(|&at| at >= start && self.is_symbol(at, ','));
+        let ends: Vec<usize> = commas.chain(std::iter::once(self.tokens.len())).collect();
+        let mut from = start + usize::from(self.is_symbol(start, '*'));
+        for end in ends {
+            strongest = strongest.max(self.action(from, end));
+            self.references(from, end, push);
+            if self.starts(from, &["attach", "partition"])
+                || (self.starts(from, &["detach", "partition"]) && !self.is(end - 1, "concurrently"))
+            {
+                push(self.name(from + 2), LockMode::AccessExclusive);
+            }
+            from = end + 1;
+        }
+        if let Some(mode) = strongest {
+            push(Some((table, start)), mode);
+        }
+    }
+
+    /// The lock of one action of ALTER TABLE; `None` where none should be taken ahead of it.
+    fn action(&self, from: usize, end: usize) -> Option<LockMode> {
+        use LockMode as Mode;
+        let has = |words: &[&str]| (from..end).any(|at| self.starts(at, words));
+        let weak = self.starts(from, &["validate", "constraint"])
+            || self.starts(from, &["attach", "partition"])
+            || self.starts(from, &["cluster", "on"])
+            || self.starts(from, &["set", "without", "cluster"])
+            || (self.is(from, "set") || self.is(from, "reset")) && self.is_symbol(from + 1, '(')
+            || self.is(from, "alter") && has(&["set", "statistics"]);
+        if self.starts(from, &["detach", "partition"]) && has(&["concurrently"]) {
+            // It waits by itself and keeps nobody waiting.
+            None
+        } else if weak {
+            Some(Mode::ShareUpdateExclusive)
+        } else if (self.is(from, "add") && has(&["foreign", "key"]) && !self.is(from + 1, "column"))
+            || ((self.is(from, "enable") || self.is(from, "disable")) && has(&["trigger"]))
+        {
+            Some(Mode::ShareRowExclusive)
+        } else {
+            Some(Mode::AccessExclusive)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn locks(sql: &str) -> Vec<String> {
+        needed(sql).iter().map(|lock| format!("{} {}", lock.table, lock.mode.sql().to_lowercase())).collect()
+    }
+
+    #[test]
+    fn lock_modes_are_those_of_the_manual() {
+        let cases: [(&str, &[&str]); 31] = [
+            ("alter table only s.t add column c int, alter d set not null", &["s.t access exclusive"]),
+            ("alter table if exists t * rename to u", &["t access exclusive"]),
+            ("alter table t validate constraint c", &["t share update exclusive"]),
+            ("alter table t alter column c set statistics 7", &["t share update exclusive"]),
+            ("alter table t set (fillfactor = 70)", &["t share update exclusive"]),
+            ("alter table t set unlogged", &["t access exclusive"]),
+            ("alter table t disable trigger all", &["t share row exclusive"]),
+            ("alter table t enable row level security", &["t access exclusive"]),
+            (
+                "alter table t add constraint fk foreign key (a, b) references \"P\" (x, y) not valid",
+                &["P share row exclusive", "t share row exclusive"],
+            ),
+            (
+                "alter table t add column p int references s.p",
+                &["s.p share row exclusive", "t access exclusive"],
+            ),
+            (
+                "alter table t attach partition p for values in (1)",
+                &["p access exclusive", "t share update exclusive"],
+            ),
+            ("alter table t detach partition p", &["p access exclusive", "t access exclusive"]),
+            ("alter table t detach partition p concurrently", &[]),
+            ("alter table t validate constraint c, alter d type text", &["t access exclusive"]),
+            ("alter table all in tablespace a set tablespace b", &[]),
+            ("drop table if exists a, s.b cascade", &["a access exclusive", "s.b access exclusive"]),
+            ("drop index i, s.j", &["i access exclusive", "s.j access exclusive"]),
+            ("drop index concurrently i", &[]),
+            ("truncate table only a *, b restart identity", &["a access exclusive", "b access exclusive"]),
+            ("truncate a", &["a access exclusive"]),
+            ("create unique index if not exists i on only t using btree (a)", &["t share"]),
+            ("create index concurrently i on t (a)", &[]),
+            ("create index on t (a)", &["t share"]),
+            (
+                "create constraint trigger c after insert on s.t from r for each row execute function f()",
+                &["s.t share row exclusive"],
+            ),
+            (
+                "create or replace trigger c before update of a on t execute function f()",
+                &["t share row exclusive"],
+            ),
+            ("create table n partition of p for values in (1)", &["p access exclusive"]),
+            (
+                "create table n (i int references a, j int, foreign key (j) references b)",
+                &["a share row exclusive", "b share row exclusive"],
+            ),
+            ("create temporary table n (i int)", &[]),
+            ("create table n (i int)", &[]),
+            ("drop trigger x on t", &["t access exclusive"]),
+            ("select 'alter table t'", &[]),
+        ];
+        for (sql, expected) in cases {
+            assert_eq!(locks(sql), expected, "{sql}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(text in "(alter table|drop index|create|truncate|create index) [a-z\\.,(\"'* ]{0,40}") {
+            let _ = needed(&text);
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Locale providers and encodings: kept where the server has them, refused before anything is made where it has not.
+
+use tests::oracle::{fingerprint, fingerprint_without};
+use tests::{Cluster, Database, Outcome, Snapshots, psql};
+
+fn try_database<'c>(cluster: &'c Cluster, options: &str) -> Database<'c> {
+    let database = cluster.fresh_database_with("locale", &format!("TEMPLATE template0 {options}"));
+    database.psql("CREATE TABLE t (s text PRIMARY KEY); INSERT INTO t VALUES ('a'), ('B'), ('c'), ('Z')");
+    database
+}
+
+fn locale_of(cluster: &Cluster, name: &str) -> String {
+    cluster.psql(&format!(
+        "SELECT concat_ws(' ', to_jsonb(d)->>'datlocprovider', to_jsonb(d)->>'datlocale', to_jsonb(d)->>'daticulocale',
+                datcollate, datctype, pg_encoding_to_char(encoding), to_jsonb(d)->>'datcollversion') FROM pg_database d WHERE datname = '{name}'"
+    ))
+}
+
+fn comes_back_equal(cluster: &Cluster, options: &str) {
+    let database = try_database(cluster, options);
+    let snapshots = Snapshots::new();
+    snapshots.create(&database, &[]);
+    snapshots.restore_copy(&database, &[]);
+    let copy = database.family().into_iter().find(|name| name != database.name()).unwrap();
+    assert_eq!(locale_of(cluster, &copy), locale_of(cluster, database.name()));
+    fingerprint(&database).assert_same(&fingerprint_without(&cluster.url(&copy), &[]));
+}
+
+#[test]
+fn builtin_icu_and_libc_locales_come_back() {
+    comes_back_equal(
+        Cluster::shared(17),
+        "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'",
+    );
+    comes_back_equal(
+        Cluster::shared(18),
+        "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'PG_UNICODE_FAST' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'",
+    );
+    comes_back_equal(Cluster::shared(15), "LC_COLLATE 'C.UTF-8' LC_CTYPE 'C' ENCODING 'UTF8'");
+    for encoding in ["EUC_JP", "LATIN1", "SQL_ASCII"] {
+        comes_back_equal(Cluster::shared(14), &format!("LC_COLLATE 'C' LC_CTYPE 'C' ENCODING '{encoding}'"));
+    }
+}
+
+/// A server with ICU; the ones that npm brings have it not.
+fn with_icu() -> Option<&'static Cluster> {
+    [15, 16, 17, 18]
+        .into_iter()
+        .map(Cluster::shared)
+        .find(|cluster| cluster.psql("SELECT count(*) FROM pg_collation WHERE collprovider = 'i'") != "0")
+}
+
+#[test]
+fn a_server_without_the_provider_is_refused_before_anything_is_made() {
+    let snapshots = Snapshots::new();
+    let refuses = |source: &Database, target: &Cluster, text: &str| {
+        let id = snapshots.create(source, &[]);
+        let databases =
+            "SELECT array_agg(datname ORDER BY datname) FROM pg_database WHERE datname LIKE 'refused_copy%'";
+        for dry in [&[][..], &["--dry-run"]] {
+            let arguments = [&[id.as_str(), "--into", "refused_copy", "--force"], dry].concat();
+            let outcome: Outcome = snapshots.run("restore", &target.url("postgres"), &arguments);
+            outcome.fails(3, &[text, "No database was changed."]);
+        }
+        assert_eq!(target.psql(databases), "");
+    };
+    let builtin = try_database(
+        Cluster::shared(18),
+        "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'",
+    );
+    refuses(&builtin, Cluster::shared(14), "the builtin locale C.UTF-8, which PostgreSQL 14 does not know");
+    if let Some(icu) = with_icu() {
+        comes_back_equal(
+            icu,
+            "LOCALE_PROVIDER icu ICU_LOCALE 'de-AT' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'",
+        );
+        let source = try_database(
+            icu,
+            "LOCALE_PROVIDER icu ICU_LOCALE 'de-AT' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'",
+        );
+        refuses(&source, Cluster::shared(14), "can have no ICU locale");
+        let without = [18, 17, 16].into_iter().map(Cluster::shared).find(|cluster| {
+            cluster.psql("SELECT count(*) FROM pg_collation WHERE collprovider = 'i'") == "0"
+        });
+        if let Some(without) = without {
+            refuses(&source, without, "the server was built without ICU");
+        }
+    }
+}
+
+#[test]
+fn a_locale_that_the_machine_lacks_is_refused_and_named() {
+    let cluster = Cluster::shared(18);
+    let database = try_database(cluster, "LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'");
+    // The catalog's word is what is recorded: as if it came from a machine that has the locale.
+    cluster.psql(&format!(
+        "UPDATE pg_database SET datcollate = 'xx_XX.utf8' WHERE datname = '{}'",
+        database.name()
+    ));
+    let snapshots = Snapshots::new();
+    let created = snapshots.run("backup", &database.url(), &["create"]);
+    if created.code != 0 {
+        // The server lets nobody into such a database.
+        assert!(created.stderr.contains("locale"), "{}", created.stderr);
+        cluster
+            .psql(&format!("UPDATE pg_database SET datcollate = 'C' WHERE datname = '{}'", database.name()));
+        return;
+    }
+    let copy = format!("{}copy", database.name());
+    snapshots
+        .run("restore", &cluster.url("postgres"), &[created.stdout.trim(), "--into", &copy])
+        .fails(3, &["LC_COLLATE xx_XX.utf8", "Install it on the server's machine"]);
+}
+
+#[test]
+fn another_version_of_the_collation_is_said_with_what_depends_on_it() {
+    let Some(cluster) = with_icu() else { return };
+    let database = try_database(
+        cluster,
+        "LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'",
+    );
+    database.psql("CREATE TABLE parts (s text) PARTITION BY RANGE (s); CREATE INDEX not_unique ON t (s)");
+    cluster.psql(&format!(
+        "UPDATE pg_database SET datcollversion = '0.1' WHERE datname = '{}'",
+        database.name()
+    ));
+    let snapshots = Snapshots::new();
+    let id = snapshots.create(&database, &[]);
+    let copy = format!("{}copy", database.name());
+    let outcome = snapshots.run("restore", &database.url(), &[&id, "--into", &copy]).expect(0).says(&[
+        "the collation's version was 0.1",
+        "unique index public.t_pkey",
+        "range partitions of public.parts",
+    ]);
+    assert!(!outcome.stderr.contains("not_unique"), "{}", outcome.stderr);
+    assert_eq!(psql::run(&cluster.url(&copy), "SELECT count(*) FROM t"), "4");
+}
