@@ -22,6 +22,7 @@ pub mod journal;
 pub mod lock_ahead;
 pub mod migration;
 pub mod others;
+pub mod precopy;
 pub mod recover;
 pub mod release;
 pub mod report;

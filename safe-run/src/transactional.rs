@@ -19,19 +19,17 @@ use crate::{
     check::untouched,
     journal::{Mode, Step},
     migration::MigrationFile,
+    precopy::{self, Precopy},
     recover,
     report::{Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, analyze_what_lost_statistics,
-        announced, baseline, check_options, expected_snapshot_time, judge,
+        announced, baseline, check_options, judge,
     },
     sequences,
     statement::locks::LockMode,
     verify,
 };
-
-/// Longest snapshot that writers are made to wait for when nobody says otherwise.
-const FENCED_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How far a run came before it failed; decides the exit code and what there is to undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +93,11 @@ async fn protected(
         let snapshot = log.phase("snapshot before the fence", taken).await.map_err(&before)?;
         took_snapshot(log, &snapshot).map_err(&before)?;
     }
+    let mut first = match when {
+        Some(SnapshotWhen::Precopy) => Some(precopy::take(context, log).await.map_err(&before)?),
+        _ => None,
+    };
+    let points = backup::reuse::points(&observer).await.map_err(&before)?;
 
     let fenced = options.fence != FenceChoice::None;
     if fenced {
@@ -106,6 +109,7 @@ async fn protected(
             options.lock_wait,
             &context.progress,
         );
+        first.iter_mut().for_each(Precopy::fence_begins);
         log.phase("fence: EXCLUSIVE locks on all tables", locked).await.map_err(&before)?;
         log.report
             .protection
@@ -120,9 +124,9 @@ async fn protected(
 
     // The workers have to be gone before the migration begins: their locks would be in its way.
     let began = Instant::now();
-    let exported = ExportedSnapshot::export(migrator).await.map_err(&before)?;
+    let exported = ExportedSnapshot::export(migrator).await.map_err(&before)?.with_points(points);
     let snapshot = async {
-        if when == Some(SnapshotWhen::Fenced) {
+        if matches!(when, Some(SnapshotWhen::Fenced | SnapshotWhen::Precopy)) {
             context.snapshot(&exported, None).await.map(Some)
         } else {
             Ok(None)
@@ -133,6 +137,9 @@ async fn protected(
     log.timed("snapshot and checks before", began);
     if let Some(snapshot) = &snapshot {
         took_snapshot(log, snapshot).map_err(&before)?;
+    }
+    if let Some(first) = first {
+        first.end(context, log, snapshot.as_ref());
     }
     let found = &*known.insert(found);
     fault::point("safe-run.snapshot");
@@ -241,16 +248,15 @@ async fn choose_when(
         log.report.protection.push("no snapshot: a ROLLBACK is the only undo".to_owned());
         return Ok(None);
     }
-    let bytes: i64 = observer
-        .query_one("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())", &[])
-        .await
-        .map_err(|source| Error::postgres("could not read the size of the database", source))?
-        .get(0);
-    let expected = expected_snapshot_time(bytes.unsigned_abs());
+    let expected = precopy::expected(observer).await?;
     let (when, why) = match context.options.snapshot_when {
         SnapshotWhen::Before => (SnapshotWhen::Before, "as told".to_owned()),
         SnapshotWhen::Fenced => (SnapshotWhen::Fenced, "as told".to_owned()),
-        SnapshotWhen::Auto if expected <= FENCED_LIMIT => {
+        SnapshotWhen::Precopy => (SnapshotWhen::Precopy, "as told".to_owned()),
+        SnapshotWhen::Auto if precopy::pays(context, observer).await? => {
+            (SnapshotWhen::Precopy, format!("otherwise writers would wait about {} s", expected.as_secs()))
+        }
+        SnapshotWhen::Auto if expected <= precopy::FENCED_LIMIT => {
             (SnapshotWhen::Fenced, format!("it takes about {} s", expected.as_secs().max(1)))
         }
         SnapshotWhen::Auto => (
@@ -261,7 +267,11 @@ async fn choose_when(
             ),
         ),
     };
-    let place = if when == SnapshotWhen::Fenced { "behind" } else { "before" };
+    let place = match when {
+        SnapshotWhen::Fenced => "behind",
+        SnapshotWhen::Precopy => "once before and once behind",
+        SnapshotWhen::Before | SnapshotWhen::Auto => "before",
+    };
     log.report.protection.push(format!("snapshot {place} the fence: {why}"));
     Ok(Some(when))
 }

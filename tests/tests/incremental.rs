@@ -150,13 +150,13 @@ impl<'c> World<'c> {
     /// Something that is not a transaction's change of rows; it gives way to whoever has a lock.
     fn upheaval(&mut self) {
         let (table, n) = (self.table(), self.random.below(1_000_000));
-        let sql = match self.random.below(22) {
+        let sql = match self.random.below(26) {
             0 | 1 => format!("VACUUM {table}"),
             2 => format!("VACUUM (FREEZE) {table}"),
             3 => format!("VACUUM FULL {table}"),
             4 => format!("CLUSTER {table} USING {table}_pkey"),
             5 => format!("TRUNCATE {table}; INSERT INTO {table} (k, v) SELECT i, 'again' FROM generate_series(1, 300) i"),
-            6 => format!("ALTER TABLE {table} ADD COLUMN c{n} text DEFAULT 'd{n}'"),
+            6 | 22..=25 => format!("ALTER TABLE {table} ADD COLUMN c{n} text DEFAULT 'd{n}'"),
             7 => format!("ALTER TABLE {table} DROP COLUMN IF EXISTS v, ADD COLUMN v text"),
             8 => format!("ALTER TYPE mood RENAME VALUE 'so so' TO 'm{n}'; ALTER TYPE mood RENAME VALUE 'm{n}' TO 'so so'"),
             9 => format!("ALTER TYPE mood RENAME VALUE 'good' TO 'bad{n}'; ALTER TYPE mood RENAME VALUE 'bad' TO 'good';
@@ -212,6 +212,13 @@ impl<'c> World<'c> {
         // A checkpoint parts what was written before from what is committed after.
         if self.random.one_in(2) {
             self.database.cluster().psql("CHECKPOINT");
+        }
+        // What changes definitions gives way to locks: now and then there are none.
+        if self.random.one_in(3) {
+            for (session, open) in self.sessions.iter_mut().zip(&mut self.open) {
+                let _ = session.try_run("COMMIT");
+                *open = false;
+            }
         }
         for _ in 0..[0, 0, 1, 1, 2][self.random.below(5)] {
             self.upheaval();

@@ -216,7 +216,9 @@ fn stock_restore(folder: &Path, copy: &Database) {
     let mut load = std::process::Command::new("sh");
     let tools = std::path::PathBuf::from(psql::tool("psql").get_program());
     let path = format!("{}:{}", tools.parent().unwrap().display(), std::env::var("PATH").unwrap());
-    load.arg("load.sh").arg(copy.url()).current_dir(folder).env("PATH", path);
+    load.arg("load.sh").current_dir(folder).env("PATH", path);
+    load.env("PGHOST", copy.cluster().socket_dir()).env("PGPORT", copy.cluster().port().to_string());
+    load.env("PGUSER", "postgres").env("PGDATABASE", copy.name());
     psql::succeed(load);
     restore("post-data");
     psql::run_file(&copy.url(), &folder.join("sequences.sql"));
