@@ -72,13 +72,15 @@ impl Precopy {
         let first = &self.snapshot.manifest.id;
         let Some(taken) = taken else { return };
         if let (Some(reading), Some(fenced)) = (&taken.manifest.reading, self.fenced) {
-            log.report.protection.push(format!(
+            let told = format!(
                 "snapshot behind the fence, after a first one before it: it read {} of {} chunks, and writers had waited {} \
                  when it was there",
                 format::count(reading.chunks_read),
                 format::count(reading.chunks),
                 format::duration(fenced.elapsed()),
-            ));
+            );
+            context.progress.note(&told);
+            log.report.protection.push(told);
         }
         let deleted = context
             .repository

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use tests::{Cluster, Database, Options, Outcome, Snapshots, fixtures, oracle, psql};
+use tests::{Cluster, Database, Options, Outcome, ProtectedRun, Snapshots, fixtures, oracle, psql};
 
 const PLAIN: &str =
     "CREATE TABLE t (id int, v text); INSERT INTO t SELECT i, md5(i::text) FROM generate_series(1, 5000) i;
@@ -221,5 +221,39 @@ fn stock_restore(folder: &Path, copy: &Database) {
     load.env("PGUSER", "postgres").env("PGDATABASE", copy.name());
     psql::succeed(load);
     restore("post-data");
-    psql::run_file(&copy.url(), &folder.join("sequences.sql"));
+    for script in ["sequences.sql", "views.sql"] {
+        psql::run_file(&copy.url(), &folder.join(script));
+    }
+}
+
+#[test]
+fn behind_the_fence_only_what_changed_since_a_first_snapshot_is_read() {
+    let cluster = telling();
+    let run = ProtectedRun::shop_on(&cluster);
+    run.database.psql("VACUUM (FREEZE); CHECKPOINT");
+    run.migration("0001_note.sql", "ALTER TABLE orders ADD COLUMN extra text;");
+    let ended = run.run(&["--snapshot-when", "precopy"]).exits(0);
+    ended.says("after a first one before it: it read 0 of ").says(" chunks, and writers had waited ");
+    let list = || -> serde_json::Value {
+        let mut command = tests::binaries::command("backup");
+        command.args(["list", "--json", "--repo"]).arg(run.folder().join("snapshots"));
+        serde_json::from_str(&Outcome::of(&mut command).expect(0).stdout).unwrap()
+    };
+    let kinds = |listed: &serde_json::Value| -> Vec<String> {
+        listed["snapshots"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|row| row["kind"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(kinds(&list()), ["pre-migration"], "the first one is gone, and its files are not");
+
+    // What was restored came from files of both.
+    let before = oracle::fingerprint(&run.database);
+    let script = "psql -qc 'DELETE FROM order_items; DROP TABLE audit' \"$DATABASE_URL\" && exit 3";
+    let ended = run.run(&["--snapshot-when", "precopy", "--", "sh", "-c", script]).exits(12);
+    ended.says("after a first one before it").says("and writers had waited");
+    oracle::fingerprint(&run.database).assert_same(&before);
+    assert_eq!(kinds(&list()), ["pre-migration", "pre-migration"]);
 }
