@@ -155,7 +155,8 @@ struct CreateArgs {
     /// Further attempts to get the locks [default: 30]
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
-    /// Read every row, and share no file with an earlier snapshot
+    /// Read every row, and share no file with an earlier snapshot [default: chunks that the server says have not changed are
+    /// taken over from it]
     #[arg(long)]
     full: bool,
     /// Read again, and store again, what was stored longer ago than this [default: 7d]
@@ -660,7 +661,7 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
         let result = snapshot.and_then(|snapshot| {
             progress.phase(format!("verifying {id}"), Some(snapshot.manifest.stored_bytes()));
             let done = verify::verify_one_of(snapshot, verify::Depth::Content, jobs, &seen, &|bytes| {
-                progress.advance(bytes, 0)
+                progress.advance(bytes, 0);
             });
             progress.done();
             done

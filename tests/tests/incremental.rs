@@ -304,7 +304,7 @@ fn histories(major: u32, seeds: std::ops::Range<u64>) {
     let more: u64 = std::env::var("SAFE_RUN_INCREMENTAL_SEEDS")
         .map_or(0, |count| count.parse().expect("a number of seeds"));
     let (first, mut all) = (seeds.start, (0, 0));
-    for seed in seeds.clone().chain((0..more).map(|n| 1000 * u64::from(major) + n)) {
+    for seed in seeds.chain((0..more).map(|n| 1000 * u64::from(major) + n)) {
         let (chunks, read) = history(&cluster, seed, seed == first);
         println!("seed {seed}, PostgreSQL {major}: {read} of {chunks} chunks read");
         all = (all.0 + chunks, all.1 + read);
