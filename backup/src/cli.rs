@@ -18,12 +18,13 @@ use common::{
     repository::{
         Listed, Repository, StoredSnapshot,
         pins::Pin,
+        sharing::Sharing,
         verifications::{How, Standing},
         verify,
     },
     snapshot::{
         Manifest, SnapshotId,
-        manifest::{Filters, Kind, Partial},
+        manifest::{Filters, Kind, Partial, Reading},
     },
 };
 use serde::Serialize;
@@ -31,7 +32,9 @@ use serde::Serialize;
 use crate::{
     CreateOptions, check, diff, drill,
     manage::{self, Facts},
-    prune, schedule, transfer,
+    prune,
+    reuse::{FULL_EVERY, ReusePolicy},
+    schedule, transfer,
 };
 
 /// Make, list and verify snapshots of PostgreSQL databases.
@@ -163,6 +166,13 @@ struct CreateArgs {
     /// Further attempts to get the locks [default: 30]
     #[arg(long, value_name = "N")]
     lock_retries: Option<u32>,
+    /// Read every row, and share no file with an earlier snapshot [default: chunks that the server says have not changed are
+    /// taken over from it]
+    #[arg(long)]
+    full: bool,
+    /// Read again, and store again, what was stored longer ago than this [default: 7d]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    full_every: Option<Duration>,
     /// Store the password hashes of the roles too, for `restore --create-roles`; needs a superuser or
     /// pg_read_all_data, and makes the snapshot a secret
     #[arg(long)]
@@ -282,6 +292,11 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         jobs: settings.jobs.unwrap_or_else(crate::default_jobs),
         codec: settings.codec,
         chunk_blocks: args.chunk_blocks,
+        reuse: ReusePolicy {
+            full: args.full,
+            full_every: args.full_every.unwrap_or(FULL_EVERY),
+            ..ReusePolicy::default()
+        },
         filters: Filters {
             schemas: args.schemas.clone(),
             tables: args.tables.clone(),
@@ -304,7 +319,8 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
 fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
     let manifest = &snapshot.manifest;
     if output.is_json() {
-        return output.document(&Row::new(snapshot, &Facts::default()));
+        let sharing = Sharing::read(std::iter::once(snapshot));
+        return output.document(&Row::new(snapshot, &Facts::default(), &sharing));
     }
     for line in &manifest.not_kept {
         output.say(&format!("{} {line}", output.paint(Tone::Dim, "note:")));
@@ -326,6 +342,20 @@ fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
     output.say(&format!("         restore it beside the live database with: restore {}", manifest.id));
     // The id alone on stdout: `id=$(backup create -q)` works.
     output.data(&format!("{}\n", manifest.id))
+}
+
+/// How much was read for a snapshot, in one line.
+fn reading_text(reading: &Reading) -> String {
+    let mut text =
+        format!("{} of {} chunks", format::count(reading.chunks_read), format::count(reading.chunks));
+    if let (Some(earlier), 1..) = (&reading.earlier, reading.chunks_shared) {
+        let (shared, bytes) = (format::count(reading.chunks_shared), format::bytes(reading.bytes_shared));
+        text.push_str(&format!("; {shared} shared with {earlier} ({bytes})"));
+    }
+    if let Some(why) = &reading.why_all {
+        text.push_str(&format!("; all, because {}", common::ident::printable(why)));
+    }
+    text
 }
 
 /// What a partial snapshot holds, in one line.
@@ -358,6 +388,11 @@ struct Row {
     rows: u64,
     raw_bytes: u64,
     stored_bytes: u64,
+    /// Of the stored bytes, those in files that other snapshots hold as well.
+    shared_bytes: u64,
+    /// How much was read for it, and how much taken over from an earlier one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reading: Option<Reading>,
     seconds: f64,
     tags: BTreeMap<String, String>,
     not_kept: Vec<String>,
@@ -379,7 +414,7 @@ struct PartRow {
 }
 
 impl Row {
-    fn new(snapshot: &StoredSnapshot, facts: &Facts) -> Self {
+    fn new(snapshot: &StoredSnapshot, facts: &Facts, sharing: &Sharing) -> Self {
         let manifest = &snapshot.manifest;
         Self {
             id: manifest.id.to_string(),
@@ -392,6 +427,8 @@ impl Row {
             rows: manifest.rows(),
             raw_bytes: manifest.raw_bytes(),
             stored_bytes: manifest.stored_bytes(),
+            shared_bytes: sharing.shared_bytes(&manifest.id),
+            reading: manifest.reading.clone(),
             seconds: manifest.took().as_secs_f64(),
             tags: manifest.tags.clone(),
             not_kept: manifest.not_kept.clone(),
@@ -427,10 +464,11 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
             snapshots: Vec<Row>,
             damaged: Vec<Damaged>,
         }
+        let sharing = Sharing::read(listed.iter().filter_map(|entry| entry.snapshot.as_ref().ok()));
         let (mut snapshots, mut damaged) = (Vec::new(), Vec::new());
         for entry in listed {
             match entry.snapshot {
-                Ok(snapshot) => snapshots.push(Row::new(&snapshot, &facts)),
+                Ok(snapshot) => snapshots.push(Row::new(&snapshot, &facts, &sharing)),
                 Err(error) => damaged.push(Damaged { id: entry.id.to_string(), problem: error.to_string() }),
             }
         }
@@ -451,13 +489,15 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
     Ok(0)
 }
 
-/// The table of `backup list`.
+/// The table of `backup list`. SHARED is the part of STORED that other snapshots hold as well.
 pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> String {
     let header = [
-        "ID", "TIME", "AGE", "DATABASE", "PG", "KIND", "TABLES", "ROWS", "SIZE", "STORED", "TOOK",
+        "ID", "TIME", "AGE", "DATABASE", "PG", "KIND", "TABLES", "ROWS", "SIZE", "STORED", "SHARED", "TOOK",
         "VERIFIED", "PIN", "TAGS",
     ];
-    let right = [false, false, true, false, true, false, true, true, true, true, true, false, false, false];
+    let right =
+        [false, false, true, false, true, false, true, true, true, true, true, true, false, false, false];
+    let sharing = Sharing::read(listed.iter().filter_map(|entry| entry.snapshot.as_ref().ok()));
     let rows: Vec<Vec<String>> = listed
         .iter()
         .map(|entry| match &entry.snapshot {
@@ -479,6 +519,10 @@ pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> S
                     format::count(manifest.rows()),
                     format::bytes(manifest.raw_bytes()),
                     format::bytes(manifest.stored_bytes()),
+                    match sharing.shared_bytes(&manifest.id) {
+                        0 => "-".to_owned(),
+                        shared => format::bytes(shared),
+                    },
                     format::duration(manifest.took()),
                     facts.verified_cell(&manifest.id, now),
                     facts.pin_cell(&manifest.id).to_owned(),
@@ -488,7 +532,7 @@ pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> S
             Err(_) => {
                 let mut row = vec![entry.id.to_string(), "DAMAGED".to_owned()];
                 row.resize(header.len(), "-".to_owned());
-                row[12] = facts.pin_cell(&entry.id).to_owned();
+                row[13] = facts.pin_cell(&entry.id).to_owned();
                 row
             }
         })
@@ -527,6 +571,9 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
             "  pinned     {}\n",
             pin.note.as_deref().map_or("yes".to_owned(), common::ident::printable)
         ));
+    }
+    if let Some(reading) = &manifest.reading {
+        text.push_str(&format!("  read       {}\n", reading_text(reading)));
     }
     if manifest.role_passwords {
         text.push_str("  secret     holds password hashes of roles (globals.sql)\n");
@@ -621,13 +668,15 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
     };
     let progress = output.progress();
     let jobs = crate::default_jobs();
+    let seen = verify::Seen::default();
     let mut results = Vec::new();
     for (id, snapshot) in snapshots {
         let started = std::time::Instant::now();
         let result = snapshot.and_then(|snapshot| {
             progress.phase(format!("verifying {id}"), Some(snapshot.manifest.stored_bytes()));
-            let done =
-                verify::verify(snapshot, verify::Depth::Content, jobs, &|bytes| progress.advance(bytes, 0));
+            let done = verify::verify_one_of(snapshot, verify::Depth::Content, jobs, &seen, &|bytes| {
+                progress.advance(bytes, 0);
+            });
             progress.done();
             done
         });

@@ -18,12 +18,15 @@ use common::{
     snapshot::{
         Codec,
         copy_sql::copy_out_statement,
-        manifest::{Chunk, DATA_DIR, LARGE_OBJECTS_DIR, LargeObjects, TableData},
+        manifest::{Chunk, DATA_DIR, LARGE_OBJECTS_DIR, LargeObjects, Reading, TableData},
     },
 };
 use tokio::task::JoinSet;
 
-use crate::plan::{Piece, pieces};
+use crate::{
+    plan::{Piece, pieces},
+    reuse::{self, Reuse, Unchanged},
+};
 
 /// Large objects per chunk: bounds the work that is lost or done alone, not the size.
 const OBJECTS_PER_CHUNK: i64 = 20_000;
@@ -53,7 +56,8 @@ pub struct CopyOptions {
     pub chunk_blocks: u64,
 }
 
-/// Copies every table; returns them with their chunks, in the given order.
+/// Copies every table; returns them with their chunks, in the given order, and how much was read for that.
+#[expect(clippy::too_many_arguments, reason = "one step of the flow in lib.rs, with all that it reads from")]
 pub async fn tables(
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,
@@ -61,20 +65,67 @@ pub async fn tables(
     database: &DatabaseState,
     tables: Vec<Table>,
     options: CopyOptions,
+    reuse: &Reuse,
     progress: &Progress,
-) -> Result<Vec<TableData>> {
+) -> Result<(Vec<TableData>, Reading)> {
     let plan = pieces(&tables, options.chunk_blocks);
-    let jobs = plan
-        .iter()
-        .map(|piece| table_job(&tables[piece.table], piece, partial, database, options.codec))
-        .collect();
-    let chunks = run(settings, exported, jobs, options, progress).await?;
-    let mut data: Vec<TableData> =
-        tables.into_iter().map(|table| TableData { table, chunks: Vec::new() }).collect();
-    for (piece, chunk) in plan.iter().zip(chunks) {
-        data[piece.table].chunks.push(chunk);
+    let forms: Vec<Option<String>> =
+        tables.iter().map(|table| reuse.form(table, &database.encoding)).collect();
+    let mut jobs = Vec::new();
+    let (mut not_linked, mut too_old) = (Vec::new(), 0);
+    let mut linked: Vec<Option<Chunk>> = Vec::with_capacity(plan.len());
+    for piece in &plan {
+        let table = &tables[piece.table];
+        let job = table_job(table, piece, partial, database, options.codec);
+        let chunk = match reuse.unchanged(table, forms[piece.table].as_deref(), piece.range) {
+            Unchanged::Stored(chunk) => match reuse.link(chunk, partial, &job.chunk.path) {
+                Ok(chunk) => Some(chunk),
+                Err(problem) => {
+                    not_linked.push(problem);
+                    None
+                }
+            },
+            Unchanged::TooOld => {
+                too_old += 1;
+                None
+            }
+            Unchanged::No => None,
+        };
+        if chunk.is_none() {
+            jobs.push(job);
+        }
+        linked.push(chunk);
     }
-    Ok(data)
+    let chunks_read = jobs.len() as u64;
+    let mut chunks = run(settings, exported, jobs, options, progress).await?.into_iter();
+    let mut data: Vec<TableData> = tables
+        .into_iter()
+        .zip(forms)
+        .map(|(table, form)| TableData { table, chunks: Vec::new(), form })
+        .collect();
+    for (piece, linked) in plan.iter().zip(linked) {
+        let table = &mut data[piece.table];
+        let chunk = match linked {
+            Some(chunk) => chunk,
+            None => {
+                let chunk =
+                    chunks.next().ok_or_else(|| Error::failed("a chunk that was to be read is missing"))?;
+                reuse.share(table.table.oid, chunk, partial)?
+            }
+        };
+        table.chunks.push(chunk);
+    }
+    let shared = || data.iter().flat_map(|table| &table.chunks).filter(|chunk| chunk.stored_in.is_some());
+    let reading = Reading {
+        chunks: plan.len() as u64,
+        chunks_read,
+        chunks_shared: shared().count() as u64,
+        bytes_shared: shared().map(|chunk| chunk.content.stored_bytes).sum(),
+        earlier: reuse.earlier_id().cloned(),
+        why_all: reuse.why_not.clone(),
+    };
+    reuse::tell(&reading, &not_linked, too_old, progress);
+    Ok((data, reading))
 }
 
 fn table_job(
@@ -176,7 +227,7 @@ async fn run(
     let jobs = Arc::new(jobs);
     let next = Arc::new(AtomicUsize::new(0));
     let mut workers = JoinSet::new();
-    for _ in 0..options.jobs.clamp(1, count.max(1)) {
+    for _ in 0..options.jobs.min(count) {
         let session = join(settings, exported.id()).await?;
         let (jobs, next, progress) = (jobs.clone(), next.clone(), progress.clone());
         workers.spawn(async move {
@@ -198,6 +249,7 @@ async fn run(
                         first_block: name.first_block,
                         end_block: name.end_block,
                         content,
+                        stored_in: None,
                     },
                 ));
             }

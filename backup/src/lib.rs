@@ -14,6 +14,7 @@ pub mod manage;
 pub mod part;
 pub mod plan;
 pub mod prune;
+pub mod reuse;
 pub mod schedule;
 pub mod space;
 pub mod transfer;
@@ -51,6 +52,7 @@ use common::{
 pub use common::cli::config::default_jobs;
 
 use copy_out::CopyOptions;
+use reuse::{ReusePolicy, Settle};
 
 /// Oldest major version whose snapshots are exact: page ranges need its TID range scans.
 pub const OLDEST_SERVER: u32 = 14;
@@ -70,6 +72,8 @@ pub struct CreateOptions {
     pub codec: Codec,
     /// Blocks per chunk.
     pub chunk_blocks: u64,
+    /// What may be taken over from an earlier snapshot.
+    pub reuse: ReusePolicy,
     /// The part of the database to take; without filters, the whole.
     pub filters: Filters,
     /// How long to wait for table locks.
@@ -94,6 +98,7 @@ impl Default for CreateOptions {
             jobs: default_jobs(),
             codec: Codec::default(),
             chunk_blocks: CHUNK_BLOCKS,
+            reuse: ReusePolicy::default(),
             filters: Filters::default(),
             lock_wait: LockWait::default(),
             max_duration: None,
@@ -166,6 +171,7 @@ async fn create_locked(
     check_server(&observer).await?;
     connect::refuse_pooler(&observer).await?;
     repository.sweep()?;
+    let mut points = reuse::points(&observer).await?;
     progress.phase("locking tables", None);
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     let list = async |session: &Session| {
@@ -177,9 +183,10 @@ async fn create_locked(
     };
     lock_tables(&holder, &observer, begin, LockMode::AccessShare, options.lock_wait, list, progress).await?;
     progress.done();
+    reuse::later_point(&observer, &mut points).await?;
     observer.close().await?;
-    let exported = ExportedSnapshot::export(&holder).await?;
-    let created = create_from(settings, &exported, repository, options, progress);
+    let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
+    let created = copy_state(settings, &exported, repository, options, Settle::Always, progress);
     let created = within(options.max_duration, created, progress).await;
     match created {
         Ok(snapshot) => {
@@ -274,6 +281,8 @@ pub async fn check_server(session: &Session) -> Result<()> {
 }
 
 /// Takes a snapshot of the state that `exported` stands for. Its tables must be locked by the holder.
+///
+/// Others wait for the holder, so no CHECKPOINT is run for later snapshots' sake alone.
 pub async fn create_from(
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,
@@ -281,7 +290,7 @@ pub async fn create_from(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    copy_state(settings, exported, repository, options, progress).await.map_err(explain)
+    copy_state(settings, exported, repository, options, Settle::IfKnown, progress).await.map_err(explain)
 }
 
 async fn copy_state(
@@ -289,6 +298,7 @@ async fn copy_state(
     exported: &ExportedSnapshot<'_>,
     repository: &Repository,
     options: &CreateOptions,
+    settle: Settle,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
     let reader = join(settings, exported.id()).await?;
@@ -342,7 +352,14 @@ async fn copy_state(
     progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
     let copy =
         CopyOptions { jobs: options.jobs.max(1), codec: options.codec, chunk_blocks: options.chunk_blocks };
-    let (schema, tables) = tokio::try_join!(
+    let target = reuse::Target {
+        database: &catalog.database.name,
+        codec: options.codec,
+        chunk_blocks: options.chunk_blocks,
+        policy: options.reuse,
+    };
+    let reuse = reuse::prepare(settings, exported, &reader, repository, &catalog.tables, target).await?;
+    let (schema, (mut tables, reading)) = tokio::try_join!(
         async {
             match &part {
                 Some(part) => Ok(part.schema.clone()),
@@ -352,7 +369,16 @@ async fn copy_state(
                 }
             }
         },
-        copy_out::tables(settings, exported, &partial, &catalog.database, catalog.tables, copy, progress),
+        copy_out::tables(
+            settings,
+            exported,
+            &partial,
+            &catalog.database,
+            catalog.tables,
+            copy,
+            &reuse,
+            progress
+        ),
     )?;
     fault::point("backup.copied");
     let count = catalog.large_objects.count;
@@ -362,6 +388,7 @@ async fn copy_state(
     let sequences = introspect::sequences_of(&reader, part.as_ref().map(|part| &part.sequences)).await?;
     progress.done();
     reader.close().await?;
+    let wal_base = reuse.base(settings, &mut tables, settle, progress).await?;
 
     let mut manifest = Manifest {
         format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },
@@ -376,6 +403,8 @@ async fn copy_state(
         pg_dump_version: pg_dump.version,
         pg_dump_major: pg_dump.major,
         database: catalog.database,
+        wal_base,
+        reading: Some(reading),
         database_bytes: Some(catalog.database_bytes),
         placed: catalog.placed,
         codec: options.codec,

@@ -9,6 +9,7 @@ use common::{
         ExclusiveLock, Listed, Repository,
         alarms::{Acknowledgement, Alarm},
         pins::Pin,
+        sharing::Sharing,
         verifications::{How, Verification},
     },
     snapshot::SnapshotId,
@@ -146,6 +147,7 @@ pub fn delete(args: &DeleteArgs, settings: &Settings, output: &Output) -> Result
         output.say(&format!("{}  {what}", entry.id));
     }
     let ids: Vec<SnapshotId> = found.iter().map(|entry| entry.id.clone()).collect();
+    output.say(&format!("frees {}", format::bytes(freed(&repository, &ids)?)));
     // A refusal that needs no question comes before the question; `remove` looks again under its lock.
     let protections = repository.protections()?;
     let is_protected = found.iter().any(|entry| {
@@ -274,6 +276,15 @@ pub fn undelete(args: &UndeleteArgs, settings: &Settings, output: &Output) -> Re
         repository.undelete(&alone, id)?;
     }
     report("undeleted", "UNDELETED", &ids, output)
+}
+
+/// Bytes that deleting these snapshots gives back: files that others share stay.
+pub fn freed(repository: &Repository, ids: &[SnapshotId]) -> Result<u64> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let listed = repository.list()?;
+    Ok(Sharing::read(listed.iter().filter_map(|entry| entry.snapshot.as_ref().ok())).freed_by(ids))
 }
 
 /// Deletes snapshots and says what could not be cleared away at once.

@@ -22,7 +22,7 @@ use common::{
 };
 use serde::Serialize;
 
-use crate::manage::Facts;
+use crate::manage::{self, Facts};
 
 /// The floor, unless somebody says otherwise.
 pub const KEEP_MIN: u32 = 3;
@@ -113,6 +113,8 @@ struct Row {
 #[derive(Serialize)]
 struct Document {
     dry_run: bool,
+    /// What deleting gives back: a file that a snapshot which stays shares is still there.
+    freed_bytes: u64,
     decisions: Vec<Row>,
     damaged: Vec<String>,
 }
@@ -141,6 +143,7 @@ pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8>
     let decisions = keep::plan(&policy, &candidates, now);
     let doomed: Vec<SnapshotId> =
         decisions.iter().filter(|decision| !decision.is_kept()).map(|decision| decision.id.clone()).collect();
+    let freed_bytes = manage::freed(&repository, &doomed)?;
     if let Some(alone) = alone {
         let until = args.trash_grace.map_or(Ok(None), |grace| trash_until(grace, now).map(Some))?;
         for left in repository.remove_at(&alone, &doomed, until)? {
@@ -150,7 +153,7 @@ pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8>
     if output.is_json() {
         let decisions = decisions.iter().map(row).collect();
         let damaged = damaged.iter().map(ToString::to_string).collect();
-        output.document(&Document { dry_run: args.dry_run, decisions, damaged })?;
+        output.document(&Document { dry_run: args.dry_run, freed_bytes, decisions, damaged })?;
         return Ok(0);
     }
     output.data(&table(&decisions, args.dry_run))?;
@@ -160,7 +163,8 @@ pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8>
     let count = format::plural(doomed.len() as u64, "snapshot", "snapshots");
     let kept = decisions.len() - doomed.len();
     let word = if args.dry_run { "WOULD DELETE" } else { "DELETED" };
-    output.say(&format!("{} {count}, {kept} kept", output.paint(Tone::Strong, word)));
+    let freed = format::bytes(freed_bytes);
+    output.say(&format!("{} {count} ({freed}), {kept} kept", output.paint(Tone::Strong, word)));
     Ok(0)
 }
 

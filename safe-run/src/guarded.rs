@@ -26,6 +26,7 @@ use crate::{
     journal::{Mode, Step},
     migration::{MigrationFile, TransactionPlan},
     others,
+    precopy::{self, Precopy},
     report::{CommandReport, Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, analyze_what_lost_statistics,
@@ -88,6 +89,11 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
         Err(error) => return failed_before(log, &error),
     };
     let mut standing = None;
+    let mut first = match precopy_if_it_pays(context, &mut log).await {
+        Ok(first) => first,
+        Err(error) => return abandon(context, log, &control, standing, error).await,
+    };
+    first.iter_mut().for_each(Precopy::fence_begins);
     let raised = match raise_fence(context, &control, &mut log, &mut standing).await {
         Ok(raised) => raised,
         Err(error) => return abandon(context, log, &control, standing, error).await,
@@ -99,6 +105,9 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
         Ok(prepared) => prepared,
         Err(error) => return abandon(context, log, &control, standing, error).await,
     };
+    if let Some(first) = first {
+        first.end(context, &mut log, prepared.snapshot.as_ref().map(|(snapshot, _)| snapshot));
+    }
     match perform(context, &control, job, &prepared, &mut log).await {
         Ok(()) => keep(context, log, &control, standing).await,
         Err((_, error)) if never_seen(&log) => abandon(context, log, &control, standing, error).await,
@@ -115,6 +124,13 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
             undo(context, log, &control, standing, prepared, reached.as_ref(), (stage, error)).await
         }
     }
+}
+
+async fn precopy_if_it_pays(context: &Context, log: &mut RunLog) -> Result<Option<Precopy>> {
+    if !precopy::pays(context, &context.control).await? {
+        return Ok(None);
+    }
+    Ok(Some(precopy::take(context, log).await?))
 }
 
 /// A command that never came to the server has changed nothing there.
@@ -211,6 +227,7 @@ async fn prepare(
 ) -> Result<Prepared> {
     let options = &context.options;
     let holder = context.connection.connect().await?;
+    let points = backup::reuse::points(&context.control).await?;
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
     lock_all_tables(
         &holder,
@@ -221,7 +238,7 @@ async fn prepare(
         &context.progress,
     )
     .await?;
-    let exported = ExportedSnapshot::export(&holder).await?;
+    let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
     let snapshot = async {
         if options.snapshot == SnapshotChoice::None {
             Ok(None)

@@ -25,6 +25,7 @@ pub mod mark;
 pub mod masking;
 pub mod migration;
 pub mod others;
+pub mod precopy;
 pub mod recover;
 pub mod release;
 pub mod report;

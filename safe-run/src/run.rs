@@ -56,12 +56,15 @@ pub enum SnapshotChoice {
 /// When the snapshot is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum SnapshotWhen {
-    /// Behind the fence, unless it would take long and a ROLLBACK does not need it.
+    /// Behind the fence; precopy where that would take long and the server tells what changed; before, where it does not
+    /// and a ROLLBACK is the undo.
     Auto,
     /// Before the fence: writers do not wait for it.
     Before,
     /// Behind the fence: exactly the state before the migration.
     Fenced,
+    /// Once before the fence with writers at work, and then, behind it, only what changed.
+    Precopy,
 }
 
 /// What to do when it fails.
@@ -72,6 +75,9 @@ pub enum OnFailure {
     /// Keep the failed state for a person; a transaction is rolled back all the same.
     Stop,
 }
+
+/// Smaller databases are read whole behind the fence: the CHECKPOINT that tells what changed may take longer.
+const REUSE_FROM_BYTES: u64 = 1_000_000_000;
 
 /// How to run.
 #[derive(Debug, Clone)]
@@ -184,6 +190,13 @@ impl Context {
             jobs: self.options.jobs,
             codec: self.options.codec,
             lock_wait: self.options.lock_wait,
+            reuse: backup::reuse::ReusePolicy {
+                from_bytes: match self.options.snapshot_when {
+                    SnapshotWhen::Precopy => 0,
+                    _ => REUSE_FROM_BYTES,
+                },
+                ..backup::reuse::ReusePolicy::default()
+            },
             database_state,
             ..backup::CreateOptions::default()
         }

@@ -18,6 +18,7 @@ use crate::{
     check::untouched,
     journal::{Mode, Step},
     migration::MigrationFile,
+    precopy::{self, Precopy},
     recover,
     report::{Report, UndoReport, Verdict},
     run::{
@@ -29,9 +30,6 @@ use crate::{
     statement_facts::Watch,
     verify,
 };
-
-/// Longest snapshot that writers are made to wait for when nobody says otherwise.
-const FENCED_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// How far a run came before it failed; decides the exit code and what there is to undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +92,11 @@ async fn protected(
         let snapshot = log.phase("snapshot before the fence", taken).await.map_err(&before)?;
         log.took_snapshot(&snapshot).map_err(&before)?;
     }
+    let mut first = match when {
+        Some(SnapshotWhen::Precopy) => Some(precopy::take(context, log).await.map_err(&before)?),
+        _ => None,
+    };
+    let points = backup::reuse::points(&observer).await.map_err(&before)?;
 
     let fenced = options.fence != FenceChoice::None;
     if fenced {
@@ -105,6 +108,7 @@ async fn protected(
             options.lock_wait,
             &context.progress,
         );
+        first.iter_mut().for_each(Precopy::fence_begins);
         log.phase("fence: EXCLUSIVE locks on all tables", locked).await.map_err(&before)?;
         log.fence_is_up();
         log.report
@@ -119,9 +123,9 @@ async fn protected(
     observer.close().await.map_err(&before)?;
 
     // The workers have to be gone before the migration begins: their locks would be in its way.
-    let exported = ExportedSnapshot::export(migrator).await.map_err(&before)?;
+    let exported = ExportedSnapshot::export(migrator).await.map_err(&before)?.with_points(points);
     let snapshot = async {
-        if when == Some(SnapshotWhen::Fenced) {
+        if matches!(when, Some(SnapshotWhen::Fenced | SnapshotWhen::Precopy)) {
             context.snapshot(&exported, None).await.map(Some)
         } else {
             Ok(None)
@@ -135,6 +139,9 @@ async fn protected(
         log.took_snapshot(snapshot).map_err(&before)?;
     }
     log.took("checks before", checks_began, checks_took);
+    if let Some(first) = first {
+        first.end(context, log, snapshot.as_ref());
+    }
     let found = &*known.insert(found);
     fault::point("safe-run.snapshot");
 
@@ -244,16 +251,15 @@ async fn choose_when(
         log.report.protection.push("no snapshot: a ROLLBACK is the only undo".to_owned());
         return Ok(None);
     }
-    let bytes: i64 = observer
-        .query_one("SELECT pg_catalog.pg_database_size(pg_catalog.current_database())", &[])
-        .await
-        .map_err(|source| Error::postgres("could not read the size of the database", source))?
-        .get(0);
-    let expected = expected_snapshot_time(bytes.unsigned_abs());
+    let expected = precopy::expected(observer).await?;
     let (when, why) = match context.options.snapshot_when {
         SnapshotWhen::Before => (SnapshotWhen::Before, "as told".to_owned()),
         SnapshotWhen::Fenced => (SnapshotWhen::Fenced, "as told".to_owned()),
-        SnapshotWhen::Auto if expected <= FENCED_LIMIT => {
+        SnapshotWhen::Precopy => (SnapshotWhen::Precopy, "as told".to_owned()),
+        SnapshotWhen::Auto if precopy::pays(context, observer).await? => {
+            (SnapshotWhen::Precopy, format!("otherwise writers would wait about {} s", expected.as_secs()))
+        }
+        SnapshotWhen::Auto if expected <= precopy::FENCED_LIMIT => {
             (SnapshotWhen::Fenced, format!("it takes about {} s", expected.as_secs().max(1)))
         }
         SnapshotWhen::Auto => (
@@ -264,7 +270,11 @@ async fn choose_when(
             ),
         ),
     };
-    let place = if when == SnapshotWhen::Fenced { "behind" } else { "before" };
+    let place = match when {
+        SnapshotWhen::Fenced => "behind",
+        SnapshotWhen::Precopy => "once before and once behind",
+        SnapshotWhen::Before | SnapshotWhen::Auto => "before",
+    };
     log.report.protection.push(format!("snapshot {place} the fence: {why}"));
     Ok(Some(when))
 }

@@ -15,6 +15,7 @@ use super::{
     ConnectionSettings, Session,
     introspect::{Relation, relations},
     sql,
+    wal_summary::Point,
 };
 use crate::{Error, Progress, Result, interrupt, random};
 
@@ -90,6 +91,7 @@ impl LockMode {
 pub struct ExportedSnapshot<'holder> {
     id: String,
     taken_at: DateTime<Utc>,
+    points: Vec<Point>,
     holder: &'holder Session,
 }
 
@@ -100,7 +102,18 @@ impl<'holder> ExportedSnapshot<'holder> {
             .query_one("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp()", &[])
             .await
             .map_err(|source| Error::postgres("could not export a snapshot", source))?;
-        Ok(Self { id: row.get(0), taken_at: row.get(1), holder })
+        Ok(Self { id: row.get(0), taken_at: row.get(1), points: Vec::new(), holder })
+    }
+
+    /// Adds positions in the log that were read before the snapshot was taken.
+    pub fn with_points(mut self, points: Vec<Point>) -> Self {
+        self.points = points;
+        self
+    }
+
+    /// Positions in the log that were read before the snapshot was taken.
+    pub fn points(&self) -> &[Point] {
+        &self.points
     }
 
     /// Its id, as `pg_dump --snapshot` takes it.

@@ -20,6 +20,7 @@ pub mod settings;
 pub mod sql;
 pub mod tls;
 pub mod tools;
+pub mod wal_summary;
 
 pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile};
 pub use tokio_postgres::{

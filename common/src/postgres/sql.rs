@@ -356,3 +356,97 @@ JOIN pg_catalog.pg_roles me ON me.rolname = current_user
 WHERE a.datname = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid() AND NOT (a.pid = ANY ($2))
   AND CASE WHEN $3 THEN a.kind = 'client backend' ELSE a.kind NOT IN ('autovacuum worker', 'parallel worker') END
 ORDER BY a.pid";
+
+/// Whether the server tells which blocks changed, and whether the role may ask: one row.
+pub const WAL_SUMMARY_SUPPORT: &str = "
+SELECT pg_catalog.current_setting('server_version_num')::int AS version, pg_catalog.pg_is_in_recovery() AS in_recovery,
+       pg_catalog.current_setting('summarize_wal', true) AS summarize_wal,
+       COALESCE((SELECT pg_catalog.pg_has_role(r.oid, 'USAGE') FROM pg_catalog.pg_roles r WHERE r.rolname = 'pg_checkpoint'),
+                false) AS may_checkpoint";
+
+/// The end of the log, as a number.
+pub const WAL_POSITION: &str =
+    "SELECT (pg_catalog.pg_current_wal_insert_lsn() OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn)::bigint";
+
+/// Draws a transaction id: every transaction that is given one after this has a later id. `pg_snapshot_xmax` would not do, see
+/// `wal_summary::Point`.
+pub const DRAW_XID: &str = "SELECT pg_catalog.pg_current_xact_id()::text::bigint";
+
+/// The oldest transaction in progress.
+pub const OLDEST_XID: &str =
+    "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::bigint";
+
+/// System identifier, timeline and the database's oid.
+pub const CLUSTER_IDENTITY: &str = "
+SELECT s.system_identifier::text, c.timeline_id::bigint, d.oid
+FROM pg_catalog.pg_control_system() s, pg_catalog.pg_control_checkpoint() c, pg_catalog.pg_database d
+WHERE d.datname = pg_catalog.current_database()";
+
+/// Whether the summaries reach the redo position of the last checkpoint, and the summarizer's process.
+pub const SUMMARIZER_STATE: &str = "
+SELECT s.summarized_lsn >= c.redo_lsn AND s.summarized_tli = c.timeline_id AS reached, s.summarizer_pid AS pid
+FROM pg_catalog.pg_get_wal_summarizer_state() s, pg_catalog.pg_control_checkpoint() c";
+
+/// The summaries that are there: timeline, first position, position after the last.
+pub const WAL_SUMMARIES: &str = "
+SELECT tli, (start_lsn OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn)::bigint,
+       (end_lsn OPERATOR(pg_catalog.-) '0/0'::pg_catalog.pg_lsn)::bigint
+FROM pg_catalog.pg_available_wal_summaries()";
+
+/// Number and order-independent hash of the lines of the summary of timeline `$1` from `$2` to `$3`.
+pub const WAL_SUMMARY_HASH: &str = "
+SELECT pg_catalog.count(*) || ':' || COALESCE(pg_catalog.sum(pg_catalog.hashtextextended(c::text, 0)::numeric), 0)
+FROM pg_catalog.pg_wal_summary_contents($1::bigint, $2::text::pg_catalog.pg_lsn, $3::text::pg_catalog.pg_lsn) c";
+
+/// What the summaries (timelines `$1`, first positions `$2`, ends `$3`) say of the main forks of the database `$4`: file node,
+/// and either the number of a chunk of `$5` blocks with a changed block, or the block of a limit.
+pub const CHANGED_BLOCKS: &str = "
+SELECT c.relfilenode, c.is_limit_block, CASE WHEN c.is_limit_block THEN c.relblocknumber ELSE c.relblocknumber / $5::bigint END
+FROM ROWS FROM (pg_catalog.unnest($1::bigint[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) s(tli, b, e),
+     LATERAL pg_catalog.pg_wal_summary_contents(s.tli, s.b::pg_catalog.pg_lsn, s.e::pg_catalog.pg_lsn) c
+WHERE c.reldatabase = $4::oid AND c.relforknumber = 0
+GROUP BY 1, 2, 3";
+
+/// Where the rows of the tables `$1` lie, and a hash of everything that their COPY text depends on beside their blocks: all
+/// columns with their missing values, all types in them with labels and fields, and the server's version. NULL where a type's
+/// text depends on something else: the reg* types, aclitem and money, and base types from outside of PostgreSQL. A label has
+/// its xmin beside it, since it can be renamed and named back without a lock on any table.
+pub const TABLE_FORMS: &str = "
+WITH RECURSIVE used(rel, typ) AS (
+  SELECT a.attrelid, a.atttypid FROM pg_catalog.pg_attribute a
+   WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
+  UNION
+  SELECT u.rel, n.typ FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typ, LATERAL (
+     SELECT t.typelem WHERE t.typelem <> 0
+     UNION ALL SELECT t.typbasetype WHERE t.typtype = 'd'
+     UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid OR r.rngmultitypid = t.oid
+     UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) n(typ)
+), types AS (
+  SELECT u.rel,
+         pg_catalog.bool_and(CASE
+           WHEN t.typtype IN ('d', 'e', 'c', 'r', 'm') THEN true
+           WHEN t.typoutput = 'pg_catalog.array_out'::pg_catalog.regproc THEN true
+           ELSE t.typtype = 'b' AND t.oid < 16384 AND t.typname NOT LIKE 'reg%' AND t.typname NOT IN ('aclitem', 'money') END)
+           AS stable,
+         pg_catalog.string_agg(t.oid || ' ' || t.typtype::text || ' ' || t.typname || ' ' || COALESCE(
+           (SELECT pg_catalog.string_agg(e.oid || '=' || e.enumlabel || ' ' || e.xmin, ',' ORDER BY e.oid) FROM pg_catalog.pg_enum e
+             WHERE e.enumtypid = t.oid), '') || ' ' || COALESCE(
+           (SELECT pg_catalog.string_agg(a.attnum || ':' || a.atttypid || ':' || a.atttypmod || ':' || a.attisdropped, ','
+                   ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+             WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0), ''), E'\\n' ORDER BY t.oid) AS text
+  FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typ GROUP BY u.rel
+), columns AS (
+  SELECT a.attrelid AS rel, pg_catalog.string_agg(pg_catalog.concat_ws(' ', a.attnum, pg_catalog.quote_ident(a.attname),
+         a.atttypid, a.atttypmod, a.attlen, a.attisdropped, a.atthasmissing, a.attmissingval::text, a.attgenerated), E'\\n'
+         ORDER BY a.attnum) AS text
+  FROM pg_catalog.pg_attribute a WHERE a.attrelid = ANY ($1) AND a.attnum > 0 GROUP BY 1
+)
+SELECT c.oid, pg_catalog.pg_relation_filenode(c.oid) AS filenode,
+       CASE WHEN c.relkind = 'r' AND c.relpersistence = 'p' AND am.amname = 'heap' AND COALESCE(types.stable, true)
+            THEN pg_catalog.encode(pg_catalog.sha256(pg_catalog.textsend(pg_catalog.concat_ws(E'\\n',
+                 pg_catalog.current_setting('server_version_num'), pg_catalog.pg_relation_filenode(c.oid), c.reltablespace,
+                 columns.text, types.text))), 'hex') END AS fingerprint
+FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
+LEFT JOIN types ON types.rel = c.oid LEFT JOIN columns ON columns.rel = c.oid
+WHERE c.oid = ANY ($1) AND pg_catalog.pg_relation_filenode(c.oid) IS NOT NULL";

@@ -14,6 +14,7 @@ pub mod partial;
 pub mod pins;
 pub mod remove;
 pub mod runs;
+pub mod sharing;
 pub mod verifications;
 pub mod verify;
 
@@ -236,28 +237,10 @@ impl Repository {
 
     /// All snapshots, oldest first; folders whose manifest can't be used are listed with the reason.
     pub fn list(&self) -> Result<Vec<Listed>> {
-        let dir = self.root.join(SNAPSHOTS);
-        let mut listed = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(|source| Error::io("read", &dir, source))? {
-            let entry = entry.map_err(|source| Error::io("read", &dir, source))?;
-            let name = entry.file_name();
-            let Some(id) = name.to_str().and_then(|name| SnapshotId::parse(name).ok()) else {
-                continue;
-            };
-            let snapshot = StoredSnapshot::open(&entry.path()).and_then(|snapshot| {
-                if snapshot.manifest.id == id {
-                    Ok(snapshot)
-                } else {
-                    Err(Error::damaged(format!("folder {id} holds the snapshot {}", snapshot.manifest.id)))
-                }
-            });
-            listed.push(Listed { id, snapshot });
-        }
-        listed.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(listed)
+        Ok(self.ids()?.into_iter().map(|id| Listed { snapshot: self.read_manifest(&id), id }).collect())
     }
 
-    /// The ids of all folders below `snapshots/`, oldest first; no manifest is read.
+    /// The ids of all snapshots, oldest first, without a look at their manifests.
     pub fn ids(&self) -> Result<Vec<SnapshotId>> {
         let dir = self.root.join(SNAPSHOTS);
         let mut ids = Vec::new();
@@ -267,6 +250,16 @@ impl Repository {
         }
         ids.sort();
         Ok(ids)
+    }
+
+    /// The snapshot in the folder `id`.
+    pub fn read_manifest(&self, id: &SnapshotId) -> Result<StoredSnapshot> {
+        let snapshot = StoredSnapshot::open(&self.root.join(SNAPSHOTS).join(id.as_str()))?;
+        if snapshot.manifest.id == *id {
+            Ok(snapshot)
+        } else {
+            Err(Error::damaged(format!("folder {id} holds the snapshot {}", snapshot.manifest.id)))
+        }
     }
 
     /// The folder of a snapshot.

@@ -1,7 +1,7 @@
 //! Whether a snapshot's files are exactly what was written. Needs no server.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     fs,
     path::Path,
     sync::{
@@ -10,11 +10,14 @@ use std::{
     },
 };
 
-use super::StoredSnapshot;
+use super::{
+    StoredSnapshot,
+    sharing::{FileId, linked, other_holders},
+};
 use crate::{
     Error, Result,
     snapshot::{
-        codec::{ChunkReader, file_digest},
+        codec::{ChunkReader, StoredChunk, file_digest},
         manifest::{Chunk, FileEntry, MANIFEST_FILE},
     },
 };
@@ -41,6 +44,23 @@ impl VerifiedSnapshot {
     }
 }
 
+/// Files that were found whole, and as what: one that several snapshots share is read once for all of them.
+#[derive(Debug, Default)]
+pub struct Seen(Mutex<HashMap<FileId, StoredChunk>>);
+
+impl Seen {
+    fn is_whole(&self, path: &Path, expected: &StoredChunk) -> bool {
+        let seen = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        linked(path).is_some_and(|file| seen.get(&file) == Some(expected))
+    }
+
+    fn remember(&self, path: &Path, content: &StoredChunk) {
+        if let Some(file) = linked(path) {
+            self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(file, content.clone());
+        }
+    }
+}
+
 enum Item<'a> {
     Chunk(&'a Chunk),
     File(&'a FileEntry),
@@ -56,8 +76,22 @@ pub fn verify(
     jobs: usize,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<VerifiedSnapshot> {
+    verify_one_of(snapshot, depth, jobs, &Seen::default(), progress)
+}
+
+/// Like [`verify`], as one of several snapshots that are verified to the same depth.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_one_of(
+    snapshot: StoredSnapshot,
+    depth: Depth,
+    jobs: usize,
+    seen: &Seen,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<VerifiedSnapshot> {
     let unexpected = unexpected_files(&snapshot)?;
-    check_files(snapshot, depth, jobs, unexpected, progress)
+    check_files(snapshot, depth, jobs, unexpected, seen, progress)
 }
 
 /// Like [`verify`], for a manifest that names only a part of the folder's files: the others are neither read nor judged.
@@ -69,7 +103,7 @@ pub fn verify_part(
     jobs: usize,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<VerifiedSnapshot> {
-    check_files(snapshot, Depth::Hashes, jobs, Vec::new(), progress)
+    check_files(snapshot, Depth::Hashes, jobs, Vec::new(), &Seen::default(), progress)
 }
 
 fn check_files(
@@ -77,6 +111,7 @@ fn check_files(
     depth: Depth,
     jobs: usize,
     unexpected: Vec<String>,
+    seen: &Seen,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<VerifiedSnapshot> {
     let manifest = &snapshot.manifest;
@@ -90,7 +125,7 @@ fn check_files(
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let (result, bytes) = match item {
                         Item::Chunk(chunk) => {
-                            (check_chunk(&snapshot, chunk, depth), chunk.content.stored_bytes)
+                            (check_shared(&snapshot, chunk, depth, seen), chunk.content.stored_bytes)
                         }
                         Item::File(file) => (check_file(&snapshot, file), file.bytes),
                     };
@@ -123,6 +158,27 @@ fn check_files(
     Err(Error::damaged(message).with_hint(
         "Restore an older snapshot (`backup list` shows them), and look for a failing disk where the repository lies.",
     ))
+}
+
+fn check_shared(snapshot: &StoredSnapshot, chunk: &Chunk, depth: Depth, seen: &Seen) -> Result<()> {
+    let path = snapshot.path(&chunk.path);
+    if seen.is_whole(&path, &chunk.content) {
+        return Ok(());
+    }
+    match check_chunk(snapshot, chunk, depth) {
+        Ok(()) => {
+            seen.remember(&path, &chunk.content);
+            Ok(())
+        }
+        // One file, several snapshots: all of them are damaged.
+        Err(error) => match other_holders(snapshot, &chunk.path).as_slice() {
+            [] => Err(error),
+            others => {
+                let others: Vec<&str> = others.iter().map(|id| id.as_str()).collect();
+                Err(Error::damaged(format!("{error}; the same file is in {}", others.join(", "))))
+            }
+        },
+    }
 }
 
 fn check_chunk(snapshot: &StoredSnapshot, chunk: &Chunk, depth: Depth) -> Result<()> {

@@ -59,6 +59,18 @@ impl SnapshotId {
         }
     }
 
+    /// When the snapshot was taken, to the second.
+    pub fn taken_at(&self) -> DateTime<Utc> {
+        let time = self.0.split('-').next().unwrap_or_default();
+        NaiveDateTime::parse_from_str(time, TIME_FORMAT).map_or(DateTime::UNIX_EPOCH, |time| time.and_utc())
+    }
+
+    /// Whether a snapshot of the database `name` could have this id. Several names may have the same letters here.
+    pub fn may_be_of(&self, name: &str) -> bool {
+        let slug = |id: &Self| id.0.split('-').nth(1).map(str::to_owned);
+        slug(self) == slug(&Self::new(DateTime::UNIX_EPOCH, name, 0))
+    }
+
     /// The id as text; also the name of its folder.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -93,6 +105,7 @@ mod tests {
         let b = SnapshotId::new(early + chrono::Duration::seconds(1), "a", 0);
         assert!(a < b);
         assert!(a.as_str().starts_with("20261121T034149Z-shop____x-"));
+        assert_eq!(a.taken_at(), early);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Codec, SnapshotId,
     codec::{RowHash, StoredChunk, hex},
+    wal_base::WalBase,
 };
 use crate::{
     Error, QualifiedName, Result,
@@ -104,6 +105,10 @@ pub struct TableData {
     pub table: Table,
     /// Its page ranges, in order. Never empty: an empty table has one chunk without rows.
     pub chunks: Vec<Chunk>,
+    /// Hash of all that the rows' text depends on beside their blocks; a later snapshot takes over chunks only where it is
+    /// the same. Nothing where that can't be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
 }
 
 impl TableData {
@@ -134,6 +139,9 @@ pub struct Chunk {
     /// What the file must contain.
     #[serde(flatten, with = "stored_chunk")]
     pub content: StoredChunk,
+    /// The snapshot that wrote the file, where this one only links to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_in: Option<SnapshotId>,
 }
 
 mod stored_chunk {
@@ -192,6 +200,25 @@ pub struct FileEntry {
     pub bytes: u64,
     /// SHA-256, lower-case hexadecimal.
     pub sha256: String,
+}
+
+/// How much of the tables was read, and how much taken over from an earlier snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// Chunks of all tables.
+    pub chunks: u64,
+    /// Those that were read.
+    pub chunks_read: u64,
+    /// Those whose file is one of an earlier snapshot, read or not.
+    pub chunks_shared: u64,
+    /// Length of their files.
+    pub bytes_shared: u64,
+    /// The snapshot that was compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<SnapshotId>,
+    /// Why all chunks were read, where no chunk could have been taken over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why_all: Option<String>,
 }
 
 /// The patterns that chose a part of the database, as they were given.
@@ -289,6 +316,12 @@ pub struct Manifest {
     pub pg_dump_major: u32,
     /// Database-level state.
     pub database: DatabaseState,
+    /// From where in the log a later snapshot can tell what changed, where the server tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal_base: Option<WalBase>,
+    /// How much was read for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
     /// Size of the whole database on the server's disk, indexes and bloat included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_bytes: Option<u64>,
@@ -534,8 +567,12 @@ pub(crate) mod tests {
                     first_block: 0,
                     end_block: None,
                     content,
+                    stored_in: None,
                 }],
+                form: None,
             }],
+            wal_base: None,
+            reading: None,
             partitioned: vec![],
             inherits: vec![],
             partial: None,

@@ -10,6 +10,7 @@ pub mod pattern;
 pub mod readme;
 pub mod simulate;
 pub mod toc;
+pub mod wal_base;
 
 pub use codec::{Codec, RowHash};
 pub use id::SnapshotId;

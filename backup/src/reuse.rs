@@ -1,0 +1,496 @@
+//! Which chunks of an earlier snapshot a new one takes over, as links to the same files, without reading their rows again.
+//!
+//! A chunk is taken over only when all of this holds: the table has the same form (file node, columns, types, server
+//! version), the chunk has the same blocks, the server's WAL summaries cover the time since the earlier snapshot's base
+//! without a gap and name none of these blocks, and the file was written less than `--full-every` ago. Where anything is
+//! in doubt, the rows are read; the reason is told.
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use chrono::{DateTime, Utc};
+use common::{
+    Progress, Result,
+    catalog::Table,
+    postgres::{
+        ConnectionSettings, Session,
+        exported_snapshot::ExportedSnapshot,
+        wal_summary::{self, Form, Point},
+    },
+    repository::{PartialSnapshot, Repository, StoredSnapshot, verifications::Proof},
+    snapshot::{
+        Codec, SnapshotId,
+        codec::file_digest,
+        copy_sql::{BlockRange, copy_out_statement},
+        manifest::{Chunk, Manifest, Reading, TableData},
+        wal_base::{Changes, Lsn, WalBase},
+    },
+};
+
+/// How old a file may be that is still linked to: a bit that flipped in it must not live on for ever.
+pub const FULL_EVERY: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// PostgreSQL's usual size of a block; only an estimate depends on it.
+const BLOCK_BYTES: u64 = 8192;
+
+/// How long to wait for the transactions that were in progress when a position in the log was read.
+const POINT_WAIT: Duration = Duration::from_millis(500);
+
+/// Snapshots that are looked at to find one to build on: a manifest may be of megabytes, and tables are locked meanwhile.
+const LOOK_AT: usize = 50;
+
+/// What may be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReusePolicy {
+    /// Read every row, link nothing.
+    pub full: bool,
+    /// Age from which on a file is not linked to any more.
+    pub full_every: Duration,
+    /// Tables of fewer bytes in all are read whole: that is faster than the CHECKPOINT that tells what changed.
+    pub from_bytes: u64,
+}
+
+impl Default for ReusePolicy {
+    fn default() -> Self {
+        Self { full: false, full_every: FULL_EVERY, from_bytes: 0 }
+    }
+}
+
+/// Whether a CHECKPOINT may be run at the end, for the sake of later snapshots alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settle {
+    /// Nobody waits for us.
+    Always,
+    /// Writers wait: only if one was run already.
+    IfKnown,
+}
+
+/// What an earlier snapshot offers to the one that is being taken.
+#[derive(Debug, Default)]
+pub struct Reuse {
+    earlier: Option<Earlier>,
+    forms: HashMap<u32, Form>,
+    /// What the log says since the earlier snapshot; nothing where it can't be asked.
+    changes: Option<Changes>,
+    /// Why every row is read, when that is so.
+    pub why_not: Option<String>,
+    identity: Option<(String, i64, u32)>,
+    /// The end of the log after the snapshot was taken.
+    position: Option<Lsn>,
+    settled: bool,
+    from: Option<Lsn>,
+    chunk_blocks: u64,
+}
+
+#[derive(Debug)]
+struct Earlier {
+    snapshot: StoredSnapshot,
+    /// Oid to index.
+    tables: HashMap<u32, usize>,
+    not_before: DateTime<Utc>,
+    not_after: DateTime<Utc>,
+}
+
+/// What the earlier snapshot has for a range of blocks.
+#[derive(Debug)]
+pub enum Unchanged<'a> {
+    /// Exactly its rows.
+    Stored(&'a Chunk),
+    /// Exactly its rows, in a file that is too old to be linked to.
+    TooOld,
+    /// Nothing that is certain.
+    No,
+}
+
+/// An answer of the server that it gives no answer: no error, the rows are there to be read.
+fn or_why_not<T>(result: Result<std::result::Result<T, String>>) -> Result<std::result::Result<T, String>> {
+    match result {
+        Err(error) if error.sqlstate().is_some() => Ok(Err(error.to_string())),
+        other => other,
+    }
+}
+
+/// Reads positions in the log before a snapshot is taken: the first one at once, and one that is as late as it can be
+/// while every transaction that was in progress at it has ended. Empty where the server does not tell what changed.
+///
+/// `session` is outside of a transaction.
+pub async fn points(session: &Session) -> Result<Vec<Point>> {
+    let asked = async {
+        if let Some(why) = wal_summary::unavailable(session).await? {
+            return Ok(Err(why));
+        }
+        Ok(Ok(wal_summary::point(session).await?))
+    };
+    // Why not is asked again, and told, when the snapshot is there.
+    Ok(or_why_not(asked.await)?.into_iter().collect())
+}
+
+/// Adds a later position, and waits a moment for the transactions that are in progress at it.
+pub async fn later_point(session: &Session, points: &mut Vec<Point>) -> Result<()> {
+    if points.is_empty() {
+        return Ok(());
+    }
+    let point = wal_summary::point(session).await?;
+    let deadline = std::time::Instant::now() + POINT_WAIT;
+    while wal_summary::latest_safe(&[point], wal_summary::oldest_in_progress(session).await?).is_none()
+        && std::time::Instant::now() < deadline
+    {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    points.push(point);
+    Ok(())
+}
+
+/// What the new snapshot is: whose chunks fit.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    /// The database's name.
+    pub database: &'a str,
+    /// Compression.
+    pub codec: Codec,
+    /// Blocks per chunk.
+    pub chunk_blocks: u64,
+    /// What may be taken over.
+    pub policy: ReusePolicy,
+}
+
+/// Looks for an earlier snapshot, and asks the server what changed since.
+///
+/// `reader` has joined the snapshot. The repository's lock is held, so that the earlier snapshot stays.
+pub async fn prepare(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    reader: &Session,
+    repository: &Repository,
+    tables: &[Table],
+    target: Target<'_>,
+) -> Result<Reuse> {
+    let mut reuse = Reuse { chunk_blocks: target.chunk_blocks, ..Reuse::default() };
+    if target.policy.full {
+        reuse.why_not = Some("--full was given".to_owned());
+    }
+    let unavailable = wal_summary::unavailable(reader).await?;
+    if unavailable.is_none() {
+        let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+        reuse.forms = wal_summary::forms(reader, &oids).await?;
+        reuse.identity = Some(wal_summary::identity(reader).await?);
+        // After the snapshot: whatever it sees was written to the log before this.
+        reuse.position = Some(wal_summary::position(reader).await?);
+        reuse.from =
+            wal_summary::latest_safe(exported.points(), wal_summary::oldest_in_progress(reader).await?);
+    }
+    if reuse.why_not.is_some() {
+        return Ok(reuse);
+    }
+    let full_every = chrono::Duration::from_std(target.policy.full_every).unwrap_or(chrono::Duration::MAX);
+    let not_before = exported.taken_at().checked_sub_signed(full_every).unwrap_or(DateTime::<Utc>::MIN_UTC);
+    let before = exported.points().iter().map(Point::lsn).max();
+    let (earlier, base) = earlier(repository, target, reuse.identity.as_ref(), before)?;
+    reuse.earlier = earlier.map(|snapshot| Earlier {
+        tables: snapshot
+            .manifest
+            .tables
+            .iter()
+            .enumerate()
+            .map(|(index, table)| (table.table.oid, index))
+            .collect(),
+        snapshot,
+        not_before,
+        not_after: exported.taken_at(),
+    });
+    if unavailable.is_some() {
+        reuse.why_not = unavailable;
+        return Ok(reuse);
+    }
+    let bytes: u64 = tables.iter().map(|table| table.blocks.saturating_mul(BLOCK_BYTES)).sum();
+    let base = if bytes < target.policy.from_bytes {
+        Err("so small a database is read faster than the server tells what changed".to_owned())
+    } else {
+        base
+    };
+    let (base, Some(position)) = (base, reuse.position) else { return Ok(reuse) };
+    let base = match base {
+        Ok(base) => base,
+        Err(why) => {
+            reuse.why_not = Some(why);
+            return Ok(reuse);
+        }
+    };
+    let session = settings.connect().await?;
+    let asked = async {
+        if let Some(why) = wal_summary::settle(&session).await? {
+            return Ok(Err(why));
+        }
+        reuse.settled = true;
+        wal_summary::changes(&session, &base, position, target.chunk_blocks).await
+    };
+    match or_why_not(asked.await)? {
+        Ok(changes) => reuse.changes = Some(changes),
+        Err(why) => reuse.why_not = Some(why),
+    }
+    // What held for the earlier snapshot's base holds for this one's: transactions only end.
+    if reuse.changes.is_some() {
+        reuse.from = reuse.from.max(Some(base.from));
+    }
+    session.close().await?;
+    Ok(reuse)
+}
+
+/// The newest snapshot of the same database whose chunks may fit, and its base if the server's log can be compared with it,
+/// or why not. One that can be compared with goes first, and the whole before a part.
+///
+/// `before` is the end of the log at a moment before the new snapshot was taken. A snapshot is *earlier* only if the log was
+/// shorter when it had been taken already: one that somebody else took and published after ours was taken is not.
+fn earlier(
+    repository: &Repository,
+    target: Target<'_>,
+    identity: Option<&(String, i64, u32)>,
+    before: Option<Lsn>,
+) -> Result<(Option<StoredSnapshot>, std::result::Result<WalBase, String>)> {
+    let none = "there is no earlier snapshot of this database to build on".to_owned();
+    let fits =
+        |manifest: &Manifest| manifest.database.name == target.database && manifest.codec == target.codec;
+    let comparable = |manifest: &Manifest| {
+        let id = &manifest.id;
+        let Some(base) = manifest.wal_base.clone() else {
+            return Err(format!("{id} was taken without what a later snapshot can build on"));
+        };
+        let own = identity.is_some_and(|(system, timeline, oid)| {
+            (&base.system_identifier, base.timeline, base.database_oid) == (system, *timeline, *oid)
+        });
+        match before {
+            _ if !own => Err(format!("{id} is of another server, timeline or database of this name")),
+            Some(before) if base.to < before => Ok(base),
+            Some(_) => Err(format!(
+                "{id} was taken at the same time, or the server was put back to an earlier state"
+            )),
+            None => Err("the server was not asked for its place in the log before the snapshot".to_owned()),
+        }
+    };
+    let standings = repository.verifications()?;
+    let failed = |id: &SnapshotId| {
+        standings.get(id).is_some_and(|standing| matches!(standing.proof(), Proof::Failed(_)))
+    };
+    // What to take, best first: whole and comparable, in part and comparable, any.
+    let mut found: [Option<(StoredSnapshot, std::result::Result<WalBase, String>)>; 3] = [None, None, None];
+    let mut ids = repository.ids()?;
+    ids.retain(|id| id.may_be_of(target.database) && !failed(id));
+    for id in ids.iter().rev().take(LOOK_AT) {
+        // Ids tell the second only: all of the same second are looked at.
+        if found[0].as_ref().is_some_and(|(best, _)| id.taken_at() < best.manifest.id.taken_at()) {
+            break;
+        }
+        // One that can't be read is nothing to build on; `backup list` tells.
+        let Ok(snapshot) = repository.read_manifest(id) else { continue };
+        if !fits(&snapshot.manifest) {
+            continue;
+        }
+        let base = comparable(&snapshot.manifest);
+        let place = match &base {
+            Ok(_) if !snapshot.manifest.is_partial() => 0,
+            Ok(_) => 1,
+            Err(_) => 2,
+        };
+        let is_newer =
+            |(other, _): &(StoredSnapshot, _)| other.manifest.taken_at < snapshot.manifest.taken_at;
+        if found[place].as_ref().is_none_or(is_newer) {
+            found[place] = Some((snapshot, base));
+        }
+    }
+    Ok(match found.into_iter().flatten().next() {
+        Some((snapshot, base)) => (Some(snapshot), base),
+        None => (None, Err(none)),
+    })
+}
+
+impl Reuse {
+    /// The form of a table, as the manifest keeps it.
+    pub fn form(&self, table: &Table, encoding: &str) -> Option<String> {
+        let fingerprint = self.forms.get(&table.oid)?.fingerprint.as_ref()?;
+        // The filter of an extension's table may read anything.
+        if table.extension_filter.is_some() || table.is_unlogged {
+            return None;
+        }
+        let text = format!("{fingerprint}\n{}", copy_out_statement(table, BlockRange::ALL, encoding));
+        Some(common::digest::sha256_hex(text.as_bytes()))
+    }
+
+    fn earlier_chunk(&self, oid: u32, range: BlockRange) -> Option<(&Earlier, &TableData, &Chunk)> {
+        let earlier = self.earlier.as_ref()?;
+        let table = &earlier.snapshot.manifest.tables[*earlier.tables.get(&oid)?];
+        let place = table.chunks.binary_search_by_key(&range.first, |chunk| chunk.first_block).ok()?;
+        let chunk = &table.chunks[place];
+        (chunk.end_block == range.end).then_some((earlier, table, chunk))
+    }
+
+    /// What the earlier snapshot has for this range.
+    pub fn unchanged(&self, table: &Table, form: Option<&str>, range: BlockRange) -> Unchanged<'_> {
+        let (Some(changes), Some(own)) = (&self.changes, self.forms.get(&table.oid)) else {
+            return Unchanged::No;
+        };
+        let Some((snapshot, earlier, chunk)) = self.earlier_chunk(table.oid, range) else {
+            return Unchanged::No;
+        };
+        let same_form = form.is_some() && earlier.form.as_deref() == form;
+        if !same_form || changes.reach(own.filenode, range, self.chunk_blocks) {
+            Unchanged::No
+        } else if snapshot.is_young(chunk) {
+            Unchanged::Stored(chunk)
+        } else {
+            Unchanged::TooOld
+        }
+    }
+
+    /// Makes a chunk's file of the earlier snapshot part of the new one. The error says why that can't be: then it is read.
+    pub fn link(
+        &self,
+        chunk: &Chunk,
+        partial: &PartialSnapshot,
+        path: &str,
+    ) -> std::result::Result<Chunk, String> {
+        let Some(earlier) = &self.earlier else { return Err("there is no earlier snapshot".to_owned()) };
+        let source = earlier.snapshot.path(&chunk.path);
+        let problem = |problem: &dyn std::fmt::Display| format!("{}: {problem}", source.display());
+        let file = std::fs::symlink_metadata(&source).map_err(|error| problem(&error))?;
+        if !file.is_file() || file.len() != chunk.content.stored_bytes {
+            return Err(problem(&"damaged, run `backup verify`"));
+        }
+        std::fs::hard_link(&source, partial.dir().join(path)).map_err(|error| problem(&error))?;
+        Ok(Chunk { path: path.to_owned(), stored_in: Some(earlier.writer_of(chunk)), ..chunk.clone() })
+    }
+
+    /// A chunk that was read and turned out to be what the earlier snapshot has: its file is linked to, the new one removed.
+    pub fn share(&self, oid: u32, chunk: Chunk, partial: &PartialSnapshot) -> Result<Chunk> {
+        let range = BlockRange { first: chunk.first_block, end: chunk.end_block };
+        let Some((snapshot, _, earlier)) = self.earlier_chunk(oid, range) else { return Ok(chunk) };
+        let source = snapshot.snapshot.path(&earlier.path);
+        // The file here is whole: it gives way only to one that is whole as well.
+        let is_whole = || {
+            file_digest(&source).is_ok_and(|(bytes, sha256)| {
+                (bytes, &sha256) == (chunk.content.stored_bytes, &chunk.content.sha256)
+            })
+        };
+        if earlier.content != chunk.content || !snapshot.is_young(earlier) || !is_whole() {
+            return Ok(chunk);
+        }
+        let own: &Path = &partial.dir().join(&chunk.path);
+        let link = own.with_extension("link");
+        // Where files can't be linked, there are two of them.
+        if std::fs::hard_link(&source, &link).is_err() {
+            return Ok(chunk);
+        }
+        // In one step: there is always a file of that name.
+        std::fs::rename(&link, own).map_err(|source| common::Error::io("replace", own, source))?;
+        Ok(Chunk { stored_in: Some(snapshot.writer_of(earlier)), ..chunk })
+    }
+
+    /// What a later snapshot can build on. Call it when all rows have been read.
+    ///
+    /// Takes the form from tables where it is another one now: their rows may have been read in either.
+    pub async fn base(
+        &self,
+        settings: &ConnectionSettings,
+        tables: &mut [TableData],
+        settle: Settle,
+        progress: &Progress,
+    ) -> Result<Option<WalBase>> {
+        let (Some(identity), Some(to)) = (&self.identity, self.position) else { return Ok(None) };
+        if !self.settled && settle == Settle::IfKnown {
+            return Ok(None);
+        }
+        let Some(from) = self.from else {
+            progress.note("the next backup will read everything: a transaction that is in progress began before this one");
+            return Ok(None);
+        };
+        let session = settings.connect().await?;
+        let asked = async {
+            let oids: Vec<u32> = tables.iter().map(|table| table.table.oid).collect();
+            let forms = wal_summary::forms(&session, &oids).await?;
+            for table in tables.iter_mut() {
+                let oid = table.table.oid;
+                if forms.get(&oid) != self.forms.get(&oid) {
+                    table.form = None;
+                }
+            }
+            // After it, all that the snapshot has seen is durable: a crash can't take back a commit that is in it.
+            if !self.settled
+                && let Some(why) = wal_summary::settle(&session).await?
+            {
+                return Ok(Err(why));
+            }
+            let anchor = wal_summary::anchor(&session, identity.1, to).await?;
+            Ok(anchor.ok_or_else(|| "its place in the log is in no summary".to_owned()))
+        };
+        let anchor = or_why_not(asked.await)?;
+        session.close().await?;
+        match anchor {
+            Ok(anchor) => Ok(Some(WalBase {
+                system_identifier: identity.0.clone(),
+                timeline: identity.1,
+                database_oid: identity.2,
+                from,
+                to,
+                anchor,
+            })),
+            Err(why) => {
+                progress.note(format!("the next backup will read everything: {why}"));
+                Ok(None)
+            }
+        }
+    }
+
+    /// The earlier snapshot that chunks come from.
+    pub fn earlier_id(&self) -> Option<&SnapshotId> {
+        self.earlier.as_ref().map(|earlier| &earlier.snapshot.manifest.id)
+    }
+}
+
+impl Earlier {
+    /// Whether the file was written lately enough to be linked to. Never later than now: clocks may be wrong.
+    fn is_young(&self, chunk: &Chunk) -> bool {
+        let written = self.writer_of(chunk).taken_at();
+        written >= self.not_before && written <= self.not_after
+    }
+
+    fn writer_of(&self, chunk: &Chunk) -> SnapshotId {
+        chunk.stored_in.clone().unwrap_or_else(|| self.snapshot.manifest.id.clone())
+    }
+}
+
+/// Tells what was taken over, and why not. `not_linked` are the reasons why unchanged chunks could not be linked, `too_old`
+/// is how many were not.
+pub fn tell(reading: &Reading, not_linked: &[String], too_old: u64, progress: &Progress) {
+    use common::cli::format::{count, plural};
+    let same = |n: u64| match &reading.earlier {
+        Some(earlier) if n > 0 => {
+            format!("; {} the same as in {earlier}, stored once", plural(n, "is", "are"))
+        }
+        _ => String::new(),
+    };
+    let Reading { chunks, chunks_read, chunks_shared, .. } = *reading;
+    let linked = chunks - chunks_read;
+    match (&reading.why_all, &reading.earlier) {
+        (Some(why), _) => {
+            progress.note(format!(
+                "read all {}: {why}{}",
+                plural(chunks, "chunk", "chunks"),
+                same(chunks_shared)
+            ));
+        }
+        (None, Some(earlier)) => progress.note(format!(
+            "read {} of {} chunks, reused {} of {earlier}{}",
+            count(chunks_read),
+            count(chunks),
+            count(linked),
+            same(chunks_shared - linked),
+        )),
+        (None, None) => {}
+    }
+    if too_old > 0 {
+        let chunks = plural(too_old, "unchanged chunk was", "unchanged chunks were");
+        progress.note(format!("{chunks} stored longer ago than --full-every says, and stored again"));
+    }
+    if let Some(first) = not_linked.first() {
+        let chunks = plural(not_linked.len() as u64, "unchanged chunk was", "unchanged chunks were");
+        progress.warn(format!("{chunks} read again: a link to the earlier file can't be made ({first})"));
+    }
+}
