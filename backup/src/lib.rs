@@ -455,7 +455,8 @@ async fn take_part(
     let objects = chosen.iter().map(|entry| entry.object).collect();
     catalog.grants = introspect::object_grants_of(reader, Some(&objects)).await?;
     let sequences = chosen.iter().filter(|entry| entry.kind == EntryKind::Sequence);
-    let sequences = sequences.map(|entry| entry.object.1).collect();
+    let mut sequences: HashSet<u32> = sequences.map(|entry| entry.object.1).collect();
+    sequences.extend(scope.sequences_of_extensions(entries));
     Ok(Part { schema, facts, sequences })
 }
 

@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod cli;
 pub mod collation;
 pub mod copy_in;
+pub mod extension_tables;
 pub mod maintain;
 pub mod missing;
 pub mod parts;

@@ -17,7 +17,7 @@ use common::{
 
 use crate::{
     archive::{self, ArchiveOptions, Section},
-    collation, copy_in, maintain,
+    collation, copy_in, extension_tables, maintain,
     missing::{self, MissingObject},
     plan::RestorePlan,
     role_map, tablespaces,
@@ -155,8 +155,9 @@ impl StagedDatabase {
         let manifest = &snapshot.manifest;
 
         progress.phase(format!("loading {} tables", manifest.tables.len()), Some(manifest.raw_bytes()));
-        copy_in::run(settings, options.jobs, copy_in::load_tables(&snapshot), manifest.codec, progress)
-            .await?;
+        let (others, theirs) = extension_tables::apart(&session, &snapshot).await?;
+        copy_in::run(settings, 1, theirs, manifest.codec, progress).await?;
+        copy_in::run(settings, options.jobs, copy_in::load_tables(&others), manifest.codec, progress).await?;
         if let Some(objects) = &manifest.large_objects {
             let (jobs, no_owner) = (options.jobs, plan.no_owner);
             copy_in::load_large_objects(settings, &session, &snapshot, objects, jobs, no_owner, progress)

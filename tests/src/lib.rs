@@ -17,6 +17,7 @@
 pub mod binaries;
 pub mod cluster;
 pub mod fixtures;
+mod installation;
 pub mod ledger;
 pub mod oracle;
 pub mod outcome;

@@ -61,6 +61,11 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         .map(|row| table(row, &roots))
         .collect();
     tables.sort_by(|a, b| b.blocks.cmp(&a.blocks).then_with(|| a.name.cmp(&b.name)));
+    let (theirs, mut tables): (Vec<Table>, Vec<Table>) =
+        tables.into_iter().partition(|table| table.extension_filter.is_some());
+    if !theirs.is_empty() {
+        tables.extend(after_what_they_reference(client, theirs).await?);
+    }
     let extensions = client
         .query(sql::EXTENSIONS, &[])
         .await
@@ -99,6 +104,19 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         grants: object_grants(client).await?,
         not_kept: not_kept(client).await?,
     })
+}
+
+/// Configuration tables of extensions in an order in which they can be loaded: their foreign keys are there before the rows.
+async fn after_what_they_reference(client: &Client, tables: Vec<Table>) -> Result<Vec<Table>> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let rows = client.query(sql::REFERENCES, &[&oids]).await.map_err(failed("foreign keys"))?;
+    let mut references: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for row in &rows {
+        references.entry(row.get(0)).or_default().push(row.get(1));
+    }
+    let order = refresh_order(&oids, &references);
+    let mut tables: HashMap<u32, Table> = tables.into_iter().map(|table| (table.oid, table)).collect();
+    Ok(order.iter().filter_map(|oid| tables.remove(oid)).collect())
 }
 
 /// The table that a leaf's rows are loaded through.
@@ -305,6 +323,8 @@ async fn materialized_views(client: &Client) -> Result<Vec<MaterializedView>> {
 }
 
 /// Orders `views` so that each comes after everything it reads, through plain views too.
+///
+/// In a circle, which tables can form with their foreign keys, one of them comes first.
 fn refresh_order(views: &[u32], reads: &BTreeMap<u32, Vec<u32>>) -> Vec<u32> {
     fn visit(oid: u32, reads: &BTreeMap<u32, Vec<u32>>, seen: &mut HashSet<u32>, order: &mut Vec<u32>) {
         if !seen.insert(oid) {

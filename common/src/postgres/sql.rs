@@ -97,7 +97,7 @@ pub const INHERITS: &str = "
 SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' ORDER BY 1, i.inhseqno";
 
-/// Everything that a pattern for tables can name, with the table that owns a sequence (or 0), but for what belongs to extensions and is no configuration table.
+/// Everything that a pattern for tables can name, with the table that owns a sequence (or 0), but for what belongs to extensions and is no configuration table or sequence.
 pub const CANDIDATES: &str = "
 SELECT c.oid, n.nspname, c.relname, c.relkind::text,
        COALESCE((SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE c.relkind = 'S' AND d.objid = c.oid
@@ -107,7 +107,7 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
   AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                         AND d.objid = c.oid AND d.deptype = 'e')
-           THEN c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))
+           THEN c.relkind IN ('r', 'p', 'S') AND EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))
            ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END
 ORDER BY c.oid";
 
@@ -143,6 +143,11 @@ WHERE c.relpersistence <> 't' AND NOT (c.relpersistence = 'u' AND pg_catalog.pg_
                    AND d.objid = c.oid AND d.deptype = 'e')
        OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))
 ORDER BY c.oid";
+
+/// Which of the tables `$1` has a foreign key to which other one.
+pub const REFERENCES: &str = "
+SELECT DISTINCT conrelid, confrelid FROM pg_catalog.pg_constraint
+WHERE contype = 'f' AND conrelid <> confrelid AND conrelid = ANY ($1) ORDER BY 1, 2";
 
 /// Installed extensions.
 pub const EXTENSIONS: &str = "SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY extname";
