@@ -78,6 +78,8 @@ pub struct RunOptions {
     pub jobs: usize,
     /// Compression of the snapshot.
     pub codec: Codec,
+    /// The snapshot begins although there seems to be no room for it.
+    pub skip_space_check: bool,
     /// How long to wait for locks.
     pub lock_wait: LockWait,
     /// The fence.
@@ -153,6 +155,7 @@ impl Context {
             codec: self.options.codec,
             lock_wait: self.options.lock_wait,
             database_state,
+            skip_space_check: self.options.skip_space_check,
             ..backup::CreateOptions::default()
         }
     }

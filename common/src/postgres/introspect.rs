@@ -8,7 +8,7 @@ use crate::{
     Error, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
-        ObjectGrant, PartitionedTable, PlacedRelation, Role, Sequence, Table,
+        NamedCollation, ObjectGrant, PartitionedTable, PlacedRelation, Role, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -102,6 +102,8 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         large_objects: LargeObjectTotals { count: count.unsigned_abs() },
         roles,
         grants: object_grants(client).await?,
+        owners: owners(client).await?,
+        collations: collations(client).await?,
         not_kept: not_kept(client).await?,
     })
 }
@@ -205,6 +207,46 @@ pub async fn object_grants_of(
             grantable: row.get(3),
         })
         .collect())
+}
+
+/// Who owns what, by role: objects as PostgreSQL identifies them, such as `table app.orders`. Large objects have their own list.
+pub async fn owners(client: &Client) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut owners: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for statement in [sql::OWNERS, sql::EXTENSION_OWNERS] {
+        for row in &client.query(statement, &[]).await.map_err(failed("owners"))? {
+            let kind: String = row.get("type");
+            if kind != "large object" {
+                let identity: String = row.get("identity");
+                owners.entry(row.get("owner")).or_default().push(format!("{kind} {identity}"));
+            }
+        }
+    }
+    Ok(owners)
+}
+
+async fn collations(client: &Client) -> Result<Vec<NamedCollation>> {
+    let rows = client.query(sql::COLLATIONS, &[]).await.map_err(failed("collations"))?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let (locale, ctype): (Option<String>, Option<String>) = (row.get("locale"), row.get("ctype"));
+            let provider: String = row.get("provider");
+            NamedCollation {
+                name: QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+                ctype: ctype.filter(|ctype| provider == "libc" && Some(ctype) != locale.as_ref()),
+                locale,
+                provider,
+                count: row.get::<_, i64>("count").unsigned_abs(),
+                objects: row.get("objects"),
+            }
+        })
+        .collect())
+}
+
+/// The identity columns of unlogged tables as statements that servers before 15 understand.
+pub async fn unlogged_identities(client: &Client) -> Result<Vec<String>> {
+    let rows = client.query(sql::UNLOGGED_IDENTITIES, &[]).await.map_err(failed("identity columns"))?;
+    Ok(rows.iter().filter_map(|row| row.get::<_, Option<String>>(0)).collect())
 }
 
 /// Database-level state of the database that the session is connected to.
