@@ -123,7 +123,9 @@ async fn try_locale(session: &Session, collation: &NamedCollation) -> Result<Opt
 
 fn phrase(collation: &NamedCollation, reason: &str) -> String {
     let mut objects: Vec<String> = collation.objects.iter().map(|object| printable(object)).collect();
-    let more = collation.count.saturating_sub(objects.len() as u64 + 1);
+    // One made by the user counts itself.
+    let itself = u64::from(collation.name.schema.as_str() != "pg_catalog");
+    let more = collation.count.saturating_sub(objects.len() as u64 + itself);
     if more > 0 {
         objects.push(format!("and {more} more"));
     }

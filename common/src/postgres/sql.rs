@@ -278,7 +278,7 @@ FROM pg_catalog.pg_extension ORDER BY 2";
 /// Collations that columns, indexes, partition keys, types and expressions name, but for the database's own, C and POSIX: with
 /// their locales, and what names each. Those that initdb pins have no entry in `pg_depend`, so columns and types are looked at.
 pub const COLLATIONS: &str = "
-WITH named(collation, class, object, sub) AS (
+WITH named(coll, class, object, sub) AS (
   SELECT a.attcollation, 'pg_catalog.pg_class'::pg_catalog.regclass::oid, a.attrelid, a.attnum::int
     FROM pg_catalog.pg_attribute a WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid >= 16384
   UNION SELECT k, 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, 0
@@ -291,15 +291,16 @@ WITH named(collation, class, object, sub) AS (
     FROM pg_catalog.pg_range r WHERE r.rngtypid >= 16384
   UNION SELECT d.refobjid, d.classid, d.objid, d.objsubid FROM pg_catalog.pg_depend d
    WHERE d.refclassid = 'pg_catalog.pg_collation'::pg_catalog.regclass AND d.objid >= 16384
+     AND NOT EXISTS (SELECT FROM pg_catalog.pg_type b WHERE b.typarray = d.objid)
   UNION SELECT oid, 'pg_catalog.pg_collation'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_collation WHERE oid >= 16384)
 SELECT n.nspname, c.collname,
        CASE c.collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END AS provider,
        COALESCE(pg_catalog.to_jsonb(c)->>'colllocale', pg_catalog.to_jsonb(c)->>'colliculocale', c.collcollate::text) AS locale,
        c.collctype::text AS ctype, pg_catalog.count(*) AS count,
-       ARRAY(SELECT i.type || ' ' || i.identity FROM (SELECT * FROM named o WHERE o.collation = c.oid
+       ARRAY(SELECT i.type || ' ' || i.identity FROM (SELECT * FROM named o WHERE o.coll = c.oid
                 AND o.class <> 'pg_catalog.pg_collation'::pg_catalog.regclass ORDER BY o.class, o.object, o.sub LIMIT 5) o,
              pg_catalog.pg_identify_object(o.class, o.object, o.sub) i) AS objects
-FROM named JOIN pg_catalog.pg_collation c ON c.oid = named.collation
+FROM named JOIN pg_catalog.pg_collation c ON c.oid = named.coll
 JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
 WHERE c.oid NOT IN (100, 950, 951)
 GROUP BY n.nspname, c.oid, c.collname, c.collprovider, c.collctype, c.collcollate, c.* ORDER BY 1, 2";
