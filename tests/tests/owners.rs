@@ -16,7 +16,8 @@ fn owners_come_back(major: u32) {
         CREATE FUNCTION app.ev() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
         CREATE EVENT TRIGGER ev ON ddl_command_end EXECUTE FUNCTION app.ev(); CREATE FOREIGN DATA WRAPPER w;
         CREATE SERVER s FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE app.ft (i int) SERVER s;
-        CREATE OPERATOR app.+ (LEFTARG = app.e, RIGHTARG = app.e, FUNCTION = enum_cmp); CREATE EXTENSION hstore SCHEMA app;
+        CREATE FUNCTION app.plus(app.e, app.e) RETURNS int LANGUAGE sql AS 'SELECT 2';
+        CREATE OPERATOR app.+ (LEFTARG = app.e, RIGHTARG = app.e, FUNCTION = app.plus); CREATE EXTENSION hstore SCHEMA app;
         CREATE SUBSCRIPTION sub CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = 'of_the_live_one');
         CREATE VIEW app.v AS SELECT 1 AS one; INSERT INTO app.t SELECT i FROM generate_series(1, 500) i";
     psql::run(&cluster.url_as(&owner, database.name()), script);
