@@ -24,6 +24,7 @@ use common::{
     },
     snapshot::{
         Manifest, SnapshotId,
+        cost::Cost,
         manifest::{Filters, Kind, Partial, Reading},
     },
 };
@@ -339,6 +340,9 @@ fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
     if let Some(partial) = &manifest.partial {
         output.say(&format!("         only {}", part_text(manifest, partial)));
     }
+    if let (Some(cost), true) = (&manifest.cost, output.is_verbose()) {
+        output.say(&format!("         time of all connections: {cost}"));
+    }
     output.say(&format!("         restore it beside the live database with: restore {}", manifest.id));
     // The id alone on stdout: `id=$(backup create -q)` works.
     output.data(&format!("{}\n", manifest.id))
@@ -400,6 +404,9 @@ struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     partial: Option<PartRow>,
     role_passwords: bool,
+    /// Where the time of copying rows went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cost: Option<Cost>,
     path: String,
     verified: Standing,
     pin: Option<Pin>,
@@ -438,6 +445,7 @@ impl Row {
                 without_rows: partial.without_rows.iter().map(|name| name.short()).collect(),
             }),
             role_passwords: manifest.role_passwords,
+            cost: manifest.cost,
             path: snapshot.dir.display().to_string(),
             verified: facts.standing(&manifest.id),
             pin: facts.pin(&manifest.id).cloned(),
@@ -564,6 +572,9 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
         manifest.codec,
         snapshot.dir.display(),
     );
+    if let Some(cost) = &manifest.cost {
+        text.push_str(&format!("  time       {cost}, of all connections\n"));
+    }
     let facts = Facts::read(&Repository::open(&settings.repo)?)?;
     text.push_str(&format!("  verified   {}\n", facts.verified_cell(&manifest.id, Utc::now())));
     if let Some(pin) = facts.pin(&manifest.id) {

@@ -18,6 +18,7 @@ use common::{
     snapshot::{
         Codec,
         copy_sql::copy_out_statement,
+        cost::CostMeter,
         manifest::{Chunk, DATA_DIR, LARGE_OBJECTS_DIR, LargeObjects, Reading, TableData},
     },
 };
@@ -46,7 +47,7 @@ struct ChunkName {
 }
 
 /// How to copy.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct CopyOptions {
     /// Connections.
     pub jobs: usize,
@@ -54,6 +55,8 @@ pub struct CopyOptions {
     pub codec: Codec,
     /// Blocks per chunk.
     pub chunk_blocks: u64,
+    /// Where the time goes.
+    pub meter: Arc<CostMeter>,
 }
 
 /// Copies every table; returns them with their chunks, in the given order, and how much was read for that.
@@ -230,6 +233,7 @@ async fn run(
     for _ in 0..options.jobs.min(count) {
         let session = join(settings, exported.id()).await?;
         let (jobs, next, progress) = (jobs.clone(), next.clone(), progress.clone());
+        let (codec, meter) = (options.codec, options.meter.clone());
         workers.spawn(async move {
             let mut done = Vec::new();
             loop {
@@ -237,7 +241,7 @@ async fn run(
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(job) = jobs.get(index) else { break };
                 let content =
-                    copy::out_to_file(&session, &job.statement, &job.path, options.codec, &progress).await?;
+                    copy::out_to_file(&session, &job.statement, &job.path, codec, &progress, &meter).await?;
                 if job.chunk.path.starts_with(DATA_DIR) {
                     progress.advance(0, content.rows);
                 }

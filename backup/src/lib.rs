@@ -22,6 +22,7 @@ pub mod transfer;
 use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -350,8 +351,6 @@ async fn copy_state(
     let block_bytes = 8192;
     let estimate: u64 = catalog.tables.iter().map(|table| table.blocks * block_bytes).sum();
     progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
-    let copy =
-        CopyOptions { jobs: options.jobs.max(1), codec: options.codec, chunk_blocks: options.chunk_blocks };
     let target = reuse::Target {
         database: &catalog.database.name,
         codec: options.codec,
@@ -359,6 +358,12 @@ async fn copy_state(
         policy: options.reuse,
     };
     let reuse = reuse::prepare(settings, exported, &reader, repository, &catalog.tables, target).await?;
+    let copy = CopyOptions {
+        jobs: options.jobs.max(1),
+        codec: options.codec,
+        chunk_blocks: options.chunk_blocks,
+        meter: Arc::default(),
+    };
     let (schema, (mut tables, reading)) = tokio::try_join!(
         async {
             match &part {
@@ -375,7 +380,7 @@ async fn copy_state(
             &partial,
             &catalog.database,
             catalog.tables,
-            copy,
+            copy.clone(),
             &reuse,
             progress
         ),
@@ -383,9 +388,12 @@ async fn copy_state(
     fault::point("backup.copied");
     let count = catalog.large_objects.count;
     let large_objects =
-        copy_out::large_objects(settings, exported, &reader, &partial, count, copy, progress).await?;
+        copy_out::large_objects(settings, exported, &reader, &partial, count, copy.clone(), progress).await?;
     // Sequences are not transactional: read after the data, so that none is behind a row that was copied.
     let sequences = introspect::sequences_of(&reader, part.as_ref().map(|part| &part.sequences)).await?;
+    // What a newer pg_dump writes for a server before 15 that the server does not understand.
+    let is_foreign = server.major() < 15 && pg_dump.major >= 15;
+    let identities = if is_foreign { introspect::unlogged_identities(&reader).await? } else { Vec::new() };
     progress.done();
     reader.close().await?;
     let wal_base = reuse.base(settings, &mut tables, settle, progress).await?;
@@ -420,9 +428,12 @@ async fn copy_state(
         role_passwords: passwords.is_some(),
         grants: catalog.grants,
         not_kept: catalog.not_kept,
+        cost: Some(copy.meter.read()),
+        owners: catalog.owners,
+        collations: catalog.collations,
         files: vec![schema],
     };
-    let files = write_stock_files(&partial, &manifest, passwords.as_deref())?;
+    let files = write_stock_files(&partial, &manifest, &identities, passwords.as_deref())?;
     manifest.files.extend(files);
     manifest.finished_at = Utc::now().max(manifest.taken_at);
     exported.check_held().await?;
@@ -433,6 +444,7 @@ async fn copy_state(
 fn write_stock_files(
     partial: &PartialSnapshot,
     manifest: &Manifest,
+    identities: &[String],
     passwords: Option<&[(String, Secret)]>,
 ) -> Result<Vec<FileEntry>> {
     let mut globals = readme::globals_sql(&manifest.roles);
@@ -453,8 +465,8 @@ fn write_stock_files(
         (VIEWS_FILE, readme::views_sql(&manifest.materialized_views)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
         (GLOBALS_FILE, globals),
-        (LOAD_SCRIPT_FILE, readme::load_script(manifest)),
-        (README_FILE, readme::readme(manifest)),
+        (LOAD_SCRIPT_FILE, readme::load_script(manifest, identities)),
+        (README_FILE, readme::readme(manifest, identities)),
     ];
     files.into_iter().chain(list).map(|(name, text)| partial.write(name, text.as_bytes())).collect()
 }
@@ -482,7 +494,8 @@ async fn take_part(
     let objects = chosen.iter().map(|entry| entry.object).collect();
     catalog.grants = introspect::object_grants_of(reader, Some(&objects)).await?;
     let sequences = chosen.iter().filter(|entry| entry.kind == EntryKind::Sequence);
-    let sequences = sequences.map(|entry| entry.object.1).collect();
+    let mut sequences: HashSet<u32> = sequences.map(|entry| entry.object.1).collect();
+    sequences.extend(scope.sequences_of_extensions(entries));
     Ok(Part { schema, facts, sequences })
 }
 

@@ -212,6 +212,17 @@ impl Scope {
         ))
     }
 
+    /// Chosen sequences that an extension marks as the user's: the archive has no entry for them.
+    pub fn sequences_of_extensions(&self, entries: &[Entry]) -> HashSet<u32> {
+        let listed: HashSet<ObjectId> = entries.iter().map(|entry| entry.object).collect();
+        self.candidates
+            .iter()
+            .filter(|one| one.kind == 'S' && self.chosen.contains(&one.oid))
+            .filter(|one| !listed.contains(&(1259, one.oid)))
+            .map(|one| one.oid)
+            .collect()
+    }
+
     /// Whether something must not come. A sequence that nobody named comes along with the table that draws from it, unless
     /// it is another table's own.
     fn is_outside(&self, one: &Candidate) -> bool {

@@ -52,7 +52,7 @@ pub fn check(repository: &Repository, database: &str, table_blocks: u64, codec: 
         format::bytes(free)
     ))
     .with_hint(
-        "Free some space (`backup prune`), choose another disk with --repo, or try all the same: backup create \
+        "Free some space (`backup prune`), choose another disk with --repo, or try all the same with \
          --skip-space-check.",
     ))
 }

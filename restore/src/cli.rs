@@ -415,6 +415,9 @@ fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Outpu
     for grant in &report.missing_grants {
         output.warn(&format!("not granted, as in the snapshot: {grant}"));
     }
+    for object in &report.other_owners {
+        output.warn(object);
+    }
     if let Some(kept) = &report.replaced_as {
         output.say(&format!(
             "         the replaced database is kept as \"{kept}\"; when it is no longer needed: DROP DATABASE {}",

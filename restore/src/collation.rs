@@ -1,6 +1,12 @@
 //! Locales: what the server can't provide is refused before anything is made, and another version of the same one is said.
 
-use common::{Error, Result, ident::printable, postgres::Session, snapshot::Manifest};
+use common::{
+    Error, Ident, Result,
+    catalog::NamedCollation,
+    ident::{literal, printable},
+    postgres::Session,
+    snapshot::Manifest,
+};
 
 use crate::plan::TargetFacts;
 
@@ -44,6 +50,93 @@ pub fn explain_create(error: Error, manifest: &Manifest) -> Error {
         printable(&state.ctype),
         state.encoding
     ))
+}
+
+/// Collations that columns, indexes, partitions and types of the snapshot name and that the server can't provide, each with
+/// what names it, as phrases. Nothing is made for the look: what has to be tried is rolled back.
+pub async fn missing(session: &Session, manifest: &Manifest) -> Result<Vec<String>> {
+    let failed = |source| Error::postgres("could not look at the server's collations", source);
+    if manifest.collations.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = session
+        .query(
+            "SELECT collname::text, collprovider = 'i' FROM pg_catalog.pg_collation
+             WHERE collnamespace = 'pg_catalog'::pg_catalog.regnamespace
+               AND collencoding IN (-1, pg_catalog.pg_char_to_encoding($1::text))",
+            &[&manifest.database.encoding],
+        )
+        .await
+        .map_err(failed)?;
+    let there: std::collections::BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let has_icu = rows.iter().any(|row| row.get(1));
+    let own: String = session
+        .query_one("SELECT pg_catalog.current_setting('server_encoding')", &[])
+        .await
+        .map_err(failed)?
+        .get(0);
+    let mut phrases = Vec::new();
+    for collation in &manifest.collations {
+        let reason = if collation.name.schema.as_str() == "pg_catalog" {
+            (!there.contains(collation.name.name.as_str()))
+                .then(|| "the server has none of that name".to_owned())
+        } else {
+            match &*collation.provider {
+                "icu" => (!has_icu).then(|| "the server was built without ICU".to_owned()),
+                // The locale has to go with the encoding of the database that it is tried in.
+                "libc" if own == manifest.database.encoding => try_locale(session, collation).await?,
+                _ => None,
+            }
+        };
+        phrases.extend(reason.map(|reason| phrase(collation, &reason)));
+    }
+    Ok(phrases)
+}
+
+/// Why the server's operating system has no such locale, if it has not.
+async fn try_locale(session: &Session, collation: &NamedCollation) -> Result<Option<String>> {
+    let failed = |source| Error::postgres("could not look at the server's locales", source);
+    let Some(collate) = &collation.locale else { return Ok(None) };
+    let ctype = collation.ctype.as_ref().unwrap_or(collate);
+    let name = Ident::new("safe_run_look");
+    session.batch_execute("BEGIN").await.map_err(failed)?;
+    let tried = session
+        .batch_execute(&format!(
+            "CREATE COLLATION pg_temp.{name} (PROVIDER = libc, LC_COLLATE = {}, LC_CTYPE = {})",
+            literal(collate),
+            literal(ctype)
+        ))
+        .await;
+    session.batch_execute("ROLLBACK").await.map_err(failed)?;
+    match tried {
+        Ok(()) => Ok(None),
+        // 22023, 42704, 58P01: there is no such locale. Anything else (no right to try) says nothing about it.
+        Err(source) => match source.code().map(|code| code.code().to_owned()).as_deref() {
+            Some("22023" | "42704" | "58P01") => {
+                Ok(Some(format!("the server's machine has no locale {}", printable(collate))))
+            }
+            Some(_) => Ok(None),
+            None => Err(failed(source)),
+        },
+    }
+}
+
+fn phrase(collation: &NamedCollation, reason: &str) -> String {
+    let mut objects: Vec<String> = collation.objects.iter().map(|object| printable(object)).collect();
+    // One made by the user counts itself.
+    let itself = u64::from(collation.name.schema.as_str() != "pg_catalog");
+    let more = collation.count.saturating_sub(objects.len() as u64 + itself);
+    if more > 0 {
+        objects.push(format!("and {more} more"));
+    }
+    let used = if objects.is_empty() { String::new() } else { format!(" (used by {})", objects.join(", ")) };
+    let locale =
+        collation.locale.as_deref().map_or(String::new(), |locale| format!(", locale {}", printable(locale)));
+    format!(
+        "the snapshot needs the collation {} ({}{locale}), and {reason}{used}",
+        printable(&collation.name.short()),
+        collation.provider
+    )
 }
 
 /// Unique indexes over text in the database's own collation, and tables that are partitioned by ranges of it.

@@ -11,8 +11,10 @@ pub mod bundle;
 pub mod cli;
 pub mod collation;
 pub mod copy_in;
+pub mod extension_tables;
 pub mod maintain;
 pub mod missing;
+pub mod owners;
 pub mod parts;
 pub mod plan;
 pub mod preflight;
@@ -61,6 +63,9 @@ pub struct RestoreReport {
     /// Grants that could not be given, as phrases: `SELECT on table app.orders to reader`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_grants: Vec<String>,
+    /// Objects that belong to another role than in the snapshot, as phrases.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_owners: Vec<String>,
     /// Objects of the snapshot that the database lacks. It has then not taken the place of another, unless that was wanted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingObject>,
@@ -99,7 +104,9 @@ pub async fn prepare(
     refuse_partial(&snapshot.manifest, target)?;
     let facts = {
         let tablespace = tablespaces::mapped(&options.choices, &snapshot.manifest.database.tablespace);
-        preflight::facts(maintenance, settings.database(), target, tablespace).await?
+        let mut facts = preflight::facts(maintenance, settings.database(), target, tablespace).await?;
+        facts.missing_collations = collation::missing(maintenance, &snapshot.manifest).await?;
+        facts
     };
     plan::plan(&snapshot.manifest, settings.database(), target, &facts, &options.choices, Utc::now())
 }
@@ -151,9 +158,10 @@ pub async fn execute(
     for left in role_map::drop_temporary_roles(maintenance, &plan.map_roles).await {
         progress.warn(left);
     }
-    let Done { in_place, replaced, missing_grants, missing } = finished?;
+    let Done { in_place, replaced, missing_grants, other_owners, missing } = finished?;
     Ok(RestoreReport {
         missing_grants,
+        other_owners,
         missing,
         database: plan.replaces.clone().filter(|_| in_place).unwrap_or_else(|| plan.staged.clone()),
         replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
@@ -169,6 +177,7 @@ struct Done {
     /// Whether another database had its name before.
     replaced: bool,
     missing_grants: Vec<String>,
+    other_owners: Vec<String>,
     missing: Vec<MissingObject>,
 }
 
@@ -192,12 +201,13 @@ async fn stage_and_swap(
             Ok(validated) => {
                 let missing_grants = validated.missing_grants().to_vec();
                 let missing = validated.missing().to_vec();
+                let other_owners = validated.other_owners().to_vec();
                 if missing.is_empty() || plan.accept_missing_objects {
-                    put_in_place(settings, maintenance, validated, plan, progress)
-                        .await
-                        .map(|replaced| Done { in_place: true, replaced, missing_grants, missing })
+                    put_in_place(settings, maintenance, validated, plan, progress).await.map(|replaced| {
+                        Done { in_place: true, replaced, missing_grants, other_owners, missing }
+                    })
                 } else {
-                    Ok(Done { in_place: false, replaced: false, missing_grants, missing })
+                    Ok(Done { in_place: false, replaced: false, missing_grants, other_owners, missing })
                 }
             }
             Err(error) => Err(error),

@@ -63,6 +63,8 @@ pub struct TargetFacts {
     pub space: Space,
     /// Extensions of which the role may make no version there is, because that needs a superuser.
     pub superuser_extensions: BTreeSet<String>,
+    /// Collations that the snapshot's objects name and that the server has not, each with the reason, as phrases.
+    pub missing_collations: Vec<String>,
     /// Whether it may make roles.
     pub may_create_roles: bool,
     /// Roles whose objects the connected role may give away and take over.
@@ -272,6 +274,7 @@ pub fn plan(
         }
     }
     collation::check(manifest, facts, &mut reasons);
+    reasons.extend(facts.missing_collations.iter().cloned());
     tablespaces::check(manifest, facts, choices, &mut reasons);
     let needed_bytes = space::needed(manifest);
     let (space, is_too_little) = space::compare(needed_bytes, &facts.space);

@@ -81,6 +81,7 @@ pub async fn facts(
         usable_tablespaces: names(USABLE_TABLESPACES).await?,
         space: space::look(maintenance, tablespace).await,
         extensions,
+        missing_collations: Vec::new(),
         superuser_extensions: names(SUPERUSER_EXTENSIONS).await?,
         is_superuser: rights.get(0),
         may_create_databases: rights.get(1),

@@ -439,49 +439,69 @@ async fn run(session: &Session, step: &Step) -> Result<()> {
     })
 }
 
+/// The word of `ALTER … OWNER TO` for a kind of object as PostgreSQL identifies it; none where there is no such statement.
+fn keyword(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "function" | "procedure" | "aggregate" => "ROUTINE",
+        "foreign-data wrapper" => "FOREIGN DATA WRAPPER",
+        "statistics object" => "STATISTICS",
+        "large object" => "LARGE OBJECT",
+        _ => *KINDS.iter().find(|known| known.eq_ignore_ascii_case(kind))?,
+    })
+}
+
+/// Kinds of objects whose name is also their statement's, longer ones before those that they begin with.
+const KINDS: [&str; 20] = [
+    "MATERIALIZED VIEW",
+    "FOREIGN TABLE",
+    "TABLE",
+    "VIEW",
+    "SEQUENCE",
+    "SCHEMA",
+    "TYPE",
+    "DOMAIN",
+    "OPERATOR CLASS",
+    "OPERATOR FAMILY",
+    "OPERATOR",
+    "COLLATION",
+    "CONVERSION",
+    "TEXT SEARCH CONFIGURATION",
+    "TEXT SEARCH DICTIONARY",
+    "LANGUAGE",
+    "SERVER",
+    "EVENT TRIGGER",
+    "PUBLICATION",
+    "SUBSCRIPTION",
+];
+
+/// The word of `ALTER … OWNER TO` and the identity of an object such as `table app.orders`.
+pub fn alterable(object: &str) -> Option<(&'static str, &str)> {
+    let others = ["function", "procedure", "aggregate", "foreign-data wrapper", "statistics object"];
+    let kinds = KINDS.iter().copied().chain(others);
+    kinds
+        .filter_map(|kind| {
+            let head = object.get(..kind.len())?;
+            let rest = object.get(kind.len()..)?.strip_prefix(' ')?;
+            head.eq_ignore_ascii_case(kind).then_some((keyword(head)?, rest))
+        })
+        .next()
+}
+
 fn owner_statements(before: &Rights, mappings: &[RoleMapping]) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     for (object, owner) in &before.owners {
         let Some(mapping) = mappings.iter().find(|mapping| mapping.from == *owner) else { continue };
-        let keyword = match &*object.kind {
-            "function" | "procedure" | "aggregate" => "ROUTINE",
-            "foreign-data wrapper" => "FOREIGN DATA WRAPPER",
-            "statistics object" => "STATISTICS",
-            "table"
-            | "view"
-            | "materialized view"
-            | "foreign table"
-            | "sequence"
-            | "schema"
-            | "type"
-            | "domain"
-            | "operator"
-            | "operator class"
-            | "operator family"
-            | "collation"
-            | "conversion"
-            | "text search configuration"
-            | "text search dictionary"
-            | "language"
-            | "server"
-            | "event trigger"
-            | "publication"
-            | "subscription"
-            | "large object" => &object.kind,
-            other => {
-                return Err(Error::refused(format!(
-                    "the owner of the {other} {} can't be mapped",
-                    printable(&object.identity)
-                ))
-                .with_hint("Restore without --map-role for its owner, and change it by hand."));
-            }
+        let Some(keyword) = keyword(&object.kind) else {
+            return Err(Error::refused(format!(
+                "the owner of the {} {} can't be mapped",
+                object.kind,
+                printable(&object.identity)
+            ))
+            .with_hint("Restore without --map-role for its owner, and change it by hand."));
         };
         let what = format!("{} {}", object.kind, object.identity);
         let to = Ident::new(&*mapping.to);
-        steps.push(Step {
-            sql: format!("ALTER {} {} OWNER TO {to}", keyword.to_uppercase(), object.identity),
-            what,
-        });
+        steps.push(Step { sql: format!("ALTER {keyword} {} OWNER TO {to}", object.identity), what });
     }
     Ok(steps)
 }
@@ -686,6 +706,23 @@ fn user_mapping_statements(before: &Rights, mappings: &[RoleMapping]) -> Vec<Ste
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_objects_kind_gives_the_word_that_alters_its_owner() {
+        for (object, expected) in [
+            ("table app.orders", Some(("TABLE", "app.orders"))),
+            ("materialized view app.\"table x\"", Some(("MATERIALIZED VIEW", "app.\"table x\""))),
+            ("operator class app.c USING btree", Some(("OPERATOR CLASS", "app.c USING btree"))),
+            ("operator app.+(integer,integer)", Some(("OPERATOR", "app.+(integer,integer)"))),
+            ("aggregate app.a(integer)", Some(("ROUTINE", "app.a(integer)"))),
+            ("foreign-data wrapper w", Some(("FOREIGN DATA WRAPPER", "w"))),
+            ("extension hstore", None),
+            ("large object 7", None),
+        ] {
+            assert_eq!(alterable(object), expected, "{object}");
+        }
+        assert_eq!(keyword("large object"), Some("LARGE OBJECT"));
+    }
 
     fn mapping(from: &str, to: &str) -> RoleMapping {
         RoleMapping { from: from.into(), to: to.into(), is_temporary: false }

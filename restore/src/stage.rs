@@ -17,8 +17,9 @@ use common::{
 
 use crate::{
     archive::{self, ArchiveOptions, Section},
-    collation, copy_in, maintain,
+    collation, copy_in, extension_tables, maintain,
     missing::{self, MissingObject},
+    owners,
     plan::RestorePlan,
     role_map, tablespaces,
 };
@@ -35,6 +36,7 @@ pub struct StagedDatabase {
 pub struct ValidatedDatabase {
     name: String,
     missing_grants: Vec<String>,
+    other_owners: Vec<String>,
     missing: Vec<MissingObject>,
 }
 
@@ -47,6 +49,11 @@ impl ValidatedDatabase {
     /// Grants of the snapshot that the restoring role could not give, as sentences.
     pub fn missing_grants(&self) -> &[String] {
         &self.missing_grants
+    }
+
+    /// Objects that belong to another role than in the snapshot, as phrases.
+    pub fn other_owners(&self) -> &[String] {
+        &self.other_owners
     }
 
     /// Objects of the snapshot that it lacks.
@@ -155,8 +162,9 @@ impl StagedDatabase {
         let manifest = &snapshot.manifest;
 
         progress.phase(format!("loading {} tables", manifest.tables.len()), Some(manifest.raw_bytes()));
-        copy_in::run(settings, options.jobs, copy_in::load_tables(&snapshot), manifest.codec, progress)
-            .await?;
+        let (others, theirs) = extension_tables::apart(&session, &snapshot).await?;
+        copy_in::run(settings, 1, theirs, manifest.codec, progress).await?;
+        copy_in::run(settings, options.jobs, copy_in::load_tables(&others), manifest.codec, progress).await?;
         if let Some(objects) = &manifest.large_objects {
             let (jobs, no_owner) = (options.jobs, plan.no_owner);
             copy_in::load_large_objects(settings, &session, &snapshot, objects, jobs, no_owner, progress)
@@ -204,6 +212,8 @@ impl StagedDatabase {
         progress.phase("comparing every row with the snapshot", Some(snapshot.manifest.raw_bytes()));
         copy_in::compare_content(settings, &snapshot, options.jobs, progress).await?;
         progress.done();
+        let (wanted, major) = (&snapshot.manifest.owners, snapshot.manifest.server.major());
+        let other_owners = owners::settle(&session, wanted, major, plan).await?;
         let missing_grants = missing_grants(&session, &snapshot, plan).await?;
         session.close().await?;
         apply_database_state(maintenance, &snapshot, &self.name, plan).await?;
@@ -214,7 +224,7 @@ impl StagedDatabase {
                 Error::postgres(format!("could not make the database \"{}\" read-only", self.name), source)
             })?;
         }
-        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, missing })
+        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, other_owners, missing })
     }
 }
 

@@ -230,6 +230,7 @@ impl Invocation<'_> {
         RunOptions {
             jobs: self.settings.jobs.unwrap_or_else(backup::default_jobs),
             codec: self.settings.codec,
+            skip_space_check: protection.skip_space_check,
             lock_wait: LockWait { timeout: self.settings.lock_timeout, retries: self.settings.lock_retries },
             fence: protection.fence,
             hold_fence: protection.hold_fence,

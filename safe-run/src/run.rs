@@ -86,6 +86,8 @@ pub struct RunOptions {
     pub jobs: usize,
     /// Compression of the snapshot.
     pub codec: Codec,
+    /// The snapshot begins although there seems to be no room for it.
+    pub skip_space_check: bool,
     /// How long to wait for locks.
     pub lock_wait: LockWait,
     /// The fence.
@@ -198,6 +200,7 @@ impl Context {
                 ..backup::reuse::ReusePolicy::default()
             },
             database_state,
+            skip_space_check: self.options.skip_space_check,
             ..backup::CreateOptions::default()
         }
     }

@@ -23,7 +23,7 @@ use crate::{
     report::{Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, analyze_what_lost_statistics,
-        announced, baseline, check_options, describe_files, expected_snapshot_time, judge, with_time,
+        announced, baseline, check_options, describe_files, judge, with_time,
     },
     sequences,
     statement::locks::LockMode,

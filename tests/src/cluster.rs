@@ -13,6 +13,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use crate::installation;
 use crate::psql;
 use crate::servers::servers;
 
@@ -43,6 +44,7 @@ pub struct Options {
     tcp: bool,
     tls: bool,
     primary: Option<String>,
+    extensions: Vec<(String, String)>,
 }
 
 impl Options {
@@ -54,6 +56,12 @@ impl Options {
     /// A line of postgresql.conf, such as `wal_level = logical`.
     pub fn conf(mut self, line: &str) -> Options {
         self.conf.push(line.to_owned());
+        self
+    }
+
+    /// Files of extensions beside the server's own: a name such as `words--1.0.sql`, and its text.
+    pub fn extension(mut self, files: &[(&str, &str)]) -> Options {
+        self.extensions.extend(files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())));
         self
     }
 
@@ -119,11 +127,18 @@ impl Cluster {
 
     /// Starts a private server with settings of its own; it ends when dropped.
     pub fn start(major: u32, options: &Options) -> Cluster {
-        let bin = servers().bin(major);
+        let mut bin = servers().bin(major);
         // /tmp and not TMPDIR: a socket's path may have 107 bytes at most.
         let dir = tempfile::Builder::new().prefix("sr.").tempdir_in("/tmp").expect("/tmp is writable").keep();
         let port = if options.tcp { free_port() } else { 5432 };
-        write_options(&dir, options, port);
+        write_options(major, &dir, options, port);
+        if !options.extensions.is_empty() && major >= 18 {
+            installation::write_extensions(&dir, &options.extensions);
+        } else if !options.extensions.is_empty() {
+            let sharedir =
+                Cluster::shared(major).psql("SELECT setting FROM pg_config WHERE name = 'SHAREDIR'");
+            bin = installation::with_extensions(&bin, Path::new(&sharedir), &dir, &options.extensions);
+        }
         let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/setup");
         let mut child = Command::new("bash")
             .arg(setup)
@@ -323,10 +338,13 @@ fn free_port() -> u16 {
     }
 }
 
-fn write_options(dir: &Path, options: &Options, port: u16) {
+fn write_options(major: u32, dir: &Path, options: &Options, port: u16) {
     let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).expect("the folder is ours");
     let mut conf = options.conf.join("\n");
     conf.push_str(&format!("\nport = {port}\n"));
+    if !options.extensions.is_empty() && major >= 18 {
+        conf.push_str(&format!("extension_control_path = '$system:{}'\n", dir.display()));
+    }
     if options.tcp {
         conf.push_str("listen_addresses = '127.0.0.1'\n");
     }

@@ -20,6 +20,7 @@ pub mod binaries;
 pub mod cluster;
 pub mod daemon;
 pub mod fixtures;
+mod installation;
 pub mod json_schema;
 pub mod ledger;
 pub mod oracle;

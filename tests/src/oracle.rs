@@ -177,6 +177,10 @@ SELECT 'large object ' || m.oid,
          'bytes', length(lo_get(m.oid)), 'md5', md5(lo_get(m.oid)))
   FROM pg_largeobject_metadata m
   LEFT JOIN pg_description d ON d.objoid = m.oid AND d.classoid = 'pg_largeobject'::regclass AND d.objsubid = 0;
+SELECT 'extension ' || to_json(quote_ident(extname))::text, 'owner ' || extowner::regrole::text FROM pg_extension;
+SELECT 'subscription ' || to_json(quote_ident(s.subname))::text,
+       format('owner %s, enabled %s, slot %s', s.subowner::regrole, s.subenabled, coalesce(quote_ident(s.subslotname), 'none'))
+  FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database();
 SELECT 'database', json_build_object('owner', d.datdba::regrole::text, 'encoding', pg_encoding_to_char(d.encoding),
          'collate', d.datcollate, 'ctype', d.datctype, 'template', d.datistemplate, 'connections', d.datallowconn,
          'limit', d.datconnlimit, 'tablespace', t.spcname,

@@ -78,7 +78,6 @@ fn odd_settings_change_no_value(major: u32) {
     restored.expect(0);
     let stale = ["materialized view \"app.stale\""];
     let after = fingerprint_without(&cluster.url(&name), &[]).without(&stale);
-    // An extension and a subscription belong to whom restored them.
     drop(database);
     cluster.psql(&format!("DROP ROLE {role}"));
     before.without(&stale).assert_same(&after);

@@ -1,7 +1,7 @@
 //! Locale providers and encodings: kept where the server has them, refused before anything is made where it has not.
 
 use tests::oracle::{fingerprint, fingerprint_without};
-use tests::{Cluster, Database, Outcome, Snapshots, psql};
+use tests::{Cluster, Database, Options, Outcome, Snapshots, psql};
 
 fn try_database<'c>(cluster: &'c Cluster, options: &str) -> Database<'c> {
     let database = cluster.fresh_database_with("locale", &format!("TEMPLATE template0 {options}"));
@@ -42,12 +42,88 @@ fn builtin_icu_and_libc_locales_come_back() {
     }
 }
 
-/// A server with ICU; the ones that npm brings have it not.
-fn with_icu() -> Option<&'static Cluster> {
+/// A server of 15 or newer with ICU; one that has it not is a failure, never a test that proves nothing.
+fn with_icu() -> &'static Cluster {
     [15, 16, 17, 18]
         .into_iter()
         .map(Cluster::shared)
         .find(|cluster| cluster.psql("SELECT count(*) FROM pg_collation WHERE collprovider = 'i'") != "0")
+        .expect("a PostgreSQL 15 to 18 with ICU; the distribution's package and npm's have it")
+}
+
+/// A server of the same major that looks as if it was built without ICU.
+fn without_icu(major: u32) -> Cluster {
+    let cluster = Cluster::start(major, &Options::new());
+    for name in ["postgres", "template1"] {
+        psql::run(&cluster.url(name), "DELETE FROM pg_collation WHERE collprovider = 'i'");
+    }
+    cluster
+}
+
+/// What names collations of its own: a column, an index, a domain, a partition key, a range, a view's expression.
+const NAMED: &str = r#"
+CREATE SCHEMA app; CREATE COLLATION app.german (PROVIDER = icu, LOCALE = 'de-AT');
+CREATE TABLE app.t (c text COLLATE app.german, plain text); INSERT INTO app.t VALUES ('a', 'b');
+CREATE INDEX t_plain ON app.t (plain COLLATE "en-US-x-icu"); CREATE DOMAIN app.d AS text COLLATE "sv-SE-x-icu";
+CREATE TABLE app.p (s text) PARTITION BY RANGE (s COLLATE "fr-FR-x-icu");
+CREATE TYPE app.r AS RANGE (SUBTYPE = text, COLLATION = "it-IT-x-icu");
+CREATE VIEW app.v AS SELECT plain COLLATE "da-DK-x-icu" AS x FROM app.t;
+"#;
+
+#[test]
+fn collations_that_single_objects_name_are_refused_before_the_restore_where_they_are_missing() {
+    let icu = with_icu();
+    let database = icu.fresh_database("named");
+    database.psql(NAMED);
+    let snapshots = Snapshots::new();
+    let id = snapshots.create(&database, &[]);
+    let url = snapshots.restore_copy(&database, &[]);
+    fingerprint(&database).assert_same(&fingerprint_without(&url, &[]));
+    let target = without_icu(icu.major());
+    for dry in [&[][..], &["--dry-run"]] {
+        let arguments = [&[id.as_str(), "--into", "refused_copy"], dry].concat();
+        snapshots.run("restore", &target.url("postgres"), &arguments).fails(
+            3,
+            &[
+                "the collation app.german (icu, locale de-AT), and the server was built without ICU (used by table column app.t.c",
+                "en-US-x-icu",
+                "index app.t_plain",
+                "sv-SE-x-icu",
+                "type app.d",
+                "fr-FR-x-icu",
+                "table app.p",
+                "it-IT-x-icu",
+                "type app.r",
+                "da-DK-x-icu",
+                "No database was changed.",
+            ],
+        );
+    }
+    assert_eq!(target.psql("SELECT count(*) FROM pg_database WHERE datname = 'refused_copy'"), "0");
+}
+
+#[test]
+fn a_libc_locale_of_one_column_that_the_machine_lacks_is_refused_and_named() {
+    for major in [14, 18] {
+        let database = Cluster::shared(major).fresh_database("libc");
+        database.psql(
+            "CREATE COLLATION absent (PROVIDER = libc, LOCALE = 'C'); CREATE TABLE t (c text COLLATE absent); INSERT INTO t VALUES ('a');
+             SET allow_system_table_mods = on; UPDATE pg_collation SET collcollate = 'xx_XX.utf8', collctype = 'xx_XX.utf8' WHERE collname = 'absent'",
+        );
+        let snapshots = Snapshots::new();
+        let id = snapshots.create(&database, &[]);
+        let copy = format!("{}copy", database.name());
+        snapshots.run("restore", &database.url(), &[&id, "--into", &copy]).fails(
+            3,
+            &[
+                "the collation absent (libc, locale xx_XX.utf8)",
+                "has no locale xx_XX.utf8",
+                "table column public.t.c",
+                "No database was changed.",
+            ],
+        );
+        assert_eq!(database.family(), [database.name()]);
+    }
 }
 
 #[test]
@@ -69,23 +145,12 @@ fn a_server_without_the_provider_is_refused_before_anything_is_made() {
         "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'",
     );
     refuses(&builtin, Cluster::shared(14), "the builtin locale C.UTF-8, which PostgreSQL 14 does not know");
-    if let Some(icu) = with_icu() {
-        comes_back_equal(
-            icu,
-            "LOCALE_PROVIDER icu ICU_LOCALE 'de-AT' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'",
-        );
-        let source = try_database(
-            icu,
-            "LOCALE_PROVIDER icu ICU_LOCALE 'de-AT' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'",
-        );
-        refuses(&source, Cluster::shared(14), "can have no ICU locale");
-        let without = [18, 17, 16].into_iter().map(Cluster::shared).find(|cluster| {
-            cluster.psql("SELECT count(*) FROM pg_collation WHERE collprovider = 'i'") == "0"
-        });
-        if let Some(without) = without {
-            refuses(&source, without, "the server was built without ICU");
-        }
-    }
+    let icu = with_icu();
+    let options = "LOCALE_PROVIDER icu ICU_LOCALE 'de-AT' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'";
+    comes_back_equal(icu, options);
+    let source = try_database(icu, options);
+    refuses(&source, Cluster::shared(14), "can have no ICU locale");
+    refuses(&source, &without_icu(icu.major()), "the server was built without ICU");
 }
 
 #[test]
@@ -114,7 +179,7 @@ fn a_locale_that_the_machine_lacks_is_refused_and_named() {
 
 #[test]
 fn another_version_of_the_collation_is_said_with_what_depends_on_it() {
-    let Some(cluster) = with_icu() else { return };
+    let cluster = with_icu();
     let database = try_database(
         cluster,
         "LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LC_COLLATE 'C' LC_CTYPE 'C' ENCODING 'UTF8'",

@@ -34,7 +34,8 @@ fn follow(folder: &Path, database: &Database, restored: &str) {
     assert_eq!(outcome.code, 0, "{readme}\n{script}\n{}\n{}", outcome.stdout, outcome.stderr);
     let errors: Vec<&str> = outcome.stderr.lines().filter(|line| line.contains("error: ")).collect();
     for error in errors {
-        assert!(error.contains("\"transaction_timeout\""), "{error}");
+        let is_announced = ["\"transaction_timeout\"", "\"LOGGED\"", "public.u_id_seq\" does not exist"];
+        assert!(is_announced.iter().any(|text| error.contains(text)), "{error}");
     }
 }
 
@@ -60,6 +61,12 @@ fn shell(script: &str, folder: &Path, database: &Database) -> Command {
 fn assert_restorable_by_hand(cluster: &Cluster, codec: &str) {
     let database = cluster.fresh_database("stock");
     fixtures::load_everything(&database);
+    // Servers before 15 do not understand what a newer pg_dump writes for its identity column.
+    database.psql(
+        "CREATE UNLOGGED TABLE public.u (id int GENERATED ALWAYS AS IDENTITY (START 7 INCREMENT 3 MAXVALUE 999 CACHE 2 CYCLE), t text);
+         INSERT INTO public.u (t) SELECT 'x' FROM generate_series(1, 20); COMMENT ON SEQUENCE public.u_id_seq IS 'it''s kept';
+         GRANT USAGE ON SEQUENCE public.u_id_seq TO PUBLIC",
+    );
     let snapshots = Snapshots::new();
     let id = snapshots.create(&database, &["--compress", codec, "--chunk-blocks", "4"]);
     let restored = format!("{}byhand", database.name());

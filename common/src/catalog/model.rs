@@ -1,5 +1,7 @@
 //! The part of PostgreSQL's catalog that the tools decide on. Objects that only pg_dump needs to know are not here.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Ident, QualifiedName};
@@ -191,6 +193,25 @@ pub struct PlacedRelation {
     pub tablespace: String,
 }
 
+/// A collation that something in the database names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedCollation {
+    /// Its name; what the server itself has lies in `pg_catalog`.
+    pub name: QualifiedName,
+    /// `libc`, `icu` or `builtin`.
+    pub provider: String,
+    /// Its locale, for libc LC_COLLATE.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub locale: Option<String>,
+    /// LC_CTYPE of a libc collation, where it is another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctype: Option<String>,
+    /// How many objects name it.
+    pub count: u64,
+    /// The first few of them.
+    pub objects: Vec<String>,
+}
+
 /// Everything the tools read from a database before they decide.
 #[derive(Debug, Clone)]
 pub struct Catalog {
@@ -217,6 +238,10 @@ pub struct Catalog {
     /// Privileges on objects. pg_dump restores them; a restore is compared with them, because a server only warns where a
     /// role may not give what it should give.
     pub grants: Vec<ObjectGrant>,
+    /// Who owns what, by role.
+    pub owners: BTreeMap<String, Vec<String>>,
+    /// Collations that something names.
+    pub collations: Vec<NamedCollation>,
     /// What a logical snapshot does not bring back, one sentence each.
     pub not_kept: Vec<String>,
 }

@@ -14,6 +14,7 @@ use crate::{
     snapshot::{
         Codec, RowHash,
         codec::{ChunkReader, ChunkWriter, RowCounter, StoredChunk},
+        cost::CostMeter,
     },
 };
 
@@ -27,8 +28,10 @@ pub async fn out_to_file(
     path: &Path,
     codec: Codec,
     progress: &Progress,
+    meter: &CostMeter,
 ) -> Result<StoredChunk> {
     let failed = |source| Error::postgres("could not copy rows out", source);
+    let started = std::time::Instant::now();
     let stream = client.copy_out(statement).await.map_err(failed)?;
     let mut stream = std::pin::pin!(stream);
     let mut writer = ChunkWriter::create(path, codec)?;
@@ -42,9 +45,10 @@ pub async fn out_to_file(
         }
     }
     // fsync may take long; other tables go on meanwhile.
-    let stored = tokio::task::spawn_blocking(move || writer.finish())
+    let (stored, spent) = tokio::task::spawn_blocking(move || writer.finish())
         .await
         .map_err(|source| Error::failed(format!("the writer of {} died: {source}", path.display())))??;
+    meter.add(&spent, started.elapsed());
     progress.advance(unreported, 0);
     Ok(stored)
 }

@@ -8,7 +8,7 @@ use crate::{
     Error, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
-        ObjectGrant, PartitionedTable, PlacedRelation, Role, Sequence, Table,
+        NamedCollation, ObjectGrant, PartitionedTable, PlacedRelation, Role, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -61,6 +61,11 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         .map(|row| table(row, &roots))
         .collect();
     tables.sort_by(|a, b| b.blocks.cmp(&a.blocks).then_with(|| a.name.cmp(&b.name)));
+    let (theirs, mut tables): (Vec<Table>, Vec<Table>) =
+        tables.into_iter().partition(|table| table.extension_filter.is_some());
+    if !theirs.is_empty() {
+        tables.extend(after_what_they_reference(client, theirs).await?);
+    }
     let extensions = client
         .query(sql::EXTENSIONS, &[])
         .await
@@ -97,8 +102,23 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         large_objects: LargeObjectTotals { count: count.unsigned_abs() },
         roles,
         grants: object_grants(client).await?,
+        owners: owners(client).await?,
+        collations: collations(client).await?,
         not_kept: not_kept(client).await?,
     })
+}
+
+/// Configuration tables of extensions in an order in which they can be loaded: their foreign keys are there before the rows.
+async fn after_what_they_reference(client: &Client, tables: Vec<Table>) -> Result<Vec<Table>> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let rows = client.query(sql::REFERENCES, &[&oids]).await.map_err(failed("foreign keys"))?;
+    let mut references: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    for row in &rows {
+        references.entry(row.get(0)).or_default().push(row.get(1));
+    }
+    let order = refresh_order(&oids, &references);
+    let mut tables: HashMap<u32, Table> = tables.into_iter().map(|table| (table.oid, table)).collect();
+    Ok(order.iter().filter_map(|oid| tables.remove(oid)).collect())
 }
 
 /// The table that a leaf's rows are loaded through.
@@ -187,6 +207,46 @@ pub async fn object_grants_of(
             grantable: row.get(3),
         })
         .collect())
+}
+
+/// Who owns what, by role: objects as PostgreSQL identifies them, such as `table app.orders`. Large objects have their own list.
+pub async fn owners(client: &Client) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut owners: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for statement in [sql::OWNERS, sql::EXTENSION_OWNERS] {
+        for row in &client.query(statement, &[]).await.map_err(failed("owners"))? {
+            let kind: String = row.get("type");
+            if kind != "large object" {
+                let identity: String = row.get("identity");
+                owners.entry(row.get("owner")).or_default().push(format!("{kind} {identity}"));
+            }
+        }
+    }
+    Ok(owners)
+}
+
+async fn collations(client: &Client) -> Result<Vec<NamedCollation>> {
+    let rows = client.query(sql::COLLATIONS, &[]).await.map_err(failed("collations"))?;
+    Ok(rows
+        .iter()
+        .map(|row| {
+            let (locale, ctype): (Option<String>, Option<String>) = (row.get("locale"), row.get("ctype"));
+            let provider: String = row.get("provider");
+            NamedCollation {
+                name: QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+                ctype: ctype.filter(|ctype| provider == "libc" && Some(ctype) != locale.as_ref()),
+                locale,
+                provider,
+                count: row.get::<_, i64>("count").unsigned_abs(),
+                objects: row.get("objects"),
+            }
+        })
+        .collect())
+}
+
+/// The identity columns of unlogged tables as statements that servers before 15 understand.
+pub async fn unlogged_identities(client: &Client) -> Result<Vec<String>> {
+    let rows = client.query(sql::UNLOGGED_IDENTITIES, &[]).await.map_err(failed("identity columns"))?;
+    Ok(rows.iter().filter_map(|row| row.get::<_, Option<String>>(0)).collect())
 }
 
 /// Database-level state of the database that the session is connected to.
@@ -305,6 +365,8 @@ async fn materialized_views(client: &Client) -> Result<Vec<MaterializedView>> {
 }
 
 /// Orders `views` so that each comes after everything it reads, through plain views too.
+///
+/// In a circle, which tables can form with their foreign keys, one of them comes first.
 fn refresh_order(views: &[u32], reads: &BTreeMap<u32, Vec<u32>>) -> Vec<u32> {
     fn visit(oid: u32, reads: &BTreeMap<u32, Vec<u32>>, seen: &mut HashSet<u32>, order: &mut Vec<u32>) {
         if !seen.insert(oid) {

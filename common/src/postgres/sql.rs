@@ -97,7 +97,7 @@ pub const INHERITS: &str = "
 SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' ORDER BY 1, i.inhseqno";
 
-/// Everything that a pattern for tables can name, with the table that owns a sequence (or 0), but for what belongs to extensions and is no configuration table.
+/// Everything that a pattern for tables can name, with the table that owns a sequence (or 0), but for what belongs to extensions and is no configuration table or sequence.
 pub const CANDIDATES: &str = "
 SELECT c.oid, n.nspname, c.relname, c.relkind::text,
        COALESCE((SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE c.relkind = 'S' AND d.objid = c.oid
@@ -107,7 +107,7 @@ FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamesp
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
   AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                         AND d.objid = c.oid AND d.deptype = 'e')
-           THEN c.relkind IN ('r', 'p') AND EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))
+           THEN c.relkind IN ('r', 'p', 'S') AND EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))
            ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END
 ORDER BY c.oid";
 
@@ -143,6 +143,11 @@ WHERE c.relpersistence <> 't' AND NOT (c.relpersistence = 'u' AND pg_catalog.pg_
                    AND d.objid = c.oid AND d.deptype = 'e')
        OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))
 ORDER BY c.oid";
+
+/// Which of the tables `$1` has a foreign key to which other one.
+pub const REFERENCES: &str = "
+SELECT DISTINCT conrelid, confrelid FROM pg_catalog.pg_constraint
+WHERE contype = 'f' AND conrelid <> confrelid AND conrelid = ANY ($1) ORDER BY 1, 2";
 
 /// Installed extensions.
 pub const EXTENSIONS: &str = "SELECT extname, extversion FROM pg_catalog.pg_extension ORDER BY extname";
@@ -224,6 +229,103 @@ WHERE o.acl IS NOT NULL AND a.grantee <> o.owner
   AND (o.object >= 16384 OR (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass
        AND o.object = 'public'::pg_catalog.regnamespace))
 ORDER BY 1, 2, 3, 4";
+
+/// Every object with an owner that can be altered by itself: type and identity as PostgreSQL names them, and the owner.
+///
+/// Read from the catalogs and not from `pg_shdepend`, which does not record what the bootstrap superuser owns. Left out:
+/// members of extensions, and what follows another object (row types, arrays, multiranges, sequences of columns).
+pub const OWNERS: &str = "
+SELECT i.type, i.identity, pg_catalog.pg_get_userbyid(o.owner)::text AS owner
+FROM (SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass::oid AS class, oid AS object, nspowner AS owner, nspname = 'public' AS always
+        FROM pg_catalog.pg_namespace
+      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, c.relowner, false FROM pg_catalog.pg_class c
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
+           OR c.relkind = 'S' AND c.relpersistence <> 't' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+              WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
+                AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i'))
+      UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, t.typowner, false FROM pg_catalog.pg_type t
+        WHERE t.typtype <> 'm' AND NOT EXISTS (SELECT FROM pg_catalog.pg_type b WHERE b.typarray = t.oid)
+          AND (t.typrelid = 0 OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c'))
+      UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, proowner, false FROM pg_catalog.pg_proc
+      UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid, oprowner, false FROM pg_catalog.pg_operator
+      UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid, opcowner, false FROM pg_catalog.pg_opclass
+      UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid, opfowner, false FROM pg_catalog.pg_opfamily
+      UNION ALL SELECT 'pg_catalog.pg_collation'::pg_catalog.regclass, oid, collowner, false FROM pg_catalog.pg_collation
+      UNION ALL SELECT 'pg_catalog.pg_conversion'::pg_catalog.regclass, oid, conowner, false FROM pg_catalog.pg_conversion
+      UNION ALL SELECT 'pg_catalog.pg_ts_config'::pg_catalog.regclass, oid, cfgowner, false FROM pg_catalog.pg_ts_config
+      UNION ALL SELECT 'pg_catalog.pg_ts_dict'::pg_catalog.regclass, oid, dictowner, false FROM pg_catalog.pg_ts_dict
+      UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid, stxowner, false FROM pg_catalog.pg_statistic_ext
+      UNION ALL SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, oid, lanowner, false FROM pg_catalog.pg_language
+      UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, oid, fdwowner, false
+        FROM pg_catalog.pg_foreign_data_wrapper
+      UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, srvowner, false FROM pg_catalog.pg_foreign_server
+      UNION ALL SELECT 'pg_catalog.pg_event_trigger'::pg_catalog.regclass, oid, evtowner, false FROM pg_catalog.pg_event_trigger
+      UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, oid, pubowner, false FROM pg_catalog.pg_publication
+      UNION ALL SELECT 'pg_catalog.pg_subscription'::pg_catalog.regclass, s.oid, s.subowner, false FROM pg_catalog.pg_subscription s
+        JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = pg_catalog.current_database()
+      UNION ALL SELECT 'pg_catalog.pg_largeobject'::pg_catalog.regclass, oid, lomowner, true FROM pg_catalog.pg_largeobject_metadata) o,
+     pg_catalog.pg_identify_object(o.class, o.object, 0) i
+WHERE (o.object >= 16384 OR o.always)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e')
+  AND (o.class <> 'pg_catalog.pg_namespace'::pg_catalog.regclass OR i.identity !~ '^pg_(toast|temp)')
+ORDER BY i.type <> 'schema', 1, 2";
+
+/// Extensions and their owners. PostgreSQL lets nobody give one away.
+pub const EXTENSION_OWNERS: &str = "
+SELECT 'extension' AS type, pg_catalog.quote_ident(extname) AS identity, pg_catalog.pg_get_userbyid(extowner)::text AS owner
+FROM pg_catalog.pg_extension ORDER BY 2";
+
+/// Collations that columns, indexes, partition keys, types and expressions name, but for the database's own, C and POSIX: with
+/// their locales, and what names each. Those that initdb pins have no entry in `pg_depend`, so columns and types are looked at.
+pub const COLLATIONS: &str = "
+WITH named(coll, class, object, sub) AS (
+  SELECT a.attcollation, 'pg_catalog.pg_class'::pg_catalog.regclass::oid, a.attrelid, a.attnum::int
+    FROM pg_catalog.pg_attribute a WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid >= 16384
+  UNION SELECT k, 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid, 0
+    FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indcollation::oid[]) k WHERE i.indexrelid >= 16384
+  UNION SELECT k, 'pg_catalog.pg_class'::pg_catalog.regclass, p.partrelid, 0
+    FROM pg_catalog.pg_partitioned_table p, pg_catalog.unnest(p.partcollation::oid[]) k
+  UNION SELECT t.typcollation, 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, 0
+    FROM pg_catalog.pg_type t WHERE t.oid >= 16384 AND t.typtype = 'd'
+  UNION SELECT r.rngcollation, 'pg_catalog.pg_type'::pg_catalog.regclass, r.rngtypid, 0
+    FROM pg_catalog.pg_range r WHERE r.rngtypid >= 16384
+  UNION SELECT d.refobjid, d.classid, d.objid, d.objsubid FROM pg_catalog.pg_depend d
+   WHERE d.refclassid = 'pg_catalog.pg_collation'::pg_catalog.regclass AND d.objid >= 16384
+     AND NOT EXISTS (SELECT FROM pg_catalog.pg_type b WHERE b.typarray = d.objid)
+  UNION SELECT oid, 'pg_catalog.pg_collation'::pg_catalog.regclass, oid, 0 FROM pg_catalog.pg_collation WHERE oid >= 16384)
+SELECT n.nspname, c.collname,
+       CASE c.collprovider WHEN 'i' THEN 'icu' WHEN 'b' THEN 'builtin' ELSE 'libc' END AS provider,
+       COALESCE(pg_catalog.to_jsonb(c)->>'colllocale', pg_catalog.to_jsonb(c)->>'colliculocale', c.collcollate::text) AS locale,
+       c.collctype::text AS ctype, pg_catalog.count(*) AS count,
+       ARRAY(SELECT i.type || ' ' || i.identity FROM (SELECT * FROM named o WHERE o.coll = c.oid
+                AND o.class <> 'pg_catalog.pg_collation'::pg_catalog.regclass ORDER BY o.class, o.object, o.sub LIMIT 5) o,
+             pg_catalog.pg_identify_object(o.class, o.object, o.sub) i) AS objects
+FROM named JOIN pg_catalog.pg_collation c ON c.oid = named.coll
+JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
+WHERE c.oid NOT IN (100, 950, 951)
+GROUP BY n.nspname, c.oid, c.collname, c.collprovider, c.collctype, c.collcollate, c.* ORDER BY 1, 2";
+
+/// The identity columns of unlogged tables, as statements that make them where `ADD GENERATED` knows no LOGGED, each followed
+/// by the comment and the grants of its sequence.
+pub const UNLOGGED_IDENTITIES: &str = "
+SELECT pg_catalog.unnest(ARRAY[pg_catalog.format(
+         'ALTER TABLE %I.%I ALTER COLUMN %I ADD GENERATED %s AS IDENTITY (SEQUENCE NAME %I.%I START WITH %s INCREMENT BY %s '
+         'MINVALUE %s MAXVALUE %s CACHE %s %s)', tn.nspname, t.relname, a.attname,
+         CASE a.attidentity WHEN 'a' THEN 'ALWAYS' ELSE 'BY DEFAULT' END, sn.nspname, c.relname, s.seqstart, s.seqincrement,
+         s.seqmin, s.seqmax, s.seqcache, CASE WHEN s.seqcycle THEN 'CYCLE' ELSE 'NO CYCLE' END),
+         'COMMENT ON SEQUENCE ' || pg_catalog.format('%I.%I', sn.nspname, c.relname) || ' IS '
+           || pg_catalog.quote_literal(pg_catalog.obj_description(c.oid, 'pg_class'))]
+       || ARRAY(SELECT pg_catalog.format('GRANT %s ON SEQUENCE %I.%I TO %s', x.privilege_type, sn.nspname, c.relname,
+                  CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.grantee)) END)
+                  || CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END
+                FROM pg_catalog.aclexplode(c.relacl) x WHERE x.grantee <> c.relowner))
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class t ON t.oid = a.attrelid AND t.relpersistence = 'u'
+JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
+JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = t.oid
+  AND d.refobjsubid = a.attnum AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype = 'i'
+JOIN pg_catalog.pg_sequence s ON s.seqrelid = d.objid JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
+JOIN pg_catalog.pg_namespace sn ON sn.oid = c.relnamespace
+WHERE a.attidentity <> '' AND NOT a.attisdropped";
 
 /// Counts of what a logical snapshot can't hold as it is: one row.
 pub const HARD_TO_KEEP: &str = "

@@ -9,6 +9,7 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     str::FromStr,
+    time::Duration,
 };
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
@@ -16,10 +17,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::cost::{Spent, timed};
 use crate::{Error, Result};
 
 /// Unit of file writes and reads, in bytes. Large enough to make system calls cheap, small enough for many jobs.
 const BUFFER_BYTES: usize = 256 * 1024;
+
+/// Bytes of rows that are hashed and compressed at once: the server sends single rows, and a call, or a look at the clock,
+/// for each would cost more than the work itself.
+const BATCH_BYTES: usize = 64 * 1024;
 
 /// A compression method with its level, as `--compress` takes it: `zstd:1`, `gzip:6`, `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -201,18 +207,20 @@ struct Hashing<T> {
     inner: T,
     hash: Sha256,
     bytes: u64,
+    hashing: Duration,
+    writing: Duration,
 }
 
 impl<T> Hashing<T> {
     fn new(inner: T) -> Self {
-        Self { inner, hash: Sha256::new(), bytes: 0 }
+        Self { inner, hash: Sha256::new(), bytes: 0, hashing: Duration::ZERO, writing: Duration::ZERO }
     }
 }
 
 impl<W: Write> Write for Hashing<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let written = self.inner.write(data)?;
-        self.hash.update(&data[..written]);
+        let written = timed(&mut self.writing, || self.inner.write(data))?;
+        timed(&mut self.hashing, || self.hash.update(&data[..written]));
         self.bytes += written as u64;
         Ok(written)
     }
@@ -260,6 +268,9 @@ pub struct ChunkWriter {
     encoder: Encoder,
     counter: RowCounter,
     raw_bytes: u64,
+    batch: Vec<u8>,
+    hashing_rows: Duration,
+    encoding: Duration,
 }
 
 impl ChunkWriter {
@@ -277,40 +288,67 @@ impl ChunkWriter {
             Codec::Gzip(level) => Encoder::Gzip(Box::new(GzEncoder::new(sink, Compression::new(level)))),
             Codec::None => Encoder::None(sink),
         };
-        Ok(Self { path: path.to_owned(), encoder, counter: RowCounter::default(), raw_bytes: 0 })
+        Ok(Self {
+            path: path.to_owned(),
+            encoder,
+            counter: RowCounter::default(),
+            raw_bytes: 0,
+            batch: Vec::with_capacity(2 * BATCH_BYTES),
+            hashing_rows: Duration::ZERO,
+            encoding: Duration::ZERO,
+        })
     }
 
     /// Takes the next piece of COPY text.
     pub fn write(&mut self, data: &[u8]) -> Result<()> {
-        self.counter.feed(data);
         self.raw_bytes += data.len() as u64;
-        let written = match &mut self.encoder {
-            Encoder::Zstd(encoder) => encoder.write_all(data),
-            Encoder::Gzip(encoder) => encoder.write_all(data),
-            Encoder::None(sink) => sink.write_all(data),
-        };
+        self.batch.extend_from_slice(data);
+        if self.batch.len() < BATCH_BYTES { Ok(()) } else { self.write_batch() }
+    }
+
+    fn write_batch(&mut self) -> Result<()> {
+        timed(&mut self.hashing_rows, || self.counter.feed(&self.batch));
+        let written = timed(&mut self.encoding, || match &mut self.encoder {
+            Encoder::Zstd(encoder) => encoder.write_all(&self.batch),
+            Encoder::Gzip(encoder) => encoder.write_all(&self.batch),
+            Encoder::None(sink) => sink.write_all(&self.batch),
+        });
+        self.batch.clear();
         written.map_err(|source| Error::io("write", &self.path, source))
     }
 
-    /// Ends the frame, flushes and fsyncs.
-    pub fn finish(self) -> Result<StoredChunk> {
-        let path = self.path;
-        let sink = match self.encoder {
-            Encoder::Zstd(encoder) => encoder.finish(),
-            Encoder::Gzip(encoder) => encoder.finish(),
-            Encoder::None(sink) => Ok(sink),
-        }
+    /// Ends the frame, flushes and fsyncs; also says where the time went.
+    pub fn finish(mut self) -> Result<(StoredChunk, Spent)> {
+        self.write_batch()?;
+        let (path, mut encoding) = (self.path, self.encoding);
+        let hashing = timed(&mut encoding, || {
+            let sink = match self.encoder {
+                Encoder::Zstd(encoder) => encoder.finish(),
+                Encoder::Gzip(encoder) => encoder.finish(),
+                Encoder::None(sink) => Ok(sink),
+            }?;
+            sink.into_inner().map_err(io::IntoInnerError::into_error)
+        })
         .map_err(|source| Error::io("write", &path, source))?;
-        let hashing = sink.into_inner().map_err(|error| Error::io("write", &path, error.into_error()))?;
-        hashing.inner.sync_all().map_err(|source| Error::io("sync", &path, source))?;
+        let mut syncing = Duration::ZERO;
+        timed(&mut syncing, || hashing.inner.sync_all())
+            .map_err(|source| Error::io("sync", &path, source))?;
+        let spent = Spent {
+            row_hashes: self.hashing_rows,
+            sha256: hashing.hashing,
+            // The encoder passes its output on to the hash and the file.
+            compression: encoding.saturating_sub(hashing.hashing + hashing.writing),
+            writing: hashing.writing + syncing,
+        };
         let (rows, row_hash) = self.counter.finish().map_err(|source| Error::io("write", &path, source))?;
-        Ok(StoredChunk {
+        let stored = StoredChunk {
             rows,
             raw_bytes: self.raw_bytes,
             stored_bytes: hashing.bytes,
             sha256: hex(&hashing.hash.finalize()),
             row_hash,
-        })
+        };
+        Ok((stored, spent))
     }
 }
 
@@ -452,7 +490,7 @@ mod tests {
         for piece in pieces {
             writer.write(piece).unwrap();
         }
-        let stored = writer.finish().unwrap();
+        let (stored, _) = writer.finish().unwrap();
         (path, stored)
     }
 

@@ -14,13 +14,14 @@ use sha2::{Digest, Sha256};
 use super::{
     Codec, SnapshotId,
     codec::{RowHash, StoredChunk, hex},
+    cost::Cost,
     wal_base::WalBase,
 };
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
-        DatabaseState, Extension, MaterializedView, ObjectGrant, PartitionedTable, PlacedRelation, Role,
-        Sequence, Table,
+        DatabaseState, Extension, MaterializedView, NamedCollation, ObjectGrant, PartitionedTable,
+        PlacedRelation, Role, Sequence, Table,
     },
 };
 
@@ -361,6 +362,15 @@ pub struct Manifest {
     /// What this snapshot does not bring back, one sentence each.
     #[serde(default)]
     pub not_kept: Vec<String>,
+    /// Who owns what, by role; a restore is compared with it. Names as PostgreSQL identifies objects.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub owners: BTreeMap<String, Vec<String>>,
+    /// Collations that columns, indexes and types name, beside the database's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub collations: Vec<NamedCollation>,
+    /// Where the time of copying rows went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost: Option<Cost>,
     /// Every file but the chunks and the manifest.
     pub files: Vec<FileEntry>,
 }
@@ -584,6 +594,9 @@ pub(crate) mod tests {
             role_passwords: false,
             grants: vec![],
             not_kept: vec![],
+            owners: BTreeMap::new(),
+            collations: vec![],
+            cost: None,
             files: vec![],
         }
     }

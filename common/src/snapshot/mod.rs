@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod codec;
 pub mod copy_sql;
+pub mod cost;
 pub mod id;
 pub mod keep;
 pub mod manifest;

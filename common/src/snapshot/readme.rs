@@ -227,7 +227,9 @@ pub fn create_database_statement(state: &DatabaseState, target: &str, target_maj
 }
 
 /// The shell script that loads every chunk with psql.
-pub fn load_script(manifest: &Manifest) -> String {
+///
+/// `identities`: statements for servers before 15, which understand the archive's form of them not.
+pub fn load_script(manifest: &Manifest, identities: &[String]) -> String {
     let decoder = manifest.codec.stock_decoder();
     let mut out = String::from(
         "#!/bin/sh\n\
@@ -248,6 +250,17 @@ pub fn load_script(manifest: &Manifest) -> String {
          dir=$(mktemp -d); fifo=$dir/rows; mkfifo \"$fifo\"\n\
          trap 'rm -r \"$dir\"' EXIT\n",
     );
+    if !identities.is_empty() {
+        out.push_str(
+            "# Identity columns of unlogged tables: before PostgreSQL 15 pg_restore could not make them, and says so.\n\
+             if [ \"$(psql -X -A -t -c 'SHOW server_version_num')\" -lt 150000 ]; then\n\
+             \x20 psql -X -q -v ON_ERROR_STOP=1",
+        );
+        for statement in identities {
+            let _ = write!(out, " \\\n    -c {}", shell_word(statement));
+        }
+        out.push_str("\nfi\n");
+    }
     for table in &manifest.tables {
         let statement = shell_word(&copy_in_statement(&table.table, &manifest.database.encoding));
         for chunk in &table.chunks {
@@ -302,7 +315,7 @@ pub fn large_object_statements(objects: &str, pages: &str) -> [String; 3] {
 }
 
 /// The text of README.txt.
-pub fn readme(manifest: &Manifest) -> String {
+pub fn readme(manifest: &Manifest, identities: &[String]) -> String {
     let database = &manifest.database.name;
     let create = create_database_statement(&manifest.database, "restored", manifest.server.major());
     let mut not_kept = String::new();
@@ -352,6 +365,7 @@ pub fn readme(manifest: &Manifest) -> String {
          \n\
          pg_restore of PostgreSQL 17 and newer sets parameters that an older server does not know; into such a server leave\n\
          --exit-on-error away and expect exactly those errors.\n\
+         {logged}\
          \n\
          Restoring runs the code that the database holds (functions, triggers, defaults). Restore a snapshot of unknown origin\n\
          only where that does no harm.\n\
@@ -361,6 +375,14 @@ pub fn readme(manifest: &Manifest) -> String {
             partial.filters
         )),
         list = if manifest.is_partial() { format!(" --use-list={LIST_FILE}") } else { String::new() },
+        logged = if identities.is_empty() {
+            ""
+        } else {
+            "\n\
+             PostgreSQL 14 does not understand LOGGED in the identity columns of this snapshot's unlogged tables. Into 14, leave\n\
+             --exit-on-error away; the errors are about that word and about comments and grants of those sequences, and load.sh\n\
+             makes all of them before it loads the first row.\n"
+        },
         id = manifest.id,
         version = manifest.server.version,
         taken = manifest.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),

@@ -1,44 +1,6 @@
 //! What a role mapping reads in the new database, on PostgreSQL 14 to 18, with an empty `search_path`.
 
-/// Every object with an owner that can be altered by itself: type and identity as PostgreSQL names them, and the owner.
-///
-/// Read from the catalogs and not from `pg_shdepend`, which does not record what the bootstrap superuser owns. Left out:
-/// members of extensions, and what follows another object (row types, arrays, multiranges, sequences of columns).
-pub const OWNERS: &str = "
-SELECT i.type, i.identity, pg_catalog.pg_get_userbyid(o.owner)::text AS owner
-FROM (SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass::oid AS class, oid AS object, nspowner AS owner, nspname = 'public' AS always
-        FROM pg_catalog.pg_namespace
-      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, c.relowner, false FROM pg_catalog.pg_class c
-        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
-           OR c.relkind = 'S' AND c.relpersistence <> 't' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
-              WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid
-                AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i'))
-      UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, t.typowner, false FROM pg_catalog.pg_type t
-        WHERE t.typtype <> 'm' AND NOT EXISTS (SELECT FROM pg_catalog.pg_type b WHERE b.typarray = t.oid)
-          AND (t.typrelid = 0 OR EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = t.typrelid AND c.relkind = 'c'))
-      UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, proowner, false FROM pg_catalog.pg_proc
-      UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid, oprowner, false FROM pg_catalog.pg_operator
-      UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid, opcowner, false FROM pg_catalog.pg_opclass
-      UNION ALL SELECT 'pg_catalog.pg_opfamily'::pg_catalog.regclass, oid, opfowner, false FROM pg_catalog.pg_opfamily
-      UNION ALL SELECT 'pg_catalog.pg_collation'::pg_catalog.regclass, oid, collowner, false FROM pg_catalog.pg_collation
-      UNION ALL SELECT 'pg_catalog.pg_conversion'::pg_catalog.regclass, oid, conowner, false FROM pg_catalog.pg_conversion
-      UNION ALL SELECT 'pg_catalog.pg_ts_config'::pg_catalog.regclass, oid, cfgowner, false FROM pg_catalog.pg_ts_config
-      UNION ALL SELECT 'pg_catalog.pg_ts_dict'::pg_catalog.regclass, oid, dictowner, false FROM pg_catalog.pg_ts_dict
-      UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, oid, stxowner, false FROM pg_catalog.pg_statistic_ext
-      UNION ALL SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, oid, lanowner, false FROM pg_catalog.pg_language
-      UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, oid, fdwowner, false
-        FROM pg_catalog.pg_foreign_data_wrapper
-      UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, srvowner, false FROM pg_catalog.pg_foreign_server
-      UNION ALL SELECT 'pg_catalog.pg_event_trigger'::pg_catalog.regclass, oid, evtowner, false FROM pg_catalog.pg_event_trigger
-      UNION ALL SELECT 'pg_catalog.pg_publication'::pg_catalog.regclass, oid, pubowner, false FROM pg_catalog.pg_publication
-      UNION ALL SELECT 'pg_catalog.pg_subscription'::pg_catalog.regclass, s.oid, s.subowner, false FROM pg_catalog.pg_subscription s
-        JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = pg_catalog.current_database()
-      UNION ALL SELECT 'pg_catalog.pg_largeobject'::pg_catalog.regclass, oid, lomowner, true FROM pg_catalog.pg_largeobject_metadata) o,
-     pg_catalog.pg_identify_object(o.class, o.object, 0) i
-WHERE (o.object >= 16384 OR o.always)
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e')
-  AND (o.class <> 'pg_catalog.pg_namespace'::pg_catalog.regclass OR i.identity !~ '^pg_(toast|temp)')
-ORDER BY i.type <> 'schema', 1, 2";
+pub use common::postgres::sql::OWNERS;
 
 /// Every privilege on every object of the database that was ever granted or revoked, owners' own included. `relation` and
 /// `attribute` are set for a column; `keeps_owner` for what PostgreSQL or an extension made, which is not given away.

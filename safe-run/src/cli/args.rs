@@ -122,6 +122,9 @@ pub struct ProtectionArgs {
     /// What happens on failure [default: undo; stop when no fence stood]
     #[arg(long, value_enum)]
     pub on_failure: Option<OnFailure>,
+    /// Begin although the repository seems to have too little room for the snapshot; an undo never asks
+    #[arg(long)]
+    pub skip_space_check: bool,
     /// How long one attempt waits for locks [default: 2s]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub lock_timeout: Option<Duration>,
