@@ -18,6 +18,7 @@ use serde::Serialize;
 use args::{CheckArgs, MigrationArgs, ProtectionArgs};
 
 use crate::{
+    clone,
     guarded::{self, Job},
     history,
     migration::{self, MigrationPlan, TransactionChoice, TransactionPlan},
@@ -191,6 +192,8 @@ impl Invocation<'_> {
             fence: protection.fence,
             hold_fence: protection.hold_fence,
             snapshot: protection.snapshot,
+            keep_clone: protection.keep_clone,
+            skip_space_check: protection.skip_space_check,
             snapshot_when: protection.snapshot_when,
             level: checks.level,
             only: checks.only.clone(),
@@ -235,6 +238,7 @@ impl Invocation<'_> {
 
     async fn protected_run(&self) -> Result<u8> {
         let external = &self.cli.external;
+        self.refuse_clone_usage()?;
         // Files are read, and refused, before anything is asked of the server.
         let files = if external.is_empty() { migration::load(&self.settings.dirs)? } else { Vec::new() };
         let (context, _lock) = self.context().await?;
@@ -257,17 +261,19 @@ impl Invocation<'_> {
                     context.progress.warn(format!("{}: {warning}", file.name()));
                 }
             }
-            let outer_fence =
-                options.hold_fence || matches!(options.fence, FenceChoice::ReadOnly | FenceChoice::Exclusive);
+            let outer_fence = options.hold_fence
+                || options.snapshot.has_clone()
+                || matches!(options.fence, FenceChoice::ReadOnly | FenceChoice::Exclusive);
             if transactions.one && !outer_fence {
                 transactional::run(&context, &plan.pending).await?
             } else {
                 for why in &transactions.why {
                     context.progress.note(format!("not in one transaction: {why}"));
                 }
-                context
-                    .progress
-                    .note("what was committed before a failure is undone by a restore of the snapshot");
+                context.progress.note(format!(
+                    "what was committed before a failure is undone by {}",
+                    clone::undo_phrase(options.snapshot)
+                ));
                 self.refuse_fence(
                     options.fence,
                     &[FenceChoice::Lock],
@@ -300,6 +306,12 @@ impl Invocation<'_> {
                 .with_hint("Leave --fence away, or use --fence auto."));
         }
         Ok(())
+    }
+
+    /// A clone is made behind a fence that ends all sessions, and for the time of a run.
+    fn refuse_clone_usage(&self) -> Result<()> {
+        let protection = &self.cli.protection;
+        clone::refuse_usage(protection.snapshot, protection.fence, protection.keep_clone)
     }
 
     /// Without a transaction, the snapshot is the only undo there is.
@@ -369,6 +381,12 @@ impl Invocation<'_> {
     }
 
     async fn snapshot_only(&self) -> Result<u8> {
+        if self.cli.protection.snapshot.has_clone() {
+            return Err(Error::usage(
+                "--snapshot-only stores a snapshot in the repository, and makes no clone",
+            )
+            .with_hint("Leave --snapshot away."));
+        }
         let (context, _lock) = self.context().await?;
         let snapshot = backup::create(
             &context.connection,

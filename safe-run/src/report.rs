@@ -101,7 +101,7 @@ impl From<&Error> for ErrorReport {
 /// What was undone, and how.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct UndoReport {
-    /// `rollback` or `restore`.
+    /// `rollback`, `restore` or `clone`.
     pub how: &'static str,
     /// How long it took.
     pub seconds: f64,

@@ -18,6 +18,7 @@ use common::{
 
 use crate::{
     check::{self, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits},
+    clone::DatabaseClone,
     expectation::{self, Facts, RowExpectation},
     facts::{self, Functions},
     journal::{Journal, Mode, Step},
@@ -47,8 +48,24 @@ pub enum FenceChoice {
 pub enum SnapshotChoice {
     /// A snapshot in the repository.
     File,
+    /// A copy of the database on its server, for the time of the run: the undo is a swap of names, at any size.
+    Clone,
+    /// A snapshot in the repository and a copy on the server.
+    Both,
     /// Nothing is stored: a ROLLBACK is the only undo.
     None,
+}
+
+impl SnapshotChoice {
+    /// Whether the repository gets a snapshot.
+    pub fn has_file(self) -> bool {
+        matches!(self, Self::File | Self::Both)
+    }
+
+    /// Whether the server makes a copy.
+    pub fn has_clone(self) -> bool {
+        matches!(self, Self::Clone | Self::Both)
+    }
 }
 
 /// When the snapshot is taken.
@@ -86,6 +103,10 @@ pub struct RunOptions {
     pub hold_fence: bool,
     /// The snapshot.
     pub snapshot: SnapshotChoice,
+    /// The clone stays after a success.
+    pub keep_clone: bool,
+    /// The clone is tried although the disk looks too small.
+    pub skip_space_check: bool,
     /// When it is taken.
     pub snapshot_when: SnapshotWhen,
     /// How much is checked.
@@ -167,6 +188,8 @@ pub struct RunLog {
     pub journal: Journal,
     /// What was done outside of the transaction, as sentences; said when it is rolled back.
     pub outside: Vec<String>,
+    /// The copy of the database by which it can be undone, as long as nobody has decided about it.
+    pub clone: Option<DatabaseClone>,
     started: Instant,
 }
 
@@ -202,7 +225,7 @@ impl RunLog {
             undo: None,
             next: Vec::new(),
         };
-        Ok(Self { report, journal, outside: Vec::new(), started: Instant::now() })
+        Ok(Self { report, journal, outside: Vec::new(), clone: None, started: Instant::now() })
     }
 
     /// Runs a step and notes its time, whether it succeeds or not.

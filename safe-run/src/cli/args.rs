@@ -39,9 +39,15 @@ pub struct ProtectionArgs {
     /// Keep the fence after the run, whether it succeeds or is undone, until `safe-run release`
     #[arg(long)]
     pub hold_fence: bool,
-    /// Whether a snapshot is taken
+    /// What the undo goes back to
     #[arg(long, value_enum, default_value = "file")]
     pub snapshot: SnapshotChoice,
+    /// With --snapshot clone or both: keep the clone after a success
+    #[arg(long)]
+    pub keep_clone: bool,
+    /// With --snapshot clone or both: make the clone although the server's disk looks too small
+    #[arg(long)]
+    pub skip_space_check: bool,
     /// When the snapshot is taken
     #[arg(long, value_enum, default_value = "auto")]
     pub snapshot_when: SnapshotWhen,
