@@ -31,7 +31,7 @@ use serde::Serialize;
 use crate::{
     CreateOptions, check, diff, drill,
     manage::{self, Facts},
-    prune, transfer,
+    prune, schedule, transfer,
 };
 
 /// Make, list and verify snapshots of PostgreSQL databases.
@@ -51,6 +51,7 @@ use crate::{
         backup verify --all                                       is every byte still right?\n  \
         backup drill                                              restore the latest, compare it, drop it again\n  \
         backup prune --keep-daily 7 --keep-weekly 4 --dry-run     what would go, and why the rest stays\n  \
+        backup schedule --cron \"0 3 * * *\" --keep-daily 7       every night, verified, pruned, watched\n  \
         backup export latest -o - | ssh host backup import -      carry a snapshot elsewhere\n  \
         backup check -d postgresql://app@db.example.com/shop      can this role back up this database?\n\n\
         Exit codes: 0 done · 1 failed, database unchanged · 2 usage · 3 refused · 4 busy, try again · 5 no such snapshot · \
@@ -88,6 +89,16 @@ enum Command {
     /// Pinned, damaged and future-dated snapshots, those from before migrations, and those that an unfinished run needs are
     /// always kept.
     Prune(prune::PruneArgs),
+    /// Back up on a schedule: verify, prune, raise the alarm, drill, and show how it goes
+    ///
+    /// One process that is started and forgotten. Jobs come from the flags, or from `[[job]]` in safe-run.toml. A snapshot that
+    /// was verified prunes by the keep rules; one that is strangely unlike its predecessor holds all pruning until somebody
+    /// has looked.
+    Schedule(Box<schedule::cli::ScheduleArgs>),
+    /// Say that an alarm is none: who, when and why is kept; without an id, list the alarms
+    Acknowledge(manage::AcknowledgeArgs),
+    /// Take snapshots back out of the trash; without an id, list what is there
+    Undelete(manage::UndeleteArgs),
     /// Write a snapshot as one tar file or stream
     Export(transfer::ExportArgs),
     /// Take in a snapshot that `backup export` wrote; every byte is compared with its manifest
@@ -232,6 +243,9 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
             diff::run(&a, &b, output).await
         }
         Some(Command::Prune(args)) => prune::run(args, &settings, output),
+        Some(Command::Schedule(args)) => schedule::cli::run(args, &cli.shared, output).await,
+        Some(Command::Acknowledge(args)) => manage::acknowledge(args, &settings, output),
+        Some(Command::Undelete(args)) => manage::undelete(args, &settings, output),
         Some(Command::Export(args)) => {
             let _lock = Repository::open(&settings.repo)?.lock_reading()?;
             let snapshot = find(&settings, &args.snapshot)?;

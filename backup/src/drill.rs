@@ -56,60 +56,16 @@ pub async fn run(
     output: &Output,
 ) -> Result<u8> {
     let manifest = &snapshot.manifest;
-    let connection = connection(args, shared, settings)?.with_application_name("backup drill");
+    let connection = connection(args, shared, settings)?;
     let repository = Repository::open(&settings.repo)?;
-    let restore = restore_program()?;
-    drop_leftovers(&connection, output).await?;
-    let suffix = format!("_drill_{}", Utc::now().format("%Y%m%d_%H%M%S"));
-    let scratch = with_suffix(&manifest.database.name, &suffix);
     process::wait_for_server(&connection.with_database("postgres"), shared.wait, output).await?;
-    refuse_existing(&connection, &scratch).await?;
-    let _running = hold(&connection, &scratch).await?;
-    output.say(&format!("restoring {} into the scratch database \"{}\"", manifest.id, printable(&scratch)));
-
-    let mut command = child(&restore, &connection);
-    command
-        .arg(manifest.id.as_str())
-        .arg("--into")
-        .arg(&scratch)
-        .arg("--marker")
-        .arg(MARKER)
-        .arg("--repo")
-        .arg(repository.root());
-    let jobs = args.jobs.or(settings.jobs);
-    command.args(jobs.map(|jobs| format!("--jobs={jobs}")));
-    command.args(args.no_owner.then_some("--no-owner"));
-    command.args(output.is_json().then_some("--json"));
-    command.args((shared.quiet && !output.is_json()).then_some("--quiet"));
-    command.args(shared.verbose.then_some("--verbose"));
-    let started = Instant::now();
-    let code = wait(command).await;
-    let seconds = started.elapsed().as_secs_f64();
-    common::fault::point("drill.restored");
-    let dropped = drop_scratch(&connection, &scratch).await;
-    let code = match (code, dropped) {
-        (Ok(code), Ok(())) => code,
-        (Err(error), Ok(())) => return Err(error),
-        (Ok(0), Err(error)) => return Err(error),
-        // Both: the first failure is the reason, the second must not be lost.
-        (Ok(code), Err(error)) => {
-            output.warn(&error.to_string());
-            code
-        }
-        (Err(first), Err(second)) => {
-            output.warn(&second.to_string());
-            return Err(first);
-        }
+    let rehearsal = Rehearsal {
+        jobs: args.jobs.or(settings.jobs),
+        no_owner: args.no_owner,
+        quiet: shared.quiet,
+        verbose: shared.verbose,
     };
-    // Other codes say something about the server or its roles, not about the snapshot.
-    let says_something = [0, ErrorKind::Failed.exit_code(), ErrorKind::Damaged.exit_code()].contains(&code);
-    if says_something && interrupt::received().is_none() {
-        manage::record(&repository, &manifest.id, How::Restored, seconds, code == 0, output);
-    }
-    if code != 0 {
-        return Err(Error::new(kind(code), format!("the drill of {} failed: see above", manifest.id))
-            .with_database_state("The scratch database was dropped; no other database was changed."));
-    }
+    let (scratch, seconds) = rehearse(&connection, &repository, &snapshot, &rehearsal, output).await?;
     let drill = Drill {
         id: manifest.id.as_str(),
         ok: true,
@@ -131,6 +87,83 @@ pub async fn run(
         format::duration(std::time::Duration::from_secs_f64(seconds)),
     ));
     Ok(0)
+}
+
+/// How to restore in a drill.
+#[derive(Debug, Clone, Copy)]
+pub struct Rehearsal {
+    /// Connections that load.
+    pub jobs: Option<usize>,
+    /// Leave owners and grants out.
+    pub no_owner: bool,
+    /// Let `restore` say less.
+    pub quiet: bool,
+    /// Let it say more.
+    pub verbose: bool,
+}
+
+/// Restores a snapshot into a scratch database, drops it again, and records what was found. Returns the name of that
+/// database and how long the restore took. The caller holds the repository's lock for all of it.
+pub async fn rehearse(
+    connection: &ConnectionSettings,
+    repository: &Repository,
+    snapshot: &StoredSnapshot,
+    rehearsal: &Rehearsal,
+    output: &Output,
+) -> Result<(String, f64)> {
+    let manifest = &snapshot.manifest;
+    let connection = &connection.with_application_name("backup drill");
+    let restore = restore_program()?;
+    drop_leftovers(connection, output).await?;
+    let suffix = format!("_drill_{}", Utc::now().format("%Y%m%d_%H%M%S"));
+    let scratch = with_suffix(&manifest.database.name, &suffix);
+    refuse_existing(connection, &scratch).await?;
+    let _running = hold(connection, &scratch).await?;
+    output.say(&format!("restoring {} into the scratch database \"{}\"", manifest.id, printable(&scratch)));
+
+    let mut command = child(&restore, connection);
+    command
+        .arg(manifest.id.as_str())
+        .arg("--into")
+        .arg(&scratch)
+        .arg("--marker")
+        .arg(MARKER)
+        .arg("--repo")
+        .arg(repository.root());
+    command.args(rehearsal.jobs.map(|jobs| format!("--jobs={jobs}")));
+    command.args(rehearsal.no_owner.then_some("--no-owner"));
+    command.args(output.is_json().then_some("--json"));
+    command.args((rehearsal.quiet && !output.is_json()).then_some("--quiet"));
+    command.args(rehearsal.verbose.then_some("--verbose"));
+    let started = Instant::now();
+    let code = wait(command).await;
+    let seconds = started.elapsed().as_secs_f64();
+    common::fault::point("drill.restored");
+    let dropped = drop_scratch(connection, &scratch).await;
+    let code = match (code, dropped) {
+        (Ok(code), Ok(())) => code,
+        (Err(error), Ok(())) => return Err(error),
+        (Ok(0), Err(error)) => return Err(error),
+        // Both: the first failure is the reason, the second must not be lost.
+        (Ok(code), Err(error)) => {
+            output.warn(&error.to_string());
+            code
+        }
+        (Err(first), Err(second)) => {
+            output.warn(&second.to_string());
+            return Err(first);
+        }
+    };
+    // Other codes say something about the server or its roles, not about the snapshot.
+    let says_something = [0, ErrorKind::Failed.exit_code(), ErrorKind::Damaged.exit_code()].contains(&code);
+    if says_something && interrupt::received().is_none() {
+        manage::record(repository, &manifest.id, How::Restored, seconds, code == 0, output);
+    }
+    if code != 0 {
+        return Err(Error::new(kind(code), format!("the drill of {} failed: see above", manifest.id))
+            .with_database_state("The scratch database was dropped; no other database was changed."));
+    }
+    Ok((scratch, seconds))
 }
 
 /// The comment on a scratch database: no database is dropped for its name alone.

@@ -14,6 +14,7 @@ pub mod manage;
 pub mod part;
 pub mod plan;
 pub mod prune;
+pub mod schedule;
 pub mod space;
 pub mod transfer;
 
@@ -46,6 +47,8 @@ use common::{
         toc::{self, Kind as EntryKind},
     },
 };
+
+pub use common::cli::config::default_jobs;
 
 use copy_out::CopyOptions;
 
@@ -99,11 +102,6 @@ impl Default for CreateOptions {
             role_passwords: false,
         }
     }
-}
-
-/// One connection per processor of this machine, at most 8: more only take memory from the server.
-pub fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
 }
 
 /// Takes a snapshot of the database that `settings` name, and publishes it in `repository`.

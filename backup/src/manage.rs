@@ -1,12 +1,13 @@
 //! `backup pin`, `unpin` and `delete`, and the log of verifications.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use common::{
-    Result,
+    Error, ErrorKind, Result,
     cli::{Output, Settings, format, output::Tone},
     postgres::ConnectionSettings,
     repository::{
         ExclusiveLock, Listed, Repository,
+        alarms::{Acknowledgement, Alarm},
         pins::Pin,
         verifications::{How, Verification},
     },
@@ -40,6 +41,28 @@ pub struct UnpinArgs {
 pub struct DeleteArgs {
     /// Ids or unique starts of ids
     #[arg(required = true, value_name = "SNAPSHOT")]
+    snapshots: Vec<String>,
+}
+
+/// Arguments of `backup acknowledge`.
+#[derive(Debug, clap::Args)]
+pub struct AcknowledgeArgs {
+    /// The id of the snapshot that raised the alarm, or a unique start of it
+    #[arg(value_name = "SNAPSHOT", requires = "why")]
+    snapshot: Option<String>,
+    /// Say why it is no loss, or what was done
+    #[arg(long, value_name = "TEXT", requires = "snapshot")]
+    why: Option<String>,
+    /// Say who looked [default: the user]
+    #[arg(long, value_name = "NAME", requires = "snapshot")]
+    who: Option<String>,
+}
+
+/// Arguments of `backup undelete`.
+#[derive(Debug, clap::Args)]
+pub struct UndeleteArgs {
+    /// Ids or unique starts of ids
+    #[arg(value_name = "SNAPSHOT")]
     snapshots: Vec<String>,
 }
 
@@ -136,6 +159,121 @@ pub fn delete(args: &DeleteArgs, settings: &Settings, output: &Output) -> Result
     repository.sweep()?;
     remove(&repository, &repository.lock_exclusive()?, &ids, output)?;
     report("deleted", "DELETED ", &ids, output)
+}
+
+/// Runs `backup acknowledge`.
+pub fn acknowledge(args: &AcknowledgeArgs, settings: &Settings, output: &Output) -> Result<u8> {
+    let repository = Repository::open(&settings.repo)?;
+    let (Some(wanted), Some(why)) = (&args.snapshot, &args.why) else {
+        return list_alarms(&repository.alarms()?, output);
+    };
+    let environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let who = args.who.clone().or_else(|| environment("SUDO_USER")).or_else(|| environment("USER"));
+    let acknowledgement = Acknowledgement {
+        who: who.unwrap_or_else(|| "unknown".to_owned()),
+        at: Utc::now(),
+        why: why.clone(),
+    };
+    let alarm = repository.acknowledge(wanted, acknowledgement)?;
+    if output.is_json() {
+        output.document(&alarm)?;
+    } else {
+        output.say(&format!("{} {}", output.paint(Tone::Good, "ACKNOWLEDGED"), alarm.id));
+        let database = alarm.database.as_deref().unwrap_or_default();
+        let left = repository.alarms()?.iter().filter(|alarm| alarm.holds(database)).count();
+        let database = common::ident::printable(database);
+        output.say(&match left {
+            0 => format!("             the next verified snapshot of \"{database}\" prunes again"),
+            left => format!(
+                "             {} of \"{database}\" still open",
+                format::plural(left as u64, "alarm is", "alarms are")
+            ),
+        });
+    }
+    Ok(0)
+}
+
+fn list_alarms(alarms: &[Alarm], output: &Output) -> Result<u8> {
+    #[derive(Serialize)]
+    struct Document<'a> {
+        alarms: &'a [Alarm],
+    }
+    if output.is_json() {
+        output.document(&Document { alarms })?;
+        return Ok(0);
+    }
+    if alarms.is_empty() {
+        output.say("No alarm was ever raised.");
+        return Ok(0);
+    }
+    let rows: Vec<Vec<String>> = alarms
+        .iter()
+        .map(|alarm| {
+            let state = alarm.acknowledged.as_ref().map_or("OPEN".to_owned(), |said| {
+                format!("{} {}: {}", said.at.format("%Y-%m-%d %H:%MZ"), said.who, said.why)
+            });
+            vec![
+                alarm.id.to_string(),
+                alarm.database.as_deref().map_or("-".to_owned(), common::ident::printable),
+                common::ident::printable(&alarm.findings.join("; ")),
+                common::ident::printable(&state),
+            ]
+        })
+        .collect();
+    output.data(&format::table(&["SNAPSHOT", "DATABASE", "FOUND", "ACKNOWLEDGED"], &[false; 4], &rows))?;
+    Ok(0)
+}
+
+/// Runs `backup undelete`.
+pub fn undelete(args: &UndeleteArgs, settings: &Settings, output: &Output) -> Result<u8> {
+    let repository = Repository::open(&settings.repo)?;
+    let trash = repository.trash()?;
+    if args.snapshots.is_empty() {
+        #[derive(Serialize)]
+        struct Row {
+            id: String,
+            until: DateTime<Utc>,
+        }
+        #[derive(Serialize)]
+        struct Document {
+            trash: Vec<Row>,
+        }
+        if output.is_json() {
+            let trash = trash.into_iter().map(|(id, until)| Row { id: id.to_string(), until }).collect();
+            output.document(&Document { trash })?;
+        } else if trash.is_empty() {
+            output.say("The trash is empty.");
+        } else {
+            let rows: Vec<Vec<String>> = trash
+                .iter()
+                .map(|(id, until)| vec![id.to_string(), until.format("%Y-%m-%d %H:%M:%SZ").to_string()])
+                .collect();
+            output.data(&format::table(&["ID", "GONE AFTER"], &[false; 2], &rows))?;
+        }
+        return Ok(0);
+    }
+    let alone = repository.lock_exclusive()?;
+    let mut ids = Vec::new();
+    for wanted in &args.snapshots {
+        let mut found = trash.iter().filter(|(id, _)| id.as_str().starts_with(wanted.as_str()));
+        match (found.next(), found.next()) {
+            (Some((id, _)), None) => ids.push(id.clone()),
+            (found, _) => {
+                let wanted = common::ident::printable(wanted);
+                let message = if found.is_some() {
+                    format!("\"{wanted}\" is the start of several ids in the trash")
+                } else {
+                    format!("no snapshot \"{wanted}\" is in the trash")
+                };
+                return Err(Error::new(ErrorKind::NoSuchSnapshot, message)
+                    .with_hint("Run `backup undelete` without an id to see what is there."));
+            }
+        }
+    }
+    for id in &ids {
+        repository.undelete(&alone, id)?;
+    }
+    report("undeleted", "UNDELETED", &ids, output)
 }
 
 /// Deletes snapshots and says what could not be cleared away at once.

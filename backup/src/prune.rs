@@ -22,10 +22,14 @@ use common::{
 };
 use serde::Serialize;
 
-use crate::manage::{self, Facts};
+use crate::manage::Facts;
+
+/// The floor, unless somebody says otherwise.
+pub const KEEP_MIN: u32 = 3;
 
 /// The keep rules, with restic's names and meaning; each database on its own, in UTC.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Retention")]
 pub struct KeepArgs {
     /// Keep the newest N
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
@@ -52,7 +56,7 @@ pub struct KeepArgs {
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_tag)]
     keep_tag: Vec<(String, String)>,
     /// Never leave fewer good snapshots of a database than this, verified ones first, whatever the rules say
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", default_value_t = KEEP_MIN)]
     keep_min: u32,
     /// Let the rules decide on snapshots from before migrations too [default: they are kept]
     #[arg(long)]
@@ -88,6 +92,9 @@ pub struct PruneArgs {
     /// Say what would be deleted, and delete nothing
     #[arg(long)]
     dry_run: bool,
+    /// Leave what is deleted in the trash for this long: `backup undelete` takes it back [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    trash_grace: Option<Duration>,
     /// Say what there would be if backups went on at their present pace for this long, each followed by this prune, and
     /// delete nothing
     #[arg(long, value_name = "TIME", value_parser = parse_duration, conflicts_with = "dry_run")]
@@ -135,7 +142,10 @@ pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8>
     let doomed: Vec<SnapshotId> =
         decisions.iter().filter(|decision| !decision.is_kept()).map(|decision| decision.id.clone()).collect();
     if let Some(alone) = alone {
-        manage::remove(&repository, &alone, &doomed, output)?;
+        let until = args.trash_grace.map_or(Ok(None), |grace| trash_until(grace, now).map(Some))?;
+        for left in repository.remove_at(&alone, &doomed, until)? {
+            output.warn(&format!("not removed yet, the next run sweeps it: {left}"));
+        }
     }
     if output.is_json() {
         let decisions = decisions.iter().map(row).collect();
@@ -152,6 +162,47 @@ pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8>
     let word = if args.dry_run { "WOULD DELETE" } else { "DELETED" };
     output.say(&format!("{} {count}, {kept} kept", output.paint(Tone::Strong, word)));
     Ok(0)
+}
+
+/// What pruning did.
+#[derive(Debug)]
+pub struct Pruned {
+    /// All decisions.
+    pub decisions: Vec<Decision>,
+    /// What was deleted.
+    pub deleted: Vec<SnapshotId>,
+    /// What could not be cleared away at once.
+    pub left: Vec<String>,
+}
+
+/// Prunes the snapshots of one database: they lie in the trash for `grace` before they are gone.
+///
+/// # Errors
+/// Busy while anybody else uses the repository.
+pub fn prune_database(
+    repository: &Repository,
+    database: &str,
+    policy: &KeepPolicy,
+    grace: Duration,
+    now: DateTime<Utc>,
+) -> Result<Pruned> {
+    repository.sweep()?;
+    let alone = repository.lock_exclusive()?;
+    let (candidates, _) = candidates(repository, Some(database))?;
+    let decisions = keep::plan(policy, &candidates, now);
+    let deleted: Vec<SnapshotId> =
+        decisions.iter().filter(|decision| !decision.is_kept()).map(|decision| decision.id.clone()).collect();
+    let until = if grace.is_zero() { None } else { Some(trash_until(grace, now)?) };
+    let left = repository.remove_at(&alone, &deleted, until)?;
+    repository.shorten_verifications(&alone)?;
+    Ok(Pruned { decisions, deleted, left })
+}
+
+fn trash_until(grace: Duration, now: DateTime<Utc>) -> Result<DateTime<Utc>> {
+    chrono::Duration::from_std(grace)
+        .ok()
+        .and_then(|grace| now.checked_add_signed(grace))
+        .ok_or_else(|| Error::usage("--trash-grace is longer than any calendar"))
 }
 
 #[derive(Serialize)]
@@ -263,6 +314,7 @@ fn simulated_table(snapshots: &[SimulatedRow]) -> String {
 fn candidates(repository: &Repository, database: Option<&str>) -> Result<(Vec<Candidate>, Vec<SnapshotId>)> {
     let facts = Facts::read(repository)?;
     let protections = repository.protections()?;
+    let alarms = repository.alarms()?;
     let (mut candidates, mut damaged) = (Vec::new(), Vec::new());
     for entry in repository.list()? {
         let Ok(snapshot) = entry.snapshot else {
@@ -275,7 +327,10 @@ fn candidates(repository: &Repository, database: Option<&str>) -> Result<(Vec<Ca
         }
         let standing = facts.standing(&entry.id);
         candidates.push(Candidate {
-            protection: protections.of(&entry.id, Some(&manifest)).map(|why| why.to_string()),
+            protection: protections.of(&entry.id, Some(&manifest)).map(|why| why.to_string()).or_else(|| {
+                let alarm = alarms.iter().find(|alarm| alarm.holds(&manifest.database.name))?;
+                Some(format!("held by the alarm of {}: look, then `backup acknowledge` it", alarm.id))
+            }),
             id: entry.id,
             database: manifest.database.name,
             part: manifest.partial.map(|partial| partial.filters.to_string()),

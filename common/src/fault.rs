@@ -18,3 +18,23 @@ pub fn point(name: &str) {
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn point(_name: &str) {}
+
+/// In a debug build, `SAFE_RUN_FAULT_WAIT=name=path` makes the process wait at this point for as long as the file `path`
+/// exists, and say so by the file `path.reached`: a test does to the world what a bad night would do.
+#[cfg(debug_assertions)]
+pub fn wait(name: &str) {
+    let Ok(setting) = std::env::var("SAFE_RUN_FAULT_WAIT") else { return };
+    if let Some((wanted, path)) = setting.split_once('=')
+        && wanted == name
+    {
+        let _ = std::fs::write(format!("{path}.reached"), "");
+        while std::path::Path::new(path).exists() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+/// Nothing: this build has no fault points.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn wait(_name: &str) {}

@@ -111,6 +111,14 @@ impl Drop for ChildGuard {
     }
 }
 
+/// Kills a process group by its leader's id: for a child of ours that had its time.
+pub fn kill_group(id: u32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(id.cast_signed()) {
+        // One that has just ended is no error.
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+    }
+}
+
 /// A session that is cancelled when a signal comes in, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Registration(u64);

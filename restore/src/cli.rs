@@ -253,7 +253,7 @@ async fn restore(
         output.warn(&format!("the snapshot is of \"{origin}\", and \"{live}\" is to be replaced"));
     }
     let options = RestoreOptions {
-        jobs: settings.jobs.unwrap_or_else(default_jobs),
+        jobs: settings.jobs.unwrap_or_else(common::cli::config::default_jobs),
         choices: Choices {
             no_owner: cli.no_owner,
             create_roles: cli.create_roles,
@@ -331,11 +331,6 @@ fn part_request(cli: &Cli) -> PartRequest<'_> {
         drop_replaced: cli.drop_replaced,
         dry_run: cli.dry_run,
     }
-}
-
-/// One connection per processor of this machine, at most 8.
-fn default_jobs() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
 }
 
 fn describe(plan: &RestorePlan) -> String {

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     attempts::{Failed, Waiting, until_locked},
-    concurrently, history, lock_ahead,
+    concurrently,
+    history::{History, Outcome},
+    lock_ahead,
     migration::{MigrationFile, TransactionPlan},
     statement::{Statement, StatementKind, TransactionVerb, locks::LockMode},
 };
@@ -80,33 +82,75 @@ pub struct Trace {
     pub notes: Vec<String>,
 }
 
-/// Runs the files in order in the transaction that is open in `session`, each with its history row. The locks that they
+/// What applying files needs beside them.
+#[derive(Debug, Clone, Copy)]
+pub struct Applying<'a> {
+    /// The session that runs them.
+    pub session: &'a Session,
+    /// Where they are recorded.
+    pub history: &'a History,
+    /// The run.
+    pub run: &'a str,
+    /// How long one statement waits for a lock.
+    pub lock_timeout: Duration,
+    /// Where to tell.
+    pub progress: &'a Progress,
+}
+
+impl Applying<'_> {
+    /// Records that a file ran, without the settings that it made.
+    async fn record(&self, file: &MigrationFile, took: Duration) -> Result<()> {
+        self.session.reset_settings().await?;
+        self.history.ensure(self.session).await?;
+        self.history.record(self.session, file, &Outcome::Ran { took, run: self.run }).await
+    }
+
+    /// Says that a file begins which a crash may leave half done, where its tool says so. Nothing of it has run.
+    async fn begin(&self, file: &MigrationFile) -> Result<()> {
+        self.history.ensure(self.session).await?;
+        self.history.begin(self.session, file).await
+    }
+
+    /// Says that such a file failed. The undo takes it back; where there is none, the tool sees what happened.
+    /// `in_transaction`: one is open, or was when it failed.
+    async fn fail(&self, file: &MigrationFile, took: Duration, error: &Error, in_transaction: bool) {
+        let noted = async {
+            if in_transaction {
+                execute(self.session, "roll back", "ROLLBACK").await?;
+            }
+            self.session.reset_settings().await?;
+            self.history.fail(self.session, file, took, error.message()).await
+        };
+        if let Err(second) = noted.await {
+            self.progress.warn(format!("the failure of {} could not be recorded: {second}", file.name()));
+        }
+    }
+}
+
+/// Runs the files in order in the transaction that is open in the session, each with its history row. The locks that they
 /// need beyond `held` are taken first.
 ///
 /// `reports` grows as they run, so that after a failure it says how far it came.
 pub async fn in_transaction(
-    session: &Session,
+    applying: Applying<'_>,
     files: &[&MigrationFile],
-    run: &str,
-    lock_timeout: Duration,
     held: Option<LockMode>,
     reports: &mut Vec<MigrationReport>,
-    progress: &Progress,
 ) -> Result<()> {
+    let Applying { session, lock_timeout, .. } = applying;
     session.reset_settings().await?;
     let statements = files.iter().flat_map(|file| &file.statements);
     lock_ahead::take(session, &lock_ahead::wanted(statements), held, lock_timeout)
         .await
         .map_err(with_sqlstate)?;
     // Behind the locks: who waits there must not hold a lock on the history.
-    history::ensure(session).await?;
+    applying.history.ensure(session).await?;
     for file in files {
         session.reset_settings().await?;
         limit_lock_waits(session, "SET LOCAL", lock_timeout).await?;
         let statements = file.statements_without_wrapper()?;
-        let took = run_file(session, file, statements, reports, progress).await?;
-        session.reset_settings().await?;
-        history::record(session, file, took, run).await?;
+        let took = run_file(session, file, statements, reports, applying.progress).await?;
+        applying.record(file, took).await?;
     }
     execute(session, "check deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE")
         .await
@@ -117,20 +161,19 @@ pub async fn in_transaction(
 /// where its file says so. What could not have its locks is tried again.
 pub async fn as_planned(
     waiting: &Waiting<'_>,
+    applying: Applying<'_>,
     files: &[&MigrationFile],
     plan: &TransactionPlan,
-    run: &str,
     trace: &mut Trace,
 ) -> Result<()> {
-    let session = waiting.migrator;
-    let timeout = waiting.wait.timeout;
+    let session = applying.session;
     if plan.one {
         let reports = &mut trace.reports;
         until_locked(waiting, "ROLLBACK", async || {
             reports.clear();
             let applied = async {
                 execute(session, "begin", "BEGIN").await?;
-                in_transaction(session, files, run, timeout, None, reports, waiting.progress).await?;
+                in_transaction(applying, files, None, reports).await?;
                 fault::point("safe-run.before-file-commit");
                 execute(session, "commit", "COMMIT").await
             };
@@ -148,9 +191,9 @@ pub async fn as_planned(
         waiting.progress.phase(file.name(), None);
         let commits = plan.commits.get(&place).map_or(&[][..], Vec::as_slice);
         let result = if file.no_transaction.is_some() {
-            alone(waiting, file, run, trace).await
+            alone(waiting, applying, file, trace).await
         } else {
-            in_pieces(waiting, file, commits, run, trace).await
+            in_pieces(waiting, applying, file, commits, trace).await
         };
         waiting.progress.done();
         result?;
@@ -162,13 +205,12 @@ pub async fn as_planned(
 /// One file in a transaction of its own, or in several where `commits` says so.
 async fn in_pieces(
     waiting: &Waiting<'_>,
+    applying: Applying<'_>,
     file: &MigrationFile,
     commits: &[usize],
-    run: &str,
     trace: &mut Trace,
 ) -> Result<()> {
-    let session = waiting.migrator;
-    let timeout = waiting.wait.timeout;
+    let Applying { session, lock_timeout: timeout, .. } = applying;
     let statements = file.statements_without_wrapper()?;
     let started = Instant::now();
     let mut from = 0;
@@ -176,7 +218,7 @@ async fn in_pieces(
         let (piece, last) = (statements.get(from..to).unwrap_or_default(), to == statements.len());
         let report = trace.reports.last_mut().expect("the file's report was begun");
         let kept = report.statements.len();
-        until_locked(waiting, "ROLLBACK", async || {
+        let result = until_locked(waiting, "ROLLBACK", async || {
             report.statements.truncate(kept);
             let applied = async {
                 execute(session, "begin", "BEGIN").await?;
@@ -184,11 +226,13 @@ async fn in_pieces(
                     .await
                     .map_err(with_sqlstate)?;
                 limit_lock_waits(session, "SET LOCAL", timeout).await?;
+                if from == 0 && !last {
+                    // From the first commit on, a crash leaves the file half done.
+                    applying.begin(file).await?;
+                }
                 run_statements(session, file, piece, report).await?;
                 if last {
-                    session.reset_settings().await?;
-                    history::ensure(session).await?;
-                    history::record(session, file, started.elapsed(), run).await?;
+                    applying.record(file, started.elapsed()).await?;
                 }
                 fault::point("safe-run.before-file-commit");
                 execute(session, "commit", "COMMIT").await.map_err(|error| error.context(file.name()))
@@ -201,8 +245,14 @@ async fn in_pieces(
                 begun.flat_map(|statement| &statement.class.outside_transaction).all(|text| is_setval(text));
             result.map_err(|error| Failed { error, repeatable })
         })
-        .await
-        .inspect_err(|error| trace.committed |= is_lost(error))?;
+        .await;
+        if let Err(error) = result {
+            trace.committed |= is_lost(&error);
+            if from > 0 {
+                applying.fail(file, started.elapsed(), &error, true).await;
+            }
+            return Err(error);
+        }
         trace.committed = true;
         from = to;
     }
@@ -213,19 +263,50 @@ async fn in_pieces(
 }
 
 /// One file whose statements are sent one by one, outside of any transaction of ours.
-async fn alone(waiting: &Waiting<'_>, file: &MigrationFile, run: &str, trace: &mut Trace) -> Result<()> {
-    let session = waiting.migrator;
+async fn alone(
+    waiting: &Waiting<'_>,
+    applying: Applying<'_>,
+    file: &MigrationFile,
+    trace: &mut Trace,
+) -> Result<()> {
     let started = Instant::now();
-    limit_lock_waits(session, "SET", waiting.wait.timeout).await?;
+    interrupt::check()?;
+    // What the history says of the beginning is committed.
+    trace.committed = true;
+    applying.begin(file).await?;
     let mut in_block = false;
+    let ran = async {
+        one_by_one(waiting, applying, file, trace, started, &mut in_block).await?;
+        applying.record(file, started.elapsed()).await
+    };
+    if let Err(error) = ran.await {
+        applying.fail(file, started.elapsed(), &error, in_block).await;
+        return Err(error);
+    }
+    if let Some(report) = trace.reports.last_mut() {
+        report.complete = true;
+    }
+    Ok(())
+}
+
+/// Sends the statements. `in_block`: the file has begun a transaction that is still open.
+async fn one_by_one(
+    waiting: &Waiting<'_>,
+    applying: Applying<'_>,
+    file: &MigrationFile,
+    trace: &mut Trace,
+    started: Instant,
+    in_block: &mut bool,
+) -> Result<()> {
+    let session = applying.session;
+    limit_lock_waits(session, "SET", applying.lock_timeout).await?;
     for statement in &file.statements {
         interrupt::check()?;
         let began = Instant::now();
         // CALL and DO may have committed a part before they failed, and a block of the file's own is gone.
-        let repeatable = !in_block
+        let repeatable = !*in_block
             && statement.class.runs_code.is_none()
             && statement.class.outside_transaction.iter().all(|text| is_setval(text));
-        trace.committed = true;
         let notes = &mut trace.notes;
         let mut rows = 0;
         let result = until_locked(waiting, "SELECT 1", async || {
@@ -247,19 +328,13 @@ async fn alone(waiting: &Waiting<'_>, file: &MigrationFile, run: &str, trace: &m
         result?;
         report.statements.push(StatementReport::of(statement, rows, began));
         match statement.class.kind {
-            StatementKind::TransactionControl(TransactionVerb::Begin) => in_block = true,
+            StatementKind::TransactionControl(TransactionVerb::Begin) => *in_block = true,
             StatementKind::TransactionControl(TransactionVerb::Commit | TransactionVerb::Rollback) => {
-                in_block = false;
+                *in_block = false;
             }
             _ => {}
         }
         fault::point("safe-run.statement-done");
-    }
-    session.reset_settings().await?;
-    history::ensure(session).await?;
-    history::record(session, file, started.elapsed(), run).await?;
-    if let Some(report) = trace.reports.last_mut() {
-        report.complete = true;
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 mod args;
 mod check;
 mod look;
+mod mark;
+mod state;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
@@ -17,10 +19,13 @@ use serde::Serialize;
 
 use args::{CheckArgs, MigrationArgs, ProtectionArgs};
 
+use mark::MarkArgs;
+use state::State;
+
 use crate::{
     clone,
     guarded::{self, Job},
-    history,
+    history::History,
     migration::{self, MigrationPlan, TransactionChoice, TransactionPlan},
     recover, release,
     report::{Report, Verdict},
@@ -41,7 +46,7 @@ use crate::{
     version,
     max_term_width = 100,
     subcommand_negates_reqs = true,
-    override_usage = "safe-run [OPTIONS]\n       safe-run [OPTIONS] -- COMMAND [ARGS]...\n       safe-run <status|plan|check|history|report|recover|release|new> [OPTIONS]",
+    override_usage = "safe-run [OPTIONS]\n       safe-run [OPTIONS] -- COMMAND [ARGS]...\n       safe-run <status|plan|check|history|report|recover|release|baseline|stamp|repair|new> [OPTIONS]",
     after_help = "Examples:\n  \
         safe-run -d postgresql://app@db/shop                 apply ./migrations\n  \
         safe-run plan                                        what would be done; changes nothing\n  \
@@ -93,6 +98,29 @@ enum Command {
     Recover,
     /// Lift the fence that a run with --hold-fence left standing
     Release,
+    /// Record migrations up to VERSION as applied without running them; only while the history is empty
+    Baseline {
+        /// The newest version that the database has already
+        version: String,
+        #[command(flatten)]
+        mark: MarkArgs,
+    },
+    /// Record single migrations as applied without running them
+    Stamp {
+        /// Their versions
+        #[arg(required = true)]
+        versions: Vec<String>,
+        #[command(flatten)]
+        mark: MarkArgs,
+    },
+    /// Record edited files as they are now, and take failed migrations out of the history
+    Repair {
+        /// Also a file whose SQL changed: this version is right as it is now; may be repeated
+        #[arg(long, value_name = "VERSION")]
+        accept: Vec<String>,
+        #[command(flatten)]
+        mark: MarkArgs,
+    },
     /// Make an empty migration file with the next version
     New {
         /// What it does, such as add_orders_status
@@ -119,10 +147,14 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Status(args) | Command::Plan(args) | Command::New { migrations: args, .. }) => {
             args.clone()
         }
+        Some(Command::Baseline { mark, .. } | Command::Stamp { mark, .. } | Command::Repair { mark, .. }) => {
+            mark.folder.clone().into()
+        }
         _ => MigrationArgs::default(),
     };
     let migrations = MigrationArgs {
         dir: if of_command.dir.is_empty() { cli.migrations.dir.clone() } else { of_command.dir },
+        format: of_command.format.or(cli.migrations.format),
         to: of_command.to.or_else(|| cli.migrations.to.clone()),
         allow_out_of_order: [of_command.allow_out_of_order, cli.migrations.allow_out_of_order.clone()]
             .concat(),
@@ -132,6 +164,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         jobs: cli.protection.jobs,
         compress: cli.protection.compress.clone(),
         dirs: migrations.dir.clone(),
+        format: migrations.format.map(|choice| choice.name().to_owned()),
         lock_timeout: cli.protection.lock_timeout,
         lock_retries: cli.protection.lock_retries,
         max_loss: cli.checks.max_loss.clone(),
@@ -153,6 +186,9 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Report { run }) => command.report(run.as_deref()),
         Some(Command::Recover) => command.recover().await,
         Some(Command::Release) => command.release().await,
+        Some(Command::Baseline { version, mark }) => command.baseline(version, mark).await,
+        Some(Command::Stamp { versions, mark }) => command.stamp(versions, mark).await,
+        Some(Command::Repair { accept, mark }) => command.repair(accept, mark).await,
         Some(Command::New { name, .. }) => command.new_migration(name),
         Some(Command::Man) => {
             output.data(&common::cli::completions::manual::<Cli>()?)?;
@@ -232,6 +268,7 @@ impl Invocation<'_> {
             options: self.run_options(&self.cli.checks, verify),
             progress: self.output.progress(),
             run,
+            history: History::own(),
         };
         Ok((context, lock))
     }
@@ -239,19 +276,15 @@ impl Invocation<'_> {
     async fn protected_run(&self) -> Result<u8> {
         let external = &self.cli.external;
         self.refuse_clone_usage()?;
-        // Files are read, and refused, before anything is asked of the server.
-        let files = if external.is_empty() { migration::load(&self.settings.dirs)? } else { Vec::new() };
-        let (context, _lock) = self.context().await?;
-        let options = &context.options;
+        if external.is_empty() {
+            // A folder that is not there is said before the server is asked.
+            migration::signs(&self.settings.dirs)?;
+        }
+        let (mut context, _lock) = self.context().await?;
         let report = if external.is_empty() {
-            let applied = history::read(&context.control).await?;
-            let plan = migration::plan(
-                &files,
-                &applied,
-                self.migrations.to.as_ref(),
-                &self.migrations.allow_out_of_order,
-            )?;
-            self.tell_drift(&plan);
+            let state = self.take_history(&mut context).await?;
+            let options = &context.options;
+            let plan = self.plan_of(&state)?;
             if plan.pending.is_empty() {
                 return self.up_to_date(&context, &plan);
             }
@@ -283,6 +316,7 @@ impl Invocation<'_> {
                 guarded::run(&context, Job::Files(&plan.pending, &transactions)).await?
             }
         } else {
+            let options = &context.options;
             self.refuse_fence(options.fence, &[FenceChoice::Lock], "a command")?;
             self.require_undo(options)?;
             guarded::run(&context, Job::Command(external, self.output.is_json())).await?
@@ -323,22 +357,13 @@ impl Invocation<'_> {
         Ok(())
     }
 
-    fn tell_drift(&self, plan: &MigrationPlan<'_>) {
-        for drift in &plan.drift {
-            let what = match drift.kind {
-                migration::DriftKind::LineEndings => "line ends",
-                migration::DriftKind::Comments => "comments or white space",
-                migration::DriftKind::Real => "what it does",
-            };
-            self.output
-                .warn(&format!("{} was edited after it was applied: only {what} differ", drift.file.name()));
-        }
-        for squashed in &plan.squashed {
-            self.output.say(&format!(
-                "note: {} is applied, and its file is gone (older than every file)",
-                squashed.version.as_str()
-            ));
-        }
+    /// Finds the history, takes its tool's lock, and reads it.
+    async fn take_history(&self, context: &mut Context) -> Result<State> {
+        let history = self.find_history(&context.control).await?;
+        let wait = context.options.lock_wait;
+        history.lock(&context.control, wait.timeout.saturating_mul(wait.retries.saturating_add(1))).await?;
+        context.history = history.clone();
+        self.state(&context.control, history).await
     }
 
     fn up_to_date(&self, context: &Context, plan: &MigrationPlan<'_>) -> Result<u8> {

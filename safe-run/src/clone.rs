@@ -271,6 +271,7 @@ pub async fn make(
         options: context.options.clone(),
         progress: context.progress.clone(),
         run: context.run.clone(),
+        history: context.history.clone(),
     }))
 }
 

@@ -31,7 +31,7 @@ use crate::{
         Baseline, Context, FenceChoice, OnFailure, RunLog, analyze_what_lost_statistics, announced,
         announced_by_command, baseline, check_options, check_parallel, judge,
     },
-    sequences, verify,
+    sequences, tool_history, verify,
 };
 
 /// What is run under protection.
@@ -208,6 +208,8 @@ async fn hide(
         options: context.options.clone(),
         progress: context.progress.clone(),
         run: context.run.clone(),
+        // Its tool's lock ended with our session; nobody else can connect here.
+        history: context.history.clone(),
     })
 }
 
@@ -317,7 +319,8 @@ async fn perform(
             let wait = context.options.lock_wait;
             let waiting =
                 Waiting { migrator: &session, observer: control, wait, progress: &context.progress };
-            let applied = apply::as_planned(&waiting, files, plan, &log.report.run, &mut trace).await;
+            let applying = context.applying(&session, &log.report.run);
+            let applied = apply::as_planned(&waiting, applying, files, plan, &mut trace).await;
             if applied.is_err() {
                 log.outside = apply::effects_outside(files, &trace.reports);
             }
@@ -329,6 +332,7 @@ async fn perform(
             session.close().await.map_err(migration)?;
         }
         Job::Command(words, stdout_is_ours) => {
+            let positions = tool_history::read(&context.control).await;
             let began = Instant::now();
             let finished = command::run(words, &settings, control, &own_pids(context), stdout_is_ours)
                 .await
@@ -357,6 +361,9 @@ async fn perform(
                 replaced: finished.replaced,
             });
             log.timed("command", began);
+            if !finished.replaced {
+                note_histories(context, log, positions).await;
+            }
             interrupt::check().map_err(migration)?;
             judge_command(&finished, &context.connection).map_err(migration)?;
             if finished.replaced {
@@ -381,6 +388,17 @@ async fn perform(
     };
     judge(log, &context.options, &prepared.baseline, &after, &announced, verified).map_err(validation)?;
     interrupt::check().map_err(migration)
+}
+
+/// Says where the histories of migration tools stood before and stand now. Not to know it fails nothing.
+async fn note_histories(context: &Context, log: &mut RunLog, before: Result<tool_history::Positions>) {
+    let after = tool_history::read(&context.control).await;
+    match (before, after) {
+        (Ok(before), Ok(after)) => log.report.notes.extend(tool_history::describe(&before, &after)),
+        (Err(error), _) | (_, Err(error)) => {
+            log.report.notes.push(format!("the migration tool's own history is not shown: {error}"));
+        }
+    }
 }
 
 fn judge_command(

@@ -1,112 +1,333 @@
-//! Our own history table, `safe_run.migrations`: what was applied, when, by whom, and from which bytes.
+//! The history table, of our own layout and of every adopted tool's: found, read and written exactly as that tool would,
+//! so that it keeps working afterwards.
+//!
+//! One file per tool has its SQL. Rows are written in the transaction of the migration where there is one. What must
+//! never happen: a history that exists is overlooked, or a row says more than what was done.
+
+mod dbmate;
+mod diesel;
+mod flyway;
+mod golang_migrate;
+mod goose;
+mod lock;
+mod own;
+mod prisma;
+mod refinery;
+mod sqlx;
+
+use std::time::Duration;
 
 use common::{
-    Error, Result,
-    postgres::{Client, Row},
+    Error, QualifiedName, Result,
+    ident::{literal, printable},
+    postgres::{Client, DriverError, Session, SimpleQueryMessage},
 };
 
-use crate::migration::{AppliedMigration, MigrationFile, Version};
+use crate::{
+    layout::{
+        Format, Layout,
+        detect::{self, Seen, Signs},
+    },
+    migration::{AppliedMigration, MigrationFile, Version},
+};
 
-/// Makes the table.
-const CREATE: &str = "
-CREATE SCHEMA IF NOT EXISTS safe_run;
-CREATE TABLE safe_run.migrations (
-  version text PRIMARY KEY,
-  description text NOT NULL,
-  file_name text NOT NULL,
-  checksum text NOT NULL,
-  checksum_normalized text NOT NULL,
-  applied_at timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
-  applied_by text NOT NULL DEFAULT CURRENT_USER,
-  execution_ms bigint NOT NULL,
-  run text NOT NULL
-);
-COMMENT ON TABLE safe_run.migrations IS 'Migrations that safe-run has applied. Checksums are SHA-256 of the file.'";
+/// What a history holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Recorded {
+    /// What is applied.
+    pub rows: Vec<AppliedMigration>,
+    /// A migration that failed half-way and that nobody has cleared up.
+    pub dirty: Option<Dirty>,
+}
 
-/// Makes the history table if it is not there: in the migration's own transaction, so that a first run that fails leaves
-/// nothing behind.
-pub async fn ensure(client: &Client) -> Result<()> {
-    let failed = |source| Error::postgres("could not make safe_run.migrations", source);
-    let row = client
-        .query_one("SELECT pg_catalog.to_regclass('safe_run.migrations') IS NULL", &[])
-        .await
-        .map_err(failed)?;
-    if row.get(0) {
-        // IF NOT EXISTS would send a NOTICE that nobody needs.
-        let exists: bool = client
-            .query_one("SELECT pg_catalog.to_regnamespace('safe_run') IS NOT NULL", &[])
+/// A failed migration, as the history tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dirty {
+    /// Its version, as the history has it.
+    pub version: String,
+    /// The way out, as a sentence.
+    pub hint: String,
+}
+
+impl Recorded {
+    /// Refuses to go on from a failed migration.
+    pub fn refuse_dirty(&self, history: &History) -> Result<()> {
+        let Some(dirty) = &self.dirty else { return Ok(()) };
+        Err(Error::refused(format!(
+            "{} says that migration {} failed half-way",
+            history.table.short(),
+            printable(&dirty.version)
+        ))
+        .with_hint(&*dirty.hint)
+        .with_database_state("Nothing was changed now."))
+    }
+}
+
+/// How a migration came to be applied.
+#[derive(Debug, Clone, Copy)]
+pub enum Outcome<'a> {
+    /// It ran.
+    Ran {
+        /// For how long.
+        took: Duration,
+        /// In which run.
+        run: &'a str,
+    },
+    /// Somebody says so.
+    Marked {
+        /// In which run.
+        run: &'a str,
+    },
+}
+
+impl Outcome<'_> {
+    fn took(&self) -> Duration {
+        match self {
+            Self::Ran { took, .. } => *took,
+            Self::Marked { .. } => Duration::ZERO,
+        }
+    }
+
+    fn run(&self) -> &str {
+        match self {
+            Self::Ran { run, .. } | Self::Marked { run } => run,
+        }
+    }
+}
+
+/// A database's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct History {
+    /// Whose it is.
+    pub layout: Layout,
+    /// The table; it need not exist yet.
+    pub table: QualifiedName,
+}
+
+/// Tables whose name is that of a history.
+const SEEN: &str = "
+SELECT n.nspname::text, c.relname::text,
+       pg_catalog.array_agg(a.attname || ' ' || pg_catalog.format_type(a.atttypid, NULL) ORDER BY a.attnum)
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+WHERE c.relkind IN ('r', 'p') AND (c.relname = ANY ($1) OR (n.nspname = 'safe_run' AND c.relname = 'migrations'))
+  AND n.nspname NOT LIKE 'pg\\_%'
+GROUP BY 1, 2 ORDER BY 1, 2";
+
+/// The schemas in which the migrations' own session would look, in order.
+const PATH: &str = "BEGIN READ ONLY; SET LOCAL search_path TO DEFAULT;
+SELECT s FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) AS s; COMMIT";
+
+/// What `ar_internal_metadata` tells: the `schema_migrations` beside it is Rails'.
+const RAILS: &str = "ar_internal_metadata";
+
+impl History {
+    /// Our own.
+    pub fn own() -> Self {
+        Self { layout: Layout::OWN, table: QualifiedName::new("safe_run", "migrations") }
+    }
+
+    /// Finds out whose history the database has, or will have. Changes nothing.
+    ///
+    /// # Errors
+    /// Refused when it is not certain; see [`detect::decide`].
+    pub async fn find(session: &Session, wanted: Option<Format>, signs: &Signs) -> Result<Self> {
+        let path = search_path(session).await?;
+        let mut names: Vec<&str> = Format::ALL
+            .iter()
+            .filter(|format| **format != Format::SafeRun)
+            .map(|format| format.table())
+            .collect();
+        names.push(RAILS);
+        let rows = session
+            .query(SEEN, &[&names])
             .await
-            .map_err(failed)?
-            .get(0);
-        let sql = if exists {
-            CREATE.replacen("CREATE SCHEMA IF NOT EXISTS safe_run;", "", 1)
-        } else {
-            CREATE.to_owned()
+            .map_err(|source| Error::postgres("could not look for migration histories", source))?;
+        let place = |schema: &str| path.iter().position(|on_path| on_path == schema);
+        let mut seen: Vec<Seen> = rows
+            .iter()
+            .map(|row| {
+                let (schema, name): (String, String) = (row.get(0), row.get(1));
+                Seen {
+                    on_path: place(&schema).is_some() || schema == "safe_run",
+                    columns: row.get(2),
+                    table: QualifiedName::new(schema, name),
+                }
+            })
+            .collect();
+        seen.sort_by_key(|seen| place(seen.table.schema.as_str()).unwrap_or(usize::MAX));
+        let rails = seen.iter().any(|seen| seen.table.name.as_str() == RAILS);
+        let decision = detect::decide(wanted, &seen, rails, signs)?;
+        let table = match (decision.table, decision.layout.format) {
+            (Some(table), _) => table,
+            (None, Format::SafeRun) => Self::own().table,
+            (None, format) => {
+                let schema = path.first().ok_or_else(|| {
+                    Error::refused("search_path names no schema that exists, so the history has no place")
+                        .with_hint(
+                            "Make the schema, or name another one: options=-csearch_path=public in the URL.",
+                        )
+                })?;
+                QualifiedName::new(&**schema, format.table())
+            }
         };
-        client.batch_execute(&sql).await.map_err(failed)?;
+        Ok(Self { layout: decision.layout, table })
     }
-    Ok(())
+
+    async fn exists(&self, client: &Client) -> Result<bool> {
+        let sql = format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL", literal(&self.table.to_string()));
+        let row = client.query_one(&sql, &[]).await.map_err(|source| self.failed("look for", source))?;
+        Ok(row.get(0))
+    }
+
+    fn failed(&self, doing: &str, source: DriverError) -> Error {
+        Error::postgres(format!("could not {doing} {}", self.table.short()), source)
+    }
+
+    /// Makes the history table if it is not there: in the migration's own transaction, so that a first run that fails
+    /// leaves nothing behind.
+    pub async fn ensure(&self, client: &Client) -> Result<()> {
+        if self.exists(client).await? {
+            return Ok(());
+        }
+        let table = &self.table;
+        let sql = match self.layout.format {
+            Format::SafeRun => own::create_sql(client).await?,
+            Format::Sqlx => sqlx::create_sql(table),
+            Format::GolangMigrate => golang_migrate::create_sql(table),
+            Format::Dbmate => dbmate::create_sql(table),
+            Format::Goose => goose::create_sql(table),
+            Format::Flyway => flyway::create_sql(table),
+            Format::Refinery => refinery::create_sql(table, self.layout.wide_versions),
+            Format::Diesel => diesel::create_sql(table),
+            Format::Prisma => prisma::create_sql(table),
+        };
+        client.batch_execute(&sql).await.map_err(|source| self.failed("make", source))
+    }
+
+    /// Reads the history; a database without the table has none.
+    pub async fn read(&self, client: &Client) -> Result<Recorded> {
+        if !self.exists(client).await? {
+            return Ok(Recorded::default());
+        }
+        match self.layout.format {
+            Format::SafeRun => own::read(client).await,
+            Format::Sqlx => sqlx::read(self, client).await,
+            Format::GolangMigrate => golang_migrate::read(self, client).await,
+            Format::Dbmate => dbmate::read(self, client).await,
+            Format::Goose => goose::read(self, client).await,
+            Format::Flyway => flyway::read(self, client).await,
+            Format::Refinery => refinery::read(self, client).await,
+            Format::Diesel => diesel::read(self, client).await,
+            Format::Prisma => prisma::read(self, client).await,
+        }
+    }
+
+    /// Says that a file outside of a transaction begins, where the tool says so: a crash leaves it dirty.
+    pub async fn begin(&self, client: &Client, file: &MigrationFile) -> Result<()> {
+        match self.layout.format {
+            Format::GolangMigrate => golang_migrate::set(self, client, file, true).await,
+            Format::Prisma => prisma::begin(self, client, file).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Says that a file outside of a transaction failed, where the tool says so.
+    pub async fn fail(&self, client: &Client, file: &MigrationFile, took: Duration, why: &str) -> Result<()> {
+        match self.layout.format {
+            Format::Flyway => flyway::record(self, client, file, took, false).await,
+            Format::Prisma => prisma::fail(self, client, file, why).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Records one migration as applied.
+    pub async fn record(&self, client: &Client, file: &MigrationFile, outcome: &Outcome<'_>) -> Result<()> {
+        match self.layout.format {
+            Format::SafeRun => own::record(client, file, outcome).await,
+            Format::Sqlx => sqlx::record(self, client, file, outcome.took()).await,
+            Format::GolangMigrate => golang_migrate::set(self, client, file, false).await,
+            Format::Dbmate => dbmate::record(self, client, file).await,
+            Format::Goose => goose::record(self, client, file).await,
+            Format::Flyway => flyway::record(self, client, file, outcome.took(), true).await,
+            Format::Refinery => refinery::record(self, client, file).await,
+            Format::Diesel => diesel::record(self, client, file).await,
+            Format::Prisma => {
+                prisma::record(self, client, file, matches!(outcome, Outcome::Marked { .. })).await
+            }
+        }
+    }
+
+    /// Records everything up to `version` at once, where the tool has a row for that. `false`: it has none.
+    pub async fn baseline(&self, client: &Client, version: &Version) -> Result<bool> {
+        match self.layout.format {
+            Format::Flyway => flyway::baseline(self, client, version).await.map(|()| true),
+            _ => Ok(false),
+        }
+    }
+
+    /// Takes the file's failed row away, so that it can be recorded as applied.
+    pub async fn clear(&self, client: &Client, file: &MigrationFile) -> Result<()> {
+        match self.layout.format {
+            Format::Sqlx => sqlx::clear(self, client, Some(file)).await.map(|_| ()),
+            Format::Flyway => flyway::clear(self, client, Some(file)).await.map(|_| ()),
+            Format::Prisma => prisma::clear(self, client, Some(file)).await.map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes every failed row away, as the tool's own repair does; the result is how many there were.
+    pub async fn clear_all(&self, client: &Client) -> Result<u64> {
+        match self.layout.format {
+            Format::Sqlx => sqlx::clear(self, client, None).await,
+            Format::Flyway => flyway::clear(self, client, None).await,
+            Format::Prisma => prisma::clear(self, client, None).await,
+            _ => Ok(0),
+        }
+    }
+
+    /// Records the file as it is now; `recorded` is its version as the history has it.
+    pub async fn repair(&self, client: &Client, file: &MigrationFile, recorded: &str) -> Result<u64> {
+        match self.layout.format {
+            Format::SafeRun => own::repair(client, file, recorded).await,
+            Format::Sqlx => sqlx::repair(self, client, file).await,
+            Format::Flyway => flyway::repair(self, client, file, recorded).await,
+            Format::Refinery => refinery::repair(self, client, file).await,
+            Format::Prisma => prisma::repair(self, client, file).await,
+            Format::GolangMigrate | Format::Dbmate | Format::Goose | Format::Diesel => Ok(0),
+        }
+    }
 }
 
-const READ: &str = "
-SELECT version, description, checksum, checksum_normalized, applied_at::text
-FROM safe_run.migrations ORDER BY applied_at, version";
-
-const RECORD: &str = "
-INSERT INTO safe_run.migrations (version, description, file_name, checksum, checksum_normalized, execution_ms, run)
-VALUES ($1, $2, $3, $4, $5, $6, $7)";
-
-/// Reads the history; a database without the table has none.
-pub async fn read(client: &Client) -> Result<Vec<AppliedMigration>> {
-    let failed = |source| Error::postgres("could not read safe_run.migrations", source);
-    let exists: bool = client
-        .query_one("SELECT pg_catalog.to_regclass('safe_run.migrations') IS NOT NULL", &[])
+/// The schemas of the migrations' own `search_path`, in order. The session may have another one.
+async fn search_path(session: &Session) -> Result<Vec<String>> {
+    let messages = session
+        .simple_query(PATH)
         .await
-        .map_err(failed)?
-        .get(0);
-    if !exists {
-        return Ok(Vec::new());
-    }
-    client.query(READ, &[]).await.map_err(failed)?.iter().map(applied).collect()
+        .map_err(|source| Error::postgres("could not read the search_path", source))?;
+    Ok(messages
+        .iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        })
+        .collect())
 }
 
-fn applied(row: &Row) -> Result<AppliedMigration> {
-    let text: String = row.get(0);
-    let version = Version::parse(&text).ok_or_else(|| {
-        Error::refused(format!("safe_run.migrations has a version \"{}\"", common::ident::printable(&text)))
-            .with_hint("Correct the row by hand: a version is made of digits and dots.")
-    })?;
-    Ok(AppliedMigration {
-        version,
-        description: row.get(1),
-        checksum: Some(row.get(2)),
-        checksum_normalized: Some(row.get(3)),
-        applied_at: row.get(4),
+fn not_recorded(file: &MigrationFile, source: DriverError) -> Error {
+    Error::postgres(format!("could not record {} as applied", file.name()), source)
+}
+
+fn bad_version(history: &History, text: &str) -> Error {
+    Error::refused(format!("{} has a version \"{}\"", history.table.short(), printable(text)))
+        .with_hint(format!("{} could not have written it: correct the row by hand.", history.layout.format))
+}
+
+/// A bigint of the file's version, which its name was checked to fit.
+fn number(file: &MigrationFile) -> Result<i64> {
+    file.version.as_str().parse().map_err(|_| {
+        Error::refused(format!("version {} does not fit a bigint", file.version))
+            .with_hint("Give it a smaller one.")
     })
-}
-
-/// Records one migration as applied.
-pub async fn record(
-    client: &Client,
-    file: &MigrationFile,
-    took: std::time::Duration,
-    run: &str,
-) -> Result<()> {
-    let milliseconds = i64::try_from(took.as_millis()).unwrap_or(i64::MAX);
-    client
-        .execute(
-            RECORD,
-            &[
-                &file.version.as_str(),
-                &file.description,
-                &file.name(),
-                &file.checksum,
-                &file.checksum_normalized,
-                &milliseconds,
-                &run,
-            ],
-        )
-        .await
-        .map_err(|source| Error::postgres(format!("could not record {} as applied", file.name()), source))?;
-    Ok(())
 }

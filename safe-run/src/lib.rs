@@ -20,7 +20,9 @@ pub mod fence;
 pub mod guarded;
 pub mod history;
 pub mod journal;
+pub mod layout;
 pub mod lock_ahead;
+pub mod mark;
 pub mod migration;
 pub mod others;
 pub mod recover;
@@ -29,6 +31,7 @@ pub mod report;
 pub mod run;
 pub mod sequences;
 pub mod statement;
+pub mod tool_history;
 pub mod transactional;
 pub mod verify;
 

@@ -1,11 +1,12 @@
 //! Migration files: which there are, which are pending, and what their authors wrote into them for us.
 //!
-//! [`load`] is the only function here that touches the disk; everything else turns values into values. It must never
+//! [`load`] and [`original`] touch the disk; everything else turns values into values. It must never
 //! run the way down: sections that another tool would only run to undo a migration are not part of its statements.
 //! It must never apply a file whose history does not fit: an edited, missing or late migration is refused by name.
 
 mod annotation;
 mod load;
+mod past;
 mod plan;
 mod section;
 mod transactions;
@@ -16,12 +17,18 @@ use std::path::PathBuf;
 use common::{Error, ErrorKind, Result, digest::sha256_hex};
 
 pub use annotation::{AllowLoss, Annotations, ExpectedRows};
-pub use load::load;
-pub use plan::{AppliedMigration, Drift, DriftKind, MigrationPlan, classify_drift, plan};
+pub use load::{load, signs};
+pub use past::original;
+pub use plan::{AppliedMigration, Drift, DriftKind, MigrationPlan, RowKind, classify_drift, plan};
+pub(crate) use section::{Sections, find as sections};
 pub use transactions::{TransactionChoice, TransactionPlan, decide};
+pub(crate) use version::FileName;
 pub use version::Version;
 
-use crate::statement::{self, Statement, StatementKind, TransactionClass, TransactionVerb};
+use crate::{
+    layout::{Format, Layout, RecordedName, flyway},
+    statement::{self, ParseProblem, Statement, StatementKind, TransactionClass, TransactionVerb},
+};
 
 /// A migration as its file says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +39,15 @@ pub struct MigrationFile {
     pub description: String,
     /// Where it was read.
     pub path: PathBuf,
-    /// SHA-256 of the file's bytes, hexadecimal.
+    /// Its path below the folder of migrations, with `/`.
+    pub script: String,
+    /// Whose layout it follows.
+    pub layout: Layout,
+    /// It may come late: refinery's U files, and repeatable ones.
+    pub any_order: bool,
+    /// Why it can't run here. It does not matter once it is applied.
+    pub problem: Option<Problem>,
+    /// What the history records of its content; empty when that tool records nothing.
     pub checksum: String,
     /// SHA-256 over the tokens that mean something: equal when only comments, white space or line ends differ.
     pub checksum_normalized: String,
@@ -48,18 +63,61 @@ pub struct MigrationFile {
     pub warnings: Vec<String>,
 }
 
-impl MigrationFile {
-    /// Reads a file's text. Errors name `path` and the line.
-    pub fn parse(path: PathBuf, version: Version, description: String, sql: String) -> Result<Self> {
-        let at = |line: u32, message: &str| format!("{}:{line}: {message}", path.display());
-        let sections = section::find(&sql)
-            .map_err(|problem| Error::refused(at(problem.line, &problem.message)).with_hint(problem.hint))?;
-        let statements = statement::split_ranges(&sql, &sections.up).map_err(|problem| {
-            let place = format!("{}:{}:{}", path.display(), problem.line, problem.column);
-            Error::refused(format!("{place}: {}", problem.message)).with_hint(problem.hint)
-        })?;
-        let (annotations, marker) = annotation::read(&sql, &sections, &statements)
-            .map_err(|problem| Error::usage(at(problem.line, &problem.message)).with_hint(problem.hint))?;
+/// What stands in the way of running a file, with its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file and the line, and what is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+    /// It is a mistake in our own annotations.
+    pub is_usage: bool,
+}
+
+impl Problem {
+    /// As the error that refuses the file.
+    pub fn error(&self) -> Error {
+        let error = if self.is_usage { Error::usage(&*self.message) } else { Error::refused(&*self.message) };
+        error.with_hint(&*self.hint)
+    }
+}
+
+/// Where a migration was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub path: PathBuf,
+    pub script: String,
+    pub version: Version,
+    pub description: String,
+    pub any_order: bool,
+    pub foreign: Option<&'static str>,
+}
+
+/// What a file says once it is read.
+#[derive(Debug, Default)]
+struct Content {
+    statements: Vec<Statement>,
+    no_transaction: Option<String>,
+    annotations: Annotations,
+    warnings: Vec<String>,
+}
+
+impl Content {
+    fn read(path: &std::path::Path, layout: Layout, sql: &str) -> std::result::Result<Self, Problem> {
+        let at = |problem: ParseProblem, column: bool, is_usage: bool| Problem {
+            message: if column {
+                format!("{}:{}:{}: {}", path.display(), problem.line, problem.column, problem.message)
+            } else {
+                format!("{}:{}: {}", path.display(), problem.line, problem.message)
+            },
+            hint: problem.hint,
+            is_usage,
+        };
+        let sections = layout.sections(sql).map_err(|problem| at(problem, false, false))?;
+        let statements =
+            statement::split_ranges(sql, &sections.up).map_err(|problem| at(problem, true, false))?;
+        let (annotations, marker) =
+            annotation::read(sql, &sections, &statements).map_err(|problem| at(problem, false, true))?;
         let alone = || {
             statements.iter().find_map(|statement| match &statement.class.transaction {
                 TransactionClass::MustRunAlone { reason } => {
@@ -75,23 +133,100 @@ impl MigrationFile {
                 statement.class.warnings.iter().map(|text| format!("line {}: {text}", statement.line)),
             );
         }
-        Ok(Self {
-            checksum: sha256_hex(sql.as_bytes()),
-            checksum_normalized: normalized(&sql, &statements),
+        Ok(Self { statements, no_transaction, annotations, warnings })
+    }
+}
+
+impl MigrationFile {
+    /// Reads a file of our own layout. Errors name `path` and the line.
+    pub fn parse(path: PathBuf, version: Version, description: String, sql: String) -> Result<Self> {
+        let script = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let found = Found { path, script, version, description, any_order: false, foreign: None };
+        let file = Self::read(found, sql, Layout::OWN);
+        match &file.problem {
+            Some(problem) => Err(problem.error()),
+            None => Ok(file),
+        }
+    }
+
+    /// Reads a file's text. What can't be run is told by [`MigrationFile::problem`].
+    pub(crate) fn read(found: Found, sql: String, layout: Layout) -> Self {
+        let Found { path, script, version, description, any_order, foreign } = found;
+        let content = match foreign {
+            None => Content::read(&path, layout, &sql),
+            Some(why) => Err(Problem {
+                message: format!("{}:1: {why}", path.display()),
+                hint: format!(
+                    "Run it with that tool under protection, `safe-run -- COMMAND`; safe-run takes {}'s SQL files only.",
+                    layout.format
+                ),
+                is_usage: false,
+            }),
+        };
+        let (content, problem) = match content {
+            Ok(content) => (content, None),
+            Err(problem) => (Content::default(), Some(problem)),
+        };
+        let recorded = RecordedName { version: &version, description: &description };
+        Self {
+            checksum: if foreign.is_some() { None } else { layout.checksum(&recorded, &sql) }
+                .unwrap_or_default(),
+            checksum_normalized: normalized(&sql, &content.statements),
+            any_order: any_order || version.is_repeatable(),
+            script,
+            layout,
+            problem,
             version,
             description,
             path,
-            statements,
-            no_transaction,
-            annotations,
-            warnings,
+            statements: content.statements,
+            no_transaction: content.no_transaction,
+            annotations: content.annotations,
+            warnings: content.warnings,
             sql,
-        })
+        }
     }
 
-    /// The file's name without its directory, for messages.
+    /// The checksum that its history would record for another text.
+    pub fn checksum_of(&self, sql: &str) -> Option<String> {
+        self.layout.checksum(&RecordedName { version: &self.version, description: &self.description }, sql)
+    }
+
+    /// [`Self::checksum_normalized`] of another text.
+    pub fn normalized_of(&self, sql: &str) -> Option<String> {
+        let content = Content::read(&self.path, self.layout, sql).ok()?;
+        Some(normalized(sql, &content.statements))
+    }
+
+    /// What the file beside it says.
+    pub(crate) fn apply_metadata(&mut self, path: &std::path::Path, text: Option<&str>) {
+        let found = text.map(|text| crate::layout::metadata(self.layout.format, text)).unwrap_or_default();
+        let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        if found.no_transaction && self.no_transaction.is_none() {
+            let key = match self.layout.format {
+                Format::Diesel => "run_in_transaction",
+                _ => "executeInTransaction",
+            };
+            self.no_transaction = Some(format!("{name}: {key}=false"));
+        }
+        if self.layout.format != Format::Flyway || self.problem.is_some() {
+            return;
+        }
+        let placeholder = || {
+            let problem = flyway::placeholder(&self.sql).filter(|_| !found.keeps_placeholders)?;
+            Some((format!("{}:{}: {}", self.path.display(), problem.line, problem.message), problem.hint))
+        };
+        let config = found.problem.clone().map(|problem| {
+            let hint = "Run this file with `safe-run -- flyway migrate`.".to_owned();
+            (format!("{}: {problem}", path.display()), hint)
+        });
+        self.problem =
+            config.or_else(placeholder).map(|(message, hint)| Problem { message, hint, is_usage: false });
+    }
+
+    /// The file's name for messages: without its directory, but with its own folder where it has one.
     pub fn name(&self) -> String {
-        self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        self.script.clone()
     }
 
     /// The statements to run inside a transaction of ours: a plain `BEGIN; … COMMIT;` around the whole file is taken off.

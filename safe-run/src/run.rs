@@ -17,10 +17,12 @@ use common::{
 };
 
 use crate::{
+    apply::Applying,
     check::{self, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits},
     clone::DatabaseClone,
     expectation::{self, Facts, RowExpectation},
     facts::{self, Functions},
+    history::History,
     journal::{Journal, Mode, Step},
     migration::MigrationFile,
     report::{ErrorReport, Phase, Report, Verdict},
@@ -144,9 +146,22 @@ pub struct Context {
     pub progress: Progress,
     /// The run's id.
     pub run: SnapshotId,
+    /// Where migrations are recorded.
+    pub history: History,
 }
 
 impl Context {
+    /// What applying files on this session needs.
+    pub fn applying<'a>(&'a self, session: &'a Session, run: &'a str) -> Applying<'a> {
+        Applying {
+            session,
+            history: &self.history,
+            run,
+            lock_timeout: self.options.lock_wait.timeout,
+            progress: &self.progress,
+        }
+    }
+
     /// A fresh id for a run on `database`.
     pub fn new_run(database: &str) -> Result<SnapshotId> {
         Ok(SnapshotId::new(Utc::now(), database, random::bits()?))
@@ -190,6 +205,8 @@ pub struct RunLog {
     pub outside: Vec<String>,
     /// The copy of the database by which it can be undone, as long as nobody has decided about it.
     pub clone: Option<DatabaseClone>,
+    /// The history table, whose rows change with every run.
+    history_table: String,
     started: Instant,
 }
 
@@ -225,7 +242,8 @@ impl RunLog {
             undo: None,
             next: Vec::new(),
         };
-        Ok(Self { report, journal, outside: Vec::new(), clone: None, started: Instant::now() })
+        let history_table = context.history.table.short();
+        Ok(Self { report, journal, outside: Vec::new(), clone: None, history_table, started: Instant::now() })
     }
 
     /// Runs a step and notes its time, whether it succeeds or not.
@@ -425,9 +443,9 @@ pub fn judge(
     let rows = check_options(options)
         .wants(CheckKind::Rows)
         .then(|| check::compare_rows(before, after, &announced.rows, &announced.limits))
-        // Our own history grows with every run: no news.
+        // The history grows with every run: no news.
         .map(|mut rows| {
-            rows.changes.retain(|change| change.table != "safe_run.migrations");
+            rows.changes.retain(|change| change.table != log.history_table);
             rows
         });
     let report = &mut log.report;

@@ -144,7 +144,8 @@ async fn protected(
     fault::point("safe-run.applying");
     let began = Instant::now();
     let mut reports = Vec::new();
-    let applied = apply_with_retries(context, files, migrator, fenced, &log.report.run, &mut reports).await;
+    let applying = context.applying(migrator, &log.report.run);
+    let applied = apply_with_retries(context, applying, files, fenced, &mut reports).await;
     log.outside = apply::effects_outside(files, &reports);
     log.report.migrations = reports;
     log.timed("migrations", began);
@@ -174,12 +175,12 @@ const SAVEPOINT: &str = "\"safe-run: before the first statement\"";
 /// Runs the files, and once more from the first statement on when a lock could not be had in time.
 async fn apply_with_retries(
     context: &Context,
+    applying: apply::Applying<'_>,
     files: &[&MigrationFile],
-    migrator: &Session,
     fenced: bool,
-    run: &str,
     reports: &mut Vec<apply::MigrationReport>,
 ) -> Result<()> {
+    let migrator = applying.session;
     let savepoint = async |verb: &str| {
         let failed = |source| Error::postgres("could not set the savepoint before the migrations", source);
         migrator.batch_execute(&format!("{verb} {SAVEPOINT}")).await.map_err(failed)
@@ -190,8 +191,7 @@ async fn apply_with_retries(
     let waiting = Waiting { migrator, observer: &context.control, wait, progress: &context.progress };
     until_locked(&waiting, &format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}"), async || {
         reports.clear();
-        let applied =
-            apply::in_transaction(migrator, files, run, wait.timeout, held, reports, &context.progress).await;
+        let applied = apply::in_transaction(applying, files, held, reports).await;
         applied.map_err(|error| {
             let repeatable = apply::effects_outside(files, reports).is_empty();
             Failed { error, repeatable }

@@ -8,6 +8,7 @@
 //! - [`random_schema`]: databases that a seed makes, with odd names, types, constraints and rows
 //! - [`binaries`]: finds the built `backup`, `restore` and `safe-run`
 //! - [`outcome`]: runs them as a user does, and holds what they said and how they ended
+//! - [`daemon`]: `backup schedule` as a process, asked over HTTP
 //! - [`writes`]: one row into every table, as an application would after a restore
 //! - [`protected_run`]: `safe-run` in a folder of its own, and what the oracle says about its database
 //!
@@ -16,6 +17,7 @@
 
 pub mod binaries;
 pub mod cluster;
+pub mod daemon;
 pub mod fixtures;
 pub mod ledger;
 pub mod oracle;
@@ -27,6 +29,7 @@ mod servers;
 pub mod writes;
 
 pub use cluster::{Cluster, Database, Options};
+pub use daemon::Daemon;
 pub use ledger::Application;
 pub use oracle::Fingerprint;
 pub use outcome::{Outcome, Snapshots};

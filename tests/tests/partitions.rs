@@ -19,9 +19,9 @@ ALTER TABLE t ATTACH PARTITION t3 FOR VALUES WITH (MODULUS 4, REMAINDER 3);
 INSERT INTO t (id, c, note) SELECT i, (enum_range(NULL::colour))[1 + i % 12], 'note ' || i FROM generate_series(1, 3000) i;
 "#;
 
-/// Which rows there are, wherever they lie, and what their columns hold.
-const ROWS: &str =
-    "SELECT count(*), count(DISTINCT tableoid), sum(hashtextextended(t::text, 0)::numeric) FROM t";
+/// Which rows there are, wherever they lie, and what their columns hold. Not in how many leaves: the labels' oids decide
+/// that, and one may stay empty.
+const ROWS: &str = "SELECT count(*), sum(hashtextextended(t::text, 0)::numeric) FROM t";
 
 fn rows_that_move_are_the_same_rows(major: u32) {
     let database = Cluster::shared(major).fresh_database("moving");

@@ -8,7 +8,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::args::{SharedArgs, parse_duration};
+use super::{
+    args::{SharedArgs, parse_duration},
+    jobs::{JobFile, ScheduleFile},
+};
 use crate::{
     Error, Result,
     postgres::{ConnectionSettings, Environment},
@@ -34,12 +37,20 @@ pub struct Config {
     pub compress: Option<String>,
     /// Folders of migrations, relative to the file.
     pub dir: Option<Vec<PathBuf>>,
+    /// Whose layout the migrations follow.
+    pub format: Option<String>,
     /// How long one attempt waits for locks.
     pub lock_timeout: Option<String>,
     /// Attempts after the first.
     pub lock_retries: Option<u32>,
     /// Loss of rows by a DELETE that is accepted, such as `10%`.
     pub max_loss: Option<String>,
+    /// Settings of `backup schedule`.
+    #[serde(default)]
+    pub schedule: ScheduleFile,
+    /// Jobs of `backup schedule`.
+    #[serde(default)]
+    pub job: Vec<JobFile>,
 }
 
 /// Where a setting comes from.
@@ -75,6 +86,8 @@ pub struct Settings {
     pub repo: PathBuf,
     /// Folders of migrations.
     pub dirs: Vec<PathBuf>,
+    /// Whose layout they follow, when somebody said so.
+    pub format: Option<String>,
     /// Connections, when somebody said how many.
     pub jobs: Option<usize>,
     /// Compression.
@@ -97,6 +110,8 @@ pub struct CommandFlags {
     pub compress: Option<String>,
     /// `--dir`.
     pub dirs: Vec<PathBuf>,
+    /// `--format`.
+    pub format: Option<String>,
     /// `--lock-timeout`.
     pub lock_timeout: Option<Duration>,
     /// `--lock-retries`.
@@ -105,20 +120,28 @@ pub struct CommandFlags {
     pub max_loss: Option<String>,
 }
 
+impl Config {
+    /// Reads the settings file, if there is one. The path is where it is or would be.
+    pub fn load(shared: &SharedArgs) -> Result<(Self, PathBuf)> {
+        match &shared.config {
+            Some(path) => Ok((read(path)?, path.clone())),
+            None => match std::fs::exists(DEFAULT_FILE) {
+                Ok(true) => Ok((read(Path::new(DEFAULT_FILE))?, PathBuf::from(DEFAULT_FILE))),
+                _ => Ok((Self::default(), PathBuf::from(DEFAULT_FILE))),
+            },
+        }
+    }
+}
+
 impl Settings {
     /// Reads the settings file, if there is one, and decides.
     pub fn load(shared: &SharedArgs, flags: CommandFlags, environment: Environment) -> Result<Self> {
-        let (file, path) = match &shared.config {
-            Some(path) => (read(path)?, path.clone()),
-            None => match std::fs::exists(DEFAULT_FILE) {
-                Ok(true) => (read(Path::new(DEFAULT_FILE))?, PathBuf::from(DEFAULT_FILE)),
-                _ => (Config::default(), PathBuf::from(DEFAULT_FILE)),
-            },
-        };
+        let (file, path) = Config::load(shared)?;
         Self::resolve(shared, flags, &file, &path, environment)
     }
 
-    fn resolve(
+    /// Decides on a settings file that was read before.
+    pub fn resolve(
         shared: &SharedArgs,
         flags: CommandFlags,
         file: &Config,
@@ -175,6 +198,7 @@ impl Settings {
         } else {
             flags.dirs
         };
+        choose("format", flags.format.is_some(), None, file.format.is_some());
         choose("jobs", flags.jobs.is_some(), None, file.jobs.is_some());
         choose("compress", flags.compress.is_some(), None, file.compress.is_some());
         choose("lock-timeout", flags.lock_timeout.is_some(), None, file.lock_timeout.is_some());
@@ -192,6 +216,7 @@ impl Settings {
             environment,
             repo,
             dirs,
+            format: flags.format.or_else(|| file.format.clone()),
             jobs,
             codec: compress.map_or(Ok(Codec::default()), |text| text.parse())?,
             // A DDL statement that waits blocks everybody behind it: 2 s is what a busy application survives.
@@ -225,6 +250,7 @@ impl Settings {
             ("database-url", format!("{:?}", self.connection()?.redacted_url())),
             ("repo", format!("{:?}", self.repo.display().to_string())),
             ("dir", format!("[{}]", dirs.join(", "))),
+            ("format", format!("{:?}", self.format.as_deref().unwrap_or("auto"))),
             ("jobs", self.jobs.map_or("one per processor".to_owned(), |jobs| jobs.to_string())),
             ("compress", format!("\"{}\"", self.codec)),
             ("lock-timeout", format!("\"{}ms\"", self.lock_timeout.as_millis())),
@@ -249,7 +275,7 @@ fn read(path: &Path) -> Result<Config> {
 }
 
 /// Reads `10%` or `0.1` as a fraction between 0 and 1.
-fn parse_percentage(text: &str) -> Result<f64> {
+pub fn parse_percentage(text: &str) -> Result<f64> {
     let invalid = || Error::usage(format!("\"{text}\" is not a share")).with_hint("Write it as 10% or 0.1.");
     let (number, divisor) = match text.strip_suffix('%') {
         Some(number) => (number, 100.0),
@@ -257,4 +283,9 @@ fn parse_percentage(text: &str) -> Result<f64> {
     };
     let share = number.trim().parse::<f64>().map_err(|_| invalid())? / divisor;
     if (0.0..=1.0).contains(&share) { Ok(share) } else { Err(invalid()) }
+}
+
+/// One connection per processor of this machine, at most 8: more only take memory from the server.
+pub fn default_jobs() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8)
 }

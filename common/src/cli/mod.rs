@@ -6,6 +6,7 @@ pub mod config;
 pub mod facts;
 pub mod format;
 pub mod input;
+pub mod jobs;
 pub mod output;
 pub mod process;
 

@@ -124,6 +124,15 @@ impl Output {
         }
     }
 
+    /// One event of a program that runs for long: a line of text, or of JSON with `--json`; also with `--quiet`.
+    pub fn event(&self, text: &str, value: &serde_json::Value) {
+        if self.json {
+            self.json_line(value);
+        } else {
+            self.err_line(text);
+        }
+    }
+
     /// A line on stderr, always.
     pub fn err_line(&self, text: &str) {
         // Nobody is left to be told when stderr is gone.

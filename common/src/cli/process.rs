@@ -75,6 +75,13 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 
+/// Time since the machine started, by the clock that systemd compares with.
+pub fn monotonic() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// With `--wait`, waits until the server takes connections; without it, does nothing.
 pub async fn wait_for_server(
     settings: &ConnectionSettings,

@@ -49,6 +49,22 @@ pub fn replace_private_file(path: &Path, bytes: &[u8]) -> Result<()> {
     sync_dir(dir)
 }
 
+/// Like [`replace_private_file`], for a file that other users may read.
+pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Not the file's own name in front: whoever reads `*.prom` must not see a part.
+    let mut file = tempfile::Builder::new()
+        .prefix(".incomplete-")
+        .tempfile_in(dir)
+        .map_err(|source| Error::io("write in", dir, source))?;
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().set_permissions(std::fs::Permissions::from_mode(mode)))
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(|source| Error::io("write", path, source))?;
+    file.persist(path).map(drop).map_err(|error| Error::io("replace", path, error.error))
+}
+
 /// Makes a file with mode 0600 that has its name only once all of it is written and durable.
 ///
 /// # Errors

@@ -6,6 +6,8 @@
 //! Locking: a writer holds the repository's lock shared, and its own partial folder's lock exclusively; who deletes or
 //! sweeps holds the repository's lock exclusively. Operating-system file locks end with their process.
 
+pub mod alarms;
+pub mod attempts;
 pub mod files;
 pub mod import;
 pub mod partial;
@@ -27,6 +29,8 @@ pub use files::{
 };
 pub use partial::PartialSnapshot;
 
+use alarms::ALARMS;
+use attempts::SCHEDULE;
 use pins::PINS;
 use verifications::VERIFICATIONS_FILE;
 
@@ -253,6 +257,23 @@ impl Repository {
         Ok(listed)
     }
 
+    /// The ids of all folders below `snapshots/`, oldest first; no manifest is read.
+    pub fn ids(&self) -> Result<Vec<SnapshotId>> {
+        let dir = self.root.join(SNAPSHOTS);
+        let mut ids = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(|source| Error::io("read", &dir, source))? {
+            let name = entry.map_err(|source| Error::io("read", &dir, source))?.file_name();
+            ids.extend(name.to_str().and_then(|name| SnapshotId::parse(name).ok()));
+        }
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// The folder of a snapshot.
+    pub fn snapshot_dir(&self, id: &SnapshotId) -> PathBuf {
+        self.root.join(SNAPSHOTS).join(id.as_str())
+    }
+
     /// Finds a snapshot by id, unique prefix, given name, `latest` or `latest:tag=value`.
     ///
     /// `latest` is the latest of a whole database; a partial snapshot only where there are no others. With `database`, `latest` means that database's; without it, the repository must hold one database only.
@@ -327,19 +348,20 @@ impl Repository {
         PartialSnapshot::create(self.lock_shared()?, &self.root.join(PARTIAL), &self.root.join(SNAPSHOTS), id)
     }
 
-    /// Removes what crashed runs left below `partial/` and `trash/`. Returns the names of what was swept.
+    /// Removes what crashed runs left below `partial/`, and what lay in `trash/` for its time. Returns the names of what was
+    /// swept.
     ///
     /// Does nothing while another process uses the repository: its partial folder is not ours to judge.
     pub fn sweep(&self) -> Result<Vec<String>> {
         let Ok(_lock) = self.lock_exclusive() else { return Ok(Vec::new()) };
         let mut swept = Vec::new();
-        for dir in [self.root.join(PARTIAL), self.root.join(TRASH)] {
-            for entry in fs::read_dir(&dir).map_err(|source| Error::io("read", &dir, source))? {
-                let path = entry.map_err(|source| Error::io("read", &dir, source))?.path();
-                fs::remove_dir_all(&path).map_err(|source| Error::io("remove", &path, source))?;
-                swept.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
-            }
+        let dir = self.root.join(PARTIAL);
+        for entry in fs::read_dir(&dir).map_err(|source| Error::io("read", &dir, source))? {
+            let path = entry.map_err(|source| Error::io("read", &dir, source))?.path();
+            fs::remove_dir_all(&path).map_err(|source| Error::io("remove", &path, source))?;
+            swept.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
         }
+        swept.extend(self.empty_trash(chrono::Utc::now())?);
         Ok(swept)
     }
 }
@@ -365,7 +387,7 @@ impl StoredSnapshot {
 }
 
 fn is_ours(name: &std::ffi::OsStr) -> bool {
-    [SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS, PINS, VERIFICATIONS_FILE, REPOSITORY_FILE]
+    [SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS, PINS, ALARMS, SCHEDULE, VERIFICATIONS_FILE, REPOSITORY_FILE]
         .iter()
         .any(|ours| name == *ours)
         || name.to_string_lossy().starts_with(".repository.json.")

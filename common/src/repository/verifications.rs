@@ -1,11 +1,11 @@
 //! The verification log: which snapshot was found good or bad, when, and how. `verify` and `drill` append to it.
 //!
-//! `verifications.jsonl` only grows, one line per verification, each written by a single `write` to a file opened for
+//! `verifications.jsonl` grows by one line per verification, each written by a single `write` to a file opened for
 //! appending: lines of processes that write at the same time never mix. A line that a crash cut off says nothing, and
 //! spoils neither the one before nor the one after.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{Read, Seek, SeekFrom, Write},
     os::unix::fs::OpenOptionsExt,
@@ -14,11 +14,15 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Repository;
+use super::{ExclusiveLock, Repository, files::replace_private_file};
 use crate::{Error, Result, snapshot::SnapshotId};
 
 /// The log's file name below the repository.
 pub(super) const VERIFICATIONS_FILE: &str = "verifications.jsonl";
+
+/// Lines after which those about deleted snapshots are dropped, and restores that stay all the same.
+const MOST_LINES: usize = 2000;
+const KEPT_RESTORES: usize = 200;
 
 /// How a snapshot was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,22 +140,58 @@ impl Repository {
 
     /// What the log says about every snapshot that it names.
     pub fn verifications(&self) -> Result<BTreeMap<SnapshotId, Standing>> {
+        Ok(standings(&self.verification_log()?))
+    }
+
+    /// Every line of the log, oldest first.
+    pub fn verification_log(&self) -> Result<Vec<Verification>> {
         let path = self.root().join(VERIFICATIONS_FILE);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(Error::io("read", &path, source)),
         };
-        Ok(parse(&bytes))
+        Ok(bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect())
+    }
+
+    /// Drops lines about snapshots that are gone once the log has grown long; the newest restores stay, for their trend.
+    ///
+    /// Alone in the repository: who verifies holds its lock shared, so no line is written meanwhile.
+    pub fn shorten_verifications(&self, _alone: &ExclusiveLock) -> Result<()> {
+        let lines = self.verification_log()?;
+        if lines.len() <= MOST_LINES {
+            return Ok(());
+        }
+        let there: BTreeSet<SnapshotId> = self
+            .list()?
+            .into_iter()
+            .map(|entry| entry.id)
+            .chain(self.trash()?.into_iter().map(|(id, _)| id))
+            .collect();
+        let restores = lines.iter().filter(|line| line.how == How::Restored).count();
+        let mut old_restores = restores.saturating_sub(KEPT_RESTORES);
+        let mut text = Vec::new();
+        for line in lines {
+            let is_trend = line.how == How::Restored && {
+                let is_old = old_restores > 0;
+                old_restores = old_restores.saturating_sub(1);
+                !is_old
+            };
+            if is_trend || there.contains(&line.id) {
+                serde_json::to_writer(&mut text, &line).map_err(|source| {
+                    Error::failed(format!("could not encode the verification: {source}"))
+                })?;
+                text.push(b'\n');
+            }
+        }
+        replace_private_file(&self.root().join(VERIFICATIONS_FILE), &text)
     }
 }
 
-fn parse(bytes: &[u8]) -> BTreeMap<SnapshotId, Standing> {
+fn standings(lines: &[Verification]) -> BTreeMap<SnapshotId, Standing> {
     let mut standings: BTreeMap<SnapshotId, Standing> = BTreeMap::new();
-    for line in bytes.split(|byte| *byte == b'\n') {
-        if let Ok(line) = serde_json::from_slice::<Verification>(line) {
-            standings.entry(line.id.clone()).or_default().add(line);
-        }
+    for line in lines {
+        standings.entry(line.id.clone()).or_default().add(line.clone());
     }
     standings
 }

@@ -7,7 +7,8 @@ use common::{Error, Result, cli::args::parse_duration};
 
 use crate::{
     check::{CheckKind, FailOn, Level},
-    migration::{TransactionChoice, Version},
+    layout::Format,
+    migration::TransactionChoice,
     run::{FenceChoice, OnFailure, SnapshotChoice, SnapshotWhen},
 };
 
@@ -17,17 +18,87 @@ pub struct MigrationArgs {
     /// Folder of migration files; may be repeated [default: ./migrations]
     #[arg(long, value_name = "DIR")]
     pub dir: Vec<PathBuf>,
+    /// Whose layout and history it is [default: auto: by the history in the database, then by the files]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub format: Option<FormatChoice>,
     /// Apply only up to this version
-    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
-    pub to: Option<Version>,
+    #[arg(long, value_name = "VERSION")]
+    pub to: Option<String>,
     /// Apply this version although a newer one is applied already; may be repeated
-    #[arg(long, value_name = "VERSION", value_parser = parse_version)]
-    pub allow_out_of_order: Vec<Version>,
+    #[arg(long, value_name = "VERSION")]
+    pub allow_out_of_order: Vec<String>,
     /// Which transactions the files run in: auto is one for all where that is possible, otherwise one per file; all
     /// refuses where it is not possible; file gives each file its own, and a later failure restores the snapshot
     /// [default: auto]
     #[arg(long, value_enum, value_name = "auto|all|file", hide_possible_values = true)]
     pub tx: Option<TransactionChoice>,
+}
+
+/// Where migrations are, without which of them.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Migrations")]
+pub struct FolderArgs {
+    /// Folder of migration files; may be repeated [default: ./migrations]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Vec<PathBuf>,
+    /// Whose layout and history it is [default: auto: by the history in the database, then by the files]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub format: Option<FormatChoice>,
+}
+
+impl From<FolderArgs> for MigrationArgs {
+    fn from(folder: FolderArgs) -> Self {
+        Self { dir: folder.dir, format: folder.format, ..Self::default() }
+    }
+}
+
+/// `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum FormatChoice {
+    /// By the history in the database, then by the files
+    Auto,
+    /// `<version>_<name>.sql`, history in safe_run.migrations
+    SafeRun,
+    Sqlx,
+    GolangMigrate,
+    Dbmate,
+    Goose,
+    Flyway,
+    Refinery,
+    Diesel,
+    Prisma,
+}
+
+impl FormatChoice {
+    /// The format; `None` for auto.
+    pub fn format(self) -> Option<Format> {
+        match self {
+            Self::Auto => None,
+            Self::SafeRun => Some(Format::SafeRun),
+            Self::Sqlx => Some(Format::Sqlx),
+            Self::GolangMigrate => Some(Format::GolangMigrate),
+            Self::Dbmate => Some(Format::Dbmate),
+            Self::Goose => Some(Format::Goose),
+            Self::Flyway => Some(Format::Flyway),
+            Self::Refinery => Some(Format::Refinery),
+            Self::Diesel => Some(Format::Diesel),
+            Self::Prisma => Some(Format::Prisma),
+        }
+    }
+
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        self.format().map_or("auto", Format::name)
+    }
+
+    /// Reads the setting of the file.
+    pub fn parse(text: &str) -> Result<Self> {
+        <Self as clap::ValueEnum>::from_str(text, false).map_err(|_| {
+            let names: Vec<&str> = Format::ALL.iter().map(|format| format.name()).collect();
+            Error::usage(format!("\"{text}\" is not a format"))
+                .with_hint(format!("The formats are auto, {}.", names.join(", ")))
+        })
+    }
 }
 
 #[derive(Debug, Clone, Args)]
@@ -98,13 +169,6 @@ pub struct CheckArgs {
     /// Share of a table's rows that a DELETE may remove [default: 10%]
     #[arg(long, value_name = "SHARE")]
     pub max_loss: Option<String>,
-}
-
-fn parse_version(text: &str) -> Result<Version> {
-    Version::parse(text).ok_or_else(|| {
-        Error::usage(format!("\"{text}\" is not a version"))
-            .with_hint("A version is made of digits, such as 0007.")
-    })
 }
 
 fn parse_level(text: &str) -> Result<Level> {

@@ -3,35 +3,40 @@
 use common::{
     Error, ErrorKind, Result,
     cli::{format, output::Tone},
+    postgres::ConnectionSettings,
     repository::Repository,
 };
 use serde::Serialize;
 
-use super::Invocation;
+use super::{Invocation, state::State};
 use crate::{
-    history, journal,
+    journal,
     migration::{self, MigrationFile},
     release,
     statement::TransactionClass,
 };
 
 impl Invocation<'_> {
-    pub(super) async fn status(&self) -> Result<u8> {
-        let files = migration::load(&self.settings.dirs)?;
-        let connection = self.connection("safe-run status").await?;
-        let held = release::held_fences(&self.settings.repo, connection.database())?;
+    /// Where to connect to. A folder that is not there is said before the server is asked.
+    async fn connection_to_folders(&self, purpose: &str) -> Result<ConnectionSettings> {
+        migration::signs(&self.settings.dirs)?;
+        self.connection(purpose).await
+    }
+
+    async fn read_only_state(&self, connection: &ConnectionSettings) -> Result<State> {
         let session = connection
             .connect()
             .await
             .map_err(|error| release::explain_closed(error, &self.settings.repo, connection.database()))?;
-        let applied = history::read(&session).await?;
-        let plan = migration::plan(
-            &files,
-            &applied,
-            self.migrations.to.as_ref(),
-            &self.migrations.allow_out_of_order,
-        )?;
-        self.tell_drift(&plan);
+        let history = self.find_history(&session).await?;
+        self.state(&session, history).await
+    }
+
+    pub(super) async fn status(&self) -> Result<u8> {
+        let connection = self.connection_to_folders("safe-run status").await?;
+        let held = release::held_fences(&self.settings.repo, connection.database())?;
+        let state = self.read_only_state(&connection).await?;
+        let plan = self.plan_of(&state)?;
         #[derive(Serialize)]
         struct Line {
             version: String,
@@ -63,7 +68,10 @@ impl Invocation<'_> {
         lines.extend(waiting(&plan.pending, "pending"));
         lines.extend(waiting(&plan.held_back, "held back"));
         if self.output.is_json() {
-            self.output.document(&serde_json::json!({"migrations": lines, "held_fences": held}))?;
+            self.output.document(&serde_json::json!({
+                "format": state.history.layout.format, "history": state.history.table.short(), "migrations": lines,
+                "held_fences": held,
+            }))?;
         } else {
             let rows: Vec<Vec<String>> = lines
                 .into_iter()
@@ -77,9 +85,11 @@ impl Invocation<'_> {
                 &rows,
             ))?;
             self.output.say(&format!(
-                "{}, {} pending",
+                "{}, {} pending ({}, {})",
                 format::plural(plan.applied.len() as u64, "migration applied", "migrations applied"),
-                plan.pending.len()
+                plan.pending.len(),
+                state.history.layout.format,
+                state.history.table.short()
             ));
             for run in &held {
                 self.output
@@ -90,16 +100,8 @@ impl Invocation<'_> {
     }
 
     pub(super) async fn plan(&self) -> Result<u8> {
-        let files = migration::load(&self.settings.dirs)?;
-        let session = self.connection("safe-run plan").await?.connect().await?;
-        let applied = history::read(&session).await?;
-        let plan = migration::plan(
-            &files,
-            &applied,
-            self.migrations.to.as_ref(),
-            &self.migrations.allow_out_of_order,
-        )?;
-        self.tell_drift(&plan);
+        let state = self.read_only_state(&self.connection_to_folders("safe-run plan").await?).await?;
+        let plan = self.plan_of(&state)?;
         let transactions = self.transactions(&plan)?;
         #[derive(Serialize)]
         struct PlannedStatement {

@@ -1,48 +1,105 @@
-//! Reads migration directories. The only I/O of `migration`.
+//! Reads migration directories.
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     io::ErrorKind as Io,
     path::{Path, PathBuf},
 };
 
 use common::{Error, Result};
 
-use super::{MigrationFile, Version, version::FileName};
+use super::{Found, MigrationFile, Version, version::FileName};
+use crate::layout::{Format, Layout, detect::Signs, diesel, prisma};
 
-/// Reads every migration of the given directories (not of their sub-directories), ordered by version.
+/// Reads every migration of the given directories, in the order in which the tool runs them.
 ///
 /// # Errors
 ///
 /// Usage: a directory that is missing, not a directory or without migrations; a `.sql` file without a version in its
-/// name; a file that can't be read or is not UTF-8; an unknown `-- safe-run:` directive. Refused: two files with one
-/// version; SQL that can't be split. Each names the file, and the line where there is one.
-pub fn load(dirs: &[PathBuf]) -> Result<Vec<MigrationFile>> {
-    let mut found: BTreeMap<Version, MigrationFile> = BTreeMap::new();
+/// name; a file that can't be read or is not UTF-8; in our own layout, an unknown `-- safe-run:` directive. Refused: two
+/// files with one version; in our own layout, SQL that can't be split. Each names the file, and the line where there is
+/// one. In another tool's layout such a file only matters while it is pending: [`super::decide`].
+pub fn load(dirs: &[PathBuf], layout: Layout) -> Result<Vec<MigrationFile>> {
+    let mut found: Vec<Found> = Vec::new();
     for (index, dir) in dirs.iter().enumerate() {
-        if dirs[..index].contains(dir) {
-            continue;
-        }
-        for (path, version, description) in list(dir)? {
-            if let Some(other) = found.get(&version) {
-                return Err(Error::refused(format!(
-                    "two migrations with version {version}: {} and {}",
-                    other.path.display(),
-                    path.display()
-                ))
-                .with_hint("Give one of them a version of its own, or remove it."));
-            }
-            let sql = read(&path)?;
-            let mut migration = MigrationFile::parse(path, version.clone(), description, sql)?;
-            flyway_conf(&mut migration)?;
-            found.insert(version, migration);
+        if !dirs[..index].contains(dir) {
+            found.extend(list(dir, layout)?);
         }
     }
-    Ok(found.into_values().collect())
+    if layout.format.orders_by_name() {
+        found.sort_by(|a, b| a.path.file_name().cmp(&b.path.file_name()));
+    } else {
+        found.sort_by(|a, b| (&a.version, &a.path).cmp(&(&b.version, &b.path)));
+    }
+    let mut versions: HashMap<Version, PathBuf> = HashMap::new();
+    for found in &found {
+        if let Some(other) = versions.insert(found.version.clone(), found.path.clone()) {
+            return Err(Error::refused(format!(
+                "two migrations with version {}: {} and {}",
+                found.version,
+                other.display(),
+                found.path.display()
+            ))
+            .with_hint("Give one of them a version of its own, or remove it."));
+        }
+    }
+    found
+        .into_iter()
+        .map(|found| {
+            let path = found.path.clone();
+            let sql = if found.foreign.is_some() { String::new() } else { read(&path)? };
+            let mut migration = MigrationFile::read(found, sql, layout);
+            if let Some(beside) = layout.metadata_file(&path) {
+                let text = if beside.is_file() { Some(read(&beside)?) } else { None };
+                migration.apply_metadata(&beside, text.as_deref());
+            }
+            match &migration.problem {
+                Some(problem) if layout.format == Format::SafeRun => Err(problem.error()),
+                _ => Ok(migration),
+            }
+        })
+        .collect()
 }
 
-/// The migrations of one directory, by version and then by name.
-fn list(dir: &Path) -> Result<Vec<(PathBuf, Version, String)>> {
+/// Looks at the directories without reading them as any tool's.
+///
+/// # Errors
+/// Usage, as for [`load`]: a directory that is missing or can't be read.
+pub fn signs(dirs: &[PathBuf]) -> Result<Signs> {
+    let mut signs = Signs::default();
+    for dir in dirs {
+        look(dir, 0, &mut signs)?;
+    }
+    Ok(signs)
+}
+
+/// How deep folders are looked into for Flyway's and refinery's files.
+const MAX_DEPTH: usize = 8;
+
+fn look(dir: &Path, depth: usize, signs: &mut Signs) -> Result<()> {
+    for (path, name) in entries(dir)? {
+        if path.is_dir() {
+            if !name.starts_with('.') {
+                let (up, migration) = (path.join(diesel::FILE).exists(), path.join(prisma::FILE).exists());
+                if up || migration {
+                    signs.add_folder(up, migration);
+                } else if depth < MAX_DEPTH {
+                    let mut below = Signs::default();
+                    look(&path, depth + 1, &mut below)?;
+                    signs.add_below(&below);
+                }
+            }
+        } else {
+            // What is not UTF-8 is named later, by the reader of the layout that it is.
+            let bytes = if name.to_ascii_lowercase().ends_with(".sql") { bytes(&path)? } else { Vec::new() };
+            signs.add_file(&name, &String::from_utf8_lossy(&bytes));
+        }
+    }
+    Ok(())
+}
+
+/// The entries of a directory by name.
+fn entries(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
     let shown = dir.display();
     let entries = std::fs::read_dir(dir).map_err(|error| {
         match error.kind() {
@@ -57,69 +114,118 @@ fn list(dir: &Path) -> Result<Vec<(PathBuf, Version, String)>> {
         .with_source(error)
     })?;
     let mut found = Vec::new();
-    let mut folders_with_sql = false;
     for entry in entries {
         let entry =
             entry.map_err(|error| Error::usage(format!("could not read directory {shown}: {error}")))?;
-        let path = entry.path();
-        let name = entry.file_name();
-        if path.is_dir() {
-            folders_with_sql |= path.join("up.sql").exists() || path.join("migration.sql").exists();
-            continue;
-        }
-        match FileName::parse(&name.to_string_lossy()) {
-            FileName::Ignored => {}
-            FileName::Migration { version, description } => found.push((path, version, description)),
-            FileName::Wrong(reason) => {
-                return Err(Error::usage(format!("{} is no migration: {reason}", path.display())).with_hint(
-                    "Call it <version>_<name>.sql, for example 0001_create_users.sql, or move it out of the directory.",
-                ));
-            }
-        }
+        found.push((entry.path(), entry.file_name().to_string_lossy().into_owned()));
     }
-    if found.is_empty() {
-        let hint = if folders_with_sql {
-            "It has one folder for each migration, as diesel and Prisma do: run that tool with `safe-run -- COMMAND`."
-        } else {
-            "Create the first one with `safe-run new NAME`, or name another directory with --dir."
-        };
-        return Err(Error::usage(format!("no migrations in {shown}")).with_hint(hint));
-    }
-    found.sort_by(|a, b| (&a.1, &a.0).cmp(&(&b.1, &b.0)));
+    found.sort();
     Ok(found)
 }
 
-fn read(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|error| {
+/// The migrations of one directory.
+fn list(dir: &Path, layout: Layout) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    list_into(dir, dir, layout, 0, &mut found)?;
+    if found.is_empty() {
+        let hint = match layout.format {
+            Format::SafeRun => {
+                "Create the first one with `safe-run new NAME`, or name another directory with --dir."
+                    .to_owned()
+            }
+            format => format!(
+                "No file in it has a name as {format} wants it: name another directory with --dir, or the right tool with --format."
+            ),
+        };
+        return Err(Error::usage(format!("no migrations in {}", dir.display())).with_hint(hint));
+    }
+    Ok(found)
+}
+
+fn list_into(root: &Path, dir: &Path, layout: Layout, depth: usize, found: &mut Vec<Found>) -> Result<()> {
+    for (path, name) in entries(dir)? {
+        let is_dir = path.is_dir();
+        let path = match (is_dir, layout.format) {
+            (true, format) if format.has_folders() => {
+                let file = if format == Format::Diesel { diesel::FILE } else { prisma::FILE };
+                let inner = path.join(file);
+                if !inner.is_file() {
+                    refuse_incomplete(&path, &name, layout, file)?;
+                    continue;
+                }
+                inner
+            }
+            (true, format) if format.is_recursive() && depth < MAX_DEPTH => {
+                list_into(root, &path, layout, depth + 1, found)?;
+                continue;
+            }
+            (false, format) if !format.has_folders() => path,
+            _ => continue,
+        };
+        let script = path
+            .strip_prefix(root)
+            .unwrap_or(&path)
+            .components()
+            .map(|part| part.as_os_str().to_string_lossy().into_owned())
+            .collect::<Vec<_>>()
+            .join("/");
+        let make = |version, description, any_order, foreign| Found {
+            path: path.clone(),
+            script: script.clone(),
+            version,
+            description,
+            any_order,
+            foreign,
+        };
+        match layout.file_name(&name) {
+            FileName::Ignored => {}
+            FileName::Migration { version, description } => {
+                found.push(make(version, description, false, None));
+            }
+            FileName::AnyOrder { version, description } => {
+                found.push(make(version, description, true, None));
+            }
+            FileName::Foreign { version, description, why } => {
+                found.push(make(version, description, false, Some(why)));
+            }
+            FileName::Wrong(reason) => {
+                let hint = if layout.format == Format::SafeRun {
+                    "Call it <version>_<name>.sql, for example 0001_create_users.sql, or move it out of the directory."
+                } else {
+                    "Its own tool would not take it either: rename it, or move it out of the directory."
+                };
+                return Err(
+                    Error::usage(format!("{} is no migration: {reason}", path.display())).with_hint(hint)
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A folder without the file that goes up: the tool refuses it too, unless it is empty or hidden.
+fn refuse_incomplete(path: &Path, name: &str, layout: Layout, file: &str) -> Result<()> {
+    let empty = entries(path)?.is_empty();
+    if name.starts_with('.') || (empty && layout.format == Format::Diesel) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{} has no {file}", path.display()))
+        .with_hint("Its own tool would not take it either: complete it, or move it out of the directory."))
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|error| {
         Error::usage(format!("could not read migration {}: {error}", path.display()))
             .with_hint("Make the file readable for this user.")
             .with_source(error)
-    })?;
-    String::from_utf8(bytes).map_err(|error| {
+    })
+}
+
+fn read(path: &Path) -> Result<String> {
+    String::from_utf8(bytes(path)?).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = error.as_bytes()[..at].iter().filter(|&&b| b == b'\n').count() + 1;
         Error::usage(format!("{}:{line}: not valid UTF-8 (byte {at})", path.display()))
             .with_hint("Save the file as UTF-8.")
     })
-}
-
-/// Flyway keeps its marker beside the file: `<file>.conf` with `executeInTransaction=false`.
-fn flyway_conf(migration: &mut MigrationFile) -> Result<()> {
-    let mut name = migration.path.as_os_str().to_owned();
-    name.push(".conf");
-    let path = PathBuf::from(name);
-    if migration.no_transaction.is_some() || !path.is_file() {
-        return Ok(());
-    }
-    let text = read(&path)?;
-    let says_no = text.lines().any(|line| {
-        line.split_once('=').is_some_and(|(key, value)| {
-            key.trim().eq_ignore_ascii_case("executeInTransaction")
-                && value.trim().eq_ignore_ascii_case("false")
-        })
-    });
-    if says_no {
-        migration.no_transaction = Some(format!("{}: executeInTransaction=false", path.display()));
-    }
-    Ok(())
 }

@@ -1,17 +1,34 @@
 //! Compares the files with the history: what is pending, and what does not fit.
 
-use common::{Error, Result, digest::sha256_hex};
+use std::collections::HashMap;
+
+use common::{Error, Result};
 
 use super::{MigrationFile, Version};
+
+/// What a row of the history stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RowKind {
+    /// One migration, which has a file.
+    Migration,
+    /// This migration and every older one: golang-migrate keeps one row.
+    UpTo,
+    /// Everything up to this version counts as applied, and none of it needs a file.
+    Baseline,
+    /// A migration that is no SQL file: a Java class, a schema marker.
+    Foreign,
+}
 
 /// A row of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AppliedMigration {
+    /// What it stands for.
+    pub kind: RowKind,
     /// Its version.
     pub version: Version,
     /// Its description when it was applied.
     pub description: String,
-    /// SHA-256 of the file's bytes at that time, hexadecimal. `None`: the history does not record one.
+    /// The checksum of the file at that time, as its history writes it. `None`: the history does not record one.
     pub checksum: Option<String>,
     /// [`MigrationFile::checksum_normalized`] at that time, if it was recorded.
     pub checksum_normalized: Option<String>,
@@ -54,13 +71,24 @@ pub enum DriftKind {
     Real,
 }
 
+impl DriftKind {
+    /// What differs, for a person.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::LineEndings => "line ends",
+            Self::Comments => "comments or white space",
+            Self::Real => "what it does",
+        }
+    }
+}
+
 /// How `file` differs from what was applied; `None` when it does not, or when the history has no checksum.
 pub fn classify_drift(file: &MigrationFile, applied: &AppliedMigration) -> Option<DriftKind> {
     let recorded = applied.checksum.as_deref()?;
-    if recorded.eq_ignore_ascii_case(&file.checksum) {
+    if file.checksum.is_empty() || recorded.eq_ignore_ascii_case(&file.checksum) {
         return None;
     }
-    if same_but_for_line_ends(&file.sql, recorded) {
+    if same_but_for_line_ends(file, recorded) {
         Some(DriftKind::LineEndings)
     } else if applied.checksum_normalized.as_deref() == Some(file.checksum_normalized.as_str()) {
         Some(DriftKind::Comments)
@@ -69,19 +97,21 @@ pub fn classify_drift(file: &MigrationFile, applied: &AppliedMigration) -> Optio
     }
 }
 
-/// Whether some form of `sql` with other line ends, mark or last break has the recorded checksum.
-fn same_but_for_line_ends(sql: &str, recorded: &str) -> bool {
-    let plain = sql.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+/// Whether some form of the text with other line ends, mark or last break has the recorded checksum.
+fn same_but_for_line_ends(file: &MigrationFile, recorded: &str) -> bool {
+    let is_it =
+        |text: &str| file.checksum_of(text).is_some_and(|checksum| checksum.eq_ignore_ascii_case(recorded));
+    let plain = file.sql.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     let unix = plain.trim_end_matches('\n').to_owned();
     let forms = [plain, format!("{unix}\n"), unix];
     forms.iter().any(|form| {
-        [form.clone(), form.replace('\n', "\r\n")].iter().any(|text| {
-            ["", "\u{feff}"].iter().any(|mark| sha256_hex(format!("{mark}{text}").as_bytes()) == recorded)
-        })
+        [form.clone(), form.replace('\n', "\r\n")]
+            .iter()
+            .any(|text| ["", "\u{feff}"].iter().any(|mark| is_it(&format!("{mark}{text}"))))
     })
 }
 
-/// Decides what is pending. `files` are in order of version, as [`super::load`] returns them.
+/// Decides what is pending. `files` are in the order in which they run, as [`super::load`] returns them.
 ///
 /// # Errors
 ///
@@ -95,7 +125,10 @@ pub fn plan<'a>(
     to: Option<&Version>,
     allow_out_of_order: &[Version],
 ) -> Result<MigrationPlan<'a>> {
-    let file = |version: &Version| files.iter().find(|file| file.version == *version);
+    let places: HashMap<&Version, usize> =
+        files.iter().enumerate().map(|(at, file)| (&file.version, at)).collect();
+    let place = |version: &Version| places.get(version).copied();
+    let file = |version: &Version| place(version).map(|at| &files[at]);
     for version in to.into_iter().chain(allow_out_of_order) {
         if file(version).is_none() {
             return Err(Error::usage(format!("no migration has version {version}"))
@@ -103,35 +136,84 @@ pub fn plan<'a>(
         }
     }
     let mut history: Vec<&AppliedMigration> = applied.iter().collect();
-    history.sort_by(|a, b| a.version.cmp(&b.version));
+    // In the order of the files; a row without one stands where its file would.
+    history.sort_by_cached_key(|applied| match place(&applied.version) {
+        Some(at) => (at, true, applied.version.clone()),
+        None => {
+            let before = files.iter().filter(|file| file.version < applied.version).count();
+            (before, false, applied.version.clone())
+        }
+    });
+    let baseline = history
+        .iter()
+        .filter(|applied| matches!(applied.kind, RowKind::UpTo | RowKind::Baseline))
+        .map(|applied| &applied.version)
+        .max();
     let (squashed, missing): (Vec<_>, Vec<_>) = history
         .iter()
         .copied()
+        .filter(|applied| matches!(applied.kind, RowKind::Migration | RowKind::UpTo))
         .filter(|applied| file(&applied.version).is_none())
-        .partition(|applied| files.first().is_some_and(|oldest| applied.version < oldest.version));
+        .partition(|applied| {
+            !applied.version.is_repeatable()
+                && files.first().is_some_and(|oldest| applied.version < oldest.version)
+        });
     refuse_missing(&missing)?;
     let drift = drift(&history, &file)?;
 
-    let is_applied = |file: &&MigrationFile| history.iter().any(|applied| applied.version == file.version);
+    let rows: HashMap<&Version, &AppliedMigration> =
+        history.iter().map(|applied| (&applied.version, *applied)).collect();
+    let is_applied = |file: &MigrationFile| match rows.get(&file.version) {
+        // A repeatable migration runs again when it changed.
+        Some(row) if file.version.is_repeatable() => row.checksum.as_deref() == Some(file.checksum.as_str()),
+        Some(_) => true,
+        None => !file.version.is_repeatable() && baseline.is_some_and(|baseline| file.version <= *baseline),
+    };
+    let last = to.and_then(place);
     let (held_back, pending): (Vec<_>, Vec<_>) = files
         .iter()
-        .filter(|file| !is_applied(file))
-        .partition(|file| to.is_some_and(|to| file.version > *to));
-    if let Some(newest) = history.last() {
-        let late: Vec<&&MigrationFile> = pending
+        .enumerate()
+        .filter(|(_, file)| !is_applied(file))
+        .partition(|(at, file)| last.is_some_and(|last| *at > last) && !file.version.is_repeatable());
+    let numbered: Vec<&AppliedMigration> =
+        history.iter().copied().filter(|applied| !applied.version.is_repeatable()).collect();
+    let last_place = numbered.iter().filter_map(|applied| place(&applied.version)).max();
+    let last_without_file = numbered
+        .iter()
+        .filter(|applied| place(&applied.version).is_none())
+        .map(|applied| &applied.version)
+        .max();
+    let is_late = |at: usize, file: &MigrationFile| {
+        last_place.is_some_and(|last| last > at) || last_without_file.is_some_and(|last| *last > file.version)
+    };
+    if let Some(newest) = numbered.last() {
+        let late: Vec<&MigrationFile> = pending
             .iter()
-            .filter(|file| file.version < newest.version && !allow_out_of_order.contains(&file.version))
+            .filter(|(_, file)| !file.any_order && !allow_out_of_order.contains(&file.version))
+            .filter(|(at, file)| is_late(*at, file))
+            .map(|(_, file)| *file)
             .collect();
         refuse_late(&late, newest)?;
     }
-    Ok(MigrationPlan { pending, held_back, applied: history, drift, squashed })
+    let files_of =
+        |numbered: Vec<(usize, &'a MigrationFile)>| numbered.into_iter().map(|(_, file)| file).collect();
+    Ok(MigrationPlan {
+        pending: files_of(pending),
+        held_back: files_of(held_back),
+        applied: history,
+        drift,
+        squashed,
+    })
 }
 
 fn drift<'a>(
     history: &[&AppliedMigration],
     file: &impl Fn(&Version) -> Option<&'a MigrationFile>,
 ) -> Result<Vec<Drift<'a>>> {
-    let pairs = history.iter().filter_map(|applied| file(&applied.version).map(|file| (*applied, file)));
+    let pairs = history
+        .iter()
+        .filter(|applied| applied.kind == RowKind::Migration && !applied.version.is_repeatable())
+        .filter_map(|applied| file(&applied.version).map(|file| (*applied, file)));
     let all: Vec<(Drift<'a>, &AppliedMigration)> = pairs
         .filter_map(|(applied, file)| {
             classify_drift(file, applied).map(|kind| (Drift { file, kind }, applied))
@@ -146,7 +228,8 @@ fn drift<'a>(
         return Ok(all.into_iter().map(|(drift, _)| drift).collect());
     }
     Err(Error::refused(format!("edited after it was applied: {}", edited.join(", "))).with_hint(
-        "Put the file back as it was (`git log -p` shows its history) and write the change as a new migration.",
+        "Put the file back as it was (`git log -p` shows its history) and write the change as a new migration. If what the \
+         database holds is right all the same, `safe-run repair --accept VERSION` records the file as it is now.",
     ))
 }
 
@@ -165,7 +248,7 @@ fn refuse_missing(missing: &[&AppliedMigration]) -> Result<()> {
     ))
 }
 
-fn refuse_late(late: &[&&MigrationFile], newest: &AppliedMigration) -> Result<()> {
+fn refuse_late(late: &[&MigrationFile], newest: &AppliedMigration) -> Result<()> {
     if late.is_empty() {
         return Ok(());
     }

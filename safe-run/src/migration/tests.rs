@@ -19,6 +19,7 @@ fn texts(file: &MigrationFile) -> Vec<&str> {
 
 fn applied(file: &MigrationFile) -> AppliedMigration {
     AppliedMigration {
+        kind: RowKind::Migration,
         version: file.version.clone(),
         description: file.description.clone(),
         checksum: Some(file.checksum.clone()),
@@ -290,7 +291,7 @@ fn a_directory_is_read_in_order_and_other_files_are_left_alone() {
             ("V11__d.sql.conf", b"executeInTransaction=false\n"),
         ],
     );
-    let files = load(std::slice::from_ref(&dir.0)).expect("loads");
+    let files = load(std::slice::from_ref(&dir.0), Layout::OWN).expect("loads");
     assert_eq!(files.iter().map(|f| f.version.as_str()).collect::<Vec<_>>(), ["001", "9", "10", "11"]);
     assert_eq!(files[0].checksum, sha256_hex(b"select 1"));
     assert!(files[3].no_transaction.as_ref().is_some_and(|reason| reason.contains("executeInTransaction")));
@@ -314,7 +315,7 @@ fn bad_directories_and_files_are_named_with_a_next_step() {
         (broken.0.clone(), ErrorKind::Refused, "1_a.sql:2:1: `\\i` is a command of psql"),
     ];
     for (dir, kind, message) in cases {
-        let error = load(std::slice::from_ref(&dir)).expect_err(message);
+        let error = load(std::slice::from_ref(&dir), Layout::OWN).expect_err(message);
         assert_eq!(error.kind(), kind, "{error:?}");
         assert!(error.message().contains(message) && error.hint().is_some(), "{error:?}");
     }

@@ -37,9 +37,12 @@ pub struct TransactionPlan {
 /// Decides.
 ///
 /// # Errors
-/// Refused: `all` where something can't run in one transaction; a COMMIT in a file that runs in a transaction of ours; a
+/// Refused: a file that can't be read as SQL, or another language's migration; `all` where something can't run in one transaction; a COMMIT in a file that runs in a transaction of ours; a
 /// transaction that a file begins and leaves open, or in which it says what can't run there.
 pub fn decide(pending: &[&MigrationFile], choice: TransactionChoice) -> Result<TransactionPlan> {
+    if let Some(problem) = pending.iter().find_map(|file| file.problem.as_ref()) {
+        return Err(problem.error());
+    }
     for file in pending {
         match file.no_transaction {
             Some(_) => check_own_transactions(file)?,

@@ -6,10 +6,19 @@ use std::{cmp::Ordering, fmt};
 const MAX_DIGITS: usize = 38;
 
 /// A migration's version: numbers, ordered as numbers. `1`, `001` and `1.0` are the same version.
+///
+/// Some tools compare theirs as text instead, and a repeatable migration has a name in its place and comes last.
 #[derive(Debug, Clone)]
 pub struct Version {
     text: String,
-    parts: Vec<u128>,
+    key: Key,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Key {
+    Numbers(Vec<u128>),
+    Text(String),
+    Repeatable(String),
 }
 
 impl Version {
@@ -25,7 +34,22 @@ impl Version {
         while parts.len() > 1 && parts.last() == Some(&0) {
             parts.pop();
         }
-        Some(Self { text: text.to_owned(), parts })
+        Some(Self { text: text.to_owned(), key: Key::Numbers(parts) })
+    }
+
+    /// A version that is compared as text.
+    pub fn text(text: &str) -> Self {
+        Self { text: text.to_owned(), key: Key::Text(text.to_owned()) }
+    }
+
+    /// The place of a migration that runs whenever it changed.
+    pub fn repeatable(description: &str) -> Self {
+        Self { text: format!("R {description}"), key: Key::Repeatable(description.to_owned()) }
+    }
+
+    /// Whether it stands for a repeatable migration.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(self.key, Key::Repeatable(_))
     }
 
     /// As it was written, leading zeros included.
@@ -36,7 +60,7 @@ impl Version {
 
 impl PartialEq for Version {
     fn eq(&self, other: &Self) -> bool {
-        self.parts == other.parts
+        self.key == other.key
     }
 }
 
@@ -44,7 +68,7 @@ impl Eq for Version {}
 
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.parts.cmp(&other.parts)
+        self.key.cmp(&other.key)
     }
 }
 
@@ -56,7 +80,7 @@ impl PartialOrd for Version {
 
 impl std::hash::Hash for Version {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.parts.hash(state);
+        self.key.hash(state);
     }
 }
 
@@ -73,6 +97,10 @@ pub(crate) enum FileName {
     Ignored,
     /// A migration.
     Migration { version: Version, description: String },
+    /// A migration that may come late.
+    AnyOrder { version: Version, description: String },
+    /// A migration that only its own tool can run, and why, as a phrase.
+    Foreign { version: Version, description: String, why: &'static str },
     /// A `.sql` file that says neither, with the reason as a phrase.
     Wrong(&'static str),
 }

@@ -1,0 +1,247 @@
+//! Migrations laid out by other tools: we write the history that the tool itself writes, and each goes on after the other.
+//!
+//! What the tools wrote for the files in `fixtures/layouts` is kept beside them as `<tool>.history`; `scripts/compare-tools`
+//! makes those files anew from the real tools, and lets each tool and ours go on after the other.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tests::oracle::fingerprint;
+use tests::{Cluster, Database, ProtectedRun, cluster::Options, psql};
+
+/// A tool, and what of its history is the same each time: all but times, durations and random ids.
+struct Tool {
+    name: &'static str,
+    table: &'static str,
+    columns: &'static str,
+    order: &'static str,
+    /// A later migration: its file, and its text.
+    later: (&'static str, &'static str),
+}
+
+const TOOLS: [Tool; 8] = [
+    Tool {
+        name: "sqlx",
+        table: "_sqlx_migrations",
+        columns: "version, description, success, checksum, execution_time > 0 AS took",
+        order: "version",
+        later: ("20250101_more.sql", "CREATE TABLE more (i int);\n"),
+    },
+    Tool {
+        name: "golang-migrate",
+        table: "schema_migrations",
+        columns: "version, dirty",
+        order: "version",
+        later: ("000011_more.up.sql", "CREATE TABLE more (i int);\n"),
+    },
+    Tool {
+        name: "dbmate",
+        table: "schema_migrations",
+        columns: "version",
+        order: "version",
+        later: ("20250101_more.sql", "-- migrate:up\nCREATE TABLE more (i int);\n-- migrate:down\n"),
+    },
+    Tool {
+        name: "goose",
+        table: "goose_db_version",
+        columns: "id, version_id, is_applied",
+        order: "id",
+        later: ("20250101000000_more.sql", "-- +goose Up\nCREATE TABLE more (i int);\n"),
+    },
+    Tool {
+        name: "flyway",
+        table: "flyway_schema_history",
+        columns: "installed_rank, version, description, type, script, checksum, installed_by, success",
+        order: "installed_rank",
+        later: ("V3__more.sql", "CREATE TABLE more (i int);\n"),
+    },
+    Tool {
+        name: "refinery",
+        table: "refinery_schema_history",
+        columns: "version, name, checksum",
+        order: "version",
+        later: ("V11__more.sql", "CREATE TABLE more (i int);\n"),
+    },
+    Tool {
+        name: "diesel",
+        table: "__diesel_schema_migrations",
+        columns: "version",
+        order: "version",
+        later: ("2025-01-01-000000_more/up.sql", "CREATE TABLE more (i int);\n"),
+    },
+    Tool {
+        name: "prisma",
+        table: "_prisma_migrations",
+        columns: "length(id) AS id_length, checksum, finished_at IS NOT NULL AS finished, migration_name, logs, rolled_back_at, \
+                  applied_steps_count",
+        order: "migration_name",
+        later: ("20250101000000_more/migration.sql", "CREATE TABLE more (i int);\n"),
+    },
+];
+
+fn tool(name: &str) -> &'static Tool {
+    TOOLS.iter().find(|tool| tool.name == name).expect(name)
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/layouts")
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+impl Tool {
+    /// An empty database, and the tool's files.
+    fn run<'c>(&self, cluster: &'c Cluster) -> ProtectedRun<'c> {
+        let run = ProtectedRun::on(cluster.fresh_database("adopted"));
+        copy(&fixtures().join(self.name), &run.folder().join("migrations"));
+        run
+    }
+
+    /// The flags: where the files and an empty database leave a doubt.
+    fn flags(&self) -> &'static [&'static str] {
+        match self.name {
+            "sqlx" => &["--format", "sqlx"],
+            "golang-migrate" => &["--format", "golang-migrate"],
+            _ => &[],
+        }
+    }
+
+    fn add_later(&self, run: &ProtectedRun) {
+        run.file(&format!("migrations/{}", self.later.0), self.later.1);
+    }
+
+    /// The table's definition and its rows, as text.
+    fn history(&self, database: &Database) -> String {
+        let definition = format!(
+            "SELECT format('%s %s%s%s', attname, format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN ' not null' END,
+                      concat(' ' || pg_get_expr(adbin, adrelid), attidentity))
+               FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
+              WHERE attrelid = '{0}'::regclass AND attnum > 0 ORDER BY attnum;
+             SELECT format('%s %s', conname, pg_get_constraintdef(oid)) FROM pg_constraint
+              WHERE conrelid = '{0}'::regclass AND contype = 'p';
+             SELECT indexdef FROM pg_indexes WHERE tablename = '{0}' ORDER BY indexname;",
+            self.table
+        );
+        let rows = format!(
+            "SELECT row_to_json(r) FROM (SELECT {} FROM {} ORDER BY {}) r",
+            self.columns, self.table, self.order
+        );
+        format!("{}\n{}\n", database.psql(&definition), database.psql(&rows))
+    }
+}
+
+fn applies_as_the_tool_does(tool: &Tool, cluster: &Cluster) {
+    let run = tool.run(cluster);
+    run.run(&[&["status"], tool.flags()].concat()).exits(30).says(tool.name);
+    run.run(tool.flags()).exits(0).verdict("COMMITTED");
+    let recorded = std::fs::read_to_string(fixtures().join(format!("{}.history", tool.name))).unwrap();
+    assert_eq!(tool.history(&run.database), recorded, "{}", tool.name);
+    run.assert_open();
+    // From here on the history tells whose it is.
+    run.run(&["status"]).exits(0).says(tool.name);
+    run.run(&[]).exits(0).verdict("UP TO DATE");
+    tool.add_later(&run);
+    run.run(&[]).exits(0).verdict("COMMITTED").says("1 migration");
+    assert_eq!(run.database.psql("SELECT count(*) FROM more"), "0");
+    assert_eq!(run.database.psql("SELECT to_regnamespace('safe_run') IS NULL"), "t");
+}
+
+macro_rules! histories {
+    ($($test:ident: $name:literal on $major:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            applies_as_the_tool_does(tool($name), Cluster::shared($major));
+        }
+    )*};
+}
+
+histories! {
+    sqlx_history_is_written_as_sqlx_writes_it: "sqlx" on 14;
+    golang_migrate_history_is_written_as_golang_migrate_writes_it: "golang-migrate" on 18;
+    dbmate_history_is_written_as_dbmate_writes_it: "dbmate" on 14;
+    goose_history_is_written_as_goose_writes_it: "goose" on 18;
+    flyway_history_is_written_as_flyway_writes_it: "flyway" on 14;
+    refinery_history_is_written_as_refinery_writes_it: "refinery" on 18;
+    diesel_history_is_written_as_diesel_writes_it: "diesel" on 14;
+    prisma_history_is_written_as_prisma_writes_it: "prisma" on 18;
+}
+
+/// The real tool, from `SAFE_RUN_TOOL_<NAME>`, on the folder `migrations`.
+fn real(tool: &Tool, run: &ProtectedRun, url: &str) -> Option<Command> {
+    let variable = format!("SAFE_RUN_TOOL_{}", tool.name.to_uppercase().replace('-', "_"));
+    let program = std::env::var_os(variable)?;
+    let mut command = Command::new(program);
+    let dir = run.folder().join("migrations");
+    command.current_dir(run.folder()).env("DATABASE_URL", url);
+    match tool.name {
+        "sqlx" => command.args(["migrate", "run", "--source"]).arg(dir),
+        "dbmate" => command.args(["--no-dump-schema", "--migrations-dir"]).arg(dir).arg("migrate"),
+        "diesel" => command
+            .args(["migration", "run", "--migration-dir"])
+            .arg(dir)
+            .env("DIESEL_CONFIG_FILE", "none.toml"),
+        "refinery" => command.args(["migrate", "-e", "DATABASE_URL", "-p"]).arg(dir),
+        "golang-migrate" => command.arg("-path").arg(dir).args(["-database", url, "up"]),
+        "goose" => command.arg("-dir").arg(dir).args(["postgres", url, "up"]),
+        "flyway" => command
+            .arg(format!("-locations=filesystem:{}", dir.display()))
+            .arg(format!("-url=jdbc:postgresql://{}", url.split_once('@').expect("a user").1))
+            .args(["-user=postgres", "migrate"]),
+        _ => command.args(["migrate", "deploy"]),
+    };
+    Some(command)
+}
+
+#[test]
+#[ignore = "needs the real tools: scripts/compare-tools"]
+fn each_real_tool_and_safe_run_go_on_after_the_other() {
+    let cluster = Cluster::start(18, &Options::new().tcp());
+    let mut compared = Vec::new();
+    for tool in &TOOLS {
+        let (theirs, ours) = (tool.run(&cluster), tool.run(&cluster));
+        let url = |run: &ProtectedRun| {
+            format!("{}?sslmode=disable", cluster.tcp_url("postgres", "127.0.0.1", run.database.name()))
+        };
+        let Some(command) = real(tool, &theirs, &url(&theirs)) else { continue };
+        println!("{}", psql::succeed(command));
+        let history = fixtures().join(format!("{}.history", tool.name));
+        std::fs::write(&history, tool.history(&theirs.database)).unwrap();
+
+        ours.run(tool.flags()).exits(0).verdict("COMMITTED");
+        assert_eq!(tool.history(&ours.database), tool.history(&theirs.database), "{}", tool.name);
+        // The schemas and the rows of everything but the history are equal.
+        let kept = |run: &ProtectedRun| {
+            fingerprint(&run.database).without(&[&format!("table \"public.{}\"", tool.table)])
+        };
+        kept(&theirs).assert_same(&kept(&ours));
+
+        // After ours, the tool has nothing to do, and applies what comes later; after the tool's, so do we.
+        let before = tool.history(&ours.database);
+        psql::succeed(real(tool, &ours, &url(&ours)).unwrap());
+        assert_eq!(tool.history(&ours.database), before, "{} found something to do", tool.name);
+        tool.add_later(&ours);
+        psql::succeed(real(tool, &ours, &url(&ours)).unwrap());
+        assert_eq!(ours.database.psql("SELECT count(*) FROM more"), "0");
+        ours.run(&[]).exits(0).verdict("UP TO DATE");
+
+        theirs.run(&["status"]).exits(0).says(tool.name);
+        theirs.run(&[]).exits(0).verdict("UP TO DATE");
+        tool.add_later(&theirs);
+        theirs.run(&[]).exits(0).verdict("COMMITTED");
+        psql::succeed(real(tool, &theirs, &url(&theirs)).unwrap());
+        assert_eq!(tool.history(&theirs.database), tool.history(&ours.database), "{}", tool.name);
+        compared.push(tool.name);
+    }
+    assert!(!compared.is_empty(), "no SAFE_RUN_TOOL_… names a tool");
+    println!("compared with the real tools: {}", compared.join(", "));
+}
