@@ -23,6 +23,7 @@ use mark::MarkArgs;
 use state::State;
 
 use crate::{
+    clone,
     guarded::{self, Job},
     history::History,
     journal::Mode,
@@ -235,6 +236,7 @@ impl Invocation<'_> {
             fence: protection.fence,
             hold_fence: protection.hold_fence,
             snapshot: protection.snapshot,
+            keep_clone: protection.keep_clone,
             snapshot_when: protection.snapshot_when,
             level: checks.level,
             only: checks.only.clone(),
@@ -328,6 +330,7 @@ impl Invocation<'_> {
 
     async fn run_and_report(&self) -> Result<Report> {
         let external = &self.cli.external;
+        self.refuse_clone_usage()?;
         if external.is_empty() {
             // A folder that is not there is said before the server is asked.
             migration::signs(&self.settings.dirs)?;
@@ -346,17 +349,19 @@ impl Invocation<'_> {
                     context.progress.warn(format!("{}: {warning}", file.name()));
                 }
             }
-            let outer_fence =
-                options.hold_fence || matches!(options.fence, FenceChoice::ReadOnly | FenceChoice::Exclusive);
+            let outer_fence = options.hold_fence
+                || options.snapshot.has_clone()
+                || matches!(options.fence, FenceChoice::ReadOnly | FenceChoice::Exclusive);
             if transactions.one && !outer_fence {
                 transactional::run(&context, &plan.pending).await?
             } else {
                 for why in &transactions.why {
                     context.progress.note(format!("not in one transaction: {why}"));
                 }
-                context
-                    .progress
-                    .note("what was committed before a failure is undone by a restore of the snapshot");
+                context.progress.note(format!(
+                    "what was committed before a failure is undone by {}",
+                    clone::undo_phrase(options.snapshot)
+                ));
                 self.refuse_fence(
                     options.fence,
                     &[FenceChoice::Lock],
@@ -397,6 +402,12 @@ impl Invocation<'_> {
         Ok(())
     }
 
+    /// A clone is made behind a fence that ends all sessions, and for the time of a run.
+    fn refuse_clone_usage(&self) -> Result<()> {
+        let protection = &self.cli.protection;
+        clone::refuse_usage(protection.snapshot, protection.fence, protection.keep_clone)
+    }
+
     /// Without a transaction, the snapshot is the only undo there is.
     fn require_undo(&self, options: &RunOptions) -> Result<()> {
         if options.snapshot == SnapshotChoice::None && options.on_failure != Some(OnFailure::Stop) {
@@ -435,6 +446,12 @@ impl Invocation<'_> {
     }
 
     async fn snapshot_only(&self) -> Result<u8> {
+        if self.cli.protection.snapshot.has_clone() {
+            return Err(Error::usage(
+                "--snapshot-only stores a snapshot in the repository, and makes no clone",
+            )
+            .with_hint("Leave --snapshot away."));
+        }
         let (context, _lock) = self.context().await?;
         let snapshot = backup::create(
             &context.connection,

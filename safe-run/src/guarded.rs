@@ -20,7 +20,7 @@ use restore::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target};
 use crate::{
     apply,
     attempts::Waiting,
-    check, command,
+    check, clone, command,
     exclusive::{self, Hidden},
     fence::{self, Fence},
     journal::{Mode, Step},
@@ -29,9 +29,8 @@ use crate::{
     precopy::{self, Precopy},
     report::{CommandReport, Report, UndoReport, Verdict},
     run::{
-        Baseline, Context, FenceChoice, OnFailure, RunLog, SnapshotChoice, analyze_what_lost_statistics,
-        announced, announced_by_command, baseline, check_options, check_parallel, describe_files, judge,
-        with_time,
+        Baseline, Context, FenceChoice, OnFailure, RunLog, analyze_what_lost_statistics, announced,
+        announced_by_command, baseline, check_options, check_parallel, describe_files, judge, with_time,
     },
     sequences,
     statement_facts::Watch,
@@ -70,11 +69,22 @@ struct Prepared {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+pub(crate) enum Stage {
     /// Nothing was committed: the server has rolled everything back.
     Uncommitted,
     Migration,
     Validation,
+}
+
+impl Stage {
+    /// The exit code of a run that failed here and was undone.
+    pub(crate) fn exit_code_undone(self, error: &Error) -> u8 {
+        match (self, error.kind()) {
+            (_, kind @ (ErrorKind::Interrupted | ErrorKind::Terminated)) => kind.exit_code(),
+            (Self::Migration | Self::Uncommitted, _) => ErrorKind::MigrationRestored.exit_code(),
+            (Self::Validation, _) => ErrorKind::ValidationRestored.exit_code(),
+        }
+    }
 }
 
 /// Runs the job; the report says what happened.
@@ -101,6 +111,12 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
     fault::point("safe-run.fenced");
     // Behind the exclusive fence everything happens under the other name.
     let context = raised.behind.as_ref().unwrap_or(context);
+    // The copy needs every session gone, ours too: from there on there is another one.
+    let cloned = match clone::make(context, &control, &mut log, &raised.state).await {
+        Ok(cloned) => cloned,
+        Err(error) => return abandon(context, log, &control, standing, error).await,
+    };
+    let context = cloned.as_ref().unwrap_or(context);
     let prepared = match prepare(context, &control, &mut log, raised.state, standing.as_ref()).await {
         Ok(prepared) => prepared,
         Err(error) => return abandon(context, log, &control, standing, error).await,
@@ -154,6 +170,7 @@ async fn raise_fence(
 ) -> Result<Raised> {
     let options = &context.options;
     let database = context.connection.database();
+    clone::refuse_obstacles(context, control).await?;
     let state = introspect::database_state(&context.control).await?;
     if options.fence == FenceChoice::None {
         log.report.protection.push("no fence: others may write while it runs".to_owned());
@@ -240,10 +257,10 @@ async fn prepare(
     .await?;
     let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
     let snapshot = async {
-        if options.snapshot == SnapshotChoice::None {
-            Ok(None)
-        } else {
+        if options.snapshot.has_file() {
             context.snapshot(&exported, Some(unfenced_state)).await.map(Some)
+        } else {
+            Ok(None)
         }
     };
     let both = tokio::try_join!(with_time(baseline(context, &exported)), with_time(snapshot));
@@ -256,7 +273,9 @@ async fn prepare(
     log.took("checks before", checks_began, checks_took);
     let snapshot = match snapshot {
         None => {
-            log.report.protection.push("no snapshot: there is no undo".to_owned());
+            if log.clone.is_none() {
+                log.report.protection.push("no snapshot: there is no undo".to_owned());
+            }
             None
         }
         Some(snapshot) => {
@@ -508,7 +527,10 @@ async fn keep(
     log.note_step(Step::Stands);
     let lifted = lift_or_hold(context, &mut log, control, standing).await;
     drop(guard);
+    let mut kept = None;
     if lifted.is_ok() {
+        fault::point("safe-run.stands");
+        kept = clone::drop_or_keep(&mut log, control).await;
         analyze_what_lost_statistics(&context.control, &mut log, &context.progress).await;
     }
     let report = &mut log.report;
@@ -523,9 +545,13 @@ async fn keep(
             report.database
         ),
     };
-    report.state = match &report.snapshot {
-        Some(id) => format!("the state before is kept as snapshot {id}"),
-        None => "no snapshot was taken".to_owned(),
+    report.state = match (&report.snapshot, &kept) {
+        (Some(id), _) => format!("the state before is kept as snapshot {id}"),
+        (None, Some(name)) => format!("the state before is kept as database \"{name}\""),
+        (None, None) if context.options.snapshot.has_clone() => {
+            "the clone of the state before was dropped".to_owned()
+        }
+        (None, None) => "no snapshot was taken".to_owned(),
     };
     if let Err(error) = lifted {
         log.fail(&error);
@@ -554,7 +580,10 @@ async fn abandon(
     let _guard = interrupt::begin_undo();
     let error = interrupt::explain(error);
     match lift(context, &mut log, control, standing).await {
-        Ok(()) => failed_before(log, &error),
+        Ok(()) => {
+            clone::drop_unneeded(&mut log, control).await;
+            failed_before(log, &error)
+        }
         Err(second) => {
             log.fail(&error);
             log.report.undo = Some(UndoReport {
@@ -616,6 +645,7 @@ async fn rolled_back(
         log.report.next.push("safe-run recover".to_owned());
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     };
+    clone::drop_unneeded(&mut log, control).await;
     log.report.notes.extend(found.restored.into_iter().chain(found.ahead));
     let outside = std::mem::take(&mut log.outside);
     log.report.notes.extend(outside);
@@ -635,7 +665,7 @@ async fn undo(
     context: &Context,
     mut log: RunLog,
     control: &Session,
-    standing: Option<Fence>,
+    mut standing: Option<Fence>,
     prepared: Prepared,
     reached: Option<&BTreeSet<u32>>,
     (stage, error): (Stage, Error),
@@ -647,6 +677,13 @@ async fn undo(
     let fenced = standing.is_some();
     // Without a fence others may have written since the snapshot: a person has to decide what is lost.
     let wanted = context.options.on_failure.unwrap_or(if fenced { OnFailure::Undo } else { OnFailure::Stop });
+    if wanted == OnFailure::Undo && log.clone.is_some() {
+        let is_last = prepared.snapshot.is_none();
+        match clone::undo(context, log, control, &mut standing, (stage, &error), is_last).await? {
+            clone::Undone::Yes(report) => return Ok(*report),
+            clone::Undone::No(unchanged) => log = *unchanged,
+        }
+    }
     let (snapshot, plan) = match prepared.snapshot {
         Some(prepared) if wanted == OnFailure::Undo => prepared,
         other => {
@@ -711,12 +748,9 @@ async fn undo(
             }
             log.report.undo =
                 Some(UndoReport { how: "restore", seconds, failed_database_kept_as: kept_as, error: None });
-            let code = match (stage, error.kind()) {
-                (_, kind @ (ErrorKind::Interrupted | ErrorKind::Terminated)) => kind.exit_code(),
-                (Stage::Migration | Stage::Uncommitted, _) => ErrorKind::MigrationRestored.exit_code(),
-                (Stage::Validation, _) => ErrorKind::ValidationRestored.exit_code(),
-            };
-            Ok(log.finish(Verdict::Restored, code))
+            // A clone that could not be used has no purpose any more.
+            clone::drop_unneeded(&mut log, control).await;
+            Ok(log.finish(Verdict::Restored, stage.exit_code_undone(&error)))
         }
         Err(second) => {
             log.report.undo = Some(UndoReport {
@@ -738,7 +772,7 @@ async fn undo(
 }
 
 /// After an undo: takes the fence away, or leaves it as it was told to. The error means that people can't work.
-async fn settle_fence(
+pub(crate) async fn settle_fence(
     context: &Context,
     log: &mut RunLog,
     control: &Session,
@@ -844,6 +878,7 @@ async fn stop(
             "go back to it: restore {id} --replace (\"{database}\" as it is now is kept under another name)"
         ));
     }
+    clone::leave(&mut log);
     if let Err(error) = lifted {
         log.report.notes.push(format!("the fence could not be lifted: {error}"));
         log.report.next.push("safe-run recover".to_owned());

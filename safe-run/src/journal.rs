@@ -63,6 +63,18 @@ pub enum Step {
         /// The name under which the empty database is made.
         placeholder: String,
     },
+    /// The server is about to copy the database; what the copy is known by lies in the run's folder.
+    Cloning {
+        /// The name of the copy.
+        clone: String,
+    },
+    /// The copy is about to take the place of the failed database.
+    UndoingByClone {
+        /// The copy's oid, by which it is found under either name.
+        oid: u32,
+        /// The name under which the failed database will be kept.
+        kept_as: String,
+    },
     /// A snapshot was published (written after the effect).
     SnapshotTaken {
         /// Its id.

@@ -10,6 +10,7 @@ pub mod attempts;
 pub mod blockers;
 pub mod check;
 pub mod cli;
+pub mod clone;
 pub mod command;
 pub mod concurrently;
 pub mod exclusive;

@@ -13,7 +13,7 @@ use restore::{Choices, RestoreOptions, Target};
 use serde::Serialize;
 
 use crate::{
-    exclusive, fence,
+    clone, exclusive, fence,
     journal::{Journal, Mode, PastRun, Step},
     others,
     report::{self, document},
@@ -169,7 +169,7 @@ impl Recovery<'_> {
             self.say("the checks had passed: the changes stand");
             ("COMMITTED", 0)
         } else if self.has(|step| *step == Step::Undone) {
-            self.say("the snapshot had been restored");
+            self.say("the state before had been brought back");
             ("RESTORED", ErrorKind::MigrationRestored.exit_code())
         } else if let Some((_, kept_as)) = undoing.as_ref().filter(|(_, kept_as)| !kept_as.is_empty())
             && database::exists(self.control, kept_as).await?
@@ -177,6 +177,10 @@ impl Recovery<'_> {
             self.say(format!(
                 "the snapshot had been restored; the failed state is kept as database \"{kept_as}\""
             ));
+            ("RESTORED", ErrorKind::MigrationRestored.exit_code())
+        } else if self.has(|step| *step == Step::Applying)
+            && clone::recover_by(self.settings, self.control, self.past, journal, &mut self.what).await?
+        {
             ("RESTORED", ErrorKind::MigrationRestored.exit_code())
         } else if self.has(|step| *step == Step::Applying) {
             if let Some((staged, _)) = &undoing {
@@ -189,6 +193,7 @@ impl Recovery<'_> {
         };
         let nothing_happened = outcome.0 == "NOT RUN";
         self.lift_fence(journal, nothing_happened).await?;
+        clone::recover_leftover(self.control, self.past, outcome.0, &mut self.what).await?;
         Ok(outcome)
     }
 

@@ -156,7 +156,7 @@ impl From<&Error> for ErrorReport {
 /// What was undone, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct UndoReport {
-    /// `rollback`, `restore` or `lift the fence`.
+    /// `rollback`, `restore`, `clone` or `lift the fence`.
     #[serde(deserialize_with = "way_of_undo")]
     pub how: WayOfUndo,
     /// How long it took.
@@ -172,7 +172,7 @@ pub type WayOfUndo = &'static str;
 
 fn way_of_undo<'de, D: Deserializer<'de>>(deserializer: D) -> Result<WayOfUndo, D::Error> {
     let word = String::deserialize(deserializer)?;
-    let known = ["rollback", "restore", "lift the fence"];
+    let known = ["rollback", "restore", "clone", "lift the fence"];
     Ok(known.into_iter().find(|way| *way == word).unwrap_or("undo"))
 }
 

@@ -19,6 +19,7 @@ use common::{
 use crate::{
     apply::{Applying, MigrationReport},
     check::{self, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits},
+    clone::DatabaseClone,
     expectation::{self, Facts, RowExpectation},
     facts::{self, Functions},
     history::History,
@@ -49,8 +50,24 @@ pub enum FenceChoice {
 pub enum SnapshotChoice {
     /// A snapshot in the repository.
     File,
+    /// A copy of the database on its server, for the time of the run: the undo is a swap of names, at any size.
+    Clone,
+    /// A snapshot in the repository and a copy on the server.
+    Both,
     /// Nothing is stored: a ROLLBACK is the only undo.
     None,
+}
+
+impl SnapshotChoice {
+    /// Whether the repository gets a snapshot.
+    pub fn has_file(self) -> bool {
+        matches!(self, Self::File | Self::Both)
+    }
+
+    /// Whether the server makes a copy.
+    pub fn has_clone(self) -> bool {
+        matches!(self, Self::Clone | Self::Both)
+    }
 }
 
 /// When the snapshot is taken.
@@ -86,7 +103,7 @@ pub struct RunOptions {
     pub jobs: usize,
     /// Compression of the snapshot.
     pub codec: Codec,
-    /// The snapshot begins although there seems to be no room for it.
+    /// The snapshot, or the clone, begins although there seems to be no room for it.
     pub skip_space_check: bool,
     /// How long to wait for locks.
     pub lock_wait: LockWait,
@@ -96,6 +113,8 @@ pub struct RunOptions {
     pub hold_fence: bool,
     /// The snapshot.
     pub snapshot: SnapshotChoice,
+    /// The clone stays after a success.
+    pub keep_clone: bool,
     /// When it is taken.
     pub snapshot_when: SnapshotWhen,
     /// How much is checked.
@@ -215,6 +234,8 @@ pub struct RunLog {
     pub journal: Journal,
     /// What was done outside of the transaction, as sentences; said when it is rolled back.
     pub outside: Vec<String>,
+    /// The copy of the database by which it can be undone, as long as nobody has decided about it.
+    pub clone: Option<DatabaseClone>,
     /// The history table, whose rows change with every run.
     history_table: String,
     started: Instant,
@@ -232,7 +253,15 @@ impl RunLog {
         report.pending = pending;
         let history_table = context.history.table.short();
         let started = Instant::now();
-        Ok(Self { report, journal, outside: Vec::new(), history_table, started, fence_since: None })
+        Ok(Self {
+            report,
+            journal,
+            outside: Vec::new(),
+            clone: None,
+            history_table,
+            started,
+            fence_since: None,
+        })
     }
 
     /// Runs a step and notes its time, whether it succeeds or not.

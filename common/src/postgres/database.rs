@@ -109,11 +109,16 @@ pub async fn prepared_transactions(session: &Session, live: &str) -> Result<Vec<
 /// Nothing was renamed if this fails before the commit. [`ErrorKind::Unknown`] if the connection broke while the commit was
 /// on its way and the outcome can't be read.
 pub async fn swap(settings: &ConnectionSettings, names: &SwapNames) -> Result<bool> {
+    swap_and(settings, names, &[]).await
+}
+
+/// Like [`swap`], with statements about the database under its live name that take effect with the names or not at all.
+pub async fn swap_and(settings: &ConnectionSettings, names: &SwapNames, then: &[String]) -> Result<bool> {
     let avoid = [names.live.as_str(), names.staged.as_str()];
     let renamer = connect_maintenance(settings, &avoid).await?;
     let terminator = connect_maintenance(settings, &avoid).await?;
     let live_exists = exists(&renamer, &names.live).await?;
-    let work = rename_both(&renamer, names, live_exists);
+    let work = rename_both(&renamer, names, live_exists, then);
     let mut work = std::pin::pin!(work);
     let result = loop {
         tokio::select! {
@@ -142,7 +147,7 @@ pub async fn swap(settings: &ConnectionSettings, names: &SwapNames) -> Result<bo
     }
 }
 
-async fn rename_both(renamer: &Session, names: &SwapNames, live_exists: bool) -> Result<()> {
+async fn rename_both(renamer: &Session, names: &SwapNames, live_exists: bool, then: &[String]) -> Result<()> {
     let rename =
         |from: &str, to: &str| format!("ALTER DATABASE {} RENAME TO {}", Ident::new(from), Ident::new(to));
     let mut statements = vec!["BEGIN".to_owned(), "SET LOCAL lock_timeout = '10s'".to_owned()];
@@ -150,6 +155,7 @@ async fn rename_both(renamer: &Session, names: &SwapNames, live_exists: bool) ->
         statements.push(rename(&names.live, &names.replaced));
     }
     statements.push(rename(&names.staged, &names.live));
+    statements.extend(then.iter().cloned());
     for statement in statements {
         renamer.batch_execute(&statement).await.map_err(|source| {
             Error::postgres(format!("could not swap the names of \"{}\"", names.live), source)
@@ -167,6 +173,11 @@ async fn end_sessions(session: &Session, names: &SwapNames) -> Result<()> {
 /// Ends the client sessions in a database but for those of `own`, as far as the role may; who may not be ended stays.
 pub async fn end_client_sessions(session: &Session, database: &str, own: &[i32]) -> Result<()> {
     end_permitted(session, &[database], own, true).await
+}
+
+/// Ends every session in a database that the role may end, those of background workers too.
+pub(super) async fn end_all_sessions(session: &Session, database: &str) -> Result<()> {
+    end_permitted(session, &[database], &[], false).await
 }
 
 async fn end_permitted(session: &Session, databases: &[&str], own: &[i32], only_clients: bool) -> Result<()> {

@@ -251,9 +251,20 @@ pub async fn unlogged_identities(client: &Client) -> Result<Vec<String>> {
 
 /// Database-level state of the database that the session is connected to.
 pub async fn database_state(client: &Client) -> Result<DatabaseState> {
-    let row = client.query_one(sql::DATABASE_STATE, &[]).await.map_err(failed("the database's settings"))?;
+    state_of(client, None).await
+}
+
+/// The same of any database of the server, which is not connected to.
+pub async fn database_state_of(client: &Client, name: &str) -> Result<DatabaseState> {
+    state_of(client, Some(name)).await
+}
+
+async fn state_of(client: &Client, name: Option<&str>) -> Result<DatabaseState> {
+    let row =
+        client.query_one(sql::DATABASE_STATE, &[&name]).await.map_err(failed("the database's settings"))?;
     let acl = if row.get("has_acl") {
-        let rows = client.query(sql::DATABASE_GRANTS, &[]).await.map_err(failed("the database's grants"))?;
+        let rows =
+            client.query(sql::DATABASE_GRANTS, &[&name]).await.map_err(failed("the database's grants"))?;
         Some(
             rows.iter()
                 .map(|row| Grant {
@@ -268,14 +279,14 @@ pub async fn database_state(client: &Client) -> Result<DatabaseState> {
         None
     };
     let settings = client
-        .query(sql::DATABASE_SETTINGS, &[])
+        .query(sql::DATABASE_SETTINGS, &[&name])
         .await
         .map_err(failed("the database's settings"))?
         .iter()
         .map(|row| DatabaseSetting { role: row.get(0), name: row.get(1), value: row.get(2) })
         .collect();
     let security_labels = client
-        .query(sql::DATABASE_LABELS, &[])
+        .query(sql::DATABASE_LABELS, &[&name])
         .await
         .map_err(failed("the database's security labels"))?
         .iter()

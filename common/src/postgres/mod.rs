@@ -5,6 +5,7 @@ mod connect_error;
 pub mod connection_string;
 pub mod copy;
 pub mod database;
+pub mod database_copy;
 pub mod environment;
 pub mod exported_snapshot;
 pub mod introspect;

@@ -1,7 +1,7 @@
 //! Every fixed query of the shared library, each with what it answers. They run with an empty `search_path`, on
 //! PostgreSQL 14 to 18; columns that only some majors have are read through `to_jsonb`.
 
-/// Database-level state of the current database: one row.
+/// Database-level state of a database, the current one if `$1` is NULL: one row.
 pub const DATABASE_STATE: &str = "
 SELECT d.datname, pg_catalog.pg_encoding_to_char(d.encoding) AS encoding,
        d.datcollate::text AS collate, d.datctype::text AS ctype,
@@ -12,28 +12,28 @@ SELECT d.datname, pg_catalog.pg_encoding_to_char(d.encoding) AS encoding,
        pg_catalog.pg_get_userbyid(d.datdba) AS owner, t.spcname AS tablespace, d.datconnlimit,
        pg_catalog.shobj_description(d.oid, 'pg_database') AS comment, d.datacl IS NOT NULL AS has_acl
 FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
-WHERE d.datname = pg_catalog.current_database()";
+WHERE d.datname = COALESCE($1::text, pg_catalog.current_database())";
 
-/// The grants of the current database, in the order in which they were given.
+/// The grants of the same database, in the order in which they were given.
 pub const DATABASE_GRANTS: &str = "
 SELECT pg_catalog.pg_get_userbyid(a.grantor) AS grantor, CASE a.grantee WHEN 0 THEN NULL
        ELSE pg_catalog.pg_get_userbyid(a.grantee) END AS grantee, a.privilege_type, a.is_grantable
 FROM pg_catalog.pg_database d, pg_catalog.aclexplode(d.datacl) a
-WHERE d.datname = pg_catalog.current_database()";
+WHERE d.datname = COALESCE($1::text, pg_catalog.current_database())";
 
-/// `ALTER DATABASE … SET` and `ALTER ROLE … IN DATABASE … SET` of the current database.
+/// `ALTER DATABASE … SET` and `ALTER ROLE … IN DATABASE … SET` of the same database.
 pub const DATABASE_SETTINGS: &str = "
 SELECT CASE s.setrole WHEN 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(s.setrole) END AS role,
        pg_catalog.split_part(c, '=', 1) AS name,
        pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1) AS value
 FROM pg_catalog.pg_db_role_setting s JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase,
      pg_catalog.unnest(s.setconfig) WITH ORDINALITY u(c, n)
-WHERE d.datname = pg_catalog.current_database() ORDER BY s.setrole, u.n";
+WHERE d.datname = COALESCE($1::text, pg_catalog.current_database()) ORDER BY s.setrole, u.n";
 
-/// Security labels of the current database.
+/// Security labels of the same database.
 pub const DATABASE_LABELS: &str = "
 SELECT l.provider, l.label FROM pg_catalog.pg_shseclabel l JOIN pg_catalog.pg_database d ON d.oid = l.objoid
-WHERE l.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass AND d.datname = pg_catalog.current_database()";
+WHERE l.classoid = 'pg_catalog.pg_database'::pg_catalog.regclass AND d.datname = COALESCE($1::text, pg_catalog.current_database())";
 
 /// Which relations hold or route the user's rows: plain and partitioned tables outside of the system schemas that no
 /// extension owns, and the extensions' configuration tables.

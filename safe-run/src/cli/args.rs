@@ -110,9 +110,12 @@ pub struct ProtectionArgs {
     /// Keep the fence after the run, whether it succeeds or is undone, until `safe-run release`
     #[arg(long)]
     pub hold_fence: bool,
-    /// Whether a snapshot is taken
+    /// What the undo goes back to
     #[arg(long, value_enum, default_value = "file")]
     pub snapshot: SnapshotChoice,
+    /// With --snapshot clone or both: keep the clone after a success
+    #[arg(long)]
+    pub keep_clone: bool,
     /// When the snapshot is taken
     #[arg(long, value_enum, default_value = "auto")]
     pub snapshot_when: SnapshotWhen,
@@ -122,7 +125,8 @@ pub struct ProtectionArgs {
     /// What happens on failure [default: undo; stop when no fence stood]
     #[arg(long, value_enum)]
     pub on_failure: Option<OnFailure>,
-    /// Begin although the repository seems to have too little room for the snapshot; an undo never asks
+    /// Begin although the repository seems to have too little room for the snapshot, or the server for the clone; an undo
+    /// never asks
     #[arg(long)]
     pub skip_space_check: bool,
     /// How long one attempt waits for locks [default: 2s]

@@ -176,13 +176,19 @@ impl Invocation<'_> {
                     .collect(),
             })
             .collect();
-        let how = if transactions.one {
-            "all in one transaction; the undo is a ROLLBACK".to_owned()
-        } else {
-            format!(
-                "not in one transaction ({}); the undo restores the snapshot",
-                transactions.why.join("; ")
-            )
+        self.refuse_clone_usage()?;
+        let choice = self.cli.protection.snapshot;
+        let how = match (transactions.one, choice.has_clone()) {
+            (true, false) => "all in one transaction; the undo is a ROLLBACK".to_owned(),
+            (true, true) => format!(
+                "all in one transaction, and after its COMMIT the undo is {}",
+                crate::clone::undo_phrase(choice)
+            ),
+            (false, _) => format!(
+                "not in one transaction ({}); the undo is {}",
+                transactions.why.join("; "),
+                crate::clone::undo_phrase(choice)
+            ),
         };
         if self.output.is_json() {
             self.output.document(&serde_json::json!({
