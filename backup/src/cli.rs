@@ -181,6 +181,9 @@ struct CreateArgs {
     /// Begin although the repository seems to have too little room
     #[arg(long)]
     skip_space_check: bool,
+    /// Look for rows that violate a foreign key, by joins in the snapshot: a restore can't validate such a key
+    #[arg(long)]
+    check_foreign_keys: bool,
     /// Give up when the copy takes longer than this: the server can't clean up behind the snapshot that is held [default: no
     /// limit]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -307,6 +310,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         },
         lock_wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
         skip_space_check: args.skip_space_check,
+        check_foreign_keys: args.check_foreign_keys,
         role_passwords: args.role_passwords,
         max_duration: args.max_duration,
         ..CreateOptions::default()

@@ -11,6 +11,7 @@ pub mod copy_out;
 pub mod diff;
 pub mod drill;
 pub mod manage;
+pub mod orphans;
 pub mod part;
 pub mod plan;
 pub mod prune;
@@ -86,6 +87,8 @@ pub struct CreateOptions {
     pub database_state: Option<DatabaseState>,
     /// Begin although the repository seems to have no room for it.
     pub skip_space_check: bool,
+    /// Rows that violate a foreign key are looked for, and said.
+    pub check_foreign_keys: bool,
     /// Read the roles' password hashes, and store them.
     pub role_passwords: bool,
 }
@@ -105,6 +108,7 @@ impl Default for CreateOptions {
             max_duration: None,
             database_state: None,
             skip_space_check: false,
+            check_foreign_keys: false,
             role_passwords: false,
         }
     }
@@ -364,7 +368,9 @@ async fn copy_state(
         chunk_blocks: options.chunk_blocks,
         meter: Arc::default(),
     };
-    let (schema, (mut tables, reading)) = tokio::try_join!(
+    let partitioned = catalog.partitioned.iter().map(|table| table.oid);
+    let oids: HashSet<u32> = catalog.tables.iter().map(|table| table.oid).chain(partitioned).collect();
+    let (schema, orphans, (mut tables, reading)) = tokio::try_join!(
         async {
             match &part {
                 Some(part) => Ok(part.schema.clone()),
@@ -372,6 +378,13 @@ async fn copy_state(
                     let encoding = &catalog.database.encoding;
                     dump_schema(settings, &pg_dump, exported.id(), encoding, &[], &partial, progress).await
                 }
+            }
+        },
+        async {
+            if options.check_foreign_keys {
+                orphans::find(settings, exported, &oids, progress).await
+            } else {
+                Ok(Vec::new())
             }
         },
         copy_out::tables(
@@ -427,7 +440,7 @@ async fn copy_state(
         roles: catalog.roles,
         role_passwords: passwords.is_some(),
         grants: catalog.grants,
-        not_kept: catalog.not_kept,
+        not_kept: catalog.not_kept.into_iter().chain(orphans).collect(),
         cost: Some(copy.meter.read()),
         owners: catalog.owners,
         collations: catalog.collations,

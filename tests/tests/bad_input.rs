@@ -345,6 +345,26 @@ fn old_orphans_under_a_validated_foreign_key_do_not_make_a_snapshot_unrestorable
 }
 
 #[test]
+fn orphans_are_said_when_the_snapshot_is_taken_if_somebody_asks() {
+    for major in [14, 18] {
+        let database = small(Cluster::shared(major), "asked");
+        let snapshots = Snapshots::new();
+        let asked = ["create", "--check-foreign-keys"];
+        let sound = snapshots.run("backup", &database.url(), &asked).expect(0);
+        assert!(!sound.stderr.contains("orphan"), "{}", sound.stderr);
+        database.psql("SET session_replication_role = replica; INSERT INTO u VALUES (-1), (-2)");
+        let says = "2 orphans of public.u in no row of public.t (foreign key u_i_fkey)";
+        let told = snapshots.run("backup", &database.url(), &asked).expect(0);
+        told.says(&["warning: ", says]);
+        // And whoever restores it reads it before anything is made.
+        let plan = snapshots.run("restore", &database.url(), &["latest", "--dry-run"]).expect(0);
+        assert!(plan.stdout.contains(says), "{}", plan.stdout);
+        let silent = snapshots.run("backup", &database.url(), &["create"]).expect(0);
+        assert!(!silent.stderr.contains("orphan"), "{}", silent.stderr);
+    }
+}
+
+#[test]
 fn a_database_is_not_restored_over_another_nor_into_an_older_server() {
     let database = small(Cluster::shared(18), "over");
     let snapshots = Snapshots::new();

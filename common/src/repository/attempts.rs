@@ -109,14 +109,15 @@ impl Repository {
             .map_err(|source| Error::failed(format!("could not encode the attempt: {source}")))?;
         line.push(b'\n');
         let bytes = read(&path)?;
+        // After a line that a power cut tore, on one of its own.
+        if bytes.last().is_some_and(|last| *last != b'\n') {
+            line.insert(0, b'\n');
+        }
         let lines: Vec<&[u8]> = bytes.split_inclusive(|byte| *byte == b'\n').collect();
         if lines.len() > MOST_LINES {
             let mut kept = lines[lines.len() - KEPT_LINES..].concat();
             kept.extend_from_slice(&line);
             return replace_private_file(&path, &kept);
-        }
-        if bytes.last().is_some_and(|last| *last != b'\n') {
-            line.insert(0, b'\n');
         }
         fs::OpenOptions::new()
             .append(true)
