@@ -127,6 +127,7 @@ pub async fn swap_and(settings: &ConnectionSettings, names: &SwapNames, then: &[
             ended = end_sessions(&terminator, names) => ended?,
         }
     };
+    settle(&terminator).await;
     if let Err(error) = result {
         // 55006: object in use.
         return Err(if error.sqlstate() == Some("55006") || error.is_retryable() {
@@ -168,6 +169,13 @@ async fn end_sessions(session: &Session, names: &SwapNames) -> Result<()> {
     end_permitted(session, &[&names.live, &names.staged], &[], false).await?;
     tokio::time::sleep(Duration::from_millis(50)).await;
     Ok(())
+}
+
+/// Waits until the server has done what the session was last asked. A statement that nobody waits for any more runs on there:
+/// one that ends sessions would end the first ones that come to the swapped database.
+pub(super) async fn settle(session: &Session) {
+    // A connection that is gone ends nobody either.
+    let _ = session.simple_query("SELECT 1").await;
 }
 
 /// Ends the client sessions in a database but for those of `own`, as far as the role may; who may not be ended stays.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::{
     ConnectionSettings, Session,
-    database::{WHO_MAY_END_SESSIONS, connect_maintenance, end_all_sessions, sessions_in_the_way},
+    database::{WHO_MAY_END_SESSIONS, connect_maintenance, end_all_sessions, sessions_in_the_way, settle},
 };
 use crate::{Error, ErrorKind, Ident, Result, fault, ident::literal};
 
@@ -96,6 +96,7 @@ async fn attempt(maker: &Session, terminator: &Session, order: &CopyOrder<'_>) -
             }
         }
     };
+    settle(terminator).await;
     match (result, trouble) {
         (Ok(()), _) => Ok(()),
         (Err(_), Some(error)) => Err(error),
