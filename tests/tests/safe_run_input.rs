@@ -227,7 +227,8 @@ fn plan_lists_statements_with_warnings_and_changes_nothing() {
         let before = run.fingerprint();
         let outcome =
             run.run(&["plan"]).exits(0).says("0001_a.sql").says("ALTER TABLE orders DISABLE TRIGGER ALL");
-        let outcome = outcome.says("! ").says("setval").says("2 migrations").says("a restore of the snapshot");
+        let outcome =
+            outcome.says("! ").says("setval").says("2 migrations").says("a restore of the snapshot");
         drop(outcome.says("Nothing was changed."));
         let plan = json(&run.run(&["plan", "--json"]).exits(0));
         assert_eq!(plan["pending"][1]["statements"][0]["transaction"], "no");

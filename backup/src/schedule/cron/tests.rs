@@ -203,6 +203,33 @@ proptest! {
         let _ = Schedule::parse(&text, Tz::UTC);
     }
 
+    /// Against the crate `cron`, where the two mean the same: it wants seconds, counts Sunday as 1, and needs both day fields
+    /// to hold, so one of them is open here.
+    #[test]
+    fn the_crate_cron_agrees_where_it_means_the_same(
+        start in 1_767_225_600i64..1_800_000_000, minutes in prop::collection::btree_set(0u32..60, 1..4),
+        hours in prop::collection::btree_set(0u32..24, 1..4), days in prop::collection::btree_set(1u32..32, 1..4),
+        months in prop::collection::btree_set(prop::sample::select(vec![1u32, 3, 5, 7, 8, 10, 12]), 1..4),
+        weekdays in prop::collection::btree_set(0u32..7, 1..4), by_weekday: bool,
+    ) {
+        let list = |set: &std::collections::BTreeSet<u32>, add: u32| {
+            set.iter().map(|n| (n + add).to_string()).collect::<Vec<_>>().join(",")
+        };
+        let (minute, hour, month) = (list(&minutes, 0), list(&hours, 0), list(&months, 0));
+        let (ours, theirs) = if by_weekday {
+            (format!("* {month} {}", list(&weekdays, 0)), format!("* {month} {}", list(&weekdays, 1)))
+        } else {
+            (format!("{} {month} *", list(&days, 0)), format!("{} {month} *", list(&days, 0)))
+        };
+        let ours = Schedule::parse(&format!("{minute} {hour} {ours}"), Tz::UTC).unwrap();
+        let theirs: cron::Schedule = format!("0 {minute} {hour} {theirs}").parse().unwrap();
+        let mut at = DateTime::from_timestamp(start, 0).unwrap();
+        for expected in theirs.after(&at).take(5).collect::<Vec<_>>() {
+            at = ours.next_after(at).unwrap();
+            prop_assert_eq!(at, expected);
+        }
+    }
+
     /// Against a second way to the answer: minute by minute, with the fields as lists.
     #[test]
     fn the_next_run_is_the_first_minute_that_matches(
