@@ -202,6 +202,26 @@ async fn room(context: &Context, control: &Session) -> Result<(String, bool)> {
     Ok((texts.join("; "), is_too_little))
 }
 
+/// The clone's name, and that of the database which an undo replaces.
+fn names(live: &str, stamp: &str) -> [String; 2] {
+    ["clone", "replaced"].map(|kind| with_suffix(live, &format!("_{kind}_{stamp}")))
+}
+
+/// The time, and a number where an earlier run of the same second has taken the names.
+async fn free_stamp(control: &Session, live: &str) -> Result<String> {
+    let time = Utc::now().format("%Y%m%d_%H%M%S").to_string();
+    let mut stamp = time.clone();
+    let mut number = 1;
+    loop {
+        let [clone, kept_as] = names(live, &stamp);
+        if !database::exists(control, &clone).await? && !database::exists(control, &kept_as).await? {
+            return Ok(stamp);
+        }
+        number += 1;
+        stamp = format!("{time}_{number}");
+    }
+}
+
 /// Makes the clone if one is wanted, and gives the context with which to go on: every session of the database has ended.
 ///
 /// # Errors
@@ -217,21 +237,16 @@ pub async fn make(
     }
     interrupt::check()?;
     let live = log.report.database.clone();
-    let stamp = Utc::now().format("%Y%m%d_%H%M%S");
+    let stamp = free_stamp(control, &live).await?;
+    let [name, kept_as] = names(&live, &stamp);
     let clone = DatabaseClone {
-        name: with_suffix(&live, &format!("_clone_{stamp}")),
-        kept_as: with_suffix(&live, &format!("_replaced_{stamp}")),
+        name,
+        kept_as,
         token: i32::try_from(random::bits()? % 0x7fff_0000).unwrap_or_default() + 0xffff,
         run: log.report.run.clone(),
         keep: context.options.keep_clone,
         state: state.clone(),
     };
-    for name in [&clone.name, &clone.kept_as] {
-        if database::exists(control, name).await? {
-            return Err(Error::busy(format!("there is a database \"{name}\" already"))
-                .with_hint("Run it again: the next run has other names."));
-        }
-    }
     clone.write(log.journal.dir())?;
     log.journal.write(Step::Cloning { clone: clone.name.clone() })?;
     fault::point("safe-run.cloning");

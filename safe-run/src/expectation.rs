@@ -357,16 +357,21 @@ impl Reading<'_> {
         line.split_off(1)
     }
 
-    /// Tables that lose rows through ON DELETE CASCADE when `from` does. A key on a partitioned table holds for its
-    /// partitions, so the way up counts as well.
+    /// Tables that lose rows through ON DELETE CASCADE when `from` does.
     fn cascade(&self, from: &[u32]) -> Vec<u32> {
+        self.along_keys(from, |key| key.on_delete_cascade)
+    }
+
+    /// Tables that refer to `from` by the keys to follow, directly or through others. A key on a partitioned table holds
+    /// for its partitions, so the way up counts as well.
+    fn along_keys(&self, from: &[u32], follow: impl Fn(&ForeignKeyFact) -> bool) -> Vec<u32> {
         let mut reached = from.to_vec();
         let mut next = 0;
         while next < reached.len() {
             let mut line = self.ancestors(reached[next]);
             line.push(reached[next]);
             let keys = self.facts.foreign_keys.iter();
-            let keys = keys.filter(|key| key.on_delete_cascade && line.contains(&key.referenced));
+            let keys = keys.filter(|key| follow(key) && line.contains(&key.referenced));
             let more: Vec<u32> = keys.flat_map(|key| self.family(key.referencing)).collect();
             add_new(&mut reached, more);
             next += 1;
@@ -376,18 +381,7 @@ impl Reading<'_> {
 
     /// Tables whose rows get other values through a foreign key when rows of `from` change or go.
     fn pass_on_values(&mut self, from: &[u32]) {
-        let mut reached = from.to_vec();
-        let mut next = 0;
-        while next < reached.len() {
-            let mut line = self.ancestors(reached[next]);
-            line.push(reached[next]);
-            let keys = self.facts.foreign_keys.iter();
-            let keys = keys.filter(|key| key.changes_values && line.contains(&key.referenced));
-            let more: Vec<u32> = keys.flat_map(|key| self.family(key.referencing)).collect();
-            add_new(&mut reached, more);
-            next += 1;
-        }
-        let passed_on = reached.split_off(from.len());
+        let passed_on = self.along_keys(from, |key| key.changes_values);
         let above: Vec<u32> = passed_on.iter().flat_map(|&member| self.ancestors(member)).collect();
         self.mark(&passed_on, |seen| seen.updated = true);
         self.mark(&above, |seen| seen.updated = true);
