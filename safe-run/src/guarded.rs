@@ -34,7 +34,8 @@ use crate::{
     },
     sequences,
     statement_facts::Watch,
-    verify, version_tables,
+    verify,
+    version_tables::{self, VersionTable},
 };
 
 /// What is run under protection.
@@ -391,7 +392,9 @@ async fn perform(
                 note_versions(context, log, versions).await;
             }
             interrupt::check().map_err(migration)?;
-            judge_command(&finished, &context.connection).map_err(migration)?;
+            judge_command(&finished, &context.connection)
+                .map_err(|error| explain_read_only(context, log, error))
+                .map_err(migration)?;
             if finished.replaced {
                 return Err(validation(Error::failed(format!(
                     "the command dropped, remade or renamed the database \"{}\"",
@@ -455,6 +458,19 @@ fn judge_command(
         ));
     }
     failure.map_or(Ok(()), |failure| Err(Error::failed(failure)))
+}
+
+/// A command that failed before it had recorded anything may have been kept out by our own fence.
+fn explain_read_only(context: &Context, log: &RunLog, error: Error) -> Error {
+    let read_only = !matches!(context.options.fence, FenceChoice::None | FenceChoice::Exclusive);
+    let tables = log.report.command.iter().flat_map(|command| &command.version_tables);
+    if !read_only || error.hint().is_some() || !tables.clone().all(VersionTable::is_unchanged) {
+        return error;
+    }
+    error.with_hint(
+        "If it was told that its transaction is read-only, that was the fence: its driver or its own settings leave out the \
+         `options` of DATABASE_URL and PGOPTIONS. Run it with --fence exclusive.",
+    )
 }
 
 /// The checks afterwards, on one exported snapshot of what was committed.
