@@ -514,6 +514,7 @@ async fn lift_or_hold(
 }
 
 fn hold(log: &mut RunLog, fence: &Fence) {
+    log.report.fence_held = true;
     log.report.notes.push(format!("the fence is held (--hold-fence): {}", fence.state()));
     log.report.next.push("open the database: safe-run release".to_owned());
 }
