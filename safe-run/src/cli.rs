@@ -4,11 +4,12 @@ mod args;
 mod check;
 mod look;
 mod mark;
+mod refuse;
 mod state;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use args::{CheckArgs, MigrationArgs, ProtectionArgs, ReportArgs};
+use args::{CheckArgs, FolderArgs, MigrationArgs, ProtectionArgs, ReportArgs, ValidationArgs};
 use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use common::{
@@ -67,7 +68,7 @@ pub struct Cli {
     #[command(flatten)]
     protection: ProtectionArgs,
     #[command(flatten)]
-    checks: CheckArgs,
+    checks: ValidationArgs,
     #[command(flatten)]
     reports: ReportArgs,
     #[command(subcommand)]
@@ -133,7 +134,7 @@ enum Command {
         /// What it does, such as add_orders_status
         name: String,
         #[command(flatten)]
-        migrations: MigrationArgs,
+        folder: FolderArgs,
     },
     /// Print the manual page (in roff: `… man | man -l -`)
     Man,
@@ -150,10 +151,10 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli, output: &Output) -> Result<u8> {
+    refuse::useless_flags(cli)?;
     let of_command = match &cli.command {
-        Some(Command::Status(args) | Command::Plan(args) | Command::New { migrations: args, .. }) => {
-            args.clone()
-        }
+        Some(Command::Status(args) | Command::Plan(args)) => args.clone(),
+        Some(Command::New { folder, .. }) => folder.clone().into(),
         Some(Command::Baseline { mark, .. } | Command::Stamp { mark, .. } | Command::Repair { mark, .. }) => {
             mark.folder.clone().into()
         }
@@ -226,8 +227,8 @@ impl Invocation<'_> {
         Ok(connection)
     }
 
-    fn run_options(&self, checks: &CheckArgs, verify: Vec<VerifyFile>) -> RunOptions {
-        let protection = &self.cli.protection;
+    fn run_options(&self, verify: Vec<VerifyFile>) -> RunOptions {
+        let (protection, checks, look) = (&self.cli.protection, &self.cli.checks, &self.cli.checks.look);
         RunOptions {
             jobs: self.settings.jobs.unwrap_or_else(backup::default_jobs),
             codec: self.settings.codec,
@@ -238,11 +239,11 @@ impl Invocation<'_> {
             snapshot: protection.snapshot,
             keep_clone: protection.keep_clone,
             snapshot_when: protection.snapshot_when,
-            level: checks.level,
-            only: checks.only.clone(),
-            skip: checks.skip.clone(),
+            level: look.level,
+            only: look.only.clone(),
+            skip: look.skip.clone(),
             fail_on: checks.fail_on,
-            strict: checks.strict,
+            strict: look.strict,
             allow_loss: checks.allow_loss.clone(),
             max_loss: self.settings.max_loss,
             verify,
@@ -254,7 +255,7 @@ impl Invocation<'_> {
     /// what a killed run left on the server.
     async fn context(&self) -> Result<(Context, common::repository::RepositoryLock)> {
         // Files are read, and refused, before anything is asked of the server.
-        let verify = verify::load(&self.cli.checks.verify)?;
+        let verify = verify::load(&self.cli.checks.look.verify)?;
         let named = self.connection("safe-run").await?;
         let run = Context::new_run(named.database())?;
         let named = named.with_application_name(&format!("safe-run/{run}"));
@@ -272,7 +273,7 @@ impl Invocation<'_> {
             connection,
             control,
             repository,
-            options: self.run_options(&self.cli.checks, verify),
+            options: self.run_options(verify),
             progress: self.output.progress(),
             run,
             history: History::own(),
@@ -281,27 +282,39 @@ impl Invocation<'_> {
         Ok((context, lock))
     }
 
-    /// Runs, prints the outcome, and writes the reports that were asked for, also about a run that was refused.
     async fn protected_run(&self) -> Result<u8> {
+        self.reported(async { self.run_and_report().await.map(Some) }).await
+    }
+
+    /// Runs, prints the outcome, and writes the reports that were asked for, also about what was refused. A run without a
+    /// report of its own has said itself that there was nothing to do.
+    async fn reported(&self, run: impl Future<Output = Result<Option<Report>>>) -> Result<u8> {
         let wanted = &self.cli.reports;
         let targets = Targets::check(wanted.report.as_deref(), wanted.report_json.as_deref())?;
         let began_at = Utc::now();
-        let outcome = self.run_and_report().await.map_err(interrupt::explain);
+        let outcome = run.await.map_err(interrupt::explain);
         let report = match &outcome {
-            Ok(report) => {
+            Ok(Some(report)) => {
                 self.print(report)?;
                 report.clone()
+            }
+            Ok(None) => {
+                let mut report = self.blank_report(began_at);
+                report.verdict = Verdict::UpToDate;
+                report.exit_code = 0;
+                report.headline = "there was nothing to do; nothing was changed".to_owned();
+                report
             }
             Err(error) => self.refusal(error, began_at),
         };
         for error in targets.write(&report) {
             self.output.warn(&format!("the report could not be written: {error}"));
         }
-        outcome.map(|report| report.exit_code)
+        outcome.map(|_| report.exit_code)
     }
 
-    /// The report of what was refused before it became a run.
-    fn refusal(&self, error: &Error, began_at: DateTime<Utc>) -> Report {
+    /// A report on what never became a run.
+    fn blank_report(&self, began_at: DateTime<Utc>) -> Report {
         let mode = if self.cli.external.is_empty() { Mode::Transaction } else { Mode::Restore };
         let connection = self.settings.connection().ok();
         let database = connection.as_ref().map_or(String::new(), |found| found.database().to_owned());
@@ -315,6 +328,12 @@ impl Invocation<'_> {
         report.seconds = (Utc::now() - began_at).as_seconds_f64();
         report.repository = self.settings.repo.display().to_string();
         report.invocation = invocation();
+        report
+    }
+
+    /// The report of what was refused before it became a run.
+    fn refusal(&self, error: &Error, began_at: DateTime<Utc>) -> Report {
+        let mut report = self.blank_report(began_at);
         report.error = Some(error.into());
         report.headline = error.message().to_owned();
         report.exit_code = error.kind().exit_code();

@@ -506,6 +506,7 @@ async fn lift(context: &Context, log: &mut RunLog, control: &Session, standing: 
     if let Some(fence) = standing {
         let state = fence.state();
         fence.lift(control, &own_pids(context)).await.map_err(|error| error.with_database_state(state))?;
+        fault::point("safe-run.fence-lifted");
         log.fence_is_down();
         log.note_step(Step::FenceLifted);
     }
@@ -529,6 +530,7 @@ async fn lift_or_hold(
 }
 
 fn hold(log: &mut RunLog, fence: &Fence) {
+    log.report.fence_held = true;
     log.report.notes.push(format!("the fence is held (--hold-fence): {}", fence.state()));
     log.report.next.push("open the database: safe-run release".to_owned());
 }
@@ -631,6 +633,7 @@ async fn rolled_back(
     let _guard = interrupt::begin_undo();
     let began = Instant::now();
     let error = interrupt::explain(error);
+    fault::point("safe-run.rolled-back");
     let put_back = async {
         let settings = context.connection.with_option("default_transaction_read_only", "off");
         let session = settings.connect().await?;
@@ -803,6 +806,7 @@ pub(crate) async fn settle_fence(
     let is_exclusive = matches!(fence, Fence::Exclusive { .. });
     match fence.lift_after_undo(control, failed).await {
         Ok(()) => {
+            fault::point("safe-run.fence-lifted");
             log.note_step(Step::FenceLifted);
             None
         }

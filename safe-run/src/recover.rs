@@ -266,6 +266,7 @@ impl Recovery<'_> {
             && !self.has(|step| *step == Step::FenceLifted)
         {
             exclusive::lift(self.settings, self.control, &names).await?;
+            fault::point("safe-run.fence-lifted");
             journal.write(Step::FenceLifted)?;
             self.say("the database has its name back");
         }
@@ -277,6 +278,7 @@ impl Recovery<'_> {
             && !self.has(|step| *step == Step::FenceLifted)
         {
             fence::lift(self.control, self.settings.database(), previous.as_deref(), &[]).await?;
+            fault::point("safe-run.fence-lifted");
             journal.write(Step::FenceLifted)?;
             self.say("the fence was lifted");
         }
