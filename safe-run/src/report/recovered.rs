@@ -30,7 +30,7 @@ pub fn report(
             format!("settled by `safe-run recover`; the run had ended with: {}", report.headline);
     }
     report.state = recovered.what.join(" · ");
-    report.next.clear();
+    report.next.clone_from(&recovered.next);
     report
 }
 
