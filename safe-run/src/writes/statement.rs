@@ -267,6 +267,7 @@ mod tests {
             name: QualifiedName::new("public", "t"),
             kind: "r".to_owned(),
             is_unlogged: false,
+            is_history: false,
             identity: Identity::Key,
             columns,
         }
