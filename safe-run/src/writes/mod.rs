@@ -24,7 +24,7 @@ use std::{
 };
 
 use common::{
-    Error, Result,
+    Error, ErrorKind, Result,
     cli::format::plural,
     fault,
     ident::{printable, shell_word},
@@ -359,7 +359,9 @@ pub async fn save(source: Source<'_>) -> Result<Saved> {
     pin_mut!(rows);
     while let Some(row) = rows.next().await {
         let row = row.map_err(|source| Error::postgres("could not read the replication slot", source))?;
-        let text: &str = row.try_get(0).map_err(|_| lost("the rows are in no encoding that can be read"))?;
+        let text: &str = row.try_get(0).map_err(|_| {
+            lost("its rows are in no encoding that can be read").with_kind(ErrorKind::Damaged)
+        })?;
         script.line(&decoding::parse(text)?).map_err(io)?;
     }
     let (body, summary) = script.finish().map_err(io)?;
@@ -471,6 +473,7 @@ pub async fn settle(
 ) -> (Vec<String>, Vec<String>) {
     let Some(slot) = open_slot(journal.steps()).map(str::to_owned) else { return Default::default() };
     let failed = settings.with_database(kept_as);
+    let carried = restore::sequences_ahead::carry(&failed, settings, 0).await.err();
     let dir = journal.dir().to_owned();
     let source = Source {
         settings: &failed,
@@ -484,13 +487,18 @@ pub async fn settle(
         Err(error) => {
             let text = format!("{error}; those rows are in \"{}\" only", printable(kept_as));
             // A full disk or a broken connection: another attempt may succeed.
-            if is_readable(control, &slot).await {
+            if error.kind() != ErrorKind::Damaged && is_readable(control, &slot).await {
                 let next = "save it once more: safe-run recover (or give it up: safe-run recover --keep)";
                 return (vec![text, waits(&slot)], vec![next.to_owned()]);
             }
             (vec![text], Vec::new())
         }
     };
+    what.push(match carried {
+        None => "sequences stand ahead of the snapshot: keys of the saved rows are not given to new ones"
+            .to_owned(),
+        Some(error) => format!("new rows may get keys of rows that are saved for a replay: {error}"),
+    });
     match drop_slot(control, &slot).await {
         Ok(()) => {
             if let Err(error) = journal.write(Step::SlotDropped) {
