@@ -19,6 +19,7 @@ pub mod parts;
 pub mod plan;
 pub mod preflight;
 pub mod role_map;
+pub mod sequences_ahead;
 pub mod space;
 pub mod stage;
 pub mod tablespaces;
@@ -196,22 +197,21 @@ async fn stage_and_swap(
 ) -> Result<Done> {
     let staged = StagedDatabase::create(maintenance, settings, snapshot, plan).await?;
     let fill = FillOptions { jobs: options.jobs };
-    let finished =
-        match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
-            Ok(validated) => {
-                let missing_grants = validated.missing_grants().to_vec();
-                let missing = validated.missing().to_vec();
-                let other_owners = validated.other_owners().to_vec();
-                if missing.is_empty() || plan.accept_missing_objects {
-                    put_in_place(settings, maintenance, validated, plan, progress).await.map(|replaced| {
-                        Done { in_place: true, replaced, missing_grants, other_owners, missing }
-                    })
-                } else {
-                    Ok(Done { in_place: false, replaced: false, missing_grants, other_owners, missing })
-                }
+    let finished = match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
+        Ok(validated) => {
+            let missing_grants = validated.missing_grants().to_vec();
+            let missing = validated.missing().to_vec();
+            let other_owners = validated.other_owners().to_vec();
+            if missing.is_empty() || plan.accept_missing_objects {
+                put_in_place(settings, maintenance, validated, plan, options, progress)
+                    .await
+                    .map(|replaced| Done { in_place: true, replaced, missing_grants, other_owners, missing })
+            } else {
+                Ok(Done { in_place: false, replaced: false, missing_grants, other_owners, missing })
             }
-            Err(error) => Err(error),
-        };
+        }
+        Err(error) => Err(error),
+    };
     match finished {
         Ok(done) => Ok(done),
         Err(error) if error.kind() == ErrorKind::Unknown => Err(error),
@@ -299,10 +299,18 @@ async fn put_in_place(
     maintenance: &Session,
     validated: ValidatedDatabase,
     plan: &RestorePlan,
+    options: &RestoreOptions,
     progress: &Progress,
 ) -> Result<bool> {
     let (Some(live), Some(kept_as)) = (&plan.replaces, &plan.kept_as) else { return Ok(false) };
     common::interrupt::check()?;
+    if options.choices.own_slot.is_some() {
+        // What is written there until the swap is saved for a replay.
+        let (from, to) = (settings.with_database(live), settings.with_database(validated.name()));
+        if let Err(error) = sequences_ahead::carry(&from, &to, sequences_ahead::MARGIN).await {
+            progress.warn(format!("new rows may get keys of rows that are saved for a replay: {error}"));
+        }
+    }
     progress.phase(format!("giving the restored database the name \"{live}\""), None);
     let names =
         SwapNames { live: live.clone(), staged: validated.name().to_owned(), replaced: kept_as.clone() };

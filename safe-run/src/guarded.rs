@@ -260,7 +260,7 @@ async fn prepare(
     )
     .await?;
     let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
-    writes::snapshot_taken(log, &holder, &exported).await?;
+    writes::snapshot_taken(context, log, &holder, &exported).await?;
     let snapshot = async {
         if options.snapshot.has_file() {
             context.snapshot(&exported, Some(unfenced_state)).await.map(Some)
@@ -863,7 +863,7 @@ pub async fn restore_snapshot(
         kept_as: plan.kept_as.clone().unwrap_or_default(),
     });
     fault::point("safe-run.undoing");
-    let options = restore_options(context, None);
+    let options = restore_options(context, writes::open_slot(log.journal.steps()));
     let verified = restore::verified(snapshot, options.jobs, &context.progress).await?;
     let report =
         restore::execute(&context.connection, control, &verified, plan, &options, &context.progress).await?;
