@@ -4,10 +4,22 @@
 //! this process SIGKILL when it reaches the point of that name: no destructor runs and nothing is flushed, as in a
 //! power cut. A debug build never reaches a user: `cargo install` and the release profile leave the points out.
 
-/// Dies here if the environment says so.
+/// Dies here if the environment says so: at once, or with `SAFE_RUN_FAULT=name#2` when it comes here for the second time.
+/// `SAFE_RUN_FAULT_TRACE=path` writes every point that is passed into a file, a line each.
 #[cfg(debug_assertions)]
 pub fn point(name: &str) {
-    if std::env::var("SAFE_RUN_FAULT").is_ok_and(|wanted| wanted == name) {
+    static PASSED: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    if let Some(path) = std::env::var_os("SAFE_RUN_FAULT_TRACE") {
+        let opened = std::fs::File::options().create(true).append(true).open(path);
+        let _ =
+            opened.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{name}\n").as_bytes()));
+    }
+    let Ok(setting) = std::env::var("SAFE_RUN_FAULT") else { return };
+    let (wanted, time) = match setting.split_once('#') {
+        Some((wanted, time)) => (wanted, time.parse().unwrap_or(1)),
+        None => (setting.as_str(), 1),
+    };
+    if wanted == name && PASSED.fetch_add(1, std::sync::atomic::Ordering::SeqCst) + 1 == time {
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         // The signal is not always delivered before the call returns.
         std::thread::sleep(std::time::Duration::from_secs(60));

@@ -4,11 +4,12 @@ mod args;
 mod check;
 mod look;
 mod mark;
+mod refuse;
 mod state;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use args::{CheckArgs, MigrationArgs, ProtectionArgs, ReportArgs};
+use args::{CheckArgs, FolderArgs, MigrationArgs, ProtectionArgs, ReportArgs, ValidationArgs};
 use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use common::{
@@ -28,7 +29,8 @@ use crate::{
     history::History,
     journal::Mode,
     migration::{self, MigrationPlan, TransactionChoice, TransactionPlan},
-    recover, release,
+    recover::{self, Decision},
+    release,
     report::{Report, Verdict, document, follow_up, targets::Targets},
     run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice, local_offset},
     tidy, transactional,
@@ -67,7 +69,7 @@ pub struct Cli {
     #[command(flatten)]
     protection: ProtectionArgs,
     #[command(flatten)]
-    checks: CheckArgs,
+    checks: ValidationArgs,
     #[command(flatten)]
     reports: ReportArgs,
     #[command(subcommand)]
@@ -101,8 +103,16 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
     },
-    /// Finish the undo of a run that was killed
-    Recover,
+    /// Finish the undo of a run that was killed, or decide about one that no fence protected
+    Recover {
+        /// Where others may have written since the snapshot: restore it all the same. Where wal_level is logical, what they
+        /// wrote is saved as a file that can be replayed; the database as it is now is kept under another name
+        #[arg(long, conflicts_with = "keep")]
+        undo: bool,
+        /// Leave the database as it is, and drop the replication slot that holds what others write
+        #[arg(long)]
+        keep: bool,
+    },
     /// Lift the fence that a run with --hold-fence left standing
     Release,
     /// Record migrations up to VERSION as applied without running them; only while the history is empty
@@ -133,7 +143,7 @@ enum Command {
         /// What it does, such as add_orders_status
         name: String,
         #[command(flatten)]
-        migrations: MigrationArgs,
+        folder: FolderArgs,
     },
     /// Print the manual page (in roff: `… man | man -l -`)
     Man,
@@ -150,10 +160,10 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli, output: &Output) -> Result<u8> {
+    refuse::useless_flags(cli)?;
     let of_command = match &cli.command {
-        Some(Command::Status(args) | Command::Plan(args) | Command::New { migrations: args, .. }) => {
-            args.clone()
-        }
+        Some(Command::Status(args) | Command::Plan(args)) => args.clone(),
+        Some(Command::New { folder, .. }) => folder.clone().into(),
         Some(Command::Baseline { mark, .. } | Command::Stamp { mark, .. } | Command::Repair { mark, .. }) => {
             mark.folder.clone().into()
         }
@@ -191,7 +201,15 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Check { checks, .. }) => command.check(checks).await,
         Some(Command::History) => command.history(),
         Some(Command::Report { run, html }) => command.report(run.as_deref(), html.as_deref()),
-        Some(Command::Recover) => command.recover().await,
+        Some(Command::Recover { undo, keep }) => {
+            command
+                .recover(match (undo, keep) {
+                    (true, _) => Decision::Undo,
+                    (_, true) => Decision::Keep,
+                    _ => Decision::Open,
+                })
+                .await
+        }
         Some(Command::Release) => command.release().await,
         Some(Command::Baseline { version, mark }) => command.baseline(version, mark).await,
         Some(Command::Stamp { versions, mark }) => command.stamp(versions, mark).await,
@@ -226,8 +244,8 @@ impl Invocation<'_> {
         Ok(connection)
     }
 
-    fn run_options(&self, checks: &CheckArgs, verify: Vec<VerifyFile>) -> RunOptions {
-        let protection = &self.cli.protection;
+    fn run_options(&self, verify: Vec<VerifyFile>) -> RunOptions {
+        let (protection, checks, look) = (&self.cli.protection, &self.cli.checks, &self.cli.checks.look);
         RunOptions {
             jobs: self.settings.jobs.unwrap_or_else(backup::default_jobs),
             codec: self.settings.codec,
@@ -238,11 +256,11 @@ impl Invocation<'_> {
             snapshot: protection.snapshot,
             keep_clone: protection.keep_clone,
             snapshot_when: protection.snapshot_when,
-            level: checks.level,
-            only: checks.only.clone(),
-            skip: checks.skip.clone(),
+            level: look.level,
+            only: look.only.clone(),
+            skip: look.skip.clone(),
             fail_on: checks.fail_on,
-            strict: checks.strict,
+            strict: look.strict,
             allow_loss: checks.allow_loss.clone(),
             max_loss: self.settings.max_loss,
             verify,
@@ -254,7 +272,7 @@ impl Invocation<'_> {
     /// what a killed run left on the server.
     async fn context(&self) -> Result<(Context, common::repository::RepositoryLock)> {
         // Files are read, and refused, before anything is asked of the server.
-        let verify = verify::load(&self.cli.checks.verify)?;
+        let verify = verify::load(&self.cli.checks.look.verify)?;
         let named = self.connection("safe-run").await?;
         let run = Context::new_run(named.database())?;
         let named = named.with_application_name(&format!("safe-run/{run}"));
@@ -272,7 +290,7 @@ impl Invocation<'_> {
             connection,
             control,
             repository,
-            options: self.run_options(&self.cli.checks, verify),
+            options: self.run_options(verify),
             progress: self.output.progress(),
             run,
             history: History::own(),
@@ -281,27 +299,39 @@ impl Invocation<'_> {
         Ok((context, lock))
     }
 
-    /// Runs, prints the outcome, and writes the reports that were asked for, also about a run that was refused.
     async fn protected_run(&self) -> Result<u8> {
+        self.reported(async { self.run_and_report().await.map(Some) }).await
+    }
+
+    /// Runs, prints the outcome, and writes the reports that were asked for, also about what was refused. A run without a
+    /// report of its own has said itself that there was nothing to do.
+    async fn reported(&self, run: impl Future<Output = Result<Option<Report>>>) -> Result<u8> {
         let wanted = &self.cli.reports;
         let targets = Targets::check(wanted.report.as_deref(), wanted.report_json.as_deref())?;
         let began_at = Utc::now();
-        let outcome = self.run_and_report().await.map_err(interrupt::explain);
+        let outcome = run.await.map_err(interrupt::explain);
         let report = match &outcome {
-            Ok(report) => {
+            Ok(Some(report)) => {
                 self.print(report)?;
                 report.clone()
+            }
+            Ok(None) => {
+                let mut report = self.blank_report(began_at);
+                report.verdict = Verdict::UpToDate;
+                report.exit_code = 0;
+                report.headline = "there was nothing to do; nothing was changed".to_owned();
+                report
             }
             Err(error) => self.refusal(error, began_at),
         };
         for error in targets.write(&report) {
             self.output.warn(&format!("the report could not be written: {error}"));
         }
-        outcome.map(|report| report.exit_code)
+        outcome.map(|_| report.exit_code)
     }
 
-    /// The report of what was refused before it became a run.
-    fn refusal(&self, error: &Error, began_at: DateTime<Utc>) -> Report {
+    /// A report on what never became a run.
+    fn blank_report(&self, began_at: DateTime<Utc>) -> Report {
         let mode = if self.cli.external.is_empty() { Mode::Transaction } else { Mode::Restore };
         let connection = self.settings.connection().ok();
         let database = connection.as_ref().map_or(String::new(), |found| found.database().to_owned());
@@ -315,6 +345,12 @@ impl Invocation<'_> {
         report.seconds = (Utc::now() - began_at).as_seconds_f64();
         report.repository = self.settings.repo.display().to_string();
         report.invocation = invocation();
+        report
+    }
+
+    /// The report of what was refused before it became a run.
+    fn refusal(&self, error: &Error, began_at: DateTime<Utc>) -> Report {
+        let mut report = self.blank_report(began_at);
         report.error = Some(error.into());
         report.headline = error.message().to_owned();
         report.exit_code = error.kind().exit_code();
@@ -468,26 +504,42 @@ impl Invocation<'_> {
         Ok(0)
     }
 
-    async fn recover(&self) -> Result<u8> {
+    async fn recover(&self, decision: Decision) -> Result<u8> {
         let connection = self.connection("safe-run recover").await?;
         let repository = Repository::open(&self.settings.repo)?;
         let _lock = repository.lock_named(&crate::run_lock(connection.database()))?;
         let live = connection.database().to_owned();
         let unfinished = crate::journal::unfinished(&repository, &live)?;
+        let with_slot = crate::journal::with_slot(&repository, &live)?;
         let held = crate::journal::held(&repository, &live)?;
         let connection = release::entrance(&connection, &[unfinished.clone(), held.clone()].concat()).await?;
         // The killed run's own session is gone with it; whoever holds the lock now is another run.
         let control = crate::take_control(&connection).await?;
         let connection = control.settings().clone();
         let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
+        let options = recover::Options { decision, jobs };
+        let runs = [unfinished, with_slot.clone()].concat();
         let done =
-            recover::recover(&connection, &unfinished, &repository, jobs, &self.output.progress()).await?;
+            recover::recover(&connection, &runs, &repository, options, &self.output.progress()).await?;
+        let undecided: Vec<&str> = with_slot
+            .iter()
+            .filter(|run| run.is_undecided() && done.iter().all(|done| done.run != run.run))
+            .map(|run| run.run.as_str())
+            .collect();
         repository.sweep()?;
         if self.output.is_json() {
-            self.output.document(&serde_json::json!({"recovered": done}))?;
+            self.output.document(&serde_json::json!({"recovered": done, "undecided": undecided}))?;
             return Ok(0);
         }
-        if done.is_empty() {
+        for run in &undecided {
+            self.output.data(&format!(
+                "{}  run {run} waits for your decision, and its replication slot fills the server's disk\n         \
+                 safe-run recover --undo: back to its snapshot; what others wrote since is saved for a replay\n         \
+                 safe-run recover --keep: the database stays as it is\n",
+                self.output.paint(Tone::Warning, "STOPPED"),
+            ))?;
+        }
+        if done.is_empty() && undecided.is_empty() {
             self.output.data("Nothing to recover: every run on this database has finished.\n")?;
             for run in &held {
                 self.output
@@ -498,6 +550,9 @@ impl Invocation<'_> {
             let mut text = format!("{}  run {}\n", self.output.paint(Tone::Good, &run.verdict), run.run);
             for line in &run.what {
                 text.push_str(&format!("{}{line}\n", " ".repeat(run.verdict.len() + 2)));
+            }
+            for line in &run.next {
+                text.push_str(&format!("{}next: {line}\n", " ".repeat(run.verdict.len() + 2)));
             }
             self.output.data(&text)?;
         }

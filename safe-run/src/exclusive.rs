@@ -16,6 +16,9 @@ use common::{
     random,
 };
 
+/// How the comment of the empty database begins, before the run's id.
+const STANDS_IN: &str = "Empty. Stands in for a database while safe-run/";
+
 /// The three names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hidden {
@@ -74,9 +77,7 @@ pub async fn refuse_obstacles(control: &Session, live: &str, own: &[i32]) -> Res
 pub async fn set(settings: &ConnectionSettings, control: &Session, names: &Hidden, run: &str) -> Result<()> {
     let Hidden { live, hidden, placeholder } = names;
     let closed = Ident::new(placeholder.as_str());
-    let comment = format!(
-        "Empty. Stands in for a database while safe-run/{run} works on it; `safe-run recover` ends that."
-    );
+    let comment = format!("{STANDS_IN}{run} works on it; `safe-run recover` ends that.");
     let made = async {
         let create = format!("CREATE DATABASE {closed} TEMPLATE template0 ALLOW_CONNECTIONS false");
         control.batch_execute(&create).await.map_err(|source| {
@@ -121,16 +122,40 @@ pub async fn lift(settings: &ConnectionSettings, control: &Session, names: &Hidd
         let swap = SwapNames { live: live.clone(), staged: hidden.clone(), replaced: placeholder.clone() };
         database::swap(settings, &swap).await?;
         fault::point("safe-run.unhidden");
-    } else if !database::exists(control, live).await? {
-        return Err(Error::new(
-            ErrorKind::Unknown,
-            format!("neither \"{live}\" nor \"{hidden}\", its name behind the fence, exists any more"),
-        )
-        .with_hint(
-            "Somebody has renamed or dropped it: look at the list of databases, or restore the snapshot.",
-        ));
+    } else {
+        refuse_lost(control, names).await?;
     }
     database::drop_database(control, placeholder).await
+}
+
+/// Refuses where the database has neither of its names: what the live name stands for is then nothing, or our empty one.
+pub async fn refuse_lost(control: &Session, names: &Hidden) -> Result<()> {
+    let Hidden { live, hidden, .. } = names;
+    let row = control
+        .query_one(
+            "SELECT pg_catalog.count(*) FILTER (WHERE datname = $2) > 0, COALESCE(pg_catalog.bool_or(datname = $1 AND
+                 (datallowconn OR NOT COALESCE(pg_catalog.starts_with(
+                     pg_catalog.shobj_description(oid, 'pg_database'), $3), false))), false)
+             FROM pg_catalog.pg_database WHERE datname IN ($1, $2)",
+            &[live, hidden, &STANDS_IN],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look up the database", source))?;
+    if row.get(0) || row.get(1) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Unknown,
+        format!(
+            "the database \"{live}\" is gone: it was called \"{hidden}\" behind the fence, and there is no such database \
+             any more"
+        ),
+    )
+    .with_hint(format!(
+        "Somebody has renamed or dropped it. If it is there under another name, rename it to \"{hidden}\" and run \
+         `safe-run recover`; otherwise drop the empty \"{live}\", if there is one, and restore the run's snapshot: \
+         `safe-run history` names the run, `restore` lists the snapshots."
+    )))
 }
 
 /// Refuses to rename away a database that is not our empty one.

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use common::{
-    Error, Ident, Result,
+    Error, Ident, Result, fault,
     ident::literal,
     postgres::{
         ConnectionSettings, Session,
@@ -56,6 +56,7 @@ pub async fn set(control: &Session, database: &str, previous: Option<String>, ow
     // Before anything is changed, and nobody is ended in vain.
     refuse_lasting_sessions(control, database, own).await?;
     alter(control, database, Some("on")).await?;
+    fault::point("safe-run.read-only");
     let fence = Fence::ReadOnly { database: database.to_owned(), previous };
     // A session that read its settings just before the change may appear just after it: look twice.
     for pause in [Duration::from_millis(100), Duration::ZERO] {
@@ -110,6 +111,7 @@ impl Fence {
 /// Takes a fence away that `previous` stood before.
 pub async fn lift(control: &Session, database: &str, previous: Option<&str>, own: &[i32]) -> Result<()> {
     alter(control, database, previous).await?;
+    fault::point("safe-run.writable");
     database::end_client_sessions(control, database, own).await
 }
 

@@ -9,31 +9,37 @@ use common::{
 };
 
 use crate::{
-    exclusive, fence,
+    exclusive::{self, Hidden},
+    fence,
     journal::{self, Journal, PastRun, Step},
 };
 
 /// Settings that lead to the database of these runs, which may have another name just now.
 pub async fn entrance(settings: &ConnectionSettings, runs: &[PastRun]) -> Result<ConnectionSettings> {
-    let hidden: Vec<String> = runs.iter().filter_map(PastRun::hidden).map(|names| names.hidden).collect();
+    let hidden: Vec<Hidden> = runs.iter().filter_map(PastRun::hidden).collect();
     if hidden.is_empty() {
         return Ok(settings.clone());
     }
     let control = fence::control(settings).await?;
-    for name in &hidden {
-        if database::exists(&control, name).await? {
-            return Ok(settings.with_database(name));
+    for names in &hidden {
+        if database::exists(&control, &names.hidden).await? {
+            return Ok(settings.with_database(&names.hidden));
         }
+    }
+    for names in &hidden {
+        exclusive::refuse_lost(&control, names).await?;
     }
     Ok(settings.clone())
 }
 
-/// Lifts the fences of these finished runs; their ids. `live` has the name that applications use.
+/// Lifts the fences of these finished runs, given oldest first; their ids. The newest goes first: it stands on those below it,
+/// and what it found is what the ones before it had set. `live` has the name that applications use.
 pub async fn release(live: &ConnectionSettings, session: &Session, held: &[PastRun]) -> Result<Vec<String>> {
     let _guard = common::interrupt::begin_undo();
     let control = fence::control(live).await?;
     let mut released = Vec::new();
-    for past in held {
+    for past in held.iter().rev() {
+        common::fault::point("safe-run.releasing");
         if let Some(names) = past.hidden() {
             exclusive::lift(live, &control, &names).await?;
         } else {

@@ -225,6 +225,9 @@ pub struct Report {
     /// How long the fence stood: the longest time that a writer may have waited for it. `None` without a fence.
     #[serde(default)]
     pub fence_seconds: Option<f64>,
+    /// It still stands, and holds until `safe-run release`: [`Report::fence_seconds`] is how long it had stood then.
+    #[serde(default)]
+    pub fence_held: bool,
     /// The snapshot's id.
     pub snapshot: Option<String>,
     /// What is in the snapshot.
@@ -283,6 +286,7 @@ impl Report {
             utc_offset_seconds: 0,
             seconds: 0.0,
             fence_seconds: None,
+            fence_held: false,
             snapshot: None,
             snapshot_facts: None,
             applied: None,

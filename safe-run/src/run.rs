@@ -18,7 +18,7 @@ use common::{
 
 use crate::{
     apply::{Applying, MigrationReport},
-    check::{self, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits},
+    check::{self, Accepted, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits},
     clone::DatabaseClone,
     expectation::{self, Facts, RowExpectation},
     facts::{self, Functions},
@@ -456,8 +456,8 @@ pub struct Announced {
     pub rows: Box<dyn Fn(u32) -> Expectation>,
     /// Losses that are allowed.
     pub limits: LossLimits,
-    /// Whether owners and grants may change.
-    pub privileges: bool,
+    /// What may change of owners, grants and enum labels.
+    pub accepted: Accepted,
 }
 
 /// What files announce.
@@ -465,7 +465,7 @@ pub fn announced(options: &RunOptions, files: &[&MigrationFile], baseline: &Base
     Announced {
         rows: Box::new(expectations(files, baseline)),
         limits: loss_limits(options, files),
-        privileges: announces_privileges(files),
+        accepted: accepted(files),
     }
 }
 
@@ -474,7 +474,16 @@ pub fn announced_by_command(options: &RunOptions) -> Announced {
     Announced {
         rows: Box::new(|_| Expectation::Unknown { why: "an external command".to_owned() }),
         limits: loss_limits(options, &[]),
-        privileges: true,
+        accepted: Accepted { privileges: true, ..Accepted::default() },
+    }
+}
+
+fn accepted(files: &[&MigrationFile]) -> Accepted {
+    let annotations = || files.iter().map(|file| &file.annotations);
+    Accepted {
+        privileges: announces_privileges(files),
+        lost_labels: annotations().flat_map(|file| file.lost_labels.iter().cloned()).collect(),
+        lost_grants: annotations().flat_map(|file| file.lost_grants.iter().cloned()).collect(),
     }
 }
 
@@ -503,7 +512,7 @@ pub fn judge(
     verified: Vec<check::Finding>,
 ) -> Result<()> {
     let before = &baseline.results;
-    let mut comparison = check::compare_announced(before, after, options.fail_on, announced.privileges);
+    let mut comparison = check::compare_announced(before, after, options.fail_on, &announced.accepted);
     comparison.add(check::compare_content(before, after, &announced.rows));
     comparison.add(verified);
     let rows = check_options(options)
@@ -531,10 +540,13 @@ pub fn judge(
             skipped.check, skipped.object, skipped.why
         )));
     }
-    match report.failures().first() {
-        Some(first) => Err(Error::failed(first.clone())),
-        None => Ok(()),
-    }
+    let Some(first) = report.failures().into_iter().next() else { return Ok(()) };
+    let error = Error::failed(first);
+    let failing = report.findings.iter().flat_map(|findings| findings.failing());
+    Err(match failing.filter_map(check::how_to_accept).next() {
+        Some(hint) => error.with_hint(hint),
+        None => error,
+    })
 }
 
 /// Gathers the planner's statistics again that the run took away, once it stands. Never fails the run.

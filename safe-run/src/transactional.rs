@@ -410,6 +410,7 @@ async fn roll_back(
     let error = if stage == Stage::Validation { error } else { interrupt::explain(error) };
     // A connection that is gone has rolled back, or will as soon as the server notices.
     let rolled_back = migrator.batch_execute("ROLLBACK").await;
+    fault::point("safe-run.rolled-back");
     log.fence_is_down();
     let mut notes = Vec::new();
     if stage != Stage::Before {

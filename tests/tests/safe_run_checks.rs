@@ -315,3 +315,41 @@ fn the_check_command_lists_its_catalogue_and_says_what_it_could_not_look_at() {
     tests::Running::start(strict).outcome().exits(31).verdict("NOT CHECKED");
     run.run(&["check"]).exits(31).verdict("VIOLATIONS").says("--verbose shows SQL");
 }
+
+#[test]
+fn grants_and_labels_that_are_meant_to_go_may_go() {
+    for major in ENDS {
+        let run = ProtectedRun::shop(major);
+        run.database.psql(
+            "DO $$ BEGIN CREATE ROLE safe_run_checks_reader; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
+            CREATE VIEW totals AS SELECT sum(total) FROM orders; GRANT SELECT ON totals TO safe_run_checks_reader;
+            CREATE TYPE mood AS ENUM ('sad', 'ok', 'glad'); ALTER TABLE users ADD feels mood DEFAULT 'glad'",
+        );
+        let before = run.fingerprint();
+        let sql = "DROP VIEW totals;\nCREATE VIEW totals AS SELECT sum(total), count(*) FROM orders;
+            ALTER TYPE mood RENAME TO old_mood; CREATE TYPE mood AS ENUM ('sad', 'glad');
+            ALTER TABLE users ALTER feels DROP DEFAULT;
+            ALTER TABLE users ALTER feels TYPE mood USING feels::text::mood; DROP TYPE old_mood;\n";
+        let run_with = |annotations: &str| {
+            run.migration("1_view.sql", &format!("{annotations}{sql}"));
+            run.run(&["--verbose"])
+        };
+        run_with("")
+            .exits(11)
+            .says("lost label 'ok'")
+            .says("without its grants")
+            .says("hint: If that is meant");
+        // Each allows what it names and nothing else.
+        let labels = "-- safe-run: allow-lost-labels mood = ok\n";
+        run_with(labels).exits(11).says("totals was dropped and made again without its grants");
+        run_with("-- safe-run: allow-lost-grants public.totals\n-- safe-run: allow-lost-labels mood = sad\n")
+            .exits(11)
+            .says("enum mood lost label 'ok'");
+        run.assert_unchanged(&before);
+        run_with(&format!("{labels}-- safe-run: allow-lost-grants public.totals\n"))
+            .exits(0)
+            .verdict("COMMITTED")
+            .says("advice: enum mood lost label 'ok'")
+            .says("advice: view totals was dropped and made again without its grants");
+    }
+}

@@ -162,33 +162,6 @@ fn dies(run: &ProtectedRun<'_>, point: &str, flags: &[&str], status: &str) {
     assert_eq!(outcome.status.signal(), Some(9), "{point} was not reached: {outcome}");
 }
 
-macro_rules! killed {
-    ($($name:ident: $point:literal;)+) => { $(
-        #[test]
-        fn $name() {
-            for (major, flags) in [
-                (14, &["--snapshot", "clone", "--fence", "exclusive"][..]),
-                (18, &["--snapshot", "clone"]),
-            ] {
-                let run = shop(Cluster::shared(major));
-                let before = run.fingerprint();
-                dies(&run, $point, flags, "7");
-                recovers(&run, &before);
-                drop_role(Cluster::shared(major), run);
-            }
-        }
-    )+ };
-}
-
-killed! {
-    killed_before_the_clone_is_made: "safe-run.cloning";
-    killed_before_the_clone_has_its_mark: "safe-run.clone-made";
-    killed_when_the_clone_is_complete: "safe-run.cloned";
-    killed_before_the_command_with_a_clone: "safe-run.applying";
-    killed_after_the_command_with_a_clone: "safe-run.undoing-by-clone";
-    killed_after_the_undo_by_clone: "safe-run.undone";
-}
-
 #[test]
 fn killed_in_the_swap_with_the_clone_and_in_its_recovery() {
     for (major, point) in [(14, "restore.before-swap-commit"), (18, "restore.after-swap-commit")] {

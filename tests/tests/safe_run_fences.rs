@@ -226,3 +226,54 @@ fn a_command_that_was_never_seen_leaves_no_held_fence() {
     run.assert_open();
     run.run(&["release"]).exits(0).says("Nothing to release");
 }
+
+#[test]
+fn fences_that_stand_on_each_other_are_released_to_the_last() {
+    let run = run();
+    let before = run.fingerprint();
+    for fence in ["read-only", "read-only", "exclusive"] {
+        let change = ["--", "psql", "-Xqc", "UPDATE orders SET note = 'held'"];
+        run.run(&[&["--hold-fence", "--fence", fence][..], &change].concat())
+            .exits(0)
+            .says("the fence is held");
+    }
+    // Killed in the middle, it goes on where it was.
+    run.crash("safe-run.releasing#2", &["release"]);
+    let outcome = run.run(&["release"]).exits(0).says("RELEASED");
+    assert_eq!(outcome.stdout.matches("RELEASED").count(), 2, "{outcome}");
+    run.run(&["release"]).exits(0).says("Nothing to release");
+    run.assert_open();
+    let parts = |of: &tests::Fingerprint| {
+        of.parts("database").map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>()
+    };
+    assert_eq!(parts(&before), parts(&run.fingerprint()));
+    assert_eq!(run.others(), Vec::<String>::new());
+}
+
+#[test]
+fn a_hidden_database_that_somebody_took_away_is_never_said_to_be_back() {
+    let run = run();
+    let before = run.fingerprint();
+    let cluster = run.database.cluster();
+    let aside = format!("{}_aside", run.database.name());
+    let exclusive = ["--fence", "exclusive", "--hold-fence", "--", "psql", "-Xqc", "SELECT 1"];
+    for finish in ["recover", "release"] {
+        if finish == "recover" {
+            run.crash("safe-run.applying", &exclusive);
+        } else {
+            run.run(&exclusive).exits(0);
+        }
+        let hidden = run.others().into_iter().find(|name| name.contains("_hidden_")).unwrap();
+        until("nobody is connected", || {
+            cluster.psql(&format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{hidden}'")) == "0"
+        });
+        cluster.psql(&format!("ALTER DATABASE {hidden} RENAME TO {aside}"));
+        run.run(&[finish]).exits(20).says("is gone").says(&hidden).says("hint: ");
+        cluster.psql(&format!("ALTER DATABASE {aside} RENAME TO {hidden}"));
+        run.run(&[finish]).exits(0);
+        run.run(&["release"]).exits(0);
+        run.assert_unchanged(&before);
+    }
+    let left = run.others();
+    assert!(left.iter().all(|name| name.contains("_replaced_")), "{left:?}");
+}

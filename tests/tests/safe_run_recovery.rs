@@ -1,5 +1,6 @@
 //! Crashes: wherever the process dies, the next run refuses, and `safe-run recover` brings the database to the state
-//! before or to the whole migration, never between.
+//! before or to the whole migration, never between. `safe_run_crash_points.rs` kills at every point; here is what it does not
+//! look at.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -76,75 +77,24 @@ macro_rules! in_a_transaction {
 }
 
 in_a_transaction! {
-    killed_at_the_beginning_of_a_transaction: "safe-run.begun" => Before;
-    killed_behind_the_locks: "safe-run.fenced" => Before;
-    killed_at_the_beginning_of_the_snapshot: "backup.begun" => Before;
-    killed_after_the_copying: "backup.copied" => Before;
-    killed_before_the_manifest: "backup.before-manifest" => Before;
-    killed_before_the_snapshot_is_published: "backup.before-rename" => Before;
-    killed_after_the_snapshot_is_published: "backup.after-rename" => Before;
-    killed_after_the_snapshot: "safe-run.snapshot" => Before;
-    killed_before_the_first_migration: "safe-run.applying" => Before;
     killed_after_the_last_migration: "safe-run.applied" => Before;
-    killed_before_the_commit: "safe-run.before-commit" => Before;
     killed_after_the_commit: "safe-run.after-commit" => Migrated;
 }
 
-/// A run with a command that ends with this status.
-fn with_command(run: &ProtectedRun, point: &str, status: &str) {
-    let mut command = run.command(&[&["--", "sh"][..], &RESTORED].concat());
-    command.env("STATUS", status).env("SAFE_RUN_FAULT", point);
-    let outcome = tests::Running::start(command).outcome();
-    assert_eq!(outcome.status.signal(), Some(9), "{point} was not reached: {outcome}");
-}
-
-macro_rules! with_a_command {
-    ($($name:ident: $point:literal;)+) => { $(
-        #[test]
-        fn $name() {
-            for major in [14, 18] {
-                let run = shop(major);
-                let before = run.fingerprint();
-                with_command(&run, $point, "1");
-                recovers(&run, &before, End::Before);
-            }
-        }
-    )+ };
-}
-
-with_a_command! {
-    killed_at_the_beginning_of_a_command: "safe-run.begun";
-    killed_before_the_fence: "safe-run.fencing";
-    killed_behind_the_fence: "safe-run.fenced";
-    killed_in_the_snapshot_behind_the_fence: "backup.copied";
-    killed_after_the_snapshot_behind_the_fence: "safe-run.snapshot";
-    killed_before_the_command: "safe-run.applying";
-    killed_at_the_beginning_of_the_undo: "safe-run.undoing";
-    killed_when_the_new_database_is_made: "restore.created";
-    killed_when_the_new_database_is_loaded: "restore.loaded";
-    killed_before_the_swap_commits: "restore.before-swap-commit";
-    killed_after_the_swap_has_committed: "restore.after-swap-commit";
-    killed_after_the_undo: "safe-run.undone";
-}
-
-/// Behind the exclusive fence the database has another name, and gets its own back wherever the process died.
-fn hidden(major: u32, point: &str, flags: &[&str]) {
-    let run = shop(major);
+/// Told to hold the fence, the recovery does so too, unless nothing had been done yet.
+fn held(point: &str) {
+    let run = shop(18);
     let before = run.fingerprint();
-    let mut command = run.command(&[&["--fence", "exclusive"], flags, &["--", "sh"], &RESTORED[..]].concat());
+    let mut command =
+        run.command(&[&["--fence", "exclusive", "--hold-fence", "--", "sh"], &RESTORED[..]].concat());
     command.env("STATUS", "1").env("SAFE_RUN_FAULT", point);
     let outcome = tests::Running::start(command).outcome();
     assert_eq!(outcome.status.signal(), Some(9), "{point} was not reached: {outcome}");
-    if flags.is_empty() {
-        recovers(&run, &before, End::Before);
-    } else {
-        // Told to hold the fence, the recovery does so too, unless nothing had been done yet.
-        run.run(&["recover"]).exits(0);
-        if run.database.try_psql("SELECT 1").is_err() {
-            run.run(&["release"]).exits(0).says("RELEASED");
-        }
-        is_at(&run, &before, End::Before);
+    run.run(&["recover"]).exits(0);
+    if run.database.try_psql("SELECT 1").is_err() {
+        run.run(&["release"]).exits(0).says("RELEASED");
     }
+    is_at(&run, &before, End::Before);
     let leftovers: Vec<String> = run
         .others()
         .into_iter()
@@ -153,69 +103,24 @@ fn hidden(major: u32, point: &str, flags: &[&str]) {
     assert_eq!(leftovers, Vec::<String>::new(), "after {point}");
 }
 
-macro_rules! behind_the_exclusive_fence {
+macro_rules! with_a_held_fence {
     ($($name:ident: $point:literal;)+) => { $(
         #[test]
         fn $name() {
-            hidden(14, $point, &[]);
-            hidden(18, $point, &["--hold-fence"]);
+            held($point);
         }
     )+ };
 }
 
-behind_the_exclusive_fence! {
+with_a_held_fence! {
     killed_before_the_database_is_hidden: "safe-run.hiding";
     killed_when_the_empty_database_is_made: "safe-run.placeholder";
     killed_in_the_swap_that_hides: "restore.before-swap-commit";
     killed_after_the_swap_that_hides: "restore.after-swap-commit";
-    killed_when_the_database_is_hidden: "safe-run.hidden";
     killed_in_the_snapshot_of_the_hidden_database: "backup.copied";
     killed_before_the_command_on_the_hidden_database: "safe-run.applying";
     killed_when_the_undo_of_the_hidden_database_is_loaded: "restore.loaded";
     killed_after_the_undo_of_the_hidden_database: "safe-run.undone";
-}
-
-#[test]
-fn killed_when_the_name_is_given_back_or_released() {
-    for point in ["safe-run.unhidden", "safe-run.released"] {
-        let run = shop(18);
-        let before = run.fingerprint();
-        let flags: &[&str] = if point == "safe-run.released" { &["--hold-fence"] } else { &[] };
-        let mut command =
-            run.command(&[&["--fence", "exclusive"], flags, &["--", "sh"], &RESTORED[..]].concat());
-        command.env("STATUS", "1");
-        if flags.is_empty() {
-            command.env("SAFE_RUN_FAULT", point);
-            assert_eq!(tests::Running::start(command).outcome().status.signal(), Some(9));
-            recovers(&run, &before, End::Before);
-        } else {
-            tests::Running::start(command).outcome().exits(12);
-            run.crash(point, &["release"]);
-            run.run(&["release"]).exits(0).says("RELEASED");
-            is_at(&run, &before, End::Before);
-        }
-    }
-}
-
-/// Files in their own transactions and statements by themselves, killed in the middle.
-#[test]
-fn killed_between_files_and_statements() {
-    for (point, sql) in [
-        ("safe-run.before-file-commit", "ALTER TABLE users ADD a int;\n"),
-        ("safe-run.file-committed", "ALTER TABLE users ADD a int;\n"),
-        (
-            "safe-run.statement-done",
-            "-- safe-run: no-transaction\nALTER TABLE users ADD a int;\nALTER TABLE users ADD b int;\n",
-        ),
-    ] {
-        for fence in ["read-only", "exclusive"] {
-            let run = ProtectedRun::shop(18);
-            run.migration("0001_a.sql", sql).migration("0002_b.sql", "DROP TABLE audit;\n");
-            let before = run.fingerprint();
-            run.crash(point, &["--tx", "file", "--fence", fence]);
-            recovers(&run, &before, End::Before);
-        }
-    }
 }
 
 #[test]
@@ -226,36 +131,6 @@ fn killed_after_a_command_that_succeeded_but_before_its_checks_is_undone() {
     command.env("SAFE_RUN_FAULT", "safe-run.applied");
     assert_eq!(tests::Running::start(command).outcome().status.signal(), Some(9));
     recovers(&run, &before, End::Before);
-}
-
-#[test]
-fn a_recovery_that_is_killed_is_recovered() {
-    for point in [
-        "safe-run.recovering",
-        "restore.created",
-        "restore.loaded",
-        "restore.before-swap-commit",
-        "restore.after-swap-commit",
-        "safe-run.recovered",
-    ] {
-        let run = shop(18);
-        let before = run.fingerprint();
-        with_command(&run, "safe-run.undoing", "1");
-        run.crash(point, &["recover"]);
-        recovers(&run, &before, End::Before);
-        assert_eq!(run.others().len(), 1, "after {point}: {:?}", run.others());
-    }
-}
-
-#[test]
-fn a_recovery_of_a_transaction_that_is_killed_is_recovered() {
-    for (point, end) in [("safe-run.applied", End::Before), ("safe-run.after-commit", End::Migrated)] {
-        let run = shop(18);
-        let before = run.fingerprint();
-        run.crash(point, &[]);
-        run.crash("safe-run.recovered", &["recover"]);
-        recovers(&run, &before, end);
-    }
 }
 
 #[test]

@@ -346,3 +346,62 @@ fn two_hundred_migrations_are_no_flood() {
     let again = run.run(&["history"]).exits(0).says("0001_a.sql … 0200_a.sql (200 files)");
     assert!(lines(&again) < 5, "{again}");
 }
+
+#[test]
+fn what_changes_the_history_alone_has_a_report_too() {
+    let run = run();
+    run.migration("1_a.sql", "CREATE TABLE a (i int);\n").migration("2_b.sql", "CREATE TABLE b (i int);\n");
+    let (report, page) = reported(&run, &["baseline", "1", "--yes"], 0, "committed");
+    assert_eq!(report["migrations"], serde_json::json!([]));
+    assert!(page.contains("everything up to 1 is applied"), "{page}");
+    let (report, _) = reported(&run, &["stamp", "1", "--yes"], 3, "failed");
+    assert_eq!(report["state"], "Nothing was changed.");
+    reported(&run, &["stamp", "2", "--yes"], 0, "committed");
+    run.run(&[&BOTH[..], &["repair", "--yes"]].concat()).exits(0).says("Nothing to repair");
+    let report = valid(&std::fs::read_to_string(run.folder().join("run.json")).unwrap());
+    assert_eq!(report["verdict"], "up-to-date");
+    std::fs::remove_file(run.folder().join("run.json")).unwrap();
+    run.run(&[&BOTH[..], &["stamp", "2", "--dry-run"]].concat()).exits(2).says("a dry run has no report");
+    assert!(!run.folder().join("run.json").exists());
+}
+
+#[test]
+fn a_flag_that_means_nothing_is_refused_and_not_passed_over() {
+    let run = run();
+    let before = run.fingerprint();
+    for (arguments, says) in [
+        (&["--fence", "exclusive", "recover"][..], "--fence means nothing to `safe-run recover`"),
+        (&["--level", "deep", "check"], "safe-run check --level"),
+        (&["check", "--allow-loss", "orders"], "--allow-loss"),
+        (&["--report", "r.html", "plan"], "has no report"),
+        (&["--tx", "all", "--", "psql", "-Xqc", "DROP TABLE audit"], "--tx is about migration files"),
+    ] {
+        run.run(arguments).exits(2).says(says);
+    }
+    run.assert_unchanged(&before);
+    assert_eq!(run.runs(), Vec::<String>::new());
+}
+
+#[test]
+fn a_report_says_that_the_fence_is_held_and_which_locks_it_has() {
+    let run = run();
+    let held = [&["--hold-fence"][..], &psql("-cUPDATE orders SET note = 'held'")].concat();
+    let (report, page) = reported(&run, &held, 0, "committed");
+    assert_eq!(report["fence_held"], true);
+    assert!(page.contains("until <code>safe-run release</code>"), "{page}");
+    run.run(&["release"]).exits(0);
+    // Killed and recovered, it is held as well.
+    run.crash("safe-run.undoing", &[&held[..6], &["-cSELECT 1 / 0"]].concat());
+    run.run(&["recover"]).exits(0).says("the fence is held");
+    let report = valid(&run.run(&["report", "--json"]).exits(0).stdout);
+    assert_eq!(
+        (&report["fence_held"], &report["next"][0]),
+        (&true.into(), &"open the database: safe-run release".into())
+    );
+    run.run(&["release"]).exits(0);
+    run.migration("1_a.sql", "CREATE INDEX ON orders (note);\n");
+    let (report, page) = reported(&run, &[], 0, "committed");
+    assert_eq!(report["fence_held"], false);
+    assert!(page.contains("The fence held an EXCLUSIVE lock on every table from the start"), "{page}");
+    run.assert_open();
+}

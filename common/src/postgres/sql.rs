@@ -337,7 +337,8 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relkind = 'm' AND c.relispopulated) AS populated_views,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
          WHERE d.datname = pg_catalog.current_database()) AS subscriptions,
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots s WHERE s.database = pg_catalog.current_database()) AS slots,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots s WHERE s.database = pg_catalog.current_database()
+          AND s.slot_name !~ '^safe_run_') AS slots,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts x WHERE x.database = pg_catalog.current_database()) AS prepared,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' AND c.relkind = 'r') AS unlogged,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'p' AND c.relkind = 'S') AS sequences,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::ident::literal;
 use serde::{Deserialize, Serialize};
 
+use super::accepted::Accepted;
 use super::catalogue::CheckKind;
 use super::model::{
     CheckResults, Finding, RuleKey, RuleState, SHOWN_KEYS, SequenceState, Severity, WHOLE_CHECK, Wording,
@@ -78,15 +79,15 @@ impl Comparison {
 
 /// Compares the pass after a migration with the one before it. Nothing in its SQL announces a change of privileges.
 pub fn compare(before: &CheckResults, after: &CheckResults, fail_on: FailOn) -> Comparison {
-    compare_announced(before, after, fail_on, false)
+    compare_announced(before, after, fail_on, &Accepted::default())
 }
 
-/// [`compare()`], where the SQL may announce changes of owners and grants.
+/// [`compare()`], where the migration may announce changes of owners, grants and labels.
 pub fn compare_announced(
     before: &CheckResults,
     after: &CheckResults,
     fail_on: FailOn,
-    announces_privileges: bool,
+    accepted: &Accepted,
 ) -> Comparison {
     let mut comparison = Comparison { fail_on, ..Comparison::default() };
     let mut matched: BTreeSet<usize> = BTreeSet::new();
@@ -131,10 +132,10 @@ pub fn compare_announced(
     comparison.notes.extend(row_security_notes(before, after));
     comparison.add(partitions::grown_defaults(before, after));
     if let (Some(then), Some(now)) = (&before.states.enums, &after.states.enums) {
-        comparison.add(enums::compare(then, now));
+        comparison.add(enums::compare(then, now, accepted));
     }
     if let (Some(then), Some(now)) = (&before.states.privileges, &after.states.privileges) {
-        comparison.add(privileges::compare(then, now, &after.tables, announces_privileges));
+        comparison.add(privileges::compare(then, now, &after.tables, accepted));
     }
     let lost = statistics::lost(before, after);
     comparison.notes.extend(statistics::notes(&lost));

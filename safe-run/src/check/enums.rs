@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use common::error::Result;
 use common::ident::{QualifiedName, printable};
 
+use super::accepted::Accepted;
 use super::catalogue::CheckKind;
 use super::model::{Finding, RuleKey, Severity};
 use super::session::{CheckSession, number, text};
@@ -47,7 +48,7 @@ pub(super) async fn read(session: &CheckSession<'_>) -> Result<Option<Enums>> {
 }
 
 /// What changed for the worse.
-pub(super) fn compare(before: &Enums, after: &Enums) -> Vec<Finding> {
+pub(super) fn compare(before: &Enums, after: &Enums, accepted: &Accepted) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (oid, then) in before {
         let same = after.get(oid);
@@ -70,7 +71,7 @@ pub(super) fn compare(before: &Enums, after: &Enums) -> Vec<Finding> {
         let (mut gone, mut places) = (Vec::new(), Vec::new());
         for label in &then.labels {
             match place_of(label) {
-                None => gone.push(format!("'{}'", printable(&label.1))),
+                None => gone.push(label.1.clone()),
                 Some(place) => {
                     places.push(place);
                     let called = &now.labels[place].1;
@@ -89,8 +90,13 @@ pub(super) fn compare(before: &Enums, after: &Enums) -> Vec<Finding> {
         }
         if !gone.is_empty() {
             let noun = if gone.len() == 1 { "label" } else { "labels" };
-            let detail = format!("enum {name} lost {noun} {}", gone.join(", "));
-            findings.push(Finding::state(key("labels"), name.clone(), "lost", detail));
+            let labels: Vec<String> = gone.iter().map(|label| format!("'{}'", printable(label))).collect();
+            let detail = format!("enum {name} lost {noun} {}", labels.join(", "));
+            let mut finding = Finding::state(key("labels"), name.clone(), "lost", detail);
+            if accepted.labels(&then.name, &gone) {
+                finding.severity = Severity::Note;
+            }
+            findings.push(finding);
         }
         if !places.is_sorted() {
             let order: Vec<String> =
@@ -115,7 +121,7 @@ mod tests {
     }
 
     fn told(before: &Enums, after: &Enums) -> Vec<String> {
-        compare(before, after).into_iter().map(|finding| finding.detail).collect()
+        compare(before, after, &Accepted::default()).into_iter().map(|finding| finding.detail).collect()
     }
 
     #[test]
@@ -126,7 +132,7 @@ mod tests {
         assert!(told(&before, &Enums::new()).is_empty());
         let renamed = mood(1, &[(11, "sad"), (12, "fine"), (13, "glad")]);
         assert_eq!(told(&before, &renamed), ["label 'ok' of enum mood is called 'fine' now"]);
-        assert_eq!(compare(&before, &renamed)[0].severity, Severity::Note);
+        assert_eq!(compare(&before, &renamed, &Accepted::default())[0].severity, Severity::Note);
         let remade = mood(2, &[(23, "glad"), (21, "sad")]);
         assert_eq!(
             told(&before, &remade),

@@ -4,6 +4,7 @@
 //! A pass never writes, never aborts the transaction it runs in, leaves no setting behind, and never skips silently:
 //! what could not be looked at is in [`CheckResults::skipped`].
 
+mod accepted;
 mod advice;
 mod catalogue;
 mod check_constraints;
@@ -41,6 +42,7 @@ use common::error::Result;
 use common::postgres::Client;
 use futures_util::future::join_all;
 
+pub use accepted::{Accepted, how_to_accept};
 pub use catalogue::{CheckKind, Entry};
 pub use compare::{Comparison, FailOn, compare, compare_announced};
 pub use compare_rows::{Expectation, LossLimits, RowComparison, RowFinding, compare_rows};

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::error::Result;
 use common::ident::{Ident, QualifiedName, printable};
 
+use super::accepted::Accepted;
 use super::catalogue::CheckKind;
 use super::model::{Finding, RuleKey, Severity, TableFacts};
 use super::session::{CheckSession, number, text};
@@ -188,12 +189,12 @@ fn told<'a>(grants: impl IntoIterator<Item = &'a Grant>) -> String {
     parts.join("; ")
 }
 
-/// What changed. `announced`: the SQL has a GRANT, REVOKE or OWNER, or cannot be seen.
+/// What changed.
 pub(super) fn compare(
     before: &Privileges,
     after: &Privileges,
     tables_after: &BTreeMap<u32, TableFacts>,
-    announced: bool,
+    accepted: &Accepted,
 ) -> Vec<Finding> {
     let by_name: BTreeMap<_, _> = after.iter().map(|(key, object)| (identity(key, object), key)).collect();
     let mut findings = Vec::new();
@@ -208,7 +209,7 @@ pub(super) fn compare(
         match now {
             Some(now) => {
                 let remade = remade && key.class != "default";
-                findings.extend(changed(now_key, then, now, remade, announced));
+                findings.extend(changed(now_key, then, now, remade, accepted));
             }
             None if key.class == "column" => {
                 // A column without any grant has no row: it is there if its table has it.
@@ -226,12 +227,12 @@ pub(super) fn compare(
                 if let Some((oid, _, remade)) = table {
                     let now = Object { grants: BTreeSet::new(), ..then.clone() };
                     let key = ObjectKey { oid, ..key.clone() };
-                    findings.extend(changed(&key, then, &now, remade, announced));
+                    findings.extend(changed(&key, then, &now, remade, accepted));
                 }
             }
             None if key.class == "default" => {
                 let now = Object { grants: BTreeSet::new(), ..then.clone() };
-                findings.extend(changed(key, then, &now, false, announced));
+                findings.extend(changed(key, then, &now, false, accepted));
             }
             None => {}
         }
@@ -245,7 +246,8 @@ fn identity<'a>(key: &'a ObjectKey, object: &'a Object) -> (&'a str, &'a str, &'
     (&key.class, &object.schema, &object.name, &object.more)
 }
 
-fn changed(key: &ObjectKey, then: &Object, now: &Object, remade: bool, announced: bool) -> Vec<Finding> {
+fn changed(key: &ObjectKey, then: &Object, now: &Object, remade: bool, accepted: &Accepted) -> Vec<Finding> {
+    let announced = accepted.privileges;
     let mut findings = Vec::new();
     let label = now.label();
     let rule = |what: &str| RuleKey {
@@ -280,7 +282,8 @@ fn changed(key: &ObjectKey, then: &Object, now: &Object, remade: bool, announced
             format!("{label} lost grants: {grants}{unsaid}")
         };
         let mut finding = Finding::state(rule("grants"), label.clone(), &grants, detail);
-        finding.severity = severity;
+        let name = QualifiedName::new(now.schema.as_str(), now.name.as_str());
+        finding.severity = if accepted.grants(&name) { Severity::Note } else { severity };
         finding.repair_sql = now.grant_sql(lost.iter().copied());
         findings.push(finding);
     }
@@ -406,7 +409,8 @@ mod tests {
     fn compared(then: (u32, Object), now: (u32, Object), announced: bool) -> Vec<(Severity, String)> {
         let before = [(key(then.0), then.1)].into();
         let after = [(key(now.0), now.1)].into();
-        compare(&before, &after, &BTreeMap::new(), announced)
+        let accepted = Accepted { privileges: announced, ..Accepted::default() };
+        compare(&before, &after, &BTreeMap::new(), &accepted)
             .into_iter()
             .map(|finding| (finding.severity, finding.detail))
             .collect()

@@ -158,6 +158,7 @@ pub struct ReportArgs {
     pub keep_runs: Option<u32>,
 }
 
+/// What a look at the database checks.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Validation")]
 pub struct CheckArgs {
@@ -170,18 +171,26 @@ pub struct CheckArgs {
     /// Not this check; may be repeated
     #[arg(long, value_name = "CHECK")]
     pub skip: Vec<CheckKind>,
-    /// Which violations fail the run: new, any or none
-    #[arg(long, default_value = "new", value_parser = parse_fail_on)]
-    pub fail_on: FailOn,
-    /// A check that could not run fails the run
+    /// A check that could not run is a failure
     #[arg(long)]
     pub strict: bool,
-    /// Rows of this table may be lost, at most N of them; may be repeated
-    #[arg(long, value_name = "TABLE[=N]", value_parser = parse_allow_loss)]
-    pub allow_loss: Vec<(String, Option<i64>)>,
     /// Folder of SQL files that must return no rows, or TAP; run before the commit; may be repeated
     #[arg(long, value_name = "DIR")]
     pub verify: Vec<PathBuf>,
+}
+
+/// What a run checks, before and after.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Validation")]
+pub struct ValidationArgs {
+    #[command(flatten)]
+    pub look: CheckArgs,
+    /// Which violations fail the run: new, any or none
+    #[arg(long, default_value = "new", value_parser = parse_fail_on)]
+    pub fail_on: FailOn,
+    /// Rows of this table may be lost, at most N of them; may be repeated
+    #[arg(long, value_name = "TABLE[=N]", value_parser = parse_allow_loss)]
+    pub allow_loss: Vec<(String, Option<i64>)>,
     /// Share of a table's rows that a DELETE may remove [default: 10%]
     #[arg(long, value_name = "SHARE")]
     pub max_loss: Option<String>,

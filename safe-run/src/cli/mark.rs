@@ -12,6 +12,7 @@ use crate::{
     layout::Format,
     mark::{self, Change},
     migration::{self, DriftKind, MigrationFile, RowKind, Version},
+    report::Report,
     run::Context,
 };
 
@@ -26,6 +27,18 @@ pub struct MarkArgs {
 
 impl Invocation<'_> {
     pub(super) async fn baseline(&self, version: &str, args: &MarkArgs) -> Result<u8> {
+        self.reported(self.baseline_report(version, args)).await
+    }
+
+    pub(super) async fn stamp(&self, versions: &[String], args: &MarkArgs) -> Result<u8> {
+        self.reported(self.stamp_report(versions, args)).await
+    }
+
+    pub(super) async fn repair(&self, accept: &[String], args: &MarkArgs) -> Result<u8> {
+        self.reported(self.repair_report(accept, args)).await
+    }
+
+    async fn baseline_report(&self, version: &str, args: &MarkArgs) -> Result<Option<Report>> {
         let (mut context, _lock) = self.context().await?;
         let state = self.take_history(&mut context).await?;
         let table = state.history.table.short();
@@ -48,7 +61,7 @@ impl Invocation<'_> {
         self.mark(&context, &Change::Baseline(version, files), args).await
     }
 
-    pub(super) async fn stamp(&self, versions: &[String], args: &MarkArgs) -> Result<u8> {
+    async fn stamp_report(&self, versions: &[String], args: &MarkArgs) -> Result<Option<Report>> {
         let (mut context, _lock) = self.context().await?;
         let state = self.take_history(&mut context).await?;
         let layout = state.history.layout;
@@ -79,7 +92,7 @@ impl Invocation<'_> {
         self.mark(&context, &Change::Stamp(files), args).await
     }
 
-    pub(super) async fn repair(&self, accept: &[String], args: &MarkArgs) -> Result<u8> {
+    async fn repair_report(&self, accept: &[String], args: &MarkArgs) -> Result<Option<Report>> {
         let (mut context, _lock) = self.context().await?;
         let state = self.take_history(&mut context).await?;
         let layout = state.history.layout;
@@ -120,17 +133,18 @@ impl Invocation<'_> {
         self.mark(&context, &Change::Repair(files, failed), args).await
     }
 
-    fn nothing_to_mark(&self, context: &Context, why: &str) -> Result<u8> {
+    fn nothing_to_mark(&self, context: &Context, why: &str) -> Result<Option<Report>> {
         if self.output.is_json() {
             self.output.document(&serde_json::json!({"changes": [], "why": why}))?;
         } else {
             self.output
                 .data(&format!("Nothing to repair in \"{}\": {why}.\n", context.connection.database()))?;
         }
-        Ok(0)
+        Ok(None)
     }
 
-    async fn mark(&self, context: &Context, change: &Change<'_>, args: &MarkArgs) -> Result<u8> {
+    /// What was recorded; nothing for a dry run, which says itself what would be.
+    async fn mark(&self, context: &Context, change: &Change<'_>, args: &MarkArgs) -> Result<Option<Report>> {
         let lines = change.describe();
         let table = context.history.table.short();
         if args.dry_run {
@@ -145,7 +159,7 @@ impl Invocation<'_> {
                     context.history.layout.format
                 ))?;
             }
-            return Ok(0);
+            return Ok(None);
         }
         for line in &lines {
             self.output.say(&format!("{table}: {line}"));
@@ -157,9 +171,7 @@ impl Invocation<'_> {
             ),
             "yes",
         )?;
-        let report = mark::run(context, change).await?;
-        self.print(&report)?;
-        Ok(report.exit_code)
+        mark::run(context, change).await.map(Some)
     }
 }
 

@@ -5,6 +5,9 @@
 //! -- safe-run: rows orders = -1200..-1000
 //! -- safe-run: allow-loss orders
 //! -- safe-run: allow-loss orders = 500
+//! -- safe-run: allow-lost-labels mood
+//! -- safe-run: allow-lost-labels mood = ok, 'in between'
+//! -- safe-run: allow-lost-grants totals
 //! ```
 //!
 //! An unknown directive is an error: a misspelt one would otherwise silently protect less than its author believes.
@@ -24,6 +27,10 @@ pub struct Annotations {
     pub rows: Vec<ExpectedRows>,
     /// Losses that are meant.
     pub allow_loss: Vec<AllowLoss>,
+    /// `allow-lost-labels TYPE [= LABEL, …]`: enum labels that may go; any of them if none is listed.
+    pub lost_labels: Vec<(TableName, Vec<String>)>,
+    /// `allow-lost-grants NAME`: an object that may lose grants.
+    pub lost_grants: Vec<TableName>,
 }
 
 /// `rows TABLE = MIN..MAX`: by how much the table's row count changes.
@@ -69,6 +76,8 @@ pub(crate) fn read(
                 }
                 Parsed::Rows(rows) => annotations.rows.push(rows),
                 Parsed::AllowLoss(loss) => annotations.allow_loss.push(loss),
+                Parsed::LostLabels(name, labels) => annotations.lost_labels.push((name, labels)),
+                Parsed::LostGrants(name) => annotations.lost_grants.push(name),
             }
         }
     }
@@ -104,6 +113,8 @@ enum Parsed {
     NoTransaction,
     Rows(ExpectedRows),
     AllowLoss(AllowLoss),
+    LostLabels(TableName, Vec<String>),
+    LostGrants(TableName),
 }
 
 fn parse(directive: &str, line: u32) -> Result<Parsed, String> {
@@ -121,6 +132,14 @@ fn parse(directive: &str, line: u32) -> Result<Parsed, String> {
             let number = |value: &str| value.parse().map_err(|_| format!("`{value}` is no number of rows"));
             Ok(Parsed::AllowLoss(AllowLoss { table, at_most: value.map(number).transpose()?, line }))
         }
+        "allow-lost-labels" => {
+            let (name, value) = table_and_value(rest)?;
+            Ok(Parsed::LostLabels(name, value.map(labels).transpose()?.unwrap_or_default()))
+        }
+        "allow-lost-grants" => match table_and_value(rest)? {
+            (name, None) => Ok(Parsed::LostGrants(name)),
+            (_, Some(value)) => Err(format!("`allow-lost-grants` takes a name alone, without `= {value}`")),
+        },
         _ => Err(format!("unknown directive `-- safe-run: {directive}`")),
     }
 }
@@ -146,6 +165,31 @@ fn table_and_value(text: &str) -> Result<(TableName, Option<&str>), String> {
     Ok((names::parse(name), value))
 }
 
+/// `ok, 'in between'`: words and strings, at least one.
+fn labels(text: &str) -> Result<Vec<String>, String> {
+    let wrong = || format!("`{text}` is no list of labels");
+    let mut labels = Vec::new();
+    let mut wanted = true;
+    for token in tokens(text, 0) {
+        let token = token.map_err(|_| wrong())?;
+        let written = token.text(text);
+        match token.kind {
+            TokenKind::Space => {}
+            TokenKind::Symbol(',') if !wanted => wanted = true,
+            TokenKind::Word if wanted => {
+                labels.push(written.to_owned());
+                wanted = false;
+            }
+            TokenKind::Str if wanted && written.starts_with('\'') && written.len() > 1 => {
+                labels.push(written[1..written.len() - 1].replace("''", "'"));
+                wanted = false;
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    if wanted { Err(wrong()) } else { Ok(labels) }
+}
+
 /// `-5`, `+3`, `-1200..-1000`.
 fn change(text: &str) -> Option<RangeInclusive<i64>> {
     let number = |text: &str| text.trim().parse::<i64>().ok();
@@ -162,7 +206,8 @@ fn wrong(line: u32, message: String) -> ParseProblem {
         column: 1,
         message,
         hint: "Known are `-- safe-run: no-transaction`, `-- safe-run: rows TABLE = MIN..MAX`, `-- safe-run: allow-loss \
-               TABLE` and `-- safe-run: allow-loss TABLE = N`."
+               TABLE`, `-- safe-run: allow-loss TABLE = N`, `-- safe-run: allow-lost-labels TYPE = LABEL, …` and \
+               `-- safe-run: allow-lost-grants NAME`."
             .to_owned(),
     }
 }

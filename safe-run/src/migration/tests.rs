@@ -145,7 +145,24 @@ fn annotations_are_read_and_misspelt_ones_refused() {
         annotations.allow_loss.iter().map(|loss| (loss.table.to_string(), loss.at_most, loss.line)).collect();
     assert_eq!(losses, [("shop.carts".to_owned(), None, 4), ("orders".to_owned(), Some(500), 5)]);
 
+    let sql = "-- safe-run: allow-lost-labels app.mood\n-- safe-run: allow-lost-labels Mood = ok, 'it''s', Sad\n\
+               -- safe-run: allow-lost-grants \"Totals\"\nselect 1;\n";
+    let annotations = file("1_a.sql", sql).annotations;
+    let labels: Vec<_> =
+        annotations.lost_labels.iter().map(|(name, labels)| (name.to_string(), labels.join("|"))).collect();
+    assert_eq!(
+        labels,
+        [("app.mood".to_owned(), String::new()), ("mood".to_owned(), "ok|it's|Sad".to_owned())]
+    );
+    assert_eq!(annotations.lost_grants.iter().map(|name| name.name.as_str()).collect::<Vec<_>>(), ["Totals"]);
+
     for wrong in [
+        "allow-lost-labels",
+        "allow-lost-labels mood =",
+        "allow-lost-labels mood = ok,",
+        "allow-lost-labels mood = ok sad",
+        "allow-lost-labels mood = 7",
+        "allow-lost-grants t = 3",
         "allow-los t",
         "rows t",
         "rows t = x",

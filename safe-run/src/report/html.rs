@@ -144,6 +144,13 @@ fn facts(report: &Report) -> String {
             "Writers waited",
             format!("at most {}<small>the fence stood that long</small>", seconds(fence)),
         )),
+        (Some(fence), Mode::Restore) if report.fence_held => facts.push((
+            "Writers are refused",
+            format!(
+                "until <code>safe-run release</code><small>the fence is held; it had stood for {} when the run ended</small>",
+                seconds(fence)
+            ),
+        )),
         (Some(fence), Mode::Restore) => facts.push((
             "Writers were refused",
             format!("for {}<small>the fence stood that long</small>", seconds(fence)),

@@ -1,6 +1,6 @@
 //! The report of a run that was killed, or whose outcome was unknown, once `recover` has settled it. Pure.
 
-use common::postgres::ConnectionSettings;
+use common::{ErrorKind, postgres::ConnectionSettings};
 
 use super::{Report, Verdict};
 use crate::{
@@ -30,7 +30,11 @@ pub fn report(
             format!("settled by `safe-run recover`; the run had ended with: {}", report.headline);
     }
     report.state = recovered.what.join(" · ");
-    report.next.clear();
+    report.next.clone_from(&recovered.next);
+    report.fence_held = past.holds_fence() && recovered.exit_code != ErrorKind::Failed.exit_code();
+    if report.fence_held {
+        report.next.push("open the database: safe-run release".to_owned());
+    }
     report
 }
 

@@ -15,7 +15,7 @@ mod whole;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use safe_run::check::{
-    CheckKind, CheckResults, Comparison, Expectation, FailOn, Finding, Level, LossLimits, Options,
+    Accepted, CheckKind, CheckResults, Comparison, Expectation, FailOn, Finding, Level, LossLimits, Options,
     RowComparison, Severity, compare, compare_announced, compare_content, compare_rows, run, run_parallel,
     run_with_scratch, untouched,
 };

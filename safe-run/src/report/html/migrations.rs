@@ -5,6 +5,7 @@ use common::cli::format;
 use super::{escape::text, heading, seconds};
 use crate::{
     apply::{MigrationReport, StatementReport},
+    journal::Mode,
     report::Report,
     statement_facts::TableFootprint,
 };
@@ -32,7 +33,13 @@ pub fn section(report: &Report) -> String {
         String::new()
     };
     let class = if few { "" } else { " class=\"many\"" };
-    format!("<section>\n{}<div{class}>\n{files}</div>\n{rest}</section>\n", heading("Migrations"))
+    let held = match (report.mode, report.fence_seconds) {
+        (Mode::Transaction, Some(_)) => {
+            "<p class=\"keys\">The fence held an EXCLUSIVE lock on every table from the start; below are the locks beyond it.</p>\n"
+        }
+        _ => "",
+    };
+    format!("<section>\n{}{held}<div{class}>\n{files}</div>\n{rest}</section>\n", heading("Migrations"))
 }
 
 fn migration(file: &MigrationReport, open: bool) -> String {
