@@ -1,9 +1,11 @@
 //! Reads every row and every large object of an exported snapshot into chunk files, on several connections.
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::Arc,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Instant,
 };
 
 use common::{
@@ -17,17 +19,22 @@ use common::{
     repository::{PartialSnapshot, create_private_dir},
     snapshot::{
         Codec,
+        codec::UnsyncedChunk,
         copy_sql::copy_out_statement,
         cost::CostMeter,
         manifest::{Chunk, DATA_DIR, LARGE_OBJECTS_DIR, LargeObjects, Reading, TableData},
     },
 };
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     plan::{Piece, pieces},
     reuse::{self, Reuse, Unchanged},
 };
+
+/// Files that one connection has waiting to become durable, at most: the disk takes many at once in little more time than
+/// one, and each of them only holds a descriptor.
+const SYNCING: usize = 16;
 
 /// Large objects per chunk: bounds the work that is lost or done alone, not the size.
 const OBJECTS_PER_CHUNK: i64 = 20_000;
@@ -236,12 +243,14 @@ async fn run(
         let (codec, meter) = (options.codec, options.meter.clone());
         workers.spawn(async move {
             let mut done = Vec::new();
+            let mut syncing = Syncing::new(&meter);
             loop {
                 interrupt::check()?;
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(job) = jobs.get(index) else { break };
-                let content =
+                let (content, unsynced) =
                     copy::out_to_file(&session, &job.statement, &job.path, codec, &progress, &meter).await?;
+                syncing.begin(unsynced).await?;
                 if job.chunk.path.starts_with(DATA_DIR) {
                     progress.advance(0, content.rows);
                 }
@@ -258,6 +267,7 @@ async fn run(
                 ));
             }
             session.close().await?;
+            syncing.finish().await?;
             Ok::<_, Error>(done)
         });
     }
@@ -268,4 +278,39 @@ async fn run(
     }
     all.sort_by_key(|(index, _)| *index);
     Ok(all.into_iter().map(|(_, chunk)| chunk).collect())
+}
+
+/// Files of one connection that are being made durable while it reads on.
+///
+/// Every file is synced before [`Syncing::finish`] succeeds, and nothing names one before that: the manifest is written
+/// when all workers are done.
+struct Syncing<'a> {
+    under_way: VecDeque<JoinHandle<Result<()>>>,
+    meter: &'a CostMeter,
+}
+
+impl<'a> Syncing<'a> {
+    fn new(meter: &'a CostMeter) -> Self {
+        Self { under_way: VecDeque::with_capacity(SYNCING), meter }
+    }
+
+    async fn begin(&mut self, file: UnsyncedChunk) -> Result<()> {
+        self.under_way.push_back(tokio::task::spawn_blocking(move || file.sync()));
+        if self.under_way.len() > SYNCING { self.wait_for_first().await } else { Ok(()) }
+    }
+
+    async fn finish(mut self) -> Result<()> {
+        while !self.under_way.is_empty() {
+            self.wait_for_first().await?;
+        }
+        Ok(())
+    }
+
+    async fn wait_for_first(&mut self) -> Result<()> {
+        let Some(first) = self.under_way.pop_front() else { return Ok(()) };
+        let began = Instant::now();
+        let synced = first.await;
+        self.meter.add_syncing(began.elapsed());
+        synced.map_err(|source| Error::failed(format!("the sync of a chunk died: {source}")))?
+    }
 }

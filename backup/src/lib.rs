@@ -30,7 +30,7 @@ use std::{
 use chrono::Utc;
 use common::{
     Error, ErrorKind, Progress, Result,
-    catalog::{Catalog, DatabaseState},
+    catalog::{Catalog, DatabaseState, Table},
     fault,
     postgres::{
         ConnectionSettings, Secret, Session, connect,
@@ -324,7 +324,7 @@ async fn copy_state(
     };
     drop(absent_unlogged);
     if !options.skip_space_check {
-        let blocks = catalog.tables.iter().map(|table| table.blocks).sum();
+        let blocks = catalog.tables.iter().map(Table::all_blocks).sum();
         space::check(repository, &catalog.database.name, blocks, options.codec)?;
     }
     let passwords = if options.role_passwords {
@@ -353,7 +353,7 @@ async fn copy_state(
         }
     };
     let block_bytes = 8192;
-    let estimate: u64 = catalog.tables.iter().map(|table| table.blocks * block_bytes).sum();
+    let estimate: u64 = catalog.tables.iter().map(|table| table.all_blocks() * block_bytes).sum();
     progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
     let target = reuse::Target {
         database: &catalog.database.name,

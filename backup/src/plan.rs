@@ -36,6 +36,7 @@ mod tests {
             name: QualifiedName::new("s", "t"),
             columns: vec!["a".into(), "B".into()],
             blocks,
+            toast_blocks: 0,
             is_heap: true,
             is_unlogged: false,
             load_into: None,

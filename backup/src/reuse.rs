@@ -20,7 +20,7 @@ use common::{
     snapshot::{
         Codec, SnapshotId,
         codec::file_digest,
-        copy_sql::{BlockRange, copy_out_statement},
+        copy_sql::{BlockRange, copy_out_statement, own_chunk_blocks},
         manifest::{Chunk, Manifest, Reading, TableData},
         wal_base::{Changes, Lsn, WalBase},
     },
@@ -37,6 +37,9 @@ const POINT_WAIT: Duration = Duration::from_millis(500);
 
 /// Snapshots that are looked at to find one to build on: a manifest may be of megabytes, and tables are locked meanwhile.
 const LOOK_AT: usize = 50;
+
+/// The log is not asked about fewer blocks than these at once.
+const FINEST_BLOCKS: u64 = 64;
 
 /// What may be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +167,10 @@ pub async fn prepare(
     tables: &[Table],
     target: Target<'_>,
 ) -> Result<Reuse> {
-    let mut reuse = Reuse { chunk_blocks: target.chunk_blocks, ..Reuse::default() };
+    // As fine as the smallest chunk, but for a few pages: there may be a line for each piece that changed.
+    let smallest = tables.iter().map(|table| own_chunk_blocks(table, target.chunk_blocks)).min();
+    let chunk_blocks = smallest.unwrap_or(target.chunk_blocks).max(FINEST_BLOCKS).min(target.chunk_blocks);
+    let mut reuse = Reuse { chunk_blocks, ..Reuse::default() };
     if target.policy.full {
         reuse.why_not = Some("--full was given".to_owned());
     }
@@ -201,7 +207,7 @@ pub async fn prepare(
         reuse.why_not = unavailable;
         return Ok(reuse);
     }
-    let bytes: u64 = tables.iter().map(|table| table.blocks.saturating_mul(BLOCK_BYTES)).sum();
+    let bytes: u64 = tables.iter().map(|table| table.all_blocks().saturating_mul(BLOCK_BYTES)).sum();
     let base = if bytes < target.policy.from_bytes {
         Err("so small a database is read faster than the server tells what changed".to_owned())
     } else {
@@ -221,7 +227,7 @@ pub async fn prepare(
             return Ok(Err(why));
         }
         reuse.settled = true;
-        wal_summary::changes(&session, &base, position, target.chunk_blocks).await
+        wal_summary::changes(&session, &base, position, chunk_blocks).await
     };
     match or_why_not(asked.await)? {
         Ok(changes) => reuse.changes = Some(changes),

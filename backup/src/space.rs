@@ -14,7 +14,7 @@ pub const BLOCK_BYTES: u64 = 8192;
 /// What a snapshot of tables of `table_bytes` will take, in bytes.
 pub fn estimate(table_bytes: u64, codec: Codec, predecessor: Option<&Manifest>) -> u64 {
     let before = predecessor.map(|manifest| {
-        let blocks: u64 = manifest.tables.iter().map(|table| table.table.blocks).sum();
+        let blocks: u64 = manifest.tables.iter().map(|table| table.table.all_blocks()).sum();
         (u128::from(blocks) * u128::from(BLOCK_BYTES), u128::from(manifest.stored_bytes()))
     });
     match before {

@@ -259,6 +259,7 @@ async fn restore(
             create_roles: cli.create_roles,
             accept_missing_grants: false,
             accept_slot_loss: cli.accept_slot_loss,
+            own_slot: None,
             drop_replaced: cli.drop_replaced,
             map_roles: cli.map_roles.clone(),
             force: cli.force,

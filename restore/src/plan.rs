@@ -109,6 +109,8 @@ pub struct Choices {
     pub marker: Option<String>,
     /// Slots and the like of the replaced database may stay behind with it.
     pub accept_slot_loss: bool,
+    /// This slot belongs to the undo, which reads it after the swap and drops it.
+    pub own_slot: Option<String>,
     /// The replaced database is dropped after the swap.
     pub drop_replaced: bool,
     /// `--map-role`: roles of the snapshot, and those that take their place.
@@ -281,10 +283,24 @@ pub fn plan(
     if is_too_little && !choices.skip_space_check {
         reasons.push(format!("the restore {space} (--skip-space-check tries all the same)"));
     }
-    if replaces.is_some() && !choices.accept_slot_loss && !facts.obstacles.is_empty() {
+    let own_slot = choices.own_slot.as_ref().map(|slot| format!("replication slot {slot}"));
+    let obstacles: Vec<&str> = facts
+        .obstacles
+        .iter()
+        .filter(|obstacle| own_slot.as_ref() != Some(obstacle))
+        .map(String::as_str)
+        .collect();
+    if replaces.is_some() && !choices.accept_slot_loss && !obstacles.is_empty() {
+        let of_a_run = if obstacles.iter().any(|obstacle| obstacle.starts_with("replication slot safe_run_"))
+        {
+            "; the slot safe_run_… holds what was written since a run of safe-run that waits for your decision: `safe-run \
+             recover --undo` restores its snapshot and saves those writes"
+        } else {
+            ""
+        };
         reasons.push(format!(
-            "the live database has {}, which would stay behind with it (--accept-slot-loss)",
-            facts.obstacles.join(", ")
+            "the live database has {}, which would stay behind with it (--accept-slot-loss){of_a_run}",
+            obstacles.join(", ")
         ));
     }
     if !facts.lasting_sessions.is_empty() {

@@ -17,6 +17,7 @@ use crate::{
     statement::{Statement, StatementKind, TransactionVerb, locks::LockMode},
     statement_facts::{TableFootprint, Watch},
     teller::Teller,
+    writes::OwnWrites,
 };
 
 /// Longest piece of a statement that is shown, in characters.
@@ -128,13 +129,15 @@ impl MigrationReport {
 
 /// What running files left behind, also when it failed.
 #[derive(Debug, Default)]
-pub struct Trace {
+pub struct Trace<'j> {
     /// The files, up to the one that failed.
     pub reports: Vec<MigrationReport>,
     /// Something may have been committed: a ROLLBACK is no undo any more.
     pub committed: bool,
     /// What a person should know.
     pub notes: Vec<String>,
+    /// Where transactions are written down as the run's own, if others may write meanwhile and that is saved.
+    pub ours: Option<OwnWrites<'j>>,
 }
 
 /// What applying files needs beside them.
@@ -238,17 +241,20 @@ pub async fn as_planned(
     applying: Applying<'_>,
     files: &[&MigrationFile],
     plan: &TransactionPlan,
-    trace: &mut Trace,
+    trace: &mut Trace<'_>,
     watch: &mut Watch,
 ) -> Result<()> {
     let session = applying.session;
     if plan.one {
-        let reports = &mut trace.reports;
+        let (reports, ours) = (&mut trace.reports, &mut trace.ours);
         until_locked(waiting, "ROLLBACK", async || {
             reports.clear();
             let applied = async {
                 execute(session, "begin", "BEGIN").await?;
                 in_transaction(applying, files, None, reports, watch).await?;
+                if let Some(ours) = ours.as_mut() {
+                    ours.in_transaction(session).await?;
+                }
                 fault::point("safe-run.before-file-commit");
                 execute(session, "commit", "COMMIT").await
             };
@@ -285,7 +291,7 @@ async fn in_pieces(
     applying: Applying<'_>,
     file: &MigrationFile,
     commits: &[usize],
-    trace: &mut Trace,
+    trace: &mut Trace<'_>,
     watch: &mut Watch,
 ) -> Result<()> {
     let Applying { session, lock_timeout: timeout, .. } = applying;
@@ -295,6 +301,7 @@ async fn in_pieces(
     for to in commits.iter().copied().chain(std::iter::once(statements.len())) {
         let (piece, last) = (statements.get(from..to).unwrap_or_default(), to == statements.len());
         let report = trace.reports.last_mut().expect("the file's report was begun");
+        let ours = &mut trace.ours;
         let kept = report.statements.len();
         let result = until_locked(waiting, "ROLLBACK", async || {
             report.statements.truncate(kept);
@@ -322,6 +329,9 @@ async fn in_pieces(
                     footprint = watch.after_file(session).await?;
                     applying.record(file, started.elapsed()).await?;
                 }
+                if let Some(ours) = ours.as_mut() {
+                    ours.in_transaction(session).await?;
+                }
                 fault::point("safe-run.before-file-commit");
                 execute(session, "commit", "COMMIT").await.map_err(|error| error.context(file.name()))
             };
@@ -338,7 +348,14 @@ async fn in_pieces(
         if let Err(error) = result {
             trace.committed |= is_lost(&error);
             if from > 0 {
+                // What is recorded now has transactions of its own.
+                if let Some(ours) = trace.ours.as_mut() {
+                    ours.unknown_from(waiting.observer).await?;
+                }
                 applying.fail(file, started.elapsed(), &error, true).await;
+                if let (Some(ours), false) = (trace.ours.as_mut(), is_lost(&error)) {
+                    ours.unknown_to(waiting.observer).await?;
+                }
             }
             return Err(error);
         }
@@ -356,21 +373,31 @@ async fn alone(
     waiting: &Waiting<'_>,
     applying: Applying<'_>,
     file: &MigrationFile,
-    trace: &mut Trace,
+    trace: &mut Trace<'_>,
 ) -> Result<()> {
     let started = Instant::now();
     interrupt::check()?;
     // What the history says of the beginning is committed.
     trace.committed = true;
+    if let Some(ours) = trace.ours.as_mut() {
+        ours.unknown_from(waiting.observer).await?;
+    }
     applying.begin(file).await?;
     let mut in_block = false;
     let ran = async {
         one_by_one(waiting, applying, file, trace, started, &mut in_block).await?;
         applying.record(file, started.elapsed()).await
     };
-    if let Err(error) = ran.await {
-        applying.fail(file, started.elapsed(), &error, in_block).await;
-        return Err(error);
+    let ran = ran.await;
+    if let Err(error) = &ran {
+        applying.fail(file, started.elapsed(), error, in_block).await;
+    }
+    // With the connection lost, the server may go on with the statement: what is ours has no end then.
+    if let (Some(ours), false) = (trace.ours.as_mut(), ran.as_ref().is_err_and(is_lost)) {
+        let ended = ours.unknown_to(waiting.observer).await;
+        ran.and(ended)?;
+    } else {
+        ran?;
     }
     if let Some(report) = trace.reports.last_mut() {
         report.complete = true;
@@ -383,7 +410,7 @@ async fn one_by_one(
     waiting: &Waiting<'_>,
     applying: Applying<'_>,
     file: &MigrationFile,
-    trace: &mut Trace,
+    trace: &mut Trace<'_>,
     started: Instant,
     in_block: &mut bool,
 ) -> Result<()> {

@@ -29,7 +29,8 @@ use crate::{
     history::History,
     journal::Mode,
     migration::{self, MigrationPlan, TransactionChoice, TransactionPlan},
-    recover, release,
+    recover::{self, Decision},
+    release,
     report::{Report, Verdict, document, follow_up, targets::Targets},
     run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice, local_offset},
     tidy, transactional,
@@ -102,8 +103,16 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         html: Option<PathBuf>,
     },
-    /// Finish the undo of a run that was killed
-    Recover,
+    /// Finish the undo of a run that was killed, or decide about one that no fence protected
+    Recover {
+        /// Where others may have written since the snapshot: restore it all the same. Where wal_level is logical, what they
+        /// wrote is saved as a file that can be replayed; the database as it is now is kept under another name
+        #[arg(long, conflicts_with = "keep")]
+        undo: bool,
+        /// Leave the database as it is, and drop the replication slot that holds what others write
+        #[arg(long)]
+        keep: bool,
+    },
     /// Lift the fence that a run with --hold-fence left standing
     Release,
     /// Record migrations up to VERSION as applied without running them; only while the history is empty
@@ -192,7 +201,15 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Check { checks, .. }) => command.check(checks).await,
         Some(Command::History) => command.history(),
         Some(Command::Report { run, html }) => command.report(run.as_deref(), html.as_deref()),
-        Some(Command::Recover) => command.recover().await,
+        Some(Command::Recover { undo, keep }) => {
+            command
+                .recover(match (undo, keep) {
+                    (true, _) => Decision::Undo,
+                    (_, true) => Decision::Keep,
+                    _ => Decision::Open,
+                })
+                .await
+        }
         Some(Command::Release) => command.release().await,
         Some(Command::Baseline { version, mark }) => command.baseline(version, mark).await,
         Some(Command::Stamp { versions, mark }) => command.stamp(versions, mark).await,
@@ -487,26 +504,42 @@ impl Invocation<'_> {
         Ok(0)
     }
 
-    async fn recover(&self) -> Result<u8> {
+    async fn recover(&self, decision: Decision) -> Result<u8> {
         let connection = self.connection("safe-run recover").await?;
         let repository = Repository::open(&self.settings.repo)?;
         let _lock = repository.lock_named(&crate::run_lock(connection.database()))?;
         let live = connection.database().to_owned();
         let unfinished = crate::journal::unfinished(&repository, &live)?;
+        let with_slot = crate::journal::with_slot(&repository, &live)?;
         let held = crate::journal::held(&repository, &live)?;
         let connection = release::entrance(&connection, &[unfinished.clone(), held.clone()].concat()).await?;
         // The killed run's own session is gone with it; whoever holds the lock now is another run.
         let control = crate::take_control(&connection).await?;
         let connection = control.settings().clone();
         let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
+        let options = recover::Options { decision, jobs };
+        let runs = [unfinished, with_slot.clone()].concat();
         let done =
-            recover::recover(&connection, &unfinished, &repository, jobs, &self.output.progress()).await?;
+            recover::recover(&connection, &runs, &repository, options, &self.output.progress()).await?;
+        let undecided: Vec<&str> = with_slot
+            .iter()
+            .filter(|run| run.is_undecided() && done.iter().all(|done| done.run != run.run))
+            .map(|run| run.run.as_str())
+            .collect();
         repository.sweep()?;
         if self.output.is_json() {
-            self.output.document(&serde_json::json!({"recovered": done}))?;
+            self.output.document(&serde_json::json!({"recovered": done, "undecided": undecided}))?;
             return Ok(0);
         }
-        if done.is_empty() {
+        for run in &undecided {
+            self.output.data(&format!(
+                "{}  run {run} waits for your decision, and its replication slot fills the server's disk\n         \
+                 safe-run recover --undo: back to its snapshot; what others wrote since is saved for a replay\n         \
+                 safe-run recover --keep: the database stays as it is\n",
+                self.output.paint(Tone::Warning, "STOPPED"),
+            ))?;
+        }
+        if done.is_empty() && undecided.is_empty() {
             self.output.data("Nothing to recover: every run on this database has finished.\n")?;
             for run in &held {
                 self.output
@@ -517,6 +550,9 @@ impl Invocation<'_> {
             let mut text = format!("{}  run {}\n", self.output.paint(Tone::Good, &run.verdict), run.run);
             for line in &run.what {
                 text.push_str(&format!("{}{line}\n", " ".repeat(run.verdict.len() + 2)));
+            }
+            for line in &run.next {
+                text.push_str(&format!("{}next: {line}\n", " ".repeat(run.verdict.len() + 2)));
             }
             self.output.data(&text)?;
         }

@@ -2,6 +2,7 @@
 //! signals reach its process group, and it has to be seen on the server.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     io::IsTerminal,
     process::{ExitStatus, Stdio},
@@ -30,6 +31,10 @@ pub struct Finished {
     pub sessions: u64,
     /// The name stands for another database than before, or for none: the command dropped, remade or renamed it.
     pub replaced: bool,
+    /// Transactions that its sessions were seen in; the lower half of their ids. Short ones are not seen.
+    pub xids: BTreeSet<u32>,
+    /// Sessions that began while it ran are still there: one of them may be the command's, and go on writing.
+    pub lasts: bool,
 }
 
 /// The words of a command for people, with everything that looks like a password masked.
@@ -75,7 +80,8 @@ pub async fn run(
     })?;
     let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
     let guard = pid.map(ChildGuard::register);
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut xids = BTreeSet::new();
     let status = loop {
         tokio::select! {
             status = child.wait() => break status,
@@ -84,6 +90,7 @@ pub async fn run(
                 if let Ok(pids) = sessions(observer, settings, own).await {
                     seen.extend(pids.into_iter().filter(|pid| !known.contains(pid)));
                 }
+                xids.extend(transactions(observer, settings, own).await.unwrap_or_default());
             }
         }
     };
@@ -107,7 +114,31 @@ pub async fn run(
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
-    Ok(Finished { status, took, sessions: total, replaced })
+    // The server ends a session a moment after its client.
+    let mut lasts = false;
+    for pause in [Duration::ZERO, LOOK_EVERY, LOOK_EVERY * 3] {
+        tokio::time::sleep(pause).await;
+        let there = sessions(observer, settings, own).await?;
+        lasts = there.iter().any(|pid| !known.contains(pid));
+        if !lasts {
+            break;
+        }
+    }
+    Ok(Finished { status, took, sessions: total, replaced, xids, lasts })
+}
+
+/// The transactions of sessions that bear the run's name, which only the command was given.
+async fn transactions(observer: &Session, settings: &ConnectionSettings, own: &[i32]) -> Result<Vec<u32>> {
+    let rows = observer
+        .query(
+            "SELECT backend_xid::text FROM pg_catalog.pg_stat_activity
+             WHERE datname = $1 AND backend_type = 'client backend' AND NOT (pid = ANY ($2))
+               AND $3 <> '' AND application_name = $3 AND backend_xid IS NOT NULL",
+            &[&settings.database(), &own, &settings.application_name().unwrap_or_default()],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for the command's transactions", source))?;
+    Ok(rows.iter().filter_map(|row| row.get::<_, String>(0).parse().ok()).collect())
 }
 
 /// Sessions of the database that are neither ours nor a worker's.

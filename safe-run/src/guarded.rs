@@ -34,7 +34,9 @@ use crate::{
     },
     sequences,
     statement_facts::Watch,
-    verify, version_tables,
+    verify,
+    version_tables::{self, VersionTable},
+    writes::{self, OwnWrites},
 };
 
 /// What is run under protection.
@@ -243,6 +245,8 @@ async fn prepare(
     standing: Option<&Fence>,
 ) -> Result<Prepared> {
     let options = &context.options;
+    // Before the snapshot: nothing may fall between.
+    writes::make_slot(context, log).await?;
     let holder = context.connection.connect().await?;
     let points = backup::reuse::points(&context.control).await?;
     let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -256,6 +260,7 @@ async fn prepare(
     )
     .await?;
     let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
+    writes::snapshot_taken(log, &holder, &exported).await?;
     let snapshot = async {
         if options.snapshot.has_file() {
             context.snapshot(&exported, Some(unfenced_state)).await.map(Some)
@@ -285,7 +290,7 @@ async fn prepare(
                 control,
                 &snapshot,
                 &Target::Replace,
-                &restore_options(context),
+                &restore_options(context, writes::open_slot(log.journal.steps())),
             )
             .await
             .map_err(|error| error.context("an undo would not be possible"))?;
@@ -303,8 +308,9 @@ async fn prepare(
     Ok(Prepared { snapshot, baseline })
 }
 
-fn restore_options(context: &Context) -> RestoreOptions {
-    RestoreOptions { jobs: context.options.jobs, choices: Choices::undo() }
+fn restore_options(context: &Context, own_slot: Option<&str>) -> RestoreOptions {
+    let choices = Choices { own_slot: own_slot.map(str::to_owned), ..Choices::undo() };
+    RestoreOptions { jobs: context.options.jobs, choices }
 }
 
 fn own_pids(context: &Context) -> Vec<i32> {
@@ -337,7 +343,7 @@ async fn perform(
                 )
                 .await
                 .map_err(migration)?;
-            let mut trace = apply::Trace::default();
+            let mut trace = apply::Trace { ours: OwnWrites::of(&mut log.journal), ..apply::Trace::default() };
             let mut watch = Watch::new(&prepared.baseline.results.tables, false);
             watch.prepare(&session).await.map_err(migration)?;
             let wait = context.options.lock_wait;
@@ -346,18 +352,22 @@ async fn perform(
             let applying = context.applying(&session, &log.report.run);
             let began = applying.began;
             let applied = apply::as_planned(&waiting, applying, files, plan, &mut trace, &mut watch).await;
+            let apply::Trace { reports, committed, notes, ours: _ } = trace;
             if applied.is_err() {
-                log.outside = apply::effects_outside(files, &trace.reports);
+                log.outside = apply::effects_outside(files, &reports);
             }
-            log.applied(trace.reports, began);
-            log.report.notes.extend(trace.notes);
-            let stage = if trace.committed { Stage::Migration } else { Stage::Uncommitted };
+            log.applied(reports, began);
+            log.report.notes.extend(notes);
+            let stage = if committed { Stage::Migration } else { Stage::Uncommitted };
             applied.map_err(|error| (stage, error))?;
             session.close().await.map_err(migration)?;
         }
         Job::Command(words, stdout_is_ours) => {
             let versions = version_tables::read(&context.control).await;
             let began = Instant::now();
+            if let Some(mut ours) = OwnWrites::of(&mut log.journal) {
+                ours.unknown_from(&context.control).await.map_err(migration)?;
+            }
             let finished = command::run(words, &settings, control, &own_pids(context), stdout_is_ours)
                 .await
                 .map_err(|error| (Stage::Migration, error));
@@ -387,11 +397,21 @@ async fn perform(
                 version_tables: Vec::new(),
             });
             log.timed("command", began);
+            if let Some(mut ours) = OwnWrites::of(&mut log.journal) {
+                for xid in &finished.xids {
+                    ours.seen(*xid).map_err(migration)?;
+                }
+                if !finished.lasts {
+                    ours.unknown_to(&context.control).await.map_err(migration)?;
+                }
+            }
             if !finished.replaced {
                 note_versions(context, log, versions).await;
             }
             interrupt::check().map_err(migration)?;
-            judge_command(&finished, &context.connection).map_err(migration)?;
+            judge_command(&finished, &context.connection)
+                .map_err(|error| explain_read_only(context, log, error))
+                .map_err(migration)?;
             if finished.replaced {
                 return Err(validation(Error::failed(format!(
                     "the command dropped, remade or renamed the database \"{}\"",
@@ -455,6 +475,19 @@ fn judge_command(
         ));
     }
     failure.map_or(Ok(()), |failure| Err(Error::failed(failure)))
+}
+
+/// A command that failed before it had recorded anything may have been kept out by our own fence.
+fn explain_read_only(context: &Context, log: &RunLog, error: Error) -> Error {
+    let read_only = !matches!(context.options.fence, FenceChoice::None | FenceChoice::Exclusive);
+    let tables = log.report.command.iter().flat_map(|command| &command.version_tables);
+    if !read_only || error.hint().is_some() || !tables.clone().all(VersionTable::is_unchanged) {
+        return error;
+    }
+    error.with_hint(
+        "If it was told that its transaction is read-only, that was the fence: its driver or its own settings leave out the \
+         `options` of DATABASE_URL and PGOPTIONS. Run it with --fence exclusive.",
+    )
 }
 
 /// The checks afterwards, on one exported snapshot of what was committed.
@@ -532,6 +565,7 @@ async fn keep(
     let mut kept = None;
     if lifted.is_ok() {
         fault::point("safe-run.stands");
+        writes::end(&mut log, control).await;
         kept = clone::drop_or_keep(&mut log, control).await;
         analyze_what_lost_statistics(&context.control, &mut log, &context.progress).await;
     }
@@ -584,6 +618,7 @@ async fn abandon(
     match lift(context, &mut log, control, standing).await {
         Ok(()) => {
             clone::drop_unneeded(&mut log, control).await;
+            writes::end(&mut log, control).await;
             failed_before(log, &error)
         }
         Err(second) => {
@@ -649,6 +684,7 @@ async fn rolled_back(
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     };
     clone::drop_unneeded(&mut log, control).await;
+    writes::end(&mut log, control).await;
     log.report.notes.extend(found.restored.into_iter().chain(found.ahead));
     let outside = std::mem::take(&mut log.outside);
     log.report.notes.extend(outside);
@@ -740,7 +776,16 @@ async fn undo(
             }
             if let (false, Some(kept_as)) = (fenced, &kept_as) {
                 // Its sessions were ended by the swap: what is there now is all that was ever written.
-                let lost = format!("those rows are in \"{kept_as}\" only");
+                let (told, next) =
+                    writes::settle(&context.connection, control, kept_as, &mut log.journal).await;
+                let is_saved = !next.is_empty();
+                log.report.notes.extend(told);
+                log.report.next.extend(next);
+                let lost = if is_saved {
+                    format!("those rows are in \"{kept_as}\" and in the file")
+                } else {
+                    format!("those rows are in \"{kept_as}\" only")
+                };
                 let settings = context.connection.with_database(kept_as);
                 tell_differences(context, &mut log, &settings, &before, reached, &lost).await;
             }
@@ -818,7 +863,7 @@ pub async fn restore_snapshot(
         kept_as: plan.kept_as.clone().unwrap_or_default(),
     });
     fault::point("safe-run.undoing");
-    let options = restore_options(context);
+    let options = restore_options(context, None);
     let verified = restore::verified(snapshot, options.jobs, &context.progress).await?;
     let report =
         restore::execute(&context.connection, control, &verified, plan, &options, &context.progress).await?;
@@ -873,14 +918,27 @@ async fn stop(
             );
             let lost = format!("a restore of {id} goes without it");
             tell_differences(context, &mut log, &context.connection, snapshot, reached, &lost).await;
+        }
+        let waits = writes::preview(&context.connection, control, &mut log).await;
+        if !fenced {
+            let then = if waits { ", then `safe-run recover --keep`" } else { "" };
             log.report.next.push(format!(
-                "keep what others wrote: leave \"{database}\" as it is and repair it by hand or with a further migration"
+                "keep what others wrote: leave \"{database}\" as it is and repair it by hand or with a further migration{then}"
             ));
         }
         log.report.next.push(format!("look at the state before, beside the live database: restore {id}"));
-        log.report.next.push(format!(
-            "go back to it: restore {id} --replace (\"{database}\" as it is now is kept under another name)"
-        ));
+        log.report.next.push(if waits {
+            format!(
+                "go back to it: safe-run recover --undo (\"{database}\" as it is then is kept under another name, and what \
+                 others wrote up to that moment is saved for a replay)"
+            )
+        } else {
+            format!(
+                "go back to it: restore {id} --replace (\"{database}\" as it is now is kept under another name)"
+            )
+        });
+    } else {
+        writes::end(&mut log, control).await;
     }
     clone::leave(&mut log);
     if let Err(error) = lifted {

@@ -12,13 +12,13 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use common::{
-    Error, Result,
+    Error, ErrorKind, Result,
     repository::{Repository, create_private_dir, create_private_file, sync_dir},
     snapshot::SnapshotId,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::exclusive::Hidden;
+use crate::{exclusive::Hidden, writes};
 
 const JOURNAL_FILE: &str = "journal.jsonl";
 /// The report's file name within the run's folder.
@@ -75,6 +75,33 @@ pub enum Step {
         /// The name under which the failed database will be kept.
         kept_as: String,
     },
+    /// A replication slot is about to be made that holds what others write.
+    MakingSlot {
+        /// Its name.
+        slot: String,
+    },
+    /// What others write is held since the snapshot that has these transactions (written after the effect).
+    SavingSince {
+        /// The text of a `pg_snapshot`.
+        snapshot: String,
+    },
+    /// A transaction of the run itself is about to commit, or was seen.
+    OwnTransaction {
+        /// Its id.
+        xid: u64,
+    },
+    /// Transactions with this id and above may be the run's without being known.
+    UnknownFrom {
+        /// The id.
+        xid: u64,
+    },
+    /// Those with this id and above are others' again.
+    UnknownTo {
+        /// The id.
+        xid: u64,
+    },
+    /// The replication slot is gone, or was never made (written after the effect).
+    SlotDropped,
     /// A snapshot was published (written after the effect).
     SnapshotTaken {
         /// Its id.
@@ -124,6 +151,7 @@ pub struct Journal {
     run: String,
     dir: PathBuf,
     file: File,
+    steps: Vec<Step>,
 }
 
 impl Journal {
@@ -133,7 +161,7 @@ impl Journal {
         create_private_dir(&dir)?;
         let path = dir.join(JOURNAL_FILE);
         let file = create_private_file(&path)?;
-        let mut journal = Self { run: run.to_string(), dir: dir.clone(), file };
+        let mut journal = Self { run: run.to_string(), dir: dir.clone(), file, steps: Vec::new() };
         journal.write(first)?;
         sync_dir(&dir)?;
         sync_dir(&repository.runs_dir())?;
@@ -145,7 +173,7 @@ impl Journal {
         let path = past.dir.join(JOURNAL_FILE);
         let file =
             File::options().append(true).open(&path).map_err(|source| Error::io("open", &path, source))?;
-        Ok(Self { run: past.run.clone(), dir: past.dir.clone(), file })
+        Ok(Self { run: past.run.clone(), dir: past.dir.clone(), file, steps: past.steps.clone() })
     }
 
     /// The run's id.
@@ -158,16 +186,23 @@ impl Journal {
         &self.dir
     }
 
+    /// What was written so far.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
     /// Writes a step and makes it durable before it returns.
     pub fn write(&mut self, step: Step) -> Result<()> {
         let path = self.dir.join(JOURNAL_FILE);
-        let mut line = serde_json::to_string(&Line { at: Utc::now(), step })
+        let mut line = serde_json::to_string(&Line { at: Utc::now(), step: step.clone() })
             .map_err(|source| Error::failed(format!("could not encode the journal: {source}")))?;
         line.push('\n');
         self.file
             .write_all(line.as_bytes())
             .and_then(|()| self.file.sync_data())
-            .map_err(|source| Error::io("write", &path, source))
+            .map_err(|source| Error::io("write", &path, source))?;
+        self.steps.push(step);
+        Ok(())
     }
 }
 
@@ -224,12 +259,20 @@ impl PastRun {
             && !has(|step| *step == Step::FenceLifted)
     }
 
-    /// Exit code and verdict, once it has finished.
+    /// Exit code and verdict, once it has finished. One that was stopped for a person is unfinished again when its undo
+    /// has begun.
     pub fn finished(&self) -> Option<(u8, &str)> {
-        self.steps.iter().find_map(|step| match step {
+        self.steps.iter().fold(None, |finished, step| match step {
             Step::Finished { exit_code, verdict } => Some((*exit_code, verdict.as_str())),
-            _ => None,
+            Step::Undoing { .. } => None,
+            _ => finished,
         })
+    }
+
+    /// Whether it was stopped for a person, and holds what others write until that person has decided.
+    pub fn is_undecided(&self) -> bool {
+        let stopped = ErrorKind::Stopped.exit_code();
+        self.finished().is_some_and(|(code, _)| code == stopped) && writes::open_slot(&self.steps).is_some()
     }
 }
 
@@ -272,6 +315,18 @@ pub fn held(repository: &Repository, database: &str) -> Result<Vec<PastRun>> {
 pub fn unfinished(repository: &Repository, database: &str) -> Result<Vec<PastRun>> {
     let runs = past_runs(repository)?;
     Ok(runs.into_iter().filter(|run| run.database() == Some(database) && run.finished().is_none()).collect())
+}
+
+/// Finished runs on `database` whose replication slot is still there: a person has to decide, or it could not be dropped.
+pub fn with_slot(repository: &Repository, database: &str) -> Result<Vec<PastRun>> {
+    let runs = past_runs(repository)?.into_iter();
+    Ok(runs
+        .filter(|run| {
+            run.database() == Some(database)
+                && run.finished().is_some()
+                && writes::open_slot(&run.steps).is_some()
+        })
+        .collect())
 }
 
 fn parse(text: &str) -> Result<(Option<DateTime<Utc>>, Vec<Step>)> {

@@ -39,6 +39,7 @@ pub mod tidy;
 pub mod transactional;
 pub mod verify;
 pub mod version_tables;
+pub mod writes;
 
 use common::{
     Error, Result,
@@ -128,6 +129,20 @@ async fn refuse_standby(session: &Session) -> Result<()> {
 
 /// Refuses to go on while an earlier run on this database was not finished.
 pub fn refuse_unfinished(repository: &Repository, database: &str) -> Result<()> {
+    let undecided =
+        journal::with_slot(repository, database)?.into_iter().find(journal::PastRun::is_undecided);
+    if let Some(run) = undecided {
+        return Err(Error::refused(format!(
+            "run {} ({}) on \"{database}\" failed, and waits for your decision",
+            run.run,
+            run.what()
+        ))
+        .with_hint(
+            "Run `safe-run recover --undo` to go back to its snapshot, with what others wrote since saved for a replay, or \
+             `safe-run recover --keep` to go on from the database as it is.",
+        )
+        .with_database_state("Nothing was changed now."));
+    }
     let unfinished = journal::unfinished(repository, database)?;
     let Some(first) = unfinished.first() else { return Ok(()) };
     Err(Error::refused(format!("run {} ({}) on \"{database}\" did not finish", first.run, first.what()))

@@ -16,8 +16,8 @@ use crate::{
     clone, exclusive, fence,
     journal::{Journal, Mode, PastRun, Step},
     others,
-    report::{self, document},
-    sequences, transactional,
+    report::{self, Verdict, document},
+    sequences, transactional, writes,
 };
 
 /// The file in the run's folder that holds where the sequences stood.
@@ -34,36 +34,74 @@ pub struct Recovered {
     pub exit_code: u8,
     /// Its verdict's word.
     pub verdict: String,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<String>,
 }
 
-/// Recovers the unfinished runs on the database, oldest first. `settings` lead to it by the name that it has now.
+/// What a person has decided about runs that no fence protected: others may have written since the snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing yet.
+    Open,
+    /// Back to the snapshot; what others wrote is saved where that is possible.
+    Undo,
+    /// The database stays as it is.
+    Keep,
+}
+
+/// How to recover.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// What a person has decided.
+    pub decision: Decision,
+    /// Connections.
+    pub jobs: usize,
+}
+
+/// Recovers runs on the database, oldest first: unfinished ones, and finished ones whose replication slot is still there.
+/// `settings` lead to it by the name that it has now.
 pub async fn recover(
     settings: &ConnectionSettings,
-    unfinished: &[PastRun],
+    runs: &[PastRun],
     repository: &Repository,
-    jobs: usize,
+    Options { decision, jobs }: Options,
     progress: &Progress,
 ) -> Result<Vec<Recovered>> {
     let _guard = interrupt::begin_undo();
     let mut done = Vec::new();
-    for past in unfinished {
+    for past in runs {
+        if decision == Decision::Open && past.is_undecided() {
+            continue;
+        }
         let control = fence::control(settings).await?;
         end_sessions_of(&control, &past.run).await?;
         let mut journal = Journal::reopen(past)?;
-        let mut work =
-            Recovery { settings, repository, control: &control, past, jobs, progress, what: Vec::new() };
+        let mut work = Recovery {
+            settings,
+            repository,
+            control: &control,
+            past,
+            jobs,
+            progress,
+            decision,
+            what: Vec::new(),
+            next: Vec::new(),
+        };
         let mode = past.steps.iter().find_map(|step| match step {
             Step::Begun { mode, .. } => Some(*mode),
             _ => None,
         });
         let (verdict, exit_code) = match mode {
+            _ if past.finished().is_some() => work.after_the_end(&mut journal).await?,
             Some(Mode::Transaction) => work.transaction().await?,
             Some(Mode::Restore) => work.restore(&mut journal).await?,
             None => return Err(Error::damaged(format!("the journal of run {} has no beginning", past.run))),
         };
-        let what = work.what;
+        let (what, next) = (work.what, work.next);
         fault::point("safe-run.recovered");
-        let recovered = Recovered { run: past.run.clone(), what, exit_code, verdict: verdict.to_owned() };
+        let recovered =
+            Recovered { run: past.run.clone(), what, exit_code, verdict: verdict.to_owned(), next };
         // A report that can't be read, or written, keeps nobody from finishing.
         let earlier = document::load(&past.dir).unwrap_or_default();
         let report = report::recovered::report(earlier, past, settings, &recovered);
@@ -104,7 +142,9 @@ struct Recovery<'a> {
     past: &'a PastRun,
     jobs: usize,
     progress: &'a Progress,
+    decision: Decision,
     what: Vec<String>,
+    next: Vec<String>,
 }
 
 impl Recovery<'_> {
@@ -191,10 +231,68 @@ impl Recovery<'_> {
             self.say("it was killed before anything was changed");
             ("NOT RUN", ErrorKind::Failed.exit_code())
         };
+        self.settle_writes(journal, outcome.0).await?;
         let nothing_happened = outcome.0 == "NOT RUN";
         self.lift_fence(journal, nothing_happened).await?;
         clone::recover_leftover(self.control, self.past, outcome.0, &mut self.what).await?;
         Ok(outcome)
+    }
+
+    /// A run that has ended, and whose replication slot is still there: a person had to decide, or it could not be read or
+    /// dropped.
+    async fn after_the_end(&mut self, journal: &mut Journal) -> Result<(&'static str, u8)> {
+        let (code, word) = self.past.finished().unwrap_or_default();
+        let word = Verdict::ALL.into_iter().map(Verdict::word).find(|known| *known == word);
+        let mut outcome = (word.unwrap_or_default(), code);
+        if self.past.is_undecided() && self.decision == Decision::Undo {
+            outcome = self.undo(journal).await?;
+        } else if self.past.is_undecided() {
+            self.say(format!("\"{}\" is left as it is, as you have decided", self.settings.database()));
+        }
+        self.settle_writes(journal, outcome.0).await?;
+        Ok(outcome)
+    }
+
+    /// Saves what others wrote, if the outcome goes without it, and drops the slot that held it; only who still has to decide
+    /// keeps it.
+    async fn settle_writes(&mut self, journal: &mut Journal, verdict: &str) -> Result<()> {
+        let Some(slot) = writes::open_slot(journal.steps()).map(str::to_owned) else { return Ok(()) };
+        let kept_as = journal.steps().iter().rev().find_map(|step| match step {
+            Step::Undoing { kept_as, .. } => Some(kept_as.clone()),
+            _ => None,
+        });
+        if self.decision != Decision::Keep && verdict == Verdict::Restored.word() {
+            let kept_as = kept_as.unwrap_or_default();
+            let (what, next) = writes::settle(self.settings, self.control, &kept_as, journal).await;
+            self.what.extend(what);
+            self.next.extend(next);
+            return Ok(());
+        }
+        if self.decision == Decision::Open && verdict == Verdict::Stopped.word() {
+            let dir = journal.dir().to_owned();
+            let source = writes::Source {
+                settings: self.settings,
+                control: self.control,
+                dir: &dir,
+                steps: journal.steps(),
+                database: self.settings.database(),
+            };
+            match writes::save(source).await {
+                Ok(saved) => self.what.extend(saved.sentences()),
+                Err(error) => self.say(error.to_string()),
+            }
+            self.say(writes::waits(&slot));
+            return Ok(());
+        }
+        writes::drop_slot(self.control, &slot).await?;
+        journal.write(Step::SlotDropped)?;
+        fault::point("safe-run.slot-dropped");
+        if verdict == Verdict::Stopped.word() {
+            // The database itself has all of it.
+            writes::remove_file(journal.dir())?;
+        }
+        self.say(format!("the replication slot {slot} was dropped"));
+        Ok(())
     }
 
     async fn undo(&mut self, journal: &mut Journal) -> Result<(&'static str, u8)> {
@@ -209,11 +307,14 @@ impl Recovery<'_> {
             );
             return Ok(("STOPPED", ErrorKind::Stopped.exit_code()));
         };
-        if !fenced {
-            return self.stop_for_a_person(&id).await;
+        if !fenced && self.decision != Decision::Undo {
+            let waits = writes::open_slot(journal.steps()).is_some() && self.decision == Decision::Open;
+            return self.stop_for_a_person(&id, waits).await;
         }
         let snapshot = self.repository.find(&id, None)?;
-        let options = RestoreOptions { jobs: self.jobs, choices: Choices::undo() };
+        let own_slot = writes::open_slot(journal.steps()).map(str::to_owned);
+        let choices = Choices { own_slot, ..Choices::undo() };
+        let options = RestoreOptions { jobs: self.jobs, choices };
         let mut plan =
             restore::prepare(self.settings, self.control, &snapshot, &Target::Replace, &options).await?;
         match self.past.hidden() {
@@ -230,7 +331,11 @@ impl Recovery<'_> {
         let report =
             restore::execute(self.settings, self.control, &verified, plan, &options, self.progress).await?;
         journal.write(Step::Undone)?;
-        self.say(format!("it was killed while it changed the database: snapshot {id} was restored now"));
+        self.say(if self.past.finished().is_some() {
+            format!("snapshot {id} was restored now, as you have decided")
+        } else {
+            format!("it was killed while it changed the database: snapshot {id} was restored now")
+        });
         for grant in &report.missing_grants {
             self.say(format!("NOT as before: the role may not grant {grant}; do it by hand"));
         }
@@ -244,7 +349,7 @@ impl Recovery<'_> {
     }
 
     /// Without a fence others may have written: what differs is said, and a person decides.
-    async fn stop_for_a_person(&mut self, id: &str) -> Result<(&'static str, u8)> {
+    async fn stop_for_a_person(&mut self, id: &str, waits: bool) -> Result<(&'static str, u8)> {
         let database = self.settings.database();
         self.say(format!(
             "it was killed while it changed the database, and no fence stood: \"{database}\" was left as it is"
@@ -252,8 +357,14 @@ impl Recovery<'_> {
         let snapshot = self.repository.find(id, None)?;
         let found = others::compare(self.settings, &snapshot, None, self.progress).await?;
         self.what.extend(found.sentences(&format!("a restore of {id} goes without it")));
-        self.say("keep what others wrote: repair the database by hand or with a further migration");
-        self.say(format!("go back to the state before: restore {id} --replace"));
+        let keep = "keep what others wrote: repair the database by hand or with a further migration";
+        if waits {
+            self.next.push(format!("{keep}, then `safe-run recover --keep`"));
+            self.next.push("go back to the state before: safe-run recover --undo".to_owned());
+        } else {
+            self.next.push(keep.to_owned());
+            self.next.push(format!("go back to the state before: restore {id} --replace"));
+        }
         Ok(("STOPPED", ErrorKind::Stopped.exit_code()))
     }
 

@@ -5,13 +5,14 @@
 //! marked as [`Class::unread`], and nothing is concluded from its absence. It must never split where it is not sure:
 //! an unterminated literal, a psql meta-command or a template variable is a [`ParseProblem`] before anything runs.
 //!
-//! `statement/token.rs` is the lexer, `locks.rs` knows lock modes, `enums.rs` values that wait for a commit, `split.rs` cuts, `head.rs` reads the leading words, `tree.rs` is the only file
+//! `statement/token.rs` is the lexer, `locks.rs` knows lock modes, `enums.rs` values that wait for a commit, `own_tables.rs` what needs no look at the locks, `split.rs` cuts, `head.rs` reads the leading words, `tree.rs` is the only file
 //! that names the parser (its API promises no stability).
 
 pub mod enums;
 mod head;
 pub mod locks;
 pub(crate) mod names;
+pub(crate) mod own_tables;
 mod split;
 pub(crate) mod token;
 mod tree;

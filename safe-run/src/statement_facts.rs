@@ -5,6 +5,9 @@
 //! asked while a setting of the file's own (a statement_timeout, a role) may hold; then it is asked once, at the end of
 //! the file, when the settings are reset, and what it says belongs to the file as a whole.
 //!
+//! Looking at all locks takes longer the more there are. What certainly locked nothing but tables of the migration's own
+//! ([`OwnTables`]) is not asked for: nobody else knows them.
+//!
 //! A lock that was taken ahead of the statements ([`lock_ahead`]) belongs to the statement that needs it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +21,11 @@ use serde::{Deserialize, Serialize};
 use crate::{
     check::TableFacts,
     lock_ahead,
-    statement::{Class, Statement, StatementKind, TableName, locks::LockMode},
+    statement::{
+        Class, Statement, StatementKind, TableName,
+        locks::LockMode,
+        own_tables::{HARMLESS, OwnTables},
+    },
 };
 
 /// A lock that was not held before.
@@ -60,26 +67,6 @@ const MODES: [(&str, &str); 5] = [
 /// The mode that keeps everybody waiting.
 const STRONGEST: (&str, &str) = MODES[4];
 
-/// Functions that are met in migrations and change no setting; any other one may.
-const HARMLESS: [&str; 16] = [
-    "array_agg",
-    "clock_timestamp",
-    "coalesce",
-    "concat",
-    "count",
-    "format",
-    "gen_random_uuid",
-    "generate_series",
-    "lower",
-    "max",
-    "md5",
-    "min",
-    "nextval",
-    "now",
-    "setval",
-    "upper",
-];
-
 /// The first oid that is not PostgreSQL's own.
 const FIRST_OID: u32 = 16_384;
 
@@ -98,6 +85,10 @@ pub struct Watch {
     unsettled: bool,
     /// Something ran since it was last asked that may have taken a lock.
     due: bool,
+    /// Tables of this transaction's own, whose locks tell nothing.
+    own: OwnTables,
+    /// An event trigger runs code at every change of the schema.
+    event_triggers: bool,
     off: bool,
 }
 
@@ -131,6 +122,8 @@ impl Watch {
             needed: BTreeMap::new(),
             unsettled: false,
             due: false,
+            own: OwnTables::default(),
+            event_triggers: true,
             off: false,
         }
     }
@@ -144,12 +137,15 @@ impl Watch {
             .query_one(
                 "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_locks', 'SELECT')
                     AND pg_catalog.has_function_privilege('pg_catalog.pg_lock_status()', 'EXECUTE')
-                    AND pg_catalog.has_function_privilege('pg_catalog.pg_relation_filenode(regclass)', 'EXECUTE')",
+                    AND pg_catalog.has_function_privilege('pg_catalog.pg_relation_filenode(regclass)', 'EXECUTE'),
+                 EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled OPERATOR(pg_catalog.<>) 'D')",
                 &[],
             )
             .await
             .map_err(|source| Error::postgres("could not ask for the right to see locks", source))?;
-        self.off = !row.get::<_, bool>(0);
+        // Where no table was there before, there is nothing to tell.
+        self.off = !row.get::<_, bool>(0) || self.tables.is_empty();
+        self.event_triggers = row.get(1);
         Ok(())
     }
 
@@ -164,6 +160,7 @@ impl Watch {
         self.locks.clear();
         self.ahead.clear();
         self.needed.clear();
+        self.own.forget();
         self.due = false;
     }
 
@@ -206,7 +203,8 @@ impl Watch {
     /// The connection is gone, or a signal cancelled the query.
     pub async fn after(&mut self, session: &Session, statement: &Statement) -> Result<TableFootprint> {
         self.unsettled |= may_change_settings(&statement.class);
-        self.due |= may_lock(&statement.class);
+        let own = self.own.keeps_to_them(statement) && !self.event_triggers;
+        self.due |= may_lock(&statement.class) && !own;
         let mut footprint =
             if self.unsettled || !self.due { TableFootprint::default() } else { self.ask(session).await? };
         footprint.locks.extend(self.needs(statement));
@@ -221,7 +219,10 @@ impl Watch {
     /// As [`Watch::after`].
     pub async fn after_file(&mut self, session: &Session) -> Result<TableFootprint> {
         let asked = if self.due { self.ask(session).await? } else { TableFootprint::default() };
-        self.unsettled = false;
+        // The settings are the session's own again: names may mean other tables.
+        if std::mem::take(&mut self.unsettled) {
+            self.own.forget();
+        }
         Ok(asked)
     }
 

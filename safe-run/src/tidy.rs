@@ -14,6 +14,7 @@ use common::{
 use crate::{
     journal::{self, PastRun, Step},
     report::Report,
+    writes,
 };
 
 /// Pins the snapshots of the newest `keep` runs on the database and forgets the finished runs before them.
@@ -26,7 +27,13 @@ pub fn keep_runs(repository: &Repository, database: &str, report: &Report, keep:
     };
     let here: Vec<&PastRun> = runs.iter().filter(|run| run.database() == Some(database)).collect();
     // `release` finds the fence that a run holds in its journal.
-    let over = |run: &&PastRun| run.finished().is_some() && !run.holds_fence();
+    // Nor is one forgotten whose replication slot is still there, or that saved what others wrote.
+    let over = |run: &&PastRun| {
+        run.finished().is_some()
+            && !run.holds_fence()
+            && writes::open_slot(&run.steps).is_none()
+            && !run.dir.join(writes::FILE).exists()
+    };
     let finished: Vec<&PastRun> = here.iter().copied().filter(over).collect();
     let old = finished.len().saturating_sub(keep as usize);
     let forgotten: Vec<&PastRun> =

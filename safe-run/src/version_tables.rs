@@ -105,19 +105,41 @@ pub struct VersionTable {
     pub removed: Vec<String>,
 }
 
+impl VersionTable {
+    /// Whether it is as it was.
+    pub fn is_unchanged(&self) -> bool {
+        let moved = self.before != self.after || self.newest_before != self.newest_after;
+        !moved && self.added.is_empty() && self.removed.is_empty()
+    }
+
+    fn at(rows: Option<usize>, newest: Option<&String>) -> String {
+        match rows {
+            None => "not there".to_owned(),
+            Some(rows) => {
+                let newest = newest.map_or("empty".to_owned(), |newest| printable(newest));
+                format!("{newest} ({})", plural(rows as u64, "row", "rows"))
+            }
+        }
+    }
+
+    /// The line of a run whose command was undone: where the history stands again.
+    pub fn told_as_undone(&self) -> String {
+        let old = Self::at(self.before, self.newest_before.as_ref());
+        if self.is_unchanged() {
+            return self.to_string();
+        }
+        let again = if self.before.is_none() { format!("{old} again") } else { format!("back at {old}") };
+        let new = Self::at(self.after, self.newest_after.as_ref());
+        format!("{} is {again}; the command had left it at {new}", self.table)
+    }
+}
+
 impl fmt::Display for VersionTable {
     /// Where the history stood and stands, as one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = |rows: Option<usize>, newest: &Option<String>| match rows {
-            None => "not there".to_owned(),
-            Some(rows) => {
-                let newest = newest.as_deref().map_or("empty".to_owned(), printable);
-                format!("{newest} ({})", plural(rows as u64, "row", "rows"))
-            }
-        };
-        let (old, new) = (at(self.before, &self.newest_before), at(self.after, &self.newest_after));
-        let same = old == new && self.added.is_empty() && self.removed.is_empty();
-        if same {
+        let old = Self::at(self.before, self.newest_before.as_ref());
+        let new = Self::at(self.after, self.newest_after.as_ref());
+        if self.is_unchanged() {
             write!(f, "{} is unchanged at {new}", self.table)
         } else {
             write!(f, "{}: {old} → {new}", self.table)
@@ -245,6 +267,21 @@ mod tests {
                 "e is unchanged at empty (0 rows)",
                 "gone: 1 (1 row) → not there",
                 "new: not there → 1 (1 row)",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_undone_is_told_as_it_is_again() {
+        let after = [history("a", &["1", "3"]), history("b", &["x"]), history("new", &["1"])];
+        let before = [history("a", &["1", "2"]), history("b", &["x"])];
+        let told: Vec<String> = compare(&before, &after).iter().map(VersionTable::told_as_undone).collect();
+        assert_eq!(
+            told,
+            [
+                "a is back at 2 (2 rows); the command had left it at 3 (2 rows)",
+                "b is unchanged at x (1 row)",
+                "new is not there again; the command had left it at 1 (1 row)",
             ]
         );
     }

@@ -8,6 +8,7 @@
 //! - [`random_schema`]: databases that a seed makes, with odd names, types, constraints and rows
 //! - [`binaries`]: finds the built `backup`, `restore` and `safe-run`
 //! - [`json_schema`]: does this document fit that schema?
+//! - [`other_tools`]: the real migration tools that PyPI and npm have
 //! - [`outcome`]: runs them as a user does, and holds what they said and how they ended
 //! - [`daemon`]: `backup schedule` as a process, asked over HTTP
 //! - [`writes`]: one row into every table, as an application would after a restore
@@ -24,6 +25,7 @@ mod installation;
 pub mod json_schema;
 pub mod ledger;
 pub mod oracle;
+pub mod other_tools;
 pub mod outcome;
 pub mod protected_run;
 pub mod psql;

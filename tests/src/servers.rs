@@ -55,7 +55,7 @@ impl Servers {
 }
 
 /// The same rule as `setup_cache` in `scripts/setup`.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let base = match std::env::var_os("SAFE_RUN_CACHE") {
         Some(folder) => PathBuf::from(folder),
         // Root's own folder, which the servers' user can't read, is never the cache.

@@ -1,13 +1,15 @@
 //! Migrations laid out by other tools: we write the history that the tool itself writes, and each goes on after the other.
 //!
-//! What the tools wrote for the files in `fixtures/layouts` is kept beside them as `<tool>.history`; `scripts/compare-tools`
-//! makes those files anew from the real tools, and lets each tool and ours go on after the other.
+//! What the tools wrote for the files in `fixtures/layouts` is kept beside them as `<tool>.history`. dbmate and Prisma are there
+//! themselves (`scripts/setup-tools`); `scripts/compare-tools` makes those files anew from every real tool that it finds, and lets
+//! each tool and ours go on after the other.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tests::oracle::fingerprint;
-use tests::{Cluster, Database, ProtectedRun, cluster::Options, psql};
+use tests::other_tools::{self, copy};
+use tests::{Cluster, Database, ProtectedRun, Running, cluster::Options, psql};
 
 /// A tool, and what of its history is the same each time: all but times, durations and random ids.
 struct Tool {
@@ -87,18 +89,6 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/layouts")
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            std::fs::copy(entry.path(), target).unwrap();
-        }
-    }
-}
-
 impl Tool {
     /// An empty database, and the tool's files.
     fn run<'c>(&self, cluster: &'c Cluster) -> ProtectedRun<'c> {
@@ -176,11 +166,15 @@ histories! {
     prisma_history_is_written_as_prisma_writes_it: "prisma" on 18;
 }
 
-/// The real tool, from `SAFE_RUN_TOOL_<NAME>`, on the folder `migrations`.
+/// The real tool on the folder `migrations`: from `SAFE_RUN_TOOL_<NAME>`, or as `scripts/setup-tools` got it.
 fn real(tool: &Tool, run: &ProtectedRun, url: &str) -> Option<Command> {
     let variable = format!("SAFE_RUN_TOOL_{}", tool.name.to_uppercase().replace('-', "_"));
-    let program = std::env::var_os(variable)?;
-    let mut command = Command::new(program);
+    let given = std::env::var_os(variable).map(Command::new);
+    let mut command = match tool.name {
+        "prisma" => other_tools::prisma(run.folder(), url),
+        "dbmate" => given.unwrap_or_else(|| Command::new(other_tools::node_modules().join(".bin/dbmate"))),
+        _ => given?,
+    };
     let dir = run.folder().join("migrations");
     command.current_dir(run.folder()).env("DATABASE_URL", url);
     match tool.name {
@@ -202,46 +196,138 @@ fn real(tool: &Tool, run: &ProtectedRun, url: &str) -> Option<Command> {
     Some(command)
 }
 
+/// The tool migrates one database and we another: the histories are equal, row by row, and so is everything else; each has
+/// nothing to do after the other, and applies what comes later. The result is the tool's history, if there is the tool.
+fn go_on_after_each_other(
+    tool: &Tool,
+    cluster: &Cluster,
+    url: impl Fn(&ProtectedRun) -> String,
+) -> Option<String> {
+    let (theirs, ours) = (tool.run(cluster), tool.run(cluster));
+    let migrate = |run: &ProtectedRun| psql::succeed(real(tool, run, &url(run)).expect("it was there"));
+    let finds_nothing = |run: &ProtectedRun| {
+        let before = tool.history(&run.database);
+        if tool.name == "prisma" {
+            // Its `deploy` waits ten seconds at its end when nothing is pending.
+            let mut status = other_tools::prisma(run.folder(), &url(run));
+            status.args(["migrate", "status"]);
+            assert!(psql::succeed(status).contains("Database schema is up to date!"));
+        } else {
+            migrate(run);
+        }
+        assert_eq!(tool.history(&run.database), before, "{} found something to do", tool.name);
+    };
+    println!("{}", psql::succeed(real(tool, &theirs, &url(&theirs))?));
+    let history = tool.history(&theirs.database);
+    ours.run(tool.flags()).exits(0).verdict("COMMITTED");
+    assert_eq!(tool.history(&ours.database), history, "{}", tool.name);
+    // The schemas and the rows of everything but the history are equal.
+    let kept = |run: &ProtectedRun| {
+        fingerprint(&run.database).without(&[&format!("table \"public.{}\"", tool.table)])
+    };
+    kept(&theirs).assert_same(&kept(&ours));
+
+    finds_nothing(&ours);
+    tool.add_later(&ours);
+    migrate(&ours);
+    assert_eq!(ours.database.psql("SELECT count(*) FROM more"), "0");
+    ours.run(&[]).exits(0).verdict("UP TO DATE");
+
+    theirs.run(&["status"]).exits(0).says(tool.name);
+    theirs.run(&[]).exits(0).verdict("UP TO DATE");
+    tool.add_later(&theirs);
+    theirs.run(&[]).exits(0).verdict("COMMITTED");
+    finds_nothing(&theirs);
+    assert_eq!(tool.history(&theirs.database), tool.history(&ours.database), "{}", tool.name);
+    Some(history)
+}
+
+/// Over the socket of a shared server, which speaks no TLS.
+fn socket_url(run: &ProtectedRun) -> String {
+    format!("{}&sslmode=disable", run.database.url())
+}
+
+fn goes_on_and_writes_what_is_recorded(tool: &Tool, cluster: &Cluster) {
+    let recorded = std::fs::read_to_string(fixtures().join(format!("{}.history", tool.name))).unwrap();
+    assert_eq!(go_on_after_each_other(tool, cluster, socket_url), Some(recorded));
+}
+
+#[test]
+fn real_dbmate_and_safe_run_go_on_after_each_other() {
+    goes_on_and_writes_what_is_recorded(tool("dbmate"), Cluster::shared(18));
+}
+
+#[test]
+fn real_prisma_and_safe_run_go_on_after_each_other() {
+    goes_on_and_writes_what_is_recorded(tool("prisma"), Cluster::shared(14));
+}
+
+/// What Prisma makes of a failed migration and of a baseline, we take up, and the other way round.
+#[test]
+fn real_prisma_and_safe_run_resolve_what_the_other_left() {
+    const MARKS: &str = "SELECT string_agg(concat(migration_name, ' ', applied_steps_count, ' ', finished_at IS NOT NULL, ' ',
+        rolled_back_at IS NOT NULL, ' ', coalesce(logs, '-')), '; ' ORDER BY started_at) FROM _prisma_migrations";
+    let prisma = |run: &ProtectedRun, words: &[&str]| {
+        let mut command = other_tools::prisma(run.folder(), &socket_url(run));
+        command.arg("migrate").args(words);
+        Running::start(command).outcome()
+    };
+    let (first, second) = ("20240101000000_a", "20240102000000_b");
+    let project = |name: &str| {
+        let run = ProtectedRun::on(Cluster::shared(18).fresh_database(name));
+        run.file(&format!("migrations/{first}/migration.sql"), "CREATE TABLE a (i int);\n");
+        run.file(&format!("migrations/{second}/migration.sql"), "CREATE TABLE b (i int);\nSELECT 1 / 0;\n");
+        run
+    };
+    let correct = |run: &ProtectedRun| {
+        run.file(&format!("migrations/{second}/migration.sql"), "CREATE TABLE b (i int);\n");
+    };
+
+    // It marks the first by hand as we do, and fails at the second: we refuse as it does, mark that as it does, and go on.
+    let (theirs, ours) = (project("theirs"), project("ours"));
+    theirs.database.psql("CREATE TABLE a (i int)");
+    ours.database.psql("CREATE TABLE a (i int)");
+    prisma(&theirs, &["resolve", "--applied", first]).exits(0);
+    ours.run(&["baseline", first, "--yes"]).exits(0);
+    assert_eq!(ours.database.psql(MARKS), theirs.database.psql(MARKS));
+    prisma(&theirs, &["deploy"]).exits(1).says("division by zero");
+    theirs.run(&[]).exits(3).says("failed half-way").says("safe-run repair");
+    correct(&theirs);
+    theirs.run(&["repair", "--yes"]).exits(0);
+    assert_eq!(
+        theirs.database.psql("SELECT count(*) FROM _prisma_migrations WHERE rolled_back_at IS NOT NULL"),
+        "1"
+    );
+    theirs.run(&[]).exits(0).verdict("COMMITTED").says("1 migration");
+    prisma(&theirs, &["status"]).exits(0).says("Database schema is up to date!");
+
+    // A file without a transaction that fails with us: Prisma refuses as after its own failure, and resolves it for us.
+    ours.file(
+        &format!("migrations/{second}/migration.sql"),
+        "INSERT INTO a VALUES (1), (1);\nCREATE UNIQUE INDEX CONCURRENTLY once ON a (i);\n",
+    );
+    ours.run(&["--on-failure", "stop"]).exits(14);
+    prisma(&ours, &["deploy"]).exits(1).says("P3009").says(second);
+    ours.run(&["status"]).exits(3).says("failed half-way");
+    prisma(&ours, &["resolve", "--rolled-back", second]).exits(0);
+    correct(&ours);
+    ours.run(&[]).exits(0).verdict("COMMITTED").says("1 migration");
+    prisma(&ours, &["status"]).exits(0).says("Database schema is up to date!");
+}
+
 #[test]
 #[ignore = "needs the real tools: scripts/compare-tools"]
 fn each_real_tool_and_safe_run_go_on_after_the_other() {
     let cluster = Cluster::start(18, &Options::new().tcp());
+    let url = |run: &ProtectedRun| {
+        format!("{}?sslmode=disable", cluster.tcp_url("postgres", "127.0.0.1", run.database.name()))
+    };
     let mut compared = Vec::new();
     for tool in &TOOLS {
-        let (theirs, ours) = (tool.run(&cluster), tool.run(&cluster));
-        let url = |run: &ProtectedRun| {
-            format!("{}?sslmode=disable", cluster.tcp_url("postgres", "127.0.0.1", run.database.name()))
-        };
-        let Some(command) = real(tool, &theirs, &url(&theirs)) else { continue };
-        println!("{}", psql::succeed(command));
-        let history = fixtures().join(format!("{}.history", tool.name));
-        std::fs::write(&history, tool.history(&theirs.database)).unwrap();
-
-        ours.run(tool.flags()).exits(0).verdict("COMMITTED");
-        assert_eq!(tool.history(&ours.database), tool.history(&theirs.database), "{}", tool.name);
-        // The schemas and the rows of everything but the history are equal.
-        let kept = |run: &ProtectedRun| {
-            fingerprint(&run.database).without(&[&format!("table \"public.{}\"", tool.table)])
-        };
-        kept(&theirs).assert_same(&kept(&ours));
-
-        // After ours, the tool has nothing to do, and applies what comes later; after the tool's, so do we.
-        let before = tool.history(&ours.database);
-        psql::succeed(real(tool, &ours, &url(&ours)).unwrap());
-        assert_eq!(tool.history(&ours.database), before, "{} found something to do", tool.name);
-        tool.add_later(&ours);
-        psql::succeed(real(tool, &ours, &url(&ours)).unwrap());
-        assert_eq!(ours.database.psql("SELECT count(*) FROM more"), "0");
-        ours.run(&[]).exits(0).verdict("UP TO DATE");
-
-        theirs.run(&["status"]).exits(0).says(tool.name);
-        theirs.run(&[]).exits(0).verdict("UP TO DATE");
-        tool.add_later(&theirs);
-        theirs.run(&[]).exits(0).verdict("COMMITTED");
-        psql::succeed(real(tool, &theirs, &url(&theirs)).unwrap());
-        assert_eq!(tool.history(&theirs.database), tool.history(&ours.database), "{}", tool.name);
-        compared.push(tool.name);
+        if let Some(history) = go_on_after_each_other(tool, &cluster, url) {
+            std::fs::write(fixtures().join(format!("{}.history", tool.name)), history).unwrap();
+            compared.push(tool.name);
+        }
     }
-    assert!(!compared.is_empty(), "no SAFE_RUN_TOOL_… names a tool");
     println!("compared with the real tools: {}", compared.join(", "));
 }

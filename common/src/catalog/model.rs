@@ -17,6 +17,9 @@ pub struct Table {
     pub columns: Vec<Ident>,
     /// Size of the main fork in blocks of 8 KiB; decides the page ranges.
     pub blocks: u64,
+    /// Size of what is stored out of line, in the same blocks: rows of such a table are few in a page and long.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub toast_blocks: u64,
     /// Whether page ranges can be read: only the heap access method promises that.
     pub is_heap: bool,
     /// Unlogged tables have no rows on a standby.
@@ -28,6 +31,18 @@ pub struct Table {
     /// For an extension's configuration table: the condition that selects the rows that are the user's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extension_filter: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+impl Table {
+    /// Blocks of the table and of what it stores out of line.
+    pub fn all_blocks(&self) -> u64 {
+        self.blocks.saturating_add(self.toast_blocks)
+    }
 }
 
 /// A partitioned table: it has no rows of its own.

@@ -365,6 +365,8 @@ const FOREIGN: &[&str] = &[
     "x-multi-statement-max-size",
     "x-lock-strategy",
     "x-lock-table",
+    // asyncpg
+    "dsn",
     // JDBC
     "currentSchema",
     "ApplicationName",

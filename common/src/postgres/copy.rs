@@ -13,7 +13,7 @@ use crate::{
     Error, Progress, Result,
     snapshot::{
         Codec, RowHash,
-        codec::{ChunkReader, ChunkWriter, RowCounter, StoredChunk},
+        codec::{ChunkReader, ChunkWriter, RowCounter, StoredChunk, UnsyncedChunk},
         cost::CostMeter,
     },
 };
@@ -21,7 +21,7 @@ use crate::{
 /// Bytes between two progress events: often enough for a bar, rarely enough to cost nothing.
 const REPORT_BYTES: u64 = 1024 * 1024;
 
-/// Streams the result of a `COPY … TO STDOUT` into a new chunk file.
+/// Streams the result of a `COPY … TO STDOUT` into a new chunk file, which the caller has to sync.
 pub async fn out_to_file(
     client: &Client,
     statement: &str,
@@ -29,7 +29,7 @@ pub async fn out_to_file(
     codec: Codec,
     progress: &Progress,
     meter: &CostMeter,
-) -> Result<StoredChunk> {
+) -> Result<(StoredChunk, UnsyncedChunk)> {
     let failed = |source| Error::postgres("could not copy rows out", source);
     let started = std::time::Instant::now();
     let stream = client.copy_out(statement).await.map_err(failed)?;
@@ -44,13 +44,10 @@ pub async fn out_to_file(
             unreported = 0;
         }
     }
-    // fsync may take long; other tables go on meanwhile.
-    let (stored, spent) = tokio::task::spawn_blocking(move || writer.finish())
-        .await
-        .map_err(|source| Error::failed(format!("the writer of {} died: {source}", path.display())))??;
+    let (stored, unsynced, spent) = writer.finish()?;
     meter.add(&spent, started.elapsed());
     progress.advance(unreported, 0);
-    Ok(stored)
+    Ok((stored, unsynced))
 }
 
 /// Counts and hashes the rows that a `COPY … TO STDOUT` gives, without storing them.

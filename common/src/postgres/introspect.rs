@@ -60,7 +60,7 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         .filter(|row| row.get::<_, String>("kind") == "r")
         .map(|row| table(row, &roots))
         .collect();
-    tables.sort_by(|a, b| b.blocks.cmp(&a.blocks).then_with(|| a.name.cmp(&b.name)));
+    tables.sort_by(|a, b| b.all_blocks().cmp(&a.all_blocks()).then_with(|| a.name.cmp(&b.name)));
     let (theirs, mut tables): (Vec<Table>, Vec<Table>) =
         tables.into_iter().partition(|table| table.extension_filter.is_some());
     if !theirs.is_empty() {
@@ -138,6 +138,7 @@ fn table(row: &Row, roots: &HashMap<u32, Root>) -> Table {
         name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
         columns: columns.into_iter().map(Into::into).collect(),
         blocks: row.get::<_, i64>("blocks").unsigned_abs(),
+        toast_blocks: row.get::<_, Option<i64>>("toast_blocks").unwrap_or(0).unsigned_abs(),
         is_heap: row.get("is_heap"),
         is_unlogged: row.get::<_, String>("persistence") == "u",
         load_into: root.map(|root| root.name.clone()),

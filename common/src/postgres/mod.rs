@@ -6,6 +6,7 @@ pub mod connection_string;
 pub mod copy;
 pub mod database;
 pub mod database_copy;
+mod driver_url;
 pub mod environment;
 pub mod exported_snapshot;
 pub mod introspect;

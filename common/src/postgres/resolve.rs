@@ -81,6 +81,10 @@ impl Given {
                 ("ssl", "false" | "0" | "off") => {
                     ("sslmode".to_owned(), SslMode::Disable.as_str().to_owned())
                 }
+                // As asyncpg has it: one of the modes.
+                ("ssl", "disable" | "allow" | "prefer" | "require" | "verify-ca" | "verify-full") => {
+                    ("sslmode".to_owned(), value)
+                }
                 _ => (key, value),
             };
             let Some(keyword) = KEYWORDS.iter().find(|keyword| keyword.name == key) else {

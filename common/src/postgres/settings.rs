@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, tim
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{connection_string::KEYWORDS, passfile::Passfile, secret::Secret};
+use super::{connection_string::KEYWORDS, driver_url, passfile::Passfile, secret::Secret};
 use crate::ident::printable;
 
 /// PostgreSQL's port.
@@ -378,14 +378,16 @@ impl ConnectionSettings {
 
     /// A `postgresql://` URL without any password. Resolving it gives the same settings again.
     pub fn redacted_url(&self) -> String {
-        self.url("postgresql", None, &[])
+        self.url("postgresql", None, &driver_url::parameters("postgresql", &self.keywords))
     }
 
-    /// The URL for a child's DATABASE_URL: with the password, the scheme as it was given (`postgresql+psycopg2`), and
-    /// the parameters that only the child understands.
+    /// The URL for a child's DATABASE_URL: with the password, the scheme as it was given (`postgresql+psycopg2`), the
+    /// parameters as its driver takes them, and those that only the child understands.
     pub fn url_for_child(&self) -> Secret {
         let scheme = self.scheme.as_deref().unwrap_or("postgresql");
-        Secret::new(self.url(scheme, self.password_for(&self.servers[0]), &self.foreign))
+        let mut parameters = driver_url::parameters(scheme, &self.keywords);
+        parameters.extend(self.foreign.iter().cloned());
+        Secret::new(self.url(scheme, self.password_for(&self.servers[0]), &parameters))
     }
 
     /// The PG* variables that make libpq in a child connect as we do; see [`VARIABLES_TO_CLEAR`].
@@ -435,7 +437,7 @@ impl ConnectionSettings {
             .then(|| self.join(|server| server.address_text().unwrap_or_default()))
     }
 
-    fn url(&self, scheme: &str, password: Option<&Secret>, foreign: &[(String, String)]) -> String {
+    fn url(&self, scheme: &str, password: Option<&Secret>, parameters: &[(String, String)]) -> String {
         let mut url = format!("{scheme}://{}", encode(&self.user));
         if let Some(password) = password {
             url.push(':');
@@ -467,8 +469,7 @@ impl ConnectionSettings {
         }
         url.push('/');
         url.push_str(&encode(&self.database));
-        query.extend(self.keywords.iter().map(|(key, value)| (*key, value.clone())));
-        query.extend(foreign.iter().map(|(key, value)| (key.as_str(), value.clone())));
+        query.extend(parameters.iter().map(|(key, value)| (key.as_str(), value.clone())));
         for (index, (key, value)) in query.iter().enumerate() {
             url.push(if index == 0 { '?' } else { '&' });
             url.push_str(&encode(key));
@@ -494,8 +495,8 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove
 /// Within `[…]` colons stay too.
 const IN_BRACKETS: &AsciiSet = &UNRESERVED.remove(b':');
 /// In a query value, slashes, commas and colons stay: sockets and host lists remain readable.
-const IN_QUERY: &AsciiSet = &UNRESERVED.remove(b'/').remove(b',').remove(b':');
+pub(super) const IN_QUERY: &AsciiSet = &UNRESERVED.remove(b'/').remove(b',').remove(b':');
 
-fn encode(text: &str) -> String {
+pub(super) fn encode(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }

@@ -63,6 +63,9 @@ pub const TABLES: &str = concat!(
        COALESCE(am.amname = 'heap', false) AS is_heap,
        CASE WHEN c.relkind = 'r' AND ($1::pg_catalog.oid[] IS NULL OR c.oid = ANY ($1)) THEN pg_catalog.pg_relation_size(c.oid, 'main')
             / pg_catalog.current_setting('block_size')::bigint ELSE 0 END AS blocks,
+       CASE WHEN c.relkind = 'r' AND c.reltoastrelid <> 0 AND ($1::pg_catalog.oid[] IS NULL OR c.oid = ANY ($1))
+            THEN pg_catalog.pg_relation_size(c.reltoastrelid, 'main') / pg_catalog.current_setting('block_size')::bigint
+            ELSE 0 END AS toast_blocks,
        ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0
              AND NOT a.attisdropped AND a.attgenerated = '' ORDER BY a.attnum) AS columns,
        (SELECT COALESCE(f.filter, '') FROM pg_catalog.pg_extension e, ROWS FROM (pg_catalog.unnest(e.extconfig),
@@ -334,7 +337,8 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relkind = 'm' AND c.relispopulated) AS populated_views,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
          WHERE d.datname = pg_catalog.current_database()) AS subscriptions,
-       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots s WHERE s.database = pg_catalog.current_database()) AS slots,
+       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_replication_slots s WHERE s.database = pg_catalog.current_database()
+          AND s.slot_name !~ '^safe_run_') AS slots,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_prepared_xacts x WHERE x.database = pg_catalog.current_database()) AS prepared,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' AND c.relkind = 'r') AS unlogged,
        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c WHERE c.relpersistence = 'p' AND c.relkind = 'S') AS sequences,

@@ -93,6 +93,11 @@ pub fn write_new_file<T>(path: &Path, replace: bool, write: impl FnOnce(&File) -
     Ok(written)
 }
 
+/// A file without a name, for what is put together before it gets one: it is gone with the process.
+pub fn nameless_file(dir: &Path) -> Result<File> {
+    tempfile::tempfile_in(dir).map_err(|source| Error::io("write in", dir, source))
+}
+
 /// Makes the entries of a folder durable: without it a new name may be gone after a power cut.
 pub fn sync_dir(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|source| Error::io("sync", path, source))

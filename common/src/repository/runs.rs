@@ -87,18 +87,26 @@ impl Repository {
 
 fn parse(run: String, journal: &[u8]) -> Option<UnfinishedRun> {
     let mut found = UnfinishedRun { run, ..UnfinishedRun::default() };
+    // A run that was stopped for a person's decision may still be undone, as long as its replication slot is there, and is
+    // unfinished again once that has begun.
+    let (mut is_finished, mut is_undecided) = (false, false);
     for line in journal.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
         let Ok(line) = serde_json::from_slice::<Value>(line) else { continue };
         let text = |key: &str| line.get(key).and_then(Value::as_str).map(str::to_owned);
         match line.get("step").and_then(Value::as_str) {
-            Some("finished") => return None,
+            Some("finished") => is_finished = true,
+            Some("making-slot") => is_undecided = true,
+            Some("slot-dropped") => is_undecided = false,
             Some("begun") => found.database = text("database"),
             Some("snapshot-taken") => found.snapshots.extend(text("id")),
-            Some("undoing") => found.snapshots.extend(text("snapshot")),
+            Some("undoing") => {
+                is_finished = false;
+                found.snapshots.extend(text("snapshot"));
+            }
             _ => {}
         }
     }
-    Some(found)
+    (!is_finished || is_undecided).then_some(found)
 }
 
 #[cfg(test)]
@@ -121,5 +129,13 @@ mod tests {
         assert!(needs(&format!("{{\"step\":\"undoing\",\"snapshot\":\"{SNAPSHOT}\"}}\n")));
         assert!(!needs(&format!("{taken}{{\"step\":\"finished\",\"exit_code\":0}}\n")));
         assert!(!needs("{\"step\":\"begun\",\"database\":\"shop\"}\n"));
+        let undecided = format!("{{\"step\":\"making-slot\"}}\n{taken}{{\"step\":\"finished\"}}\n");
+        assert!(needs(&undecided), "a person may still decide for the undo");
+        let begun = format!("{{\"step\":\"undoing\",\"snapshot\":\"{SNAPSHOT}\"}}\n");
+        assert!(needs(&format!("{taken}{{\"step\":\"finished\"}}\n{begun}")), "an undo that was begun later");
+        assert!(!needs(&format!("{undecided}{{\"step\":\"slot-dropped\"}}\n")));
+        assert!(!needs(&format!(
+            "{undecided}{begun}{{\"step\":\"finished\"}}\n{{\"step\":\"slot-dropped\"}}\n"
+        )));
     }
 }

@@ -262,7 +262,22 @@ pub struct StoredChunk {
     pub row_hash: RowHash,
 }
 
-/// Writes one chunk: counts rows, compresses, hashes, and makes the file durable.
+/// A chunk's file with all its bytes written, which a power cut may still take. Nothing may name it before
+/// [`UnsyncedChunk::sync`] has succeeded.
+#[must_use = "the file is not durable yet"]
+pub struct UnsyncedChunk {
+    path: PathBuf,
+    file: File,
+}
+
+impl UnsyncedChunk {
+    /// Makes the file durable; blocks.
+    pub fn sync(self) -> Result<()> {
+        self.file.sync_all().map_err(|source| Error::io("sync", &self.path, source))
+    }
+}
+
+/// Writes one chunk: counts rows, compresses and hashes.
 pub struct ChunkWriter {
     path: PathBuf,
     encoder: Encoder,
@@ -317,8 +332,8 @@ impl ChunkWriter {
         written.map_err(|source| Error::io("write", &self.path, source))
     }
 
-    /// Ends the frame, flushes and fsyncs; also says where the time went.
-    pub fn finish(mut self) -> Result<(StoredChunk, Spent)> {
+    /// Ends the frame and flushes; also says where the time went. The file is durable only when it is synced as well.
+    pub fn finish(mut self) -> Result<(StoredChunk, UnsyncedChunk, Spent)> {
         self.write_batch()?;
         let (path, mut encoding) = (self.path, self.encoding);
         let hashing = timed(&mut encoding, || {
@@ -330,15 +345,12 @@ impl ChunkWriter {
             sink.into_inner().map_err(io::IntoInnerError::into_error)
         })
         .map_err(|source| Error::io("write", &path, source))?;
-        let mut syncing = Duration::ZERO;
-        timed(&mut syncing, || hashing.inner.sync_all())
-            .map_err(|source| Error::io("sync", &path, source))?;
         let spent = Spent {
             row_hashes: self.hashing_rows,
             sha256: hashing.hashing,
             // The encoder passes its output on to the hash and the file.
             compression: encoding.saturating_sub(hashing.hashing + hashing.writing),
-            writing: hashing.writing + syncing,
+            writing: hashing.writing,
         };
         let (rows, row_hash) = self.counter.finish().map_err(|source| Error::io("write", &path, source))?;
         let stored = StoredChunk {
@@ -348,7 +360,7 @@ impl ChunkWriter {
             sha256: hex(&hashing.hash.finalize()),
             row_hash,
         };
-        Ok((stored, spent))
+        Ok((stored, UnsyncedChunk { path, file: hashing.inner }, spent))
     }
 }
 
@@ -490,7 +502,8 @@ mod tests {
         for piece in pieces {
             writer.write(piece).unwrap();
         }
-        let (stored, _) = writer.finish().unwrap();
+        let (stored, unsynced, _) = writer.finish().unwrap();
+        unsynced.sync().unwrap();
         (path, stored)
     }
 

@@ -21,12 +21,22 @@ impl BlockRange {
 /// worker does not work alone for long.
 pub const CHUNK_BLOCKS: u64 = 8192;
 
-/// Splits a table of `blocks` blocks into ranges of `chunk_blocks`.
+/// The blocks of `table` that make a chunk of about `chunk_blocks`, with what their rows store out of line.
+///
+/// Halved until they do, so that borders stay where they are while the rows keep their kind: a table of documents may have
+/// a hundred times its own size out of line, and would be one chunk for one connection otherwise.
+pub fn own_chunk_blocks(table: &Table, chunk_blocks: u64) -> u64 {
+    let times = table.all_blocks() / table.blocks.max(1);
+    (chunk_blocks >> times.max(1).ilog2()).max(1)
+}
+
+/// Splits a table of `blocks` blocks into ranges of `chunk_blocks`, fewer where much is stored out of line.
 ///
 /// Borders are multiples of the chunk size, so that a table that has grown keeps its earlier ranges. The last range is
 /// open-ended: rows may lie on pages added after the size was read, and a closed range would silently lose them.
 pub fn page_ranges(table: &Table, blocks: u64, chunk_blocks: u64) -> Vec<BlockRange> {
     let whole = !table.is_heap || table.extension_filter.is_some();
+    let chunk_blocks = own_chunk_blocks(table, chunk_blocks);
     let count = if whole { 1 } else { blocks.div_ceil(chunk_blocks).max(1) };
     (0..count)
         .map(|n| BlockRange {
@@ -88,6 +98,7 @@ mod tests {
             name: QualifiedName::new("s", "t"),
             columns: vec!["a".into(), "B\"".into()],
             blocks: 30,
+            toast_blocks: 0,
             is_heap: true,
             is_unlogged: false,
             load_into: None,
@@ -106,6 +117,23 @@ mod tests {
             copy_out_statement(&table(), BlockRange::ALL, "LATIN1"),
             "COPY \"s\".\"t\" (\"a\", \"B\"\"\") TO STDOUT (FORMAT text, ENCODING 'LATIN1')"
         );
+    }
+
+    #[test]
+    fn long_rows_make_short_ranges() {
+        let ranges = |blocks, toast_blocks| {
+            let table = Table { blocks, toast_blocks, ..table() };
+            let borders: Vec<u64> = page_ranges(&table, blocks, 64).iter().map(|range| range.first).collect();
+            borders
+        };
+        assert_eq!(ranges(100, 0), [0, 64]);
+        assert_eq!(ranges(100, 99), [0, 64]);
+        assert_eq!(ranges(100, 100), [0, 32, 64, 96]);
+        assert_eq!(ranges(100, 299), [0, 32, 64, 96]);
+        // The rows of one page are never taken apart.
+        assert_eq!(ranges(3, 1_000_000), [0, 1, 2]);
+        assert_eq!(ranges(0, 0), [0]);
+        assert_eq!(ranges(0, 10), [0]);
     }
 
     #[test]

@@ -96,6 +96,11 @@ impl CostMeter {
         add(&self.waiting, wall.saturating_sub(spent.total()));
     }
 
+    /// Adds what was waited for until files were durable.
+    pub fn add_syncing(&self, waited: Duration) {
+        self.writing.fetch_add(u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// What was added until now.
     pub fn read(&self) -> Cost {
         let us = |from: &AtomicU64| from.load(Ordering::Relaxed) / 1000;

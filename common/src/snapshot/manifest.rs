@@ -567,6 +567,7 @@ pub(crate) mod tests {
                     name: QualifiedName::new("public", "odd \"name\"\n"),
                     columns: vec!["id".into()],
                     blocks: 1,
+                    toast_blocks: 0,
                     is_heap: true,
                     is_unlogged: false,
                     load_into: None,

@@ -141,7 +141,8 @@ impl Changes {
         }
     }
 
-    /// Whether a block of the range may have changed. The range begins at a multiple of `chunk_blocks`.
+    /// Whether a block of the range may have changed; the log was asked by pieces of `chunk_blocks`, of which the range may
+    /// be a part.
     pub fn reach(&self, filenode: u32, range: BlockRange, chunk_blocks: u64) -> bool {
         if self.everything {
             return true;
@@ -196,6 +197,16 @@ mod tests {
         assert!(!changes.reach(5, range(3, None), 10));
         assert!(changes.reach(5, range(1, None), 10));
         assert!(!changes.reach(6, range(0, None), 10), "another relation");
+        // Nobody knows which block of the piece from 20 to 29 it was.
+        for (first, end, reached) in [
+            (20, Some(21), true),
+            (29, Some(30), true),
+            (15, Some(21), true),
+            (16, Some(20), false),
+            (30, Some(31), false),
+        ] {
+            assert_eq!(changes.reach(5, BlockRange { first, end }, 10), reached, "{first}");
+        }
     }
 
     #[test]

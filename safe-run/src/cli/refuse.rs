@@ -43,7 +43,7 @@ pub(super) fn useless_flags(cli: &Cli) -> Result<()> {
         Some(Command::Check { .. }) => ("check", &[]),
         Some(Command::History) => ("history", &[]),
         Some(Command::Report { .. }) => ("report", &[]),
-        Some(Command::Recover) => ("recover", &[]),
+        Some(Command::Recover { .. }) => ("recover", &[]),
         Some(Command::Release) => ("release", &[]),
         Some(Command::Baseline { .. }) => ("baseline", &[Folder, Locks, Report]),
         Some(Command::Stamp { .. }) => ("stamp", &[Folder, Locks, Report]),

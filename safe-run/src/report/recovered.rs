@@ -30,7 +30,7 @@ pub fn report(
             format!("settled by `safe-run recover`; the run had ended with: {}", report.headline);
     }
     report.state = recovered.what.join(" · ");
-    report.next.clear();
+    report.next.clone_from(&recovered.next);
     report.fence_held = past.holds_fence() && recovered.exit_code != ErrorKind::Failed.exit_code();
     if report.fence_held {
         report.next.push("open the database: safe-run release".to_owned());

@@ -40,7 +40,8 @@ impl Report {
         }
         self.findings_text(verbose, &mut line);
         for table in self.command.iter().flat_map(|command| &command.version_tables) {
-            line(&table.to_string());
+            let undone = matches!(self.verdict, Verdict::RolledBack | Verdict::Restored);
+            line(&if undone { table.told_as_undone() } else { table.to_string() });
         }
         for note in &self.notes {
             line(&format!("note: {note}"));

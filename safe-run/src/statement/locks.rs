@@ -90,28 +90,34 @@ pub(crate) fn needed(text: &str) -> Vec<TableLock> {
     found
 }
 
-struct Reader<'a> {
-    text: &'a str,
-    tokens: &'a [Token],
+/// A statement's significant tokens, read by their words.
+pub(super) struct Reader<'a> {
+    pub(super) text: &'a str,
+    pub(super) tokens: &'a [Token],
 }
 
-type Found = Option<(TableName, usize)>;
+pub(super) type Found = Option<(TableName, usize)>;
 
 impl Reader<'_> {
-    fn is(&self, at: usize, word: &str) -> bool {
+    pub(super) fn is(&self, at: usize, word: &str) -> bool {
         self.tokens.get(at).is_some_and(|token| token.is_word(self.text, word))
     }
 
-    fn is_symbol(&self, at: usize, symbol: char) -> bool {
+    /// Whether the word stands anywhere.
+    pub(super) fn has(&self, word: &str) -> bool {
+        (0..self.tokens.len()).any(|at| self.is(at, word))
+    }
+
+    pub(super) fn is_symbol(&self, at: usize, symbol: char) -> bool {
         self.tokens.get(at).is_some_and(|token| token.is_symbol(symbol))
     }
 
-    fn starts(&self, at: usize, words: &[&str]) -> bool {
+    pub(super) fn starts(&self, at: usize, words: &[&str]) -> bool {
         words.iter().enumerate().all(|(offset, word)| self.is(at + offset, word))
     }
 
     /// The name that begins at or behind `at`, past IF [NOT] EXISTS, ONLY and TABLE; and where it ends.
-    fn name(&self, mut at: usize) -> Found {
+    pub(super) fn name(&self, mut at: usize) -> Found {
         while ["if", "not", "exists", "only", "table"].iter().any(|word| self.is(at, word)) {
             at += 1;
         }
@@ -137,7 +143,7 @@ impl Reader<'_> {
     }
 
     /// Positions outside parentheses.
-    fn top_level(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(super) fn top_level(&self) -> impl Iterator<Item = usize> + '_ {
         let mut depth = 0_usize;
         self.tokens.iter().enumerate().filter_map(move |(at, token)| {
             if token.is_symbol('(') {
@@ -163,7 +169,7 @@ impl Reader<'_> {
     }
 
     /// What CREATE makes, past its adornments. Temporary tables are nobody else's.
-    fn created(&self) -> Option<&'static str> {
+    pub(super) fn created(&self) -> Option<&'static str> {
         let mut at = 1;
         while ["or", "replace", "unique", "unlogged", "constraint"].iter().any(|word| self.is(at, word)) {
             at += 1;

@@ -176,6 +176,34 @@ fn parameters_of_other_tools_are_warned_about_and_kept_for_the_child() {
 }
 
 #[test]
+fn the_childs_url_is_one_that_its_driver_takes() {
+    for (url, child) in [
+        (
+            "postgresql+psycopg://db/shop?sslmode=disable",
+            "postgresql+psycopg://ann@db:5432/shop?application_name=a&options=-c%20x%3D1&sslmode=disable",
+        ),
+        (
+            "postgresql+asyncpg://db/shop?ssl=require&prepared_statement_cache_size=0&sslrootcert=/r.crt",
+            "postgresql+asyncpg://ann@db:5432/shop?dsn=postgresql://%3Fapplication_name%3Da%26options%3D-c%2520x%253D1\
+             %26sslmode%3Drequire&prepared_statement_cache_size=0",
+        ),
+        // What it can't promise stays in its way.
+        (
+            "postgresql+asyncpg://db/shop?channel_binding=require",
+            "postgresql+asyncpg://ann@db:5432/shop?channel_binding=require\
+             &dsn=postgresql://%3Fapplication_name%3Da%26options%3D-c%2520x%253D1",
+        ),
+        ("postgresql+pg8000://db/shop", "postgresql+pg8000://ann@db:5432/shop?application_name=a"),
+    ] {
+        let settings = resolve(url).with_option("x", "1").with_application_name("a");
+        assert_eq!(settings.url_for_child().expose(), child);
+        let again = resolve(child);
+        assert_eq!(again.database(), "shop", "{child}");
+    }
+    assert!(refusal("postgresql://db/shop?ssl=perhaps", &nobody()).message().contains("ssl"));
+}
+
+#[test]
 fn options_are_escaped_as_the_server_splits_them() {
     let settings = resolve("host=db options='-c x=1'").with_option("search_path", r"a b\c");
     assert_eq!(settings.options(), Some(r"-c x=1 -c search_path=a\ b\\c"));
