@@ -88,8 +88,5 @@ pub fn is_about_locks(error: &Error) -> bool {
 
 fn gave_up(error: Error, attempts: u32, seconds: u64, seen: &Blockers) -> Error {
     let times = if attempts == 1 { "1 attempt".to_owned() } else { format!("{attempts} attempts") };
-    error.suffix(&format!("{}; gave up after {times} in {seconds} s", seen.suffix())).with_hint(
-        "Let the named sessions finish or end them with pg_terminate_backend(pid), then run the command again; or raise \
-         --lock-timeout and --lock-retries.",
-    )
+    error.suffix(&format!("{}; gave up after {times} in {seconds} s", seen.suffix())).with_hint(seen.hint())
 }

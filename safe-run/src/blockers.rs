@@ -7,7 +7,10 @@ use std::time::Duration;
 use common::{
     Error, Progress, Result,
     ident::printable,
-    postgres::{Row, Session},
+    postgres::{
+        Row, Session,
+        exported_snapshot::{WAIT_FOR_THE_VACUUM, prevents_wraparound},
+    },
 };
 
 /// How often the server is asked, within these limits: a few times in each wait, however short.
@@ -19,7 +22,8 @@ SELECT b.pid, COALESCE(a.usename::text, '?'), COALESCE(a.application_name, ''), 
        pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start)::bigint,
        pg_catalog.left(COALESCE(a.query, ''), 200),
        (SELECT pg_catalog.string_agg(gid, ', ') FROM pg_catalog.pg_prepared_xacts p
-        JOIN pg_catalog.pg_stat_activity w ON w.datname = p.database AND w.pid = $1 WHERE b.pid = 0)
+        JOIN pg_catalog.pg_stat_activity w ON w.datname = p.database AND w.pid = $1 WHERE b.pid = 0),
+       COALESCE(a.backend_type, 'client backend')
 FROM (SELECT DISTINCT pid FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) pid) b
 LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid ORDER BY 1";
 
@@ -42,6 +46,16 @@ impl Blockers {
         match self.lines.as_slice() {
             [] => String::new(),
             lines => format!("; in the way: {}", lines.join("; ")),
+        }
+    }
+
+    /// What to do about them.
+    pub fn hint(&self) -> &'static str {
+        if prevents_wraparound(&self.lines) {
+            WAIT_FOR_THE_VACUUM
+        } else {
+            "Let the named sessions finish or end them with pg_terminate_backend(pid), then run the command again; or raise \
+             --lock-timeout and --lock-retries."
         }
     }
 
@@ -84,7 +98,12 @@ fn describe(row: &Row) -> (String, String) {
     let (user, application, state): (String, String, String) = (row.get(1), row.get(2), row.get(3));
     let age = row.get::<_, Option<i64>>(4).map_or(String::new(), |seconds| format!(" for {seconds} s"));
     let query = crate::statement::significant_text(row.get(5), 120);
-    let who = format!("pid {pid}, user {user}, application \"{application}\"");
+    let kind: String = row.get(7);
+    let who = if kind == "client backend" {
+        format!("pid {pid}, user {user}, application \"{application}\"")
+    } else {
+        format!("pid {pid}, {kind}")
+    };
     (who.clone(), printable(&format!("{who}, {state}{age}, query: {query}")))
 }
 

@@ -60,12 +60,32 @@ const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// # Errors
 /// Busy when another run holds the lock, naming it; refused for poolers and old servers.
 pub async fn take_control(settings: &ConnectionSettings) -> Result<Session> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let last = attempt == LOCK_ATTEMPTS;
+        match try_control(settings, LOCK_ATTEMPTS - attempt).await {
+            // The fence of the run that has the lock ends the sessions of who waits for it.
+            Err(error) if !last && was_ended(&error) => {}
+            result => return result,
+        }
+        tokio::time::sleep(LOCK_PAUSE).await;
+    }
+}
+
+/// The connection was lost, or somebody ended the session.
+fn was_ended(error: &Error) -> bool {
+    matches!(error.sqlstate(), Some("57P01" | "08006"))
+}
+
+/// One session that tries to get the lock, `further` times more.
+async fn try_control(settings: &ConnectionSettings, further: u32) -> Result<Session> {
     let session = settings.connect().await?;
     backup::check_server(&session).await?;
     connect::refuse_pooler(&session).await?;
     refuse_standby(&session).await?;
     let failed = |source| Error::postgres("could not take the advisory lock", source);
-    for _ in 0..LOCK_ATTEMPTS {
+    for _ in 0..=further {
         let row = session
             .query_one("SELECT pg_catalog.pg_try_advisory_lock($1)", &[&ADVISORY_KEY])
             .await

@@ -101,7 +101,12 @@ pub fn explain_closed(error: Error, repository: &Path, database: &str) -> Error 
     let Some(run) = unfinished.iter().find(is_hiding) else { return busy(error) };
     // Only who is alive holds the run's lock.
     if repository.lock_named(&crate::run_lock(database)).is_err() {
-        return busy(error);
+        return Error::busy(format!(
+            "another safe-run works on the database \"{database}\" and has closed it: run {} ({})",
+            run.run,
+            run.what()
+        ))
+        .with_hint("Wait until it has finished, then run the command again.");
     }
     Error::refused(format!(
         "run {} ({}) on \"{database}\" did not finish, and the database is closed",

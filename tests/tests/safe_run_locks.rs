@@ -189,6 +189,35 @@ fn a_prepared_transaction_in_the_way_is_named() {
 }
 
 #[test]
+fn a_vacuum_that_prevents_wraparound_is_named_and_never_ended() {
+    for major in [14, 18] {
+        let settings = "autovacuum = on\nautovacuum_freeze_max_age = 100000\nautovacuum_naptime = 1s\nautovacuum_max_workers = 3\ndeadlock_timeout = 200ms";
+        let cluster = Cluster::start(major, &tests::Options::new().conf(settings));
+        let run = ProtectedRun::shop_on(&cluster);
+        // Forced all the same, and one page each tenth of a second: it works on this table until the test is over.
+        run.database.psql(
+            "ALTER TABLE audit SET (autovacuum_enabled = off, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+             INSERT INTO audit SELECT i, repeat('x', 500) FROM generate_series(1, 8000) i",
+        );
+        run.database
+            .psql("DO $$ BEGIN FOR i IN 1..110000 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$");
+        let vacuum = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'autovacuum: VACUUM%public.audit%(to prevent wraparound)'";
+        until("the vacuum has begun", || !cluster.psql(vacuum).is_empty());
+        let pid = cluster.psql(vacuum);
+        run.migration("0001_a.sql", "ALTER TABLE audit ADD status text;\n");
+        // In the way of the fence's locks, and, without one, of the statement's own.
+        for (fence, gave_up) in [("lock", "in 2 attempts"), ("none", "gave up after 2 attempts")] {
+            let patience = ["--fence", fence, "--lock-timeout", "700ms", "--lock-retries", "1"];
+            let outcome = run.run(&patience).exits(4).says(gave_up).says("Wait for the vacuum");
+            drop(outcome.says(&format!("pid {pid}, autovacuum worker")).says("(to prevent wraparound)"));
+        }
+        // deadlock_timeout has passed twice: the server would have ended any other autovacuum for us.
+        assert_eq!(cluster.psql(vacuum), pid, "{major}: the vacuum was ended");
+        assert_eq!(run.database.psql("SELECT count(*) FROM audit"), "8000");
+    }
+}
+
+#[test]
 fn what_a_rollback_does_not_undo_is_not_done_twice() {
     let run = ProtectedRun::shop(18);
     let file = run.file("made-by-the-server", "");

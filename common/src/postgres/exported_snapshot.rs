@@ -301,11 +301,25 @@ async fn rollback(holder: &Session) {
     let _ = holder.batch_execute("ROLLBACK").await;
 }
 
+/// For whom a vacuum keeps waiting that must not be ended.
+pub const WAIT_FOR_THE_VACUUM: &str = "Wait for the vacuum, which the database needs and which PostgreSQL would start again: \
+    pg_stat_progress_vacuum shows how far it is. Then run the command again.";
+
+/// Whether one of those who are in the way is a vacuum that keeps the server from running out of transaction ids.
+pub fn prevents_wraparound(in_the_way: &[String]) -> bool {
+    in_the_way
+        .iter()
+        .any(|line| line.contains("query: autovacuum: ") && line.contains("(to prevent wraparound)"))
+}
+
 fn busy(error: &Error, attempts: u32, held: &[String]) -> Error {
     let who = if held.is_empty() { String::new() } else { format!("; in the way: {}", held.join("; ")) };
-    Error::busy(format!("could not lock the tables in {attempts} attempts ({error}){who}")).with_hint(
-        "Let the named sessions finish or end them with pg_terminate_backend(pid), or raise --lock-timeout and --lock-retries.",
-    )
+    let hint = if prevents_wraparound(held) {
+        WAIT_FOR_THE_VACUUM
+    } else {
+        "Let the named sessions finish or end them with pg_terminate_backend(pid), or raise --lock-timeout and --lock-retries."
+    };
+    Error::busy(format!("could not lock the tables in {attempts} attempts ({error}){who}")).with_hint(hint)
 }
 
 async fn holders(
@@ -325,9 +339,13 @@ async fn holders(
         let (relation, mode): (String, String) = (row.get("relation"), row.get("mode"));
         let age = row.get::<_, Option<i64>>("xact_seconds").map_or(String::new(), |s| format!(" for {s} s"));
         let query: Option<String> = row.get("query");
+        let who = match row.get::<_, String>("backend_type").as_str() {
+            "client backend" => format!("user {user}, application \"{application}\""),
+            worker => worker.to_owned(),
+        };
         by_pid.entry(row.get("pid")).or_insert_with_key(|pid| {
             crate::ident::printable(&format!(
-                "pid {pid}, user {user}, application \"{application}\", {mode} on {relation}{age}, query: {}",
+                "pid {pid}, {who}, {mode} on {relation}{age}, query: {}",
                 query.unwrap_or_default()
             ))
         });

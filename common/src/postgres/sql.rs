@@ -440,7 +440,8 @@ SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current
 pub const LOCK_HOLDERS: &str = "
 SELECT DISTINCT a.pid, COALESCE(a.usename::text, '?') AS usename, COALESCE(a.application_name, '') AS application_name,
        a.state, pg_catalog.date_part('epoch', pg_catalog.now() - a.xact_start)::bigint AS xact_seconds,
-       pg_catalog.left(a.query, 200) AS query, l.relation::pg_catalog.regclass::text AS relation, l.mode
+       pg_catalog.left(a.query, 200) AS query, l.relation::pg_catalog.regclass::text AS relation, l.mode,
+       COALESCE(a.backend_type, 'client backend') AS backend_type
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid()
   AND NOT (a.pid = ANY ($3)) AND l.mode = ANY ($2)";
