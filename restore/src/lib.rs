@@ -42,6 +42,7 @@ use common::{
 };
 use serde::Serialize;
 
+use load::Spent;
 use missing::MissingObject;
 pub use plan::{Choices, RestorePlan, Target};
 use stage::{FillOptions, StagedDatabase, ValidatedDatabase};
@@ -76,6 +77,9 @@ pub struct RestoreReport {
     pub replaced_as: Option<String>,
     /// How long it took, seconds.
     pub seconds: f64,
+    /// What the connections did for how long, all of them together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Spent>,
 }
 
 /// Checks every file's length and hash.
@@ -160,7 +164,7 @@ pub async fn execute(
     for left in role_map::drop_temporary_roles(maintenance, &plan.map_roles).await {
         progress.warn(left);
     }
-    let Done { in_place, replaced, missing_grants, other_owners, missing } = finished?;
+    let Done { in_place, replaced, missing_grants, other_owners, missing, spent } = finished?;
     Ok(RestoreReport {
         missing_grants,
         other_owners,
@@ -169,6 +173,7 @@ pub async fn execute(
         replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
         plan,
         seconds: started.elapsed().as_secs_f64(),
+        spent,
     })
 }
 
@@ -181,6 +186,7 @@ struct Done {
     missing_grants: Vec<String>,
     other_owners: Vec<String>,
     missing: Vec<MissingObject>,
+    spent: Vec<Spent>,
 }
 
 /// Makes the new database, fills it and puts it in place.
@@ -198,22 +204,27 @@ async fn stage_and_swap(
 ) -> Result<Done> {
     let staged = StagedDatabase::create(maintenance, settings, snapshot, plan).await?;
     let fill = FillOptions { jobs: options.jobs };
-    let finished =
-        match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
-            Ok(validated) => {
-                let missing_grants = validated.missing_grants().to_vec();
-                let missing = validated.missing().to_vec();
-                let other_owners = validated.other_owners().to_vec();
-                if missing.is_empty() || plan.accept_missing_objects {
-                    put_in_place(settings, maintenance, validated, plan, progress).await.map(|replaced| {
-                        Done { in_place: true, replaced, missing_grants, other_owners, missing }
-                    })
-                } else {
-                    Ok(Done { in_place: false, replaced: false, missing_grants, other_owners, missing })
-                }
+    let finished = match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
+        Ok(validated) => {
+            let missing_grants = validated.missing_grants().to_vec();
+            let missing = validated.missing().to_vec();
+            let other_owners = validated.other_owners().to_vec();
+            let spent = validated.spent().to_vec();
+            if missing.is_empty() || plan.accept_missing_objects {
+                put_in_place(settings, maintenance, validated, plan, progress).await.map(|replaced| Done {
+                    in_place: true,
+                    replaced,
+                    missing_grants,
+                    other_owners,
+                    missing,
+                    spent,
+                })
+            } else {
+                Ok(Done { in_place: false, replaced: false, missing_grants, other_owners, missing, spent })
             }
-            Err(error) => Err(error),
-        };
+        }
+        Err(error) => Err(error),
+    };
     match finished {
         Ok(done) => Ok(done),
         Err(error) if error.kind() == ErrorKind::Unknown => Err(error),

@@ -20,7 +20,7 @@ use common::{
 use crate::{
     archive::{self, ArchiveOptions, Section},
     collation, compare, copy_in, extension_tables,
-    load::{self, LoadOptions, Tuning},
+    load::{self, LoadOptions, Spent, Tuning},
     maintain,
     missing::{self, MissingObject},
     owners,
@@ -42,6 +42,7 @@ pub struct ValidatedDatabase {
     missing_grants: Vec<String>,
     other_owners: Vec<String>,
     missing: Vec<MissingObject>,
+    spent: Vec<Spent>,
 }
 
 impl ValidatedDatabase {
@@ -63,6 +64,11 @@ impl ValidatedDatabase {
     /// Objects of the snapshot that it lacks.
     pub fn missing(&self) -> &[MissingObject] {
         &self.missing
+    }
+
+    /// Where the time of loading went.
+    pub fn spent(&self) -> &[Spent] {
+        &self.spent
     }
 }
 
@@ -255,7 +261,8 @@ impl StagedDatabase {
                 Error::postgres(format!("could not make the database \"{}\" read-only", self.name), source)
             })?;
         }
-        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, other_owners, missing })
+        let spent = loaded.spent;
+        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, other_owners, missing, spent })
     }
 }
 

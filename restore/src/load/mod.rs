@@ -19,7 +19,7 @@ use std::{
 
 use common::{
     Error, Progress, QualifiedName, Result, interrupt,
-    postgres::{ConnectionSettings, Session, copy, tools::Tool},
+    postgres::{ConnectionSettings, Row, Session, copy, tools::Tool},
     repository::StoredSnapshot,
     snapshot::{
         Manifest, RowHash,
@@ -212,7 +212,7 @@ pub async fn load(
         facts.post_data = archive.post_data;
         facts.slow_indexes = archive.slow_indexes;
     }
-    let tasks = tasks::tasks(&snapshot.manifest, &facts);
+    let tasks = tasks::tasks(&snapshot.manifest.tables, &facts);
     let mut results = Results::default();
     for task in &tasks {
         if let Step::ReadBack { table, .. } = task.step {
@@ -251,18 +251,19 @@ pub async fn load(
     Ok(results.loaded)
 }
 
-/// Tables that inherit or are inherited from.
-async fn in_trees(session: &Session) -> Result<HashSet<QualifiedName>> {
+/// Tables that inherit or are inherited from; the latter are parents.
+async fn in_trees(session: &Session) -> Result<HashMap<QualifiedName, bool>> {
     let rows = session
         .query(
-            "SELECT DISTINCT n.nspname::text, c.relname::text FROM pg_catalog.pg_inherits i
+            "SELECT n.nspname::text, c.relname::text, pg_catalog.bool_or(c.oid = i.inhparent) FROM pg_catalog.pg_inherits i
              JOIN pg_catalog.pg_class c ON c.oid IN (i.inhrelid, i.inhparent)
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace",
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace GROUP BY 1, 2",
             &[],
         )
         .await
         .map_err(|source| Error::postgres("could not look for partitioned tables", source))?;
-    Ok(rows.iter().map(|row| QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+    let name = |row: &Row| QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+    Ok(rows.iter().map(|row| (name(row), row.get(2))).collect())
 }
 
 async fn work(shared: Arc<Shared>) -> Result<()> {

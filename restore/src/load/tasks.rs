@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use common::{
     QualifiedName,
     snapshot::{
-        Manifest,
         copy_sql::{BlockRange, CHUNK_BLOCKS, page_ranges},
         manifest::TableData,
         toc::{Entry, Kind},
@@ -26,7 +25,7 @@ pub const LARGE_BYTES: u64 = 2 * 1024 * 1024;
 /// ANALYZE reads a sample: it takes no longer for larger tables.
 const ANALYZE_BYTES: u64 = 30 * 1024 * 1024;
 
-/// One thing that a worker does. Tables are numbers in [`Manifest::tables`].
+/// One thing that a worker does. Tables are numbers in the manifest's list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Load a chunk.
@@ -82,8 +81,8 @@ pub struct Facts {
     pub entries: Vec<Entry>,
     /// Numbers of those in the post-data section.
     pub post_data: BTreeSet<u32>,
-    /// Tables that inherit or are inherited from, partitions among them.
-    pub in_trees: HashSet<QualifiedName>,
+    /// Tables that inherit or are inherited from, partitions among them; and whether others inherit from them.
+    pub in_trees: HashMap<QualifiedName, bool>,
     /// How much longer than a b-tree's the building of an index takes, where that is known: by name.
     pub slow_indexes: HashMap<String, u64>,
     /// From how many bytes a table is large.
@@ -95,8 +94,8 @@ pub struct Facts {
 }
 
 /// Decides.
-pub fn tasks(manifest: &Manifest, facts: &Facts) -> Vec<Task> {
-    let mut plan = Plan::new(manifest, facts);
+pub fn tasks(data: &[TableData], facts: &Facts) -> Vec<Task> {
+    let mut plan = Plan::new(data, facts);
     plan.load();
     if facts.reads_back {
         plan.read_back();
@@ -108,7 +107,7 @@ pub fn tasks(manifest: &Manifest, facts: &Facts) -> Vec<Task> {
 }
 
 struct Plan<'a> {
-    manifest: &'a Manifest,
+    data: &'a [TableData],
     facts: &'a Facts,
     /// The bytes of each table's COPY text.
     bytes: Vec<u64>,
@@ -128,10 +127,9 @@ struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    fn new(manifest: &'a Manifest, facts: &'a Facts) -> Self {
+    fn new(data: &'a [TableData], facts: &'a Facts) -> Self {
         let mut roots: BTreeMap<&QualifiedName, usize> = BTreeMap::new();
-        let group = manifest
-            .tables
+        let group = data
             .iter()
             .enumerate()
             .map(|(number, data)| {
@@ -139,7 +137,7 @@ impl<'a> Plan<'a> {
             })
             .collect();
         let by_oid: HashMap<u32, usize> =
-            manifest.tables.iter().enumerate().map(|(number, data)| (data.table.oid, number)).collect();
+            data.iter().enumerate().map(|(number, data)| (data.table.oid, number)).collect();
         let tables = facts
             .entries
             .iter()
@@ -147,9 +145,9 @@ impl<'a> Plan<'a> {
             .filter_map(|entry| Some((entry.id, *by_oid.get(&entry.object.1)?)))
             .collect();
         Self {
-            manifest,
+            data,
             facts,
-            bytes: manifest.tables.iter().map(raw_bytes).collect(),
+            bytes: data.iter().map(raw_bytes).collect(),
             group,
             loads: HashMap::new(),
             last_key: HashMap::new(),
@@ -169,7 +167,7 @@ impl<'a> Plan<'a> {
     fn load(&mut self) {
         let total: u64 = self.bytes.iter().sum();
         let share = total / self.facts.jobs.max(1) as u64;
-        for (table, data) in self.manifest.tables.iter().enumerate() {
+        for (table, data) in self.data.iter().enumerate() {
             let bytes = self.bytes[table];
             let is_plain = data.table.is_heap && data.table.load_into.is_none();
             let frozen = is_plain
@@ -196,7 +194,7 @@ impl<'a> Plan<'a> {
     }
 
     fn read_back(&mut self) {
-        for (table, data) in self.manifest.tables.iter().enumerate() {
+        for (table, data) in self.data.iter().enumerate() {
             let ranges = page_ranges(&data.table, data.table.blocks, CHUNK_BLOCKS);
             let cost = self.bytes[table] / 2 / ranges.len().max(1) as u64;
             for range in ranges {
@@ -263,7 +261,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Tables whose indexes are all built here. Others, and those with statistics of their own, come later: ANALYZE looks at
-    /// indexes on expressions as well.
+    /// indexes on expressions as well. And so do parents, of whose heirs ANALYZE reads the rows.
     fn analyze(&mut self) {
         let mut later: HashSet<usize> = HashSet::new();
         let mut needs: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
@@ -281,7 +279,8 @@ impl<'a> Plan<'a> {
             }
         }
         for table in 0..self.bytes.len() {
-            if !self.is_large(table) || later.contains(&table) {
+            let is_parent = self.facts.in_trees.get(&self.data[table].table.name) == Some(&true);
+            if !self.is_large(table) || later.contains(&table) || is_parent {
                 continue;
             }
             let mut needs = needs.remove(&table).unwrap_or_default();
@@ -298,8 +297,8 @@ impl<'a> Plan<'a> {
         for entry in facts.entries.iter().filter(|entry| entry.kind == Kind::ForeignKey) {
             let ends = self.tables_of(entry);
             let is_tree = |table: &usize| {
-                let table = &self.manifest.tables[*table].table;
-                table.load_into.is_some() || facts.in_trees.contains(&table.name)
+                let table = &self.data[*table].table;
+                table.load_into.is_some() || facts.in_trees.contains_key(&table.name)
             };
             // Both tables, or one that points to itself.
             let tables = entry.needs.iter().filter(|need| self.tables.contains_key(need)).count();
@@ -344,3 +343,6 @@ fn is_key_entry(entry: &Entry) -> bool {
 fn is_index_entry(entry: &Entry) -> bool {
     entry.kind == Kind::Index && entry.text.starts_with("INDEX ")
 }
+
+#[cfg(test)]
+mod tests;
