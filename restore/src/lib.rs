@@ -10,8 +10,10 @@ pub mod archive;
 pub mod bundle;
 pub mod cli;
 pub mod collation;
+pub mod compare;
 pub mod copy_in;
 pub mod extension_tables;
+pub mod load;
 pub mod maintain;
 pub mod missing;
 pub mod owners;
@@ -41,6 +43,7 @@ use common::{
 };
 use serde::Serialize;
 
+use load::Spent;
 use missing::MissingObject;
 pub use plan::{Choices, RestorePlan, Target};
 use stage::{FillOptions, StagedDatabase, ValidatedDatabase};
@@ -75,6 +78,9 @@ pub struct RestoreReport {
     pub replaced_as: Option<String>,
     /// How long it took, seconds.
     pub seconds: f64,
+    /// What the connections did for how long, all of them together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Spent>,
 }
 
 /// Checks every file's length and hash.
@@ -159,7 +165,7 @@ pub async fn execute(
     for left in role_map::drop_temporary_roles(maintenance, &plan.map_roles).await {
         progress.warn(left);
     }
-    let Done { in_place, replaced, missing_grants, other_owners, missing } = finished?;
+    let Done { in_place, replaced, missing_grants, other_owners, missing, spent } = finished?;
     Ok(RestoreReport {
         missing_grants,
         other_owners,
@@ -168,6 +174,7 @@ pub async fn execute(
         replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
         plan,
         seconds: started.elapsed().as_secs_f64(),
+        spent,
     })
 }
 
@@ -180,6 +187,7 @@ struct Done {
     missing_grants: Vec<String>,
     other_owners: Vec<String>,
     missing: Vec<MissingObject>,
+    spent: Vec<Spent>,
 }
 
 /// Makes the new database, fills it and puts it in place.
@@ -202,12 +210,20 @@ async fn stage_and_swap(
             let missing_grants = validated.missing_grants().to_vec();
             let missing = validated.missing().to_vec();
             let other_owners = validated.other_owners().to_vec();
+            let spent = validated.spent().to_vec();
             if missing.is_empty() || plan.accept_missing_objects {
-                put_in_place(settings, maintenance, validated, plan, options, progress)
-                    .await
-                    .map(|replaced| Done { in_place: true, replaced, missing_grants, other_owners, missing })
+                put_in_place(settings, maintenance, validated, plan, options, progress).await.map(
+                    |replaced| Done {
+                        in_place: true,
+                        replaced,
+                        missing_grants,
+                        other_owners,
+                        missing,
+                        spent,
+                    },
+                )
             } else {
-                Ok(Done { in_place: false, replaced: false, missing_grants, other_owners, missing })
+                Ok(Done { in_place: false, replaced: false, missing_grants, other_owners, missing, spent })
             }
         }
         Err(error) => Err(error),
