@@ -370,7 +370,7 @@ async fn copy_state(
     };
     let partitioned = catalog.partitioned.iter().map(|table| table.oid);
     let oids: HashSet<u32> = catalog.tables.iter().map(|table| table.oid).chain(partitioned).collect();
-    let (schema, orphans, (mut tables, reading)) = tokio::try_join!(
+    let (schema, orphans, settled, (mut tables, reading)) = tokio::try_join!(
         async {
             match &part {
                 Some(part) => Ok(part.schema.clone()),
@@ -387,6 +387,7 @@ async fn copy_state(
                 Ok(Vec::new())
             }
         },
+        reuse.settle(settings, settle),
         copy_out::tables(
             settings,
             exported,
@@ -409,7 +410,7 @@ async fn copy_state(
     let identities = if is_foreign { introspect::unlogged_identities(&reader).await? } else { Vec::new() };
     progress.done();
     reader.close().await?;
-    let wal_base = reuse.base(settings, &mut tables, settle, progress).await?;
+    let wal_base = reuse.base(settings, &mut tables, settle, settled, progress).await?;
 
     let mut manifest = Manifest {
         format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },

@@ -39,7 +39,7 @@ const POINT_WAIT: Duration = Duration::from_millis(500);
 const LOOK_AT: usize = 50;
 
 /// The log is not asked about fewer blocks than these at once.
-const FINEST_BLOCKS: u64 = 64;
+const FINEST_BLOCKS: u64 = 8;
 
 /// What may be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -389,7 +389,26 @@ impl Reuse {
         Ok(Chunk { stored_in: Some(snapshot.writer_of(earlier)), ..chunk })
     }
 
-    /// What a later snapshot can build on. Call it when all rows have been read.
+    /// Runs the CHECKPOINT that a later snapshot needs, if nobody has yet: after the place in the log that this one is
+    /// known by, and while its rows are read. On a busy server it takes minutes.
+    ///
+    /// Nothing where there is none to run; the inner error says why the next backup will read everything.
+    pub async fn settle(
+        &self,
+        settings: &ConnectionSettings,
+        settle: Settle,
+    ) -> Result<std::result::Result<(), String>> {
+        if self.settled || settle == Settle::IfKnown || self.position.is_none() || self.from.is_none() {
+            return Ok(Ok(()));
+        }
+        let session = settings.connect().await?;
+        let asked = async { Ok(wal_summary::settle(&session).await?.map_or(Ok(()), Err)) };
+        let settled = or_why_not(asked.await)?;
+        session.close().await?;
+        Ok(settled)
+    }
+
+    /// What a later snapshot can build on. Call it when all rows have been read, with what [`Reuse::settle`] said.
     ///
     /// Takes the form from tables where it is another one now: their rows may have been read in either.
     pub async fn base(
@@ -397,6 +416,7 @@ impl Reuse {
         settings: &ConnectionSettings,
         tables: &mut [TableData],
         settle: Settle,
+        settled: std::result::Result<(), String>,
         progress: &Progress,
     ) -> Result<Option<WalBase>> {
         let (Some(identity), Some(to)) = (&self.identity, self.position) else { return Ok(None) };
@@ -418,9 +438,7 @@ impl Reuse {
                 }
             }
             // After it, all that the snapshot has seen is durable: a crash can't take back a commit that is in it.
-            if !self.settled
-                && let Some(why) = wal_summary::settle(&session).await?
-            {
+            if let Err(why) = settled {
                 return Ok(Err(why));
             }
             let anchor = wal_summary::anchor(&session, identity.1, to).await?;

@@ -50,3 +50,19 @@ pub fn wait(name: &str) {
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn wait(_name: &str) {}
+
+/// In a debug build, the number that `SAFE_RUN_FAULT_NUMBER=name=number` gives for this name: a test makes small what is
+/// large.
+#[cfg(debug_assertions)]
+pub fn number(name: &str) -> Option<u64> {
+    let setting = std::env::var("SAFE_RUN_FAULT_NUMBER").ok()?;
+    let (wanted, number) = setting.split_once('=')?;
+    (wanted == name).then(|| number.parse().ok())?
+}
+
+/// Nothing: this build has no fault points.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn number(_name: &str) -> Option<u64> {
+    None
+}

@@ -51,6 +51,19 @@ pub struct ArchiveOptions<'a> {
     pub no_tablespaces: bool,
     /// Name what fails and go on: for a server that is older than the snapshot.
     pub keep_going: bool,
+    /// What the sessions shall have set, as `-c name=value`.
+    pub session: &'a str,
+    /// Entries that were restored, or tried, before.
+    pub ahead: Option<&'a Ahead>,
+}
+
+/// Entries that were restored one by one, before the rest of the archive.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    /// These are there.
+    pub done: BTreeSet<u32>,
+    /// These failed, and are restored once more; what they say in that run is what counts.
+    pub failed: BTreeSet<u32>,
 }
 
 /// Where the archive goes, and how.
@@ -87,6 +100,7 @@ pub async fn restore(
     let chosen = chosen.as_ref().map(tempfile::NamedTempFile::path);
     let listed = tools::output(list_command(pg_restore, archive, section, chosen), "pg_restore").await?;
     let entries = missing::entries(&listed);
+    let listed = without(&listed, options.ahead);
     let run = Run { pg_restore, settings, session, archive, section, options, entries, progress };
     let jobs = options.jobs.max(1);
     if section == Section::PreData {
@@ -108,6 +122,82 @@ pub async fn restore(
         }
     }
     Ok(missing)
+}
+
+/// A list without the entries that are there already.
+fn without(listed: &str, ahead: Option<&Ahead>) -> String {
+    let is_there = |line: &str| {
+        let id = line.split(';').next().and_then(|id| id.parse().ok());
+        id.is_some_and(|id: u32| ahead.is_some_and(|ahead| ahead.done.contains(&id)))
+    };
+    listed.split_inclusive('\n').filter(|line| !is_there(line)).collect()
+}
+
+/// The numbers of the entries in the post-data section.
+pub async fn post_data_entries(pg_restore: &Tool, archive: &Path) -> Result<BTreeSet<u32>> {
+    let listed =
+        tools::output(list_command(pg_restore, archive, Section::PostData, None), "pg_restore").await?;
+    Ok(missing::entries(&listed).into_keys().collect())
+}
+
+/// The statements of the post-data section, as pg_restore would print them.
+pub async fn post_data_script(pg_restore: &Tool, archive: &Path) -> Result<String> {
+    let mut command = tools::offline_command(&pg_restore.path);
+    command.arg(Section::PostData.flag()).args(["--file", "-"]).arg(archive);
+    tools::output(command, "pg_restore").await
+}
+
+/// Restores one entry of the post-data section in a session of its own; whether it is there now. If it is not, that is said
+/// nowhere: the run over the whole archive does it again.
+pub async fn restore_one(
+    pg_restore: &Tool,
+    settings: &ConnectionSettings,
+    archive: &Path,
+    entry: u32,
+    options: ArchiveOptions<'_>,
+    progress: &Progress,
+) -> Result<bool> {
+    let list = list_of(&[entry])?;
+    let mut command = restore_command(pg_restore, settings, Section::PostData, options);
+    command.arg("--use-list").arg(list.path()).arg(archive);
+    let finished = tools::run(command, "pg_restore").await?;
+    let (errors, others) = tools::parse_restore_errors(&finished.stderr);
+    let is_there =
+        errors.iter().all(tools::is_known_setting_error) && (finished.success || !errors.is_empty());
+    if is_there {
+        say(&others, progress);
+    }
+    Ok(is_there)
+}
+
+/// pg_restore into the database of `settings`, without the archive.
+fn restore_command(
+    pg_restore: &Tool,
+    settings: &ConnectionSettings,
+    section: Section,
+    options: ArchiveOptions<'_>,
+) -> tokio::process::Command {
+    let mut command = tools::command_with(&pg_restore.path, settings, options.session);
+    let database = conninfo_value(settings.database());
+    command.arg("--no-password").arg(format!("--dbname=dbname={database}")).arg(section.flag());
+    if options.no_owner {
+        command.args(["--no-owner", "--no-privileges"]);
+    }
+    if options.no_tablespaces {
+        command.arg("--no-tablespaces");
+    }
+    command
+}
+
+/// Passes on what pg_restore said beside its errors.
+fn say(lines: &[String], progress: &Progress) {
+    let is_told = |line: &&String| {
+        line.strip_prefix("pg_restore: ").is_none_or(|rest| rest.starts_with("warning: "))
+            && !line.trim().is_empty()
+    };
+    for line in lines.iter().filter(is_told) {
+        progress.warn(format!("pg_restore says: {}", common::ident::printable(line)));
+    }
 }
 
 async fn has_inheritance(session: &Session) -> Result<bool> {
@@ -191,37 +281,28 @@ impl Run<'_> {
             let finished = self.pg_restore(list, jobs).await?;
             let (errors, others) = tools::parse_restore_errors(&finished.stderr);
             if errors.iter().all(tools::is_known_setting_error) && (finished.success || !errors.is_empty()) {
-                self.say(&others);
+                say(&others, self.progress);
                 return Ok(Vec::new());
             }
         }
         let finished = self.pg_restore(list, 1).await?;
         let (mut errors, others) = tools::parse_restore_errors(&finished.stderr);
-        self.say(&others);
+        say(&others, self.progress);
         if !finished.success && errors.is_empty() {
             return Err(Error::failed(format!("pg_restore failed: {}", finished.stderr.trim())));
         }
         errors.retain(|error| !tools::is_known_setting_error(error));
-        if jobs > 1 {
-            errors.retain(|error| !is_there_already(error));
-        }
+        // Made by a parallel run before, or by one for this entry alone whose end was not seen.
+        let tried = |error: &RestoreError| {
+            let failed = self.options.ahead.map(|ahead| &ahead.failed);
+            jobs > 1 || error.dump_id.is_some_and(|id| failed.is_some_and(|failed| failed.contains(&id)))
+        };
+        errors.retain(|error| !(tried(error) && is_there_already(error)));
         self.mend(&errors).await
     }
 
-    fn say(&self, lines: &[String]) {
-        let is_told = |line: &&String| {
-            line.strip_prefix("pg_restore: ").is_none_or(|rest| rest.starts_with("warning: "))
-                && !line.trim().is_empty()
-        };
-        for line in lines.iter().filter(is_told) {
-            self.progress.warn(format!("pg_restore says: {}", common::ident::printable(line)));
-        }
-    }
-
     async fn pg_restore(&self, list: Option<&Path>, jobs: usize) -> Result<tools::Finished> {
-        let mut command = tools::command(&self.pg_restore.path, self.settings);
-        let database = conninfo_value(self.settings.database());
-        command.arg("--no-password").arg(format!("--dbname=dbname={database}")).arg(self.section.flag());
+        let mut command = restore_command(self.pg_restore, self.settings, self.section, self.options);
         if jobs > 1 {
             command.arg(format!("--jobs={jobs}"));
         } else {
@@ -230,12 +311,6 @@ impl Run<'_> {
         }
         if let Some(list) = list {
             command.arg("--use-list").arg(list);
-        }
-        if self.options.no_owner {
-            command.args(["--no-owner", "--no-privileges"]);
-        }
-        if self.options.no_tablespaces {
-            command.arg("--no-tablespaces");
         }
         command.arg(self.archive);
         tools::run(command, "pg_restore").await

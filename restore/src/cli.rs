@@ -11,7 +11,9 @@ use common::{
     repository::{Listed, Repository, StoredSnapshot},
 };
 
-use crate::{Choices, RestoreOptions, RestorePlan, RestoreReport, Target, bundle, parts::run::PartRequest};
+use crate::{
+    Choices, RestoreOptions, RestorePlan, RestoreReport, Target, bundle, load, parts::run::PartRequest,
+};
 
 /// Bring a snapshot back: beside the live database, or in its place.
 ///
@@ -402,6 +404,15 @@ fn print_missing(report: &RestoreReport, output: &Output) {
 
 fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Output) -> Result<()> {
     let took = format::duration(std::time::Duration::from_secs_f64(report.seconds));
+    if output.is_verbose() && !report.spent.is_empty() {
+        let cell = |spent: &load::Spent| {
+            let time = format::duration(std::time::Duration::from_secs_f64(spent.seconds));
+            vec![spent.what.to_owned(), spent.count.to_string(), time]
+        };
+        let rows: Vec<_> = report.spent.iter().map(cell).collect();
+        output.say("What the connections did, their times added up:");
+        output.say(format::table(&["WORK", "TASKS", "TIME"], &[false, true, true], &rows).trim_end());
+    }
     if report.missing.is_empty() {
         output.say(&format!(
             "{} {} as \"{}\": {} compared with the snapshot and equal, in {took}",

@@ -1,7 +1,6 @@
-//! Loads the chunks, on several connections, and reads every row back for the comparison with the manifest.
+//! What workers do in their sessions: load chunks, read rows back, run statements.
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     sync::{
         Arc,
@@ -10,14 +9,14 @@ use std::{
 };
 
 use common::{
-    Error, Progress, QualifiedName, Result, interrupt,
+    Error, Progress, Result, interrupt,
     postgres::{ConnectionSettings, Session, copy},
     repository::StoredSnapshot,
     snapshot::{
         Codec, RowHash,
         codec::StoredChunk,
-        copy_sql::{CHUNK_BLOCKS, copy_in_statement, copy_out_statement, page_ranges},
-        manifest::{Chunk, DATA_DIR, LargeObjects, TableData},
+        copy_sql::copy_in_statement,
+        manifest::{Chunk, DATA_DIR, LargeObjects},
         readme::large_object_statements,
     },
 };
@@ -42,6 +41,13 @@ pub enum Work {
     /// Count and hash rows.
     ReadBack {
         /// COPY … TO STDOUT.
+        statement: String,
+        /// The table, for messages.
+        table: String,
+    },
+    /// Ask for one number of rows; below zero, more than there can be.
+    Count {
+        /// The query.
         statement: String,
         /// The table, for messages.
         table: String,
@@ -100,7 +106,7 @@ const READS_OTHER_TABLES: &str = "The rows were in a table with this constraint:
                                   the search_path. Make it NOT VALID or a trigger and take a new snapshot, or load this one by \
                                   hand as its README.txt says, and drop the constraint before the rows are loaded.";
 
-async fn perform(
+pub(crate) async fn perform(
     session: &Session,
     work: &Work,
     codec: Codec,
@@ -130,6 +136,13 @@ async fn perform(
         Work::ReadBack { statement, table } => {
             copy::hash_rows(session, statement, progress).await.map_err(|error| error.context(table))
         }
+        Work::Count { statement, table } => {
+            let row = session
+                .query_one(statement, &[])
+                .await
+                .map_err(|source| Error::postgres(format!("could not count the rows of {table}"), source))?;
+            Ok((u64::try_from(row.get::<_, i64>(0)).unwrap_or(u64::MAX), RowHash::default()))
+        }
         Work::Run { statement, what } => {
             session.batch_execute(statement).await.map_err(|source| Error::postgres(what, source))?;
             Ok((0, RowHash::default()))
@@ -155,7 +168,7 @@ pub fn load_tables(snapshot: &StoredSnapshot) -> Vec<Work> {
         .collect()
 }
 
-fn load_chunk(snapshot: &StoredSnapshot, chunk: &Chunk, statement: String, table: String) -> Work {
+pub(crate) fn load_chunk(snapshot: &StoredSnapshot, chunk: &Chunk, statement: String, table: String) -> Work {
     let is_table = chunk.path.starts_with(DATA_DIR);
     Work::Load {
         statement,
@@ -209,101 +222,4 @@ pub async fn load_large_objects(
         ))
         .await
         .map_err(failed)
-}
-
-/// Reads every restored table back and compares rows and content with the manifest.
-///
-/// Tables that were loaded through a common root are compared together: their rows may lie in other partitions now.
-///
-/// # Errors
-/// Names every table that differs, with both counts.
-pub async fn compare_content(
-    settings: &ConnectionSettings,
-    snapshot: &StoredSnapshot,
-    jobs: usize,
-    progress: &Progress,
-) -> Result<()> {
-    let manifest = &snapshot.manifest;
-    let encoding = &manifest.database.encoding;
-    let blocks = table_blocks(settings).await?;
-    let mut owners = Vec::new();
-    let mut work = Vec::new();
-    for (index, table) in manifest.tables.iter().enumerate() {
-        let blocks = blocks.get(&table.table.name).copied().unwrap_or(0);
-        for range in page_ranges(&table.table, blocks, CHUNK_BLOCKS) {
-            owners.push(index);
-            work.push(Work::ReadBack {
-                statement: copy_out_statement(&table.table, range, encoding),
-                table: table.table.name.short(),
-            });
-        }
-    }
-    if manifest.large_objects.is_some() {
-        work.push(Work::ReadBack {
-            statement: "COPY (SELECT loid, pageno, data FROM pg_catalog.pg_largeobject) TO STDOUT".to_owned(),
-            table: "large objects".to_owned(),
-        });
-    }
-    let found = run(settings, jobs, work, manifest.codec, progress).await?;
-    let mut expected: BTreeMap<QualifiedName, [(u64, RowHash); 2]> = BTreeMap::new();
-    let key =
-        |table: &'_ TableData| table.table.load_into.clone().unwrap_or_else(|| table.table.name.clone());
-    for table in &manifest.tables {
-        let [want, _] = expected.entry(key(table)).or_default();
-        want.0 += table.rows();
-        want.1.merge(table.row_hash());
-    }
-    for (table, (rows, hash)) in owners.iter().filter_map(|index| manifest.tables.get(*index)).zip(&found) {
-        let [_, have] = expected.entry(key(table)).or_default();
-        have.0 += rows;
-        have.1.merge(*hash);
-    }
-    let mut problems: Vec<String> = expected
-        .iter()
-        .filter(|(_, [want, have])| want != have)
-        .map(|(name, [want, have])| {
-            if want.0 == have.0 {
-                format!("{}: {} rows, but their content differs", name.short(), have.0)
-            } else {
-                format!("{}: {} rows instead of {}", name.short(), have.0, want.0)
-            }
-        })
-        .collect();
-    if let (Some(objects), Some(have)) = (&manifest.large_objects, found.get(owners.len())) {
-        let mut want = (0, RowHash::default());
-        for chunk in &objects.pages {
-            want.0 += chunk.content.rows;
-            want.1.merge(chunk.content.row_hash);
-        }
-        if want != *have {
-            problems.push("large objects: their content differs".to_owned());
-        }
-    }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(Error::damaged(format!("the restored database differs from the snapshot: {}", problems.join("; ")))
-        .with_hint("This is a defect, or something else wrote into the new database. Please report it with the snapshot's id."))
-}
-
-/// Size of every table in blocks, so that a large one is read by several connections.
-async fn table_blocks(settings: &ConnectionSettings) -> Result<BTreeMap<QualifiedName, u64>> {
-    let session = settings.connect().await?;
-    let rows = session
-        .query(
-            "SELECT n.nspname, c.relname, pg_catalog.pg_relation_size(c.oid, 'main')
-                    / pg_catalog.current_setting('block_size')::bigint
-             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r'",
-            &[],
-        )
-        .await
-        .map_err(|source| Error::postgres("could not read the sizes of the tables", source))?;
-    session.close().await?;
-    Ok(rows
-        .iter()
-        .map(|row| {
-            let name = QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
-            (name, row.get::<_, i64>(2).unsigned_abs())
-        })
-        .collect())
 }

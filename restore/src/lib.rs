@@ -10,8 +10,10 @@ pub mod archive;
 pub mod bundle;
 pub mod cli;
 pub mod collation;
+pub mod compare;
 pub mod copy_in;
 pub mod extension_tables;
+pub mod load;
 pub mod maintain;
 pub mod missing;
 pub mod owners;
@@ -19,6 +21,7 @@ pub mod parts;
 pub mod plan;
 pub mod preflight;
 pub mod role_map;
+pub mod sequences_ahead;
 pub mod space;
 pub mod stage;
 pub mod tablespaces;
@@ -40,6 +43,7 @@ use common::{
 };
 use serde::Serialize;
 
+use load::Spent;
 use missing::MissingObject;
 pub use plan::{Choices, RestorePlan, Target};
 use stage::{FillOptions, StagedDatabase, ValidatedDatabase};
@@ -74,6 +78,9 @@ pub struct RestoreReport {
     pub replaced_as: Option<String>,
     /// How long it took, seconds.
     pub seconds: f64,
+    /// What the connections did for how long, all of them together.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub spent: Vec<Spent>,
 }
 
 /// Checks every file's length and hash.
@@ -158,7 +165,7 @@ pub async fn execute(
     for left in role_map::drop_temporary_roles(maintenance, &plan.map_roles).await {
         progress.warn(left);
     }
-    let Done { in_place, replaced, missing_grants, other_owners, missing } = finished?;
+    let Done { in_place, replaced, missing_grants, other_owners, missing, spent } = finished?;
     Ok(RestoreReport {
         missing_grants,
         other_owners,
@@ -167,6 +174,7 @@ pub async fn execute(
         replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
         plan,
         seconds: started.elapsed().as_secs_f64(),
+        spent,
     })
 }
 
@@ -179,6 +187,7 @@ struct Done {
     missing_grants: Vec<String>,
     other_owners: Vec<String>,
     missing: Vec<MissingObject>,
+    spent: Vec<Spent>,
 }
 
 /// Makes the new database, fills it and puts it in place.
@@ -196,22 +205,29 @@ async fn stage_and_swap(
 ) -> Result<Done> {
     let staged = StagedDatabase::create(maintenance, settings, snapshot, plan).await?;
     let fill = FillOptions { jobs: options.jobs };
-    let finished =
-        match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
-            Ok(validated) => {
-                let missing_grants = validated.missing_grants().to_vec();
-                let missing = validated.missing().to_vec();
-                let other_owners = validated.other_owners().to_vec();
-                if missing.is_empty() || plan.accept_missing_objects {
-                    put_in_place(settings, maintenance, validated, plan, progress).await.map(|replaced| {
-                        Done { in_place: true, replaced, missing_grants, other_owners, missing }
-                    })
-                } else {
-                    Ok(Done { in_place: false, replaced: false, missing_grants, other_owners, missing })
-                }
+    let finished = match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
+        Ok(validated) => {
+            let missing_grants = validated.missing_grants().to_vec();
+            let missing = validated.missing().to_vec();
+            let other_owners = validated.other_owners().to_vec();
+            let spent = validated.spent().to_vec();
+            if missing.is_empty() || plan.accept_missing_objects {
+                put_in_place(settings, maintenance, validated, plan, options, progress).await.map(
+                    |replaced| Done {
+                        in_place: true,
+                        replaced,
+                        missing_grants,
+                        other_owners,
+                        missing,
+                        spent,
+                    },
+                )
+            } else {
+                Ok(Done { in_place: false, replaced: false, missing_grants, other_owners, missing, spent })
             }
-            Err(error) => Err(error),
-        };
+        }
+        Err(error) => Err(error),
+    };
     match finished {
         Ok(done) => Ok(done),
         Err(error) if error.kind() == ErrorKind::Unknown => Err(error),
@@ -299,10 +315,18 @@ async fn put_in_place(
     maintenance: &Session,
     validated: ValidatedDatabase,
     plan: &RestorePlan,
+    options: &RestoreOptions,
     progress: &Progress,
 ) -> Result<bool> {
     let (Some(live), Some(kept_as)) = (&plan.replaces, &plan.kept_as) else { return Ok(false) };
     common::interrupt::check()?;
+    if options.choices.own_slot.is_some() {
+        // What is written there until the swap is saved for a replay.
+        let (from, to) = (settings.with_database(live), settings.with_database(validated.name()));
+        if let Err(error) = sequences_ahead::carry(&from, &to, sequences_ahead::MARGIN).await {
+            progress.warn(format!("new rows may get keys of rows that are saved for a replay: {error}"));
+        }
+    }
     progress.phase(format!("giving the restored database the name \"{live}\""), None);
     let names =
         SwapNames { live: live.clone(), staged: validated.name().to_owned(), replaced: kept_as.clone() };

@@ -109,7 +109,8 @@ pub struct Choices {
     pub marker: Option<String>,
     /// Slots and the like of the replaced database may stay behind with it.
     pub accept_slot_loss: bool,
-    /// This slot belongs to the undo, which reads it after the swap and drops it.
+    /// This slot belongs to the undo, which reads it after the swap, saves what it holds for a replay, and drops it. The
+    /// sequences of the restored database go on from where those of the replaced one stood.
     pub own_slot: Option<String>,
     /// The replaced database is dropped after the swap.
     pub drop_replaced: bool,

@@ -6,7 +6,9 @@
 use std::collections::HashSet;
 
 use common::{
-    Error, Progress, Result, interrupt,
+    Error, Progress, QualifiedName, Result,
+    cli::format::plural,
+    interrupt,
     postgres::{ConnectionSettings, Session, database, introspect, tools::Tool},
     repository::{StoredSnapshot, verify::VerifiedSnapshot},
     snapshot::{
@@ -17,7 +19,9 @@ use common::{
 
 use crate::{
     archive::{self, ArchiveOptions, Section},
-    collation, copy_in, extension_tables, maintain,
+    collation, compare, copy_in, extension_tables,
+    load::{self, LoadOptions, Spent, Tuning},
+    maintain,
     missing::{self, MissingObject},
     owners,
     plan::RestorePlan,
@@ -38,6 +42,7 @@ pub struct ValidatedDatabase {
     missing_grants: Vec<String>,
     other_owners: Vec<String>,
     missing: Vec<MissingObject>,
+    spent: Vec<Spent>,
 }
 
 impl ValidatedDatabase {
@@ -59,6 +64,11 @@ impl ValidatedDatabase {
     /// Objects of the snapshot that it lacks.
     pub fn missing(&self) -> &[MissingObject] {
         &self.missing
+    }
+
+    /// Where the time of loading went.
+    pub fn spent(&self) -> &[Spent] {
+        &self.spent
     }
 }
 
@@ -150,16 +160,20 @@ impl StagedDatabase {
         let session = settings.connect().await?;
         let archive = snapshot.path(SCHEMA_FILE);
         let entries = snapshot.manifest.partial.as_ref().map(|partial| partial.entries.clone());
+        let tuning = Tuning::look(&session, options.jobs).await?;
+        let session_settings = tuning.options(false);
         let archive_options = ArchiveOptions {
             jobs: options.jobs,
             no_owner: plan.no_owner,
             entries: entries.as_deref(),
             no_tablespaces: plan.no_tablespaces,
             keep_going: plan.force,
+            session: &session_settings,
+            ahead: None,
         };
 
         progress.phase("making tables", None);
-        let mut missing = archive::restore(
+        let made = archive::restore(
             pg_restore,
             settings,
             &session,
@@ -167,8 +181,10 @@ impl StagedDatabase {
             Section::PreData,
             archive_options,
             progress,
-        )
-        .await?;
+        );
+        let facts = load::archive_facts(pg_restore, &archive, &snapshot.manifest);
+        let (mut missing, facts) = tokio::try_join!(made, facts)?;
+        let facts = facts.only(entries.as_deref());
         progress.done();
         // Empty, tables are moved at once.
         tablespaces::place(&session, &plan.placed, |kind| kind == "table").await?;
@@ -177,19 +193,36 @@ impl StagedDatabase {
         }
         let manifest = &snapshot.manifest;
 
-        progress.phase(format!("loading {} tables", manifest.tables.len()), Some(manifest.raw_bytes()));
         let (others, theirs) = extension_tables::apart(&session, &snapshot).await?;
+        let bytes = manifest.raw_bytes() + if plan.force { 0 } else { others.manifest.raw_bytes() };
+        progress.phase(
+            format!(
+                "loading {} and building indexes",
+                plural(manifest.tables.len() as u64, "table", "tables")
+            ),
+            Some(bytes),
+        );
         copy_in::run(settings, 1, theirs, manifest.codec, progress).await?;
-        copy_in::run(settings, options.jobs, copy_in::load_tables(&others), manifest.codec, progress).await?;
         if let Some(objects) = &manifest.large_objects {
             let (jobs, no_owner) = (options.jobs, plan.no_owner);
             copy_in::load_large_objects(settings, &session, &snapshot, objects, jobs, no_owner, progress)
                 .await?;
         }
+        let has_code = facts.has_code();
+        let load_options = LoadOptions {
+            jobs: options.jobs,
+            pg_restore,
+            archive: archive_options,
+            tuning,
+            only_load: plan.force,
+        };
+        let loaded = load::load(settings, &session, &others, facts, load_options, progress).await?;
         progress.done();
+        let compared = compare::loaded(&others.manifest, &loaded.read)?;
         common::fault::point("restore.loaded");
 
-        progress.phase("building indexes and constraints", None);
+        progress.phase("restoring everything else", None);
+        let archive_options = ArchiveOptions { ahead: Some(&loaded.ahead), ..archive_options };
         let failed = archive::restore(
             pg_restore,
             settings,
@@ -222,15 +255,19 @@ impl StagedDatabase {
         progress.phase("setting sequences, refreshing views, analyzing", None);
         set_sequences(&session, &snapshot).await?;
         refresh_views(&session, &snapshot, plan.force, &mut missing).await?;
-        analyze(&session, settings, options.jobs, &snapshot, progress).await?;
+        analyze(&session, settings, options.jobs, &snapshot, &loaded.analyzed, progress).await?;
         progress.done();
 
-        progress.phase("comparing every row with the snapshot", Some(snapshot.manifest.raw_bytes()));
-        copy_in::compare_content(settings, &snapshot, options.jobs, progress).await?;
-        progress.done();
+        let compared = if has_code {
+            compare::still(settings, options.jobs, compared, snapshot.manifest.codec, progress).await?
+        } else {
+            compared
+        };
+        compare::rest(settings, &snapshot, &compared, options.jobs, progress).await?;
         let (wanted, major) = (&snapshot.manifest.owners, snapshot.manifest.server.major());
         let other_owners = owners::settle(&session, wanted, major, plan).await?;
         let missing_grants = missing_grants(&session, &snapshot, plan).await?;
+        flush(&session).await?;
         session.close().await?;
         apply_database_state(maintenance, &snapshot, &self.name, plan).await?;
         if plan.read_only {
@@ -240,7 +277,8 @@ impl StagedDatabase {
                 Error::postgres(format!("could not make the database \"{}\" read-only", self.name), source)
             })?;
         }
-        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, other_owners, missing })
+        let spent = loaded.spent;
+        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, other_owners, missing, spent })
     }
 }
 
@@ -362,21 +400,26 @@ async fn analyze(
     settings: &ConnectionSettings,
     jobs: usize,
     snapshot: &StoredSnapshot,
+    analyzed: &HashSet<QualifiedName>,
     progress: &Progress,
 ) -> Result<()> {
     let rows = session
         .query(
-            "SELECT pg_catalog.format('ANALYZE %I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            "SELECT pg_catalog.format('ANALYZE %I.%I', n.nspname, c.relname), n.nspname::text, c.relname::text
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
                AND n.nspname NOT LIKE 'pg\\_toast%' AND (c.relkind <> 'm' OR c.relispopulated)
-             UNION ALL SELECT 'ANALYZE pg_catalog.pg_class, pg_catalog.pg_attribute'",
+             UNION ALL SELECT 'ANALYZE pg_catalog.pg_class, pg_catalog.pg_attribute', '', ''",
             &[],
         )
         .await
         .map_err(|source| Error::postgres("could not list the tables to analyze", source))?;
     let work = rows
         .iter()
+        .filter(|row| {
+            let name = QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+            !analyzed.contains(&name)
+        })
         .map(|row| copy_in::Work::Run { statement: row.get(0), what: "could not analyze a table".to_owned() })
         .collect();
     copy_in::run(settings, jobs, work, snapshot.manifest.codec, progress).await?;
@@ -397,6 +440,17 @@ async fn analyze(
             .map_err(|source| Error::postgres("could not analyze a partitioned table", source))?;
     }
     Ok(())
+}
+
+/// Makes durable what was committed until now: sessions that loaded rows and built indexes did not wait for the disk. The
+/// log is written in its order, so a commit that waits makes all before it durable as well.
+async fn flush(session: &Session) -> Result<()> {
+    session
+        .batch_execute(
+            "SET synchronous_commit = on; SELECT pg_catalog.pg_logical_emit_message(true, 'safe-run', 'restored')",
+        )
+        .await
+        .map_err(|source| Error::postgres("could not make the restored rows durable", source))
 }
 
 /// Owner, grants, comment, settings and limits of the database itself.

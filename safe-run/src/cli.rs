@@ -4,6 +4,7 @@ mod args;
 mod check;
 mod look;
 mod mark;
+mod new;
 mod refuse;
 mod state;
 
@@ -138,7 +139,7 @@ enum Command {
         #[command(flatten)]
         mark: MarkArgs,
     },
-    /// Make an empty migration file with the next version
+    /// Make an empty migration with the next version, named as the folder's own tool would name it
     New {
         /// What it does, such as add_orders_status
         name: String,
@@ -582,28 +583,6 @@ impl Invocation<'_> {
                 connection.database()
             ))?;
         }
-        Ok(0)
-    }
-
-    fn new_migration(&self, name: &str) -> Result<u8> {
-        let slug: String = name
-            .trim()
-            .chars()
-            .map(|c| if c.is_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
-            .collect();
-        if slug.trim_matches('_').is_empty() {
-            return Err(Error::usage("the name has no letters")
-                .with_hint("Say what the migration does: add_orders_status."));
-        }
-        let dir = self.settings.dirs.first().cloned().unwrap_or_else(|| PathBuf::from("migrations"));
-        std::fs::create_dir_all(&dir).map_err(|source| Error::io("create the folder", &dir, source))?;
-        let version = chrono::Utc::now().format("%Y%m%d%H%M%S");
-        let path = dir.join(format!("{version}_{slug}.sql"));
-        let mut file =
-            std::fs::File::create_new(&path).map_err(|source| Error::io("create", &path, source))?;
-        std::io::Write::write_all(&mut file, format!("-- {name}\n").as_bytes())
-            .map_err(|source| Error::io("write", &path, source))?;
-        self.output.data(&format!("{}\n", path.display()))?;
         Ok(0)
     }
 }

@@ -259,7 +259,7 @@ async fn prepare(
     )
     .await?;
     let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
-    writes::snapshot_taken(log, &holder, &exported).await?;
+    writes::snapshot_taken(context, log, &holder, &exported).await?;
     let snapshot = async {
         if options.snapshot.has_file() {
             context.snapshot(&exported, Some(unfenced_state)).await.map(Some)

@@ -141,7 +141,7 @@ impl Layout {
             Format::Dbmate => dbmate::file_name(name),
             Format::Goose => goose::file_name(name),
             Format::Flyway => flyway::file_name(name),
-            Format::Refinery => refinery::file_name(name),
+            Format::Refinery => refinery::file_name(name, self.wide_versions),
             Format::Diesel => diesel::folder_name(name),
             Format::Prisma => prisma::folder_name(name),
         }

@@ -5,6 +5,7 @@
 //! It must never apply a file whose history does not fit: an edited, missing or late migration is refused by name.
 
 mod annotation;
+mod create;
 mod load;
 mod past;
 mod plan;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use common::{Error, ErrorKind, Result, digest::sha256_hex};
 
 pub use annotation::{AllowLoss, Annotations, ExpectedRows};
+pub use create::{NewFile, new_files};
 pub use load::{load, signs};
 pub use past::original;
 pub use plan::{AppliedMigration, Drift, DriftKind, MigrationPlan, RowKind, classify_drift, plan};

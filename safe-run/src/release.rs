@@ -66,6 +66,16 @@ pub fn held_fences(repository: &Path, database: &str) -> Result<Vec<String>> {
     }
 }
 
+/// The ids of runs on the database that were stopped and wait for a person's decision; none where there is no repository.
+pub fn undecided(repository: &Path, database: &str) -> Result<Vec<String>> {
+    let runs = match Repository::open(repository) {
+        Ok(repository) => journal::with_slot(&repository, database)?,
+        Err(error) if error.kind() == ErrorKind::NoSuchSnapshot => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    Ok(runs.into_iter().filter(PastRun::is_undecided).map(|run| run.run).collect())
+}
+
 /// A database that accepts no connection may be closed by a run of ours: says by which, and what to do.
 pub fn explain_closed(error: Error, repository: &Path, database: &str) -> Error {
     if error.sqlstate() != Some("55000") {

@@ -166,6 +166,11 @@ WHERE c.relkind IN ('r', 'p') AND c.relname = ANY ($1)
   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
 GROUP BY 1, 2 ORDER BY 1, 2";
 
+/// Whether a table is the history of a tool that we know.
+pub fn is_history(table: &str, has_column: impl Fn(&str) -> bool) -> bool {
+    TOOLS.iter().any(|known| known.table == table && known.columns.iter().all(|column| has_column(column)))
+}
+
 /// Reads the histories that are there. The session is left as it was found.
 pub async fn read(session: &Session) -> Result<Vec<History>> {
     let failed = |source| common::Error::postgres("could not read the history tables of other tools", source);

@@ -65,6 +65,9 @@ impl Outcome {
     }
 }
 
+/// In the environment of `restore`: every table counts as a large one, whose indexes are built while others load.
+pub const ALL_LARGE: (&str, &str) = ("SAFE_RUN_FAULT_NUMBER", "restore.large_bytes=0");
+
 /// A repository in a folder of its own, removed with the value.
 pub struct Snapshots {
     folder: tempfile::TempDir,
@@ -118,9 +121,21 @@ impl Snapshots {
     /// returns the URL.
     #[track_caller]
     pub fn restore_copy(&self, database: &Database, arguments: &[&str]) -> String {
+        self.restore_copy_with(database, arguments, &[])
+    }
+
+    /// The same, with variables in the environment.
+    #[track_caller]
+    pub fn restore_copy_with(
+        &self,
+        database: &Database,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> String {
         let name = format!("{}copy{}", database.name(), database.family().len());
         let arguments = [&["latest", "--into", &name], arguments].concat();
-        self.run("restore", &database.url(), &arguments).expect(0);
+        let mut command = self.command("restore", &database.url(), &arguments);
+        Outcome::of(command.envs(environment.iter().copied())).expect(0);
         database.cluster().url(&name)
     }
 

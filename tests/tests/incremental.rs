@@ -358,3 +358,38 @@ fn a_row_written_before_the_base_and_committed_after_it_is_not_missed() {
     assert!(reading(&snapshots, &id).1 <= 1, "{:?}", reading(&snapshots, &id));
     psql::run(&database.url(), "SELECT 1");
 }
+
+#[test]
+fn a_table_of_long_rows_is_cut_by_what_it_stores_out_of_line_and_read_where_it_changed() {
+    let cluster = server(18);
+    let database = cluster.fresh_database("documents");
+    database.psql(
+        "CREATE TABLE documents (id int PRIMARY KEY, body text); ALTER TABLE documents ALTER body SET STORAGE EXTERNAL;
+         INSERT INTO documents SELECT i, repeat('body ' || i, 300) FROM generate_series(1, 4000) i;
+         CREATE TABLE plain AS SELECT i, repeat('x', 100) AS v FROM generate_series(1, 4000) i;
+         VACUUM (FREEZE); CHECKPOINT",
+    );
+    let blocks: u64 =
+        database.psql("SELECT pg_relation_size('documents') / 8192").parse().expect("a number of blocks");
+    let snapshots = Snapshots::new();
+    let small = &["--chunk-blocks", "128"];
+    let first = snapshots.create(&database, small);
+    // The plain table is one chunk; the other is cut where its rows come to about as much.
+    let (all, _) = reading(&snapshots, &first);
+    assert!(all >= 4 && all <= 1 + blocks, "{all} chunks of {blocks} blocks");
+    database.psql("UPDATE documents SET body = 'short' WHERE id = 2000; CHECKPOINT");
+    let second = snapshots.create(&database, small);
+    let (now, read) = reading(&snapshots, &second);
+    // Some pages were written; the others are those of the first snapshot.
+    assert!(read >= 1 && read * 2 < now, "{read} of {now} chunks were read");
+    let full = Snapshots::new();
+    let whole = full.create(&database, &[small, &["--full"][..]].concat());
+    assert_eq!(content(&snapshots, &second), content(&full, &whole));
+    let copy = snapshots.restore_copy(&database, &[]);
+    fingerprint(&database).assert_same(&tests::oracle::fingerprint_without(&copy, &[]));
+    // Rows of another kind have other borders: then they are read.
+    database.psql("UPDATE documents SET body = 'short'; VACUUM FULL documents; CHECKPOINT");
+    let third = snapshots.create(&database, small);
+    let whole = full.create(&database, &[small, &["--full"][..]].concat());
+    assert_eq!(content(&snapshots, &third), content(&full, &whole));
+}

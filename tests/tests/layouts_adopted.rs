@@ -9,7 +9,7 @@ use std::process::Command;
 
 use tests::oracle::fingerprint;
 use tests::other_tools::{self, copy};
-use tests::{Cluster, Database, ProtectedRun, Running, cluster::Options, psql};
+use tests::{Cluster, Database, ProtectedRun, Running, cluster::Options, psql, until};
 
 /// A tool, and what of its history is the same each time: all but times, durations and random ids.
 struct Tool {
@@ -207,14 +207,7 @@ fn go_on_after_each_other(
     let migrate = |run: &ProtectedRun| psql::succeed(real(tool, run, &url(run)).expect("it was there"));
     let finds_nothing = |run: &ProtectedRun| {
         let before = tool.history(&run.database);
-        if tool.name == "prisma" {
-            // Its `deploy` waits ten seconds at its end when nothing is pending.
-            let mut status = other_tools::prisma(run.folder(), &url(run));
-            status.args(["migrate", "status"]);
-            assert!(psql::succeed(status).contains("Database schema is up to date!"));
-        } else {
-            migrate(run);
-        }
+        migrate(run);
         assert_eq!(tool.history(&run.database), before, "{} found something to do", tool.name);
     };
     println!("{}", psql::succeed(real(tool, &theirs, &url(&theirs))?));
@@ -254,7 +247,21 @@ fn goes_on_and_writes_what_is_recorded(tool: &Tool, cluster: &Cluster) {
 
 #[test]
 fn real_dbmate_and_safe_run_go_on_after_each_other() {
-    goes_on_and_writes_what_is_recorded(tool("dbmate"), Cluster::shared(18));
+    let dbmate = tool("dbmate");
+    goes_on_and_writes_what_is_recorded(dbmate, Cluster::shared(18));
+
+    // Of a file with several pairs it keeps the first and fails at recording the second; we run all of it, and record it once.
+    let run = dbmate.run(Cluster::shared(18));
+    let pair = |table: &str| {
+        format!("-- migrate:up\nCREATE TABLE {table} ();\n-- migrate:down\nDROP TABLE {table};\n")
+    };
+    run.migration("20250102_pairs.sql", &format!("{}{}", pair("one"), pair("two")));
+    run.run(&[]).exits(0).verdict("COMMITTED");
+    let before = dbmate.history(&run.database);
+    assert_eq!(before.matches("20250102").count(), 1, "{before}");
+    psql::succeed(real(dbmate, &run, &socket_url(&run)).unwrap());
+    assert_eq!(dbmate.history(&run.database), before);
+    assert_eq!(run.database.psql("SELECT count(*) FROM one; SELECT count(*) FROM two"), "0\n0");
 }
 
 #[test]
@@ -313,6 +320,24 @@ fn real_prisma_and_safe_run_resolve_what_the_other_left() {
     correct(&ours);
     ours.run(&[]).exits(0).verdict("COMMITTED").says("1 migration");
     prisma(&ours, &["status"]).exits(0).says("Database schema is up to date!");
+
+    // While it migrates, its lock keeps us out.
+    ours.database.psql("CREATE SEQUENCE gate");
+    ours.file(
+        "migrations/20240103000000_c/migration.sql",
+        "DO $$ BEGIN WHILE (SELECT NOT is_called FROM gate) LOOP PERFORM pg_sleep(0.02); END LOOP; END $$;\n",
+    );
+    let mut deploy = other_tools::prisma(ours.folder(), &socket_url(&ours));
+    deploy.args(["migrate", "deploy"]);
+    let running = Running::start(deploy);
+    let open = "SELECT count(*) FROM _prisma_migrations WHERE finished_at IS NULL AND rolled_back_at IS NULL";
+    until("it migrates", || ours.database.psql(open) == "1");
+    ours.run(&["--lock-timeout", "200ms", "--lock-retries", "1"])
+        .exits(4)
+        .says("prisma works on the database");
+    ours.database.psql("SELECT nextval('gate')");
+    running.outcome().exits(0);
+    ours.run(&[]).exits(0).verdict("UP TO DATE");
 }
 
 #[test]

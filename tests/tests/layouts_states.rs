@@ -1,6 +1,6 @@
-//! Adopted histories that do not fit: drift, failed migrations, late files, other runners; and the commands that mend them.
+//! Adopted histories that do not fit: drift, failed migrations, late files; and the commands that mend them.
 
-use tests::{Ended, ProtectedRun, until};
+use tests::{Ended, ProtectedRun};
 
 fn empty() -> ProtectedRun<'static> {
     ProtectedRun::on(tests::Cluster::shared(18).fresh_database("states"))
@@ -201,32 +201,101 @@ fn a_mark_that_is_killed_is_recovered_to_what_became_of_it() {
     }
 }
 
+/// A file of each format that records checksums, and where.
+const WITH_CHECKSUMS: [(&str, &str, &str); 5] = [
+    ("sqlx", "1_a.sql", "SELECT checksum::text FROM _sqlx_migrations"),
+    ("flyway", "V1__a.sql", "SELECT checksum::text FROM flyway_schema_history"),
+    ("refinery", "V1__a.sql", "SELECT checksum FROM refinery_schema_history"),
+    ("prisma", "1_a/migration.sql", "SELECT checksum FROM _prisma_migrations"),
+    ("safe-run", "1_a.sql", "SELECT checksum FROM safe_run.migrations"),
+];
+
 #[test]
-fn the_tools_own_lock_keeps_us_out_and_ours_keeps_the_tool_out() {
-    let run = empty();
-    run.migration("1_a.sql", "SELECT pg_sleep(3);\n");
-    // 0x3d32ad9e times the CRC-32 of the database's name, as sqlx has it.
-    let key = crc32(run.database.name()) as i64 * 0x3d32_ad9e;
-    let mut tool = run.database.session();
-    tool.run(&format!("SELECT pg_advisory_lock({key})"));
-    let brief = ["--format", "sqlx", "--lock-timeout", "200ms", "--lock-retries", "1"];
-    refuses(&run, &brief, 4, &["sqlx works on the database", "pid"]);
-    tool.run(&format!("SELECT pg_advisory_unlock({key})"));
-    let running = run.start(&["--format", "sqlx"]);
-    until("the lock is held", || {
-        tool.run(&format!("SELECT pg_try_advisory_lock({key})")) == "f" || {
-            tool.run(&format!("SELECT pg_advisory_unlock({key})"));
-            false
-        }
-    });
-    running.outcome().exits(0).verdict("COMMITTED");
+fn an_edited_file_is_refused_in_every_format_and_accepted_as_if_it_had_run_so() {
+    for (format, name, checksum) in WITH_CHECKSUMS {
+        let run = empty();
+        let write = |run: &ProtectedRun, sql: &str| run.file(&format!("migrations/{name}"), sql);
+        write(&run, "CREATE TABLE a (i int);\nCREATE TABLE b ();\n");
+        run.run(&["--format", format]).exits(0).verdict("COMMITTED");
+        let applied = run.database.psql(checksum);
+        // Flyway's own checksum does not see line ends.
+        write(&run, "CREATE TABLE a (i int);\r\nCREATE TABLE b ();\r\n");
+        let edited = run.run(&["status"]).exits(0);
+        if format == "flyway" {
+            edited.never_says("edited")
+        } else {
+            edited.says("only line ends differ")
+        };
+
+        let now = "CREATE TABLE a (i bigint);\nCREATE TABLE b ();\n";
+        write(&run, now);
+        refuses(&run, &[], 3, &[name, "edited after it was applied", "safe-run repair --accept"]);
+        let version = if format == "prisma" { "1_a" } else { "1" };
+        run.run(&["repair", "--accept", version, "--yes"]).exits(0).verdict("COMMITTED");
+        run.run(&[]).exits(0).verdict("UP TO DATE").never_says("edited");
+        // The checksum is the one of a database to which the file was applied as it is now.
+        let fresh = empty();
+        write(&fresh, now);
+        fresh.run(&["--format", format]).exits(0);
+        assert_ne!(run.database.psql(checksum), applied, "{format}");
+        assert_eq!(run.database.psql(checksum), fresh.database.psql(checksum), "{format}");
+    }
+    // The others record no checksum: nobody can tell.
+    for (format, name) in [("diesel", "1_a/up.sql"), ("goose", "1_a.sql")] {
+        let run = empty();
+        run.file(&format!("migrations/{name}"), "-- +goose Up\nSELECT 1;\n");
+        run.run(&["--format", format]).exits(0);
+        run.file(&format!("migrations/{name}"), "-- +goose Up\nSELECT 2;\n");
+        run.run(&["status"]).exits(0).never_says("edited");
+    }
 }
 
-/// CRC-32, bit by bit.
-fn crc32(text: &str) -> u32 {
-    !text.bytes().fold(!0_u32, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg()))
-    })
+#[test]
+fn failures_outside_of_a_transaction_are_recorded_as_flyway_and_prisma_do_and_cleared() {
+    for (format, name, failed) in [
+        (
+            "flyway",
+            "V1__a.sql",
+            "SELECT concat(installed_rank, version, type, script, success) FROM flyway_schema_history",
+        ),
+        (
+            "prisma",
+            "1_a/migration.sql",
+            "SELECT concat(finished_at, applied_steps_count, rolled_back_at, logs LIKE '%23505%') FROM _prisma_migrations",
+        ),
+    ] {
+        let run = ProtectedRun::shop(18);
+        let file = format!("migrations/{name}");
+        run.file(&file, "CREATE UNIQUE INDEX CONCURRENTLY once ON orders (user_id);\n");
+        run.run(&["--format", format, "--on-failure", "stop"]).exits(14).verdict("STOPPED").says("23505");
+        let expected = if format == "flyway" { "11SQLV1__a.sqlf" } else { "0t" };
+        assert_eq!(run.database.psql(failed), expected, "{format}");
+        refuses(&run, &[], 3, &["failed half-way", "safe-run repair"]);
+        run.run(&["repair", "--yes"]).exits(0).verdict("COMMITTED");
+        run.file(&file, "CREATE INDEX CONCURRENTLY once ON orders (user_id);\n");
+        run.run(&[]).exits(0).verdict("COMMITTED").says("1 migration");
+        run.run(&[]).exits(0).verdict("UP TO DATE");
+    }
+}
+
+#[test]
+fn refinery_with_wide_versions_has_a_bigint_and_a_checksum_of_its_own() {
+    let run = empty();
+    let sql = "CREATE TABLE a (i int);\n";
+    run.migration("V20240101120000__a.sql", sql).migration("U20240102120000__b.sql", "SELECT 1;\n");
+    run.run(&["--format", "refinery"]).exits(0).verdict("COMMITTED");
+    let rows = "SELECT version, name, pg_typeof(version) FROM refinery_schema_history ORDER BY 1";
+    assert_eq!(run.database.psql(rows), "20240101120000|a|bigint\n20240102120000|b|bigint");
+    run.run(&["status"]).exits(0).never_says("edited");
+    run.migration("V20240103120000__c.sql", "CREATE TABLE c (i int);\n");
+    run.run(&[]).exits(0).verdict("COMMITTED");
+
+    // A history made by a refinery without them has no room: nothing is applied, and nobody says otherwise.
+    let run = empty();
+    run.migration("V1__a.sql", sql);
+    run.run(&["--format", "refinery"]).exits(0);
+    run.migration("V20240101120000__b.sql", "CREATE TABLE b (i int);\n");
+    refuses(&run, &[], 2, &["V20240101120000__b.sql", "int4", "int8-versions"]);
 }
 
 #[test]

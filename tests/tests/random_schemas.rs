@@ -6,6 +6,7 @@
 use std::ops::RangeInclusive;
 
 use tests::oracle::{fingerprint, fingerprint_without};
+use tests::outcome::ALL_LARGE;
 use tests::random_schema::{RandomSchema, random_schema};
 use tests::{Cluster, Database, Fingerprint, Snapshots, on_every_major, psql};
 
@@ -74,7 +75,8 @@ fn comes_back_equal(cluster: &Cluster, seed: u64, schema: &RandomSchema) {
         &database,
         &["--chunk-blocks", chunk_blocks, "--compress", codec, "--jobs", pick(&jobs, seed / 3)],
     );
-    let url = snapshots.restore_copy(&database, &["--jobs", pick(&jobs, 1)]);
+    let environment = if seed % 2 == 1 { &[ALL_LARGE][..] } else { &[] };
+    let url = snapshots.restore_copy_with(&database, &["--jobs", pick(&jobs, 1)], environment);
 
     before.assert_same(&settled(fingerprint_without(&url, &[])));
     // The backup itself has changed nothing either.

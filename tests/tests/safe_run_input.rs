@@ -323,6 +323,29 @@ fn new_makes_a_file_that_is_then_pending() {
     );
     run.run(&["status"]).exits(30).says("pending");
     run.run(&["new", "???"]).exits(2);
+    // In another tool's folder it is that tool's, and runs.
+    for (there, text, made) in [
+        ("0007_a.sql", "-- migrate:up\n-- migrate:down\n", vec!["0008_b.sql"]),
+        ("00007_a.sql", "-- +goose Up\n", vec!["00008_b.sql"]),
+        ("7_a.up.sql", "SELECT 1;\n", vec!["8_b.up.sql", "8_b.down.sql"]),
+        ("sub/V7__a.sql", "SELECT 1;\n", vec!["V8__b.sql"]),
+        ("2024-01-01-000000_a/up.sql", "SELECT 1;\n", vec!["_b/up.sql", "_b/down.sql"]),
+        ("20240101000000_a/migration.sql", "SELECT 1;\n", vec!["_b/migration.sql"]),
+    ] {
+        let folder = format!("of_{}", made[0].len() + there.len());
+        run.file(&format!("{folder}/{there}"), text);
+        let outcome = run.run(&["new", "b", "--dir", &folder]).exits(0);
+        let lines: Vec<&str> = outcome.stdout.lines().collect();
+        assert_eq!(lines.len(), made.len(), "{outcome}");
+        for (line, end) in lines.iter().zip(made) {
+            assert!(line.ends_with(end) && run.folder().join(line).is_file(), "{end}: {outcome}");
+        }
+        std::fs::remove_dir_all(run.folder().join(folder)).unwrap();
+    }
+    run.file("both/1_a.sql", "SELECT 1;\n");
+    run.file("both/V1__a.sql", "SELECT 1;\n");
+    run.run(&["new", "b", "--dir", "both"]).exits(2).says("files of several tools").says("--format");
+    run.run(&["new", "b", "--dir", "both", "--format", "flyway"]).exits(0).says("both/V2__b.sql");
 }
 
 #[test]

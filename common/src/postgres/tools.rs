@@ -122,6 +122,11 @@ const CHILD_OPTIONS: &str = "-c quote_all_identifiers=off -c transform_null_equa
 ///
 /// The child leads a process group of its own: Ctrl-C reaches it through us, once, and it dies with us.
 pub fn command(tool: &Path, settings: &ConnectionSettings) -> tokio::process::Command {
+    command_with(tool, settings, "")
+}
+
+/// Like [`command`], with further settings for the program's sessions, as `-c name=value`.
+pub fn command_with(tool: &Path, settings: &ConnectionSettings, more: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(tool);
     for name in VARIABLES_TO_CLEAR {
         command.env_remove(name);
@@ -134,7 +139,7 @@ pub fn command(tool: &Path, settings: &ConnectionSettings) -> tokio::process::Co
         }
     }
     // After the user's own, so that it wins.
-    command.env("PGOPTIONS", format!("{options} {CHILD_OPTIONS}"));
+    command.env("PGOPTIONS", format!("{options} {CHILD_OPTIONS} {more}"));
     // Messages are matched in two places, by the text of the C locale.
     command.env("LC_ALL", "C").stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     command

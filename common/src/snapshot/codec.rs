@@ -317,18 +317,30 @@ impl ChunkWriter {
     /// Takes the next piece of COPY text.
     pub fn write(&mut self, data: &[u8]) -> Result<()> {
         self.raw_bytes += data.len() as u64;
+        if data.len() >= BATCH_BYTES {
+            // A row of megabytes is not held twice.
+            self.write_batch()?;
+            return self.write_piece(data);
+        }
         self.batch.extend_from_slice(data);
         if self.batch.len() < BATCH_BYTES { Ok(()) } else { self.write_batch() }
     }
 
     fn write_batch(&mut self) -> Result<()> {
-        timed(&mut self.hashing_rows, || self.counter.feed(&self.batch));
+        let mut batch = std::mem::take(&mut self.batch);
+        let written = self.write_piece(&batch);
+        batch.clear();
+        self.batch = batch;
+        written
+    }
+
+    fn write_piece(&mut self, data: &[u8]) -> Result<()> {
+        timed(&mut self.hashing_rows, || self.counter.feed(data));
         let written = timed(&mut self.encoding, || match &mut self.encoder {
-            Encoder::Zstd(encoder) => encoder.write_all(&self.batch),
-            Encoder::Gzip(encoder) => encoder.write_all(&self.batch),
-            Encoder::None(sink) => sink.write_all(&self.batch),
+            Encoder::Zstd(encoder) => encoder.write_all(data),
+            Encoder::Gzip(encoder) => encoder.write_all(data),
+            Encoder::None(sink) => sink.write_all(data),
         });
-        self.batch.clear();
         written.map_err(|source| Error::io("write", &self.path, source))
     }
 

@@ -48,9 +48,18 @@ pub fn page_ranges(table: &Table, blocks: u64, chunk_blocks: u64) -> Vec<BlockRa
 
 /// The statement that loads a chunk of `table` from stdin.
 pub fn copy_in_statement(table: &Table, encoding: &str) -> String {
+    copy_in(table, encoding, "")
+}
+
+/// The same, with rows that no later visitor has to look after. Only a transaction that made or emptied the table may.
+pub fn copy_in_frozen_statement(table: &Table, encoding: &str) -> String {
+    copy_in(table, encoding, "FREEZE, ")
+}
+
+fn copy_in(table: &Table, encoding: &str, freeze: &str) -> String {
     let target = table.load_into.as_ref().unwrap_or(&table.name);
     format!(
-        "COPY {target}{} FROM STDIN (FORMAT text, ENCODING {})",
+        "COPY {target}{} FROM STDIN ({freeze}FORMAT text, ENCODING {})",
         column_list(&table.columns),
         literal(encoding)
     )

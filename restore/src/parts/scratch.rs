@@ -116,6 +116,8 @@ pub async fn define(
         // Definitions only, and the live tables stay where they are.
         no_tablespaces: true,
         keep_going: false,
+        session: "",
+        ahead: None,
     };
     for section in sections {
         let archive = super::archive(stored);

@@ -53,6 +53,7 @@ impl Invocation<'_> {
     pub(super) async fn status(&self) -> Result<u8> {
         let connection = self.connection_to_folders("safe-run status").await?;
         let held = release::held_fences(&self.settings.repo, connection.database())?;
+        let undecided = release::undecided(&self.settings.repo, connection.database())?;
         let state = self.read_only_state(&connection).await?;
         let plan = self.plan_of(&state)?;
         #[derive(Serialize)]
@@ -88,7 +89,7 @@ impl Invocation<'_> {
         if self.output.is_json() {
             self.output.document(&serde_json::json!({
                 "format": state.history.layout.format, "history": state.history.table.short(), "migrations": lines,
-                "held_fences": held,
+                "held_fences": held, "undecided_runs": undecided,
             }))?;
         } else {
             let all = lines.len();
@@ -124,6 +125,12 @@ impl Invocation<'_> {
             for run in &held {
                 self.output
                     .warn(&format!("the fence of run {run} still stands: `safe-run release` lifts it"));
+            }
+            for run in &undecided {
+                self.output.warn(&format!(
+                    "run {run} failed and waits for your decision, while its replication slot fills the server's disk: \
+                     `safe-run recover --undo` or `--keep`"
+                ));
             }
         }
         Ok(if plan.pending.is_empty() { 0 } else { ErrorKind::Pending.exit_code() })

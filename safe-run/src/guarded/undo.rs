@@ -162,7 +162,7 @@ async fn restore_snapshot(
         kept_as: plan.kept_as.clone().unwrap_or_default(),
     });
     fault::point("safe-run.undoing");
-    let options = restore_options(context, None);
+    let options = restore_options(context, writes::open_slot(log.journal.steps()));
     let verified = restore::verified(snapshot, options.jobs, &context.progress).await?;
     let report =
         restore::execute(&context.connection, control, &verified, plan, &options, &context.progress).await?;

@@ -37,7 +37,7 @@ pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
     let mut found =
         Sections { up: Vec::new(), no_transaction: None, warnings: Vec::new(), has_sections: true };
     let mut up_from = None;
-    let mut has_up = false;
+    let (mut has_up, mut has_down) = (false, false);
     let mut at = 0;
     for (index, line) in sql.split_inclusive('\n').enumerate() {
         if let Some(options) = marker(line, "migrate:up") {
@@ -50,6 +50,7 @@ pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
             has_up = true;
             up_from = Some(at + line.len());
         } else if marker(line, "migrate:down").is_some() {
+            has_down = true;
             match up_from.take() {
                 Some(start) => found.up.push(start..at),
                 None => {
@@ -78,6 +79,11 @@ pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
             "no line begins with `-- migrate:up`".to_owned(),
             "dbmate refuses such a file too. If another tool wrote it, name that tool with --format.",
         ));
+    }
+    if !has_down {
+        found
+            .warnings
+            .push("no line begins with `-- migrate:down`: dbmate itself refuses such a file".to_owned());
     }
     Ok(found)
 }

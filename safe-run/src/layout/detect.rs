@@ -43,7 +43,7 @@ impl Signs {
         }
         let stem = lower.strip_suffix(".sql");
         let dotted = |name: &str| name.split_once("__").is_some_and(|(head, _)| head.contains(['.', '_']));
-        match refinery::file_name(name) {
+        match refinery::file_name(name, true) {
             FileName::Foreign { .. } => self.refinery += 1,
             FileName::Migration { version, .. } => {
                 self.v_files += 1;
@@ -126,6 +126,25 @@ impl Signs {
             }
         }
         found
+    }
+
+    /// The format that a new file has to have. Where two tools would name it alike, it does not matter whose it is.
+    ///
+    /// # Errors
+    /// Usage: files of several tools.
+    pub fn format_of_new(&self) -> Result<Format> {
+        match self.candidates().as_slice() {
+            [] => Ok(Format::SafeRun),
+            [only] => Ok(*only),
+            [Format::Sqlx, Format::GolangMigrate] => Ok(Format::GolangMigrate),
+            // The one whose versions have to be small.
+            [Format::Flyway, Format::Refinery] => Ok(Format::Refinery),
+            several => {
+                let flags: Vec<String> = several.iter().map(|format| format!("--format {format}")).collect();
+                Err(Error::usage(format!("the folder has files of several tools: {}", self.describe()))
+                    .with_hint(format!("Say whose the new one is: {}.", flags.join(" or "))))
+            }
+        }
     }
 
     /// What was seen, for a person.

@@ -6,8 +6,9 @@ use crate::migration::{FileName, Version};
 /// The history table.
 pub const TABLE: &str = "refinery_schema_history";
 
-/// Reads a file's name, as refinery's regular expression does: `[U|V]<n>__<word characters>.sql`.
-pub(crate) fn file_name(name: &str) -> FileName {
+/// Reads a file's name, as refinery's regular expression does: `[U|V]<n>__<word characters>.sql`. Only a refinery built with
+/// `int8-versions` is `wide`.
+pub(crate) fn file_name(name: &str, wide: bool) -> FileName {
     let Some((stem, extension)) = name.rsplit_once('.') else { return FileName::Ignored };
     let Some((head, description)) = stem.split_once("__") else { return FileName::Ignored };
     let word = |c: char| c.is_alphanumeric() || c == '_';
@@ -21,6 +22,11 @@ pub(crate) fn file_name(name: &str) -> FileName {
     let Some(version) = integer::<i64>(number) else {
         return FileName::Wrong("refinery wants a whole number as the version");
     };
+    if !wide && is_wide(&version) {
+        return FileName::Wrong(
+            "its version does not fit the int4 of refinery's history: only a refinery built with int8-versions takes it",
+        );
+    }
     let description = description.to_owned();
     match (extension, head.starts_with('U')) {
         ("rs", _) => FileName::Foreign {

@@ -3,7 +3,7 @@
 //! number, and a transaction of many files that make tables holds thousands.
 //!
 //! Pure. It must never say so of a statement that may lock a table that was there before: in doubt, the answer is no, and
-//! what is known of names is forgotten.
+//! what is known of names is forgotten. Only the functions behind operators and types are trusted to lock nothing.
 
 use std::collections::BTreeSet;
 

@@ -98,7 +98,7 @@ mod tests {
     fn what_the_snapshot_saw_is_left_out_and_the_rest_has_an_owner() {
         let since = Step::SavingSince { snapshot: "100:110:100,105".to_owned() };
         let steps = [
-            since.clone(),
+            since,
             Step::OwnTransaction { xid: 112 },
             Step::UnknownFrom { xid: 115 },
             Step::UnknownTo { xid: 118 },

@@ -72,7 +72,7 @@ pub enum Value {
 pub fn parse(line: &str) -> Result<Line> {
     let mut rest = Rest(line);
     rest.line().ok_or_else(|| {
-        Error::failed(format!(
+        Error::damaged(format!(
             "what the server tells of a change can't be read, from byte {} of {} on",
             line.len() - rest.0.len(),
             line.len()
@@ -385,9 +385,9 @@ mod tests {
                 (format!("UPDATE:{new_text}"), Row::Update { old: None, new: new.clone() }),
                 (
                     format!("UPDATE: old-key:{old_text} new-tuple:{new_text}"),
-                    Row::Update { old: Some(old.clone()), new: new.clone() },
+                    Row::Update { old: Some(old.clone()), new },
                 ),
-                (format!("DELETE:{old_text}"), Row::Delete(old.clone())),
+                (format!("DELETE:{old_text}"), Row::Delete(old)),
             ] {
                 let read = parse(&format!("table {quoted}: {text}")).unwrap();
                 prop_assert_eq!(read, Line::Change(Change { table: table.clone(), row }));

@@ -14,6 +14,8 @@ use common::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::version_tables;
+
 /// The file in the run's folder.
 const FILE: &str = "tables-before.json";
 
@@ -36,6 +38,9 @@ pub struct KnownTable {
     pub kind: String,
     /// The server writes nothing about its rows into the log.
     pub is_unlogged: bool,
+    /// It is the history of a migration tool, or ours: only migrations write to it.
+    #[serde(default)]
+    pub is_history: bool,
     /// How its rows are found.
     pub identity: Identity,
     /// Its columns.
@@ -104,7 +109,7 @@ ORDER BY a.attrelid, a.attnum";
 
 impl Known {
     /// Reads it, in the transaction whose snapshot is the state before.
-    pub async fn read(session: &Session) -> Result<Self> {
+    pub async fn read(session: &Session, history: &QualifiedName) -> Result<Self> {
         let failed = |source| Error::postgres("could not read the tables' columns", source);
         let rows = session.query(TABLES, &[]).await.map_err(failed)?;
         let mut tables: BTreeMap<u32, KnownTable> = rows
@@ -114,6 +119,7 @@ impl Known {
                     name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
                     kind: row.get(3),
                     is_unlogged: row.get(4),
+                    is_history: false,
                     identity: if row.get(5) { Identity::Full } else { Identity::Key },
                     columns: Vec::new(),
                 };
@@ -136,6 +142,11 @@ impl Known {
             if let Some(table) = tables.get_mut(&row.get::<_, u32>(0)) {
                 table.columns.push(column);
             }
+        }
+        for table in tables.values_mut() {
+            table.is_history = table.name == *history
+                || table.name.schema.as_str() == "safe_run"
+                || version_tables::is_history(table.name.name.as_str(), |name| table.column(name).is_some());
         }
         Ok(Self { tables: tables.into_values().collect(), sequences: introspect::sequences(session).await? })
     }

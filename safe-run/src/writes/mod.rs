@@ -24,7 +24,9 @@ use std::{
 };
 
 use common::{
-    Error, Result, fault,
+    Error, ErrorKind, Result,
+    cli::format::plural,
+    fault,
     ident::{printable, shell_word},
     interrupt,
     postgres::{ConnectionSettings, Session, exported_snapshot::ExportedSnapshot, introspect},
@@ -106,17 +108,28 @@ pub async fn make_slot(context: &Context, log: &mut RunLog) -> Result<()> {
     fault::point("safe-run.slot-making");
     context.progress.phase("making a replication slot", None);
     let limit = |millis: u128| format!("SET statement_timeout = {millis}");
+    let open_for_long = || {
+        format!(
+            "transactions were open for longer than {} s, and a replication slot waits for their end",
+            LONGEST_WAIT.as_secs()
+        )
+    };
     let made = async {
-        session.batch_execute(&limit(LONGEST_WAIT.as_millis())).await?;
+        let failed = |source| Error::postgres("no replication slot", source);
+        session.batch_execute(&limit(LONGEST_WAIT.as_millis())).await.map_err(failed)?;
         let made = session
             .query_one("SELECT pg_catalog.pg_create_logical_replication_slot($1, $2)", &[&slot, &PLUGIN])
             .await;
-        session.batch_execute(&limit(0)).await?;
-        made.map(drop)
+        session.batch_execute(&limit(0)).await.map_err(failed)?;
+        made.map_err(failed)?;
+        fault::point("safe-run.slot-made");
+        if !has_settled(session).await? {
+            return Err(Error::busy(open_for_long()));
+        }
+        Ok(())
     };
     let made = made.await;
     context.progress.done();
-    fault::point("safe-run.slot-made");
     match made {
         Ok(()) => {
             log.report.protection.push(format!(
@@ -124,17 +137,15 @@ pub async fn make_slot(context: &Context, log: &mut RunLog) -> Result<()> {
             ));
             Ok(())
         }
-        Err(source) => {
+        Err(error) => {
             interrupt::check()?;
-            let error = Error::postgres("no replication slot", source);
+            // A connection that broke may have left it.
+            drop_slot(session, &slot).await?;
             let why = match error.sqlstate() {
                 Some("42501") => "the role lacks REPLICATION".to_owned(),
                 Some("53400") => "no replication slot is free (max_replication_slots)".to_owned(),
                 Some("58P01") => format!("the server lacks the plugin {PLUGIN} (contrib)"),
-                Some("57014") => format!(
-                    "transactions were open for longer than {} s, and a replication slot waits for their end",
-                    LONGEST_WAIT.as_secs()
-                ),
+                Some("57014") => open_for_long(),
                 _ => error.to_string(),
             };
             let text = format!("what others write meanwhile is compared, but not saved for a replay: {why}");
@@ -145,8 +156,35 @@ pub async fn make_slot(context: &Context, log: &mut RunLog) -> Result<()> {
     }
 }
 
+/// Waits until every transaction that was open when the slot had been made has ended; false if that takes too long.
+///
+/// A transaction is in the log before others can see it: in between it waits, maybe for a standby. One that was logged before
+/// the slot's beginning and is not yet visible to the snapshot would be in neither.
+async fn has_settled(session: &Session) -> Result<bool> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let wanted = next_transaction(session).await?;
+    let began = std::time::Instant::now();
+    while began.elapsed() < LONGEST_WAIT {
+        let row = session
+            .query_one("SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text", &[])
+            .await
+            .map_err(|source| Error::postgres("could not read the oldest transaction's id", source))?;
+        if row.get::<_, String>(0).parse::<u64>().is_ok_and(|oldest| oldest >= wanted) {
+            return Ok(true);
+        }
+        interrupt::check()?;
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(false)
+}
+
 /// The slot is there and the snapshot is taken: from which transaction on, and what the tables are like.
-pub async fn snapshot_taken(log: &mut RunLog, holder: &Session, _: &ExportedSnapshot<'_>) -> Result<()> {
+pub async fn snapshot_taken(
+    context: &Context,
+    log: &mut RunLog,
+    holder: &Session,
+    _: &ExportedSnapshot<'_>,
+) -> Result<()> {
     if open_slot(log.journal.steps()).is_none() {
         return Ok(());
     }
@@ -154,7 +192,7 @@ pub async fn snapshot_taken(log: &mut RunLog, holder: &Session, _: &ExportedSnap
         .query_one("SELECT pg_catalog.pg_current_snapshot()::text", &[])
         .await
         .map_err(|source| Error::postgres("could not read the snapshot's transactions", source))?;
-    Known::read(holder).await?.store(log.journal.dir())?;
+    Known::read(holder, &context.history.table).await?.store(log.journal.dir())?;
     log.journal.write(Step::SavingSince { snapshot: row.get(0) })
 }
 
@@ -227,10 +265,10 @@ impl Saved {
             "nobody else wrote since the snapshot, as far as the server's log tells: the file to replay is empty".to_owned()
         } else {
             format!(
-                "what was written since the snapshot is saved: {} in {} transactions ({} by others, {} unknown) in {}, which \
-                 holds rows of the database",
-                common::cli::format::plural(summary.changes, "changed row", "changed rows"),
-                summary.transactions(),
+                "what was written since the snapshot is saved: {} in {} ({} by others, {} unknown) in {}, which holds rows of \
+                 the database",
+                plural(summary.changes, "changed row", "changed rows"),
+                plural(summary.transactions(), "transaction", "transactions"),
                 summary.others,
                 summary.unknown,
                 self.path.display()
@@ -321,7 +359,9 @@ pub async fn save(source: Source<'_>) -> Result<Saved> {
     pin_mut!(rows);
     while let Some(row) = rows.next().await {
         let row = row.map_err(|source| Error::postgres("could not read the replication slot", source))?;
-        let text: &str = row.try_get(0).map_err(|_| lost("the rows are in no encoding that can be read"))?;
+        let text: &str = row.try_get(0).map_err(|_| {
+            lost("its rows are in no encoding that can be read").with_kind(ErrorKind::Damaged)
+        })?;
         script.line(&decoding::parse(text)?).map_err(io)?;
     }
     let (body, summary) = script.finish().map_err(io)?;
@@ -433,6 +473,7 @@ pub async fn settle(
 ) -> (Vec<String>, Vec<String>) {
     let Some(slot) = open_slot(journal.steps()).map(str::to_owned) else { return Default::default() };
     let failed = settings.with_database(kept_as);
+    let carried = restore::sequences_ahead::carry(&failed, settings, 0).await.err();
     let dir = journal.dir().to_owned();
     let source = Source {
         settings: &failed,
@@ -446,13 +487,18 @@ pub async fn settle(
         Err(error) => {
             let text = format!("{error}; those rows are in \"{}\" only", printable(kept_as));
             // A full disk or a broken connection: another attempt may succeed.
-            if is_readable(control, &slot).await {
+            if error.kind() != ErrorKind::Damaged && is_readable(control, &slot).await {
                 let next = "save it once more: safe-run recover (or give it up: safe-run recover --keep)";
                 return (vec![text, waits(&slot)], vec![next.to_owned()]);
             }
             (vec![text], Vec::new())
         }
     };
+    what.push(match carried {
+        None => "sequences stand ahead of the snapshot: keys of the saved rows are not given to new ones"
+            .to_owned(),
+        Some(error) => format!("new rows may get keys of rows that are saved for a replay: {error}"),
+    });
     match drop_slot(control, &slot).await {
         Ok(()) => {
             if let Err(error) = journal.write(Step::SlotDropped) {

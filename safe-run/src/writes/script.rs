@@ -6,7 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    io::{self, Write},
+    fs::File,
+    io::{self, BufWriter, Seek, SeekFrom, Write},
 };
 
 use common::{
@@ -22,6 +23,7 @@ use super::{
     known::{Known, KnownTable},
     statement::{self, LeftOut, Written},
 };
+use crate::version_tables;
 
 /// What is in the file, and what is not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,8 +40,10 @@ pub struct Summary {
     pub impossible: BTreeMap<String, u64>,
     /// Changed rows of tables that the snapshot has not.
     pub new_tables: BTreeMap<String, u64>,
-    /// Changed rows of materialized views.
+    /// Materialized views that were refreshed.
     pub views: BTreeSet<String>,
+    /// Histories of migration tools that others wrote to, which are left out.
+    pub histories: BTreeSet<String>,
     /// Columns.
     pub left_out: LeftOut,
     /// Per table: rows that others inserted, updated, deleted; then those of which nobody knows.
@@ -66,9 +70,30 @@ struct Current {
     xid: u32,
     whose: Option<Whose>,
     has_begun: bool,
+    /// Where its text begins, and what was counted before, as long as it may turn out to be the run's.
+    before: Option<(u64, Summary)>,
 }
 
-impl<'k, W: Write> Script<'k, W> {
+/// Where the text goes: what was written since a mark can be taken back.
+pub trait Target: Write {
+    /// Here.
+    fn mark(&mut self) -> io::Result<u64>;
+    /// Takes back what came after the mark.
+    fn back_to(&mut self, mark: u64) -> io::Result<()>;
+}
+
+impl Target for BufWriter<File> {
+    fn mark(&mut self) -> io::Result<u64> {
+        self.stream_position()
+    }
+
+    fn back_to(&mut self, mark: u64) -> io::Result<()> {
+        self.seek(SeekFrom::Start(mark))?;
+        self.get_ref().set_len(mark)
+    }
+}
+
+impl<'k, W: Target> Script<'k, W> {
     /// Begins it.
     pub fn new(known: &'k Known, attribution: &'k Attribution, out: W) -> Self {
         Self { known: known.by_name(), attribution, out, current: None, summary: Summary::default() }
@@ -79,7 +104,11 @@ impl<'k, W: Write> Script<'k, W> {
         match line {
             Line::Begin(xid) => {
                 let whose = self.attribution.whose(*xid);
-                self.current = Some(Current { xid: *xid, whose, has_begun: false });
+                let before = match whose {
+                    Some(Whose::Unknown) => Some((self.out.mark()?, self.summary.clone())),
+                    _ => None,
+                };
+                self.current = Some(Current { xid: *xid, whose, has_begun: false, before });
                 Ok(())
             }
             Line::Commit { at, .. } => self.commit(at),
@@ -118,6 +147,9 @@ impl<'k, W: Write> Script<'k, W> {
     }
 
     fn change(&mut self, change: &Change) -> io::Result<()> {
+        if self.is_history(change) {
+            return self.migrates(&change.table);
+        }
         let Some((xid, whose)) = self.begins()? else { return Ok(()) };
         let name = change.table.short();
         let Some(table) = self.known.get(&change.table).copied() else {
@@ -146,6 +178,41 @@ impl<'k, W: Write> Script<'k, W> {
             }
         }
         self.count(name, whose, place);
+        Ok(())
+    }
+
+    fn is_history(&self, change: &Change) -> bool {
+        let (Row::Insert(fields) | Row::Update { new: fields, .. } | Row::Delete(fields)) = &change.row;
+        match self.known.get(&change.table) {
+            Some(table) => table.is_history,
+            // A tool's first migration makes it.
+            None => {
+                let has = |name: &str| fields.iter().any(|field| field.name == name);
+                change.table.schema.as_str() == "safe_run"
+                    || version_tables::is_history(change.table.name.as_str(), has)
+            }
+        }
+    }
+
+    /// The transaction writes into the history of a migration tool. Of those that may be the run's it is the run's then, all of
+    /// it. Nobody's line of a history is replayed: what it records is not there.
+    fn migrates(&mut self, history: &QualifiedName) -> io::Result<()> {
+        let Some(current) = &mut self.current else {
+            return Err(io::Error::other("a change outside of a transaction"));
+        };
+        match (current.whose, current.before.take()) {
+            (Some(Whose::Unknown), Some((mark, summary))) => {
+                self.out.back_to(mark)?;
+                self.summary = summary;
+                self.summary.ours += 1;
+                current.whose = Some(Whose::Ours);
+                current.has_begun = true;
+            }
+            (Some(Whose::Others), _) => {
+                self.summary.histories.insert(history.short());
+            }
+            _ => {}
+        }
         Ok(())
     }
 
@@ -181,7 +248,7 @@ impl<'k, W: Write> Script<'k, W> {
 
     fn commit(&mut self, at: &str) -> io::Result<()> {
         match self.current.take() {
-            Some(Current { xid, whose: Some(Whose::Others | Whose::Unknown), has_begun: true }) => {
+            Some(Current { xid, whose: Some(Whose::Others | Whose::Unknown), has_begun: true, .. }) => {
                 writeln!(self.out, "-- end of transaction {xid}, committed {at}")
             }
             _ => Ok(()),
@@ -280,6 +347,12 @@ pub fn sentences(summary: &Summary) -> Vec<String> {
         let columns = names(&summary.left_out.defaults);
         list.push(format!("columns that rows lacked get their defaults: {columns}"));
     }
+    if !summary.histories.is_empty() {
+        list.push(format!(
+            "others have run migrations meanwhile, and what those recorded was left out: {}",
+            names(&summary.histories)
+        ));
+    }
     if !summary.views.is_empty() {
         list.push(format!("materialized views to refresh: {}", names(&summary.views)));
     }
@@ -319,6 +392,17 @@ pub fn ending(before: &[Sequence], now: &[Sequence]) -> String {
 mod tests {
     use super::*;
     use crate::{journal::Step, writes::decoding::parse};
+
+    impl Target for Vec<u8> {
+        fn mark(&mut self) -> io::Result<u64> {
+            Ok(self.len() as u64)
+        }
+
+        fn back_to(&mut self, mark: u64) -> io::Result<()> {
+            self.truncate(usize::try_from(mark).unwrap());
+            Ok(())
+        }
+    }
 
     fn script(lines: &[&str]) -> (String, Summary) {
         let known = Known::default();
@@ -363,6 +447,37 @@ mod tests {
                 && out.contains("21, by the run or by others: unknown")
         );
         assert!(out.contains("committed now") && !out.contains("transaction 11"));
+    }
+
+    #[test]
+    fn who_writes_into_a_tools_history_is_the_run_with_all_of_its_transaction() {
+        let (row, history) =
+            ("table public.t: INSERT: a[integer]:1", "table safe_run.migrations: INSERT: a[integer]:1");
+        let (out, summary) = script(&[
+            "BEGIN 21",
+            row,
+            "COMMIT 21",
+            "BEGIN 22",
+            row,
+            history,
+            row,
+            "COMMIT 22",
+            "BEGIN 23",
+            row,
+            "COMMIT 23",
+            "BEGIN 12",
+            row,
+            history,
+            "COMMIT 12",
+        ]);
+        assert_eq!((summary.ours, summary.others, summary.unknown), (1, 1, 2));
+        assert_eq!(summary.new_tables.get("t"), Some(&3));
+        assert!(
+            out.contains("transaction 21,")
+                && out.contains("transaction 23,")
+                && !out.contains("transaction 22")
+        );
+        assert!(sentences(&summary).join(" ").contains("left out: safe_run.migrations"));
     }
 
     #[test]

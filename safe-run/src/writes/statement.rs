@@ -267,6 +267,7 @@ mod tests {
             name: QualifiedName::new("public", "t"),
             kind: "r".to_owned(),
             is_unlogged: false,
+            is_history: false,
             identity: Identity::Key,
             columns,
         }
@@ -328,7 +329,7 @@ mod tests {
         let plain = table(vec![column("a"), column("b")]);
         assert!(impossible(&plain, &Row::Delete(Vec::new())).contains("no replica identity"));
         let new = vec![text("a", "1"), text("b", "2")];
-        assert!(impossible(&plain, &Row::Update { old: None, new: new.clone() }).contains("can't be found"));
+        assert!(impossible(&plain, &Row::Update { old: None, new }).contains("can't be found"));
         let full = KnownTable { identity: Identity::Full, ..plain };
         let found = sql(&full, &Row::Delete(vec![text("a", "x")]));
         let wanted = "ctid = (SELECT ctid FROM ONLY \"public\".\"t\" WHERE (\"a\" IS NOT NULL AND pg_catalog.format('%s', \

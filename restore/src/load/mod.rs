@@ -1,0 +1,434 @@
+//! Loads the rows, and does beside that what can be done with each table as soon as it is loaded: reads it back, builds
+//! its indexes, analyzes it, checks its foreign keys. All connections have work until the end, and pages are read while
+//! they are still in the server's memory.
+//!
+//! What it must never do: take a table for compared of which not every row was read back; or call an entry of the archive
+//! restored that is not. An entry that fails here is no failure yet: pg_restore does it again with the rest of the archive,
+//! one by one, and its error counts.
+
+mod schedule;
+mod tasks;
+mod tuning;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use common::{
+    Error, Progress, QualifiedName, Result, interrupt,
+    postgres::{ConnectionSettings, Row, Session, copy, tools::Tool},
+    repository::StoredSnapshot,
+    snapshot::{
+        Manifest, RowHash,
+        copy_sql::{copy_in_frozen_statement, copy_in_statement, copy_out_statement},
+        manifest::{SCHEMA_FILE, TableData},
+        toc::Entry,
+    },
+};
+use serde::Serialize;
+use tokio::{sync::Notify, task::JoinSet};
+
+use crate::{
+    archive::{self, Ahead, ArchiveOptions},
+    copy_in,
+};
+
+use schedule::Schedule;
+use tasks::{Facts, Step, Task};
+pub use tuning::Tuning;
+
+/// How.
+#[derive(Debug, Clone, Copy)]
+pub struct LoadOptions<'a> {
+    /// Connections.
+    pub jobs: usize,
+    /// pg_restore, for the entries of the archive.
+    pub pg_restore: &'a Tool,
+    /// For pg_restore.
+    pub archive: ArchiveOptions<'a>,
+    /// Settings of its sessions.
+    pub tuning: Tuning,
+    /// Only load: the database may lack objects, and what it has is looked at afterwards.
+    pub only_load: bool,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// Entries of the archive.
+    pub ahead: Ahead,
+    /// Tables that were analyzed.
+    pub analyzed: HashSet<QualifiedName>,
+    /// The tables that were read back whole, by their numbers in the manifest.
+    pub read: HashMap<usize, ReadBack>,
+    /// Where the time went.
+    pub spent: Vec<Spent>,
+}
+
+/// What was found in a table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReadBack {
+    /// Rows.
+    pub rows: u64,
+    /// Their hash.
+    pub hash: RowHash,
+    /// A transaction id that was drawn before the first row was read and after the last one was loaded.
+    pub before: u32,
+}
+
+/// Time that connections spent on one kind of work, all of them together.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Spent {
+    /// The work.
+    pub what: &'static str,
+    /// How often.
+    pub count: usize,
+    /// Seconds.
+    pub seconds: f64,
+}
+
+/// What is known about the archive before any row is loaded. Reading it takes a while, which other work can fill.
+pub async fn archive_facts(pg_restore: &Tool, archive: &Path, manifest: &Manifest) -> Result<ArchiveFacts> {
+    let is_large = |data: &TableData| tasks::raw_bytes(data) >= large_bytes();
+    let script = async {
+        if manifest.tables.iter().any(is_large) {
+            archive::post_data_script(pg_restore, archive).await
+        } else {
+            Ok(String::new())
+        }
+    };
+    let (entries, post_data, script) = tokio::try_join!(
+        crate::parts::contents(pg_restore, archive),
+        archive::post_data_entries(pg_restore, archive),
+        script,
+    )?;
+    Ok(ArchiveFacts { entries, post_data, slow_indexes: slow_indexes(&script) })
+}
+
+/// From how many bytes of COPY text on a table is large.
+fn large_bytes() -> u64 {
+    common::fault::number("restore.large_bytes").unwrap_or(tasks::LARGE_BYTES)
+}
+
+/// See [`archive_facts`].
+#[derive(Debug, Default)]
+pub struct ArchiveFacts {
+    entries: Vec<Entry>,
+    post_data: std::collections::BTreeSet<u32>,
+    slow_indexes: HashMap<String, u64>,
+}
+
+impl ArchiveFacts {
+    /// Only these entries.
+    pub fn only(mut self, chosen: Option<&[u32]>) -> Self {
+        if let Some(chosen) = chosen {
+            let chosen: HashSet<u32> = chosen.iter().copied().collect();
+            self.entries.retain(|entry| chosen.contains(&entry.id));
+        }
+        self
+    }
+
+    /// Whether anything that somebody wrote for this database can run while the rest of the archive is restored: such code
+    /// could change rows that were compared before.
+    pub fn has_code(&self) -> bool {
+        const CODE: [&str; 7] = [
+            "FUNCTION ",
+            "PROCEDURE ",
+            "AGGREGATE ",
+            "EXTENSION ",
+            "EVENT TRIGGER ",
+            "PROCEDURAL LANGUAGE ",
+            "MATERIALIZED VIEW ",
+        ];
+        self.entries.iter().any(|entry| CODE.iter().any(|kind| entry.text.starts_with(kind)))
+    }
+}
+
+/// Indexes that take longer than a b-tree, and how much: only for the order, so that a name that is misread does no harm.
+fn slow_indexes(script: &str) -> HashMap<String, u64> {
+    let mut found = HashMap::new();
+    for line in script.lines() {
+        let Some(rest) = line.strip_prefix("CREATE INDEX ") else { continue };
+        let Some((name, rest)) = rest.split_once(" ON ") else { continue };
+        let factor =
+            match rest.split_once(" USING ").map(|(_, rest)| rest.split(' ').next().unwrap_or_default()) {
+                Some("gin") => 6,
+                Some("gist" | "spgist") => 4,
+                Some("hnsw" | "ivfflat") => 20,
+                _ => continue,
+            };
+        found.insert(name.trim_matches('"').to_owned(), factor);
+    }
+    found
+}
+
+struct Shared {
+    schedule: Mutex<Schedule>,
+    changed: Notify,
+    tasks: Vec<Task>,
+    results: Mutex<Results>,
+    snapshot: StoredSnapshot,
+    settings: ConnectionSettings,
+    pg_restore: Tool,
+    tuning: Tuning,
+    no_owner: bool,
+    no_tablespaces: bool,
+    progress: Progress,
+}
+
+#[derive(Default)]
+struct Results {
+    loaded: Loaded,
+    /// For each table, how many of its ranges are still to be read.
+    unread: HashMap<usize, usize>,
+    spent: BTreeMap<&'static str, (usize, Duration)>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Loads every table of the snapshot, and does what can be done beside that.
+pub async fn load(
+    settings: &ConnectionSettings,
+    session: &Session,
+    snapshot: &StoredSnapshot,
+    archive: ArchiveFacts,
+    options: LoadOptions<'_>,
+    progress: &Progress,
+) -> Result<Loaded> {
+    let mut facts = Facts {
+        large_bytes: large_bytes(),
+        jobs: options.jobs,
+        reads_back: !options.only_load,
+        ..Facts::default()
+    };
+    if !options.only_load {
+        facts.in_trees = in_trees(session).await?;
+        facts.entries = archive.entries;
+        facts.post_data = archive.post_data;
+        facts.slow_indexes = archive.slow_indexes;
+    }
+    let tasks = tasks::tasks(&snapshot.manifest.tables, &facts);
+    let mut results = Results::default();
+    for task in &tasks {
+        if let Step::ReadBack { table, .. } = task.step {
+            *results.unread.entry(table).or_default() += 1;
+        }
+    }
+    let workers = options.jobs.clamp(1, tasks.len().max(1));
+    let shared = Arc::new(Shared {
+        schedule: Mutex::new(Schedule::new(tasks.iter().map(|task| task.shape.clone()).collect())),
+        changed: Notify::new(),
+        tasks,
+        results: Mutex::new(results),
+        snapshot: snapshot.clone(),
+        settings: settings.clone(),
+        pg_restore: options.pg_restore.clone(),
+        tuning: options.tuning,
+        no_owner: options.archive.no_owner,
+        no_tablespaces: options.archive.no_tablespaces,
+        progress: progress.clone(),
+    });
+    let mut running = JoinSet::new();
+    for _ in 0..workers {
+        running.spawn(work(shared.clone()));
+    }
+    // The first error ends the others: their sessions close, their children are killed.
+    while let Some(worker) = running.join_next().await {
+        worker.map_err(|source| Error::failed(format!("a worker died: {source}")))??;
+    }
+    let mut results = std::mem::take(&mut *lock(&shared.results));
+    results.loaded.read.retain(|table, _| results.unread.get(table) == Some(&0));
+    results.loaded.spent = results
+        .spent
+        .iter()
+        .map(|(what, (count, time))| Spent { what, count: *count, seconds: time.as_secs_f64() })
+        .collect();
+    Ok(results.loaded)
+}
+
+/// Tables that inherit or are inherited from; the latter are parents.
+async fn in_trees(session: &Session) -> Result<HashMap<QualifiedName, bool>> {
+    let rows = session
+        .query(
+            "SELECT n.nspname::text, c.relname::text, pg_catalog.bool_or(c.oid = i.inhparent) FROM pg_catalog.pg_inherits i
+             JOIN pg_catalog.pg_class c ON c.oid IN (i.inhrelid, i.inhparent)
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace GROUP BY 1, 2",
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for partitioned tables", source))?;
+    let name = |row: &Row| QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+    Ok(rows.iter().map(|row| (name(row), row.get(2))).collect())
+}
+
+async fn work(shared: Arc<Shared>) -> Result<()> {
+    let session = shared.settings.connect().await?;
+    // Losing the last commits in a crash loses nothing: the staged database is dropped then, and what it holds is flushed
+    // before it is called restored.
+    session
+        .batch_execute("SET synchronous_commit = off")
+        .await
+        .map_err(|source| Error::postgres("could not prepare the session", source))?;
+    loop {
+        interrupt::check()?;
+        let changed = shared.changed.notified();
+        tokio::pin!(changed);
+        // From here on no change is missed.
+        changed.as_mut().enable();
+        let (next, is_last) = {
+            let mut schedule = lock(&shared.schedule);
+            if schedule.is_finished() {
+                break;
+            }
+            (schedule.start(), schedule.left() == 1)
+        };
+        let Some(task) = next else {
+            changed.await;
+            continue;
+        };
+        let started = Instant::now();
+        let succeeded = shared.perform(&session, &shared.tasks[task].step, is_last).await?;
+        {
+            let mut results = lock(&shared.results);
+            let (count, time) = results.spent.entry(kind(&shared.tasks[task].step)).or_default();
+            *count += 1;
+            *time += started.elapsed();
+        }
+        lock(&shared.schedule).finish(task, succeeded);
+        shared.changed.notify_waiters();
+    }
+    session.close().await
+}
+
+fn kind(step: &Step) -> &'static str {
+    match step {
+        Step::Load { .. } | Step::LoadFrozen { .. } => "loading rows",
+        Step::ReadBack { .. } => "comparing rows",
+        Step::Build { .. } => "building indexes and keys",
+        Step::ForeignKey { .. } => "checking foreign keys",
+        Step::Analyze { .. } => "analyzing",
+    }
+}
+
+impl Shared {
+    /// Whether it succeeded; only an entry of the archive may fail and have another chance.
+    async fn perform(&self, session: &Session, step: &Step, is_last: bool) -> Result<bool> {
+        match step {
+            Step::Load { table, chunk } => self.load_chunks(session, *table, &[*chunk], false).await?,
+            Step::LoadFrozen { table } => self.load_frozen(session, *table).await?,
+            Step::ReadBack { table, range } => {
+                let data = &self.snapshot.manifest.tables[*table].table;
+                let before = transaction_id(session).await?;
+                let statement = copy_out_statement(data, *range, &self.snapshot.manifest.database.encoding);
+                let (rows, hash) = copy::hash_rows(session, &statement, &self.progress)
+                    .await
+                    .map_err(|error| error.context(data.name.short()))?;
+                let mut results = lock(&self.results);
+                let found =
+                    results.loaded.read.entry(*table).or_insert(ReadBack { before, ..ReadBack::default() });
+                found.rows += rows;
+                found.hash.merge(hash);
+                // Ids wrap around: the older of two is behind by less than half of the circle.
+                if before.wrapping_sub(found.before) > u32::MAX / 2 {
+                    found.before = before;
+                }
+                if let Some(unread) = results.unread.get_mut(table) {
+                    *unread -= 1;
+                }
+            }
+            Step::Build { entry } | Step::ForeignKey { entry } => {
+                let settings = self.tuning.options(is_last);
+                let options = ArchiveOptions {
+                    jobs: 1,
+                    no_owner: self.no_owner,
+                    entries: None,
+                    no_tablespaces: self.no_tablespaces,
+                    keep_going: false,
+                    session: &settings,
+                    ahead: None,
+                };
+                let archive = self.snapshot.path(SCHEMA_FILE);
+                let one = archive::restore_one(
+                    &self.pg_restore,
+                    &self.settings,
+                    &archive,
+                    *entry,
+                    options,
+                    &self.progress,
+                );
+                let succeeded = one.await?;
+                let mut results = lock(&self.results);
+                let ahead = &mut results.loaded.ahead;
+                let set = if succeeded { &mut ahead.done } else { &mut ahead.failed };
+                set.insert(*entry);
+                return Ok(succeeded);
+            }
+            Step::Analyze { table } => {
+                let name = &self.snapshot.manifest.tables[*table].table.name;
+                session.batch_execute(&format!("ANALYZE {name}")).await.map_err(|source| {
+                    Error::postgres(format!("could not analyze the table {}", name.short()), source)
+                })?;
+                lock(&self.results).loaded.analyzed.insert(name.clone());
+            }
+        }
+        Ok(true)
+    }
+
+    async fn load_chunks(
+        &self,
+        session: &Session,
+        table: usize,
+        chunks: &[usize],
+        frozen: bool,
+    ) -> Result<()> {
+        let manifest = &self.snapshot.manifest;
+        let data = &manifest.tables[table];
+        let encoding = &manifest.database.encoding;
+        let statement = if frozen {
+            copy_in_frozen_statement(&data.table, encoding)
+        } else {
+            copy_in_statement(&data.table, encoding)
+        };
+        for chunk in chunks {
+            interrupt::check()?;
+            let chunk = &data.chunks[*chunk];
+            let work = copy_in::load_chunk(&self.snapshot, chunk, statement.clone(), data.table.name.short());
+            copy_in::perform(session, &work, manifest.codec, &self.progress).await?;
+        }
+        Ok(())
+    }
+
+    /// COPY FREEZE wants a table that its own transaction made or emptied.
+    async fn load_frozen(&self, session: &Session, table: usize) -> Result<()> {
+        let data = &self.snapshot.manifest.tables[table];
+        let (name, short) = (&data.table.name, data.table.name.short());
+        let chunks: Vec<usize> =
+            (0..data.chunks.len()).filter(|chunk| data.chunks[*chunk].content.rows > 0).collect();
+        let failed = |source| Error::postgres(format!("could not load the table {short}"), source);
+        session.batch_execute("BEGIN").await.map_err(failed)?;
+        if let Err(source) = session.batch_execute(&format!("TRUNCATE TABLE ONLY {name}")).await {
+            // 42501: an owner may have taken this right from itself. Rows can be loaded all the same.
+            if source.code().is_none_or(|code| code.code() != "42501") {
+                return Err(failed(source));
+            }
+            session.batch_execute("ROLLBACK").await.map_err(failed)?;
+            return self.load_chunks(session, table, &chunks, false).await;
+        }
+        self.load_chunks(session, table, &chunks, true).await?;
+        session.batch_execute("COMMIT").await.map_err(failed)
+    }
+}
+
+/// Draws a transaction id.
+async fn transaction_id(session: &Session) -> Result<u32> {
+    let row = session
+        .query_one("SELECT (pg_catalog.pg_current_xact_id()::text::numeric % 4294967296)::bigint", &[])
+        .await
+        .map_err(|source| Error::postgres("could not draw a transaction id", source))?;
+    Ok(u32::try_from(row.get::<_, i64>(0)).expect("a remainder of 2^32"))
+}

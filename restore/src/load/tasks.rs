@@ -1,0 +1,348 @@
+//! What is done with each table, and what has to wait for what. Pure.
+//!
+//! Every table is loaded and read back here. For large tables, and for those that their foreign keys point to, the
+//! indexes and keys of the archive become tasks of their own as well, so that they begin when their table is loaded.
+//! Everything else of the archive is left to one run of pg_restore afterwards, which also does again what failed here:
+//! so a task is taken out of the archive only if nothing but tables and tasks stands before it, and no other entry has to
+//! come first.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use common::{
+    QualifiedName,
+    snapshot::{
+        copy_sql::{BlockRange, CHUNK_BLOCKS, page_ranges},
+        manifest::TableData,
+        toc::{Entry, Kind},
+    },
+};
+
+use super::schedule::{Lock, Shape};
+
+/// Bytes of COPY text from which a table's indexes are worth a pg_restore of their own, which takes some 20 ms.
+pub const LARGE_BYTES: u64 = 2 * 1024 * 1024;
+
+/// ANALYZE reads a sample: it takes no longer for larger tables.
+const ANALYZE_BYTES: u64 = 30 * 1024 * 1024;
+
+/// One thing that a worker does. Tables are numbers in the manifest's list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Load a chunk.
+    Load {
+        /// The table.
+        table: usize,
+        /// Its chunk.
+        chunk: usize,
+    },
+    /// Load a whole table in one transaction, with its rows frozen: no later visitor has to look up or note who wrote them,
+    /// and foreign keys can be checked by the indexes alone.
+    LoadFrozen {
+        /// The table.
+        table: usize,
+    },
+    /// Read rows back.
+    ReadBack {
+        /// The table.
+        table: usize,
+        /// Which of its pages.
+        range: BlockRange,
+    },
+    /// Restore an entry of the archive: an index or a key.
+    Build {
+        /// Its number.
+        entry: u32,
+    },
+    /// Restore a foreign key, which PostgreSQL then checks.
+    ForeignKey {
+        /// Its number.
+        entry: u32,
+    },
+    /// ANALYZE.
+    Analyze {
+        /// The table.
+        table: usize,
+    },
+}
+
+/// A step, and when it may run.
+#[derive(Debug, Clone)]
+pub struct Task {
+    /// What is done.
+    pub step: Step,
+    /// When.
+    pub shape: Shape,
+}
+
+/// What the archive and the server say.
+#[derive(Debug, Default)]
+pub struct Facts {
+    /// The archive's entries; none if all of them are left to pg_restore.
+    pub entries: Vec<Entry>,
+    /// Numbers of those in the post-data section.
+    pub post_data: BTreeSet<u32>,
+    /// Tables that inherit or are inherited from, partitions among them; and whether others inherit from them.
+    pub in_trees: HashMap<QualifiedName, bool>,
+    /// How much longer than a b-tree's the building of an index takes, where that is known: by name.
+    pub slow_indexes: HashMap<String, u64>,
+    /// From how many bytes a table is large.
+    pub large_bytes: u64,
+    /// Connections.
+    pub jobs: usize,
+    /// Whether rows are read back at once.
+    pub reads_back: bool,
+}
+
+/// Decides.
+pub fn tasks(data: &[TableData], facts: &Facts) -> Vec<Task> {
+    let mut plan = Plan::new(data, facts);
+    plan.load();
+    if facts.reads_back {
+        plan.read_back();
+    }
+    plan.build();
+    plan.analyze();
+    plan.foreign_keys();
+    plan.tasks
+}
+
+struct Plan<'a> {
+    data: &'a [TableData],
+    facts: &'a Facts,
+    /// The bytes of each table's COPY text.
+    bytes: Vec<u64>,
+    /// For each table, the first one of those that are loaded through the same root: their rows may lie anywhere among them.
+    group: Vec<usize>,
+    /// The loading of each group.
+    loads: HashMap<usize, Vec<usize>>,
+    /// The last key of each table.
+    last_key: HashMap<usize, usize>,
+    /// Which task restores an entry.
+    built: HashMap<u32, usize>,
+    /// The analyzing of each table.
+    analyzed: HashMap<usize, usize>,
+    /// Tables by the numbers of their entries.
+    tables: HashMap<u32, usize>,
+    tasks: Vec<Task>,
+}
+
+impl<'a> Plan<'a> {
+    fn new(data: &'a [TableData], facts: &'a Facts) -> Self {
+        let mut roots: BTreeMap<&QualifiedName, usize> = BTreeMap::new();
+        let group = data
+            .iter()
+            .enumerate()
+            .map(|(number, data)| {
+                data.table.load_into.as_ref().map_or(number, |root| *roots.entry(root).or_insert(number))
+            })
+            .collect();
+        let by_oid: HashMap<u32, usize> =
+            data.iter().enumerate().map(|(number, data)| (data.table.oid, number)).collect();
+        let tables = facts
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == Kind::Table)
+            .filter_map(|entry| Some((entry.id, *by_oid.get(&entry.object.1)?)))
+            .collect();
+        Self {
+            data,
+            facts,
+            bytes: data.iter().map(raw_bytes).collect(),
+            group,
+            loads: HashMap::new(),
+            last_key: HashMap::new(),
+            built: HashMap::new(),
+            analyzed: HashMap::new(),
+            tables,
+            tasks: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, step: Step, needs: Vec<usize>, locks: Vec<(usize, Lock)>, cost: u64) -> usize {
+        self.tasks.push(Task { step, shape: Shape { needs, locks, cost } });
+        self.tasks.len() - 1
+    }
+
+    /// Largest first: what comes last is short.
+    fn load(&mut self) {
+        let total: u64 = self.bytes.iter().sum();
+        let share = total / self.facts.jobs.max(1) as u64;
+        for (table, data) in self.data.iter().enumerate() {
+            let bytes = self.bytes[table];
+            let is_plain = data.table.is_heap && data.table.load_into.is_none();
+            let frozen = is_plain
+                && bytes >= self.facts.large_bytes
+                // Only one connection can. A table that is most of all rows is loaded faster by several.
+                && (data.chunks.len() == 1 || bytes <= share);
+            let mut loads = Vec::new();
+            if frozen {
+                loads.push(self.add(Step::LoadFrozen { table }, Vec::new(), Vec::new(), bytes));
+            } else {
+                for (chunk, content) in data.chunks.iter().enumerate() {
+                    if content.content.rows > 0 {
+                        let cost = content.content.raw_bytes;
+                        loads.push(self.add(Step::Load { table, chunk }, Vec::new(), Vec::new(), cost));
+                    }
+                }
+            }
+            self.loads.entry(self.group[table]).or_default().extend(loads);
+        }
+    }
+
+    fn loads_of(&self, table: usize) -> Vec<usize> {
+        self.loads.get(&self.group[table]).cloned().unwrap_or_default()
+    }
+
+    fn read_back(&mut self) {
+        for (table, data) in self.data.iter().enumerate() {
+            let ranges = page_ranges(&data.table, data.table.blocks, CHUNK_BLOCKS);
+            let cost = self.bytes[table] / 2 / ranges.len().max(1) as u64;
+            for range in ranges {
+                let needs = self.loads_of(table);
+                self.add(Step::ReadBack { table, range }, needs, vec![(table, Lock::Read)], cost);
+            }
+        }
+    }
+
+    /// The tables of the snapshot that an entry names.
+    fn tables_of(&self, entry: &Entry) -> BTreeSet<usize> {
+        entry.needs.iter().filter_map(|need| self.tables.get(need).copied()).collect()
+    }
+
+    fn is_post_data(&self, entry: &Entry) -> bool {
+        self.facts.post_data.contains(&entry.id)
+    }
+
+    fn is_large(&self, table: usize) -> bool {
+        self.bytes[table] >= self.facts.large_bytes
+    }
+
+    /// Large tables, and those that are at the other end of their foreign keys.
+    fn wanted(&self) -> BTreeSet<usize> {
+        let keys = self.facts.entries.iter().filter(|entry| entry.kind == Kind::ForeignKey);
+        let ends =
+            keys.map(|entry| self.tables_of(entry)).filter(|ends| ends.iter().any(|end| self.is_large(*end)));
+        let large = (0..self.bytes.len()).filter(|table| self.is_large(*table));
+        ends.flatten().chain(large).collect()
+    }
+
+    /// Keys first and one after another, which are quick when rows come in their order; then the other indexes.
+    fn build(&mut self) {
+        let facts = self.facts;
+        let wanted = self.wanted();
+        for is_key in [true, false] {
+            for entry in facts.entries.iter().filter(|entry| facts.post_data.contains(&entry.id)) {
+                let is_it = if is_key { is_key_entry(entry) } else { is_index_entry(entry) };
+                let tables = self.tables_of(entry);
+                let Some(&table) = tables.first() else { continue };
+                let stands_alone =
+                    tables.len() == 1 && !entry.needs.iter().any(|need| facts.post_data.contains(need));
+                if !is_it || !stands_alone || !wanted.contains(&table) {
+                    continue;
+                }
+                let mut needs = self.loads_of(table);
+                needs.extend(self.last_key.get(&table));
+                let cost = self.bytes[table] / 4 * self.slowness(entry);
+                let lock = if is_key { Lock::Alone } else { Lock::Index };
+                let task = self.add(Step::Build { entry: entry.id }, needs, vec![(table, lock)], cost);
+                self.built.insert(entry.id, task);
+                if is_key {
+                    self.last_key.insert(table, task);
+                }
+            }
+        }
+    }
+
+    fn slowness(&self, entry: &Entry) -> u64 {
+        // `INDEX schema name owner`; one with blanks in a name is taken for a b-tree.
+        let words: Vec<&str> = entry.text.split(' ').collect();
+        let name = if words.len() == 4 { words.get(2) } else { None };
+        name.and_then(|name| self.facts.slow_indexes.get(*name)).copied().unwrap_or(1)
+    }
+
+    /// Tables whose indexes are all built here. Others, and those with statistics of their own, come later: ANALYZE looks at
+    /// indexes on expressions as well. And so do parents, of whose heirs ANALYZE reads the rows.
+    fn analyze(&mut self) {
+        let mut later: HashSet<usize> = HashSet::new();
+        let mut needs: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for entry in self.facts.entries.iter().filter(|entry| self.is_post_data(entry)) {
+            if !(is_key_entry(entry) || is_index_entry(entry) || entry.kind == Kind::Statistics) {
+                continue;
+            }
+            for table in self.tables_of(entry) {
+                match self.built.get(&entry.id) {
+                    Some(task) => needs.entry(table).or_default().push(*task),
+                    None => {
+                        later.insert(table);
+                    }
+                }
+            }
+        }
+        for table in 0..self.bytes.len() {
+            let is_parent = self.facts.in_trees.get(&self.data[table].table.name) == Some(&true);
+            if !self.is_large(table) || later.contains(&table) || is_parent {
+                continue;
+            }
+            let mut needs = needs.remove(&table).unwrap_or_default();
+            needs.extend(self.loads_of(table));
+            let cost = self.bytes[table].min(ANALYZE_BYTES) / 4;
+            let task = self.add(Step::Analyze { table }, needs, vec![(table, Lock::Analyze)], cost);
+            self.analyzed.insert(table, task);
+        }
+    }
+
+    /// After the ANALYZE of both tables: then the planner knows that the indexes alone are enough.
+    fn foreign_keys(&mut self) {
+        let facts = self.facts;
+        for entry in facts.entries.iter().filter(|entry| entry.kind == Kind::ForeignKey) {
+            let ends = self.tables_of(entry);
+            let is_tree = |table: &usize| {
+                let table = &self.data[*table].table;
+                table.load_into.is_some() || facts.in_trees.contains_key(&table.name)
+            };
+            // Both tables, or one that points to itself.
+            let tables = entry.needs.iter().filter(|need| self.tables.contains_key(need)).count();
+            let knows_all = tables == entry.needs.len() - self.keys_of(entry).len();
+            if ends.is_empty()
+                || ends.iter().any(is_tree)
+                || !knows_all
+                || !ends.iter().any(|end| self.is_large(*end))
+            {
+                continue;
+            }
+            let keys: Option<Vec<usize>> =
+                self.keys_of(entry).iter().map(|key| self.built.get(key).copied()).collect();
+            // Without a key of the other table among its needs it would be no foreign key.
+            let Some(mut needs) = keys.filter(|keys| !keys.is_empty()) else { continue };
+            for end in &ends {
+                needs.extend(self.loads_of(*end));
+                needs.extend(self.analyzed.get(end));
+            }
+            let cost = ends.iter().map(|end| self.bytes[*end]).sum::<u64>() / 5;
+            let locks = ends.iter().map(|end| (*end, Lock::ForeignKey)).collect();
+            let task = self.add(Step::ForeignKey { entry: entry.id }, needs, locks, cost);
+            self.built.insert(entry.id, task);
+        }
+    }
+
+    fn keys_of(&self, entry: &Entry) -> Vec<u32> {
+        entry.needs.iter().copied().filter(|need| self.facts.post_data.contains(need)).collect()
+    }
+}
+
+/// The bytes of its COPY text.
+pub fn raw_bytes(data: &TableData) -> u64 {
+    data.chunks.iter().map(|chunk| chunk.content.raw_bytes).sum()
+}
+
+/// A primary key, a unique or an exclusion constraint.
+fn is_key_entry(entry: &Entry) -> bool {
+    entry.kind == Kind::Constraint && entry.text.starts_with("CONSTRAINT ")
+}
+
+fn is_index_entry(entry: &Entry) -> bool {
+    entry.kind == Kind::Index && entry.text.starts_with("INDEX ")
+}
+
+#[cfg(test)]
+mod tests;
