@@ -12,6 +12,7 @@ pub mod cli;
 pub mod digest;
 pub mod error;
 pub mod fault;
+pub mod html;
 pub mod http;
 pub mod ident;
 pub mod interrupt;

@@ -79,6 +79,22 @@ pub struct FillOptions {
     pub jobs: usize,
 }
 
+/// Gives the plan other names where somebody has taken one since: an undo may come long after it was planned.
+///
+/// # Errors
+/// The server can't be asked.
+pub async fn renew_names(maintenance: &Session, plan: &mut RestorePlan) -> Result<()> {
+    for name in std::iter::once(&mut plan.staged).chain(&mut plan.kept_as) {
+        let planned = name.clone();
+        let mut number = 1;
+        while database::exists(maintenance, name).await? {
+            number += 1;
+            *name = common::ident::with_suffix(&planned, &format!("_{number}"));
+        }
+    }
+    Ok(())
+}
+
 impl StagedDatabase {
     /// Makes the empty database.
     pub async fn create(

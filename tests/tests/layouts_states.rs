@@ -284,8 +284,12 @@ fn refinery_with_wide_versions_has_a_bigint_and_a_checksum_of_its_own() {
     let sql = "CREATE TABLE a (i int);\n";
     run.migration("V20240101120000__a.sql", sql).migration("U20240102120000__b.sql", "SELECT 1;\n");
     run.run(&["--format", "refinery"]).exits(0).verdict("COMMITTED");
-    let rows = "SELECT version, name, pg_typeof(version) FROM refinery_schema_history ORDER BY 1";
-    assert_eq!(run.database.psql(rows), "20240101120000|a|bigint\n20240102120000|b|bigint");
+    // As refinery_cli 0.10.0 writes them, built with int8-versions.
+    let rows = "SELECT version, name, checksum, pg_typeof(version) FROM refinery_schema_history ORDER BY 1";
+    assert_eq!(
+        run.database.psql(rows),
+        "20240101120000|a|13035715536433465990|bigint\n20240102120000|b|9393488822698063545|bigint"
+    );
     run.run(&["status"]).exits(0).never_says("edited");
     run.migration("V20240103120000__c.sql", "CREATE TABLE c (i int);\n");
     run.run(&[]).exits(0).verdict("COMMITTED");

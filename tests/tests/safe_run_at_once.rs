@@ -70,6 +70,39 @@ fn a_clone_whose_name_is_taken_gets_another_and_the_other_database_is_left_alone
 }
 
 #[test]
+fn an_undo_whose_planned_names_were_taken_meanwhile_takes_others() {
+    for fence in ["read-only", "exclusive"] {
+        let run = ProtectedRun::shop(18);
+        let before = run.fingerprint();
+        let cluster = run.database.cluster();
+        let name = run.database.name();
+        let epoch = || cluster.psql("SELECT floor(date_part('epoch', now()))::bigint");
+        let began = epoch();
+        let script =
+            "psql -Xqc 'DROP TABLE order_items'; touch ready; while [ ! -e go ]; do sleep 0.05; done; exit 1";
+        let running = run.start(&["--fence", fence, "--", "sh", "-c", script]);
+        until("the command has begun", || run.folder().join("ready").exists());
+        // Whichever second it was when the undo was planned.
+        let hidden = run.others().into_iter().find(|other| other.contains("_hidden_"));
+        let live = hidden.as_deref().unwrap_or(name);
+        let taken = cluster.psql(&format!(
+            "SELECT format('{live}_%s_', kind) || to_char(to_timestamp(s) AT TIME ZONE 'UTC', 'YYYYMMDD_HH24MISS')
+             FROM generate_series({began}, {}) s, unnest(ARRAY['restored', 'replaced']) kind",
+            epoch()
+        ));
+        for other in taken.lines() {
+            cluster.psql(&format!("CREATE DATABASE \"{other}\""));
+        }
+        run.file("go", "");
+        running.outcome().exits(12).verdict("RESTORED");
+        run.assert_unchanged(&before);
+        let others = run.others();
+        assert!(taken.lines().all(|other| others.iter().any(|left| left == other)), "{taken} {others:?}");
+        assert_eq!(others.len(), taken.lines().count() + 1, "{others:?}");
+    }
+}
+
+#[test]
 fn restores_at_the_same_instant_never_touch_each_others_database() {
     let database = Cluster::shared(18).fresh_database("same");
     database.psql("CREATE TABLE t AS SELECT generate_series(1, 1000) i");

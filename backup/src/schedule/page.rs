@@ -6,6 +6,7 @@ use std::{fmt::Write, time::Duration};
 use chrono::{DateTime, Utc};
 use common::{
     cli::format,
+    html::text as escape,
     ident::printable,
     repository::{
         attempts::{AttemptOutcome, Work},
@@ -326,20 +327,4 @@ fn size(value: f64) -> String {
 #[expect(clippy::cast_precision_loss, reason = "sizes for people")]
 fn real(value: u64) -> f64 {
     value as f64
-}
-
-/// Text that HTML takes as text, also inside of quotes.
-pub fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            c => out.push(c),
-        }
-    }
-    out
 }

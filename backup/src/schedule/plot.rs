@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use chrono::{DateTime, Utc};
 
-use super::page::escape;
+use common::html::text as escape;
 
 /// One point.
 #[derive(Debug, Clone)]

@@ -53,6 +53,8 @@ fn names_are_read_as_each_tool_reads_them() {
         (F::Refinery, "V1.2__x.sql", "wrong"),
         (F::Refinery, "V2__code.rs", "foreign 2"),
         (F::Refinery, "V2__with-dash.sql", "ignored"),
+        // Only a refinery built with int8-versions takes it.
+        (F::Refinery, "V20240101120000__wide.sql", "wrong"),
         (F::Diesel, "2024-01-02-030405_create_posts", "20240102030405|create posts"),
         (F::Diesel, "00000000000000_diesel_initial_setup", "00000000000000|diesel initial setup"),
         (F::Diesel, ".git", "ignored"),
@@ -76,6 +78,13 @@ fn up(format: Format, sql: &str) -> Result<String, String> {
         layout(format).sections(sql).map_err(|problem| format!("{}: {}", problem.line, problem.message))?;
     let text: String = found.up.iter().map(|range| &sql[range.clone()]).collect();
     Ok(format!("{}{text}", if found.no_transaction.is_some() { "alone: " } else { "" }))
+}
+
+#[test]
+fn what_dbmate_would_refuse_and_does_no_harm_is_a_warning() {
+    let warnings = |sql: &str| layout(Format::Dbmate).sections(sql).unwrap().warnings;
+    assert_eq!(warnings("-- migrate:up\na;\n-- migrate:down\n"), Vec::<String>::new());
+    assert!(warnings("-- migrate:up\na;\n")[0].contains("-- migrate:down"));
 }
 
 #[test]

@@ -3,7 +3,6 @@
 //!
 //! For a person who wants to know in this order: what happened, what state the database is in, what to do next, why.
 
-mod escape;
 mod findings;
 mod migrations;
 mod timeline;
@@ -11,11 +10,10 @@ mod timeline;
 use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, Utc};
-use common::cli::format;
+use common::{cli::format, html::text};
 
 use super::{Report, Verdict, follow_up};
 use crate::{journal::Mode, version_tables::VersionTable};
-use escape::text;
 
 const STYLE: &str = include_str!("html/style.css");
 

@@ -1,6 +1,8 @@
 //! Violations on the page, the failing ones first: the sentence, sample keys, SQL that would repair it. Pure.
 
-use super::{SHOWN, escape::text, heading};
+use common::html::text;
+
+use super::{SHOWN, heading};
 use crate::{
     check::{Finding, RowFinding, SENTENCE_KEYS, Severity},
     report::Report,

@@ -1,8 +1,8 @@
 //! Each file with its statements: what ran, how long, how many rows, which locks. Pure.
 
-use common::cli::format;
+use common::{cli::format, html::text};
 
-use super::{escape::text, heading, seconds};
+use super::{heading, seconds};
 use crate::{
     apply::{MigrationReport, StatementReport},
     journal::Mode,

@@ -1,6 +1,8 @@
 //! When each phase began and how long it took, as bars. Pure.
 
-use super::{escape::text, heading, seconds};
+use common::html::text;
+
+use super::{heading, seconds};
 use crate::{journal::Mode, report::Report};
 
 /// With more files than this they share one bar.

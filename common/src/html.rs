@@ -1,7 +1,7 @@
-//! The only way for text to get into the page. Pure.
+//! The only way for text to get into a page of ours. Pure.
 //!
 //! Names and SQL come from a database and may be hostile: markup is escaped, and what could move the cursor, hide or turn
-//! around other text is shown as what it is. Text goes between tags only, never into attributes.
+//! around other text is shown as what it is. Text goes between tags, or into attributes in double quotes.
 
 /// `text` as HTML.
 pub fn text(text: &str) -> String {

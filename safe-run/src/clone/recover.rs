@@ -1,0 +1,104 @@
+//! What `recover` does with the clone of a run that was killed.
+
+use common::{
+    Error, ErrorKind, Result, fault,
+    postgres::{ConnectionSettings, Session, database},
+};
+
+use super::{
+    DatabaseClone, Found, drop_clone, look,
+    undo::{not_as_before, ready, swap_in},
+};
+use crate::{
+    journal::{Journal, PastRun, Step},
+    report::Verdict,
+};
+
+/// For `recover`: undoes the killed run by its clone. False when that is not the way.
+pub async fn recover_by(
+    settings: &ConnectionSettings,
+    control: &Session,
+    past: &PastRun,
+    journal: &mut Journal,
+    what: &mut Vec<String>,
+) -> Result<bool> {
+    let Some(mut clone) = DatabaseClone::of_run(past)? else { return Ok(false) };
+    let mut began = None;
+    for step in &past.steps {
+        match step {
+            Step::UndoingByClone { oid, kept_as } => began = Some((*oid, kept_as.clone())),
+            // The clone could not be used, and the snapshot is the undo.
+            Step::Undoing { .. } => return Ok(false),
+            _ => {}
+        }
+    }
+    if let Some(names) = past.hidden() {
+        clone.kept_as = names.kept_as();
+    }
+    if let Some((oid, kept_as)) = began {
+        clone.kept_as = kept_as;
+        let stands = control
+            .query_opt(
+                "SELECT FROM pg_catalog.pg_database WHERE oid = $1 AND datname = $2",
+                &[&oid, &settings.database()],
+            )
+            .await
+            .map_err(|source| Error::postgres("could not look up the clone", source))?;
+        if stands.is_some() {
+            what.push("its clone had taken the database's place".to_owned());
+            return say_kept(control, &clone, what).await.map(|()| true);
+        }
+    }
+    let has_file = past.steps.iter().any(|step| matches!(step, Step::SnapshotTaken { .. }));
+    let oid = match ready(control, &clone).await {
+        Ok(oid) => oid,
+        Err(error) if has_file => {
+            what.push(format!("the clone could not be used, the snapshot is restored instead: {error}"));
+            return Ok(false);
+        }
+        Err(error) => return Err(error.with_kind(ErrorKind::Unknown)),
+    };
+    journal.write(Step::UndoingByClone { oid, kept_as: clone.kept_as.clone() })?;
+    fault::point("safe-run.recovering");
+    let read_only = past.holds_fence() && past.hidden().is_none();
+    swap_in(settings, &clone, read_only).await?;
+    journal.write(Step::Undone)?;
+    what.push(
+        "it was killed while it changed the database: its clone took the database's place now".to_owned(),
+    );
+    what.extend(not_as_before(clone.differences(control, settings.database()).await, read_only));
+    say_kept(control, &clone, what).await.map(|()| true)
+}
+
+async fn say_kept(control: &Session, clone: &DatabaseClone, what: &mut Vec<String>) -> Result<()> {
+    if database::exists(control, &clone.kept_as).await? {
+        what.push(format!("the half-changed state is kept as database \"{}\"", clone.kept_as));
+    }
+    Ok(())
+}
+
+/// For `recover`, at the end: what is left of a clone goes, unless it was to stay.
+pub async fn recover_leftover(
+    control: &Session,
+    past: &PastRun,
+    verdict: &str,
+    what: &mut Vec<String>,
+) -> Result<()> {
+    let Some(clone) = DatabaseClone::of_run(past)? else { return Ok(()) };
+    let found = look(control, &clone).await?;
+    if found == Found::Nothing {
+        return Ok(());
+    }
+    let is_kept = verdict == Verdict::Stopped.word() || (clone.keep && verdict == Verdict::Committed.word());
+    if is_kept {
+        what.push(format!("the clone \"{}\" of the state before is kept, closed", clone.name));
+        what.extend(clone.by_hand());
+        return Ok(());
+    }
+    match drop_clone(control, &clone).await? {
+        None => what.push(format!("the clone \"{}\" was dropped", clone.name)),
+        Some(why) => what.push(format!("the database \"{}\" was left: {why}", clone.name)),
+    }
+    fault::point("safe-run.clone-dropped");
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! The clone takes the place of the failed database.
+
+use std::time::Instant;
+
+use common::{
+    Error, ErrorKind, Ident, Result, fault,
+    ident::literal,
+    postgres::{
+        ConnectionSettings, Session,
+        database::{self, SwapNames},
+    },
+};
+
+use super::{DatabaseClone, Found, look};
+use crate::{
+    fence::Fence,
+    guarded::{Stage, settle_fence},
+    journal::Step,
+    report::{Report, UndoReport, Verdict},
+    run::{Context, RunLog},
+};
+
+/// What became of an undo by clone.
+pub enum Undone {
+    /// It is over.
+    Yes(Box<Report>),
+    /// Nothing was changed: there is a snapshot to restore.
+    No(Box<RunLog>),
+}
+
+/// Puts the clone in the place of the failed database. With `is_last`, a failure is the end of the run as well.
+pub(crate) async fn undo(
+    context: &Context,
+    mut log: RunLog,
+    control: &Session,
+    standing: &mut Option<Fence>,
+    (stage, error): (Stage, &Error),
+    is_last: bool,
+) -> Result<Undone> {
+    let Some(mut clone) = log.clone.take() else { return Ok(Undone::No(Box::new(log))) };
+    if let Some(Fence::Exclusive { names, .. }) = standing {
+        clone.kept_as = names.kept_as();
+    }
+    let began = Instant::now();
+    context.progress.note(format!("undoing by the clone: {}", error.message()));
+    let read_only = context.options.hold_fence && matches!(standing, Some(Fence::ReadOnly { .. }));
+    let swapped = async {
+        let oid = ready(control, &clone).await?;
+        // On a full disk the undo goes on without its line, and that is said.
+        log.note_step(Step::UndoingByClone { oid, kept_as: clone.kept_as.clone() });
+        fault::point("safe-run.undoing-by-clone");
+        swap_in(&context.connection, &clone, read_only).await
+    };
+    let replaced = match swapped.await {
+        Ok(replaced) => replaced,
+        Err(second) if is_last || second.kind() == ErrorKind::Unknown => {
+            log.report.undo = Some(UndoReport {
+                how: "clone",
+                seconds: began.elapsed().as_secs_f64(),
+                failed_database_kept_as: None,
+                error: Some((&second).into()),
+            });
+            log.report.state = format!(
+                "database \"{}\" holds what the failed run left behind{}; database \"{}\" is left as well",
+                log.report.database,
+                standing.as_ref().map_or(String::new(), |fence| format!(", and {}", fence.state())),
+                clone.name
+            );
+            log.report.next.push("safe-run recover".to_owned());
+            return Ok(Undone::Yes(Box::new(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))));
+        }
+        Err(second) => {
+            let text = format!("the clone could not be used, the snapshot is restored instead: {second}");
+            context.progress.warn(text.clone());
+            log.report.notes.push(text);
+            log.clone = Some(clone);
+            return Ok(Undone::No(Box::new(log)));
+        }
+    };
+    fault::point("safe-run.undone");
+    let seconds = began.elapsed().as_secs_f64();
+    log.timed("undo: the clone swapped in", began);
+    log.note_step(Step::Undone);
+    let kept_as = replaced.then(|| clone.kept_as.clone());
+    let differences = clone.differences(control, context.connection.database()).await;
+    let mut undo =
+        UndoReport { how: "clone", seconds, failed_database_kept_as: kept_as.clone(), error: None };
+    if let Some(error) = settle_fence(context, &mut log, control, standing.take(), kept_as.as_deref()).await {
+        log.report.notes.push(format!("the fence could not be lifted: {error}"));
+        log.report.next.push("safe-run recover".to_owned());
+        undo.error = Some((&error).into());
+        log.report.undo = Some(undo);
+        return Ok(Undone::Yes(Box::new(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))));
+    }
+    let report = &mut log.report;
+    report.state = format!(
+        "database \"{}\" is as it was before · its clone, made behind the fence and closed since, took its name; rows were not read again",
+        report.database
+    );
+    report.notes.extend(not_as_before(differences, read_only));
+    if let Some(kept_as) = &kept_as {
+        report.notes.push(format!("the failed state is kept as database \"{kept_as}\""));
+        report.next.push(format!("when it is no longer needed: DROP DATABASE {}", Ident::new(&**kept_as)));
+    }
+    report.undo = Some(undo);
+    Ok(Undone::Yes(Box::new(log.finish(Verdict::Restored, stage.exit_code_undone(error)))))
+}
+
+/// A role that the run renamed or dropped is the server's, and no undo of a database brings it back.
+pub(super) fn not_as_before(differences: Result<Vec<String>>, held: bool) -> Vec<String> {
+    match differences {
+        Ok(differences) => differences
+            .iter()
+            .filter(|difference| !(held && difference.as_str() == "other settings"))
+            .map(|difference| format!("NOT as before: the database itself has {difference}"))
+            .collect(),
+        Err(error) => vec![format!("the database's own settings could not be compared: {error}")],
+    }
+}
+
+/// The clone's oid, if it may take the place of the database.
+pub(super) async fn ready(control: &Session, clone: &DatabaseClone) -> Result<u32> {
+    let why = match look(control, clone).await? {
+        Found::Closed(oid) => return Ok(oid),
+        Found::Nothing => "it is gone".to_owned(),
+        Found::HalfMade => "it was never finished".to_owned(),
+        Found::Foreign(why) => why,
+    };
+    Err(Error::refused(format!("the clone \"{}\" can't be trusted: {why}", clone.name)).with_hint(
+        "Look into it by hand; if it is right, rename it to the database's name with ALTER DATABASE … RENAME.",
+    ))
+}
+
+/// Both renames, and what only the live database has, in one transaction. Whether a database had the name before.
+pub(super) async fn swap_in(
+    settings: &ConnectionSettings,
+    clone: &DatabaseClone,
+    read_only: bool,
+) -> Result<bool> {
+    let live = settings.database();
+    let names =
+        SwapNames { live: live.to_owned(), staged: clone.name.clone(), replaced: clone.kept_as.clone() };
+    let name = Ident::new(live);
+    let comment = clone.state.comment.as_deref().map_or("NULL".to_owned(), literal);
+    let limit = clone.state.connection_limit;
+    let mut then = vec![
+        format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true CONNECTION LIMIT {limit}"),
+        format!("COMMENT ON DATABASE {name} IS {comment}"),
+    ];
+    if read_only {
+        then.push(format!("ALTER DATABASE {name} SET default_transaction_read_only TO 'on'"));
+    }
+    database::swap_and(settings, &names, &then).await
+}

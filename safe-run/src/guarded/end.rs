@@ -1,0 +1,230 @@
+//! How a run ends whose database stays: it stands, nothing was changed, or the server has rolled it back. The fence is lifted on
+//! every path, or held as the run was told.
+
+use std::time::Instant;
+
+use common::{Error, ErrorKind, Result, cli::format::plural, fault, interrupt, postgres::Session};
+
+use super::own_pids;
+use crate::{
+    clone,
+    fence::Fence,
+    journal::Step,
+    report::{Report, UndoReport, Verdict},
+    run::{Baseline, Context, RunLog, analyze_what_lost_statistics},
+    sequences, writes,
+};
+
+pub(super) async fn keep(
+    context: &Context,
+    mut log: RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+) -> Result<Report> {
+    let guard = interrupt::begin_undo();
+    log.note_step(Step::Stands);
+    let lifted = lift_or_hold(context, &mut log, control, standing).await;
+    drop(guard);
+    let mut kept = None;
+    if lifted.is_ok() {
+        fault::point("safe-run.stands");
+        writes::end(&mut log, control).await;
+        kept = clone::drop_or_keep(&mut log, control).await;
+        analyze_what_lost_statistics(&context.control, &mut log, &context.progress).await;
+    }
+    let report = &mut log.report;
+    let checks = report.checks_phrase();
+    report.headline = match &report.command {
+        Some(command) => {
+            format!("`{}` succeeded on \"{}\", {checks}", command.command, report.database)
+        }
+        None => format!(
+            "{} applied to \"{}\", {checks}",
+            plural(report.migrations.len() as u64, "migration", "migrations"),
+            report.database
+        ),
+    };
+    report.state = match (&report.snapshot, &kept) {
+        (Some(id), _) => format!("the state before is kept as snapshot {id}"),
+        (None, Some(name)) => format!("the state before is kept as database \"{name}\""),
+        (None, None) if context.options.snapshot.has_clone() => {
+            "the clone of the state before was dropped".to_owned()
+        }
+        (None, None) => "no snapshot was taken".to_owned(),
+    };
+    if let Err(error) = lifted {
+        log.fail(&error);
+        log.report.headline = format!("the changes stand, but the fence could not be lifted: {error}");
+        log.report.state = error.database_state().unwrap_or_default().to_owned();
+        log.report.next.push("safe-run recover".to_owned());
+        return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
+    }
+    Ok(log.finish(Verdict::Committed, 0))
+}
+
+pub(super) fn failed_before(mut log: RunLog, error: &Error) -> Result<Report> {
+    log.fail(error);
+    log.report.state = format!("database \"{}\" unchanged", log.report.database);
+    Ok(log.finish(Verdict::Failed, error.kind().exit_code()))
+}
+
+/// Nothing was changed: only the fence has to go.
+pub(super) async fn abandon(
+    context: &Context,
+    mut log: RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+    error: Error,
+) -> Result<Report> {
+    let _guard = interrupt::begin_undo();
+    let error = interrupt::explain(error);
+    match lift(context, &mut log, control, standing).await {
+        Ok(()) => {
+            clone::drop_unneeded(&mut log, control).await;
+            writes::end(&mut log, control).await;
+            failed_before(log, &error)
+        }
+        Err(second) => {
+            log.fail(&error);
+            log.report.undo = Some(UndoReport {
+                how: "lift the fence",
+                seconds: 0.0,
+                failed_database_kept_as: None,
+                error: Some((&second).into()),
+            });
+            log.report.state = format!(
+                "database \"{}\" unchanged, but {}",
+                log.report.database,
+                second.database_state().unwrap_or("its fence still stands")
+            );
+            log.report.next.push("safe-run recover".to_owned());
+            Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
+        }
+    }
+}
+
+/// The first transaction failed and the server has rolled it back: only sequences may stand elsewhere.
+pub(super) async fn rolled_back(
+    context: &Context,
+    mut log: RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+    baseline: &Baseline,
+    error: Error,
+) -> Result<Report> {
+    let _guard = interrupt::begin_undo();
+    let began = Instant::now();
+    let error = interrupt::explain(error);
+    fault::point("safe-run.rolled-back");
+    let put_back = async {
+        let settings = context.connection.with_option("default_transaction_read_only", "off");
+        let session = settings.connect().await?;
+        let found = sequences::put_back(&session, &baseline.sequences).await?;
+        session.close().await?;
+        // What could not have its locks shall be tried again.
+        if error.is_retryable() {
+            lift(context, &mut log, control, standing).await?;
+        } else {
+            lift_or_hold(context, &mut log, control, standing).await?;
+        }
+        Ok::<_, Error>(found)
+    };
+    let found = put_back.await;
+    log.fail(&error);
+    let undo_error = found.as_ref().err().map(Into::into);
+    log.report.undo = Some(UndoReport {
+        how: "rollback",
+        seconds: began.elapsed().as_secs_f64(),
+        failed_database_kept_as: None,
+        error: undo_error,
+    });
+    let Ok(found) = found else {
+        log.report.state = format!(
+            "database \"{}\": tables are as before, but sequences or the fence may not be",
+            log.report.database
+        );
+        log.report.next.push("safe-run recover".to_owned());
+        return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
+    };
+    clone::drop_unneeded(&mut log, control).await;
+    writes::end(&mut log, control).await;
+    log.report.notes.extend(found.restored.into_iter().chain(found.ahead));
+    let outside = std::mem::take(&mut log.outside);
+    log.report.notes.extend(outside);
+    let mut state = vec![format!("database \"{}\" unchanged", log.report.database)];
+    state.extend(log.report.snapshot.as_ref().map(|id| format!("snapshot {id} kept")));
+    log.report.state = state.join(" · ");
+    let code = match error.kind() {
+        kind @ (ErrorKind::Interrupted | ErrorKind::Terminated) => kind,
+        _ if error.is_retryable() => ErrorKind::Busy,
+        _ => ErrorKind::MigrationRolledBack,
+    };
+    Ok(log.finish(Verdict::RolledBack, code.exit_code()))
+}
+
+pub(super) async fn lift(
+    context: &Context,
+    log: &mut RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+) -> Result<()> {
+    if let Some(fence) = standing {
+        let state = fence.state();
+        fence.lift(control, &own_pids(context)).await.map_err(|error| error.with_database_state(state))?;
+        fault::point("safe-run.fence-lifted");
+        log.fence_is_down();
+        log.note_step(Step::FenceLifted);
+    }
+    Ok(())
+}
+
+/// The end of a run that did something: the fence goes, or stays as it was told to.
+pub(super) async fn lift_or_hold(
+    context: &Context,
+    log: &mut RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+) -> Result<()> {
+    match standing {
+        Some(fence) if context.options.hold_fence => {
+            hold(log, &fence);
+            Ok(())
+        }
+        standing => lift(context, log, control, standing).await,
+    }
+}
+
+fn hold(log: &mut RunLog, fence: &Fence) {
+    log.report.fence_held = true;
+    log.report.notes.push(format!("the fence is held (--hold-fence): {}", fence.state()));
+    log.report.next.push("open the database: safe-run release".to_owned());
+}
+
+/// After an undo: takes the fence away, or leaves it as it was told to. The error means that people can't work.
+pub(crate) async fn settle_fence(
+    context: &Context,
+    log: &mut RunLog,
+    control: &Session,
+    standing: Option<Fence>,
+    failed: Option<&str>,
+) -> Option<Error> {
+    let fence = standing?;
+    if context.options.hold_fence {
+        hold(log, &fence);
+        return None;
+    }
+    let is_exclusive = matches!(fence, Fence::Exclusive { .. });
+    match fence.lift_after_undo(control, failed).await {
+        Ok(()) => {
+            fault::point("safe-run.fence-lifted");
+            log.note_step(Step::FenceLifted);
+            None
+        }
+        Err(error) if is_exclusive => Some(error),
+        Err(error) => {
+            let failed = failed.unwrap_or_default();
+            log.report.notes.push(format!("database \"{failed}\" is still read-only: {error}"));
+            None
+        }
+    }
+}
