@@ -20,7 +20,7 @@ use common::{
 use crate::{
     archive::{self, ArchiveOptions, Section},
     collation, compare, copy_in, extension_tables,
-    load::{self, LoadOptions, Spent, Tuning},
+    load::{self, LoadOptions, Spent},
     maintain,
     missing::{self, MissingObject},
     owners,
@@ -160,15 +160,13 @@ impl StagedDatabase {
         let session = settings.connect().await?;
         let archive = snapshot.path(SCHEMA_FILE);
         let entries = snapshot.manifest.partial.as_ref().map(|partial| partial.entries.clone());
-        let tuning = Tuning::look(&session, options.jobs).await?;
-        let session_settings = tuning.options(false);
         let archive_options = ArchiveOptions {
             jobs: options.jobs,
             no_owner: plan.no_owner,
             entries: entries.as_deref(),
             no_tablespaces: plan.no_tablespaces,
             keep_going: plan.force,
-            session: &session_settings,
+            session: load::SESSION,
             ahead: None,
         };
 
@@ -209,13 +207,8 @@ impl StagedDatabase {
                 .await?;
         }
         let has_code = facts.has_code();
-        let load_options = LoadOptions {
-            jobs: options.jobs,
-            pg_restore,
-            archive: archive_options,
-            tuning,
-            only_load: plan.force,
-        };
+        let load_options =
+            LoadOptions { jobs: options.jobs, pg_restore, archive: archive_options, only_load: plan.force };
         let loaded = load::load(settings, &session, &others, facts, load_options, progress).await?;
         progress.done();
         let compared = compare::loaded(&others.manifest, &loaded.read)?;

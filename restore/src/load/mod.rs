@@ -38,7 +38,7 @@ use crate::{
 
 use schedule::Schedule;
 use tasks::{Facts, Step, Task};
-pub use tuning::Tuning;
+pub use tuning::SESSION;
 
 /// How.
 #[derive(Debug, Clone, Copy)]
@@ -49,8 +49,6 @@ pub struct LoadOptions<'a> {
     pub pg_restore: &'a Tool,
     /// For pg_restore.
     pub archive: ArchiveOptions<'a>,
-    /// Settings of its sessions.
-    pub tuning: Tuning,
     /// Only load: the database may lack objects, and what it has is looked at afterwards.
     pub only_load: bool,
 }
@@ -105,7 +103,8 @@ pub async fn archive_facts(pg_restore: &Tool, archive: &Path, manifest: &Manifes
         archive::post_data_entries(pg_restore, archive),
         script,
     )?;
-    Ok(ArchiveFacts { entries, post_data, slow_indexes: slow_indexes(&script) })
+    let one_column = one_column_keys(&script, &entries);
+    Ok(ArchiveFacts { entries, post_data, slow_indexes: slow_indexes(&script), one_column })
 }
 
 /// From how many bytes of COPY text on a table is large.
@@ -119,6 +118,7 @@ pub struct ArchiveFacts {
     entries: Vec<Entry>,
     post_data: std::collections::BTreeSet<u32>,
     slow_indexes: HashMap<String, u64>,
+    one_column: HashMap<u32, String>,
 }
 
 impl ArchiveFacts {
@@ -165,6 +165,32 @@ fn slow_indexes(script: &str) -> HashMap<String, u64> {
     found
 }
 
+/// Foreign keys of one column, by their entries: only to choose a faster way, so that a name that is misread does no harm.
+fn one_column_keys(script: &str, entries: &[Entry]) -> HashMap<u32, String> {
+    let mut columns: HashMap<&str, Option<String>> = HashMap::new();
+    for line in script.lines() {
+        let Some(rest) = line.strip_prefix("    ADD CONSTRAINT ") else { continue };
+        let Some((name, rest)) = rest.split_once(" FOREIGN KEY (") else { continue };
+        let Some((column, _)) = rest.split_once(") REFERENCES ") else { continue };
+        let unquoted = column.trim_matches('"');
+        let is_one = !unquoted.contains(['"', ',']);
+        // Two tables may have keys of one name: then it is not known which is meant.
+        columns
+            .entry(name.trim_matches('"'))
+            .and_modify(|column| *column = None)
+            .or_insert_with(|| is_one.then(|| unquoted.to_owned()));
+    }
+    entries
+        .iter()
+        .filter_map(|entry| {
+            // `FK CONSTRAINT schema table name owner`
+            let words: Vec<&str> = entry.text.strip_prefix("FK CONSTRAINT ")?.split(' ').collect();
+            let [_, _, name, _] = words.as_slice() else { return None };
+            Some((entry.id, columns.get(name)?.clone()?))
+        })
+        .collect()
+}
+
 struct Shared {
     schedule: Mutex<Schedule>,
     changed: Notify,
@@ -173,7 +199,7 @@ struct Shared {
     snapshot: StoredSnapshot,
     settings: ConnectionSettings,
     pg_restore: Tool,
-    tuning: Tuning,
+    one_column: HashMap<u32, String>,
     no_owner: bool,
     no_tablespaces: bool,
     progress: Progress,
@@ -228,7 +254,7 @@ pub async fn load(
         snapshot: snapshot.clone(),
         settings: settings.clone(),
         pg_restore: options.pg_restore.clone(),
-        tuning: options.tuning,
+        one_column: archive.one_column,
         no_owner: options.archive.no_owner,
         no_tablespaces: options.archive.no_tablespaces,
         progress: progress.clone(),
@@ -280,19 +306,19 @@ async fn work(shared: Arc<Shared>) -> Result<()> {
         tokio::pin!(changed);
         // From here on no change is missed.
         changed.as_mut().enable();
-        let (next, is_last) = {
+        let next = {
             let mut schedule = lock(&shared.schedule);
             if schedule.is_finished() {
                 break;
             }
-            (schedule.start(), schedule.left() == 1)
+            schedule.start()
         };
         let Some(task) = next else {
             changed.await;
             continue;
         };
         let started = Instant::now();
-        let succeeded = shared.perform(&session, &shared.tasks[task].step, is_last).await?;
+        let succeeded = shared.perform(&session, &shared.tasks[task].step).await?;
         {
             let mut results = lock(&shared.results);
             let (count, time) = results.spent.entry(kind(&shared.tasks[task].step)).or_default();
@@ -317,7 +343,7 @@ fn kind(step: &Step) -> &'static str {
 
 impl Shared {
     /// Whether it succeeded; only an entry of the archive may fail and have another chance.
-    async fn perform(&self, session: &Session, step: &Step, is_last: bool) -> Result<bool> {
+    async fn perform(&self, session: &Session, step: &Step) -> Result<bool> {
         match step {
             Step::Load { table, chunk } => self.load_chunks(session, *table, &[*chunk], false).await?,
             Step::LoadFrozen { table } => self.load_frozen(session, *table).await?,
@@ -341,32 +367,15 @@ impl Shared {
                     *unread -= 1;
                 }
             }
-            Step::Build { entry } | Step::ForeignKey { entry } => {
-                let settings = self.tuning.options(is_last);
-                let options = ArchiveOptions {
-                    jobs: 1,
-                    no_owner: self.no_owner,
-                    entries: None,
-                    no_tablespaces: self.no_tablespaces,
-                    keep_going: false,
-                    session: &settings,
-                    ahead: None,
+            Step::Build { entry } => return self.restore_entry(*entry, SESSION).await,
+            Step::ForeignKey { entry, ends } => {
+                let settings = match self.one_column.get(entry) {
+                    Some(column) if self.indexes_are_enough(session, ends, column).await? => {
+                        &format!("{SESSION} -c enable_hashjoin=off")
+                    }
+                    _ => SESSION,
                 };
-                let archive = self.snapshot.path(SCHEMA_FILE);
-                let one = archive::restore_one(
-                    &self.pg_restore,
-                    &self.settings,
-                    &archive,
-                    *entry,
-                    options,
-                    &self.progress,
-                );
-                let succeeded = one.await?;
-                let mut results = lock(&self.results);
-                let ahead = &mut results.loaded.ahead;
-                let set = if succeeded { &mut ahead.done } else { &mut ahead.failed };
-                set.insert(*entry);
-                return Ok(succeeded);
+                return self.restore_entry(*entry, settings).await;
             }
             Step::Analyze { table } => {
                 let name = &self.snapshot.manifest.tables[*table].table.name;
@@ -377,6 +386,35 @@ impl Shared {
             }
         }
         Ok(true)
+    }
+
+    async fn restore_entry(&self, entry: u32, settings: &str) -> Result<bool> {
+        let options = ArchiveOptions {
+            jobs: 1,
+            no_owner: self.no_owner,
+            entries: None,
+            no_tablespaces: self.no_tablespaces,
+            keep_going: false,
+            session: settings,
+            ahead: None,
+        };
+        let archive = self.snapshot.path(SCHEMA_FILE);
+        let (settings, progress) = (&self.settings, &self.progress);
+        let succeeded =
+            archive::restore_one(&self.pg_restore, settings, &archive, entry, options, progress).await?;
+        let mut results = lock(&self.results);
+        let ahead = &mut results.loaded.ahead;
+        let set = if succeeded { &mut ahead.done } else { &mut ahead.failed };
+        set.insert(entry);
+        Ok(succeeded)
+    }
+
+    async fn indexes_are_enough(&self, session: &Session, ends: &[usize], column: &str) -> Result<bool> {
+        let name = |end: &usize| &self.snapshot.manifest.tables[*end].table.name;
+        let (Some(table), Some(other)) = (ends.first().map(name), ends.last().map(name)) else {
+            return Ok(false);
+        };
+        tuning::indexes_are_enough(session, table, column, other).await
     }
 
     async fn load_chunks(

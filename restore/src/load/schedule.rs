@@ -150,11 +150,6 @@ impl Schedule {
     pub fn is_finished(&self) -> bool {
         self.left == 0
     }
-
-    /// How many tasks run or may still run.
-    pub fn left(&self) -> usize {
-        self.left
-    }
 }
 
 #[cfg(test)]
@@ -214,7 +209,7 @@ mod tests {
                     }
                     running.push(task);
                 }
-                assert!(!running.is_empty(), "seed {seed}: stuck with {} left", schedule.left());
+                assert!(!running.is_empty(), "seed {seed}: stuck with {} left", schedule.left);
                 let task = running.swap_remove(next(running.len()));
                 let is_good = !(may_fail && next(5) == 0);
                 schedule.finish(task, is_good);

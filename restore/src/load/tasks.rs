@@ -57,6 +57,8 @@ pub enum Step {
     ForeignKey {
         /// Its number.
         entry: u32,
+        /// The table that it is of, and the one that it points to, which may be the same.
+        ends: Vec<usize>,
     },
     /// ANALYZE.
     Analyze {
@@ -320,7 +322,14 @@ impl<'a> Plan<'a> {
             }
             let cost = ends.iter().map(|end| self.bytes[*end]).sum::<u64>() / 5;
             let locks = ends.iter().map(|end| (*end, Lock::ForeignKey)).collect();
-            let task = self.add(Step::ForeignKey { entry: entry.id }, needs, locks, cost);
+            let is_of = |end: &usize| {
+                let name = &self.data[*end].table.name;
+                let start = format!("FK CONSTRAINT {} {} ", name.schema.as_str(), name.name.as_str());
+                entry.text.starts_with(&start)
+            };
+            let mut ends: Vec<usize> = ends.into_iter().collect();
+            ends.sort_by_key(|end| !is_of(end));
+            let task = self.add(Step::ForeignKey { entry: entry.id, ends }, needs, locks, cost);
             self.built.insert(entry.id, task);
         }
     }

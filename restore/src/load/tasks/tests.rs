@@ -110,6 +110,21 @@ fn position(tasks: &[Task], step: &Step) -> Option<usize> {
     tasks.iter().position(|task| task.step == *step)
 }
 
+fn foreign_key(tasks: &[Task], key: u32) -> Option<usize> {
+    tasks.iter().position(|task| matches!(task.step, Step::ForeignKey { entry, .. } if entry == key))
+}
+
+#[test]
+fn a_foreign_keys_own_table_is_named_first() {
+    let tasks = tasks(&data(), &facts(LISTED));
+    for (entry, expected) in [(20, vec![0, 1]), (21, vec![0, 2]), (23, vec![1])] {
+        let Step::ForeignKey { ends, .. } = &tasks[foreign_key(&tasks, entry).unwrap()].step else {
+            panic!()
+        };
+        assert_eq!(*ends, expected);
+    }
+}
+
 #[test]
 fn nothing_touches_a_table_before_all_of_it_is_loaded() {
     let tasks = tasks(&data(), &facts(LISTED));
@@ -155,7 +170,7 @@ fn only_entries_that_need_nothing_else_of_the_section_come_ahead_and_in_order() 
     let built: BTreeSet<u32> = tasks
         .iter()
         .filter_map(|task| match task.step {
-            Step::Build { entry } | Step::ForeignKey { entry } => Some(entry),
+            Step::Build { entry } | Step::ForeignKey { entry, .. } => Some(entry),
             _ => None,
         })
         .collect();
@@ -163,7 +178,7 @@ fn only_entries_that_need_nothing_else_of_the_section_come_ahead_and_in_order() 
     assert_eq!(built, BTreeSet::from([10, 11, 12, 14, 15, 16, 20, 21, 23]));
     let build = |entry| position(&tasks, &Step::Build { entry }).unwrap();
     for (key, needs) in [(20, vec![11]), (21, vec![12]), (23, vec![11])] {
-        let before = before(&tasks, position(&tasks, &Step::ForeignKey { entry: key }).unwrap());
+        let before = before(&tasks, foreign_key(&tasks, key).unwrap());
         assert!(needs.iter().all(|need| before.contains(&build(*need))), "{key}");
     }
     // Two keys of one table would wait for each other's lock.
@@ -185,7 +200,7 @@ fn what_needs_another_entry_of_the_section_is_left_to_pg_restore() {
     assert_eq!(position(&tasks, &Step::Build { entry: 15 }), None);
     // Its table is analyzed when the index is there.
     assert_eq!(position(&tasks, &Step::Analyze { table: 0 }), None);
-    assert!(position(&tasks, &Step::ForeignKey { entry: 20 }).is_some());
+    assert!(foreign_key(&tasks, 20).is_some());
 }
 
 #[test]
@@ -194,7 +209,7 @@ fn foreign_keys_and_statistics_of_trees_are_left_to_the_end() {
     facts.in_trees = HashMap::from([(QualifiedName::new("app", "orders"), true)]);
     let tasks = tasks(&data(), &facts);
     for entry in [20, 23] {
-        assert_eq!(position(&tasks, &Step::ForeignKey { entry }), None);
+        assert_eq!(foreign_key(&tasks, entry), None);
     }
     assert_eq!(position(&tasks, &Step::Analyze { table: 1 }), None);
     assert!(position(&tasks, &Step::Build { entry: 11 }).is_some());
