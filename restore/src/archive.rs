@@ -342,7 +342,16 @@ impl Run<'_> {
             }
             let Some(statement) = not_valid_statement(error) else {
                 failed_entries.extend(error.dump_id);
-                fatal.push(self.describe(error));
+                let mut object = self.describe(error);
+                if is_superusers_grant(&object) {
+                    object.reason = format!(
+                        "only a superuser may grant rights on the server's own objects ({})",
+                        object.reason
+                    );
+                    missing.push(object);
+                } else {
+                    fatal.push(object);
+                }
                 continue;
             };
             match session.batch_execute(&statement).await {
@@ -406,6 +415,12 @@ impl Run<'_> {
             definition: error.statement.as_deref().map(|statement| statement.trim().to_owned()),
         }
     }
+}
+
+/// Whether a role that is no superuser could not give a right on one of the server's own objects, which a database may have
+/// granted (`GRANT SELECT ON pg_largeobject` lets a role back up large objects).
+fn is_superusers_grant(object: &MissingObject) -> bool {
+    object.object.starts_with("ACL pg_catalog ") && object.reason.starts_with("permission denied for ")
 }
 
 /// Whether an entry failed because the parallel run before had made it.

@@ -209,6 +209,41 @@ fn the_owner_with_createdb_runs_protected_postgresql_18() {
 }
 
 #[test]
+fn a_right_on_a_catalog_is_named_and_stops_no_undo() {
+    for major in [14, 18] {
+        let shop = Shop::start(major);
+        let grant = "GRANT SELECT ON pg_catalog.pg_largeobject TO reader";
+        let by_superuser = |sql: &str| psql::run(&shop.cluster.url("shop"), sql);
+        by_superuser(grant);
+        let before = shop.fingerprint();
+        let folder = tempfile::tempdir().unwrap();
+        let command =
+            ["--", "psql", "-X", "-v", "ON_ERROR_STOP=1", "-c", "DELETE FROM orders", "-c", "SELECT 1 / 0"];
+        let outcome = shop.safe_run(folder.path(), "SELECT 1", &command).expect(12);
+        let said = outcome.stdout + &outcome.stderr;
+        assert!(
+            said.contains("NOT as before: ACL pg_catalog TABLE pg_largeobject: only a superuser"),
+            "{said}"
+        );
+        assert_eq!(
+            by_superuser("SELECT has_table_privilege('reader', 'pg_catalog.pg_largeobject', 'SELECT')"),
+            "f",
+            "it was not missing"
+        );
+        by_superuser(grant);
+        before.assert_same(&shop.fingerprint());
+        // Who restores by hand gets the database, is told what it lacks, and never a live one that lacks it.
+        let snapshots = Snapshots::new();
+        let url = shop.url_as("app");
+        snapshots.run("backup", &shop.cluster.url("shop"), &["create"]).expect(0);
+        let outcome = snapshots.run("restore", &url, &["latest", "--replace", "--yes"]).expect(1);
+        let said = outcome.stdout + &outcome.stderr;
+        assert!(said.contains("ACL pg_catalog TABLE pg_largeobject"), "{said}");
+        before.assert_same(&shop.fingerprint());
+    }
+}
+
+#[test]
 fn without_createdb_nothing_is_begun_that_could_not_be_undone() {
     let shop = Shop::start(18);
     shop.cluster.psql("ALTER ROLE app NOCREATEDB");
