@@ -1,7 +1,10 @@
 //! Migrations in one transaction: fence, snapshot and baseline, apply, check, COMMIT. Every failure before the COMMIT is a
 //! ROLLBACK: nothing lost, nothing to restore, milliseconds whatever the size.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::{
     Error, ErrorKind, Result, fault, interrupt,
@@ -357,6 +360,16 @@ pub async fn fate(session: &Session, xid: &str) -> Result<Option<String>> {
     Ok(row.get(0))
 }
 
+/// Longest time to wait for a server that has gone: after a crash it replays its log first.
+const LONGEST_RESTART: Duration = Duration::from_secs(180);
+
+async fn connect_again(context: &Context) -> Result<Session> {
+    context.progress.phase("waiting for the server to come back", None);
+    let session = context.connection.connect_waiting(LONGEST_RESTART, |_| {}).await;
+    context.progress.done();
+    session
+}
+
 /// The connection broke during COMMIT: the server knows whether it committed.
 async fn settle_lost_commit(
     context: &Context,
@@ -366,7 +379,7 @@ async fn settle_lost_commit(
     error: Error,
 ) -> Result<Report> {
     let asked = async {
-        let session = context.connection.connect_waiting(std::time::Duration::from_secs(30), |_| {}).await?;
+        let session = connect_again(context).await?;
         match &xid {
             Some(xid) => fate(&session, xid).await.map(|fate| (session, fate)),
             None => Ok((session, Some("aborted".to_owned()))),
@@ -419,10 +432,7 @@ async fn roll_back(
             let session = match &rolled_back {
                 Ok(()) => &migrator,
                 Err(_) => {
-                    own = context
-                        .connection
-                        .connect_waiting(std::time::Duration::from_secs(30), |_| {})
-                        .await?;
+                    own = connect_again(context).await?;
                     &own
                 }
             };
