@@ -115,7 +115,7 @@ impl Drop for Daemon {
 /// One GET request with further headers.
 pub fn get(address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
     let mut stream = TcpStream::connect(address).unwrap_or_else(|e| panic!("{address}: {e}"));
-    stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out can be set");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out can be set");
     let mut request = format!("GET {path} HTTP/1.1\r\n");
     if headers.iter().all(|(name, _)| *name != "Host") {
         request.push_str(&format!("Host: {address}\r\n"));

@@ -166,7 +166,7 @@ impl<'c> ProtectedRun<'c> {
         );
         // A session ends a moment after its client.
         let mut left = String::new();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while Instant::now() < deadline {
             left = self.database.cluster().psql(&sessions);
             if left.is_empty() {
@@ -235,9 +235,9 @@ impl Running {
         self.child.try_wait().expect("the child can be waited for").is_none()
     }
 
-    /// Waits for its end, at most a minute.
+    /// Waits for its end, at most five minutes.
     pub fn outcome(mut self) -> Ended {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + Duration::from_secs(300);
         let mut late = false;
         while self.is_running() {
             if Instant::now() > deadline {
@@ -321,10 +321,10 @@ impl std::fmt::Display for Ended {
     }
 }
 
-/// Waits until something holds, at most half a minute.
+/// Waits until something holds, at most two minutes: a machine may be busy, or its disk.
 #[track_caller]
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(20));

@@ -28,7 +28,7 @@ fn ends(run: &ProtectedRun, running: Running, before: &Fingerprint, (signal, cod
     let sent = Instant::now();
     running.signal(signal);
     let outcome = running.outcome().exits(code).never_says("UNKNOWN");
-    assert!(sent.elapsed() < Duration::from_secs(10), "{:?} after SIG{signal}: {outcome}", sent.elapsed());
+    assert!(sent.elapsed() < Duration::from_secs(60), "{:?} after SIG{signal}: {outcome}", sent.elapsed());
     run.assert_unchanged(before);
     run.run(&["recover"]).says("Nothing to recover");
 }

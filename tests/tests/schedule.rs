@@ -459,7 +459,7 @@ fn systemd_is_told_what_it_wants_to_know() {
     let repo = Snapshots::new();
     let path = repo.path().with_file_name("notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
     let mut command = scheduler(&repo, &database, &["--cron", "@daily"]);
     command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
     let daemon = Daemon::start(command);
