@@ -2,7 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    path::PathBuf,
+    ops::Range,
+    path::{Path, PathBuf},
     sync::Arc,
     sync::atomic::{AtomicUsize, Ordering},
     time::Instant,
@@ -13,15 +14,17 @@ use common::{
     catalog::{DatabaseState, Table},
     interrupt,
     postgres::{
-        ConnectionSettings, Session, copy,
+        ConnectionSettings, Session,
+        copy::{self, OutChunk, Step, Written},
         exported_snapshot::{ExportedSnapshot, join},
     },
     repository::{PartialSnapshot, create_private_dir},
     snapshot::{
         Codec,
-        codec::UnsyncedChunk,
-        copy_sql::copy_out_statement,
+        codec::{StoredChunk, UnsyncedChunk},
+        copy_sql::{BlockRange, copy_out_statement, has_page_ranges, own_chunk_blocks, piece_ranges},
         cost::CostMeter,
+        earlier_file::EarlierFile,
         manifest::{Chunk, DATA_DIR, LARGE_OBJECTS_DIR, LargeObjects, Reading, TableData},
     },
 };
@@ -29,7 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     plan::{Piece, pieces},
-    reuse::{self, Reuse, Unchanged},
+    reuse::{self, InPart, Reuse, Unchanged, piece_blocks},
 };
 
 /// Files that one connection has waiting to become durable, at most: the disk takes many at once in little more time than
@@ -39,11 +42,19 @@ const SYNCING: usize = 16;
 /// Large objects per chunk: bounds the work that is lost or done alone, not the size.
 const OBJECTS_PER_CHUNK: i64 = 20_000;
 
-/// One COPY and the file that it goes to.
+/// A chunk to be made.
 struct Job {
-    statement: String,
+    source: Source,
     path: PathBuf,
     chunk: ChunkName,
+}
+
+/// Where its rows come from.
+enum Source {
+    /// A page range of the table of this number, and what of it need not be read.
+    Pages(usize, BlockRange, Option<InPart>),
+    /// One statement.
+    Statement(String),
 }
 
 #[derive(Debug, Clone)]
@@ -86,7 +97,7 @@ pub async fn tables(
     let mut linked: Vec<Option<Chunk>> = Vec::with_capacity(plan.len());
     for piece in &plan {
         let table = &tables[piece.table];
-        let job = table_job(table, piece, partial, database, options.codec);
+        let mut job = table_job(table, piece, partial, options.codec);
         let chunk = match reuse.unchanged(table, forms[piece.table].as_deref(), piece.range) {
             Unchanged::Stored(chunk) => match reuse.link(chunk, partial, &job.chunk.path) {
                 Ok(chunk) => Some(chunk),
@@ -102,12 +113,21 @@ pub async fn tables(
             Unchanged::No => None,
         };
         if chunk.is_none() {
+            let in_part = reuse.in_part(table, forms[piece.table].as_deref(), piece.range);
+            job.source = Source::Pages(piece.table, piece.range, in_part);
             jobs.push(job);
         }
         linked.push(chunk);
     }
     let chunks_read = jobs.len() as u64;
-    let mut chunks = run(settings, exported, jobs, options, progress).await?.into_iter();
+    let tables =
+        Arc::new(Tables { tables, encoding: database.encoding.clone(), chunk_blocks: options.chunk_blocks });
+    let (chunks, damaged) = run(settings, exported, jobs, Some(tables.clone()), options, progress).await?;
+    let chunks_in_part = chunks.iter().filter(|chunk| chunk.read_in.is_some()).count() as u64;
+    let mut chunks = chunks.into_iter();
+    let tables = Arc::into_inner(tables).map(|tables| tables.tables);
+    let tables = tables.ok_or_else(|| Error::failed("a copy worker is still at work"))?;
+    not_linked.extend(damaged);
     let mut data: Vec<TableData> = tables
         .into_iter()
         .zip(forms)
@@ -129,6 +149,7 @@ pub async fn tables(
     let reading = Reading {
         chunks: plan.len() as u64,
         chunks_read,
+        chunks_in_part,
         chunks_shared: shared().count() as u64,
         bytes_shared: shared().map(|chunk| chunk.content.stored_bytes).sum(),
         earlier: reuse.earlier_id().cloned(),
@@ -138,18 +159,66 @@ pub async fn tables(
     Ok((data, reading))
 }
 
-fn table_job(
-    table: &Table,
-    piece: &Piece,
-    partial: &PartialSnapshot,
-    database: &DatabaseState,
-    codec: Codec,
-) -> Job {
+fn table_job(table: &Table, piece: &Piece, partial: &PartialSnapshot, codec: Codec) -> Job {
     let path = format!("{DATA_DIR}/{}.{}{}", table.oid, piece.range.first, codec.extension());
     Job {
-        statement: copy_out_statement(table, piece.range, &database.encoding),
+        source: Source::Pages(piece.table, piece.range, None),
         path: partial.dir().join(&path),
         chunk: ChunkName { path, first_block: piece.range.first, end_block: piece.range.end },
+    }
+}
+
+/// The tables that jobs name by number.
+struct Tables {
+    tables: Vec<Table>,
+    encoding: String,
+    chunk_blocks: u64,
+}
+
+impl Tables {
+    /// What has to be done for a page range. `in_part` is what of an earlier chunk may go on being used.
+    fn out_chunk(
+        &self,
+        path: &Path,
+        number: usize,
+        range: BlockRange,
+        in_part: Option<&InPart>,
+    ) -> Result<OutChunk> {
+        let table = &self.tables[number];
+        let piece_blocks = piece_blocks(own_chunk_blocks(table, self.chunk_blocks));
+        // What is read whole has no order of blocks that could be relied on.
+        let is_whole = range == BlockRange::ALL && !has_page_ranges(table);
+        let pieces = if is_whole { vec![range] } else { piece_ranges(range, table.blocks, piece_blocks) };
+        let read = |piece: BlockRange, replaces| Step::Read {
+            statement: copy_out_statement(table, piece, &self.encoding),
+            replaces,
+        };
+        let opened = match in_part {
+            // What can't be read is read from the server; damage is told by `backup verify`.
+            Some(in_part) => EarlierFile::open(&in_part.path, &in_part.content).unwrap_or(None),
+            None => None,
+        };
+        let Some((in_part, (earlier, index))) = in_part.zip(opened) else {
+            let steps = pieces.into_iter().map(|piece| read(piece, 0)).collect();
+            return Ok(OutChunk { path: path.to_owned(), piece_blocks, steps, earlier: None });
+        };
+        // The earlier file's pieces, as the blocks that they hold.
+        let earlier_end = |n: usize| {
+            let is_last = n + 1 == index.pieces.len();
+            if is_last { in_part.end_block } else { Some(range.first + (n as u64 + 1) * index.piece_blocks) }
+        };
+        let steps = pieces.into_iter().zip(&in_part.is_same).enumerate().map(|(n, (piece, is_same))| {
+            let stored = index.pieces.get(n);
+            match stored {
+                Some(stored)
+                    if *is_same && index.piece_blocks == piece_blocks && earlier_end(n) == piece.end =>
+                {
+                    Step::Keep(*stored)
+                }
+                stored => read(piece, stored.map_or(0, |stored| stored.stored_bytes)),
+            }
+        });
+        Ok(OutChunk { path: path.to_owned(), piece_blocks, steps: steps.collect(), earlier: Some(earlier) })
     }
 }
 
@@ -191,7 +260,7 @@ pub async fn large_objects(
     let job = |name: String, statement: String| {
         let path = format!("{LARGE_OBJECTS_DIR}/{name}{}", options.codec.extension());
         Job {
-            statement,
+            source: Source::Statement(statement),
             path: partial.dir().join(&path),
             chunk: ChunkName { path, first_block: 0, end_block: None },
         }
@@ -212,7 +281,7 @@ pub async fn large_objects(
             ),
         ));
     }
-    let mut chunks = run(settings, exported, jobs, options, progress).await?;
+    let (mut chunks, _) = run(settings, exported, jobs, None, options, progress).await?;
     let metadata = chunks.remove(0);
     if metadata.content.rows != count {
         return Err(Error::failed(format!(
@@ -223,61 +292,179 @@ pub async fn large_objects(
     Ok(Some(LargeObjects { count, metadata, pages: chunks }))
 }
 
-/// Runs the jobs on up to `options.jobs` sessions that join the snapshot; chunks come back in the order of the jobs.
+/// Jobs that have not begun. A connection takes one large one, or several small ones that are neighbours, at once: with all
+/// their statements in one round trip, thousands of small tables do not wait for each other.
+struct Queue {
+    jobs: Vec<Job>,
+    next: AtomicUsize,
+    workers: usize,
+}
+
+impl Queue {
+    /// Large objects and tables up to this size are small, in blocks.
+    const SMALL_BLOCKS: u64 = 64;
+    /// Small jobs that are taken at once, at most: their files are open until all are written.
+    const MOST: usize = 64;
+
+    /// The numbers of the next ones.
+    fn take(&self, tables: Option<&Tables>) -> Range<usize> {
+        let is_small = |job: &Job| match (&job.source, tables) {
+            (Source::Pages(table, range, _), Some(tables)) => {
+                range.end.is_none() && tables.tables[*table].all_blocks() <= range.first + Self::SMALL_BLOCKS
+            }
+            _ => false,
+        };
+        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| {
+            Some((first + self.count(first, &is_small)).min(self.jobs.len()))
+        });
+        let first = taken.unwrap_or(self.jobs.len());
+        first..(first + self.count(first, &is_small)).min(self.jobs.len())
+    }
+
+    fn count(&self, first: usize, is_small: impl Fn(&Job) -> bool) -> usize {
+        // Towards the end fewer, so that nobody works alone for long.
+        let left = self.jobs.len().saturating_sub(first);
+        let most = (left / (2 * self.workers)).clamp(1, Self::MOST);
+        self.jobs.iter().skip(first).take(most).take_while(|job| is_small(job)).count().max(1)
+    }
+}
+
+/// Runs the jobs on up to `options.jobs` sessions that join the snapshot; chunks come back in the order of the jobs, and what
+/// was wrong with files of an earlier snapshot.
 ///
 /// Every worker has ended, or its connection is gone, when this returns: the borrow of `exported` covers them all.
 async fn run(
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,
     jobs: Vec<Job>,
+    tables: Option<Arc<Tables>>,
     options: CopyOptions,
     progress: &Progress,
-) -> Result<Vec<Chunk>> {
+) -> Result<(Vec<Chunk>, Vec<String>)> {
     let count = jobs.len();
-    let jobs = Arc::new(jobs);
-    let next = Arc::new(AtomicUsize::new(0));
+    let queue = Arc::new(Queue { jobs, next: AtomicUsize::new(0), workers: options.jobs.min(count).max(1) });
     let mut workers = JoinSet::new();
     for _ in 0..options.jobs.min(count) {
         let session = join(settings, exported.id()).await?;
-        let (jobs, next, progress) = (jobs.clone(), next.clone(), progress.clone());
-        let (codec, meter) = (options.codec, options.meter.clone());
-        workers.spawn(async move {
-            let mut done = Vec::new();
-            let mut syncing = Syncing::new(&meter);
-            loop {
-                interrupt::check()?;
-                let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(job) = jobs.get(index) else { break };
-                let (content, unsynced) =
-                    copy::out_to_file(&session, &job.statement, &job.path, codec, &progress, &meter).await?;
-                syncing.begin(unsynced).await?;
-                if job.chunk.path.starts_with(DATA_DIR) {
-                    progress.advance(0, content.rows);
-                }
-                let name = job.chunk.clone();
-                done.push((
-                    index,
-                    Chunk {
-                        path: name.path,
-                        first_block: name.first_block,
-                        end_block: name.end_block,
-                        content,
-                        stored_in: None,
-                    },
-                ));
-            }
-            session.close().await?;
-            syncing.finish().await?;
-            Ok::<_, Error>(done)
-        });
+        let worker = Worker {
+            session,
+            queue: queue.clone(),
+            tables: tables.clone(),
+            codec: options.codec,
+            meter: options.meter.clone(),
+            progress: progress.clone(),
+        };
+        workers.spawn(worker.run());
     }
     let mut all = Vec::with_capacity(count);
+    let mut damaged = Vec::new();
     // The first failure drops the set, which ends the other workers.
     while let Some(worker) = workers.join_next().await {
-        all.extend(worker.map_err(|source| Error::failed(format!("a copy worker died: {source}")))??);
+        let (chunks, problems) =
+            worker.map_err(|source| Error::failed(format!("a copy worker died: {source}")))??;
+        all.extend(chunks);
+        damaged.extend(problems);
     }
     all.sort_by_key(|(index, _)| *index);
-    Ok(all.into_iter().map(|(_, chunk)| chunk).collect())
+    Ok((all.into_iter().map(|(_, chunk)| chunk).collect(), damaged))
+}
+
+/// One connection that takes jobs until there are none.
+struct Worker {
+    session: Session,
+    queue: Arc<Queue>,
+    tables: Option<Arc<Tables>>,
+    codec: Codec,
+    meter: Arc<CostMeter>,
+    progress: Progress,
+}
+
+impl Worker {
+    /// Chunks by the numbers of their jobs, and what was wrong with files of an earlier snapshot.
+    async fn run(self) -> Result<(Vec<(usize, Chunk)>, Vec<String>)> {
+        let (mut done, mut damaged) = (Vec::new(), Vec::new());
+        let mut compressor = None;
+        let mut syncing = Syncing::new(&self.meter);
+        loop {
+            interrupt::check()?;
+            let mut numbers: Vec<usize> = self.queue.take(self.tables.as_deref()).collect();
+            if numbers.is_empty() {
+                break;
+            }
+            let mut may_be_in_part = true;
+            while !numbers.is_empty() {
+                let chunks = numbers
+                    .iter()
+                    .map(|number| self.out_chunk(*number, may_be_in_part))
+                    .collect::<Result<Vec<_>>>()?;
+                let are_in_part: Vec<bool> = chunks.iter().map(|chunk| chunk.earlier.is_some()).collect();
+                let (codec, progress, meter) = (self.codec, &self.progress, &self.meter);
+                let written =
+                    copy::out_to_files(&self.session, chunks, &mut compressor, codec, progress, meter)
+                        .await?;
+                let mut again = Vec::new();
+                for ((number, is_in_part), written) in numbers.into_iter().zip(are_in_part).zip(written) {
+                    let job = &self.queue.jobs[number];
+                    match written {
+                        Written::Chunk(content, unsynced) => {
+                            syncing.begin(unsynced).await?;
+                            done.push((number, self.chunk(job, content, is_in_part)));
+                        }
+                        Written::EarlierDamaged(problem) => {
+                            if let Source::Pages(_, _, Some(in_part)) = &job.source {
+                                damaged.push(format!(
+                                    "{}: {problem}, run `backup verify`",
+                                    in_part.path.display()
+                                ));
+                            }
+                            again.push(number);
+                        }
+                    }
+                }
+                numbers = again;
+                may_be_in_part = false;
+            }
+        }
+        self.session.close().await?;
+        syncing.finish().await?;
+        Ok((done, damaged))
+    }
+
+    fn out_chunk(&self, number: usize, may_be_in_part: bool) -> Result<OutChunk> {
+        let job = &self.queue.jobs[number];
+        match (&job.source, &self.tables) {
+            (Source::Pages(table, range, in_part), Some(tables)) => {
+                let in_part = in_part.as_ref().filter(|_| may_be_in_part);
+                tables.out_chunk(&job.path, *table, *range, in_part)
+            }
+            (Source::Statement(statement), _) => Ok(OutChunk {
+                path: job.path.clone(),
+                piece_blocks: 1,
+                steps: vec![Step::Read { statement: statement.clone(), replaces: 0 }],
+                earlier: None,
+            }),
+            (Source::Pages(..), None) => Err(Error::failed("a page range of no table was to be read")),
+        }
+    }
+
+    fn chunk(&self, job: &Job, content: StoredChunk, is_in_part: bool) -> Chunk {
+        let name = job.chunk.clone();
+        let read_in = match &job.source {
+            Source::Pages(_, _, Some(in_part)) if is_in_part => Some(in_part.read_in.clone()),
+            _ => None,
+        };
+        if matches!(job.source, Source::Pages(..)) {
+            self.progress.advance(0, content.rows);
+        }
+        Chunk {
+            path: name.path,
+            first_block: name.first_block,
+            end_block: name.end_block,
+            content,
+            stored_in: None,
+            read_in,
+        }
+    }
 }
 
 /// Files of one connection that are being made durable while it reads on.

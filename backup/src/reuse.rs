@@ -2,15 +2,23 @@
 //!
 //! A chunk is taken over only when all of this holds: the table has the same form (file node, columns, types, server
 //! version), the chunk has the same blocks, the server's WAL summaries cover the time since the earlier snapshot's base
-//! without a gap and name none of these blocks, and the file was written less than `--full-every` ago. Where anything is
+//! without a gap and name none of these blocks, and its rows were read less than `--full-every` ago. Where anything is
 //! in doubt, the rows are read; the reason is told.
+//!
+//! Where only some blocks of a chunk changed, the same holds for each of its pieces: a new file is made of the stored bytes
+//! of those that did not, and of the rows of the others.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 use common::{
     Progress, Result,
     catalog::Table,
+    fault,
     postgres::{
         ConnectionSettings, Session,
         exported_snapshot::ExportedSnapshot,
@@ -19,8 +27,10 @@ use common::{
     repository::{PartialSnapshot, Repository, StoredSnapshot, verifications::Proof},
     snapshot::{
         Codec, SnapshotId,
-        codec::file_digest,
-        copy_sql::{BlockRange, copy_out_statement, own_chunk_blocks},
+        codec::{StoredChunk, file_digest},
+        copy_sql::{
+            BlockRange, PIECE_BLOCKS, copy_out_statement, has_page_ranges, own_chunk_blocks, piece_ranges,
+        },
         manifest::{Chunk, Manifest, Reading, TableData},
         wal_base::{Changes, Lsn, WalBase},
     },
@@ -82,6 +92,8 @@ pub struct Reuse {
     settled: bool,
     from: Option<Lsn>,
     chunk_blocks: u64,
+    /// Blocks that the log is asked about at once.
+    log_blocks: u64,
 }
 
 #[derive(Debug)]
@@ -103,6 +115,29 @@ pub enum Unchanged<'a> {
     /// Nothing that is certain.
     No,
 }
+
+/// A chunk of the earlier snapshot of which some pieces did not change.
+#[derive(Debug, Clone)]
+pub struct InPart {
+    /// Its file.
+    pub path: PathBuf,
+    /// What that must hold.
+    pub content: StoredChunk,
+    /// The block after its last one, if it was not open-ended.
+    pub end_block: Option<u64>,
+    /// The snapshot for which all its rows were read.
+    pub read_in: SnapshotId,
+    /// Whether the blocks of each piece of the new chunk are as they were.
+    pub is_same: Vec<bool>,
+}
+
+/// Blocks of a piece of a chunk of so many blocks.
+pub fn piece_blocks(chunk_blocks: u64) -> u64 {
+    fault::number("backup.piece_blocks").unwrap_or(PIECE_BLOCKS).min(chunk_blocks)
+}
+
+/// Where fewer pieces are the same, the chunk is read as a whole: that costs less than to look for them.
+const WORTH_KEEPING_ONE_OF: usize = 8;
 
 /// An answer of the server that it gives no answer: no error, the rows are there to be read.
 fn or_why_not<T>(result: Result<std::result::Result<T, String>>) -> Result<std::result::Result<T, String>> {
@@ -167,10 +202,11 @@ pub async fn prepare(
     tables: &[Table],
     target: Target<'_>,
 ) -> Result<Reuse> {
-    // As fine as the smallest chunk, but for a few pages: there may be a line for each piece that changed.
-    let smallest = tables.iter().map(|table| own_chunk_blocks(table, target.chunk_blocks)).min();
-    let chunk_blocks = smallest.unwrap_or(target.chunk_blocks).max(FINEST_BLOCKS).min(target.chunk_blocks);
-    let mut reuse = Reuse { chunk_blocks, ..Reuse::default() };
+    // As fine as the smallest piece, but for a few pages: there may be a line for each that changed.
+    let smallest =
+        tables.iter().map(|table| piece_blocks(own_chunk_blocks(table, target.chunk_blocks))).min();
+    let log_blocks = smallest.unwrap_or(PIECE_BLOCKS).max(FINEST_BLOCKS).min(target.chunk_blocks);
+    let mut reuse = Reuse { log_blocks, chunk_blocks: target.chunk_blocks, ..Reuse::default() };
     if target.policy.full {
         reuse.why_not = Some("--full was given".to_owned());
     }
@@ -227,7 +263,7 @@ pub async fn prepare(
             return Ok(Err(why));
         }
         reuse.settled = true;
-        wal_summary::changes(&session, &base, position, chunk_blocks).await
+        wal_summary::changes(&session, &base, position, log_blocks).await
     };
     match or_why_not(asked.await)? {
         Ok(changes) => reuse.changes = Some(changes),
@@ -320,12 +356,12 @@ impl Reuse {
         Some(common::digest::sha256_hex(text.as_bytes()))
     }
 
+    /// The chunk that began with the same block. It may have ended elsewhere.
     fn earlier_chunk(&self, oid: u32, range: BlockRange) -> Option<(&Earlier, &TableData, &Chunk)> {
         let earlier = self.earlier.as_ref()?;
         let table = &earlier.snapshot.manifest.tables[*earlier.tables.get(&oid)?];
         let place = table.chunks.binary_search_by_key(&range.first, |chunk| chunk.first_block).ok()?;
-        let chunk = &table.chunks[place];
-        (chunk.end_block == range.end).then_some((earlier, table, chunk))
+        Some((earlier, table, &table.chunks[place]))
     }
 
     /// What the earlier snapshot has for this range.
@@ -336,14 +372,36 @@ impl Reuse {
         let Some((snapshot, earlier, chunk)) = self.earlier_chunk(table.oid, range) else {
             return Unchanged::No;
         };
-        let same_form = form.is_some() && earlier.form.as_deref() == form;
-        if !same_form || changes.reach(own.filenode, range, self.chunk_blocks) {
+        let is_same = form.is_some() && earlier.form.as_deref() == form && chunk.end_block == range.end;
+        if !is_same || changes.reach(own.filenode, range, self.log_blocks) {
             Unchanged::No
         } else if snapshot.is_young(chunk) {
             Unchanged::Stored(chunk)
         } else {
             Unchanged::TooOld
         }
+    }
+
+    /// What of a chunk that changed need not be read, if it is worth while: its pieces that did not change.
+    pub fn in_part(&self, table: &Table, form: Option<&str>, range: BlockRange) -> Option<InPart> {
+        let (changes, own) = (self.changes.as_ref()?, self.forms.get(&table.oid)?);
+        let (snapshot, earlier, chunk) = self.earlier_chunk(table.oid, range)?;
+        let is_same_form = form.is_some() && earlier.form.as_deref() == form;
+        if !is_same_form || !has_page_ranges(table) || !snapshot.is_young(chunk) {
+            return None;
+        }
+        let pieces =
+            piece_ranges(range, table.blocks, piece_blocks(own_chunk_blocks(table, self.chunk_blocks)));
+        let is_same: Vec<bool> =
+            pieces.iter().map(|piece| !changes.reach(own.filenode, *piece, self.log_blocks)).collect();
+        let same = is_same.iter().filter(|is_same| **is_same).count();
+        (same * WORTH_KEEPING_ONE_OF >= pieces.len()).then(|| InPart {
+            path: snapshot.snapshot.path(&chunk.path),
+            content: chunk.content.clone(),
+            end_block: chunk.end_block,
+            read_in: chunk.read_in.clone().unwrap_or_else(|| snapshot.writer_of(chunk)),
+            is_same,
+        })
     }
 
     /// Makes a chunk's file of the earlier snapshot part of the new one. The error says why that can't be: then it is read.
@@ -375,7 +433,11 @@ impl Reuse {
                 (bytes, &sha256) == (chunk.content.stored_bytes, &chunk.content.sha256)
             })
         };
-        if earlier.content != chunk.content || !snapshot.is_young(earlier) || !is_whole() {
+        if earlier.end_block != chunk.end_block
+            || earlier.content != chunk.content
+            || !snapshot.is_young(earlier)
+            || !is_whole()
+        {
             return Ok(chunk);
         }
         let own: &Path = &partial.dir().join(&chunk.path);
@@ -469,10 +531,10 @@ impl Reuse {
 }
 
 impl Earlier {
-    /// Whether the file was written lately enough to be linked to. Never later than now: clocks may be wrong.
+    /// Whether all of its rows were read lately enough for it to be taken over. Never later than now: clocks may be wrong.
     fn is_young(&self, chunk: &Chunk) -> bool {
-        let written = self.writer_of(chunk).taken_at();
-        written >= self.not_before && written <= self.not_after
+        let read = chunk.read_in.clone().unwrap_or_else(|| self.writer_of(chunk)).taken_at();
+        read >= self.not_before && read <= self.not_after
     }
 
     fn writer_of(&self, chunk: &Chunk) -> SnapshotId {
@@ -490,8 +552,13 @@ pub fn tell(reading: &Reading, not_linked: &[String], too_old: u64, progress: &P
         }
         _ => String::new(),
     };
-    let Reading { chunks, chunks_read, chunks_shared, .. } = *reading;
+    let Reading { chunks, chunks_read, chunks_in_part, chunks_shared, .. } = *reading;
     let linked = chunks - chunks_read;
+    let in_part = match chunks_in_part {
+        0 => String::new(),
+        all if all == chunks_read => " (only what had changed in them)".to_owned(),
+        some => format!(" (of {} only what had changed)", count(some)),
+    };
     match (&reading.why_all, &reading.earlier) {
         (Some(why), _) => {
             progress.note(format!(
@@ -501,11 +568,11 @@ pub fn tell(reading: &Reading, not_linked: &[String], too_old: u64, progress: &P
             ));
         }
         (None, Some(earlier)) => progress.note(format!(
-            "read {} of {} chunks, reused {} of {earlier}{}",
+            "read {} of {} chunks{in_part}, reused {} of {earlier}{}",
             count(chunks_read),
             count(chunks),
             count(linked),
-            same(chunks_shared - linked),
+            same(chunks_shared.saturating_sub(linked)),
         )),
         (None, None) => {}
     }

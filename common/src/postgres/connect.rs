@@ -16,7 +16,9 @@ use super::{
     pooler,
     session::{Notices, drive, setup_sql, version_num},
     settings::{ChannelBinding, Place, TargetSession},
+    tap::{Begins, Tap, TapHandle},
     tls::{self, Connector},
+    wire::{Address, Route},
 };
 pub use super::{
     environment::Environment,
@@ -198,6 +200,8 @@ struct Opened {
     driver: tokio::task::JoinHandle<Result<(), tokio_postgres::Error>>,
     server_version: String,
     tls: Option<Connector>,
+    route: Route,
+    tap: TapHandle,
 }
 
 /// What must hold before the first statement of a session of ours: `ALTER ROLE … SET statement_timeout = '5ms'` ends it
@@ -269,45 +273,46 @@ impl Attempt<'_> {
             UseTls::IfOffered => tokio_postgres::config::SslMode::Prefer,
             UseTls::Yes => tokio_postgres::config::SslMode::Require,
         });
+        let route = self.route();
+        let wire = route.dial().await.map_err(Failure::Dial)?;
+        let tap = TapHandle::default();
         match connector.filter(|_| use_tls != UseTls::No) {
             Some(connector) => {
+                let is_direct = self.settings.tls().direct;
+                let begins = if is_direct { Begins::Encrypted } else { Begins::WithAnswer };
+                let handshake = connector.for_host(&route.host, tap.clone());
+                let wire = Tap::new(wire, begins, tap.clone());
                 let (client, connection) =
-                    config.connect(connector.clone()).await.map_err(Failure::Driver)?;
+                    config.connect_raw(wire, handshake).await.map_err(Failure::Driver)?;
                 let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
                 let driver = drive(connection, self.notices.clone());
-                Ok(Opened {
-                    client,
-                    driver,
-                    server_version,
-                    tls: Some(connector.clone()).filter(Connector::was_used),
-                })
+                let tls = Some(connector.clone()).filter(Connector::was_used);
+                Ok(Opened { client, driver, server_version, tls, route, tap })
             }
             None => {
-                let (client, connection) = config.connect(NoTls).await.map_err(Failure::Driver)?;
+                let wire = Tap::new(wire, Begins::Plain, tap.clone());
+                let (client, connection) = config.connect_raw(wire, NoTls).await.map_err(Failure::Driver)?;
                 let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
                 let driver = drive(connection, self.notices.clone());
-                Ok(Opened { client, driver, server_version, tls: None })
+                Ok(Opened { client, driver, server_version, tls: None, route, tap })
             }
         }
+    }
+
+    fn route(&self) -> Route {
+        let (address, host) = match (&self.server.place, self.address) {
+            (Place::Socket(folder), _) => (Address::Unix(folder.into()), String::new()),
+            // The name is what TLS verifies; the address is what is dialled.
+            (Place::Tcp { host, .. }, Some(address)) => (Address::Tcp(address), host.clone()),
+            (Place::Tcp { .. }, None) => unreachable!("every host is looked up before it is tried"),
+        };
+        Route { address, port: self.server.port, host, keepalives: self.settings.keepalives() }
     }
 
     fn config(&self) -> Config {
         let settings = self.settings;
         let mut config = Config::new();
         config.user(settings.user()).dbname(settings.database());
-        match &self.server.place {
-            Place::Socket(directory) => {
-                config.host_path(directory);
-            }
-            Place::Tcp { host, .. } => {
-                // The name is what TLS verifies; the address is what is dialled.
-                config.host(host);
-                if let Some(address) = self.address {
-                    config.hostaddr(address);
-                }
-            }
-        }
-        config.port(self.server.port);
         if let Some(password) = settings.password_for(self.server) {
             config.password(password.expose());
         }
@@ -318,15 +323,6 @@ impl Attempt<'_> {
         }
         if let Some(name) = settings.application_name() {
             config.application_name(name);
-        }
-        let keepalives = settings.keepalives();
-        config
-            .keepalives(keepalives.enabled)
-            .keepalives_idle(keepalives.idle)
-            .keepalives_interval(keepalives.interval)
-            .keepalives_retries(keepalives.count);
-        if let Some(limit) = keepalives.user_timeout {
-            config.tcp_user_timeout(limit);
         }
         if settings.tls().direct {
             config.ssl_negotiation(tokio_postgres::config::SslNegotiation::Direct);
@@ -341,7 +337,7 @@ impl Attempt<'_> {
 
     /// Checks the kind of server and pins the session's parameters.
     async fn start(&self, opened: Opened, target: TargetSession, profile: SessionProfile) -> Result<Session> {
-        let Opened { client, driver, server_version, tls } = opened;
+        let Opened { client, driver, server_version, tls, route, tap } = opened;
         let mut sql = setup_sql(profile, version_num(&server_version));
         // One round trip: the parameters, and what we need to know about the server.
         sql.push_str(
@@ -379,13 +375,15 @@ impl Attempt<'_> {
         let key_pid = pooler::key_pid(&client.cancel_token()).await?;
         let settings = self.settings.narrowed_to(self.server);
         let notices = self.notices.clone();
-        let cancel = CancelHandle::new(&client, tls.clone(), settings.host_label());
+        let cancel = CancelHandle::new(&client, tls.clone(), route.clone(), settings.host_label());
         let _registration = interrupt::Registration::new(cancel);
         Ok(Session {
             client,
             driver,
             notices,
             tls,
+            route,
+            tap,
             settings,
             backend_pid,
             key_pid,

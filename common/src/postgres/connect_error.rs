@@ -16,6 +16,8 @@ use crate::{
 
 /// How one attempt failed.
 pub(super) enum Failure {
+    /// The server could not be reached.
+    Dial(io::Error),
     /// What the driver says.
     Driver(tokio_postgres::Error),
     /// Nothing happened for this long.
@@ -36,7 +38,7 @@ impl Failure {
     fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Driver(error) => error.code().map(tokio_postgres::error::SqlState::code),
-            Self::Timeout(_) => None,
+            Self::Dial(_) | Self::Timeout(_) => None,
         }
     }
 
@@ -84,6 +86,7 @@ pub(super) fn explain(settings: &ConnectionSettings, server: &Server, failure: &
                  connect_timeout sets another limit.",
             );
         }
+        Failure::Dial(cause) => return unreachable(settings, server, cause),
         Failure::Driver(error) => error,
     };
     if let Some(server_error) = error.as_db_error() {

@@ -3,70 +3,261 @@
 //! A connection that breaks in mid-COPY is an error here, never an end of data: the driver reports the missing
 //! CommandComplete, and the row counts on both sides are compared.
 
-use std::path::Path;
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt, TryStreamExt};
 
-use super::Client;
+use super::{Client, Session, tap::RowSink};
 use crate::{
     Error, Progress, Result,
     snapshot::{
         Codec, RowHash,
-        codec::{ChunkReader, ChunkWriter, RowCounter, StoredChunk, UnsyncedChunk},
-        cost::CostMeter,
+        chunk_reader::ChunkReader,
+        chunk_writer::{ChunkWriter, Compressor, Finished},
+        codec::{RowCounter, StoredChunk, UnsyncedChunk},
+        cost::{CostMeter, Spent},
+        earlier_file::EarlierFile,
+        pieces::Piece,
     },
 };
 
 /// Bytes between two progress events: often enough for a bar, rarely enough to cost nothing.
 const REPORT_BYTES: u64 = 1024 * 1024;
 
-/// Streams the result of a `COPY … TO STDOUT` into a new chunk file, which the caller has to sync.
-pub async fn out_to_file(
-    client: &Client,
-    statement: &str,
-    path: &Path,
+/// One chunk to be made.
+pub struct OutChunk {
+    /// Its file, which must not exist yet.
+    pub path: PathBuf,
+    /// Blocks of each of its pieces.
+    pub piece_blocks: u64,
+    /// Where its pieces come from, in the order of their blocks.
+    pub steps: Vec<Step>,
+    /// Where the pieces that are kept lie. Every byte of it is told by a step, but for the end.
+    pub earlier: Option<EarlierFile>,
+}
+
+/// Where one piece comes from.
+pub enum Step {
+    /// From the server.
+    Read {
+        /// A `COPY … TO STDOUT`.
+        statement: String,
+        /// Bytes of the earlier file that it takes the place of.
+        replaces: u64,
+    },
+    /// From the earlier file.
+    Keep(Piece),
+}
+
+/// What became of a chunk.
+pub enum Written {
+    /// It is there, and has to be synced.
+    Chunk(StoredChunk, UnsyncedChunk),
+    /// The earlier file is not what it was, and why: all of the chunk has to be read.
+    EarlierDamaged(String),
+}
+
+/// Makes chunks from the results of `COPY … TO STDOUT`, all in one round trip. The caller has to sync them.
+///
+/// The compressor is left where it was, for the next call.
+pub async fn out_to_files(
+    session: &Session,
+    chunks: Vec<OutChunk>,
+    compressor: &mut Option<Compressor>,
     codec: Codec,
     progress: &Progress,
     meter: &CostMeter,
-) -> Result<(StoredChunk, UnsyncedChunk)> {
-    let failed = |source| Error::postgres("could not copy rows out", source);
+) -> Result<Vec<Written>> {
     let started = std::time::Instant::now();
-    let stream = client.copy_out(statement).await.map_err(failed)?;
-    let mut stream = std::pin::pin!(stream);
-    let mut writer = ChunkWriter::create(path, codec)?;
-    let mut unreported = 0;
-    while let Some(data) = stream.try_next().await.map_err(failed)? {
-        writer.write(&data)?;
-        unreported += data.len() as u64;
-        if unreported >= REPORT_BYTES {
-            progress.advance(unreported, 0);
-            unreported = 0;
+    let mut statements = String::new();
+    for step in chunks.iter().flat_map(|chunk| &chunk.steps) {
+        if let Step::Read { statement, .. } = step {
+            statements.push_str(statement);
+            statements.push(';');
         }
     }
-    let (stored, unsynced, spent) = writer.finish()?;
-    meter.add(&spent, started.elapsed());
-    progress.advance(unreported, 0);
-    Ok((stored, unsynced))
+    let compressor_now = match compressor.take() {
+        Some(compressor) => compressor,
+        None => Compressor::new(codec)?,
+    };
+    let mut sink = ChunkSink::new(chunks, compressor_now, progress.clone());
+    sink.go_on()?;
+    let (sink, sent) = if statements.is_empty() {
+        (sink, Vec::new())
+    } else {
+        session.copy_out(&statements, sink, "could not copy rows out").await?
+    };
+    if sink.read != sent || !sink.to_do.is_empty() {
+        return Err(Error::failed(format!(
+            "the server says that it sent {} rows in {} parts, and {} arrived in {}",
+            sent.iter().sum::<u64>(),
+            sent.len(),
+            sink.read.iter().sum::<u64>(),
+            sink.read.len()
+        )));
+    }
+    *compressor = sink.compressor;
+    meter.add(&sink.spent, started.elapsed());
+    Ok(sink.done)
+}
+
+/// Puts rows into one chunk after another.
+struct ChunkSink {
+    to_do: VecDeque<OutChunk>,
+    /// The chunk at the front of `to_do`, and its next step.
+    writing: Option<(ChunkWriter, usize)>,
+    compressor: Option<Compressor>,
+    done: Vec<Written>,
+    /// Rows of each COPY.
+    read: Vec<u64>,
+    spent: Spent,
+    progress: Progress,
+    /// Bytes of this chunk that progress was told of.
+    told: u64,
+    /// Takes what no chunk wants.
+    stray: Vec<u8>,
+}
+
+impl ChunkSink {
+    fn new(chunks: Vec<OutChunk>, compressor: Compressor, progress: Progress) -> Self {
+        Self {
+            to_do: chunks.into(),
+            writing: None,
+            compressor: Some(compressor),
+            done: Vec::new(),
+            read: Vec::new(),
+            spent: Spent::default(),
+            progress,
+            told: 0,
+            stray: Vec::new(),
+        }
+    }
+
+    /// Does all steps that need no rows from the server, until the next that does.
+    fn go_on(&mut self) -> Result<()> {
+        while let Some(chunk) = self.to_do.front_mut() {
+            let (mut writer, mut next) = match (self.writing.take(), self.compressor.take()) {
+                (Some(writing), _) => writing,
+                (None, Some(compressor)) => {
+                    (ChunkWriter::create(&chunk.path, chunk.piece_blocks, compressor)?, 0)
+                }
+                (None, None) => return Err(Error::failed("a chunk was left without its compressor")),
+            };
+            while let Some(Step::Keep(piece)) = chunk.steps.get(next) {
+                if let Some(earlier) = &mut chunk.earlier {
+                    earlier.pass(piece.stored_bytes, Some(&mut writer))?;
+                }
+                writer.kept(*piece);
+                next += 1;
+            }
+            if let Some(Step::Read { replaces, .. }) = chunk.steps.get(next) {
+                if let Some(earlier) = &mut chunk.earlier {
+                    earlier.pass(*replaces, None)?;
+                }
+                self.writing = Some((writer, next));
+                return Ok(());
+            }
+            let Finished { stored, unsynced, spent, compressor } = writer.finish()?;
+            self.compressor = Some(compressor);
+            self.spent.merge(&spent);
+            self.tell(stored.raw_bytes, 0);
+            self.told = 0;
+            let Some(chunk) = self.to_do.pop_front() else { break };
+            self.done.push(match chunk.earlier.map_or(Ok(None), EarlierFile::problem)? {
+                None => Written::Chunk(stored, unsynced),
+                Some(problem) => {
+                    std::fs::remove_file(&chunk.path)
+                        .map_err(|source| Error::io("remove", &chunk.path, source))?;
+                    Written::EarlierDamaged(problem)
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// Tells of what was read, from time to time.
+    fn tell(&mut self, raw_bytes: u64, at_least: u64) {
+        if raw_bytes - self.told >= at_least {
+            self.progress.advance(raw_bytes - self.told, 0);
+            self.told = raw_bytes;
+        }
+    }
+}
+
+impl RowSink for ChunkSink {
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        match &mut self.writing {
+            Some((writer, _)) => writer.buffer(),
+            None => &mut self.stray,
+        }
+    }
+
+    fn added(&mut self) -> Result<()> {
+        let Some((writer, _)) = &mut self.writing else {
+            return Err(Error::failed("the server sent more rows than were asked for"));
+        };
+        writer.added()?;
+        let raw_bytes = writer.raw_bytes();
+        self.tell(raw_bytes, REPORT_BYTES);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let Some((writer, next)) = &mut self.writing else {
+            return Err(Error::failed("the server sent more rows than were asked for"));
+        };
+        self.read.push(writer.end_piece()?);
+        *next += 1;
+        self.go_on()
+    }
 }
 
 /// Counts and hashes the rows that a `COPY … TO STDOUT` gives, without storing them.
-pub async fn hash_rows(client: &Client, statement: &str, progress: &Progress) -> Result<(u64, RowHash)> {
-    let failed = |source| Error::postgres("could not read the rows back", source);
-    let stream = client.copy_out(statement).await.map_err(failed)?;
-    let mut stream = std::pin::pin!(stream);
-    let mut counter = RowCounter::default();
-    let mut unreported = 0;
-    while let Some(data) = stream.try_next().await.map_err(failed)? {
-        counter.feed(&data);
-        unreported += data.len() as u64;
-        if unreported >= REPORT_BYTES {
-            progress.advance(unreported, 0);
-            unreported = 0;
-        }
+pub async fn hash_rows(session: &Session, statement: &str, progress: &Progress) -> Result<(u64, RowHash)> {
+    let sink = HashSink { progress: Some(progress.clone()), ..HashSink::default() };
+    let (sink, sent) = session.copy_out(statement, sink, "could not read the rows back").await?;
+    progress.advance(sink.unreported, 0);
+    let (rows, hash) = sink
+        .counter
+        .finish()
+        .map_err(|source| Error::failed(format!("could not read the rows back: {source}")))?;
+    if sent != [rows] {
+        return Err(Error::failed(format!("{rows} rows were read back, and the server sent {sent:?}")));
     }
-    progress.advance(unreported, 0);
-    counter.finish().map_err(|source| Error::failed(format!("could not read the rows back: {source}")))
+    Ok((rows, hash))
+}
+
+/// Counts and hashes.
+#[derive(Default)]
+struct HashSink {
+    buffer: Vec<u8>,
+    counter: RowCounter,
+    progress: Option<Progress>,
+    unreported: u64,
+}
+
+impl RowSink for HashSink {
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    fn added(&mut self) -> Result<()> {
+        self.counter.feed(&self.buffer);
+        self.unreported += self.buffer.len() as u64;
+        self.buffer.clear();
+        if let (true, Some(progress)) = (self.unreported >= REPORT_BYTES, &self.progress) {
+            progress.advance(std::mem::take(&mut self.unreported), 0);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Streams a chunk file into a `COPY … FROM STDIN`, checking the file on the way. Returns the server's row count.

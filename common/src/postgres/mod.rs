@@ -20,9 +20,11 @@ pub mod service;
 pub mod session;
 pub mod settings;
 pub mod sql;
+pub mod tap;
 pub mod tls;
 pub mod tools;
 pub mod wal_summary;
+mod wire;
 
 pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile};
 pub use tokio_postgres::{

@@ -16,9 +16,14 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     task::JoinHandle,
 };
-use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, NoTls};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, NoTls, SimpleQueryMessage};
 
-use super::{settings::ConnectionSettings, tls::Connector};
+use super::{
+    settings::ConnectionSettings,
+    tap::{Begins, RowSink, Tap, TapHandle},
+    tls::Connector,
+    wire::Route,
+};
 use crate::{
     error::{Error, Result},
     ident::printable,
@@ -135,6 +140,8 @@ pub struct Session {
     pub(super) driver: JoinHandle<Result<(), tokio_postgres::Error>>,
     pub(super) notices: Notices,
     pub(super) tls: Option<Connector>,
+    pub(super) route: Route,
+    pub(super) tap: TapHandle,
     pub(super) settings: ConnectionSettings,
     pub(super) backend_pid: i32,
     pub(super) key_pid: i32,
@@ -193,7 +200,39 @@ impl Session {
 
     /// Cancels what this session runs, from another task.
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle::new(&self.client, self.tls.clone(), self.settings.host_label())
+        CancelHandle::new(&self.client, self.tls.clone(), self.route.clone(), self.settings.host_label())
+    }
+
+    /// Runs `statements`, each of them a `COPY … TO STDOUT`, and hands all their rows to `sink`. Gives it back, and the number
+    /// of rows that the server says it sent for each statement.
+    ///
+    /// # Errors
+    ///
+    /// What the sink failed with, after which the connection is gone; `failed` with what the server says, or with a connection
+    /// that broke.
+    pub async fn copy_out<S: RowSink + 'static>(
+        &self,
+        statements: &str,
+        sink: S,
+        failed: &str,
+    ) -> Result<(S, Vec<u64>)> {
+        let sink = Arc::new(Mutex::new(sink));
+        let open = self.tap.open(sink.clone());
+        let answered = self.client.simple_query(statements).await;
+        if let Some(failure) = open.failure() {
+            return Err(failure);
+        }
+        // Nobody else has the sink any more.
+        drop(open);
+        let answers = answered.map_err(|source| Error::postgres(failed, source))?;
+        let counts = answers.iter().filter_map(|answer| match answer {
+            SimpleQueryMessage::CommandComplete(rows) => Some(*rows),
+            _ => None,
+        });
+        let counts = counts.collect();
+        let sink =
+            Arc::into_inner(sink).ok_or_else(|| Error::failed("the rows' destination is still in use"))?;
+        Ok((sink.into_inner().unwrap_or_else(PoisonError::into_inner), counts))
     }
 
     /// Takes back what a migration set with SET, SET ROLE or SET SESSION AUTHORIZATION, as a new connection would.
@@ -243,6 +282,7 @@ impl Session {
 pub struct CancelHandle {
     token: CancelToken,
     tls: Option<Connector>,
+    route: Route,
     label: String,
 }
 
@@ -253,8 +293,8 @@ impl fmt::Debug for CancelHandle {
 }
 
 impl CancelHandle {
-    pub(super) fn new(client: &Client, tls: Option<Connector>, label: String) -> Self {
-        Self { token: client.cancel_token(), tls, label }
+    pub(super) fn new(client: &Client, tls: Option<Connector>, route: Route, label: String) -> Self {
+        Self { token: client.cancel_token(), tls, route, label }
     }
 
     /// Sends the request. Success means that it was sent: whether it came in time shows in the session's own result
@@ -265,16 +305,24 @@ impl CancelHandle {
     /// The server could not be reached within ten seconds.
     pub async fn cancel(&self) -> Result<()> {
         let request = async {
-            match &self.tls {
-                Some(tls) => self.token.cancel_query(tls.clone()).await,
-                None => self.token.cancel_query(NoTls).await,
-            }
+            let unreachable = |source| {
+                let what = format!("could not reach {} to cancel a statement: {source}", self.label);
+                Error::busy(what).with_source(source)
+            };
+            let wire = self.route.dial().await.map_err(unreachable)?;
+            let tap = TapHandle::default();
+            // Nothing is read here, so there is nothing to follow.
+            let wire = Tap::new(wire, Begins::Encrypted, tap.clone());
+            let sent = match &self.tls {
+                Some(tls) => self.token.cancel_query_raw(wire, tls.for_host(&self.route.host, tap)).await,
+                None => self.token.cancel_query_raw(wire, NoTls).await,
+            };
+            sent.map_err(|error| {
+                Error::postgres(format!("could not send a cancel request to {}", self.label), error)
+            })
         };
         match tokio::time::timeout(CANCEL_TIMEOUT, request).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => {
-                Err(Error::postgres(format!("could not send a cancel request to {}", self.label), error))
-            }
+            Ok(sent) => sent,
             Err(_) => Err(Error::busy(format!(
                 "a cancel request to {} was not answered within {} s",
                 self.label,

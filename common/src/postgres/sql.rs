@@ -506,7 +506,7 @@ SELECT pg_catalog.count(*) || ':' || COALESCE(pg_catalog.sum(pg_catalog.hashtext
 FROM pg_catalog.pg_wal_summary_contents($1::bigint, $2::text::pg_catalog.pg_lsn, $3::text::pg_catalog.pg_lsn) c";
 
 /// What the summaries (timelines `$1`, first positions `$2`, ends `$3`) say of the main forks of the database `$4`: file node,
-/// and either the number of a chunk of `$5` blocks with a changed block, or the block of a limit.
+/// and either the number of a piece of `$5` blocks with a changed block, or the block of a limit.
 pub const CHANGED_BLOCKS: &str = "
 SELECT c.relfilenode, c.is_limit_block, CASE WHEN c.is_limit_block THEN c.relblocknumber ELSE c.relblocknumber / $5::bigint END
 FROM ROWS FROM (pg_catalog.unnest($1::bigint[]), pg_catalog.unnest($2::text[]), pg_catalog.unnest($3::text[])) s(tli, b, e),

@@ -7,6 +7,7 @@
 use std::{
     os::unix::fs::MetadataExt,
     path::Path,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -27,13 +28,14 @@ use rustls::{
     server::ParsedCertificate,
     sign::{CertifiedKey, SingleCertAndKey},
 };
-use tokio_postgres::{
-    Socket,
-    tls::{MakeTlsConnect, TlsConnect},
-};
+use tokio_postgres::tls::{MakeTlsConnect, TlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::settings::{RootCertificates, SslMode, TlsSettings};
+use super::{
+    settings::{RootCertificates, SslMode, TlsSettings},
+    tap::{Begins, Tap, TapHandle},
+    wire::Wire,
+};
 use crate::error::{Error, Result};
 
 /// What will be verified, decided from `sslmode` and the files that exist.
@@ -91,33 +93,34 @@ impl Connector {
     }
 }
 
-impl MakeTlsConnect<Socket> for Connector {
-    type Stream = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream;
-    type TlsConnect = Watched<<MakeRustlsConnect as MakeTlsConnect<Socket>>::TlsConnect>;
-    type Error = <MakeRustlsConnect as MakeTlsConnect<Socket>>::Error;
-
-    fn make_tls_connect(&mut self, host: &str) -> Result<Self::TlsConnect, Self::Error> {
-        Ok(Watched {
-            inner: MakeTlsConnect::<Socket>::make_tls_connect(&mut self.rustls, host)?,
-            used: Arc::clone(&self.used),
-        })
+impl Connector {
+    /// Handshakes to come with `host`; rows are taken through `handle` from what is inside.
+    pub(super) fn for_host(&self, host: &str, handle: TapHandle) -> Handshake {
+        let mut rustls = self.rustls.clone();
+        let connect = MakeTlsConnect::<Tap<Wire>>::make_tls_connect(&mut rustls, host);
+        let Ok(inner) = connect;
+        Handshake { inner, used: Arc::clone(&self.used), handle }
     }
 }
 
 /// One handshake to come.
-pub struct Watched<C> {
-    inner: C,
+pub(super) struct Handshake {
+    inner: <MakeRustlsConnect as MakeTlsConnect<Tap<Wire>>>::TlsConnect,
     used: Arc<AtomicBool>,
+    handle: TapHandle,
 }
 
-impl<C: TlsConnect<Socket>> TlsConnect<Socket> for Watched<C> {
-    type Stream = C::Stream;
-    type Error = C::Error;
-    type Future = C::Future;
+type Encrypted = <MakeRustlsConnect as MakeTlsConnect<Tap<Wire>>>::Stream;
 
-    fn connect(self, stream: Socket) -> Self::Future {
+impl TlsConnect<Tap<Wire>> for Handshake {
+    type Stream = Tap<Encrypted>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Stream>> + Send>>;
+
+    fn connect(self, stream: Tap<Wire>) -> Self::Future {
         self.used.store(true, Ordering::Relaxed);
-        self.inner.connect(stream)
+        let connecting = self.inner.connect(stream);
+        Box::pin(async move { Ok(Tap::new(connecting.await?, Begins::Plain, self.handle)) })
     }
 }
 

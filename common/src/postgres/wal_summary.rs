@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Client, sql};
+use futures_util::TryStreamExt;
+
+use super::{Client, ToSql, sql};
 use crate::{
     Error, Result, interrupt,
     snapshot::wal_base::{Anchor, Changes, Lsn, Summary, WalBase, covering},
@@ -141,12 +143,12 @@ async fn content(client: &Client, timeline: i64, start: Lsn, end: Lsn) -> Result
     Ok(row.get(0))
 }
 
-/// What changed between `base` and `to`, by chunks of `chunk_blocks`; or why that can't be told. Call it after [`settle`].
+/// What changed between `base` and `to`, by pieces of `piece_blocks`; or why that can't be told. Call it after [`settle`].
 pub async fn changes(
     client: &Client,
     base: &WalBase,
     to: Lsn,
-    chunk_blocks: u64,
+    piece_blocks: u64,
 ) -> Result<std::result::Result<Changes, String>> {
     let available = available(client).await?;
     let anchor = &base.anchor;
@@ -170,13 +172,13 @@ pub async fn changes(
     let timelines: Vec<i64> = summaries.iter().map(|summary| summary.timeline).collect();
     let starts: Vec<String> = summaries.iter().map(|summary| summary.start.to_string()).collect();
     let ends: Vec<String> = summaries.iter().map(|summary| summary.end.to_string()).collect();
-    let blocks = i64::try_from(chunk_blocks).unwrap_or(i64::MAX);
-    let rows = client
-        .query(sql::CHANGED_BLOCKS, &[&timelines, &starts, &ends, &base.database_oid, &blocks])
-        .await
-        .map_err(failed)?;
+    let blocks = i64::try_from(piece_blocks).unwrap_or(i64::MAX);
+    let parameters: [&(dyn ToSql + Sync); 5] = [&timelines, &starts, &ends, &base.database_oid, &blocks];
+    // There may be a line for each piece of the database: they are not kept.
+    let rows = client.query_raw(sql::CHANGED_BLOCKS, parameters).await.map_err(failed)?;
+    let mut rows = std::pin::pin!(rows);
     let mut changes = Changes::default();
-    for row in &rows {
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
         changes.add(row.get(0), row.get(1), row.get::<_, i64>(2).unsigned_abs());
     }
     Ok(Ok(changes))

@@ -17,7 +17,8 @@ use super::{
 use crate::{
     Error, Result,
     snapshot::{
-        codec::{ChunkReader, StoredChunk, file_digest},
+        chunk_reader::ChunkReader,
+        codec::{StoredChunk, file_digest},
         manifest::{Chunk, FileEntry, MANIFEST_FILE},
     },
 };

@@ -1,7 +1,5 @@
-//! How the bytes of a chunk are stored: compressed and hashed as they stream, and checked as they stream back.
-//!
-//! Both codecs are readable by the stock tools (`zstd -d`, `gzip -d`). A frame that ends early, a wrong length, a wrong
-//! hash or a wrong row count is an error, never an end of data.
+//! Compression methods, row hashes, and what is known of a chunk's file. [`super::chunk_writer`] writes one,
+//! [`super::chunk_reader`] reads it back.
 
 use std::{
     fmt,
@@ -12,20 +10,15 @@ use std::{
     time::Duration,
 };
 
-use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::cost::{Spent, timed};
+use super::cost::timed;
 use crate::{Error, Result};
 
 /// Unit of file writes and reads, in bytes. Large enough to make system calls cheap, small enough for many jobs.
-const BUFFER_BYTES: usize = 256 * 1024;
-
-/// Bytes of rows that are hashed and compressed at once: the server sends single rows, and a call, or a look at the clock,
-/// for each would cost more than the work itself.
-const BATCH_BYTES: usize = 64 * 1024;
+pub(super) const BUFFER_BYTES: usize = 256 * 1024;
 
 /// A compression method with its level, as `--compress` takes it: `zstd:1`, `gzip:6`, `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +120,16 @@ impl RowHash {
         self.0 = self.0.wrapping_add(xxh3_128(row));
     }
 
+    /// The number behind it.
+    pub(super) fn to_bits(self) -> u128 {
+        self.0
+    }
+
+    /// The hash with this number.
+    pub(super) fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
     /// Adds the rows of another hash.
     pub fn merge(&mut self, other: Self) {
         self.0 = self.0.wrapping_add(other.0);
@@ -203,16 +206,16 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 /// Passes bytes on, counting and hashing them.
-struct Hashing<T> {
-    inner: T,
-    hash: Sha256,
-    bytes: u64,
-    hashing: Duration,
-    writing: Duration,
+pub(super) struct Hashing<T> {
+    pub(super) inner: T,
+    pub(super) hash: Sha256,
+    pub(super) bytes: u64,
+    pub(super) hashing: Duration,
+    pub(super) writing: Duration,
 }
 
 impl<T> Hashing<T> {
-    fn new(inner: T) -> Self {
+    pub(super) fn new(inner: T) -> Self {
         Self { inner, hash: Sha256::new(), bytes: 0, hashing: Duration::ZERO, writing: Duration::ZERO }
     }
 }
@@ -239,14 +242,6 @@ impl<R: Read> Read for Hashing<R> {
     }
 }
 
-type Sink = io::BufWriter<Hashing<File>>;
-
-enum Encoder {
-    Zstd(Box<zstd::stream::write::Encoder<'static, Sink>>),
-    Gzip(Box<GzEncoder<Sink>>),
-    None(Sink),
-}
-
 /// What was written for one chunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredChunk {
@@ -266,8 +261,8 @@ pub struct StoredChunk {
 /// [`UnsyncedChunk::sync`] has succeeded.
 #[must_use = "the file is not durable yet"]
 pub struct UnsyncedChunk {
-    path: PathBuf,
-    file: File,
+    pub(super) path: PathBuf,
+    pub(super) file: File,
 }
 
 impl UnsyncedChunk {
@@ -277,205 +272,7 @@ impl UnsyncedChunk {
     }
 }
 
-/// Writes one chunk: counts rows, compresses and hashes.
-pub struct ChunkWriter {
-    path: PathBuf,
-    encoder: Encoder,
-    counter: RowCounter,
-    raw_bytes: u64,
-    batch: Vec<u8>,
-    hashing_rows: Duration,
-    encoding: Duration,
-}
-
-impl ChunkWriter {
-    /// Creates the file, mode 0600; it must not exist yet.
-    pub fn create(path: &Path, codec: Codec) -> Result<Self> {
-        let file = crate::repository::create_private_file(path)?;
-        let sink = io::BufWriter::with_capacity(BUFFER_BYTES, Hashing::new(file));
-        let encoder = match codec {
-            Codec::Zstd(level) => {
-                let mut encoder = zstd::stream::write::Encoder::new(sink, level)
-                    .map_err(|source| Error::io("compress", path, source))?;
-                encoder.include_checksum(true).map_err(|source| Error::io("compress", path, source))?;
-                Encoder::Zstd(Box::new(encoder))
-            }
-            Codec::Gzip(level) => Encoder::Gzip(Box::new(GzEncoder::new(sink, Compression::new(level)))),
-            Codec::None => Encoder::None(sink),
-        };
-        Ok(Self {
-            path: path.to_owned(),
-            encoder,
-            counter: RowCounter::default(),
-            raw_bytes: 0,
-            batch: Vec::with_capacity(2 * BATCH_BYTES),
-            hashing_rows: Duration::ZERO,
-            encoding: Duration::ZERO,
-        })
-    }
-
-    /// Takes the next piece of COPY text.
-    pub fn write(&mut self, data: &[u8]) -> Result<()> {
-        self.raw_bytes += data.len() as u64;
-        if data.len() >= BATCH_BYTES {
-            // A row of megabytes is not held twice.
-            self.write_batch()?;
-            return self.write_piece(data);
-        }
-        self.batch.extend_from_slice(data);
-        if self.batch.len() < BATCH_BYTES { Ok(()) } else { self.write_batch() }
-    }
-
-    fn write_batch(&mut self) -> Result<()> {
-        let mut batch = std::mem::take(&mut self.batch);
-        let written = self.write_piece(&batch);
-        batch.clear();
-        self.batch = batch;
-        written
-    }
-
-    fn write_piece(&mut self, data: &[u8]) -> Result<()> {
-        timed(&mut self.hashing_rows, || self.counter.feed(data));
-        let written = timed(&mut self.encoding, || match &mut self.encoder {
-            Encoder::Zstd(encoder) => encoder.write_all(data),
-            Encoder::Gzip(encoder) => encoder.write_all(data),
-            Encoder::None(sink) => sink.write_all(data),
-        });
-        written.map_err(|source| Error::io("write", &self.path, source))
-    }
-
-    /// Ends the frame and flushes; also says where the time went. The file is durable only when it is synced as well.
-    pub fn finish(mut self) -> Result<(StoredChunk, UnsyncedChunk, Spent)> {
-        self.write_batch()?;
-        let (path, mut encoding) = (self.path, self.encoding);
-        let hashing = timed(&mut encoding, || {
-            let sink = match self.encoder {
-                Encoder::Zstd(encoder) => encoder.finish(),
-                Encoder::Gzip(encoder) => encoder.finish(),
-                Encoder::None(sink) => Ok(sink),
-            }?;
-            sink.into_inner().map_err(io::IntoInnerError::into_error)
-        })
-        .map_err(|source| Error::io("write", &path, source))?;
-        let spent = Spent {
-            row_hashes: self.hashing_rows,
-            sha256: hashing.hashing,
-            // The encoder passes its output on to the hash and the file.
-            compression: encoding.saturating_sub(hashing.hashing + hashing.writing),
-            writing: hashing.writing,
-        };
-        let (rows, row_hash) = self.counter.finish().map_err(|source| Error::io("write", &path, source))?;
-        let stored = StoredChunk {
-            rows,
-            raw_bytes: self.raw_bytes,
-            stored_bytes: hashing.bytes,
-            sha256: hex(&hashing.hash.finalize()),
-            row_hash,
-        };
-        Ok((stored, UnsyncedChunk { path, file: hashing.inner }, spent))
-    }
-}
-
-type Source = Hashing<File>;
-
-enum Decoder {
-    Zstd(Box<zstd::stream::read::Decoder<'static, io::BufReader<Source>>>),
-    Gzip(Box<GzDecoder<Source>>),
-    None(Source),
-}
-
-/// Reads one chunk back and checks it against what was written. Only [`ChunkReader::finish`] makes the data trustworthy.
-pub struct ChunkReader {
-    path: PathBuf,
-    decoder: Decoder,
-    counter: RowCounter,
-    raw_bytes: u64,
-}
-
-impl ChunkReader {
-    /// Opens the file; `codec`'s level does not matter.
-    pub fn open(path: &Path, codec: Codec) -> Result<Self> {
-        let file = File::open(path).map_err(|source| missing_or_unreadable(path, source))?;
-        let source = Hashing::new(file);
-        let decoder = match codec {
-            Codec::Zstd(_) => {
-                let decoder = zstd::stream::read::Decoder::with_buffer(io::BufReader::with_capacity(
-                    BUFFER_BYTES,
-                    source,
-                ))
-                .map_err(|source| Error::io("read", path, source))?
-                .single_frame();
-                Decoder::Zstd(Box::new(decoder))
-            }
-            Codec::Gzip(_) => Decoder::Gzip(Box::new(GzDecoder::new(source))),
-            Codec::None => Decoder::None(source),
-        };
-        Ok(Self { path: path.to_owned(), decoder, counter: RowCounter::default(), raw_bytes: 0 })
-    }
-
-    /// The next piece of COPY text, at most 256 KiB; `None` at the end of the frame.
-    pub fn read(&mut self) -> Result<Option<bytes::Bytes>> {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let read = match &mut self.decoder {
-                Decoder::Zstd(decoder) => decoder.read(&mut buffer[filled..]),
-                Decoder::Gzip(decoder) => decoder.read(&mut buffer[filled..]),
-                Decoder::None(source) => source.read(&mut buffer[filled..]),
-            };
-            match read {
-                Ok(0) => break,
-                Ok(read) => filled += read,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(damaged(&self.path, &error.to_string())),
-            }
-        }
-        if filled == 0 {
-            return Ok(None);
-        }
-        buffer.truncate(filled);
-        self.counter.feed(&buffer);
-        self.raw_bytes += filled as u64;
-        Ok(Some(bytes::Bytes::from(buffer)))
-    }
-
-    /// Compares lengths, rows and hashes with `expected`; bytes after the frame's end are damage too.
-    pub fn finish(self, expected: &StoredChunk) -> Result<()> {
-        let Self { path, decoder, counter, raw_bytes } = self;
-        // The rest of the file belongs to the hash, whatever the decoder thought of it.
-        let mut source = match decoder {
-            Decoder::Zstd(decoder) => {
-                let mut buffered = decoder.finish();
-                drain(&mut buffered, &path)?;
-                buffered.into_inner()
-            }
-            Decoder::Gzip(decoder) => decoder.into_inner(),
-            Decoder::None(source) => source,
-        };
-        drain(&mut source, &path)?;
-        if source.bytes != expected.stored_bytes {
-            let problem = format!("{} bytes instead of {}", source.bytes, expected.stored_bytes);
-            return Err(damaged(&path, &problem));
-        }
-        if hex(&source.hash.finalize()) != expected.sha256 {
-            return Err(damaged(&path, "its SHA-256 differs from the manifest's"));
-        }
-        let (rows, row_hash) = counter.finish().map_err(|error| damaged(&path, &error.to_string()))?;
-        if (rows, raw_bytes) != (expected.rows, expected.raw_bytes) {
-            let problem = format!(
-                "{rows} rows and {raw_bytes} bytes of text instead of {} and {}",
-                expected.rows, expected.raw_bytes
-            );
-            return Err(damaged(&path, &problem));
-        }
-        if row_hash != expected.row_hash {
-            return Err(damaged(&path, "its row hash differs from the manifest's"));
-        }
-        Ok(())
-    }
-}
-
-fn drain(reader: &mut impl Read, path: &Path) -> Result<()> {
+pub(super) fn drain(reader: &mut impl Read, path: &Path) -> Result<()> {
     io::copy(reader, &mut io::sink()).map_err(|source| Error::io("read", path, source))?;
     Ok(())
 }
@@ -489,7 +286,7 @@ pub fn file_digest(path: &Path) -> Result<(u64, String)> {
     Ok((hashing.bytes, hex(&hashing.hash.finalize())))
 }
 
-fn missing_or_unreadable(path: &Path, source: io::Error) -> Error {
+pub(super) fn missing_or_unreadable(path: &Path, source: io::Error) -> Error {
     if source.kind() == io::ErrorKind::NotFound {
         damaged(path, "the file is missing")
     } else {
@@ -497,7 +294,7 @@ fn missing_or_unreadable(path: &Path, source: io::Error) -> Error {
     }
 }
 
-fn damaged(path: &Path, problem: &str) -> Error {
+pub(super) fn damaged(path: &Path, problem: &str) -> Error {
     Error::damaged(format!("{} is damaged: {problem}", path.display()))
         .with_hint("Run `backup verify` to list every damaged file, or restore an older snapshot.")
 }
@@ -508,43 +305,7 @@ mod tests {
 
     use super::*;
 
-    fn store(dir: &Path, codec: Codec, pieces: &[Vec<u8>]) -> (PathBuf, StoredChunk) {
-        let path = dir.join(format!("chunk{}", codec.extension()));
-        let mut writer = ChunkWriter::create(&path, codec).unwrap();
-        for piece in pieces {
-            writer.write(piece).unwrap();
-        }
-        let (stored, unsynced, _) = writer.finish().unwrap();
-        unsynced.sync().unwrap();
-        (path, stored)
-    }
-
-    fn load(path: &Path, codec: Codec, expected: &StoredChunk) -> Result<Vec<u8>> {
-        let mut reader = ChunkReader::open(path, codec)?;
-        let mut out = Vec::new();
-        while let Some(piece) = reader.read()? {
-            out.extend_from_slice(&piece);
-        }
-        reader.finish(expected)?;
-        Ok(out)
-    }
-
-    const CODECS: [Codec; 3] = [Codec::Zstd(1), Codec::Gzip(6), Codec::None];
-
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
-        #[test]
-        fn what_was_written_reads_back(rows in prop::collection::vec("[a-z\\\\\t]{0,40}", 0..200), cut in 1usize..50) {
-            let text: Vec<u8> = rows.iter().flat_map(|row| format!("{row}\n").into_bytes()).collect();
-            for codec in CODECS {
-                let dir = tempfile::tempdir().unwrap();
-                let pieces: Vec<Vec<u8>> = text.chunks(cut).map(<[u8]>::to_vec).collect();
-                let (path, stored) = store(dir.path(), codec, &pieces);
-                prop_assert_eq!(stored.rows, rows.len() as u64);
-                prop_assert_eq!(&load(&path, codec, &stored).unwrap(), &text);
-            }
-        }
-
         #[test]
         fn a_row_hash_ignores_order_and_nothing_else(mut rows in prop::collection::vec("[a-z]{0,5}", 1..30)) {
             let hash = |rows: &[String]| {
@@ -558,35 +319,6 @@ mod tests {
             rows[0].push('x');
             prop_assert_ne!(before, hash(&rows));
         }
-    }
-
-    #[test]
-    fn every_flipped_byte_and_every_truncation_is_found() {
-        for codec in CODECS {
-            let dir = tempfile::tempdir().unwrap();
-            let (path, stored) = store(dir.path(), codec, &[b"1\tone\n2\ttwo\n".to_vec()]);
-            let good = std::fs::read(&path).unwrap();
-            for position in 0..good.len() {
-                for bit in 0..8 {
-                    let mut bad = good.clone();
-                    bad[position] ^= 1 << bit;
-                    std::fs::write(&path, &bad).unwrap();
-                    assert!(load(&path, codec, &stored).is_err(), "{codec}: flip at {position}.{bit}");
-                }
-                std::fs::write(&path, &good[..position]).unwrap();
-                assert!(load(&path, codec, &stored).is_err(), "{codec}: cut at {position}");
-            }
-            std::fs::write(&path, [&good[..], b"x"].concat()).unwrap();
-            assert!(load(&path, codec, &stored).is_err(), "{codec}: one byte more");
-        }
-    }
-
-    #[test]
-    fn a_stream_that_ends_inside_a_row_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut writer = ChunkWriter::create(&dir.path().join("c"), Codec::None).unwrap();
-        writer.write(b"1\tone\n2\ttw").unwrap();
-        assert!(writer.finish().is_err());
     }
 
     #[test]

@@ -77,6 +77,14 @@ pub struct Spent {
 }
 
 impl Spent {
+    /// Adds another chunk's.
+    pub fn merge(&mut self, other: &Self) {
+        self.row_hashes += other.row_hashes;
+        self.sha256 += other.sha256;
+        self.compression += other.compression;
+        self.writing += other.writing;
+    }
+
     /// Everything that is not waiting for the server.
     pub fn total(&self) -> Duration {
         self.row_hashes + self.sha256 + self.compression + self.writing

@@ -25,12 +25,15 @@ use crate::{
     },
 };
 
-/// Version of the format. A reader takes its own version only; a change that an older reader would misread raises it.
-pub const FORMAT: u32 = 1;
+/// Version of the format. A change that an older reader would misread raises it: 1 had one frame in each file.
+pub const FORMAT: u32 = 3;
 
 /// Version of the format of a snapshot that holds only a part of its database. Another number, so that a reader that does
 /// not know of parts refuses it instead of taking it for the whole.
-pub const PARTIAL_FORMAT: u32 = 2;
+pub const PARTIAL_FORMAT: u32 = 4;
+
+/// What can be read: whole and partial ones, of this version and of the one before.
+const READABLE_FORMATS: [u32; 4] = [1, 2, FORMAT, PARTIAL_FORMAT];
 
 /// The manifest's file name within a snapshot.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -143,6 +146,9 @@ pub struct Chunk {
     /// The snapshot that wrote the file, where this one only links to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stored_in: Option<SnapshotId>,
+    /// The snapshot for which all of its rows were read, where later ones read only some of its pieces anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_in: Option<SnapshotId>,
 }
 
 mod stored_chunk {
@@ -208,8 +214,11 @@ pub struct FileEntry {
 pub struct Reading {
     /// Chunks of all tables.
     pub chunks: u64,
-    /// Those that were read.
+    /// Those that were read, as a whole or in part.
     pub chunks_read: u64,
+    /// Those of which only the pieces were read that had changed.
+    #[serde(default)]
+    pub chunks_in_part: u64,
     /// Those whose file is one of an earlier snapshot, read or not.
     pub chunks_shared: u64,
     /// Length of their files.
@@ -426,16 +435,16 @@ impl Manifest {
         }
         let version: Version = serde_json::from_str(body)
             .map_err(|source| damaged(format!("manifest.json has no format version: {source}")))?;
-        if ![FORMAT, PARTIAL_FORMAT].contains(&version.format) {
+        if !READABLE_FORMATS.contains(&version.format) {
             return Err(Error::damaged(format!(
-                "manifest.json has format {}, and this version of the tool reads formats {FORMAT} and {PARTIAL_FORMAT}",
+                "manifest.json has format {}, and this version of the tool reads formats 1 to {PARTIAL_FORMAT}",
                 version.format
             ))
             .with_hint("Use the version of the tool that wrote the snapshot, or a newer one."));
         }
         let manifest: Self = serde_json::from_str(body)
             .map_err(|source| damaged(format!("manifest.json can't be read: {source}")))?;
-        if manifest.partial.is_some() != (manifest.format == PARTIAL_FORMAT) {
+        if manifest.partial.is_some() != [2, PARTIAL_FORMAT].contains(&manifest.format) {
             return Err(damaged("manifest.json contradicts itself about being partial".to_owned()));
         }
         if let Some(path) = manifest.paths().find(|path| !is_safe_path(path)) {
@@ -579,6 +588,7 @@ pub(crate) mod tests {
                     end_block: None,
                     content,
                     stored_in: None,
+                    read_in: None,
                 }],
                 form: None,
             }],

@@ -1,13 +1,17 @@
 //! A stored backup: its id, its manifest, and the encoding of its files. Nothing here talks to a server.
 
 pub mod bundle;
+pub mod chunk_reader;
+pub mod chunk_writer;
 pub mod codec;
 pub mod copy_sql;
 pub mod cost;
+pub mod earlier_file;
 pub mod id;
 pub mod keep;
 pub mod manifest;
 pub mod pattern;
+pub mod pieces;
 pub mod readme;
 pub mod simulate;
 pub mod toc;

@@ -4,11 +4,7 @@
 //! after [`WalBase::from`]. So the rows of a block that the log does not name after it were written by transactions that had
 //! ended before the snapshot, and are the same for every later one.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    str::FromStr,
-};
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -108,11 +104,43 @@ pub fn covering(available: &[Summary], timeline: i64, from: Lsn, to: Lsn) -> Res
     Ok(own)
 }
 
+/// A set of small numbers, a bit each: a log may name every piece of a large table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Bits(Vec<u64>);
+
+impl Bits {
+    fn insert(&mut self, number: u64) {
+        // A table has fewer than 2^32 blocks.
+        let Ok(word) = usize::try_from(number.min(u64::from(u32::MAX)) / 64) else { return };
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << (number % 64);
+    }
+
+    /// Whether a number of the range is in the set.
+    fn has_any(&self, first: u64, end: Option<u64>) -> bool {
+        let limit = self.0.len() as u64 * 64;
+        let end = end.unwrap_or(limit).min(limit);
+        let mut at = first;
+        while at < end {
+            let (word, bit) = (self.0[usize::try_from(at / 64).unwrap_or(0)], at % 64);
+            let next = at - bit + 64;
+            let mask = if next <= end { u64::MAX } else { u64::MAX >> (next - end) };
+            if word & mask & (u64::MAX << bit) != 0 {
+                return true;
+            }
+            at = next;
+        }
+        false
+    }
+}
+
 /// What the log says of one relation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Touched {
-    /// Chunks with a changed block, by their number.
-    pub chunks: BTreeSet<u64>,
+    /// Pieces with a changed block, by their number.
+    pub pieces: Bits,
     /// The relation was made, truncated or extended anew from this block on.
     pub limit_block: Option<u64>,
 }
@@ -127,7 +155,7 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Adds one line of a summary; `number` is a chunk's number, or the block of a limit.
+    /// Adds one line of a summary; `number` is a piece's number, or the block of a limit.
     pub fn add(&mut self, filenode: u32, is_limit: bool, number: u64) {
         if filenode == 0 {
             self.everything = true;
@@ -137,22 +165,19 @@ impl Changes {
         if is_limit {
             touched.limit_block = Some(touched.limit_block.map_or(number, |block| block.min(number)));
         } else {
-            touched.chunks.insert(number);
+            touched.pieces.insert(number);
         }
     }
 
-    /// Whether a block of the range may have changed; the log was asked by pieces of `chunk_blocks`, of which the range may
+    /// Whether a block of the range may have changed; the log was asked by pieces of `piece_blocks`, of which the range may
     /// be a part.
-    pub fn reach(&self, filenode: u32, range: BlockRange, chunk_blocks: u64) -> bool {
+    pub fn reach(&self, filenode: u32, range: BlockRange, piece_blocks: u64) -> bool {
         if self.everything {
             return true;
         }
         let Some(touched) = self.relations.get(&filenode) else { return false };
-        let first = range.first / chunk_blocks;
-        let in_range = match range.end {
-            Some(end) => touched.chunks.range(first..end.div_ceil(chunk_blocks)).next().is_some(),
-            None => touched.chunks.range(first..).next().is_some(),
-        };
+        let end = range.end.map(|end| end.div_ceil(piece_blocks));
+        let in_range = touched.pieces.has_any(range.first / piece_blocks, end);
         in_range || touched.limit_block.is_some_and(|block| range.end.is_none_or(|end| block < end))
     }
 }
@@ -206,6 +231,16 @@ mod tests {
             (30, Some(31), false),
         ] {
             assert_eq!(changes.reach(5, BlockRange { first, end }, 10), reached, "{first}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn bits_are_a_set(numbers in proptest::collection::btree_set(0_u64..400, 0..40), first in 0_u64..420, length in 0_u64..200) {
+            let mut bits = Bits::default();
+            numbers.iter().for_each(|number| bits.insert(*number));
+            proptest::prop_assert_eq!(bits.has_any(first, Some(first + length)), numbers.range(first..first + length).next().is_some());
+            proptest::prop_assert_eq!(bits.has_any(first, None), numbers.range(first..).next().is_some());
         }
     }
 

@@ -18,6 +18,7 @@ fn table(oid: u32, name: &str, megabytes: &[u64]) -> TableData {
             row_hash: RowHash::default(),
         },
         stored_in: None,
+        read_in: None,
     };
     TableData {
         table: Table {

@@ -1,0 +1,426 @@
+//! Takes the rows of COPY out of the conversation with a server before the driver sees them.
+//!
+//! The server sends each row as a message of its own. Passed through a driver, each costs several steps; here it costs one
+//! copy, into the buffer of whoever wants the rows. Everything else, errors and ends of commands among it, goes to the
+//! driver as it came, which therefore notices a connection that broke and a COPY that failed as ever.
+//!
+//! What it must never do: lose its place in the conversation. So it follows every message from the first one on, whether
+//! somebody wants rows or not.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, TlsStream};
+
+use crate::{Error, Result};
+
+/// Bytes that are read at once while somebody wants rows: as many as a Unix socket holds at once, and few enough to stay in
+/// the processor's own memory until they are compressed.
+const READ_BYTES: usize = 128 * 1024;
+
+/// Bytes that are read at once otherwise.
+const SMALL_READ_BYTES: usize = 8 * 1024;
+
+/// Type and length.
+const HEADER_BYTES: usize = 5;
+
+const COPY_DATA: u8 = b'd';
+const COPY_DONE: u8 = b'c';
+const COPY_OUT_RESPONSE: u8 = b'H';
+
+/// Who wants rows. Called from the task that drives the connection.
+pub trait RowSink: Send {
+    /// Where rows are put: COPY text, cut anywhere.
+    fn buffer(&mut self) -> &mut Vec<u8>;
+    /// Something was put there.
+    ///
+    /// # Errors
+    /// End the connection, and come back from the call that asked for rows.
+    fn added(&mut self) -> Result<()>;
+    /// All rows of one COPY are there; those of the next one may follow.
+    ///
+    /// # Errors
+    /// As [`RowSink::added`].
+    fn end(&mut self) -> Result<()>;
+}
+
+/// The place where a session says who wants rows.
+#[derive(Clone, Default)]
+pub(super) struct TapHandle(Arc<Mutex<Wanted>>);
+
+#[derive(Default)]
+struct Wanted {
+    sink: Option<Arc<Mutex<dyn RowSink>>>,
+    failure: Option<Error>,
+}
+
+impl TapHandle {
+    fn lock(&self) -> MutexGuard<'_, Wanted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on rows go to `sink`, until the guard is dropped.
+    pub(super) fn open(&self, sink: Arc<Mutex<dyn RowSink>>) -> OpenTap<'_> {
+        *self.lock() = Wanted { sink: Some(sink), failure: None };
+        OpenTap(self)
+    }
+}
+
+/// Rows go to a sink as long as it lives. Of those that arrive later, the driver disposes.
+pub(super) struct OpenTap<'a>(&'a TapHandle);
+
+impl OpenTap<'_> {
+    /// What the sink failed with, if it did.
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.0.lock().failure.take()
+    }
+}
+
+impl Drop for OpenTap<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = Wanted::default();
+    }
+}
+
+/// How a conversation begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Begins {
+    /// With messages.
+    Plain,
+    /// With one byte that says whether encryption follows.
+    WithAnswer,
+    /// Encrypted: nothing can be told apart here, but it can inside.
+    Encrypted,
+}
+
+/// Where in the conversation the next byte stands.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Answer,
+    Unreadable,
+    Header,
+    /// So many bytes of a message are for the driver.
+    Passing(usize),
+    /// So many bytes of a row follow.
+    Row(usize),
+    /// So many bytes of a message are for nobody.
+    Dropping(usize),
+}
+
+/// A stream with a tap.
+pub struct Tap<S> {
+    inner: S,
+    handle: TapHandle,
+    place: Place,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl<S> Tap<S> {
+    pub(super) fn new(inner: S, begins: Begins, handle: TapHandle) -> Self {
+        let place = match begins {
+            Begins::Plain => Place::Header,
+            Begins::WithAnswer => Place::Answer,
+            Begins::Encrypted => Place::Unreadable,
+        };
+        Self { inner, handle, place, buffer: Vec::new(), start: 0, end: 0 }
+    }
+
+    /// Works through what was read; stops when `out` is full or more has to be read.
+    fn sort(&mut self, wanted: &mut Wanted, out: &mut ReadBuf<'_>) -> Result<()> {
+        let mut sink = wanted.sink.as_ref().map(|sink| sink.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut has_added = false;
+        while self.start < self.end {
+            let there = &self.buffer[self.start..self.end];
+            match self.place {
+                Place::Answer | Place::Unreadable => break,
+                Place::Header => {
+                    if there.len() < HEADER_BYTES {
+                        break;
+                    }
+                    let length = message_length(there)?;
+                    match (there[0], sink.as_deref_mut()) {
+                        (COPY_DATA, Some(sink)) => {
+                            let taken = take_whole_rows(there, sink.buffer());
+                            has_added |= taken > 0;
+                            self.start += taken;
+                            if taken == 0 {
+                                self.start += HEADER_BYTES;
+                                self.place = Place::Row(length - HEADER_BYTES);
+                            }
+                        }
+                        (COPY_DONE, Some(sink)) => {
+                            if std::mem::take(&mut has_added) {
+                                sink.added()?;
+                            }
+                            sink.end()?;
+                            self.place = Place::Dropping(length);
+                        }
+                        (COPY_OUT_RESPONSE, Some(_)) => self.place = Place::Dropping(length),
+                        _ => self.place = Place::Passing(length),
+                    }
+                }
+                Place::Passing(left) => {
+                    let count = left.min(there.len()).min(out.remaining());
+                    if count == 0 {
+                        break;
+                    }
+                    out.put_slice(&there[..count]);
+                    self.start += count;
+                    self.place = if count == left { Place::Header } else { Place::Passing(left - count) };
+                }
+                Place::Row(left) => {
+                    let count = left.min(there.len());
+                    // Without a sink the wish was withdrawn in the middle of a row.
+                    if let Some(sink) = sink.as_deref_mut() {
+                        sink.buffer().extend_from_slice(&there[..count]);
+                        has_added = true;
+                    }
+                    self.start += count;
+                    self.place = if count == left { Place::Header } else { Place::Row(left - count) };
+                }
+                Place::Dropping(left) => {
+                    let count = left.min(there.len());
+                    self.start += count;
+                    self.place = if count == left { Place::Header } else { Place::Dropping(left - count) };
+                }
+            }
+        }
+        match sink.as_deref_mut() {
+            Some(sink) if has_added => sink.added(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes room behind what is left over, for `bytes` in all.
+    fn make_room(&mut self, bytes: usize) {
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        self.start = 0;
+        if self.buffer.len() < bytes {
+            self.buffer.resize(bytes, 0);
+        }
+    }
+}
+
+/// All bytes of the message at the start of `there`, type and length included.
+fn message_length(there: &[u8]) -> Result<usize> {
+    let length = u32::from_be_bytes([there[1], there[2], there[3], there[4]]);
+    if length < 4 {
+        return Err(Error::failed("the server sent a message that is shorter than its own length"));
+    }
+    Ok(length as usize + 1)
+}
+
+/// Copies the rows of all messages that `there` begins with and that are whole; gives the bytes of these messages.
+fn take_whole_rows(there: &[u8], rows: &mut Vec<u8>) -> usize {
+    let mut at = 0;
+    while let Some(&[COPY_DATA, a, b, c, d]) = there.get(at..at + HEADER_BYTES) {
+        let next = at + 1 + u32::from_be_bytes([a, b, c, d]) as usize;
+        let Some(row) = there.get(at + HEADER_BYTES..next) else { break };
+        rows.extend_from_slice(row);
+        at = next;
+    }
+    at
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let tap = self.get_mut();
+        let before = out.filled().len();
+        match tap.place {
+            Place::Unreadable => return Pin::new(&mut tap.inner).poll_read(context, out),
+            Place::Answer => {
+                // The driver asks for exactly one byte.
+                ready!(Pin::new(&mut tap.inner).poll_read(context, out))?;
+                if let Some(answer) = out.filled().get(before) {
+                    tap.place = if *answer == b'S' { Place::Unreadable } else { Place::Header };
+                }
+                return Poll::Ready(Ok(()));
+            }
+            _ => {}
+        }
+        let handle = tap.handle.clone();
+        loop {
+            let mut wanted = handle.lock();
+            if let Err(error) = tap.sort(&mut wanted, out) {
+                wanted.failure = Some(error);
+                return Poll::Ready(Err(io::Error::other("the rows could not be taken")));
+            }
+            if out.filled().len() > before || out.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            tap.make_room(if wanted.sink.is_some() { READ_BYTES } else { SMALL_READ_BYTES });
+            drop(wanted);
+            let mut unread = ReadBuf::new(&mut tap.buffer[tap.end..]);
+            ready!(Pin::new(&mut tap.inner).poll_read(context, &mut unread))?;
+            let count = unread.filled().len();
+            if count == 0 {
+                // The end, which the driver knows to be too early or not.
+                return Poll::Ready(Ok(()));
+            }
+            tap.end += count;
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Tap<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(context, data)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+}
+
+impl<S: TlsStream + Unpin> TlsStream for Tap<S> {
+    fn channel_binding(&self) -> ChannelBinding {
+        self.inner.channel_binding()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Collected {
+        buffer: Vec<u8>,
+        copies: Vec<Vec<u8>>,
+        fails: bool,
+    }
+
+    impl RowSink for Collected {
+        fn buffer(&mut self) -> &mut Vec<u8> {
+            &mut self.buffer
+        }
+
+        fn added(&mut self) -> Result<()> {
+            if self.fails { Err(Error::failed("full")) } else { Ok(()) }
+        }
+
+        fn end(&mut self) -> Result<()> {
+            self.copies.push(std::mem::take(&mut self.buffer));
+            Ok(())
+        }
+    }
+
+    fn message(kind: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [&[kind][..], &length.to_be_bytes(), body].concat()
+    }
+
+    /// What the driver reads of `sent`, which arrives in pieces of these lengths.
+    fn read_all(sent: &[u8], cuts: &[usize], begins: Begins, handle: &TapHandle) -> io::Result<Vec<u8>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (mut server, client) = tokio::io::duplex(64);
+            let mut tap = Tap::new(client, begins, handle.clone());
+            let write = async {
+                let (mut rest, mut cuts) = (sent, cuts.iter().cycle());
+                while !rest.is_empty() {
+                    let count = cuts.next().map_or(rest.len(), |cut| (*cut).clamp(1, rest.len()));
+                    if server.write_all(&rest[..count]).await.is_err() {
+                        break;
+                    }
+                    rest = &rest[count..];
+                }
+                drop(server);
+            };
+            let read = async {
+                let mut got = Vec::new();
+                if begins == Begins::WithAnswer {
+                    got.push(tap.read_u8().await?);
+                }
+                tap.read_to_end(&mut got).await?;
+                drop(tap);
+                Ok(got)
+            };
+            tokio::join!(write, read).1
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn rows_go_to_the_sink_and_everything_else_to_the_driver(
+            copies in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u8>(), 0..90), 0..6), 0..5),
+            other in prop::collection::vec(any::<u8>(), 0..70),
+            cuts in prop::collection::vec(1_usize..80, 1..6),
+            is_encrypted_inside in any::<bool>(),
+        ) {
+            let (mut sent, mut for_driver, mut for_sink) = (message(b'R', &other), message(b'R', &other), Vec::new());
+            for rows in &copies {
+                sent.extend(message(COPY_OUT_RESPONSE, &[0, 0, 1]));
+                for row in rows {
+                    sent.extend(message(COPY_DATA, row));
+                    // A notice may come between two rows.
+                    sent.extend(message(b'N', &other));
+                    for_driver.extend(message(b'N', &other));
+                }
+                sent.extend(message(COPY_DONE, &[]));
+                for part in [message(b'C', b"COPY 1\0"), message(b'Z', b"T")] {
+                    sent.extend(&part);
+                    for_driver.extend(&part);
+                }
+                for_sink.push(rows.concat());
+            }
+            let begins = if is_encrypted_inside { Begins::WithAnswer } else { Begins::Plain };
+            if is_encrypted_inside {
+                sent.insert(0, b'N');
+                for_driver.insert(0, b'N');
+            }
+            let handle = TapHandle::default();
+            let sink = Arc::new(Mutex::new(Collected::default()));
+            let open = handle.open(sink.clone());
+            prop_assert_eq!(read_all(&sent, &cuts, begins, &handle).unwrap(), for_driver);
+            drop(open);
+            prop_assert_eq!(&sink.lock().unwrap().copies, &for_sink);
+            // Nobody wants the rows: the driver gets all of it.
+            prop_assert_eq!(read_all(&sent, &cuts, begins, &handle).unwrap(), sent);
+        }
+
+        #[test]
+        fn no_bytes_make_the_tap_panic(sent in prop::collection::vec(any::<u8>(), 0..200), cuts in prop::collection::vec(1_usize..40, 1..4)) {
+            let handle = TapHandle::default();
+            let open = handle.open(Arc::new(Mutex::new(Collected::default())));
+            let _ = read_all(&sent, &cuts, Begins::Plain, &handle);
+            drop(open);
+        }
+    }
+
+    #[test]
+    fn a_sink_that_fails_ends_the_connection_and_says_why() {
+        let handle = TapHandle::default();
+        let open = handle.open(Arc::new(Mutex::new(Collected { fails: true, ..Collected::default() })));
+        assert!(read_all(&message(COPY_DATA, b"1\n"), &[9], Begins::Plain, &handle).is_err());
+        assert_eq!(open.failure().unwrap().message(), "full");
+    }
+
+    #[test]
+    fn what_is_encrypted_is_not_looked_at() {
+        let sent = [b"S".as_slice(), &message(COPY_DATA, b"no row")].concat();
+        let handle = TapHandle::default();
+        let open = handle.open(Arc::new(Mutex::new(Collected::default())));
+        assert_eq!(read_all(&sent, &[3], Begins::WithAnswer, &handle).unwrap(), sent);
+        assert_eq!(read_all(&sent[1..], &[3], Begins::Encrypted, &handle).unwrap(), sent[1..]);
+        drop(open);
+    }
+}

@@ -1,0 +1,114 @@
+//! Reads a chunk's file back, and checks it as it streams. A frame that ends early, a wrong length, a wrong hash or a wrong
+//! row count is an error, never an end of data.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use flate2::read::GzDecoder;
+use sha2::Digest;
+
+use super::codec::{
+    BUFFER_BYTES, Codec, Hashing, RowCounter, StoredChunk, damaged, drain, hex, missing_or_unreadable,
+};
+use crate::{Error, Result};
+
+type Source = Hashing<File>;
+
+enum Decoder {
+    Zstd(Box<zstd::stream::read::Decoder<'static, io::BufReader<Source>>>),
+    Gzip(Box<GzDecoder<Source>>),
+    None(Source),
+}
+
+/// Reads one chunk back and checks it against what was written. Only [`ChunkReader::finish`] makes the data trustworthy.
+pub struct ChunkReader {
+    path: PathBuf,
+    decoder: Decoder,
+    counter: RowCounter,
+    raw_bytes: u64,
+}
+
+impl ChunkReader {
+    /// Opens the file; `codec`'s level does not matter.
+    pub fn open(path: &Path, codec: Codec) -> Result<Self> {
+        let file = File::open(path).map_err(|source| missing_or_unreadable(path, source))?;
+        let source = Hashing::new(file);
+        let decoder = match codec {
+            Codec::Zstd(_) => {
+                let decoder = zstd::stream::read::Decoder::with_buffer(io::BufReader::with_capacity(
+                    BUFFER_BYTES,
+                    source,
+                ))
+                .map_err(|source| Error::io("read", path, source))?;
+                Decoder::Zstd(Box::new(decoder))
+            }
+            Codec::Gzip(_) => Decoder::Gzip(Box::new(GzDecoder::new(source))),
+            Codec::None => Decoder::None(source),
+        };
+        Ok(Self { path: path.to_owned(), decoder, counter: RowCounter::default(), raw_bytes: 0 })
+    }
+
+    /// The next piece of COPY text, at most 256 KiB; `None` at the end of the last frame.
+    pub fn read(&mut self) -> Result<Option<bytes::Bytes>> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let read = match &mut self.decoder {
+                Decoder::Zstd(decoder) => decoder.read(&mut buffer[filled..]),
+                Decoder::Gzip(decoder) => decoder.read(&mut buffer[filled..]),
+                Decoder::None(source) => source.read(&mut buffer[filled..]),
+            };
+            match read {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(damaged(&self.path, &error.to_string())),
+            }
+        }
+        if filled == 0 {
+            return Ok(None);
+        }
+        buffer.truncate(filled);
+        self.counter.feed(&buffer);
+        self.raw_bytes += filled as u64;
+        Ok(Some(bytes::Bytes::from(buffer)))
+    }
+
+    /// Compares lengths, rows and hashes with `expected`; bytes after the last frame's end are damage too.
+    pub fn finish(self, expected: &StoredChunk) -> Result<()> {
+        let Self { path, decoder, counter, raw_bytes } = self;
+        // The rest of the file belongs to the hash, whatever the decoder thought of it.
+        let mut source = match decoder {
+            Decoder::Zstd(decoder) => {
+                let mut buffered = decoder.finish();
+                drain(&mut buffered, &path)?;
+                buffered.into_inner()
+            }
+            Decoder::Gzip(decoder) => decoder.into_inner(),
+            Decoder::None(source) => source,
+        };
+        drain(&mut source, &path)?;
+        if source.bytes != expected.stored_bytes {
+            let problem = format!("{} bytes instead of {}", source.bytes, expected.stored_bytes);
+            return Err(damaged(&path, &problem));
+        }
+        if hex(&source.hash.finalize()) != expected.sha256 {
+            return Err(damaged(&path, "its SHA-256 differs from the manifest's"));
+        }
+        let (rows, row_hash) = counter.finish().map_err(|error| damaged(&path, &error.to_string()))?;
+        if (rows, raw_bytes) != (expected.rows, expected.raw_bytes) {
+            let problem = format!(
+                "{rows} rows and {raw_bytes} bytes of text instead of {} and {}",
+                expected.rows, expected.raw_bytes
+            );
+            return Err(damaged(&path, &problem));
+        }
+        if row_hash != expected.row_hash {
+            return Err(damaged(&path, "its row hash differs from the manifest's"));
+        }
+        Ok(())
+    }
+}
