@@ -24,6 +24,7 @@ use common::{
     },
     snapshot::{
         Manifest, SnapshotId,
+        copy_sql::{CHUNK_BLOCKS, Cut, PIECE_BLOCKS},
         cost::Cost,
         manifest::{Filters, Kind, Partial, Reading},
     },
@@ -189,9 +190,13 @@ struct CreateArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     max_duration: Option<Duration>,
     /// Blocks of a table per chunk, for tests and measurements
-    #[arg(long, value_name = "N", hide = true, default_value_t = common::snapshot::copy_sql::CHUNK_BLOCKS,
+    #[arg(long, value_name = "N", hide = true, default_value_t = CHUNK_BLOCKS,
           value_parser = clap::value_parser!(u64).range(1..))]
     chunk_blocks: u64,
+    /// Blocks of a table per piece of a chunk, for tests and measurements
+    #[arg(long, value_name = "N", hide = true, default_value_t = PIECE_BLOCKS,
+          value_parser = clap::value_parser!(u64).range(1..))]
+    piece_blocks: u64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -295,7 +300,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         tags: args.tags.iter().cloned().collect::<BTreeMap<_, _>>(),
         jobs: settings.jobs.unwrap_or_else(crate::default_jobs),
         codec: settings.codec,
-        chunk_blocks: args.chunk_blocks,
+        cut: Cut { chunk_blocks: args.chunk_blocks, piece_blocks: args.piece_blocks },
         reuse: ReusePolicy {
             full: args.full,
             full_every: args.full_every.unwrap_or(FULL_EVERY),

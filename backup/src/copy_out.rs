@@ -22,7 +22,7 @@ use common::{
     snapshot::{
         Codec,
         codec::{StoredChunk, UnsyncedChunk},
-        copy_sql::{BlockRange, copy_out_statement, has_page_ranges, own_chunk_blocks, piece_ranges},
+        copy_sql::{BlockRange, Cut, copy_out_statement, has_page_ranges, piece_ranges},
         cost::CostMeter,
         earlier_file::EarlierFile,
         manifest::{Chunk, DATA_DIR, LARGE_OBJECTS_DIR, LargeObjects, Reading, TableData},
@@ -32,7 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
     plan::{Piece, pieces},
-    reuse::{self, InPart, Reuse, Unchanged, piece_blocks},
+    reuse::{self, InPart, Reuse, Unchanged},
 };
 
 /// Files that one connection has waiting to become durable, at most: the disk takes many at once in little more time than
@@ -71,8 +71,8 @@ pub struct CopyOptions {
     pub jobs: usize,
     /// Compression.
     pub codec: Codec,
-    /// Blocks per chunk.
-    pub chunk_blocks: u64,
+    /// Sizes of chunks and pieces.
+    pub cut: Cut,
     /// Where the time goes.
     pub meter: Arc<CostMeter>,
 }
@@ -89,7 +89,7 @@ pub async fn tables(
     reuse: &Reuse,
     progress: &Progress,
 ) -> Result<(Vec<TableData>, Reading)> {
-    let plan = pieces(&tables, options.chunk_blocks);
+    let plan = pieces(&tables, options.cut.chunk_blocks);
     let forms: Vec<Option<String>> =
         tables.iter().map(|table| reuse.form(table, &database.encoding)).collect();
     let mut jobs = Vec::new();
@@ -120,8 +120,7 @@ pub async fn tables(
         linked.push(chunk);
     }
     let chunks_read = jobs.len() as u64;
-    let tables =
-        Arc::new(Tables { tables, encoding: database.encoding.clone(), chunk_blocks: options.chunk_blocks });
+    let tables = Arc::new(Tables { tables, encoding: database.encoding.clone(), cut: options.cut });
     let (chunks, damaged) = run(settings, exported, jobs, Some(tables.clone()), options, progress).await?;
     let chunks_in_part = chunks.iter().filter(|chunk| chunk.read_in.is_some()).count() as u64;
     let mut chunks = chunks.into_iter();
@@ -172,7 +171,7 @@ fn table_job(table: &Table, piece: &Piece, partial: &PartialSnapshot, codec: Cod
 struct Tables {
     tables: Vec<Table>,
     encoding: String,
-    chunk_blocks: u64,
+    cut: Cut,
 }
 
 impl Tables {
@@ -185,7 +184,7 @@ impl Tables {
         in_part: Option<&InPart>,
     ) -> Result<OutChunk> {
         let table = &self.tables[number];
-        let piece_blocks = piece_blocks(own_chunk_blocks(table, self.chunk_blocks));
+        let piece_blocks = self.cut.piece_of(table);
         // What is read whole has no order of blocks that could be relied on.
         let is_whole = range == BlockRange::ALL && !has_page_ranges(table);
         let pieces = if is_whole { vec![range] } else { piece_ranges(range, table.blocks, piece_blocks) };

@@ -41,7 +41,7 @@ use common::{
     repository::{PartialSnapshot, Repository, StoredSnapshot},
     snapshot::{
         Codec, Manifest, SnapshotId,
-        copy_sql::CHUNK_BLOCKS,
+        copy_sql::Cut,
         manifest::{
             DATABASE_FILE, FORMAT, FileEntry, Filters, GLOBALS_FILE, Kind, LIST_FILE, LOAD_SCRIPT_FILE,
             PARTIAL_FORMAT, Partial, README_FILE, SCHEMA_FILE, SEQUENCES_FILE, VIEWS_FILE,
@@ -72,8 +72,8 @@ pub struct CreateOptions {
     pub jobs: usize,
     /// Compression.
     pub codec: Codec,
-    /// Blocks per chunk.
-    pub chunk_blocks: u64,
+    /// Sizes of chunks and pieces.
+    pub cut: Cut,
     /// What may be taken over from an earlier snapshot.
     pub reuse: ReusePolicy,
     /// The part of the database to take; without filters, the whole.
@@ -101,7 +101,7 @@ impl Default for CreateOptions {
             tags: BTreeMap::new(),
             jobs: default_jobs(),
             codec: Codec::default(),
-            chunk_blocks: CHUNK_BLOCKS,
+            cut: Cut::default(),
             reuse: ReusePolicy::default(),
             filters: Filters::default(),
             lock_wait: LockWait::default(),
@@ -358,14 +358,14 @@ async fn copy_state(
     let target = reuse::Target {
         database: &catalog.database.name,
         codec: options.codec,
-        chunk_blocks: options.chunk_blocks,
+        cut: options.cut,
         policy: options.reuse,
     };
     let reuse = reuse::prepare(settings, exported, &reader, repository, &catalog.tables, target).await?;
     let copy = CopyOptions {
         jobs: options.jobs.max(1),
         codec: options.codec,
-        chunk_blocks: options.chunk_blocks,
+        cut: options.cut,
         meter: Arc::default(),
     };
     let partitioned = catalog.partitioned.iter().map(|table| table.oid);

@@ -18,7 +18,6 @@ use chrono::{DateTime, Utc};
 use common::{
     Progress, Result,
     catalog::Table,
-    fault,
     postgres::{
         ConnectionSettings, Session,
         exported_snapshot::ExportedSnapshot,
@@ -28,9 +27,7 @@ use common::{
     snapshot::{
         Codec, SnapshotId,
         codec::{StoredChunk, file_digest},
-        copy_sql::{
-            BlockRange, PIECE_BLOCKS, copy_out_statement, has_page_ranges, own_chunk_blocks, piece_ranges,
-        },
+        copy_sql::{BlockRange, Cut, PIECE_BLOCKS, copy_out_statement, has_page_ranges, piece_ranges},
         manifest::{Chunk, Manifest, Reading, TableData},
         wal_base::{Changes, Lsn, WalBase},
     },
@@ -91,7 +88,7 @@ pub struct Reuse {
     position: Option<Lsn>,
     settled: bool,
     from: Option<Lsn>,
-    chunk_blocks: u64,
+    cut: Cut,
     /// Blocks that the log is asked about at once.
     log_blocks: u64,
 }
@@ -129,11 +126,6 @@ pub struct InPart {
     pub read_in: SnapshotId,
     /// Whether the blocks of each piece of the new chunk are as they were.
     pub is_same: Vec<bool>,
-}
-
-/// Blocks of a piece of a chunk of so many blocks.
-pub fn piece_blocks(chunk_blocks: u64) -> u64 {
-    fault::number("backup.piece_blocks").unwrap_or(PIECE_BLOCKS).min(chunk_blocks)
 }
 
 /// Where fewer pieces are the same, the chunk is read as a whole: that costs less than to look for them.
@@ -185,8 +177,8 @@ pub struct Target<'a> {
     pub database: &'a str,
     /// Compression.
     pub codec: Codec,
-    /// Blocks per chunk.
-    pub chunk_blocks: u64,
+    /// Sizes of chunks and pieces.
+    pub cut: Cut,
     /// What may be taken over.
     pub policy: ReusePolicy,
 }
@@ -203,10 +195,9 @@ pub async fn prepare(
     target: Target<'_>,
 ) -> Result<Reuse> {
     // As fine as the smallest piece, but for a few pages: there may be a line for each that changed.
-    let smallest =
-        tables.iter().map(|table| piece_blocks(own_chunk_blocks(table, target.chunk_blocks))).min();
-    let log_blocks = smallest.unwrap_or(PIECE_BLOCKS).max(FINEST_BLOCKS).min(target.chunk_blocks);
-    let mut reuse = Reuse { log_blocks, chunk_blocks: target.chunk_blocks, ..Reuse::default() };
+    let smallest = tables.iter().map(|table| target.cut.piece_of(table)).min();
+    let log_blocks = smallest.unwrap_or(PIECE_BLOCKS).max(FINEST_BLOCKS).min(target.cut.piece_blocks);
+    let mut reuse = Reuse { log_blocks, cut: target.cut, ..Reuse::default() };
     if target.policy.full {
         reuse.why_not = Some("--full was given".to_owned());
     }
@@ -390,8 +381,7 @@ impl Reuse {
         if !is_same_form || !has_page_ranges(table) || !snapshot.is_young(chunk) {
             return None;
         }
-        let pieces =
-            piece_ranges(range, table.blocks, piece_blocks(own_chunk_blocks(table, self.chunk_blocks)));
+        let pieces = piece_ranges(range, table.blocks, self.cut.piece_of(table));
         let is_same: Vec<bool> =
             pieces.iter().map(|piece| !changes.reach(own.filenode, *piece, self.log_blocks)).collect();
         let same = is_same.iter().filter(|is_same| **is_same).count();

@@ -260,32 +260,43 @@ fn content(snapshots: &Snapshots, id: &str) -> BTreeMap<String, (u64, u64, u128)
 }
 
 fn reading(snapshots: &Snapshots, id: &str) -> (u64, u64) {
-    let manifest: serde_json::Value = serde_json::from_str(&snapshots.manifest(id)).unwrap();
-    let reading = &manifest["snapshot"]["reading"];
-    (reading["chunks"].as_u64().unwrap(), reading["chunks_read"].as_u64().unwrap())
+    let (chunks, read, _) = reading_in_part(snapshots, id);
+    (chunks, read)
 }
 
-/// One history. Returns how many chunks there were in all its snapshots, and how many were read.
-fn history(cluster: &Cluster, seed: u64, look_closely: bool) -> (u64, u64) {
+/// Chunks, those that were read, and those of which only some pieces were.
+fn reading_in_part(snapshots: &Snapshots, id: &str) -> (u64, u64, u64) {
+    let manifest: serde_json::Value = serde_json::from_str(&snapshots.manifest(id)).unwrap();
+    let reading = &manifest["snapshot"]["reading"];
+    let number = |name: &str| reading[name].as_u64().unwrap();
+    (number("chunks"), number("chunks_read"), number("chunks_in_part"))
+}
+
+/// Whole chunks that are taken over or not, and chunks of several pieces.
+const CUTS: [[&str; 4]; 2] =
+    [["--chunk-blocks", "2", "--piece-blocks", "2"], ["--chunk-blocks", "8", "--piece-blocks", "1"]];
+
+/// One history. Returns how many chunks there were in all its snapshots, how many were read, and how many in part.
+fn history(cluster: &Cluster, seed: u64, cut: &[&str], look_closely: bool) -> (u64, u64, u64) {
     let mut world = World::new(cluster, seed);
     let (own, full) = (Snapshots::new(), Snapshots::new());
-    let (mut chunks, mut read) = (0, 0);
+    let (mut chunks, mut read, mut in_part) = (0, 0, 0);
     // Before any transaction that may stay open: there is a base from the beginning.
-    own.create(&world.database, &["--chunk-blocks", "2"]);
+    own.create(&world.database, cut);
     for round in 0..ROUNDS {
         world.round();
-        let id = own.create(&world.database, &["--chunk-blocks", "2", "--lock-retries", "0"]);
+        let id = own.create(&world.database, &[cut, &["--lock-retries", "0"]].concat());
         // A full one among those to build on, now and then.
         let beside = if world.random.one_in(4) { &own } else { &full };
-        let other = beside.create(&world.database, &["--chunk-blocks", "2", "--full"]);
+        let other = beside.create(&world.database, &[cut, &["--full"]].concat());
         assert_eq!(
             content(&own, &id),
             content(beside, &other),
             "seed {seed}, PostgreSQL {}, round {round}: {id} is not what there is",
             cluster.major()
         );
-        let counts = reading(&own, &id);
-        (chunks, read) = (chunks + counts.0, read + counts.1);
+        let counts = reading_in_part(&own, &id);
+        (chunks, read, in_part) = (chunks + counts.0, read + counts.1, in_part + counts.2);
         if look_closely && round % 4 == 3 {
             let copy = own.restore_copy(&world.database, &[]);
             fingerprint(&world.database).assert_same(&tests::oracle::fingerprint_without(&copy, &[]));
@@ -296,21 +307,27 @@ fn history(cluster: &Cluster, seed: u64, look_closely: bool) -> (u64, u64) {
     if look_closely {
         own.run("backup", &world.database.url(), &["drill"]).expect(0);
     }
-    (chunks, read)
+    (chunks, read, in_part)
 }
 
 fn histories(major: u32, seeds: std::ops::Range<u64>) {
     let cluster = server(major);
     let more: u64 = std::env::var("SAFE_RUN_INCREMENTAL_SEEDS")
         .map_or(0, |count| count.parse().expect("a number of seeds"));
-    let (first, mut all) = (seeds.start, (0, 0));
-    for seed in seeds.chain((0..more).map(|n| 1000 * u64::from(major) + n)) {
-        let (chunks, read) = history(&cluster, seed, seed == first);
-        println!("seed {seed}, PostgreSQL {major}: {read} of {chunks} chunks read");
-        all = (all.0 + chunks, all.1 + read);
+    let first = seeds.start;
+    for (cut, comes_in_part) in CUTS.iter().zip([false, true]) {
+        let mut all = (0, 0, 0);
+        for seed in seeds.clone().chain((0..more).map(|n| 1000 * u64::from(major) + n)) {
+            let (chunks, read, in_part) = history(&cluster, seed, cut, seed == first);
+            println!(
+                "seed {seed}, PostgreSQL {major}, {cut:?}: {read} of {chunks} chunks read, {in_part} in part"
+            );
+            all = (all.0 + chunks, all.1 + read, all.2 + in_part);
+        }
+        // A test in which everything is read, or nothing in part, proves nothing.
+        assert!((all.1 - all.2) * 10 < all.0 * 8, "{all:?}");
+        assert_eq!(all.2 > 0, comes_in_part, "{all:?}");
     }
-    // A test in which everything is read proves nothing.
-    assert!(all.1 * 10 < all.0 * 8, "{} of {} chunks read", all.1, all.0);
 }
 
 #[test]

@@ -34,6 +34,28 @@ pub fn own_chunk_blocks(table: &Table, chunk_blocks: u64) -> u64 {
 /// microseconds for each statement, and compression loses a few per cent in pieces of half the size.
 pub const PIECE_BLOCKS: u64 = 16;
 
+/// How large chunks and pieces are, in blocks; other sizes than the usual ones are for tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Blocks per chunk.
+    pub chunk_blocks: u64,
+    /// Blocks per piece of a chunk.
+    pub piece_blocks: u64,
+}
+
+impl Default for Cut {
+    fn default() -> Self {
+        Self { chunk_blocks: CHUNK_BLOCKS, piece_blocks: PIECE_BLOCKS }
+    }
+}
+
+impl Cut {
+    /// Blocks per piece of the chunks of `table`.
+    pub fn piece_of(self, table: &Table) -> u64 {
+        own_chunk_blocks(table, self.chunk_blocks).min(self.piece_blocks)
+    }
+}
+
 /// The pieces of a chunk, in order; together they are exactly the chunk. `blocks` is the size of the table.
 pub fn piece_ranges(range: BlockRange, blocks: u64, piece_blocks: u64) -> Vec<BlockRange> {
     let end = range.end.unwrap_or(blocks).max(range.first + 1);
