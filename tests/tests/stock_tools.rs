@@ -68,7 +68,8 @@ fn assert_restorable_by_hand(cluster: &Cluster, codec: &str) {
          GRANT USAGE ON SEQUENCE public.u_id_seq TO PUBLIC",
     );
     let snapshots = Snapshots::new();
-    let id = snapshots.create(&database, &["--compress", codec, "--chunk-blocks", "4"]);
+    let id =
+        snapshots.create(&database, &["--compress", codec, "--chunk-blocks", "4", "--piece-blocks", "1"]);
     let restored = format!("{}byhand", database.name());
     follow(&snapshots.folder_of(&id), &database, &restored);
     let stale = ["materialized view \"app.stale\""];
