@@ -361,6 +361,9 @@ fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
 fn reading_text(reading: &Reading) -> String {
     let mut text =
         format!("{} of {} chunks", format::count(reading.chunks_read), format::count(reading.chunks));
+    if reading.chunks_in_part > 0 {
+        text.push_str(&format!(", {} of them in part", format::count(reading.chunks_in_part)));
+    }
     if let (Some(earlier), 1..) = (&reading.earlier, reading.chunks_shared) {
         let (shared, bytes) = (format::count(reading.chunks_shared), format::bytes(reading.bytes_shared));
         text.push_str(&format!("; {shared} shared with {earlier} ({bytes})"));
