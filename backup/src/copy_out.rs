@@ -314,10 +314,10 @@ impl Queue {
             _ => false,
         };
         let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| {
-            Some((first + self.count(first, &is_small)).min(self.jobs.len()))
+            Some((first + self.count(first, is_small)).min(self.jobs.len()))
         });
         let first = taken.unwrap_or(self.jobs.len());
-        first..(first + self.count(first, &is_small)).min(self.jobs.len())
+        first..(first + self.count(first, is_small)).min(self.jobs.len())
     }
 
     fn count(&self, first: usize, is_small: impl Fn(&Job) -> bool) -> usize {

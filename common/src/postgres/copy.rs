@@ -61,7 +61,7 @@ pub enum Written {
     EarlierDamaged(String),
 }
 
-/// Makes chunks from the results of `COPY … TO STDOUT`, all in one round trip. The caller has to sync them.
+/// Makes chunks from the results of `COPY … TO STDOUT`, in few round trips. The caller has to sync them.
 ///
 /// The compressor is left where it was, for the next call.
 pub async fn out_to_files(
@@ -73,24 +73,19 @@ pub async fn out_to_files(
     meter: &CostMeter,
 ) -> Result<Vec<Written>> {
     let started = std::time::Instant::now();
-    let mut statements = String::new();
-    for step in chunks.iter().flat_map(|chunk| &chunk.steps) {
-        if let Step::Read { statement, .. } = step {
-            statements.push_str(statement);
-            statements.push(';');
-        }
-    }
+    let batches = batches(&chunks);
     let compressor_now = match compressor.take() {
         Some(compressor) => compressor,
         None => Compressor::new(codec)?,
     };
     let mut sink = ChunkSink::new(chunks, compressor_now, progress.clone());
     sink.go_on()?;
-    let (sink, sent) = if statements.is_empty() {
-        (sink, Vec::new())
-    } else {
-        session.copy_out(&statements, sink, "could not copy rows out").await?
-    };
+    let mut sent = Vec::new();
+    for statements in batches {
+        let counts;
+        (sink, counts) = session.copy_out(&statements, sink, "could not copy rows out").await?;
+        sent.extend(counts);
+    }
     if sink.read != sent || !sink.to_do.is_empty() {
         return Err(Error::failed(format!(
             "the server says that it sent {} rows in {} parts, and {} arrived in {}",
@@ -103,6 +98,24 @@ pub async fn out_to_files(
     *compressor = sink.compressor;
     meter.add(&sink.spent, started.elapsed());
     Ok(sink.done)
+}
+
+/// The statements of all steps, as many in one text as a server parses without a thought.
+fn batches(chunks: &[OutChunk]) -> Vec<String> {
+    /// Bytes of SQL in one message. The server has the parsed statements of a whole message in memory.
+    const BATCH_BYTES: usize = 128 * 1024;
+    let mut batches = vec![String::new()];
+    for step in chunks.iter().flat_map(|chunk| &chunk.steps) {
+        let Step::Read { statement, .. } = step else { continue };
+        if let Some(last) = batches.last_mut().filter(|last| last.len() < BATCH_BYTES) {
+            last.push_str(statement);
+            last.push(';');
+        } else {
+            batches.push(format!("{statement};"));
+        }
+    }
+    batches.retain(|batch| !batch.is_empty());
+    batches
 }
 
 /// Puts rows into one chunk after another.

@@ -50,9 +50,14 @@ impl Default for Cut {
 }
 
 impl Cut {
-    /// Blocks per piece of the chunks of `table`.
+    /// Blocks per piece of the chunks of `table`. The more columns, the more a statement costs, and the larger they are.
     pub fn piece_of(self, table: &Table) -> u64 {
-        own_chunk_blocks(table, self.chunk_blocks).min(self.piece_blocks)
+        /// Columns of a table for which the usual size was chosen.
+        const COLUMNS: usize = 16;
+        /// Largest factor: pieces of a megabyte.
+        const MOST: usize = 8;
+        let times = table.columns.len().div_ceil(COLUMNS).next_power_of_two().min(MOST) as u64;
+        own_chunk_blocks(table, self.chunk_blocks).min(self.piece_blocks * times)
     }
 }
 
@@ -185,6 +190,19 @@ mod tests {
         assert_eq!(ranges(3, 1_000_000), [0, 1, 2]);
         assert_eq!(ranges(0, 0), [0]);
         assert_eq!(ranges(0, 10), [0]);
+    }
+
+    #[test]
+    fn the_pieces_of_tables_with_many_columns_are_larger() {
+        let blocks = |columns: usize, chunk_blocks| {
+            let columns = vec!["c".into(); columns];
+            Cut { chunk_blocks, piece_blocks: 16 }.piece_of(&Table { columns, ..table() })
+        };
+        assert_eq!(
+            [0, 1, 16, 17, 33, 200, 1600].map(|columns| blocks(columns, 8192)),
+            [16, 16, 16, 32, 64, 128, 128]
+        );
+        assert_eq!(blocks(1600, 4), 4);
     }
 
     #[test]
