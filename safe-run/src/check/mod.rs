@@ -6,6 +6,7 @@
 
 mod accepted;
 mod advice;
+pub mod carried;
 mod catalogue;
 mod check_constraints;
 mod code;
@@ -253,17 +254,23 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
             let mut heaps = tables::heaps(&results.tables, work.table);
             heaps.extend(tables::heaps(&results.tables, work.referenced));
             let size_bytes = tables::size(&results.tables, &heaps);
-            if note_rule(&mut results, options, &work.key, &work.definition, &heaps) {
+            let question = || carried::question(&work, &heaps);
+            if note_rule(&mut results, options, &work.key, &work.definition, &heaps, question) {
                 jobs.push(Job { size_bytes, work: Work::ForeignKey(work) });
             }
         }
     }
     for work in table_scan::list(session, &results.tables, options).await? {
         let mut work = work;
-        work.rules
-            .retain(|rule| note_rule(&mut results, options, &rule.key, &rule.definition, &[work.table]));
+        let mut rules = std::mem::take(&mut work.rules);
+        rules.retain(|rule| {
+            let question = || carried::question(&(work.context(), rule), &[work.table]);
+            note_rule(&mut results, options, &rule.key, &rule.definition, &[work.table], question)
+        });
+        work.rules = rules;
         let untouched = options.level < Level::Deep && options.untouched.contains(&work.table);
-        if !work.rules.is_empty() || (work.counts_rows && !untouched) {
+        let counted = work.counts_rows && take_over_rows(&mut results, options, &work);
+        if !work.rules.is_empty() || (work.counts_rows && !untouched && !counted) {
             jobs.push(Job {
                 size_bytes: tables::size(&results.tables, &[work.table]),
                 work: Work::Scan(work),
@@ -272,7 +279,8 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
     }
     if options.wants(CheckKind::Unique) {
         for work in unique::list(session).await? {
-            if note_rule(&mut results, options, &work.key, &work.definition, &[work.key.object_oid]) {
+            let (table, question) = ([work.key.object_oid], || carried::question(&work, &[]));
+            if note_rule(&mut results, options, &work.key, &work.definition, &table, question) {
                 let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
                 jobs.push(Job { size_bytes, work: Work::Unique(work) });
             }
@@ -280,7 +288,8 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
     }
     if options.wants(CheckKind::Exclude) {
         for work in exclude::list(session).await? {
-            if !note_rule(&mut results, options, &work.key, &work.definition, &[work.key.object_oid]) {
+            let (table, question) = ([work.key.object_oid], || carried::question(&work, &[]));
+            if !note_rule(&mut results, options, &work.key, &work.definition, &table, question) {
                 continue;
             }
             let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
@@ -306,6 +315,9 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
     }
     if options.wants(CheckKind::Content) {
         for work in content::list(session, options).await? {
+            if take_over_content(&mut results, options, &work) {
+                continue;
+            }
             let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
             jobs.push(Job { size_bytes, work: Work::Content(work) });
         }
@@ -369,14 +381,46 @@ async fn run_on_catalog(
     Ok(())
 }
 
-/// Records that the rule exists; `true` if it has to be looked at.
+/// Records that the rule exists; `true` if it has to be looked at. `question` is everything that the answer depends on but
+/// the content of `heaps`; see [`carried::question`].
 fn note_rule(
     results: &mut CheckResults,
     options: &Options,
     key: &RuleKey,
     definition: &str,
     heaps: &[u32],
+    question: impl Fn() -> String,
 ) -> bool {
     results.rules.insert(key.clone(), RuleState { ran: false, definition: definition.to_owned() });
+    if options.is_first {
+        results.questions.insert(key.clone(), question());
+    }
+    if let Some(carried) = &options.carried
+        && carried.answer(results, key, &question(), heaps)
+    {
+        return false;
+    }
     !options.passes_over(key, heaps)
+}
+
+/// Whether a pass before the fence has counted the heap's rows, and they are still as many.
+fn take_over_rows(results: &mut CheckResults, options: &Options, scan: &table_scan::Scan) -> bool {
+    let Some(carried) = &options.carried else { return false };
+    let Some(rows) = carried.rows(scan.table, &scan.no_rows()) else { return false };
+    results.rows.insert(scan.table, rows);
+    results.carried_rows.insert(scan.table);
+    true
+}
+
+/// Whether a pass before the fence has read the heap's content, and it is still the same.
+fn take_over_content(results: &mut CheckResults, options: &Options, work: &content::Hash) -> bool {
+    let question = || carried::question(work, &[]);
+    if options.is_first {
+        results.questions.insert(work.key.clone(), question());
+    }
+    let Some(carried) = &options.carried else { return false };
+    let Some(content) = carried.content(&work.key, &question()) else { return false };
+    results.states.content.insert(work.key.object_oid, content);
+    results.carried_rules.insert(work.key.clone());
+    true
 }

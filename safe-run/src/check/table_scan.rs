@@ -244,9 +244,19 @@ impl Scan {
         Ok(())
     }
 
+    /// What the answer about a rule depends on beside the rule.
+    pub fn context(&self) -> impl std::fmt::Debug {
+        (&self.name, &self.row_key)
+    }
+
+    /// The table, of which no row was counted.
+    pub fn no_rows(&self) -> TableRows {
+        TableRows { name: self.name.clone(), rows: 0, root: self.root }
+    }
+
     fn record_rows(&self, rows: i64, out: &mut Outcome) {
         if self.counts_rows {
-            out.rows.insert(self.table, TableRows { name: self.name.clone(), rows, root: self.root });
+            out.rows.insert(self.table, TableRows { rows, ..self.no_rows() });
         }
     }
 
