@@ -150,7 +150,10 @@ async fn precopy_if_it_pays(context: &Context, log: &mut RunLog) -> Result<Optio
     let Some(why) = precopy::pays(context, &context.control).await? else { return Ok(None) };
     let what = if context.options.snapshot.has_file() { "snapshot and checks" } else { "checks" };
     log.report.protection.push(format!("{what} once before and once behind the fence: {why}"));
-    Ok(Some(precopy::take(context, log).await?))
+    let mut first = precopy::take(context, log).await?;
+    // The fence ends every session, and a copy of the database wants none.
+    first.let_go().await?;
+    Ok(Some(first))
 }
 
 /// A command that never came to the server has changed nothing there.

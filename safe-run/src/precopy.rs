@@ -27,8 +27,8 @@ use common::{
 
 use crate::{
     check::{
-        self, CheckKind, CheckResults, Level,
-        carried::{Beginning, Carried, FirstPass},
+        self, CheckKind, CheckResults, Level, RuleKey,
+        carried::{Beginning, Carried, FirstPass, FirstState},
     },
     run::{
         Baseline, Context, RunLog, RunOptions, SnapshotWhen, check_options, check_parallel,
@@ -114,8 +114,15 @@ pub async fn pays(context: &Context, session: &Session) -> Result<Option<String>
 pub struct Precopy {
     snapshot: Option<StoredSnapshot>,
     /// Why the checks are all run behind the fence, where they are.
-    checks: std::result::Result<FirstPass, String>,
+    checks: std::result::Result<First, String>,
     fenced: Option<Instant>,
+}
+
+/// The first checks, and a session that still sees what they saw.
+#[derive(Debug)]
+struct First {
+    pass: FirstPass,
+    reader: Option<Session>,
 }
 
 /// Takes the first snapshot, if the run takes any, and runs the first checks.
@@ -149,7 +156,7 @@ pub async fn take(context: &Context, log: &mut RunLog) -> Result<Precopy> {
 async fn first_checks(
     context: &Context,
     mut points: Vec<Point>,
-) -> Result<std::result::Result<FirstPass, String>> {
+) -> Result<std::result::Result<First, String>> {
     // Summaries begin and end at checkpoints: what was written after one and before our place in the log would count.
     match wal_summary::settle(&context.control).await {
         Ok(None) => {}
@@ -176,7 +183,6 @@ async fn first_checks(
     let exported = ExportedSnapshot::export(&holder).await?;
     let reader = join(&context.connection, exported.id()).await?;
     let beginning = Beginning::read(&reader, &points).await?;
-    reader.close().await?;
     let beginning = match beginning {
         Ok(beginning) => beginning,
         Err(why) => return Ok(Err(why)),
@@ -189,13 +195,23 @@ async fn first_checks(
     exported.check_held().await?;
     drop(exported);
     holder.close().await?;
-    beginning.end(&context.control, results).await
+    let ended = beginning.end(&context.control, results).await?;
+    Ok(ended.map(|pass| First { pass, reader: Some(reader) }))
 }
 
 impl Precopy {
     /// From now on writers wait.
     pub fn fence_begins(&mut self) {
         self.fenced = Some(Instant::now());
+    }
+
+    /// Lets go of the first checks' state, where the fence ends every session. Of a table that changed everything is read again
+    /// then.
+    pub async fn let_go(&mut self) -> Result<()> {
+        match self.checks.as_mut().ok().and_then(|first| first.reader.take()) {
+            Some(reader) => reader.close().await,
+            None => Ok(()),
+        }
     }
 
     /// What of the first checks still holds at the state behind the fence. To be called once.
@@ -213,7 +229,8 @@ impl Precopy {
         };
         let client = context.connection.connect().await?;
         let reader = join(&context.connection, exported.id()).await?;
-        let carried = first.hold_against(&reader, &client).await?;
+        let state = first.reader.map(|reader| Box::new(reader) as FirstState);
+        let carried = first.pass.hold_against(&reader, &client, state).await?;
         reader.close().await?;
         client.close().await?;
         Ok(carried.map(Arc::new))
@@ -252,9 +269,9 @@ impl Precopy {
             Some(Err(why)) => {
                 tell(format!("checks before the migration: all behind the fence: {why}{waited}"));
             }
-            Some(Ok(carried)) => tell(format!(
+            Some(Ok(_)) => tell(format!(
                 "checks before the migration, after first ones before the fence: {}{waited}",
-                taken_over(&baseline.results, carried)
+                taken_over(&baseline.results)
             )),
         }
         let (Some(first), Some(_)) = (&self.snapshot, taken) else { return };
@@ -270,10 +287,10 @@ impl Precopy {
     }
 }
 
-/// Which answers were taken over, and of which tables everything was read again.
-fn taken_over(results: &CheckResults, carried: &Carried) -> String {
+/// Which answers were taken over, and which tables were read again as a whole.
+fn taken_over(results: &CheckResults) -> String {
     /// The checks that could have been.
-    const READING: [CheckKind; 8] = [
+    const READING: [CheckKind; 7] = [
         CheckKind::ForeignKeys,
         CheckKind::Check,
         CheckKind::NotNull,
@@ -281,37 +298,43 @@ fn taken_over(results: &CheckResults, carried: &Carried) -> String {
         CheckKind::Unique,
         CheckKind::Exclude,
         CheckKind::Partitions,
-        CheckKind::Content,
     ];
+    // What the catalog alone shows has no definition.
+    let ran = results.rules.iter().filter(|(_, state)| state.ran && !state.definition.is_empty());
+    let ran: Vec<&RuleKey> = ran.map(|(key, _)| key).filter(|key| READING.contains(&key.check)).collect();
+    let is_over = |key: &RuleKey| results.carried_rules.contains(key) || results.changed_rules.contains(key);
     let mut parts = Vec::new();
     for kind in READING {
-        let over = results.carried_rules.iter().filter(|key| key.check == kind).count();
-        let again = results
-            .rules
-            .iter()
-            .filter(|(key, state)| key.check == kind && state.ran && !state.definition.is_empty())
-            .filter(|(key, _)| !results.carried_rules.contains(key))
-            .count();
-        if over + again > 0 {
-            parts.push(format!("{over} of {} {kind}", over + again));
+        let of_kind = || ran.iter().filter(|key| key.check == kind);
+        let over = of_kind().filter(|key| is_over(key)).count();
+        match of_kind().count() {
+            0 => {}
+            all => parts.push(format!("{over} of {all} {kind}")),
         }
     }
     if !results.rows.is_empty() {
         parts.push(format!("{} of {} row counts", results.carried_rows.len(), results.rows.len()));
     }
-    let heaps = results.tables.iter().filter(|(_, facts)| facts.kind == 'r');
-    let read: BTreeSet<String> =
-        heaps.filter(|(oid, _)| !carried.is_unchanged(**oid)).map(|(_, facts)| facts.name.short()).collect();
-    let mut told = if parts.is_empty() {
-        "nothing to take over".to_owned()
-    } else {
-        format!("took over {}", parts.join(", "))
-    };
-    if !read.is_empty() {
-        let named: Vec<&str> = read.iter().take(NAMED).map(String::as_str).collect();
+    let mut told = format!("took over {}", parts.join(", "));
+    if parts.is_empty() {
+        "nothing to take over".clone_into(&mut told);
+    }
+    if !results.changed_rules.is_empty() {
+        told.push_str(&format!(
+            " ({} of the rules by a look at the changed rows alone)",
+            results.changed_rules.len()
+        ));
+    }
+    let rules = ran.iter().filter(|key| !is_over(key)).map(|key| key.object_oid);
+    let counted = results.rows.keys().filter(|oid| !results.carried_rows.contains(oid)).copied();
+    let again: BTreeSet<u32> = rules.chain(counted).collect();
+    let again: BTreeSet<String> =
+        again.iter().filter_map(|oid| results.tables.get(oid)).map(|facts| facts.name.short()).collect();
+    if !again.is_empty() {
+        let named: Vec<&str> = again.iter().take(NAMED).map(String::as_str).collect();
         let more =
-            if read.len() > NAMED { format!(" and {} more", read.len() - NAMED) } else { String::new() };
-        told.push_str(&format!("; read again: {}{more}, which changed since or may have", named.join(", ")));
+            if again.len() > NAMED { format!(" and {} more", again.len() - NAMED) } else { String::new() };
+        told.push_str(&format!("; read again: {}{more}", named.join(", ")));
     }
     told
 }

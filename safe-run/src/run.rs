@@ -405,6 +405,10 @@ pub async fn baseline(
     let options = check::Options { carried: still_holds, ..check_options(&context.options) };
     let results = check_on(&context.connection, &sessions, &options).await?;
     close_all(sessions).await?;
+    // Its locks would be in the migration's way.
+    if let Some(Ok(carried)) = &carried {
+        carried.release().await;
+    }
     Ok(Baseline { results, carried, facts, functions, sequences })
 }
 

@@ -15,7 +15,8 @@
 //! Never taken over: whatever the catalog alone answers (it costs nothing), sequences (`setval` leaves no trace in a table),
 //! code, and amcheck, which looks at the pages as they are and not at a snapshot.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Deref;
 
 use common::digest::sha256_hex;
 use common::error::{Error, Result};
@@ -24,8 +25,10 @@ use common::postgres::wal_summary::{self, Form, Point};
 use common::snapshot::wal_base::{Changes, Lsn, WalBase};
 
 use super::catalogue::CheckKind;
+use super::changed_rows::{MOST_PIECES, PIECE_BLOCKS};
 use super::content;
 use super::model::{CheckResults, RuleKey, TableRows, Wording};
+use super::session::{CheckSession, TextRow};
 
 /// The tables `$1` whose blocks the log tells of: oid, a hash of the versions (xmin) of every catalog row that says what they
 /// are, and all their files: the heap, its indexes, and the same of what is stored out of line.
@@ -93,9 +96,6 @@ UNION ALL SELECT 'all', 0 WHERE EXISTS (SELECT FROM pg_catalog.pg_opclass o JOIN
   WHERE o.oid >= 16384 AND o.opcdefault AND m.amname IN ('btree', 'hash') AND (t.oid < 16384 OR t.typtype <> 'b'))
 UNION ALL SELECT 'keys', 0 WHERE EXISTS (SELECT FROM pg_catalog.pg_cast c JOIN pg_catalog.pg_type s ON s.oid = c.castsource
   WHERE c.oid >= 16384 AND c.castmethod = 'f' AND c.casttarget < 16384 AND (s.oid < 16384 OR s.typtype <> 'b'))";
-
-/// The log is asked about pieces of so many blocks: whole relations, since one changed block is enough.
-const PIECE_BLOCKS: u64 = u32::MAX as u64 + 1;
 
 /// What a table's answers depend on beside its blocks, and where these are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,11 +242,15 @@ impl FirstPass {
     /// What still holds in the later state that `reader` has joined (it is good for nothing else afterwards). `client` is
     /// outside of a transaction, on the same database.
     ///
+    /// `first` still sees the first pass's state, where it could be kept: then of tables that changed a little only the changed
+    /// rows are looked at again. [`Carried::release`] ends its transaction.
+    ///
     /// The inner error says why nothing can be taken over.
     pub async fn hold_against(
         self,
         reader: &Client,
         client: &Client,
+        first: Option<FirstState>,
     ) -> Result<std::result::Result<Carried, String>> {
         let compared = async {
             let (system, timeline, database) = wal_summary::identity(client).await?;
@@ -266,7 +270,14 @@ impl FirstPass {
         let compared = or_why_not(compared.await)?;
         Ok(compared.map(|(now, changes)| {
             let unchanged = unchanged(&self.state, &now, &changes);
-            Carried { results: self.results, unchanged, again: [self.state.again, now.again] }
+            let pieces = if first.is_some() { pieces(&self.state, &now, &changes) } else { HashMap::new() };
+            Carried {
+                results: self.results,
+                unchanged,
+                pieces,
+                again: [self.state.again, now.again],
+                first: tokio::sync::Mutex::new(first),
+            }
         }))
     }
 }
@@ -282,12 +293,44 @@ fn unchanged(then: &State, now: &State, changes: &Changes) -> HashSet<u32> {
         .collect()
 }
 
+/// The pieces of each heap that changed, where these are few and everything else about the table is as it was. Of a heap that was
+/// shortened nothing is said.
+fn pieces(then: &State, now: &State, changes: &Changes) -> HashMap<u32, Vec<u64>> {
+    let mut pieces = HashMap::new();
+    if changes.everything {
+        return pieces;
+    }
+    for (oid, table) in &now.tables {
+        if then.tables.get(oid) != Some(table) {
+            continue;
+        }
+        match changes.relations.get(&table.form.filenode) {
+            None => drop(pieces.insert(*oid, Vec::new())),
+            Some(touched) if touched.limit_block.is_none() && touched.chunks.len() <= MOST_PIECES => {
+                pieces.insert(*oid, touched.chunks.iter().copied().collect());
+            }
+            Some(_) => {}
+        }
+    }
+    pieces
+}
+
+/// A session whose transaction has joined the first pass's snapshot.
+pub type FirstState = Box<dyn Deref<Target = Client> + Send + Sync>;
+
 /// What a first pass answered, and of which tables that still holds.
-#[derive(Debug)]
 pub struct Carried {
     results: CheckResults,
     unchanged: HashSet<u32>,
+    pieces: HashMap<u32, Vec<u64>>,
     again: [Again; 2],
+    first: tokio::sync::Mutex<Option<FirstState>>,
+}
+
+impl std::fmt::Debug for Carried {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Carried").field("unchanged", &self.unchanged.len()).finish_non_exhaustive()
+    }
 }
 
 /// A question as one word: equal only for questions that are equal in everything.
@@ -296,16 +339,45 @@ pub(super) fn question(work: &impl std::fmt::Debug, heaps: &[u32]) -> String {
 }
 
 impl Carried {
-    /// Whether nothing about this table changed.
-    pub fn is_unchanged(&self, table: u32) -> bool {
-        self.unchanged.contains(&table)
+    fn holds(&self, key: &RuleKey, definition: &str, question: &str, heaps: &[u32]) -> bool {
+        heaps.iter().all(|heap| self.unchanged.contains(heap)) && self.is_answered(key, definition, question)
     }
 
-    fn holds(&self, key: &RuleKey, definition: &str, question: &str, heaps: &[u32]) -> bool {
-        heaps.iter().all(|heap| self.unchanged.contains(heap))
-            && self.results.questions.get(key).is_some_and(|asked| asked == question)
+    /// Whether the first pass was asked the same, and its answer depends on nothing but its tables.
+    fn is_answered(&self, key: &RuleKey, definition: &str, question: &str) -> bool {
+        self.results.questions.get(key).is_some_and(|asked| asked == question)
             && !self.again.iter().any(|again| again.contains(key, definition))
             && !self.was_refused(key)
+    }
+
+    /// Whether the first pass found no violation of the rule, for the same question.
+    pub(super) fn was_clean(&self, key: &RuleKey, definition: &str, question: &str) -> bool {
+        self.results.rules.get(key).is_some_and(|then| then.ran)
+            && self.is_answered(key, definition, question)
+            && !self.results.findings.iter().any(|finding| finding.key == *key)
+    }
+
+    /// The pieces of a heap that changed, if only some rows of it did.
+    pub(super) fn pieces(&self, table: u32) -> Option<&[u64]> {
+        self.pieces.get(&table).map(Vec::as_slice)
+    }
+
+    /// Runs a query in the first pass's state. Nothing: that state is not there any more, or the query was refused.
+    pub(super) async fn at_first(&self, sql: &str) -> Option<Vec<TextRow>> {
+        let first = self.first.lock().await;
+        let client: &Client = first.as_ref()?;
+        let session = CheckSession::open(client, 0).await.ok()?;
+        let rows = session.query(sql).await;
+        session.close().await.ok()?;
+        rows.ok()?.ok()
+    }
+
+    /// Lets go of the first pass's state, and of the locks of whoever read it.
+    pub async fn release(&self) {
+        if let Some(first) = self.first.lock().await.take() {
+            // A session that is gone has no locks.
+            let _ = first.batch_execute("ROLLBACK").await;
+        }
     }
 
     /// Whether something about this rule could not be looked at; the table's name alone decides.
@@ -344,9 +416,12 @@ impl Carried {
 
     /// The number of rows of a heap, if it is still the same. `table` is how the heap is called now.
     pub(super) fn rows(&self, oid: u32, table: &TableRows) -> Option<TableRows> {
-        let then = self.results.rows.get(&oid)?;
-        let is_same = self.unchanged.contains(&oid) && (&then.name, then.root) == (&table.name, table.root);
-        is_same.then(|| then.clone())
+        self.counted(oid, table).filter(|_| self.unchanged.contains(&oid)).cloned()
+    }
+
+    /// The number of rows that a heap had at the first pass.
+    pub(super) fn counted(&self, oid: u32, table: &TableRows) -> Option<&TableRows> {
+        self.results.rows.get(&oid).filter(|then| (&then.name, then.root) == (&table.name, table.root))
     }
 
     /// The content of a heap, if it is still the same.

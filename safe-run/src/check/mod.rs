@@ -8,6 +8,7 @@ mod accepted;
 mod advice;
 pub mod carried;
 mod catalogue;
+mod changed_rows;
 mod check_constraints;
 mod code;
 mod collations;
@@ -65,6 +66,9 @@ struct Outcome {
     content: BTreeMap<u32, content::Content>,
     ran: Vec<RuleKey>,
     took: BTreeMap<CheckKind, Duration>,
+    /// Rules, and numbers of rows, that were answered from changed rows alone.
+    by_changed_rows: Vec<RuleKey>,
+    rows_by_changed: Vec<u32>,
 }
 
 /// A piece of work that any session can do alone.
@@ -164,7 +168,10 @@ async fn work_off(client: &Client, options: &Options, queue: &Mutex<VecDeque<Job
     let mut out = Outcome::default();
     let mut done = Ok(());
     while let (true, Some(job)) = (done.is_ok(), next(queue)) {
-        done = job.run(&session, &mut out).await;
+        done = match &options.carried {
+            Some(carried) => job.run_on_changed_rows(carried, &session, &mut out).await,
+            None => job.run(&session, &mut out).await,
+        };
     }
     if done.is_err() {
         // The others finish what they are at and leave their sessions in order.
@@ -186,6 +193,8 @@ fn merge(results: &mut CheckResults, outcome: Outcome) {
     results.rows.extend(outcome.rows);
     results.sequences.extend(outcome.sequences);
     results.states.content.extend(outcome.content);
+    results.changed_rules.extend(outcome.by_changed_rows);
+    results.carried_rows.extend(outcome.rows_by_changed);
     for key in outcome.ran {
         if let Some(state) = results.rules.get_mut(&key) {
             state.ran = true;
@@ -197,6 +206,19 @@ fn merge(results: &mut CheckResults, outcome: Outcome) {
 }
 
 impl Job {
+    /// Looks at the rows that changed since the first pass where these are enough, else at everything.
+    async fn run_on_changed_rows(
+        &self,
+        carried: &carried::Carried,
+        session: &CheckSession<'_>,
+        out: &mut Outcome,
+    ) -> Result<()> {
+        if changed_rows::answer(&self.work, carried, session, out).await? {
+            return Ok(());
+        }
+        self.run(session, out).await
+    }
+
     async fn run(&self, session: &CheckSession<'_>, out: &mut Outcome) -> Result<()> {
         let started = Instant::now();
         let check = match &self.work {

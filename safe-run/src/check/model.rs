@@ -268,6 +268,9 @@ pub struct CheckResults {
     /// Rules whose answer was taken over from a pass before the fence.
     #[serde(skip)]
     pub carried_rules: BTreeSet<RuleKey>,
+    /// Rules whose answer was taken over, but for the rows that changed since, which were looked at.
+    #[serde(skip)]
+    pub changed_rules: BTreeSet<RuleKey>,
     /// Tables whose number of rows was taken over from a pass before the fence.
     #[serde(skip)]
     pub carried_rows: BTreeSet<u32>,

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use common::postgres::wal_summary::{self, Point};
-use safe_run::check::carried::{Beginning, FirstPass};
+use safe_run::check::carried::{Beginning, FirstPass, FirstState};
 use tests::{Options as ClusterOptions, Session};
 
 use super::*;
@@ -225,22 +225,23 @@ async fn first_pass(
     points: &[Point],
     level: Level,
     meanwhile: impl FnOnce(),
-) -> Result<FirstPass, String> {
+) -> Result<(FirstPass, FirstState), String> {
     let (holder, id) = export(config).await;
     let reader = at_snapshot(config, &id).await;
     let beginning = Beginning::read(&reader, points).await.unwrap()?;
-    drop(reader);
     meanwhile();
     let options = Options { is_first: true, level, ..Options::default() };
     let results = run(&holder, &options).await.unwrap();
     drop(holder);
-    beginning.end(outside, results).await.unwrap()
+    let ended = beginning.end(outside, results).await.unwrap();
+    ended.map(|first| (first, Box::new(Box::new(reader)) as FirstState))
 }
 
 /// Without what only says how the results were come by.
 fn findings_of(mut results: CheckResults) -> CheckResults {
     results.took.clear();
     results.carried_rules.clear();
+    results.changed_rules.clear();
     results.carried_rows.clear();
     results
 }
@@ -250,6 +251,7 @@ fn findings_of(mut results: CheckResults) -> CheckResults {
 struct Seen {
     carried: BTreeSet<CheckKind>,
     findings_carried: BTreeSet<CheckKind>,
+    by_changed_rows: BTreeSet<CheckKind>,
     asked_again: BTreeSet<CheckKind>,
     whys: BTreeSet<String>,
     rounds: usize,
@@ -270,7 +272,7 @@ async fn is_the_same(cluster: &Cluster, seed: u64, seen: &mut Seen) {
         world.happen();
         let (whole, id) = export(&config).await;
         world.happen();
-        let first = match first {
+        let (first, state) = match first {
             Ok(first) => first,
             Err(why) => {
                 seen.whys.insert(why);
@@ -278,7 +280,8 @@ async fn is_the_same(cluster: &Cluster, seed: u64, seen: &mut Seen) {
             }
         };
         let reader = at_snapshot(&config, &id).await;
-        let carried = match first.hold_against(&reader, &outside).await.unwrap() {
+        let state = (world.random.below(4) > 0).then_some(state);
+        let carried = match first.hold_against(&reader, &outside, state).await.unwrap() {
             Ok(carried) => Arc::new(carried),
             Err(why) => {
                 seen.whys.insert(why);
@@ -296,7 +299,9 @@ async fn is_the_same(cluster: &Cluster, seed: u64, seen: &mut Seen) {
         let found = run(&whole, &Options { carried: Some(carried), ..options }).await.unwrap();
         seen.rounds += 1;
         seen.carried.extend(found.carried_rules.iter().map(|key| key.check));
-        let again = found.rules.iter().filter(|(key, rule)| rule.ran && !found.carried_rules.contains(key));
+        seen.by_changed_rows.extend(found.changed_rules.iter().map(|key| key.check));
+        let is_over = |key| found.carried_rules.contains(key) || found.changed_rules.contains(key);
+        let again = found.rules.iter().filter(|(key, rule)| rule.ran && !is_over(key));
         seen.asked_again.extend(again.map(|(key, _)| key.check));
         let findings = found.findings.iter().filter(|finding| found.carried_rules.contains(&finding.key));
         seen.findings_carried.extend(findings.map(|finding| finding.key.check));
@@ -313,6 +318,9 @@ async fn random_histories(major: u32) {
     }
     eprintln!("{seen:?}");
     assert!(seen.rounds > usize::try_from(seeds).unwrap() * ROUNDS / 3, "{seen:?}");
+    let by_changed_rows =
+        [CheckKind::ForeignKeys, CheckKind::Unique, CheckKind::Check, CheckKind::NotNull, CheckKind::Domains];
+    assert!(by_changed_rows.iter().all(|kind| seen.by_changed_rows.contains(kind)), "{seen:?}");
     for kind in [
         CheckKind::ForeignKeys,
         CheckKind::Check,
@@ -348,10 +356,10 @@ async fn rules_that_call_more_than_postgresql_brings_as_immutable_are_asked_agai
         fresh.psql("CREATE UNIQUE INDEX watched_floor ON watched ((id + floor_of())); CREATE TABLE plain (id int PRIMARY KEY)");
         assert_eq!(wal_summary::settle(&outside).await.unwrap(), None);
         let points = [wal_summary::point(&outside).await.unwrap()];
-        let first = first_pass(&config, &outside, &points, Level::Deep, || ()).await.unwrap();
+        let (first, _) = first_pass(&config, &outside, &points, Level::Deep, || ()).await.unwrap();
         let (holder, id) = export(&config).await;
         let reader = at_snapshot(&config, &id).await;
-        let carried = Arc::new(first.hold_against(&reader, &outside).await.unwrap().unwrap());
+        let carried = Arc::new(first.hold_against(&reader, &outside, None).await.unwrap().unwrap());
         let options = Options {
             level: Level::Deep,
             skip: vec![CheckKind::Structure],
@@ -426,10 +434,10 @@ async fn own_operator_classes_and_casts_of_postgresqls_types_are_trusted_with_no
         fresh.psql(&format!("{RULES}; {sql}"));
         assert_eq!(wal_summary::settle(&outside).await.unwrap(), None);
         let points = [wal_summary::point(&outside).await.unwrap()];
-        let first = first_pass(&config, &outside, &points, Level::Standard, || ()).await.unwrap();
+        let (first, _) = first_pass(&config, &outside, &points, Level::Standard, || ()).await.unwrap();
         let (holder, id) = export(&config).await;
         let reader = at_snapshot(&config, &id).await;
-        let carried = Arc::new(first.hold_against(&reader, &outside).await.unwrap().unwrap());
+        let carried = Arc::new(first.hold_against(&reader, &outside, None).await.unwrap().unwrap());
         let results = run(&holder, &Options { carried: Some(carried), ..Options::default() }).await.unwrap();
         let took = |kind| results.carried_rules.iter().any(|key| key.check == kind);
         assert_eq!((took(CheckKind::ForeignKeys), took(CheckKind::NotNull)), (keys, others), "{sql}");
@@ -443,7 +451,7 @@ async fn a_server_that_does_not_tell_what_changed_is_a_reason_to_ask_everything_
         let fresh = Cluster::shared(major).fresh_database("carried");
         let config: Config = fresh.url().parse().unwrap();
         let outside = connect(&config).await;
-        let said = first_pass(&config, &outside, &[], Level::Standard, || ()).await.unwrap_err();
+        let said = first_pass(&config, &outside, &[], Level::Standard, || ()).await.err().unwrap();
         assert!(said.starts_with(why), "{said}");
     }
     let cluster = server(18);
@@ -453,6 +461,6 @@ async fn a_server_that_does_not_tell_what_changed_is_a_reason_to_ask_everything_
     let mut writer = fresh.session();
     writer.run("BEGIN; CREATE TABLE mine (i int)");
     let points = [wal_summary::point(&outside).await.unwrap()];
-    let said = first_pass(&config, &outside, &points, Level::Standard, || ()).await.unwrap_err();
+    let said = first_pass(&config, &outside, &points, Level::Standard, || ()).await.err().unwrap();
     assert_eq!(said, "a transaction that was in progress began before this run");
 }
