@@ -118,12 +118,15 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
         Err(error) => return abandon(context, log, &control, standing, error).await,
     };
     let context = cloned.as_ref().unwrap_or(context);
-    let prepared = match prepare(context, &control, &mut log, raised.state, standing.as_ref()).await {
+    let prepared =
+        prepare(context, &control, &mut log, raised.state, standing.as_ref(), first.as_mut()).await;
+    let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return abandon(context, log, &control, standing, error).await,
     };
     if let Some(first) = first {
-        first.end(context, &mut log, prepared.snapshot.as_ref().map(|(snapshot, _)| snapshot));
+        let snapshot = prepared.snapshot.as_ref().map(|(snapshot, _)| snapshot);
+        first.end(context, &mut log, snapshot, &prepared.baseline);
     }
     match perform(context, &control, job, &prepared, &mut log).await {
         Ok(()) => keep(context, log, &control, standing).await,
@@ -144,10 +147,13 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
 }
 
 async fn precopy_if_it_pays(context: &Context, log: &mut RunLog) -> Result<Option<Precopy>> {
-    if !precopy::pays(context, &context.control).await? {
-        return Ok(None);
-    }
-    Ok(Some(precopy::take(context, log).await?))
+    let Some(why) = precopy::pays(context, &context.control).await? else { return Ok(None) };
+    let what = if context.options.snapshot.has_file() { "snapshot and checks" } else { "checks" };
+    log.report.protection.push(format!("{what} once before and once behind the fence: {why}"));
+    let mut first = precopy::take(context, log).await?;
+    // The fence ends every session, and a copy of the database wants none.
+    first.let_go().await?;
+    Ok(Some(first))
 }
 
 /// A command that never came to the server has changed nothing there.
@@ -242,6 +248,7 @@ async fn prepare(
     log: &mut RunLog,
     unfenced_state: DatabaseState,
     standing: Option<&Fence>,
+    first: Option<&mut Precopy>,
 ) -> Result<Prepared> {
     let options = &context.options;
     // Before the snapshot: nothing may fall between.
@@ -267,7 +274,8 @@ async fn prepare(
             Ok(None)
         }
     };
-    let both = tokio::try_join!(with_time(baseline(context, &exported)), with_time(snapshot));
+    let found = baseline(context, &exported, first);
+    let both = tokio::try_join!(with_time(found), with_time(snapshot));
     let ((baseline, checks_began, checks_took), (snapshot, began, took)) = both?;
     drop(exported);
     holder.close().await?;

@@ -1,6 +1,9 @@
 //! What every protected run shares: its options, its context, its log, and the look at the database before and after.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
 use common::{
@@ -18,13 +21,16 @@ use common::{
 
 use crate::{
     apply::{Applying, MigrationReport},
-    check::{self, Accepted, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits},
+    check::{
+        self, Accepted, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits, carried::Carried,
+    },
     clone::DatabaseClone,
     expectation::{self, Facts, RowExpectation},
     facts::{self, Functions},
     history::History,
     journal::{Journal, Mode, Step},
     migration::MigrationFile,
+    precopy::Precopy,
     report::{ErrorReport, Phase, Report, SnapshotReport, Verdict, document, tables},
     statement::TableName,
     verify::VerifyFile,
@@ -80,7 +86,7 @@ pub enum SnapshotWhen {
     Before,
     /// Behind the fence: exactly the state before the migration.
     Fenced,
-    /// Once before the fence with writers at work, and then, behind it, only what changed.
+    /// Once before the fence with writers at work, the checks too, and then, behind it, only what changed.
     Precopy,
 }
 
@@ -370,6 +376,8 @@ pub async fn with_time<T>(work: impl Future<Output = Result<T>>) -> Result<(T, I
 pub struct Baseline {
     /// What the checks found.
     pub results: CheckResults,
+    /// Where there were first checks before the fence: what of them holds, or why nothing does.
+    pub carried: Option<std::result::Result<Arc<Carried>, String>>,
     /// Tables, foreign keys, triggers.
     pub facts: Facts,
     /// Which functions can change rows.
@@ -378,15 +386,30 @@ pub struct Baseline {
     pub sequences: Vec<Sequence>,
 }
 
-/// Looks at the database before the migration, with several sessions on one exported snapshot.
-pub async fn baseline(context: &Context, exported: &ExportedSnapshot<'_>) -> Result<Baseline> {
+/// Looks at the database before the migration, with several sessions on one exported snapshot. What `first` answered before
+/// the fence, and still holds, is not asked again.
+pub async fn baseline(
+    context: &Context,
+    exported: &ExportedSnapshot<'_>,
+    first: Option<&mut Precopy>,
+) -> Result<Baseline> {
+    let carried = match first {
+        Some(first) => Some(first.carried(context, exported).await?),
+        None => None,
+    };
     let sessions = join_many(context, exported).await?;
     let first = sessions.first().ok_or_else(|| Error::failed("no session for the checks"))?;
     let (facts, functions) = facts::read(first).await?;
     let sequences = introspect::sequences(first).await?;
-    let results = check_on(&context.connection, &sessions, &check_options(&context.options)).await?;
+    let still_holds = carried.as_ref().and_then(|carried| carried.as_ref().ok()).cloned();
+    let options = check::Options { carried: still_holds, ..check_options(&context.options) };
+    let results = check_on(&context.connection, &sessions, &options).await?;
     close_all(sessions).await?;
-    Ok(Baseline { results, facts, functions, sequences })
+    // Its locks would be in the migration's way.
+    if let Some(Ok(carried)) = &carried {
+        carried.release().await;
+    }
+    Ok(Baseline { results, carried, facts, functions, sequences })
 }
 
 /// Runs the checks with several sessions on one exported snapshot.
@@ -636,4 +659,9 @@ fn loss_limits(options: &RunOptions, files: &[&MigrationFile]) -> LossLimits {
 /// Seconds that a snapshot of this size is expected to take: 100 MB/s is what a small machine does.
 pub fn expected_snapshot_time(database_bytes: u64) -> Duration {
     Duration::from_secs(database_bytes / 100_000_000)
+}
+
+/// Seconds that the checks of a database of this size are expected to take: two processors do 200 MB/s.
+pub fn expected_checks_time(database_bytes: u64) -> Duration {
+    Duration::from_secs(database_bytes / 200_000_000)
 }

@@ -88,17 +88,17 @@ async fn protected(
     let before = at(Stage::Before);
     let options = &context.options;
     let observer = context.connection.connect().await.map_err(&before)?;
-    let when = choose_when(context, &observer, log).await.map_err(&before)?;
+    let first = precopy::pays(context, &observer).await.map_err(&before)?;
+    let looks_first = first.is_some();
+    let when = choose_when(context, &observer, log, first).await.map_err(&before)?;
     if when == Some(SnapshotWhen::Before) {
         let create = context.backup_options(None);
         let taken = backup::create(&context.connection, &context.repository, &create, &context.progress);
         let snapshot = log.phase("snapshot before the fence", taken).await.map_err(&before)?;
         log.took_snapshot(&snapshot).map_err(&before)?;
     }
-    let mut first = match when {
-        Some(SnapshotWhen::Precopy) => Some(precopy::take(context, log).await.map_err(&before)?),
-        _ => None,
-    };
+    let mut first =
+        if looks_first { Some(precopy::take(context, log).await.map_err(&before)?) } else { None };
     let points = backup::reuse::points(&observer).await.map_err(&before)?;
 
     let fenced = options.fence != FenceChoice::None;
@@ -134,7 +134,8 @@ async fn protected(
             Ok(None)
         }
     };
-    let both = tokio::try_join!(with_time(baseline(context, &exported)), with_time(snapshot));
+    let found = baseline(context, &exported, first.as_mut());
+    let both = tokio::try_join!(with_time(found), with_time(snapshot));
     let ((found, checks_began, checks_took), (snapshot, began, took)) = both.map_err(&before)?;
     drop(exported);
     if let Some(snapshot) = &snapshot {
@@ -143,7 +144,7 @@ async fn protected(
     }
     log.took("checks before", checks_began, checks_took);
     if let Some(first) = first {
-        first.end(context, log, snapshot.as_ref());
+        first.end(context, log, snapshot.as_ref(), &found);
     }
     let found = &*known.insert(found);
     fault::point("safe-run.snapshot");
@@ -244,28 +245,30 @@ async fn check_after(
     results
 }
 
-/// Whether and when to take the snapshot; the reason goes into the report.
+/// Whether and when to take the snapshot; the reason goes into the report. `looks_first`: why there is a first look before
+/// the fence, if there is one.
 async fn choose_when(
     context: &Context,
     observer: &Session,
     log: &mut RunLog,
+    looks_first: Option<String>,
 ) -> Result<Option<SnapshotWhen>> {
     if context.options.snapshot == SnapshotChoice::None {
         log.report.protection.push("no snapshot: a ROLLBACK is the only undo".to_owned());
+        if let Some(why) = looks_first {
+            log.report.protection.push(format!("checks once before and once behind the fence: {why}"));
+        }
         return Ok(None);
     }
-    let expected = precopy::expected(observer).await?;
-    let (when, why) = match context.options.snapshot_when {
-        SnapshotWhen::Before => (SnapshotWhen::Before, "as told".to_owned()),
-        SnapshotWhen::Fenced => (SnapshotWhen::Fenced, "as told".to_owned()),
-        SnapshotWhen::Precopy => (SnapshotWhen::Precopy, "as told".to_owned()),
-        SnapshotWhen::Auto if precopy::pays(context, observer).await? => {
-            (SnapshotWhen::Precopy, format!("otherwise writers would wait about {} s", expected.as_secs()))
-        }
-        SnapshotWhen::Auto if expected <= precopy::FENCED_LIMIT => {
+    let expected = precopy::expected(&context.options, observer).await?.snapshot;
+    let (when, why) = match (context.options.snapshot_when, looks_first) {
+        (_, Some(why)) => (SnapshotWhen::Precopy, why),
+        (SnapshotWhen::Before, None) => (SnapshotWhen::Before, "as told".to_owned()),
+        (SnapshotWhen::Fenced, None) => (SnapshotWhen::Fenced, "as told".to_owned()),
+        (SnapshotWhen::Auto | SnapshotWhen::Precopy, None) if expected <= precopy::FENCED_LIMIT => {
             (SnapshotWhen::Fenced, format!("it takes about {} s", expected.as_secs().max(1)))
         }
-        SnapshotWhen::Auto => (
+        (SnapshotWhen::Auto | SnapshotWhen::Precopy, None) => (
             SnapshotWhen::Before,
             format!(
                 "behind the fence, writers would wait about {} s, and a ROLLBACK is exact without it",
@@ -275,7 +278,7 @@ async fn choose_when(
     };
     let place = match when {
         SnapshotWhen::Fenced => "behind",
-        SnapshotWhen::Precopy => "once before and once behind",
+        SnapshotWhen::Precopy => "and checks once before and once behind",
         SnapshotWhen::Before | SnapshotWhen::Auto => "before",
     };
     log.report.protection.push(format!("snapshot {place} the fence: {why}"));

@@ -88,6 +88,19 @@ impl ForeignKey {
         Ok(())
     }
 
+    /// Counts the orphans among the rows at `places`.
+    pub fn orphans_among(&self, places: &str) -> String {
+        format!("SELECT count(*) {} AND fk.ctid = ANY ({places})", self.orphans_sql)
+    }
+
+    /// The keys that the rows at `places` of the referenced table have, which is no partitioned one.
+    pub fn referenced_among(&self, places: &str) -> String {
+        format!(
+            "SELECT ROW({})::text, 1 FROM ONLY {} WHERE ctid = ANY ({places})",
+            self.referenced_columns, self.referenced_name
+        )
+    }
+
     fn subject(&self) -> Subject<'_> {
         let side = |table: &QualifiedName, columns: &str| {
             if self.key_sql.starts_with("ROW(") {

@@ -6,7 +6,9 @@
 
 mod accepted;
 mod advice;
+pub mod carried;
 mod catalogue;
+mod changed_rows;
 mod check_constraints;
 mod code;
 mod collations;
@@ -64,6 +66,9 @@ struct Outcome {
     content: BTreeMap<u32, content::Content>,
     ran: Vec<RuleKey>,
     took: BTreeMap<CheckKind, Duration>,
+    /// Rules, and numbers of rows, that were answered from changed rows alone.
+    by_changed_rows: Vec<RuleKey>,
+    rows_by_changed: Vec<u32>,
 }
 
 /// A piece of work that any session can do alone.
@@ -163,7 +168,10 @@ async fn work_off(client: &Client, options: &Options, queue: &Mutex<VecDeque<Job
     let mut out = Outcome::default();
     let mut done = Ok(());
     while let (true, Some(job)) = (done.is_ok(), next(queue)) {
-        done = job.run(&session, &mut out).await;
+        done = match &options.carried {
+            Some(carried) => job.run_on_changed_rows(carried, &session, &mut out).await,
+            None => job.run(&session, &mut out).await,
+        };
     }
     if done.is_err() {
         // The others finish what they are at and leave their sessions in order.
@@ -185,6 +193,8 @@ fn merge(results: &mut CheckResults, outcome: Outcome) {
     results.rows.extend(outcome.rows);
     results.sequences.extend(outcome.sequences);
     results.states.content.extend(outcome.content);
+    results.changed_rules.extend(outcome.by_changed_rows);
+    results.carried_rows.extend(outcome.rows_by_changed);
     for key in outcome.ran {
         if let Some(state) = results.rules.get_mut(&key) {
             state.ran = true;
@@ -196,6 +206,19 @@ fn merge(results: &mut CheckResults, outcome: Outcome) {
 }
 
 impl Job {
+    /// Looks at the rows that changed since the first pass where these are enough, else at everything.
+    async fn run_on_changed_rows(
+        &self,
+        carried: &carried::Carried,
+        session: &CheckSession<'_>,
+        out: &mut Outcome,
+    ) -> Result<()> {
+        if changed_rows::answer(&self.work, carried, session, out).await? {
+            return Ok(());
+        }
+        self.run(session, out).await
+    }
+
     async fn run(&self, session: &CheckSession<'_>, out: &mut Outcome) -> Result<()> {
         let started = Instant::now();
         let check = match &self.work {
@@ -253,17 +276,23 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
             let mut heaps = tables::heaps(&results.tables, work.table);
             heaps.extend(tables::heaps(&results.tables, work.referenced));
             let size_bytes = tables::size(&results.tables, &heaps);
-            if note_rule(&mut results, options, &work.key, &work.definition, &heaps) {
+            let question = || carried::question(&work, &heaps);
+            if note_rule(&mut results, options, &work.key, &work.definition, &heaps, question) {
                 jobs.push(Job { size_bytes, work: Work::ForeignKey(work) });
             }
         }
     }
     for work in table_scan::list(session, &results.tables, options).await? {
         let mut work = work;
-        work.rules
-            .retain(|rule| note_rule(&mut results, options, &rule.key, &rule.definition, &[work.table]));
+        let mut rules = std::mem::take(&mut work.rules);
+        rules.retain(|rule| {
+            let question = || carried::question(&(work.context(), rule), &[work.table]);
+            note_rule(&mut results, options, &rule.key, &rule.definition, &[work.table], question)
+        });
+        work.rules = rules;
         let untouched = options.level < Level::Deep && options.untouched.contains(&work.table);
-        if !work.rules.is_empty() || (work.counts_rows && !untouched) {
+        let counted = work.counts_rows && take_over_rows(&mut results, options, &work);
+        if !work.rules.is_empty() || (work.counts_rows && !untouched && !counted) {
             jobs.push(Job {
                 size_bytes: tables::size(&results.tables, &[work.table]),
                 work: Work::Scan(work),
@@ -272,7 +301,8 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
     }
     if options.wants(CheckKind::Unique) {
         for work in unique::list(session).await? {
-            if note_rule(&mut results, options, &work.key, &work.definition, &[work.key.object_oid]) {
+            let (table, question) = ([work.key.object_oid], || carried::question(&work, &[]));
+            if note_rule(&mut results, options, &work.key, &work.definition, &table, question) {
                 let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
                 jobs.push(Job { size_bytes, work: Work::Unique(work) });
             }
@@ -280,7 +310,8 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
     }
     if options.wants(CheckKind::Exclude) {
         for work in exclude::list(session).await? {
-            if !note_rule(&mut results, options, &work.key, &work.definition, &[work.key.object_oid]) {
+            let (table, question) = ([work.key.object_oid], || carried::question(&work, &[]));
+            if !note_rule(&mut results, options, &work.key, &work.definition, &table, question) {
                 continue;
             }
             let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
@@ -306,6 +337,9 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
     }
     if options.wants(CheckKind::Content) {
         for work in content::list(session, options).await? {
+            if take_over_content(&mut results, options, &work) {
+                continue;
+            }
             let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
             jobs.push(Job { size_bytes, work: Work::Content(work) });
         }
@@ -369,14 +403,46 @@ async fn run_on_catalog(
     Ok(())
 }
 
-/// Records that the rule exists; `true` if it has to be looked at.
+/// Records that the rule exists; `true` if it has to be looked at. `question` is everything that the answer depends on but
+/// the content of `heaps`; see [`carried::question`].
 fn note_rule(
     results: &mut CheckResults,
     options: &Options,
     key: &RuleKey,
     definition: &str,
     heaps: &[u32],
+    question: impl Fn() -> String,
 ) -> bool {
     results.rules.insert(key.clone(), RuleState { ran: false, definition: definition.to_owned() });
+    if options.is_first {
+        results.questions.insert(key.clone(), question());
+    }
+    if let Some(carried) = &options.carried
+        && carried.answer(results, key, &question(), heaps)
+    {
+        return false;
+    }
     !options.passes_over(key, heaps)
+}
+
+/// Whether a pass before the fence has counted the heap's rows, and they are still as many.
+fn take_over_rows(results: &mut CheckResults, options: &Options, scan: &table_scan::Scan) -> bool {
+    let Some(carried) = &options.carried else { return false };
+    let Some(rows) = carried.rows(scan.table, &scan.no_rows()) else { return false };
+    results.rows.insert(scan.table, rows);
+    results.carried_rows.insert(scan.table);
+    true
+}
+
+/// Whether a pass before the fence has read the heap's content, and it is still the same.
+fn take_over_content(results: &mut CheckResults, options: &Options, work: &content::Hash) -> bool {
+    let question = || carried::question(work, &[]);
+    if options.is_first {
+        results.questions.insert(work.key.clone(), question());
+    }
+    let Some(carried) = &options.carried else { return false };
+    let Some(content) = carried.content(&work.key, &question()) else { return false };
+    results.states.content.insert(work.key.object_oid, content);
+    results.carried_rules.insert(work.key.clone());
+    true
 }

@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::ident::QualifiedName;
 use serde::{Deserialize, Serialize};
 
+use super::carried::Carried;
 use super::catalogue::CheckKind;
 use super::{content, enums, privileges, statistics};
 
@@ -263,6 +265,18 @@ pub struct CheckResults {
     pub states: States,
     /// Tables whose content was not read because they were proven untouched.
     pub untouched: BTreeSet<u32>,
+    /// Rules whose answer was taken over from a pass before the fence.
+    #[serde(skip)]
+    pub carried_rules: BTreeSet<RuleKey>,
+    /// Rules whose answer was taken over, but for the rows that changed since, which were looked at.
+    #[serde(skip)]
+    pub changed_rules: BTreeSet<RuleKey>,
+    /// Tables whose number of rows was taken over from a pass before the fence.
+    #[serde(skip)]
+    pub carried_rows: BTreeSet<u32>,
+    /// What was asked, as one word for each rule; see [`Options::is_first`].
+    #[serde(skip)]
+    pub(super) questions: BTreeMap<RuleKey, String>,
     /// Time per check, summed over the sessions.
     pub took: BTreeMap<CheckKind, Duration>,
 }
@@ -284,6 +298,10 @@ pub struct Options {
     pub parallel_workers: u32,
     /// What the pass before the migration knew, for what is looked at only where it changed.
     pub known: Option<Known>,
+    /// A pass with writers at work: it remembers its questions, for [`Options::carried`].
+    pub is_first: bool,
+    /// What a pass with writers at work answered: what still holds is not asked again.
+    pub carried: Option<Arc<Carried>>,
 }
 
 /// What a later pass takes from an earlier one; see [`CheckResults::known`].

@@ -27,7 +27,7 @@ WHERE i.indisprimary AND c.relkind = 'r' AND k.i <= i.indnkeyatts
 GROUP BY i.indrelid";
 
 /// Rules per query: PostgreSQL allows 1,664 result columns, and a query that long takes longer to plan than a scan.
-const RULES_PER_SCAN: usize = 200;
+pub(super) const RULES_PER_SCAN: usize = 200;
 
 /// One rule of the scan.
 #[derive(Debug)]
@@ -129,9 +129,7 @@ impl Scan {
         records_rows: bool,
         out: &mut Outcome,
     ) -> Result<()> {
-        let filters: Vec<String> =
-            rules.iter().map(|rule| format!(",\n count(*) FILTER (WHERE {})", rule.violated)).collect();
-        let sql = format!("SELECT count(*){} FROM ONLY {}", filters.concat(), self.name);
+        let sql = self.counts(rules);
         match session.query_with("", size_bytes, &sql).await? {
             Ok(rows) => {
                 let Some(row) = rows.first() else { return Ok(()) };
@@ -150,6 +148,22 @@ impl Scan {
             }
         }
         Ok(())
+    }
+
+    fn counts(&self, rules: &[Rule]) -> String {
+        let filters: Vec<String> =
+            rules.iter().map(|rule| format!(",\n count(*) FILTER (WHERE {})", rule.violated)).collect();
+        format!("SELECT count(*){} FROM ONLY {}", filters.concat(), self.name)
+    }
+
+    /// The rows at `places`, and the violations among them.
+    pub fn counts_among(&self, places: &str) -> String {
+        format!("{} WHERE ctid = ANY ({places})", self.counts(&self.rules))
+    }
+
+    /// The rows at `places`.
+    pub fn rows_among(&self, places: &str) -> String {
+        format!("{} WHERE ctid = ANY ({places})", self.counts(&[]))
     }
 
     /// After a refusal of the whole scan: the rows alone, then every rule alone.
@@ -244,9 +258,19 @@ impl Scan {
         Ok(())
     }
 
+    /// What the answer about a rule depends on beside the rule.
+    pub fn context(&self) -> impl std::fmt::Debug {
+        (&self.name, &self.row_key)
+    }
+
+    /// The table, of which no row was counted.
+    pub fn no_rows(&self) -> TableRows {
+        TableRows { name: self.name.clone(), rows: 0, root: self.root }
+    }
+
     fn record_rows(&self, rows: i64, out: &mut Outcome) {
         if self.counts_rows {
-            out.rows.insert(self.table, TableRows { name: self.name.clone(), rows, root: self.root });
+            out.rows.insert(self.table, TableRows { rows, ..self.no_rows() });
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) struct UniqueIndex {
     pub definition: String,
     table: QualifiedName,
     grouped: String,
+    /// Selects the keys of some rows and how many have each: what stands before and after their places.
+    keyed: (String, String),
     /// Selects the `ctid` of each row but the first of its key.
     surplus: String,
     index: QualifiedName,
@@ -68,6 +70,13 @@ pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<UniqueIndex>>
                 grouped: format!(
                     "SELECT {key_text} AS k, count(*) - 1 AS n FROM (SELECT {keys} FROM ONLY {table}{filter}) q \
                      GROUP BY {aliases} HAVING count(*) > 1"
+                ),
+                keyed: (
+                    format!(
+                        "SELECT {key_text}, count(*) FROM (SELECT {keys} FROM ONLY {table}{} ctid = ANY (",
+                        if filter.is_empty() { " WHERE".to_owned() } else { format!("{filter} AND") }
+                    ),
+                    format!(")) q GROUP BY {aliases}"),
                 ),
                 surplus: format!(
                     "SELECT c FROM (SELECT c, pg_catalog.row_number() OVER (PARTITION BY {aliases} ORDER BY c) AS n \
@@ -107,6 +116,11 @@ impl UniqueIndex {
             Err(refused) => out.skipped.push(skipped(&self.key, &self.table, refused.message)),
         }
         Ok(())
+    }
+
+    /// The keys of the rows at `places`, and how many have each.
+    pub fn keys_among(&self, places: &str) -> String {
+        format!("{}{places}{}", self.keyed.0, self.keyed.1)
     }
 
     /// Moves all but the first row of each key aside, and builds the index again. The index must not be asked for it.
