@@ -149,6 +149,62 @@ fn an_index_that_can_not_be_built_fails_the_restore_postgresql_18() {
     an_index_that_can_not_be_built_fails_the_restore(18);
 }
 
+/// Each index says in the server's log with how much memory it is built.
+fn indexes_are_built_with_the_memory_that_suits_them(major: u32) {
+    let cluster = Cluster::shared(major);
+    let database = cluster.fresh_database("memory");
+    database.psql(
+        "CREATE FUNCTION told(kind text, i int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+         BEGIN
+             RAISE LOG 'in % % has %', current_database(), kind, current_setting('maintenance_work_mem');
+             RETURN i;
+         END $$;
+         CREATE TABLE t (id int PRIMARY KEY);
+         CREATE UNIQUE INDEX ON t (told('btree', id));
+         CREATE INDEX ON t USING gin ((ARRAY[told('gin', id)]));
+         CREATE INDEX ON t USING gist (point(told('gist', id), 0));
+         INSERT INTO t SELECT generate_series(1, 3)",
+    );
+    let snapshots = Snapshots::new();
+    snapshots.create(&database, &[]);
+    let name = format!("{}copy", database.name());
+    let told = |jobs: &str, options: &str| {
+        let before = cluster.log().len();
+        let mut command =
+            snapshots.command("restore", &database.url(), &["latest", "--into", &name, "--jobs", jobs]);
+        Outcome::of(command.env(ALL_LARGE.0, ALL_LARGE.1).env("PGOPTIONS", options)).expect(0);
+        psql::run(&cluster.url("postgres"), &format!("DROP DATABASE {name}"));
+        let log = cluster.log()[before..].to_owned();
+        ["btree", "gin", "gist"].map(|kind| {
+            let start = format!("in {name} {kind} has ");
+            // The first one is that of the index: ANALYZE computes its values once more.
+            let said = log.lines().find_map(|line| line.split_once(&start));
+            said.unwrap_or_else(|| panic!("nothing of {kind} in:\n{log}")).1.to_owned()
+        })
+    };
+    let servers = cluster.psql("SHOW maintenance_work_mem");
+    assert_eq!(servers, "64MB", "the server's default");
+    // As many connections as processors, or more: no more than the caches hold, and for GiST, which is another matter, all.
+    assert_eq!(told("16", ""), ["16MB", "32MB", "64MB"]);
+    // What the user or the server sets is never exceeded.
+    assert_eq!(told("16", "-c maintenance_work_mem=8MB"), ["8MB", "8MB", "8MB"]);
+    assert_eq!(told("16", "-c maintenance_work_mem=1GB"), ["16MB", "32MB", "1GB"]);
+    // Processors that nobody uses may as well help.
+    if std::thread::available_parallelism().is_ok_and(|processors| processors.get() > 1) {
+        assert_eq!(told("1", ""), ["64MB", "64MB", "64MB"]);
+    }
+}
+
+#[test]
+fn indexes_are_built_with_the_memory_that_suits_them_postgresql_14() {
+    indexes_are_built_with_the_memory_that_suits_them(14);
+}
+
+#[test]
+fn indexes_are_built_with_the_memory_that_suits_them_postgresql_18() {
+    indexes_are_built_with_the_memory_that_suits_them(18);
+}
+
 /// Rows that code of the database writes during the restore, after their table was compared.
 #[test]
 fn rows_that_change_after_they_were_compared_fail_the_restore() {

@@ -7,6 +7,7 @@
 //! one by one, and its error counts.
 
 mod schedule;
+mod script;
 mod tasks;
 mod tuning;
 
@@ -18,7 +19,9 @@ use std::{
 };
 
 use common::{
-    Error, Progress, QualifiedName, Result, interrupt,
+    Error, Progress, QualifiedName, Result,
+    cli::config::default_jobs,
+    interrupt,
     postgres::{ConnectionSettings, Row, Session, copy, tools::Tool},
     repository::StoredSnapshot,
     snapshot::{
@@ -37,8 +40,10 @@ use crate::{
 };
 
 use schedule::Schedule;
+use script::Method;
 use tasks::{Facts, Step, Task};
-pub use tuning::SESSION;
+use tuning::Size;
+pub use tuning::{SESSION, STATEMENT};
 
 /// How.
 #[derive(Debug, Clone, Copy)]
@@ -103,8 +108,9 @@ pub async fn archive_facts(pg_restore: &Tool, archive: &Path, manifest: &Manifes
         archive::post_data_entries(pg_restore, archive),
         script,
     )?;
-    let one_column = one_column_keys(&script, &entries);
-    Ok(ArchiveFacts { entries, post_data, slow_indexes: slow_indexes(&script), one_column })
+    let (methods, one_column) =
+        (script::methods(&script, &entries), script::one_column_keys(&script, &entries));
+    Ok(ArchiveFacts { entries, post_data, methods, one_column })
 }
 
 /// From how many bytes of COPY text on a table is large.
@@ -117,7 +123,7 @@ fn large_bytes() -> u64 {
 pub struct ArchiveFacts {
     entries: Vec<Entry>,
     post_data: std::collections::BTreeSet<u32>,
-    slow_indexes: HashMap<String, u64>,
+    methods: HashMap<u32, Method>,
     one_column: HashMap<u32, String>,
 }
 
@@ -147,50 +153,6 @@ impl ArchiveFacts {
     }
 }
 
-/// Indexes that take longer than a b-tree, and how much: only for the order, so that a name that is misread does no harm.
-fn slow_indexes(script: &str) -> HashMap<String, u64> {
-    let mut found = HashMap::new();
-    for line in script.lines() {
-        let Some(rest) = line.strip_prefix("CREATE INDEX ") else { continue };
-        let Some((name, rest)) = rest.split_once(" ON ") else { continue };
-        let factor =
-            match rest.split_once(" USING ").map(|(_, rest)| rest.split(' ').next().unwrap_or_default()) {
-                Some("gin") => 6,
-                Some("gist" | "spgist") => 4,
-                Some("hnsw" | "ivfflat") => 20,
-                _ => continue,
-            };
-        found.insert(name.trim_matches('"').to_owned(), factor);
-    }
-    found
-}
-
-/// Foreign keys of one column, by their entries: only to choose a faster way, so that a name that is misread does no harm.
-fn one_column_keys(script: &str, entries: &[Entry]) -> HashMap<u32, String> {
-    let mut columns: HashMap<&str, Option<String>> = HashMap::new();
-    for line in script.lines() {
-        let Some(rest) = line.strip_prefix("    ADD CONSTRAINT ") else { continue };
-        let Some((name, rest)) = rest.split_once(" FOREIGN KEY (") else { continue };
-        let Some((column, _)) = rest.split_once(") REFERENCES ") else { continue };
-        let unquoted = column.trim_matches('"');
-        let is_one = !unquoted.contains(['"', ',']);
-        // Two tables may have keys of one name: then it is not known which is meant.
-        columns
-            .entry(name.trim_matches('"'))
-            .and_modify(|column| *column = None)
-            .or_insert_with(|| is_one.then(|| unquoted.to_owned()));
-    }
-    entries
-        .iter()
-        .filter_map(|entry| {
-            // `FK CONSTRAINT schema table name owner`
-            let words: Vec<&str> = entry.text.strip_prefix("FK CONSTRAINT ")?.split(' ').collect();
-            let [_, _, name, _] = words.as_slice() else { return None };
-            Some((entry.id, columns.get(name)?.clone()?))
-        })
-        .collect()
-}
-
 struct Shared {
     schedule: Mutex<Schedule>,
     changed: Notify,
@@ -199,7 +161,10 @@ struct Shared {
     snapshot: StoredSnapshot,
     settings: ConnectionSettings,
     pg_restore: Tool,
+    methods: HashMap<u32, Method>,
     one_column: HashMap<u32, String>,
+    /// The server's `maintenance_work_mem`, where indexes may be built with less: see [`tuning::build_memory_kb`].
+    memory_kb: Option<u64>,
     no_owner: bool,
     no_tablespaces: bool,
     progress: Progress,
@@ -236,9 +201,15 @@ pub async fn load(
         facts.in_trees = in_trees(session).await?;
         facts.entries = archive.entries;
         facts.post_data = archive.post_data;
-        facts.slow_indexes = archive.slow_indexes;
+        facts.methods = archive.methods.clone();
     }
     let tasks = tasks::tasks(&snapshot.manifest.tables, &facts);
+    // With fewer connections than processors some of these are idle, and parallel workers are welcome.
+    let memory_kb = if options.jobs >= default_jobs() {
+        Some(tuning::maintenance_memory_kb(session).await?)
+    } else {
+        None
+    };
     let mut results = Results::default();
     for task in &tasks {
         if let Step::ReadBack { table, .. } = task.step {
@@ -254,7 +225,9 @@ pub async fn load(
         snapshot: snapshot.clone(),
         settings: settings.clone(),
         pg_restore: options.pg_restore.clone(),
+        methods: archive.methods,
         one_column: archive.one_column,
+        memory_kb,
         no_owner: options.archive.no_owner,
         no_tablespaces: options.archive.no_tablespaces,
         progress: progress.clone(),
@@ -297,7 +270,7 @@ async fn work(shared: Arc<Shared>) -> Result<()> {
     // Losing the last commits in a crash loses nothing: the staged database is dropped then, and what it holds is flushed
     // before it is called restored.
     session
-        .batch_execute("SET synchronous_commit = off")
+        .batch_execute(STATEMENT)
         .await
         .map_err(|source| Error::postgres("could not prepare the session", source))?;
     loop {
@@ -367,7 +340,9 @@ impl Shared {
                     *unread -= 1;
                 }
             }
-            Step::Build { entry } => return self.restore_entry(*entry, SESSION).await,
+            Step::Build { entry, table } => {
+                return self.restore_entry(*entry, &self.for_build(*entry, *table)).await;
+            }
             Step::ForeignKey { entry, ends } => {
                 let settings = match self.one_column.get(entry) {
                     Some(column) if self.indexes_are_enough(session, ends, column).await? => {
@@ -378,14 +353,29 @@ impl Shared {
                 return self.restore_entry(*entry, settings).await;
             }
             Step::Analyze { table } => {
-                let name = &self.snapshot.manifest.tables[*table].table.name;
-                session.batch_execute(&format!("ANALYZE {name}")).await.map_err(|source| {
-                    Error::postgres(format!("could not analyze the table {}", name.short()), source)
-                })?;
+                let data = &self.snapshot.manifest.tables[*table];
+                let name = &data.table.name;
+                let before = tuning::before_analyze(tasks::raw_bytes(data));
+                for statement in [before, &format!("ANALYZE {name}")] {
+                    session.batch_execute(statement).await.map_err(|source| {
+                        Error::postgres(format!("could not analyze the table {}", name.short()), source)
+                    })?;
+                }
                 lock(&self.results).loaded.analyzed.insert(name.clone());
             }
         }
         Ok(true)
+    }
+
+    /// What a session is set to that builds an index or a key of this table.
+    fn for_build(&self, entry: u32, table: usize) -> String {
+        let data = &self.snapshot.manifest.tables[table];
+        let size = Size { rows: data.rows(), text_bytes: tasks::raw_bytes(data) };
+        let memory = self.memory_kb.and_then(|server_kb| {
+            let method = self.methods.get(&entry).copied().unwrap_or(Method::Other);
+            tuning::build_memory_kb(method, size, server_kb)
+        });
+        memory.map_or_else(|| SESSION.to_owned(), |kb| format!("{SESSION} -c maintenance_work_mem={kb}kB"))
     }
 
     async fn restore_entry(&self, entry: u32, settings: &str) -> Result<bool> {

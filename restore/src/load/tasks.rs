@@ -17,7 +17,10 @@ use common::{
     },
 };
 
-use super::schedule::{Lock, Shape};
+use super::{
+    schedule::{Lock, Shape},
+    script::Method,
+};
 
 /// Bytes of COPY text from which a table's indexes are worth a pg_restore of their own, which takes some 20 ms.
 pub const LARGE_BYTES: u64 = 2 * 1024 * 1024;
@@ -52,6 +55,8 @@ pub enum Step {
     Build {
         /// Its number.
         entry: u32,
+        /// The table that it is of.
+        table: usize,
     },
     /// Restore a foreign key, which PostgreSQL then checks.
     ForeignKey {
@@ -85,8 +90,8 @@ pub struct Facts {
     pub post_data: BTreeSet<u32>,
     /// Tables that inherit or are inherited from, partitions among them; and whether others inherit from them.
     pub in_trees: HashMap<QualifiedName, bool>,
-    /// How much longer than a b-tree's the building of an index takes, where that is known: by name.
-    pub slow_indexes: HashMap<String, u64>,
+    /// How indexes and keys are built, where that is known: by their entries.
+    pub methods: HashMap<u32, Method>,
     /// From how many bytes a table is large.
     pub large_bytes: u64,
     /// Connections.
@@ -246,7 +251,7 @@ impl<'a> Plan<'a> {
                 needs.extend(self.last_key.get(&table));
                 let cost = self.bytes[table] / 4 * self.slowness(entry);
                 let lock = if is_key { Lock::Alone } else { Lock::Index };
-                let task = self.add(Step::Build { entry: entry.id }, needs, vec![(table, lock)], cost);
+                let task = self.add(Step::Build { entry: entry.id, table }, needs, vec![(table, lock)], cost);
                 self.built.insert(entry.id, task);
                 if is_key {
                     self.last_key.insert(table, task);
@@ -256,10 +261,7 @@ impl<'a> Plan<'a> {
     }
 
     fn slowness(&self, entry: &Entry) -> u64 {
-        // `INDEX schema name owner`; one with blanks in a name is taken for a b-tree.
-        let words: Vec<&str> = entry.text.split(' ').collect();
-        let name = if words.len() == 4 { words.get(2) } else { None };
-        name.and_then(|name| self.facts.slow_indexes.get(*name)).copied().unwrap_or(1)
+        self.facts.methods.get(&entry.id).map_or(1, |method| method.slowness())
     }
 
     /// Tables whose indexes are all built here. Others, and those with statistics of their own, come later: ANALYZE looks at

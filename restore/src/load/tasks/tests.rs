@@ -111,6 +111,10 @@ fn position(tasks: &[Task], step: &Step) -> Option<usize> {
     tasks.iter().position(|task| task.step == *step)
 }
 
+fn building(tasks: &[Task], index: u32) -> Option<usize> {
+    tasks.iter().position(|task| matches!(task.step, Step::Build { entry, .. } if entry == index))
+}
+
 fn foreign_key(tasks: &[Task], key: u32) -> Option<usize> {
     tasks.iter().position(|task| matches!(task.step, Step::ForeignKey { entry, .. } if entry == key))
 }
@@ -171,13 +175,13 @@ fn only_entries_that_need_nothing_else_of_the_section_come_ahead_and_in_order() 
     let built: BTreeSet<u32> = tasks
         .iter()
         .filter_map(|task| match task.step {
-            Step::Build { entry } | Step::ForeignKey { entry, .. } => Some(entry),
+            Step::Build { entry, .. } | Step::ForeignKey { entry, .. } => Some(entry),
             _ => None,
         })
         .collect();
     // Not the small table's, and what builds nothing. The small table at the other end of a large one's key is needed.
     assert_eq!(built, BTreeSet::from([10, 11, 12, 14, 15, 16, 20, 21, 23]));
-    let build = |entry| position(&tasks, &Step::Build { entry }).unwrap();
+    let build = |entry| building(&tasks, entry).unwrap();
     for (key, needs) in [(20, vec![11]), (21, vec![12]), (23, vec![11])] {
         let before = before(&tasks, foreign_key(&tasks, key).unwrap());
         assert!(needs.iter().all(|need| before.contains(&build(*need))), "{key}");
@@ -198,7 +202,7 @@ fn what_needs_another_entry_of_the_section_is_left_to_pg_restore() {
     );
     assert_ne!(listed, LISTED);
     let tasks = tasks(&data(), &facts(&listed));
-    assert_eq!(position(&tasks, &Step::Build { entry: 15 }), None);
+    assert_eq!(building(&tasks, 15), None);
     // Its table is analyzed when the index is there.
     assert_eq!(position(&tasks, &Step::Analyze { table: 0 }), None);
     assert!(foreign_key(&tasks, 20).is_some());
@@ -213,7 +217,7 @@ fn foreign_keys_and_statistics_of_trees_are_left_to_the_end() {
         assert_eq!(foreign_key(&tasks, entry), None);
     }
     assert_eq!(position(&tasks, &Step::Analyze { table: 1 }), None);
-    assert!(position(&tasks, &Step::Build { entry: 11 }).is_some());
+    assert!(building(&tasks, 11).is_some());
 }
 
 #[test]
@@ -225,10 +229,7 @@ fn rows_that_may_lie_in_any_partition_wait_for_all_of_them() {
     let tasks = tasks(&data, &facts(LISTED));
     let both: BTreeSet<usize> = loads(&tasks, 0).union(&loads(&tasks, 1)).copied().collect();
     for entry in [10, 11, 14] {
-        assert!(
-            both.is_subset(&before(&tasks, position(&tasks, &Step::Build { entry }).unwrap())),
-            "{entry}"
-        );
+        assert!(both.is_subset(&before(&tasks, building(&tasks, entry).unwrap())), "{entry}");
     }
     // Through a partitioned table nothing can be frozen.
     assert!(!tasks.iter().any(|task| matches!(task.step, Step::LoadFrozen { table: 0 | 1 })));
