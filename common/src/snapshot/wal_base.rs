@@ -118,6 +118,20 @@ impl Bits {
         self.0[word] |= 1 << (number % 64);
     }
 
+    /// How many numbers there are.
+    pub fn count(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// The numbers, in order.
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
+        let bits = |(place, word): (u64, &u64)| {
+            let word = *word;
+            (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| place * 64 + bit)
+        };
+        (0..).zip(&self.0).flat_map(bits)
+    }
+
     /// Whether a number of the range is in the set.
     fn has_any(&self, first: u64, end: Option<u64>) -> bool {
         let limit = self.0.len() as u64 * 64;
@@ -240,6 +254,8 @@ mod tests {
             let mut bits = Bits::default();
             numbers.iter().for_each(|number| bits.insert(*number));
             proptest::prop_assert_eq!(bits.has_any(first, Some(first + length)), numbers.range(first..first + length).next().is_some());
+            proptest::prop_assert_eq!(bits.iter().collect::<Vec<_>>(), numbers.iter().copied().collect::<Vec<_>>());
+            proptest::prop_assert_eq!(bits.count(), numbers.len());
             proptest::prop_assert_eq!(bits.has_any(first, None), numbers.range(first..).next().is_some());
         }
     }

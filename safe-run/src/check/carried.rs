@@ -306,8 +306,8 @@ fn pieces(then: &State, now: &State, changes: &Changes) -> HashMap<u32, Vec<u64>
         }
         match changes.relations.get(&table.form.filenode) {
             None => drop(pieces.insert(*oid, Vec::new())),
-            Some(touched) if touched.limit_block.is_none() && touched.chunks.len() <= MOST_PIECES => {
-                pieces.insert(*oid, touched.chunks.iter().copied().collect());
+            Some(touched) if touched.limit_block.is_none() && touched.pieces.count() <= MOST_PIECES => {
+                pieces.insert(*oid, touched.pieces.iter().collect());
             }
             Some(_) => {}
         }
