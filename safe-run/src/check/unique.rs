@@ -8,8 +8,9 @@ use common::ident::{QualifiedName, printable, with_suffix};
 use super::Outcome;
 use super::catalogue::CheckKind;
 use super::model::{RuleKey, Severity, Skipped};
-use super::session::{CheckSession, HEAP_ONLY, number, text};
-use super::violations::{self, Subject};
+use super::session::{Answer, CheckSession, HEAP_ONLY, number, text};
+use super::violations::{self, Subject, Violations};
+use super::work::Question;
 
 /// Unique indexes that have a heap: table (oid, schema, name), index oid, name, definition, the key columns as a
 /// select list `… AS k1, … AS k2`, their aliases, a key as text, and the WHERE clause.
@@ -81,9 +82,29 @@ pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<UniqueIndex>>
 }
 
 impl UniqueIndex {
-    /// Groups the whole heap by the key; counts the rows that are one too many.
-    pub async fn run(&self, session: &CheckSession<'_>, size_bytes: i64, out: &mut Outcome) -> Result<()> {
-        match violations::fetch(session, HEAP_ONLY, size_bytes, &self.grouped).await? {
+    /// Groups the whole heap by the key, and counts the keys that are there twice: planned in a third of the time that
+    /// their list takes.
+    pub fn question(&self) -> Question {
+        Question {
+            settings: HEAP_ONLY.to_owned(),
+            sql: format!("SELECT pg_catalog.count(*) FROM ({}) q", self.grouped),
+        }
+    }
+
+    /// Counts the rows that are one too many, only if there are any.
+    pub async fn go_on(
+        &self,
+        session: &CheckSession<'_>,
+        size_bytes: i64,
+        count: Answer,
+        out: &mut Outcome,
+    ) -> Result<()> {
+        let found = match count {
+            Ok(rows) if rows.first().is_some_and(|row| text(row, 0) == "0") => Ok(Violations::default()),
+            Ok(_) => violations::fetch(session, HEAP_ONLY, size_bytes, &self.grouped).await?,
+            Err(refused) => Err(refused),
+        };
+        match found {
             Ok(found) => {
                 out.ran.push(self.key.clone());
                 if found.count > 0 {

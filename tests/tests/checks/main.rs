@@ -3,6 +3,7 @@
 mod code;
 mod columns;
 mod foreign_keys;
+mod many;
 mod partitions;
 mod rows;
 mod sessions;
