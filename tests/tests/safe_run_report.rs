@@ -80,6 +80,33 @@ tests::on_every_major! {
         assert_eq!(told(2, 3), format!("[{}] [] 0", lock("users", "ACCESS EXCLUSIVE")));
     }
 
+    fn nothing_behind_a_failed_statement_runs_although_it_could_be_sent_ahead(cluster: &Cluster) {
+        let run = ProtectedRun::shop_on(cluster);
+        // ROLLBACK TO would end the failure, and what follows would run and could not be taken back.
+        run.migration(
+            "0001_a.sql",
+            "CREATE TABLE a (i int UNIQUE);\nSAVEPOINT s;\nINSERT INTO a VALUES (1);\nINSERT INTO a VALUES (1);\n\
+             INSERT INTO a VALUES (2);\nROLLBACK TO s;\nSELECT setval('tickets', 900);\nINSERT INTO a VALUES (3);\n",
+        );
+        let before = run.fingerprint();
+        let (report, _) = reported(&run, &[], 10, "rolled-back");
+        run.assert_unchanged(&before);
+        let file = &report["migrations"][0];
+        assert_eq!((&file["failed"]["line"], &file["complete"]), (&4.into(), &false.into()));
+        let ran: Vec<i64> =
+            file["statements"].as_array().unwrap().iter().map(|told| told["line"].as_i64().unwrap()).collect();
+        assert_eq!(ran, [1, 2, 3]);
+        assert_eq!(run.database.psql("SELECT last_value FROM tickets"), "500");
+        assert!(report["error"].to_string().contains("23505"), "{}", report["error"]);
+        // Without the failure each has its own rows and its time.
+        run.migration("0001_a.sql", "CREATE TABLE a (i int);\nINSERT INTO a VALUES (1), (2);\nDELETE FROM a WHERE i = 1;\n");
+        let (report, _) = reported(&run, &[], 0, "committed");
+        let statements = report["migrations"][0]["statements"].as_array().unwrap();
+        assert_eq!(statements.iter().map(|told| told["rows"].as_i64().unwrap()).collect::<Vec<_>>(), [0, 2, 1]);
+        let sum: f64 = statements.iter().map(|told| told["seconds"].as_f64().unwrap()).sum();
+        assert!(sum <= report["migrations"][0]["seconds"].as_f64().unwrap(), "{report}");
+    }
+
     fn what_the_names_in_a_statement_do_not_tell_is_told_all_the_same(cluster: &Cluster) {
         let run = ProtectedRun::shop_on(cluster);
         run.database.psql(
