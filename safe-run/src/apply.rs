@@ -1,5 +1,7 @@
 //! Runs the statements of migration files, one message each, and says exactly which one failed.
 
+mod together;
+
 use std::time::{Duration, Instant};
 
 use common::{
@@ -19,6 +21,7 @@ use crate::{
     teller::Teller,
     writes::OwnWrites,
 };
+use together::run_statements;
 
 /// Longest piece of a statement that is shown, in characters.
 const SUMMARY_CHARS: usize = 70;
@@ -213,7 +216,7 @@ pub async fn in_transaction(
     let limit = format!("SET LOCAL lock_timeout = {}", lock_timeout.as_millis());
     session.reset_settings().await?;
     execute(session, "set lock_timeout", &limit).await?;
-    for file in files {
+    for (place, file) in files.iter().enumerate() {
         let statements = file.statements_without_wrapper()?;
         let took = run_file(applying, file, statements, reports, &teller, watch).await?;
         let outcome = Outcome::Ran { took, run };
@@ -222,7 +225,7 @@ pub async fn in_transaction(
             biased;
             session.reset_settings(),
             execute(session, "set lock_timeout", &limit),
-            watch.after_file(session),
+            watch.after_file(session, place + 1 == files.len()),
             history.record(session, file, &outcome),
         )?;
         if let Some(report) = reports.last_mut() {
@@ -326,7 +329,7 @@ async fn in_pieces(
                 run_statements(session, file, piece, report, watch).await?;
                 if last {
                     session.reset_settings().await?;
-                    footprint = watch.after_file(session).await?;
+                    footprint = watch.after_file(session, true).await?;
                     applying.record(file, started.elapsed()).await?;
                 }
                 if let Some(ours) = ours.as_mut() {
@@ -515,33 +518,6 @@ async fn run_file(
     reports.push(report);
     teller.file_done();
     result.map(|()| took)
-}
-
-async fn run_statements(
-    session: &Session,
-    file: &MigrationFile,
-    statements: &[Statement],
-    report: &mut MigrationReport,
-    watch: &mut Watch,
-) -> Result<()> {
-    for statement in statements {
-        interrupt::check()?;
-        let began = Instant::now();
-        let ran = run_statement(session, file, statement).await;
-        let rows = ran.as_ref().copied().unwrap_or(0);
-        let told = StatementReport::new(statement, rows, began.elapsed());
-        if let Err(error) = ran {
-            report.failed = Some(told);
-            return Err(error);
-        }
-        // It has run, whatever becomes of the question.
-        report.statements.push(told);
-        let footprint = watch.after(session, statement).await?;
-        if let Some(told) = report.statements.last_mut() {
-            told.footprint = footprint;
-        }
-    }
-    Ok(())
 }
 
 async fn run_statement(session: &Session, file: &MigrationFile, statement: &Statement) -> Result<u64> {

@@ -109,7 +109,7 @@ pub async fn take(
 }
 
 /// As `to_regclass` reads it.
-fn written(table: &TableName) -> String {
+pub fn written(table: &TableName) -> String {
     match &table.schema {
         Some(schema) => format!("{}.{}", Ident::new(schema.as_str()), Ident::new(table.name.as_str())),
         None => Ident::new(table.name.as_str()).to_string(),

@@ -6,7 +6,8 @@
 //! the file, when the settings are reset, and what it says belongs to the file as a whole.
 //!
 //! Looking at all locks takes longer the more there are. What certainly locked nothing but tables of the migration's own
-//! ([`OwnTables`]) is not asked for: nobody else knows them.
+//! ([`OwnTables`]) is not asked for: nobody else knows them. What locked nothing else but tables whose strongest lock is
+//! known already is only asked which tables these are, and whether it wrote them anew ([`Question`]).
 //!
 //! A lock that was taken ahead of the statements ([`lock_ahead`]) belongs to the statement that needs it.
 
@@ -22,8 +23,8 @@ use crate::{
     check::TableFacts,
     lock_ahead,
     statement::{
-        Class, Statement, StatementKind, TableName,
-        locks::LockMode,
+        Class, Statement, StatementKind, TableName, Target,
+        locks::{LockMode, TableLock},
         own_tables::{HARMLESS, OwnTables},
     },
 };
@@ -70,6 +71,57 @@ const STRONGEST: (&str, &str) = MODES[4];
 /// The first oid that is not PostgreSQL's own.
 const FIRST_OID: u32 = 16_384;
 
+/// What is to be asked of one statement.
+#[derive(Debug)]
+pub struct Question<'s> {
+    /// It may change a setting.
+    unsettles: bool,
+    /// It may take a lock that keeps others waiting.
+    locks: bool,
+    /// The locks that it certainly takes at most, where it is enough to ask for their tables.
+    named: Option<Vec<&'s TableLock>>,
+    /// Tables whose rows were written since all locks were looked at: a trigger may have taken others.
+    written: Vec<TableName>,
+}
+
+/// More tables than this are not asked for by their names: looking at all locks takes no longer then.
+const NAMES_ASKED: usize = 20;
+
+impl Question<'_> {
+    /// There is nothing to ask before the next statement.
+    pub fn is_idle(&self) -> bool {
+        !self.locks
+    }
+
+    /// The tables that the statement named, and those that were written before it: the number of the name, the table, its
+    /// file. A table where it can't be told from its name what else was locked gives no row.
+    ///
+    /// Sent right behind the statement, and read only if that succeeded.
+    ///
+    /// # Errors
+    /// The statement failed, the connection is gone, or a signal cancelled the query.
+    pub async fn ask(&self, session: &Session) -> Result<Vec<SimpleQueryMessage>> {
+        let Some(named) = &self.named else { return Ok(Vec::new()) };
+        // A statement reaches inheritance children too; relhassubclass stays true when the last one has gone.
+        let named = named.iter().map(|lock| (&lock.table, "NOT c.relhassubclass"));
+        let plain = "NOT (c.relhassubclass OR c.relhastriggers OR c.relhasrules)";
+        let written = self.written.iter().map(|table| (table, plain));
+        let one = |(number, (table, condition)): (usize, (&TableName, &str))| {
+            format!(
+                "SELECT {number}, c.oid, COALESCE(pg_catalog.pg_relation_filenode(c.oid), 0) FROM pg_catalog.pg_class c
+                 WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass({})
+                   AND c.relkind OPERATOR(pg_catalog.=) 'r' AND {condition}",
+                common::ident::literal(&lock_ahead::written(table))
+            )
+        };
+        let all: Vec<String> = named.chain(written).enumerate().map(one).collect();
+        session
+            .simple_query(&all.join(" UNION ALL "))
+            .await
+            .map_err(|source| Error::postgres("could not read which tables a statement changed", source))
+    }
+}
+
 /// Follows one transaction, statement by statement.
 #[derive(Debug)]
 pub struct Watch {
@@ -85,6 +137,11 @@ pub struct Watch {
     unsettled: bool,
     /// Something ran since it was last asked that may have taken a lock.
     due: bool,
+    /// Tables whose rows were written since it was last asked.
+    written: BTreeSet<TableName>,
+    /// A statement was asked for its tables only. What code that nobody sees locked meanwhile (a default's, a view's) is
+    /// found out at the end of the transaction.
+    owed: bool,
     /// Tables of this transaction's own, whose locks tell nothing.
     own: OwnTables,
     /// An event trigger runs code at every change of the schema.
@@ -122,6 +179,8 @@ impl Watch {
             needed: BTreeMap::new(),
             unsettled: false,
             due: false,
+            written: BTreeSet::new(),
+            owed: false,
             own: OwnTables::default(),
             event_triggers: true,
             off: false,
@@ -136,6 +195,8 @@ impl Watch {
         let row = session
             .query_one(
                 "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_locks', 'SELECT')
+                    AND pg_catalog.has_table_privilege('pg_catalog.pg_class', 'SELECT')
+                    AND pg_catalog.has_function_privilege('pg_catalog.to_regclass(text)', 'EXECUTE')
                     AND pg_catalog.has_function_privilege('pg_catalog.pg_lock_status()', 'EXECUTE')
                     AND pg_catalog.has_function_privilege('pg_catalog.pg_relation_filenode(regclass)', 'EXECUTE'),
                  EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled OPERATOR(pg_catalog.<>) 'D')",
@@ -162,6 +223,8 @@ impl Watch {
         self.needed.clear();
         self.own.forget();
         self.due = false;
+        self.written.clear();
+        self.owed = false;
     }
 
     /// These tables were locked before the first statement.
@@ -197,14 +260,43 @@ impl Watch {
         found
     }
 
+    /// What is to be asked of `statement`, which runs next: [`Question::ask`] is sent with it, and its answer is for
+    /// [`Watch::after`].
+    ///
+    /// Where the statement locks nothing but the tables that it names, and every lock that was taken before is known, it
+    /// is enough to ask which tables these are.
+    pub fn question<'s>(&mut self, statement: &'s Statement) -> Question<'s> {
+        let unsettles = may_change_settings(&statement.class);
+        let kept = self.own.keeps_to(statement).filter(|_| !self.event_triggers);
+        let locks = !self.off && may_lock(&statement.class) && !kept.as_ref().is_some_and(Vec::is_empty);
+        let asks = locks && !(self.due || self.unsettled || unsettles);
+        let named = kept.filter(|_| asks && self.written.len() <= NAMES_ASKED);
+        let written = if named.is_some() { self.written.iter().cloned().collect() } else { Vec::new() };
+        self.written.extend(statement.class.effects.iter().filter_map(|effect| match &effect.target {
+            Target::Table(table) => Some(table.clone()),
+            Target::Schema(_) | Target::Everything => None,
+        }));
+        Question { unsettles, locks, named, written }
+    }
+
     /// What `statement`, which has just succeeded, did; nothing where that can't be asked safely.
     ///
     /// # Errors
     /// The connection is gone, or a signal cancelled the query.
-    pub async fn after(&mut self, session: &Session, statement: &Statement) -> Result<TableFootprint> {
-        self.unsettled |= may_change_settings(&statement.class);
-        let own = self.own.keeps_to_them(statement) && !self.event_triggers;
-        self.due |= may_lock(&statement.class) && !own;
+    pub async fn after(
+        &mut self,
+        session: &Session,
+        statement: &Statement,
+        question: &Question<'_>,
+        answer: Result<Vec<SimpleQueryMessage>>,
+    ) -> Result<TableFootprint> {
+        self.unsettled |= question.unsettles;
+        let known = question.named.is_some() && self.knows(question, &answer?);
+        self.due |= question.locks && !known;
+        if known {
+            self.written.clear();
+            self.owed = true;
+        }
         let mut footprint =
             if self.unsettled || !self.due { TableFootprint::default() } else { self.ask(session).await? };
         footprint.locks.extend(self.needs(statement));
@@ -213,12 +305,41 @@ impl Watch {
         Ok(footprint)
     }
 
-    /// What the file did that no statement of it was asked for. The session's settings have to be reset before.
+    /// Whether looking at all locks would tell nothing: each table that the statement names is one that was there before,
+    /// a lock is known on it beside which the statement's own is no news, nothing inherits from it, and its rows are
+    /// where they were.
+    fn knows(&self, question: &Question<'_>, answer: &[SimpleQueryMessage]) -> bool {
+        let named = question.named.as_deref().unwrap_or_default();
+        let mut left: BTreeSet<usize> = (0..named.len() + question.written.len()).collect();
+        for message in answer {
+            let SimpleQueryMessage::Row(row) = message else { continue };
+            let number = |column| row.get(column).and_then(|text| text.parse::<u32>().ok()).unwrap_or(0);
+            let (place, oid, file) = (number(0) as usize, number(1), number(2));
+            let known = named.get(place).is_none_or(|lock| {
+                let held = |mode: &str| self.locks.contains(&(oid, mode.to_owned()));
+                // CREATE INDEX takes this mode always; of ALTER TABLE only the server knows.
+                let same = lock.mode == LockMode::Share && held("ShareLock");
+                let there = self.tables.get(&oid).is_some_and(|(_, files)| files.contains(&file));
+                there && (same || held(STRONGEST.0))
+            });
+            if known {
+                left.remove(&place);
+            }
+        }
+        left.is_empty()
+    }
+
+    /// What the file did that no statement of it was asked for. The session's settings have to be reset before. `last`: the
+    /// transaction ends with it.
     ///
     /// # Errors
     /// As [`Watch::after`].
-    pub async fn after_file(&mut self, session: &Session) -> Result<TableFootprint> {
-        let asked = if self.due { self.ask(session).await? } else { TableFootprint::default() };
+    pub async fn after_file(&mut self, session: &Session, last: bool) -> Result<TableFootprint> {
+        let asked = if self.due || (last && self.owed) {
+            self.ask(session).await?
+        } else {
+            TableFootprint::default()
+        };
         // The settings are the session's own again: names may mean other tables.
         if std::mem::take(&mut self.unsettled) {
             self.own.forget();
@@ -228,6 +349,8 @@ impl Watch {
 
     async fn ask(&mut self, session: &Session) -> Result<TableFootprint> {
         self.due = false;
+        self.written.clear();
+        self.owed = false;
         if self.off {
             return Ok(TableFootprint::default());
         }

@@ -79,6 +79,83 @@ tests::on_every_major! {
         assert_eq!(report["migrations"][1]["locks"].to_string(), format!("[{}]", lock("audit", "SHARE")));
         assert_eq!(told(2, 3), format!("[{}] [] 0", lock("users", "ACCESS EXCLUSIVE")));
     }
+
+    fn nothing_behind_a_failed_statement_runs_although_it_could_be_sent_ahead(cluster: &Cluster) {
+        let run = ProtectedRun::shop_on(cluster);
+        // ROLLBACK TO would end the failure, and what follows would run and could not be taken back.
+        run.migration(
+            "0001_a.sql",
+            "CREATE TABLE a (i int UNIQUE);\nSAVEPOINT s;\nINSERT INTO a VALUES (1);\nINSERT INTO a VALUES (1);\n\
+             INSERT INTO a VALUES (2);\nROLLBACK TO s;\nSELECT setval('tickets', 900);\nINSERT INTO a VALUES (3);\n",
+        );
+        let before = run.fingerprint();
+        let (report, _) = reported(&run, &[], 10, "rolled-back");
+        run.assert_unchanged(&before);
+        let file = &report["migrations"][0];
+        assert_eq!((&file["failed"]["line"], &file["complete"]), (&4.into(), &false.into()));
+        let ran: Vec<i64> =
+            file["statements"].as_array().unwrap().iter().map(|told| told["line"].as_i64().unwrap()).collect();
+        assert_eq!(ran, [1, 2, 3]);
+        assert_eq!(run.database.psql("SELECT last_value FROM tickets"), "500");
+        assert!(report["error"].to_string().contains("23505"), "{}", report["error"]);
+        // Without the failure each has its own rows and its time.
+        run.migration("0001_a.sql", "CREATE TABLE a (i int);\nINSERT INTO a VALUES (1), (2);\nDELETE FROM a WHERE i = 1;\n");
+        let (report, _) = reported(&run, &[], 0, "committed");
+        let statements = report["migrations"][0]["statements"].as_array().unwrap();
+        assert_eq!(statements.iter().map(|told| told["rows"].as_i64().unwrap()).collect::<Vec<_>>(), [0, 2, 1]);
+        let sum: f64 = statements.iter().map(|told| told["seconds"].as_f64().unwrap()).sum();
+        assert!(sum <= report["migrations"][0]["seconds"].as_f64().unwrap(), "{report}");
+    }
+
+    fn what_the_names_in_a_statement_do_not_tell_is_told_all_the_same(cluster: &Cluster) {
+        let run = ProtectedRun::shop_on(cluster);
+        run.database.psql(
+            "CREATE FUNCTION locks() RETURNS trigger LANGUAGE plpgsql AS
+               'BEGIN LOCK TABLE order_items IN SHARE MODE; RETURN NEW; END';
+             CREATE TRIGGER locks BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION locks();
+             CREATE TABLE alone (id int);
+             CREATE FUNCTION found() RETURNS text LANGUAGE plpgsql AS
+               'BEGIN LOCK TABLE alone IN SHARE ROW EXCLUSIVE MODE; RETURN ''x''; END';
+             ALTER TABLE audit ALTER at SET DEFAULT found();
+             CREATE TABLE one (id int); CREATE TABLE two (id int); CREATE TABLE other (id int)",
+        );
+        run.migration(
+            "0001_a.sql",
+            "ALTER TABLE one ADD a int, ADD b int NOT NULL DEFAULT 7;\nCREATE INDEX ON one (a);\n\
+             ALTER TABLE one ADD c timestamptz DEFAULT clock_timestamp();\n\
+             ALTER TABLE one ADD d timestamptz DEFAULT clock_timestamp();\nUPDATE one SET a = 1;\n\
+             ALTER TABLE one ADD UNIQUE (b);\n",
+        )
+        .migration("0002_b.sql", "UPDATE users SET name = 'x' WHERE id = 1;\nALTER TABLE two ADD a int;\n")
+        // A name may mean another table than at the beginning.
+        .migration(
+            "0003_c.sql",
+            "ALTER TABLE two RENAME TO three;\nALTER TABLE other RENAME TO two;\n\
+             ALTER TABLE two ADD a timestamptz DEFAULT clock_timestamp();\n",
+        )
+        .migration("0004_d.sql", "INSERT INTO audit (id) VALUES (1);\nALTER TABLE one ADD e int;\n");
+        let (report, _) = reported(&run, &[], 0, "committed");
+        let told = |file: usize, statement: usize| {
+            let statement = &report["migrations"][file]["statements"][statement];
+            format!("{} {}", statement["locks"], statement["rewritten"])
+        };
+        let lock = |table: &str, mode: &str| format!(r#"{{"mode":"{mode}","table":"{table}"}}"#);
+        assert_eq!(told(0, 0), format!("[{}] []", lock("one", "ACCESS EXCLUSIVE")));
+        assert_eq!(told(0, 1), "[] []");
+        assert_eq!(told(0, 2), r#"[] ["one"]"#);
+        assert_eq!(told(0, 3), r#"[] ["one"]"#);
+        assert_eq!(told(0, 5), "[] []");
+        // What a trigger locks is told by the statement after which all locks were looked at.
+        assert_eq!(
+            told(1, 1),
+            format!("[{},{}] []", lock("order_items", "SHARE"), lock("two", "ACCESS EXCLUSIVE"))
+        );
+        assert_eq!(told(2, 2), r#"[] ["other"]"#);
+        // Nobody sees the function behind the default.
+        assert_eq!(told(3, 1), "[] []");
+        assert_eq!(report["migrations"][3]["locks"].to_string(), format!("[{}]", lock("alone", "SHARE ROW EXCLUSIVE")));
+        assert_eq!(report["migrations"][2]["locks"].to_string(), "[]");
+    }
 }
 
 #[test]

@@ -36,19 +36,25 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relpersistence = 'u' AND c.relkind IN ('r', 'p', 'm') ORDER BY n.nspname, c.relname";
 
 /// Indexes that are the same as an older one: table (oid, schema, name), index (oid, schema, name), the older one.
+///
+/// The pairs come first, by themselves: as one join of nine catalogs it took eight times as long to plan as to run. Tables
+/// of PostgreSQL's own (oids below 16384) are left out before their definitions are printed.
 const DUPLICATES: &str = r"
-SELECT i.indrelid, n.nspname, t.relname, i.indexrelid, xn.nspname, x.relname, min(ox.relname::text)
-FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace xn ON xn.oid = x.relnamespace
-JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
-JOIN pg_index o ON o.indrelid = i.indrelid AND o.indexrelid < i.indexrelid JOIN pg_class ox ON ox.oid = o.indexrelid
-WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND x.relam = ox.relam
-  AND i.indkey = o.indkey AND i.indclass = o.indclass AND i.indcollation = o.indcollation
-  AND i.indoption = o.indoption AND i.indnkeyatts = o.indnkeyatts
-  AND pg_get_expr(i.indpred, i.indrelid) IS NOT DISTINCT FROM pg_get_expr(o.indpred, o.indrelid)
-  AND pg_get_expr(i.indexprs, i.indrelid) IS NOT DISTINCT FROM pg_get_expr(o.indexprs, o.indrelid)
-  AND (NOT i.indisunique OR o.indisunique) AND NOT i.indisexclusion AND NOT o.indisexclusion
-  AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = i.indexrelid AND c.contype IN ('p', 'u', 'x'))
-GROUP BY i.indrelid, n.nspname, t.relname, i.indexrelid, xn.nspname, x.relname
+WITH pairs AS MATERIALIZED (
+  SELECT i.indrelid, i.indexrelid, o.indexrelid AS older
+  FROM pg_index i JOIN pg_index o ON o.indrelid = i.indrelid AND o.indexrelid < i.indexrelid
+  WHERE i.indrelid >= 16384 AND i.indkey = o.indkey AND i.indclass = o.indclass AND i.indcollation = o.indcollation
+    AND i.indoption = o.indoption AND i.indnkeyatts = o.indnkeyatts
+    AND (NOT i.indisunique OR o.indisunique) AND NOT i.indisexclusion AND NOT o.indisexclusion
+    AND pg_get_expr(i.indpred, i.indrelid) IS NOT DISTINCT FROM pg_get_expr(o.indpred, o.indrelid)
+    AND pg_get_expr(i.indexprs, i.indrelid) IS NOT DISTINCT FROM pg_get_expr(o.indexprs, o.indrelid))
+SELECT p.indrelid, n.nspname, t.relname, p.indexrelid, xn.nspname, x.relname, min(ox.relname::text)
+FROM pairs p JOIN pg_class x ON x.oid = p.indexrelid JOIN pg_class ox ON ox.oid = p.older AND ox.relam = x.relam
+JOIN pg_class t ON t.oid = p.indrelid JOIN pg_namespace n ON n.oid = t.relnamespace
+JOIN pg_namespace xn ON xn.oid = x.relnamespace
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+  AND NOT EXISTS (SELECT FROM pg_constraint c WHERE c.conindid = p.indexrelid AND c.contype IN ('p', 'u', 'x'))
+GROUP BY p.indrelid, n.nspname, t.relname, p.indexrelid, xn.nspname, x.relname
 ORDER BY n.nspname, t.relname, x.relname";
 
 /// Prepared transactions that nobody has ended: name, owner, whole minutes.

@@ -10,7 +10,8 @@ use common::ident::{QualifiedName, printable};
 use super::Outcome;
 use super::catalogue::CheckKind;
 use super::model::{Finding, RuleKey, Skipped};
-use super::session::{CheckSession, TextRow, flag, number, text};
+use super::session::{Answer, CheckSession, TextRow, flag, number, text};
+use super::work::Question;
 
 /// Views: oid, schema, name, and whether a foreign table is somewhere below.
 const VIEWS: &str = r"
@@ -125,9 +126,14 @@ const ON: &str = "SET LOCAL check_function_bodies = on;";
 
 impl Code {
     /// Tries it.
-    pub async fn run(&self, session: &CheckSession<'_>, out: &mut Outcome) -> Result<()> {
+    pub fn question(&self, session: &CheckSession<'_>) -> Question {
         let settings = self.settings.clone().unwrap_or_else(|| format!("{ON}{}", session.own_search_path()));
-        let problems: Vec<String> = match session.query_with(&settings, 0, &self.sql).await? {
+        Question { settings, sql: self.sql.clone() }
+    }
+
+    /// Reads what became of it.
+    pub fn read(&self, answer: Answer, out: &mut Outcome) {
+        let problems: Vec<String> = match answer {
             Ok(rows) if self.rows_are_problems => rows.iter().map(|row| text(row, 0)).collect(),
             Ok(_) => Vec::new(),
             // Insufficient privilege, resources, object in use or not there for this session.
@@ -142,7 +148,7 @@ impl Code {
                     why: refused.message,
                     counts_for_strict: true,
                 });
-                return Ok(());
+                return;
             }
             Err(refused) => vec![refused.message],
         };
@@ -158,7 +164,6 @@ impl Code {
             finding.count = i64::try_from(problems.len()).unwrap_or(i64::MAX);
             out.findings.push(finding);
         }
-        Ok(())
     }
 }
 

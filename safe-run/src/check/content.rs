@@ -13,7 +13,8 @@ use super::Outcome;
 use super::catalogue::CheckKind;
 use super::compare_rows::Expectation;
 use super::model::{CheckResults, Finding, Options, RuleKey, Severity, Skipped};
-use super::session::{CheckSession, number, text};
+use super::session::{Answer, CheckSession, number, text};
+use super::work::Question;
 
 /// Columns of every heap: oid, schema, name, `{number: [quoted name, type]}`.
 const COLUMNS: &str = r"
@@ -78,13 +79,17 @@ pub(super) async fn list(session: &CheckSession<'_>, options: &Options) -> Resul
 
 impl Hash {
     /// Hashes it: the sum and the xor, because xor alone cancels pairs.
-    pub async fn run(&self, session: &CheckSession<'_>, size_bytes: i64, out: &mut Outcome) -> Result<()> {
-        let sql = format!(
+    pub fn question(&self) -> Question {
+        Question::plain(format!(
             "SELECT count(*) || ':' || COALESCE(sum(h::numeric), 0) % 18446744073709551616 || ':' || COALESCE(bit_xor(h), 0) \
              FROM (SELECT hashtextextended({} COLLATE \"C\", 0) AS h FROM ONLY {}) q",
             self.row, self.name
-        );
-        match session.query_with("", size_bytes, &sql).await? {
+        ))
+    }
+
+    /// Keeps the hash.
+    pub fn read(&self, answer: Answer, out: &mut Outcome) {
+        match answer {
             Ok(rows) => {
                 let hash = rows.first().map(|row| text(row, 0)).unwrap_or_default();
                 out.ran.push(self.key.clone());
@@ -97,7 +102,6 @@ impl Hash {
                 counts_for_strict: true,
             }),
         }
-        Ok(())
     }
 }
 

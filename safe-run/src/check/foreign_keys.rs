@@ -11,8 +11,9 @@ use common::postgres::sql::FOREIGN_KEYS;
 use super::Outcome;
 use super::catalogue::CheckKind;
 use super::model::{RuleKey, Severity, Skipped};
-use super::session::{CheckSession, flag, number, text};
+use super::session::{Answer, CheckSession, flag, number, text};
 use super::violations::{self, Subject};
+use super::work::Question;
 
 /// One foreign key.
 #[derive(Debug)]
@@ -57,10 +58,20 @@ pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<ForeignKey>> 
 }
 
 impl ForeignKey {
-    /// Counts the orphans, and only if there are any fetches their keys.
-    pub async fn run(&self, session: &CheckSession<'_>, size_bytes: i64, out: &mut Outcome) -> Result<()> {
+    /// Counts the orphans.
+    pub fn question(&self) -> Question {
+        Question::plain(format!("SELECT count(*) {}", self.orphans_sql))
+    }
+
+    /// Fetches their keys, only if there are any.
+    pub async fn go_on(
+        &self,
+        session: &CheckSession<'_>,
+        size_bytes: i64,
+        count: Answer,
+        out: &mut Outcome,
+    ) -> Result<()> {
         let from = &self.orphans_sql;
-        let count = session.query_with("", size_bytes, &format!("SELECT count(*) {from}")).await?;
         let refused = match count {
             Ok(rows) if rows.first().is_some_and(|row| text(row, 0) == "0") => {
                 out.ran.push(self.key.clone());

@@ -35,9 +35,9 @@ mod triggers;
 mod unique;
 pub mod untouched;
 mod violations;
+mod work;
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use common::error::Result;
@@ -55,6 +55,7 @@ pub use model::{
 };
 use session::CheckSession;
 pub use statistics::LostStatistics;
+use work::{Job, Queue, Work, work_off};
 
 /// What one session found; merged into [`CheckResults`].
 #[derive(Debug, Default)]
@@ -69,26 +70,6 @@ struct Outcome {
     /// Rules, and numbers of rows, that were answered from changed rows alone.
     by_changed_rows: Vec<RuleKey>,
     rows_by_changed: Vec<u32>,
-}
-
-/// A piece of work that any session can do alone.
-#[derive(Debug)]
-enum Work {
-    ForeignKey(foreign_keys::ForeignKey),
-    Scan(table_scan::Scan),
-    Unique(unique::UniqueIndex),
-    Exclude(exclude::Exclusion),
-    Sequence(sequences::Sequence),
-    Code(code::Code),
-    Content(content::Hash),
-    Structure(structure::Target, structure::Amcheck),
-}
-
-/// Work and its weight: the bytes that it reads.
-#[derive(Debug)]
-struct Job {
-    size_bytes: i64,
-    work: Work,
 }
 
 /// Runs the checks on one session, in its transaction if it has one, else in a read-only one of its own.
@@ -118,9 +99,8 @@ pub async fn run_with_scratch(
     let Some(first) = clients.first() else {
         return Err(common::error::Error::failed("the checks were given no session"));
     };
-    let Planned { mut results, mut jobs, to_create_for } = list(first, options).await?;
-    jobs.sort_by_key(|job| std::cmp::Reverse(job.size_bytes));
-    let queue = Mutex::new(VecDeque::from(jobs));
+    let Planned { mut results, jobs, to_create_for } = list(first, options).await?;
+    let queue = Queue::new(jobs, clients.len());
     let mut workers = Vec::with_capacity(clients.len());
     for client in clients {
         workers.push(work_off(client, options, &queue));
@@ -162,31 +142,6 @@ async fn list(client: &Client, options: &Options) -> Result<Planned> {
     Ok(planned)
 }
 
-/// Takes from the queue until it is empty, between opening and closing the session, which is closed on every path.
-async fn work_off(client: &Client, options: &Options, queue: &Mutex<VecDeque<Job>>) -> Result<Outcome> {
-    let session = CheckSession::open(client, options.parallel_workers).await?;
-    let mut out = Outcome::default();
-    let mut done = Ok(());
-    while let (true, Some(job)) = (done.is_ok(), next(queue)) {
-        done = match &options.carried {
-            Some(carried) => job.run_on_changed_rows(carried, &session, &mut out).await,
-            None => job.run(&session, &mut out).await,
-        };
-    }
-    if done.is_err() {
-        // The others finish what they are at and leave their sessions in order.
-        while next(queue).is_some() {}
-    }
-    let closed = session.close().await;
-    done?;
-    closed?;
-    Ok(out)
-}
-
-fn next(queue: &Mutex<VecDeque<Job>>) -> Option<Job> {
-    queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
-}
-
 fn merge(results: &mut CheckResults, outcome: Outcome) {
     results.findings.extend(outcome.findings);
     results.skipped.extend(outcome.skipped);
@@ -202,61 +157,6 @@ fn merge(results: &mut CheckResults, outcome: Outcome) {
     }
     for (check, took) in outcome.took {
         *results.took.entry(check).or_default() += took;
-    }
-}
-
-impl Job {
-    /// Looks at the rows that changed since the first pass where these are enough, else at everything.
-    async fn run_on_changed_rows(
-        &self,
-        carried: &carried::Carried,
-        session: &CheckSession<'_>,
-        out: &mut Outcome,
-    ) -> Result<()> {
-        if changed_rows::answer(&self.work, carried, session, out).await? {
-            return Ok(());
-        }
-        self.run(session, out).await
-    }
-
-    async fn run(&self, session: &CheckSession<'_>, out: &mut Outcome) -> Result<()> {
-        let started = Instant::now();
-        let check = match &self.work {
-            Work::ForeignKey(work) => {
-                work.run(session, self.size_bytes, out).await?;
-                CheckKind::ForeignKeys
-            }
-            Work::Scan(work) => {
-                work.run(session, self.size_bytes, out).await?;
-                CheckKind::Rows
-            }
-            Work::Unique(work) => {
-                work.run(session, self.size_bytes, out).await?;
-                CheckKind::Unique
-            }
-            Work::Exclude(work) => {
-                work.run(session, self.size_bytes, out).await?;
-                CheckKind::Exclude
-            }
-            Work::Sequence(work) => {
-                work.run(session, out).await?;
-                CheckKind::Sequences
-            }
-            Work::Code(work) => {
-                work.run(session, out).await?;
-                CheckKind::Code
-            }
-            Work::Content(work) => {
-                work.run(session, self.size_bytes, out).await?;
-                CheckKind::Content
-            }
-            Work::Structure(work, amcheck) => {
-                work.run(session, amcheck, out).await?;
-                CheckKind::Structure
-            }
-        };
-        *out.took.entry(check).or_default() += started.elapsed();
-        Ok(())
     }
 }
 
@@ -350,10 +250,7 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
             results.rules.insert(target.key.clone(), RuleState::default());
         }
         match amcheck {
-            Some(amcheck) => jobs.extend(targets.into_iter().map(|target| Job {
-                size_bytes: target.size_bytes,
-                work: Work::Structure(target, amcheck.clone()),
-            })),
+            Some(amcheck) => jobs.extend(targets.into_iter().map(|target| target.job(&amcheck))),
             None => to_create_for = targets,
         }
     }

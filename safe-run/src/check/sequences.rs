@@ -10,8 +10,9 @@ use common::ident::{QualifiedName, printable};
 use super::Outcome;
 use super::catalogue::CheckKind;
 use super::model::{Finding, RuleKey, SequenceState, Severity, Skipped};
-use super::session::{CheckSession, TextRow, flag, number, text};
+use super::session::{Answer, CheckSession, TextRow, flag, number, text};
 use super::violations::thousands;
+use super::work::Question;
 
 /// Every sequence with every column that it feeds, one row for each pair (or one without a column): sequence (oid,
 /// schema, name), increment, min, max, cycle, table (oid, schema, name), column, whether the column is unique, the
@@ -124,11 +125,15 @@ fn column(row: &TextRow) -> Option<Column> {
 }
 
 impl Sequence {
-    /// Reads where the sequence stands and compares it with its columns.
-    pub async fn run(&self, session: &CheckSession<'_>, out: &mut Outcome) -> Result<()> {
+    /// Where the sequence stands.
+    pub fn question(&self) -> Question {
+        Question::plain(format!("SELECT last_value, is_called FROM {}", self.state.name))
+    }
+
+    /// Compares where it stands with its columns.
+    pub async fn go_on(&self, session: &CheckSession<'_>, position: Answer, out: &mut Outcome) -> Result<()> {
         let mut state = self.state.clone();
-        let position = format!("SELECT last_value, is_called FROM {}", state.name);
-        match session.query(&position).await? {
+        match position {
             Ok(rows) => {
                 let Some(row) = rows.first() else { return Ok(()) };
                 state.last_value = number(row, 0);

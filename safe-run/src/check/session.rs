@@ -7,10 +7,11 @@
 use std::sync::{Mutex, PoisonError};
 
 use common::error::{Error, Result};
-use common::postgres::{Client, SimpleQueryMessage};
+use common::postgres::{Client, DriverError, SimpleQueryMessage};
 
 use super::catalogue::CheckKind;
 use super::model::{Skipped, WHOLE_CHECK};
+use super::work::Question;
 
 /// One row as text, as the server prints it.
 pub(super) type TextRow = Vec<Option<String>>;
@@ -53,6 +54,9 @@ pub(super) struct RefusedQuery {
     /// The server's message.
     pub message: String,
 }
+
+/// What the server said to a query: its rows, or why not.
+pub(super) type Answer = Result<Vec<TextRow>, RefusedQuery>;
 
 /// A session inside the pass's savepoint.
 pub(super) struct CheckSession<'a> {
@@ -171,18 +175,13 @@ impl<'a> CheckSession<'a> {
     /// Runs `sql`, one statement, in a savepoint of its own.
     ///
     /// The outer result is an error when the run cannot go on: connection lost, query cancelled by a person.
-    pub async fn query(&self, sql: &str) -> Result<Result<Vec<TextRow>, RefusedQuery>> {
+    pub async fn query(&self, sql: &str) -> Result<Answer> {
         self.query_with("", 0, sql).await
     }
 
     /// [`Self::query`], with `settings` (statements, each with its semicolon) that hold for this query alone, on a
     /// table of `size_bytes`.
-    pub async fn query_with(
-        &self,
-        settings: &str,
-        size_bytes: i64,
-        sql: &str,
-    ) -> Result<Result<Vec<TextRow>, RefusedQuery>> {
+    pub async fn query_with(&self, settings: &str, size_bytes: i64, sql: &str) -> Result<Answer> {
         let parallel = if self.parallel_workers > 0 && size_bytes >= PARALLEL_FROM_BYTES {
             format!(
                 "SET LOCAL max_parallel_workers_per_gather = {}; SET LOCAL parallel_setup_cost = 0; \
@@ -199,24 +198,55 @@ impl<'a> CheckSession<'a> {
         );
         match self.client.simple_query(&batch).await {
             Ok(messages) => Ok(Ok(messages.into_iter().filter_map(text_row).collect())),
-            Err(error) => {
-                let error = Error::postgres("a check failed", error);
-                let refused = match error.sqlstate() {
-                    // query_canceled, operator intervention, lost connection: the run has to stop
-                    None => return Err(error),
-                    Some(code) if code.starts_with("57") || code.starts_with("08") => return Err(error),
-                    Some(code) => RefusedQuery {
-                        sqlstate: code.to_owned(),
-                        message: error.message().replacen("a check failed: ", "", 1),
-                    },
-                };
-                self.client
-                    .batch_execute("ROLLBACK TO SAVEPOINT safe_run_check; RELEASE SAVEPOINT safe_run_check")
-                    .await
-                    .map_err(|error| Error::postgres("could not leave a check's savepoint", error))?;
-                Ok(Err(refused))
+            Err(error) => self.leave_refused(error).await.map(Err),
+        }
+    }
+
+    /// The rows of several queries in one round trip, each undone before the next one, with its settings: none sees
+    /// anything of another. For small tables: no parallel workers.
+    ///
+    /// `None`: the server refused one of them, and there is no answer at all; each has to be asked alone.
+    pub async fn query_many(&self, questions: &[Question]) -> Result<Option<Vec<Vec<TextRow>>>> {
+        let each: String = questions
+            .iter()
+            .map(|Question { settings, sql }| {
+                format!("{settings}\n{sql}\n;ROLLBACK TO SAVEPOINT safe_run_check;")
+            })
+            .collect();
+        let batch = format!("SAVEPOINT safe_run_check;{each}RELEASE SAVEPOINT safe_run_check");
+        let messages = match self.client.simple_query(&batch).await {
+            Ok(messages) => messages,
+            Err(error) => return self.leave_refused(error).await.map(|_| None),
+        };
+        // Settings and savepoints give no rows, and describe none.
+        let mut answers: Vec<Vec<TextRow>> = Vec::with_capacity(questions.len());
+        for message in messages {
+            if matches!(message, SimpleQueryMessage::RowDescription(_)) {
+                answers.push(Vec::new());
+            } else if let (Some(row), Some(rows)) = (text_row(message), answers.last_mut()) {
+                rows.push(row);
             }
         }
+        Ok((answers.len() == questions.len()).then_some(answers))
+    }
+
+    /// After a refused query: back to before it. An error when the run cannot go on.
+    async fn leave_refused(&self, error: DriverError) -> Result<RefusedQuery> {
+        let error = Error::postgres("a check failed", error);
+        let refused = match error.sqlstate() {
+            // query_canceled, operator intervention, lost connection: the run has to stop
+            None => return Err(error),
+            Some(code) if code.starts_with("57") || code.starts_with("08") => return Err(error),
+            Some(code) => RefusedQuery {
+                sqlstate: code.to_owned(),
+                message: error.message().replacen("a check failed: ", "", 1),
+            },
+        };
+        self.client
+            .batch_execute("ROLLBACK TO SAVEPOINT safe_run_check; RELEASE SAVEPOINT safe_run_check")
+            .await
+            .map_err(|error| Error::postgres("could not leave a check's savepoint", error))?;
+        Ok(refused)
     }
 
     /// Lists what `check` has to look at. If the server refuses, the whole check is recorded as skipped.

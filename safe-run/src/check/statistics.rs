@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::catalogue::CheckKind;
 use super::model::{CheckResults, Finding, RuleKey, Severity};
-use super::session::{CheckSession, number, text};
+use super::session::{CheckSession, flag, number, text};
 
 /// Columns with statistics, by table. The view shows only what the role may read.
 const WITH_STATISTICS: &str = r"
@@ -21,6 +21,18 @@ JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = s.tablename
 WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND c.relkind IN ('r', 'p', 'm')
   AND c.relpersistence <> 't'
 GROUP BY c.oid";
+
+/// The same of the table behind the view, for whoever may read that: the view asks for the right to each column of the
+/// database, PostgreSQL's own included.
+const WITH_STATISTICS_OF_ALL: &str = r"
+SELECT c.oid, json_agg(DISTINCT a.attname)
+FROM pg_statistic s JOIN pg_attribute a ON a.attrelid = s.starelid AND a.attnum = s.staattnum AND NOT a.attisdropped
+JOIN pg_class c ON c.oid = s.starelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND c.relkind IN ('r', 'p', 'm')
+  AND c.relpersistence <> 't'
+GROUP BY c.oid";
+
+const MAY_READ_ALL: &str = "SELECT has_table_privilege('pg_catalog.pg_statistic', 'SELECT')";
 
 /// Names of the columns that have statistics, by table.
 pub(super) type Statistics = BTreeMap<u32, BTreeSet<String>>;
@@ -45,7 +57,10 @@ impl LostStatistics {
 
 /// Reads them; `None` if the server refuses.
 pub(super) async fn read(session: &CheckSession<'_>) -> Result<Option<Statistics>> {
-    let Some(rows) = session.state(CheckKind::Statistics, WITH_STATISTICS).await? else { return Ok(None) };
+    let may = session.catalog(CheckKind::Statistics, MAY_READ_ALL).await?;
+    let all = may.first().is_some_and(|row| flag(row, 0));
+    let query = if all { WITH_STATISTICS_OF_ALL } else { WITH_STATISTICS };
+    let Some(rows) = session.state(CheckKind::Statistics, query).await? else { return Ok(None) };
     Ok(Some(
         rows.iter()
             .map(|row| (number(row, 0), serde_json::from_str(&text(row, 1)).unwrap_or_default()))

@@ -12,14 +12,16 @@ use common::postgres::Client;
 use super::Outcome;
 use super::catalogue::CheckKind;
 use super::model::{CheckResults, Finding, Level, Options, RuleKey, Skipped};
-use super::session::{CheckSession, RefusedQuery, flag, number, text};
+use super::session::{Answer, CheckSession, RefusedQuery, flag, number, text};
 use super::violations::thousands;
+use super::work::{Job, Question, Queue, Work};
 
 /// Valid indexes with a file of their own that amcheck understands: table (oid, schema, name), index (oid, schema,
-/// name), file, access method, unique, size in bytes.
+/// name), file, access method, unique, size in bytes as it was last noted: it only says what to look at first, and measuring
+/// asks the file system for each index.
 const INDEXES: &str = r"
 SELECT t.oid, tn.nspname, t.relname, x.oid, xn.nspname, x.relname, COALESCE(pg_relation_filenode(x.oid), 0), am.amname,
-  i.indisunique, COALESCE(pg_relation_size(x.oid), 0)
+  i.indisunique, x.relpages::bigint * current_setting('block_size')::bigint
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid JOIN pg_namespace xn ON xn.oid = x.relnamespace
 JOIN pg_class t ON t.oid = i.indrelid JOIN pg_namespace tn ON tn.oid = t.relnamespace JOIN pg_am am ON am.oid = x.relam
 WHERE x.relkind = 'i' AND i.indisvalid AND i.indisready AND i.indislive AND t.relpersistence <> 't'
@@ -193,10 +195,8 @@ pub(super) async fn run_with_created(
     };
     let checked = async {
         let amcheck = installed(&session).await?.unwrap_or_default();
-        for target in targets {
-            target.run(&session, &amcheck, out).await?;
-        }
-        Ok(())
+        let jobs = targets.iter().map(|target| target.clone().job(&amcheck)).collect();
+        Queue::new(jobs, 1).drain(&session, None, out).await
     }
     .await;
     let closed = session.close().await;
@@ -205,24 +205,27 @@ pub(super) async fn run_with_created(
 }
 
 impl Target {
-    /// Looks at it.
-    pub async fn run(&self, session: &CheckSession<'_>, amcheck: &Amcheck, out: &mut Outcome) -> Result<()> {
+    /// The work of looking at it.
+    pub fn job(self, amcheck: &Amcheck) -> Job {
+        Job { size_bytes: self.size_bytes, work: Work::Structure(self, amcheck.clone()) }
+    }
+
+    /// How to look at it; the reason where amcheck can't.
+    pub fn question(&self, amcheck: &Amcheck) -> Result<Question, Skipped> {
         if !amcheck.allowed {
-            let why = format!(
+            return Err(self.skipped(format!(
                 "this role may not call amcheck: GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {} TO it",
                 amcheck.schema
-            );
-            out.skipped.push(self.skipped(why));
-            return Ok(());
+            )));
         }
-        let sql = match self.sql(amcheck) {
-            Ok(sql) => sql,
-            Err(why) => {
-                out.skipped.push(Skipped { counts_for_strict: false, ..self.skipped(why) });
-                return Ok(());
-            }
-        };
-        match session.query_with("", 0, &sql).await? {
+        self.sql(amcheck)
+            .map(Question::plain)
+            .map_err(|why| Skipped { counts_for_strict: false, ..self.skipped(why) })
+    }
+
+    /// Reads what amcheck found.
+    pub fn read(&self, answer: Answer, out: &mut Outcome) {
+        match answer {
             Ok(rows) => {
                 out.ran.push(self.key.clone());
                 if let (true, Some(first)) = (self.index.is_none(), rows.first()) {
@@ -237,7 +240,6 @@ impl Target {
             }
             Err(refused) => out.skipped.push(self.skipped(refused.message)),
         }
-        Ok(())
     }
 
     fn sql(&self, amcheck: &Amcheck) -> Result<String, String> {

@@ -11,8 +11,9 @@ use common::ident::{QualifiedName, printable, with_suffix};
 
 use super::catalogue::CheckKind;
 use super::model::{Finding, Level, Options, RuleKey, Severity, Skipped, TableFacts, TableRows};
-use super::session::{CheckSession, RefusedQuery, number, text};
+use super::session::{Answer, CheckSession, RefusedQuery, number, text};
 use super::violations::{self, Subject, Violations};
+use super::work::Question;
 use super::{Outcome, check_constraints, domains, not_null, partitions};
 
 /// The key of a table's rows: the primary key's columns, as an expression of type text.
@@ -111,26 +112,46 @@ pub(super) async fn list(
 }
 
 impl Scan {
-    /// Counts the rows and the violations of every rule.
-    pub async fn run(&self, session: &CheckSession<'_>, size_bytes: i64, out: &mut Outcome) -> Result<()> {
-        let chunks: Vec<&[Rule]> =
-            if self.rules.is_empty() { vec![&[]] } else { self.rules.chunks(RULES_PER_SCAN).collect() };
-        for (index, rules) in chunks.into_iter().enumerate() {
-            self.scan(session, size_bytes, rules, index == 0, out).await?;
+    /// Counts the rows and the violations of the first rules.
+    pub fn question(&self) -> Question {
+        let (rules, _) = self.rules.split_at(self.rules.len().min(RULES_PER_SCAN));
+        Question::plain(self.counts(rules))
+    }
+
+    /// The rows, and the violations of each of `rules`.
+    fn counts(&self, rules: &[Rule]) -> String {
+        let filters: Vec<String> =
+            rules.iter().map(|rule| format!(",\n count(*) FILTER (WHERE {})", rule.violated)).collect();
+        format!("SELECT count(*){} FROM ONLY {}", filters.concat(), self.name)
+    }
+
+    /// Counts the violations of the rules that are left, and fetches those that were found.
+    pub async fn go_on(
+        &self,
+        session: &CheckSession<'_>,
+        size_bytes: i64,
+        answer: Answer,
+        out: &mut Outcome,
+    ) -> Result<()> {
+        let (first, more) = self.rules.split_at(self.rules.len().min(RULES_PER_SCAN));
+        self.read(session, size_bytes, first, answer, true, out).await?;
+        for rules in more.chunks(RULES_PER_SCAN) {
+            let answer = session.query_with("", size_bytes, &self.counts(rules)).await?;
+            self.read(session, size_bytes, rules, answer, false, out).await?;
         }
         Ok(())
     }
 
-    async fn scan(
+    async fn read(
         &self,
         session: &CheckSession<'_>,
         size_bytes: i64,
         rules: &[Rule],
+        answer: Answer,
         records_rows: bool,
         out: &mut Outcome,
     ) -> Result<()> {
-        let sql = self.counts(rules);
-        match session.query_with("", size_bytes, &sql).await? {
+        match answer {
             Ok(rows) => {
                 let Some(row) = rows.first() else { return Ok(()) };
                 if records_rows {
@@ -148,12 +169,6 @@ impl Scan {
             }
         }
         Ok(())
-    }
-
-    fn counts(&self, rules: &[Rule]) -> String {
-        let filters: Vec<String> =
-            rules.iter().map(|rule| format!(",\n count(*) FILTER (WHERE {})", rule.violated)).collect();
-        format!("SELECT count(*){} FROM ONLY {}", filters.concat(), self.name)
     }
 
     /// The rows at `places`, and the violations among them.

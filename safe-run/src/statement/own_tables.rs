@@ -1,15 +1,16 @@
-//! Which statements lock nothing but tables that this transaction has made itself. Nobody else can know those tables, so
-//! nobody waits for them, and there is nothing to ask the server for: what it costs to look at all locks grows with their
-//! number, and a transaction of many files that make tables holds thousands.
+//! Which statements lock nothing but the tables that they name: those that this transaction has made itself, and others.
+//! Nobody else can know the first, so nobody waits for them, and there is nothing to ask the server for. Of the others
+//! something has to be asked, but not for all locks: what it costs to look at these grows with their number, and a
+//! transaction of many files holds thousands.
 //!
-//! Pure. It must never say so of a statement that may lock a table that was there before: in doubt, the answer is no, and
-//! what is known of names is forgotten. Only the functions behind operators and types are trusted to lock nothing.
+//! Pure. It must never say so of a statement that may lock another table: in doubt, the answer is no, and what is known of
+//! names is forgotten. Only the functions behind operators and types are trusted to lock nothing.
 
 use std::collections::BTreeSet;
 
 use super::{
     Class, Statement, StatementKind, TableName,
-    locks::Reader,
+    locks::{Reader, TableLock},
     token::{Token, TokenKind, tokens},
 };
 
@@ -75,9 +76,11 @@ impl OwnTables {
         self.made.clear();
     }
 
-    /// Takes the statement that ran next, and says whether it has certainly locked no other table in a mode that keeps
-    /// anybody waiting.
-    pub fn keeps_to_them(&mut self, statement: &Statement) -> bool {
+    /// Takes the statement that runs next. `Some`: it certainly locks no table in a mode that keeps anybody waiting but
+    /// tables of this transaction's own, and these, by the names that it gives them. That holds for those that have no
+    /// inheritance children, which it would lock too, and whose rows it does not write anew, which would run the code of
+    /// all their indexes.
+    pub fn keeps_to<'s>(&mut self, statement: &'s Statement) -> Option<Vec<&'s TableLock>> {
         let class = &statement.class;
         self.blind |= runs_unseen_code(class) || is_about_event_triggers(&statement.text);
         match class.kind {
@@ -88,10 +91,10 @@ impl OwnTables {
                 let words = Reader { text: &statement.text, tokens: &all };
                 if makes_a_table(&words, class) {
                     self.made.extend(class.creates.iter().cloned());
-                    return self.has_all(class);
+                    return Some(self.others(class));
                 }
                 if !class.locks.is_empty() && (adds_to_a_table(&words) || makes_an_index(&words)) {
-                    return self.has_all(class) && calls_nothing(&words, class);
+                    return calls_nothing(&words, class).then(|| self.others(class));
                 }
                 self.forget();
             }
@@ -104,11 +107,12 @@ impl OwnTables {
             | StatementKind::Copy => {}
             _ => self.forget(),
         }
-        false
+        None
     }
 
-    fn has_all(&self, class: &Class) -> bool {
-        class.locks.iter().all(|lock| self.made.contains(&lock.table))
+    /// The locks of the statement on tables that are not of this transaction's own.
+    fn others<'s>(&self, class: &'s Class) -> Vec<&'s TableLock> {
+        class.locks.iter().filter(|lock| !self.made.contains(&lock.table)).collect()
     }
 }
 
@@ -169,7 +173,9 @@ mod tests {
     fn quiet(sql: &str) -> Vec<usize> {
         let mut own = OwnTables::default();
         let statements = crate::statement::split(sql).unwrap();
-        let kept = |(n, statement): (usize, &Statement)| own.keeps_to_them(statement).then_some(n + 1);
+        let kept = |(n, statement): (usize, &Statement)| {
+            own.keeps_to(statement).is_some_and(|others| others.is_empty()).then_some(n + 1)
+        };
         statements.iter().enumerate().filter_map(kept).collect()
     }
 
@@ -235,6 +241,33 @@ mod tests {
             "drop table a",
         ] {
             assert_eq!(quiet(&format!("create table a (i int); {sql}")), [1], "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_is_added_to_a_table_that_was_there_locks_nothing_but_what_it_names() {
+        let others = |sql: &str| {
+            let mut own = OwnTables::default();
+            let statements = crate::statement::split(sql).unwrap();
+            let last = statements.iter().map(|statement| own.keeps_to(statement)).last().unwrap();
+            last.map(|names| names.iter().map(|lock| lock.table.to_string()).collect::<Vec<_>>().join(" "))
+        };
+        for (sql, names) in [
+            ("alter table s.old add column i int default 1, add check (i > 0)", Some("s.old")),
+            ("create unique index on \"Old\" (lower(t)) where t is not null", Some("Old")),
+            ("create table a (i int references old)", Some("old")),
+            (
+                "create table a (i int primary key); alter table old add foreign key (i) references a (i)",
+                Some("old"),
+            ),
+            ("alter table old add foreign key (i) references old2 (i)", Some("old2 old")),
+            ("alter table old add i int default f()", None),
+            ("alter table old add i int, drop j", None),
+            ("create index on old (f(i))", None),
+            ("create index concurrently on old (i)", None),
+            ("do 'begin end'; alter table old add column i int", None),
+        ] {
+            assert_eq!(others(sql).as_deref(), names, "{sql}");
         }
     }
 

@@ -4,6 +4,7 @@ mod carried;
 mod code;
 mod columns;
 mod foreign_keys;
+mod many;
 mod partitions;
 mod rows;
 mod sessions;
