@@ -286,7 +286,7 @@ async fn refuse_existing(connection: &ConnectionSettings, scratch: &str) -> Resu
 /// Drops the scratch database over a new connection: one that was idle for hours may be gone, or cancelled.
 async fn drop_scratch(connection: &ConnectionSettings, scratch: &str) -> Result<()> {
     // Also after Ctrl-C: nobody else knows of this database.
-    let _undo = interrupt::begin_undo();
+    let _undo = interrupt::begin_undo().await;
     let dropped = async {
         let session = database::connect_maintenance(connection, &[scratch]).await?;
         database::drop_database(&session, scratch).await?;

@@ -8,6 +8,8 @@ use std::sync::{
     atomic::{AtomicU8, AtomicU64, Ordering},
 };
 
+use tokio::sync::Notify;
+
 use crate::{Error, ErrorKind, Result, postgres::CancelHandle};
 
 const NONE: u8 = 0;
@@ -73,9 +75,41 @@ pub fn explain(error: Error) -> Error {
 }
 
 /// From now on signals are noted but cancel nothing, until the returned guard is dropped.
-pub fn begin_undo() -> UndoGuard {
+///
+/// Waits until the cancel requests of an earlier signal have arrived: one that comes late would cancel the undo's own first
+/// statement, and leave it undone.
+pub async fn begin_undo() -> UndoGuard {
     UNDOING.fetch_add(1, Ordering::SeqCst);
-    UndoGuard(())
+    let guard = UndoGuard(());
+    loop {
+        let mut arrived = std::pin::pin!(ARRIVED.notified());
+        arrived.as_mut().enable();
+        if ON_THEIR_WAY.load(Ordering::SeqCst) == 0 {
+            return guard;
+        }
+        arrived.await;
+    }
+}
+
+/// Cancel requests that were sent, or are about to be, and may not have been seen by the server yet.
+static ON_THEIR_WAY: AtomicU64 = AtomicU64::new(0);
+static ARRIVED: Notify = Notify::const_new();
+
+/// One cancel request, or the decision to send some.
+struct OnItsWay(());
+
+impl OnItsWay {
+    fn new() -> Self {
+        ON_THEIR_WAY.fetch_add(1, Ordering::SeqCst);
+        Self(())
+    }
+}
+
+impl Drop for OnItsWay {
+    fn drop(&mut self) {
+        ON_THEIR_WAY.fetch_sub(1, Ordering::SeqCst);
+        ARRIVED.notify_waiters();
+    }
 }
 
 /// While it lives, signals wait.
@@ -155,6 +189,8 @@ pub async fn listen(told: impl Fn(Signal, bool) + Send + 'static) -> std::io::Re
         let code = if received == Signal::Interrupt { INT } else { TERM };
         // The first signal decides the exit code.
         let _ = RECEIVED.compare_exchange(NONE, code, Ordering::SeqCst, Ordering::SeqCst);
+        // Before the question: either an undo sees this, or it is seen here.
+        let _deciding = OnItsWay::new();
         let undoing = UNDOING.load(Ordering::SeqCst) > 0;
         told(received, undoing);
         if undoing {
@@ -171,8 +207,30 @@ pub async fn listen(told: impl Fn(Signal, bool) + Send + 'static) -> std::io::Re
         }
         let handles: Vec<CancelHandle> = lock(&SESSIONS).iter().map(|(_, handle)| handle.clone()).collect();
         for handle in handles {
-            // A server that can't be reached for a cancel is found out by the statement itself.
-            tokio::spawn(async move { handle.cancel().await });
+            let on_its_way = OnItsWay::new();
+            tokio::spawn(async move {
+                // A server that can't be reached for a cancel is found out by the statement itself.
+                let _ = handle.cancel().await;
+                drop(on_its_way);
+            });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_undo_waits_for_the_cancel_requests_of_an_earlier_signal() {
+        let on_its_way = OnItsWay::new();
+        let undo = tokio::spawn(begin_undo());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!undo.is_finished());
+        drop(on_its_way);
+        drop(undo.await.unwrap());
+        drop(begin_undo().await);
     }
 }

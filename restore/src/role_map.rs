@@ -151,7 +151,7 @@ pub async fn make_temporary_roles(maintenance: &Session, mappings: &[RoleMapping
 
 /// Drops them again; what could not be dropped comes back as sentences. PostgreSQL drops no role that anything depends on.
 pub async fn drop_temporary_roles(maintenance: &Session, mappings: &[RoleMapping]) -> Vec<String> {
-    let _undo = interrupt::begin_undo();
+    let _undo = interrupt::begin_undo().await;
     let mut left = Vec::new();
     for mapping in mappings.iter().filter(|mapping| mapping.is_temporary) {
         let statement = format!("DROP ROLE IF EXISTS {}", Ident::new(&*mapping.from));

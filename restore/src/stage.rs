@@ -133,7 +133,7 @@ impl StagedDatabase {
 
     /// Drops it again: this run made it, and nobody else has been told its name.
     pub async fn discard(self, maintenance: &Session) -> Result<()> {
-        let _undo = interrupt::begin_undo();
+        let _undo = interrupt::begin_undo().await;
         // What can't be taken away makes the drop fail, and that says why.
         let _ = drop_subscriptions(&self.settings).await;
         // 57014: cancelled. The cancel request of the signal that brought us here may come as late as this.

@@ -68,7 +68,7 @@ pub async fn recover(
     Options { decision, jobs }: Options,
     progress: &Progress,
 ) -> Result<Vec<Recovered>> {
-    let _guard = interrupt::begin_undo();
+    let _guard = interrupt::begin_undo().await;
     let mut done = Vec::new();
     for past in runs {
         if decision == Decision::Open && past.is_undecided() {

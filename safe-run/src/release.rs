@@ -35,7 +35,7 @@ pub async fn entrance(settings: &ConnectionSettings, runs: &[PastRun]) -> Result
 /// Lifts the fences of these finished runs, given oldest first; their ids. The newest goes first: it stands on those below it,
 /// and what it found is what the ones before it had set. `live` has the name that applications use.
 pub async fn release(live: &ConnectionSettings, session: &Session, held: &[PastRun]) -> Result<Vec<String>> {
-    let _guard = common::interrupt::begin_undo();
+    let _guard = common::interrupt::begin_undo().await;
     let control = fence::control(live).await?;
     let mut released = Vec::new();
     for past in held.iter().rev() {

@@ -420,7 +420,7 @@ async fn roll_back(
     baseline: Option<&Baseline>,
     failure: Failure,
 ) -> Result<Report> {
-    let guard = interrupt::begin_undo();
+    let guard = interrupt::begin_undo().await;
     let began = Instant::now();
     let Failure { stage, error } = failure;
     let error = if stage == Stage::Validation { error } else { interrupt::explain(error) };

@@ -13,7 +13,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
     task::JoinHandle,
 };
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, NoTls, SimpleQueryMessage};
@@ -297,8 +297,8 @@ impl CancelHandle {
         Self { token: client.cancel_token(), tls, route, label }
     }
 
-    /// Sends the request. Success means that it was sent: whether it came in time shows in the session's own result
-    /// (SQLSTATE 57014).
+    /// Sends the request and waits until the server has passed it on. Whether it came in time shows in the session's own
+    /// result (SQLSTATE 57014).
     ///
     /// # Errors
     ///
@@ -310,6 +310,7 @@ impl CancelHandle {
                 Error::busy(what).with_source(source)
             };
             let wire = self.route.dial().await.map_err(unreachable)?;
+            let mut answer = wire.duplicate().map_err(unreachable)?;
             let tap = TapHandle::default();
             // Nothing is read here, so there is nothing to follow.
             let wire = Tap::new(wire, Begins::Encrypted, tap.clone());
@@ -317,9 +318,13 @@ impl CancelHandle {
                 Some(tls) => self.token.cancel_query_raw(wire, tls.for_host(&self.route.host, tap)).await,
                 None => self.token.cancel_query_raw(wire, NoTls).await,
             };
-            sent.map_err(|error| {
-                Error::postgres(format!("could not send a cancel request to {}", self.label), error)
-            })
+            let failed =
+                |error| Error::postgres(format!("could not send a cancel request to {}", self.label), error);
+            sent.map_err(failed)?;
+            // The server closes the connection when it has passed the request on. Before that it could hit a later statement.
+            let mut nothing = [0; 64];
+            while answer.read(&mut nothing).await.is_ok_and(|read| read > 0) {}
+            Ok(())
         };
         match tokio::time::timeout(CANCEL_TIMEOUT, request).await {
             Ok(sent) => sent,

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::IpAddr,
+    os::fd::AsFd,
     path::PathBuf,
     pin::Pin,
     task::{Context, Poll},
@@ -76,6 +77,22 @@ pub enum Wire {
     Tcp(TcpStream),
     /// On this machine.
     Unix(UnixStream),
+}
+
+impl Wire {
+    /// A second handle to the same socket.
+    pub(super) fn duplicate(&self) -> io::Result<Self> {
+        match self {
+            Self::Tcp(stream) => {
+                let copy = std::net::TcpStream::from(stream.as_fd().try_clone_to_owned()?);
+                TcpStream::from_std(copy).map(Self::Tcp)
+            }
+            Self::Unix(stream) => {
+                let copy = std::os::unix::net::UnixStream::from(stream.as_fd().try_clone_to_owned()?);
+                UnixStream::from_std(copy).map(Self::Unix)
+            }
+        }
+    }
 }
 
 impl AsyncRead for Wire {

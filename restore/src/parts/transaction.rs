@@ -124,7 +124,7 @@ impl LiveTransaction {
     pub async fn commit(self, settings: &ConnectionSettings) -> Result<()> {
         interrupt::check()?;
         common::fault::point("parts.before-commit");
-        let _undo = interrupt::begin_undo();
+        let _undo = interrupt::begin_undo().await;
         match self.session.batch_execute("COMMIT").await {
             Ok(()) => {
                 // Committed: how the session ends changes nothing any more.

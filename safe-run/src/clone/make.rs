@@ -168,7 +168,7 @@ pub async fn make(
     let control_session = match made {
         Ok(session) => session,
         Err(error) => {
-            let _guard = interrupt::begin_undo();
+            let _guard = interrupt::begin_undo().await;
             let error = match drop_clone(control, &clone).await {
                 Ok(None) => error,
                 Ok(Some(why)) => error.context(format!("\"{}\" was left: {why}", clone.name)),

@@ -21,7 +21,7 @@ pub(super) async fn keep(
     control: &Session,
     standing: Option<Fence>,
 ) -> Result<Report> {
-    let guard = interrupt::begin_undo();
+    let guard = interrupt::begin_undo().await;
     log.note_step(Step::Stands);
     let lifted = lift_or_hold(context, &mut log, control, standing).await;
     drop(guard);
@@ -76,7 +76,7 @@ pub(super) async fn abandon(
     standing: Option<Fence>,
     error: Error,
 ) -> Result<Report> {
-    let _guard = interrupt::begin_undo();
+    let _guard = interrupt::begin_undo().await;
     let error = interrupt::explain(error);
     match lift(context, &mut log, control, standing).await {
         Ok(()) => {
@@ -112,7 +112,7 @@ pub(super) async fn rolled_back(
     baseline: &Baseline,
     error: Error,
 ) -> Result<Report> {
-    let _guard = interrupt::begin_undo();
+    let _guard = interrupt::begin_undo().await;
     let began = Instant::now();
     let error = interrupt::explain(error);
     fault::point("safe-run.rolled-back");

@@ -37,7 +37,7 @@ pub(super) async fn undo(
     (stage, error): (Stage, Error),
 ) -> Result<Report> {
     // From here on signals wait: half an undo is the worst of all states.
-    let _guard = interrupt::begin_undo();
+    let _guard = interrupt::begin_undo().await;
     let error = if stage == Stage::Validation { error } else { interrupt::explain(error) };
     log.fail(&error);
     let fenced = standing.is_some();

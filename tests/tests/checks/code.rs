@@ -84,7 +84,9 @@ async fn plpgsql_check_is_asked_where_it_is_installed() {
     if let Err(error) =
         client.batch_execute("CREATE SCHEMA \"odd s\"; CREATE EXTENSION plpgsql_check SCHEMA \"odd s\"").await
     {
-        assert_eq!(error.code().map(|code| code.code()), Some("58P01"), "{error:?}");
+        // Undefined file, or a feature that is not supported, by the minor version.
+        let code = error.code().map(|code| code.code().to_owned());
+        assert!(["58P01", "0A000"].map(|code| Some(code.to_owned())).contains(&code), "{error:?}");
         eprintln!("plpgsql_check is not on this machine");
         return;
     }
