@@ -619,6 +619,18 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn manifests_of_the_format_before_are_read_and_those_of_a_later_one_are_not() {
+        let read = |format, is_partial: bool| {
+            let partial = is_partial.then(Partial::default);
+            let manifest = Manifest { format, partial, ..example() };
+            Manifest::from_bytes(&manifest.to_bytes().unwrap()).is_ok_and(|read| read == manifest)
+        };
+        assert!([1, FORMAT].into_iter().all(|format| read(format, false) && !read(format, true)));
+        assert!([2, PARTIAL_FORMAT].into_iter().all(|format| read(format, true) && !read(format, false)));
+        assert!(!read(PARTIAL_FORMAT + 1, false) && !read(PARTIAL_FORMAT + 1, true) && !read(0, false));
+    }
+
+    #[test]
     fn every_flipped_bit_and_every_truncation_of_a_manifest_is_found() {
         let good = example().to_bytes().unwrap();
         for position in 0..good.len() {

@@ -13,7 +13,8 @@
 //!   reads, nobody knows, whatever it says of itself.
 //!
 //! Never taken over: whatever the catalog alone answers (it costs nothing), sequences (`setval` leaves no trace in a table),
-//! code, and amcheck, which looks at the pages as they are and not at a snapshot.
+//! code, amcheck, which looks at the pages as they are and not at a snapshot, and content, whose text has the names of enum
+//! labels: these are printed as they are now, whatever the snapshot, and no lock on a table keeps them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Deref;
@@ -26,7 +27,6 @@ use common::snapshot::wal_base::{Changes, Lsn, WalBase};
 
 use super::catalogue::CheckKind;
 use super::changed_rows::{MOST_PIECES, PIECE_BLOCKS};
-use super::content;
 use super::model::{CheckResults, RuleKey, TableRows, Wording};
 use super::session::{CheckSession, TextRow};
 
@@ -170,7 +170,7 @@ impl Again {
                 CheckKind::Domains => definition.is_empty() || self.constraints.contains(&key.rule_oid),
                 CheckKind::Unique => self.indexes.contains(&key.rule_oid),
                 CheckKind::Partitions => self.leaves.contains(&key.object_oid),
-                CheckKind::NotNull | CheckKind::Content | CheckKind::Rows => false,
+                CheckKind::NotNull | CheckKind::Rows => false,
                 _ => true,
             }
     }
@@ -422,13 +422,5 @@ impl Carried {
     /// The number of rows that a heap had at the first pass.
     pub(super) fn counted(&self, oid: u32, table: &TableRows) -> Option<&TableRows> {
         self.results.rows.get(&oid).filter(|then| (&then.name, then.root) == (&table.name, table.root))
-    }
-
-    /// The content of a heap, if it is still the same.
-    pub(super) fn content(&self, key: &RuleKey, question: &str) -> Option<content::Content> {
-        if !self.holds(key, "", question, &[key.object_oid]) {
-            return None;
-        }
-        self.results.states.content.get(&key.object_oid).cloned()
     }
 }

@@ -237,9 +237,6 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
     }
     if options.wants(CheckKind::Content) {
         for work in content::list(session, options).await? {
-            if take_over_content(&mut results, options, &work) {
-                continue;
-            }
             let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
             jobs.push(Job { size_bytes, work: Work::Content(work) });
         }
@@ -328,18 +325,5 @@ fn take_over_rows(results: &mut CheckResults, options: &Options, scan: &table_sc
     let Some(rows) = carried.rows(scan.table, &scan.no_rows()) else { return false };
     results.rows.insert(scan.table, rows);
     results.carried_rows.insert(scan.table);
-    true
-}
-
-/// Whether a pass before the fence has read the heap's content, and it is still the same.
-fn take_over_content(results: &mut CheckResults, options: &Options, work: &content::Hash) -> bool {
-    let question = || carried::question(work, &[]);
-    if options.is_first {
-        results.questions.insert(work.key.clone(), question());
-    }
-    let Some(carried) = &options.carried else { return false };
-    let Some(content) = carried.content(&work.key, &question()) else { return false };
-    results.states.content.insert(work.key.object_oid, content);
-    results.carried_rules.insert(work.key.clone());
     true
 }

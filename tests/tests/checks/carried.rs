@@ -375,7 +375,6 @@ async fn rules_that_call_more_than_postgresql_brings_as_immutable_are_asked_agai
             CheckKind::Unique,
             CheckKind::Exclude,
             CheckKind::Partitions,
-            CheckKind::Content,
         ];
         let mut again: Vec<String> = results
             .rules
