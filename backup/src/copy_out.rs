@@ -4,8 +4,7 @@ use std::{
     collections::VecDeque,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -43,12 +42,16 @@ const SYNCING: usize = 16;
 /// processes anew, one block first, which cost more than a third of its time; what comes next, the operating system reads ahead.
 const NO_READING_AHEAD: &str = "SET effective_io_concurrency = 0";
 
+/// What is left of a table in its last chunk is small up to so many blocks.
+const SMALL_BLOCKS: u64 = 64;
+
 /// Large objects per chunk: bounds the work that is lost or done alone, not the size.
 const OBJECTS_PER_CHUNK: i64 = 20_000;
 
 /// A chunk to be made.
 struct Job {
     source: Source,
+    is_small: bool,
     path: PathBuf,
     chunk: ChunkName,
 }
@@ -166,6 +169,7 @@ fn table_job(table: &Table, piece: &Piece, partial: &PartialSnapshot, codec: Cod
     let path = format!("{DATA_DIR}/{}.{}{}", table.oid, piece.range.first, codec.extension());
     Job {
         source: Source::Pages(piece.table, piece.range, None),
+        is_small: piece.range.end.is_none() && table.all_blocks() <= piece.range.first + SMALL_BLOCKS,
         path: partial.dir().join(&path),
         chunk: ChunkName { path, first_block: piece.range.first, end_block: piece.range.end },
     }
@@ -264,6 +268,7 @@ pub async fn large_objects(
         let path = format!("{LARGE_OBJECTS_DIR}/{name}{}", options.codec.extension());
         Job {
             source: Source::Statement(statement),
+            is_small: false,
             path: partial.dir().join(&path),
             chunk: ChunkName { path, first_block: 0, end_block: None },
         }
@@ -299,36 +304,24 @@ pub async fn large_objects(
 /// their statements in one round trip, thousands of small tables do not wait for each other.
 struct Queue {
     jobs: Vec<Job>,
-    next: AtomicUsize,
+    next: Mutex<usize>,
     workers: usize,
 }
 
 impl Queue {
-    /// Large objects and tables up to this size are small, in blocks.
-    const SMALL_BLOCKS: u64 = 64;
     /// Small jobs that are taken at once, at most: their files are open until all are written.
     const MOST: usize = 64;
 
-    /// The numbers of the next ones.
-    fn take(&self, tables: Option<&Tables>) -> Range<usize> {
-        let is_small = |job: &Job| match (&job.source, tables) {
-            (Source::Pages(table, range, _), Some(tables)) => {
-                range.end.is_none() && tables.tables[*table].all_blocks() <= range.first + Self::SMALL_BLOCKS
-            }
-            _ => false,
-        };
-        let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |first| {
-            Some((first + self.count(first, is_small)).min(self.jobs.len()))
-        });
-        let first = taken.unwrap_or(self.jobs.len());
-        first..(first + self.count(first, is_small)).min(self.jobs.len())
-    }
-
-    fn count(&self, first: usize, is_small: impl Fn(&Job) -> bool) -> usize {
+    /// The numbers of the next ones; none when there is nothing left.
+    fn take(&self) -> Range<usize> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = &self.jobs[*next..];
         // Towards the end fewer, so that nobody works alone for long.
-        let left = self.jobs.len().saturating_sub(first);
-        let most = (left / (2 * self.workers)).clamp(1, Self::MOST);
-        self.jobs.iter().skip(first).take(most).take_while(|job| is_small(job)).count().max(1)
+        let most = (left.len() / (2 * self.workers)).clamp(1, Self::MOST);
+        let small = left.iter().take(most).take_while(|job| job.is_small).count();
+        let taken = *next..*next + small.max(1).min(left.len());
+        *next = taken.end;
+        taken
     }
 }
 
@@ -345,7 +338,7 @@ async fn run(
     progress: &Progress,
 ) -> Result<(Vec<Chunk>, Vec<String>)> {
     let count = jobs.len();
-    let queue = Arc::new(Queue { jobs, next: AtomicUsize::new(0), workers: options.jobs.min(count).max(1) });
+    let queue = Arc::new(Queue { jobs, next: Mutex::new(0), workers: options.jobs.min(count).max(1) });
     let mut workers = JoinSet::new();
     for _ in 0..options.jobs.min(count) {
         let session = join(settings, exported.id()).await?;
@@ -394,7 +387,7 @@ impl Worker {
             .map_err(|source| Error::postgres("could not prepare a copying session", source))?;
         loop {
             interrupt::check()?;
-            let mut numbers: Vec<usize> = self.queue.take(self.tables.as_deref()).collect();
+            let mut numbers: Vec<usize> = self.queue.take().collect();
             if numbers.is_empty() {
                 break;
             }

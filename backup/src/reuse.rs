@@ -21,7 +21,7 @@ use common::{
     postgres::{
         ConnectionSettings, Session,
         exported_snapshot::ExportedSnapshot,
-        wal_summary::{self, Form, Point},
+        wal_summary::{self, Form, Point, or_why_not},
     },
     repository::{PartialSnapshot, Repository, StoredSnapshot, verifications::Proof},
     snapshot::{
@@ -130,14 +130,6 @@ pub struct InPart {
 
 /// Where fewer pieces are the same, the chunk is read as a whole: that costs less than to look for them.
 const WORTH_KEEPING_ONE_OF: usize = 8;
-
-/// An answer of the server that it gives no answer: no error, the rows are there to be read.
-fn or_why_not<T>(result: Result<std::result::Result<T, String>>) -> Result<std::result::Result<T, String>> {
-    match result {
-        Err(error) if error.sqlstate().is_some() => Ok(Err(error.to_string())),
-        other => other,
-    }
-}
 
 /// Reads positions in the log before a snapshot is taken: the first one at once, and one that is as late as it can be
 /// while every transaction that was in progress at it has ended. Empty where the server does not tell what changed.
@@ -389,7 +381,7 @@ impl Reuse {
             path: snapshot.snapshot.path(&chunk.path),
             content: chunk.content.clone(),
             end_block: chunk.end_block,
-            read_in: chunk.read_in.clone().unwrap_or_else(|| snapshot.writer_of(chunk)),
+            read_in: snapshot.reader_of(chunk),
             is_same,
         })
     }
@@ -523,8 +515,13 @@ impl Reuse {
 impl Earlier {
     /// Whether all of its rows were read lately enough for it to be taken over. Never later than now: clocks may be wrong.
     fn is_young(&self, chunk: &Chunk) -> bool {
-        let read = chunk.read_in.clone().unwrap_or_else(|| self.writer_of(chunk)).taken_at();
+        let read = self.reader_of(chunk).taken_at();
         read >= self.not_before && read <= self.not_after
+    }
+
+    /// The snapshot for which all of its rows were read.
+    fn reader_of(&self, chunk: &Chunk) -> SnapshotId {
+        chunk.read_in.clone().unwrap_or_else(|| self.writer_of(chunk))
     }
 
     fn writer_of(&self, chunk: &Chunk) -> SnapshotId {

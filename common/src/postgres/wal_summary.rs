@@ -41,6 +41,16 @@ fn failed(source: tokio_postgres::Error) -> Error {
     Error::postgres("could not read what changed since the last snapshot", source)
 }
 
+/// An answer of the server that it gives no answer: a reason to read everything, and no error.
+pub fn or_why_not<T>(
+    result: Result<std::result::Result<T, String>>,
+) -> Result<std::result::Result<T, String>> {
+    match result {
+        Err(error) if error.sqlstate().is_some() => Ok(Err(error.to_string())),
+        other => other,
+    }
+}
+
 /// Why this server can't tell what changed, if it can't.
 pub async fn unavailable(client: &Client) -> Result<Option<String>> {
     let row = client.query_one(sql::WAL_SUMMARY_SUPPORT, &[]).await.map_err(failed)?;

@@ -9,21 +9,19 @@ use std::{
     path::Path,
 };
 
-use sha2::{Digest, Sha256};
+use sha2::Digest;
 
 use super::{
     chunk_writer::ChunkWriter,
-    codec::{BUFFER_BYTES, StoredChunk, hex},
+    codec::{BUFFER_BYTES, Hashing, StoredChunk, hex},
     pieces::PieceIndex,
 };
 use crate::Result;
 
 /// An open file, read from its beginning to its end.
 pub struct EarlierFile {
-    file: File,
+    file: Hashing<File>,
     content: StoredChunk,
-    hash: Sha256,
-    at: u64,
     buffer: Vec<u8>,
     problem: Option<io::Error>,
 }
@@ -38,7 +36,7 @@ impl EarlierFile {
         let Some(index) = PieceIndex::read(&file, content)? else { return Ok(None) };
         let buffer = vec![0; BUFFER_BYTES];
         let content = content.clone();
-        Ok(Some((Self { file, content, hash: Sha256::new(), at: 0, buffer, problem: None }, index)))
+        Ok(Some((Self { file: Hashing::new(file), content, buffer, problem: None }, index)))
     }
 
     /// Goes over the next bytes, and hands them to `writer` if there is one. What can't be read is told at the end.
@@ -50,9 +48,7 @@ impl EarlierFile {
                 Ok(0) => self.problem = Some(io::ErrorKind::UnexpectedEof.into()),
                 Ok(read) => {
                     let data = &self.buffer[..read];
-                    self.hash.update(data);
                     left -= read as u64;
-                    self.at += read as u64;
                     if let Some(writer) = writer.as_deref_mut() {
                         writer.keep_bytes(data)?;
                     }
@@ -66,10 +62,10 @@ impl EarlierFile {
 
     /// Goes over the rest. Why the file is not what it was, or nothing if it is.
     pub fn problem(mut self) -> Result<Option<String>> {
-        self.pass(self.content.stored_bytes.saturating_sub(self.at), None)?;
+        self.pass(self.content.stored_bytes.saturating_sub(self.file.bytes), None)?;
         Ok(match self.problem {
             Some(problem) => Some(problem.to_string()),
-            None if hex(&self.hash.finalize()) != self.content.sha256 => {
+            None if hex(&self.file.hash.finalize()) != self.content.sha256 => {
                 Some("its SHA-256 differs from the manifest's".to_owned())
             }
             None => None,

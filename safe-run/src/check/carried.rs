@@ -22,7 +22,7 @@ use std::ops::Deref;
 use common::digest::sha256_hex;
 use common::error::{Error, Result};
 use common::postgres::Client;
-use common::postgres::wal_summary::{self, Form, Point};
+use common::postgres::wal_summary::{self, Form, Point, or_why_not};
 use common::snapshot::wal_base::{Changes, Lsn, WalBase};
 
 use super::catalogue::CheckKind;
@@ -120,14 +120,6 @@ struct Again {
 struct State {
     tables: BTreeMap<u32, Table>,
     again: Again,
-}
-
-/// A server that gives no answer is a reason to ask every question again, no error.
-fn or_why_not<T>(result: Result<std::result::Result<T, String>>) -> Result<std::result::Result<T, String>> {
-    match result {
-        Err(error) if error.sqlstate().is_some() => Ok(Err(error.to_string())),
-        other => other,
-    }
 }
 
 impl State {

@@ -9,7 +9,7 @@ use super::Outcome;
 use super::catalogue::CheckKind;
 use super::model::{RuleKey, Severity, Skipped};
 use super::session::{Answer, CheckSession, HEAP_ONLY, number, text};
-use super::violations::{self, Subject, Violations};
+use super::violations::{self, Subject};
 use super::work::Question;
 
 /// Heap size up to which a self-join is done below `deep`: about ten thousand rows, a second at the worst.
@@ -86,12 +86,7 @@ impl Exclusion {
         out: &mut Outcome,
     ) -> Result<()> {
         let grouped = format!("SELECT k, count(*) AS n FROM ({}) q GROUP BY k", self.conflicts);
-        let found = match count {
-            Ok(rows) if rows.first().is_some_and(|row| text(row, 0) == "0") => Ok(Violations::default()),
-            Ok(_) => violations::fetch(session, HEAP_ONLY, size_bytes, &grouped).await?,
-            Err(refused) => Err(refused),
-        };
-        match found {
+        match violations::fetch_if_any(session, HEAP_ONLY, size_bytes, count, &grouped).await? {
             Ok(found) => {
                 out.ran.push(self.key.clone());
                 if found.count > 0 {

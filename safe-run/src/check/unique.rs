@@ -9,7 +9,7 @@ use super::Outcome;
 use super::catalogue::CheckKind;
 use super::model::{RuleKey, Severity, Skipped};
 use super::session::{Answer, CheckSession, HEAP_ONLY, number, text};
-use super::violations::{self, Subject, Violations};
+use super::violations::{self, Subject};
 use super::work::Question;
 
 /// Unique indexes that have a heap: table (oid, schema, name), index oid, name, definition, the key columns as a
@@ -111,12 +111,7 @@ impl UniqueIndex {
         count: Answer,
         out: &mut Outcome,
     ) -> Result<()> {
-        let found = match count {
-            Ok(rows) if rows.first().is_some_and(|row| text(row, 0) == "0") => Ok(Violations::default()),
-            Ok(_) => violations::fetch(session, HEAP_ONLY, size_bytes, &self.grouped).await?,
-            Err(refused) => Err(refused),
-        };
-        match found {
+        match violations::fetch_if_any(session, HEAP_ONLY, size_bytes, count, &self.grouped).await? {
             Ok(found) => {
                 out.ran.push(self.key.clone());
                 if found.count > 0 {

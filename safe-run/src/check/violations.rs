@@ -6,7 +6,7 @@ use common::error::Result;
 use common::ident::printable;
 
 use super::model::{FETCHED_KEYS, Finding, RuleKey, SENTENCE_KEYS, SHOWN_KEYS, Severity, Wording};
-use super::session::{CheckSession, RefusedQuery, number, text};
+use super::session::{Answer, CheckSession, RefusedQuery, number, text};
 
 /// The violating keys of one rule.
 #[derive(Debug, Default)]
@@ -49,6 +49,21 @@ UNION ALL
         }
     }
     Ok(Ok(violations))
+}
+
+/// Fetches the violations of `grouped` where `count`, the answer to how many keys it has, is not 0.
+pub(super) async fn fetch_if_any(
+    session: &CheckSession<'_>,
+    settings: &str,
+    size_bytes: i64,
+    count: Answer,
+    grouped: &str,
+) -> Result<Result<Violations, RefusedQuery>> {
+    match count {
+        Ok(rows) if rows.first().is_some_and(|row| text(row, 0) == "0") => Ok(Ok(Violations::default())),
+        Ok(_) => fetch(session, settings, size_bytes, grouped).await,
+        Err(refused) => Ok(Err(refused)),
+    }
 }
 
 /// What is needed besides the violations to make a finding.
