@@ -23,6 +23,7 @@ pub mod sql;
 pub mod tap;
 pub mod tls;
 pub mod tools;
+pub mod trust;
 pub mod wal_summary;
 mod wire;
 
