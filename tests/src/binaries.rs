@@ -19,7 +19,7 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// A [`Command`] for one of our programs, without the variables of the person who runs the tests that would
-/// change what it does; the client tools of the newest version come first on its PATH.
+/// change what it does; the client tools of every version that has some come first on its PATH.
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(binary(name));
     for (variable, _) in std::env::vars_os() {
@@ -32,7 +32,7 @@ pub fn command(name: &str) -> Command {
             command.env_remove(&variable);
         }
     }
-    let mut path = vec![crate::servers::servers().tools.clone()];
+    let mut path = crate::servers::servers().tool_folders();
     path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     command.env("PATH", std::env::join_paths(path).expect("no folder on PATH has a colon"));
     command

@@ -15,10 +15,15 @@ use std::sync::{Mutex, OnceLock};
 
 use crate::installation;
 use crate::psql;
-use crate::servers::servers;
+use crate::servers::{LAST_RELEASED, servers};
 
 /// The major versions that are supported and tested.
-pub const MAJORS: [u32; 5] = [14, 15, 16, 17, 18];
+pub const MAJORS: [u32; 6] = [14, 15, 16, 17, 18, 19];
+
+/// [`MAJORS`] as far as they are to be had: one that is not released yet may be missing, which `scripts/test` says at its end.
+pub fn majors() -> Vec<u32> {
+    MAJORS.into_iter().filter(|major| *major <= LAST_RELEASED || servers().bins.contains_key(major)).collect()
+}
 
 /// A running server.
 pub struct Cluster {
@@ -362,7 +367,10 @@ fn write_options(major: u32, dir: &Path, options: &Options, port: u16) {
     }
     if let Some(primary) = &options.primary {
         // The newest client copies every older server too.
-        write("standby", &format!("{}\n{primary}\n", servers().tools.join("pg_basebackup").display()));
+        write(
+            "standby",
+            &format!("{}\n{primary}\n", servers().newest_tools().join("pg_basebackup").display()),
+        );
     }
     if let Some(arguments) = &options.initdb {
         write("initdb", &(arguments.join("\n") + "\n"));

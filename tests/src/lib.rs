@@ -60,6 +60,7 @@ macro_rules! on_every_major {
             #[test] fn postgresql_16() { body($crate::Cluster::shared(16)); }
             #[test] fn postgresql_17() { body($crate::Cluster::shared(17)); }
             #[test] fn postgresql_18() { body($crate::Cluster::shared(18)); }
+            #[test] fn postgresql_19() { body($crate::Cluster::shared(19)); }
         }
     )+ };
 }

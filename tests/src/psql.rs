@@ -9,7 +9,7 @@ use crate::servers::servers;
 
 /// A client tool of the newest version, such as `pg_dump`, without any PG* variable.
 pub fn tool(name: &str) -> Command {
-    let path = servers().tools.join(name);
+    let path = servers().newest_tools().join(name);
     assert!(path.exists(), "no {}; run `scripts/setup`", path.display());
     let mut command = Command::new(path);
     for (variable, _) in std::env::vars_os() {

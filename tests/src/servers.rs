@@ -9,11 +9,14 @@ use std::sync::OnceLock;
 pub(crate) struct Servers {
     /// Major version to its `bin` folder.
     pub bins: BTreeMap<u32, PathBuf>,
-    /// The folder of the newest `psql`, `pg_dump` and `pg_restore`.
+    /// The folder of the newest released `psql`, `pg_dump` and `pg_restore`.
     pub tools: PathBuf,
 }
 
-const HOW: &str = "run `scripts/setup`, which finds or gets PostgreSQL 14 to 18";
+/// Servers of later majors are tested where they can be had.
+pub(crate) const LAST_RELEASED: u32 = 18;
+
+const HOW: &str = "run `scripts/setup`, which finds or gets PostgreSQL 14 to 19";
 
 /// `SAFE_RUN_TEST_PG`, else the file that `scripts/setup` wrote; read once.
 pub(crate) fn servers() -> &'static Servers {
@@ -46,6 +49,22 @@ pub(crate) fn servers() -> &'static Servers {
 }
 
 impl Servers {
+    /// The folders with client tools: the released ones first, then each server's own, newest first.
+    pub fn tool_folders(&self) -> Vec<PathBuf> {
+        let own = self.bins.values().rev().filter(|bin| bin.join("pg_dump").exists() && **bin != self.tools);
+        std::iter::once(&self.tools).chain(own).cloned().collect()
+    }
+
+    /// The newest client tools, which read every server that there is.
+    pub fn newest_tools(&self) -> PathBuf {
+        let (major, newest) = self.bins.iter().next_back().expect("there is a server");
+        if *major > LAST_RELEASED && newest.join("pg_dump").exists() {
+            newest.clone()
+        } else {
+            self.tools.clone()
+        }
+    }
+
     /// The `bin` folder of a major version. A missing one fails the test, with what to do.
     pub fn bin(&self, major: u32) -> PathBuf {
         let bin = self.bins.get(&major).unwrap_or_else(|| panic!("no PostgreSQL {major}; {HOW}")).clone();

@@ -73,7 +73,7 @@ const CHANGES: [(&str, &str); 14] = [
 
 #[test]
 fn the_shop_loads_in_seconds_on_every_major_version() {
-    for major in tests::cluster::MAJORS {
+    for major in tests::cluster::majors() {
         let cluster = Cluster::shared(major);
         let database = cluster.fresh_database("shop");
         let start = Instant::now();

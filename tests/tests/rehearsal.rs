@@ -138,7 +138,7 @@ on_every_major! {
 #[test]
 fn a_swap_is_refused_while_a_session_is_in_the_database() {
     std::thread::scope(|scope| {
-        for major in tests::cluster::MAJORS {
+        for major in tests::cluster::majors() {
             scope.spawn(move || {
                 let cluster = Cluster::shared(major);
                 let live = cluster.fresh_database("busy");

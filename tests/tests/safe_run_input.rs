@@ -217,7 +217,7 @@ fn a_server_that_can_not_be_reached_is_busy_and_an_unknown_database_is_not() {
 
 #[test]
 fn plan_lists_statements_with_warnings_and_changes_nothing() {
-    for major in tests::cluster::MAJORS {
+    for major in tests::cluster::majors() {
         let run = ProtectedRun::shop_on(Cluster::shared(major));
         run.migration(
             "0001_a.sql",

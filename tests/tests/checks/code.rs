@@ -57,7 +57,7 @@ async fn views_and_functions_that_a_migration_breaks() {
 /// A foreign table's server must not be asked: the one below does not exist.
 #[tokio::test]
 async fn a_view_on_a_foreign_table_is_planned_and_no_other_server_is_asked() {
-    for major in tests::cluster::MAJORS {
+    for major in tests::cluster::majors() {
         let fresh = Cluster::shared(major).fresh_database("checks");
         let client = connect(&fresh.url().parse().unwrap()).await;
         let made = client

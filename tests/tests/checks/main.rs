@@ -36,7 +36,7 @@ struct Database {
 
 /// Runs `test` on every major version, each time in a database of its own.
 async fn on_every_server(test: impl AsyncFn(&Database)) {
-    for major in tests::cluster::MAJORS {
+    for major in tests::cluster::majors() {
         eprintln!("on PostgreSQL {major}");
         let cluster = Cluster::shared(major);
         let fresh = cluster.fresh_database("checks");

@@ -49,7 +49,7 @@ fn only_structure(level: Level) -> Options {
 
 #[tokio::test]
 async fn damaged_pages_are_found_with_amcheck_installed_or_not() {
-    for major in tests::cluster::MAJORS {
+    for major in tests::cluster::majors() {
         eprintln!("on PostgreSQL {major}");
         // A server of its own with a folder that this process may write to, and without checksums.
         let options = if major >= 18 {
