@@ -339,21 +339,25 @@ async fn run(
 ) -> Result<(Vec<Chunk>, Vec<String>)> {
     let count = jobs.len();
     let queue = Arc::new(Queue { jobs, next: Mutex::new(0), workers: options.jobs.min(count).max(1) });
-    let mut workers = JoinSet::new();
-    for _ in 0..options.jobs.min(count) {
-        let session = join(settings, exported.id()).await?;
-        let worker = Worker {
-            session,
-            queue: queue.clone(),
-            tables: tables.clone(),
-            codec: options.codec,
-            meter: options.meter.clone(),
-            progress: progress.clone(),
-        };
-        workers.spawn(worker.run());
-    }
+    let worker =
+        Worker { queue, tables, codec: options.codec, meter: options.meter, progress: progress.clone() };
     let mut all = Vec::with_capacity(count);
     let mut damaged = Vec::new();
+    let mut workers = JoinSet::new();
+    match exported.only_session() {
+        Some(session) if count > 0 => (all, damaged) = worker.clone().run(session).await?,
+        Some(_) => {}
+        None => {
+            for _ in 0..options.jobs.min(count) {
+                let (session, worker) = (join(settings, exported).await?, worker.clone());
+                workers.spawn(async move {
+                    let done = worker.run(&session).await?;
+                    session.close().await.map(|()| done)
+                });
+            }
+        }
+    }
+    drop(worker);
     // The first failure drops the set, which ends the other workers.
     while let Some(worker) = workers.join_next().await {
         let (chunks, problems) =
@@ -366,8 +370,8 @@ async fn run(
 }
 
 /// One connection that takes jobs until there are none.
+#[derive(Clone)]
 struct Worker {
-    session: Session,
     queue: Arc<Queue>,
     tables: Option<Arc<Tables>>,
     codec: Codec,
@@ -377,11 +381,11 @@ struct Worker {
 
 impl Worker {
     /// Chunks by the numbers of their jobs, and what was wrong with files of an earlier snapshot.
-    async fn run(self) -> Result<(Vec<(usize, Chunk)>, Vec<String>)> {
+    async fn run(self, session: &Session) -> Result<(Vec<(usize, Chunk)>, Vec<String>)> {
         let (mut done, mut damaged) = (Vec::new(), Vec::new());
         let mut compressor = None;
         let mut syncing = Syncing::new(&self.meter);
-        self.session
+        session
             .batch_execute(NO_READING_AHEAD)
             .await
             .map_err(|source| Error::postgres("could not prepare a copying session", source))?;
@@ -400,8 +404,7 @@ impl Worker {
                 let are_in_part: Vec<bool> = chunks.iter().map(|chunk| chunk.earlier.is_some()).collect();
                 let (codec, progress, meter) = (self.codec, &self.progress, &self.meter);
                 let written =
-                    copy::out_to_files(&self.session, chunks, &mut compressor, codec, progress, meter)
-                        .await?;
+                    copy::out_to_files(session, chunks, &mut compressor, codec, progress, meter).await?;
                 let mut again = Vec::new();
                 for ((number, is_in_part), written) in numbers.into_iter().zip(are_in_part).zip(written) {
                     let job = &self.queue.jobs[number];
@@ -425,7 +428,6 @@ impl Worker {
                 may_be_in_part = false;
             }
         }
-        self.session.close().await?;
         syncing.finish().await?;
         Ok((done, damaged))
     }

@@ -35,7 +35,7 @@ use common::{
     postgres::{
         ConnectionSettings, Secret, Session, connect,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
-        introspect, role_passwords, tools,
+        introspect, lend, role_passwords, tools,
     },
     random,
     repository::{PartialSnapshot, Repository, StoredSnapshot},
@@ -298,6 +298,9 @@ pub async fn create_from(
     copy_state(settings, exported, repository, options, Settle::IfKnown, progress).await.map_err(explain)
 }
 
+const ONE_SESSION: &str = "this standby's PostgreSQL can damage rows when several sessions share a snapshot, so one session \
+                           reads everything: it takes longer, and an upgrade to the newest minor release ends it";
+
 async fn copy_state(
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,
@@ -306,14 +309,22 @@ async fn copy_state(
     settle: Settle,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    let reader = join(settings, exported.id()).await?;
+    let joined = match exported.only_session() {
+        None => Some(join(settings, exported).await?),
+        Some(_) => {
+            progress.warn(ONE_SESSION);
+            None
+        }
+    };
+    let reader = joined.as_ref().or(exported.only_session());
+    let reader = reader.ok_or_else(|| Error::failed("no session reads the snapshot"))?;
     let pg_dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, reader.server_major())?;
-    let server = introspect::server(&reader).await?;
+    let server = introspect::server(reader).await?;
     let scope = match options.filters.is_empty() {
         true => None,
-        false => Some(part::find(&reader, &options.filters).await?),
+        false => Some(part::find(reader, &options.filters).await?),
     };
-    let mut catalog = introspect::catalog_around(&reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
+    let mut catalog = introspect::catalog_around(reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
     if let Some(state) = &options.database_state {
         catalog.database = state.clone();
     }
@@ -327,11 +338,8 @@ async fn copy_state(
         let blocks = catalog.tables.iter().map(Table::all_blocks).sum();
         space::check(repository, &catalog.database.name, blocks, options.codec)?;
     }
-    let passwords = if options.role_passwords {
-        Some(role_passwords::read(&reader, &catalog.roles).await?)
-    } else {
-        None
-    };
+    let passwords =
+        if options.role_passwords { Some(role_passwords::read(reader, &catalog.roles).await?) } else { None };
     let id = SnapshotId::new(exported.taken_at(), &catalog.database.name, random::bits()?);
     let partial = repository.begin(id.clone())?;
     fault::point("backup.begun");
@@ -344,10 +352,9 @@ async fn copy_state(
             let arguments = scope.pg_dump_arguments();
             let encoding = &catalog.database.encoding;
             let schema =
-                dump_schema(settings, &pg_dump, exported.id(), encoding, &arguments, &partial, progress)
-                    .await?;
+                dump_schema(settings, &pg_dump, exported, encoding, &arguments, &partial, progress).await?;
             let entries = part::contents(&pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
-            let part = take_part(&reader, scope, schema, &entries, &options.filters, &mut catalog).await?;
+            let part = take_part(reader, scope, schema, &entries, &options.filters, &mut catalog).await?;
             progress.done();
             Some(part)
         }
@@ -361,7 +368,7 @@ async fn copy_state(
         cut: options.cut,
         policy: options.reuse,
     };
-    let reuse = reuse::prepare(settings, exported, &reader, repository, &catalog.tables, target).await?;
+    let reuse = reuse::prepare(settings, exported, reader, repository, &catalog.tables, target).await?;
     let copy = CopyOptions {
         jobs: options.jobs.max(1),
         codec: options.codec,
@@ -370,46 +377,41 @@ async fn copy_state(
     };
     let partitioned = catalog.partitioned.iter().map(|table| table.oid);
     let oids: HashSet<u32> = catalog.tables.iter().map(|table| table.oid).chain(partitioned).collect();
-    let (schema, orphans, settled, (mut tables, reading)) = tokio::try_join!(
-        async {
-            match &part {
-                Some(part) => Ok(part.schema.clone()),
-                None => {
-                    let encoding = &catalog.database.encoding;
-                    dump_schema(settings, &pg_dump, exported.id(), encoding, &[], &partial, progress).await
-                }
+    let schema = async {
+        match &part {
+            Some(part) => Ok(part.schema.clone()),
+            None => {
+                let encoding = &catalog.database.encoding;
+                dump_schema(settings, &pg_dump, exported, encoding, &[], &partial, progress).await
             }
-        },
-        async {
-            if options.check_foreign_keys {
-                orphans::find(settings, exported, &oids, progress).await
-            } else {
-                Ok(Vec::new())
-            }
-        },
-        reuse.settle(settings, settle),
-        copy_out::tables(
-            settings,
-            exported,
-            &partial,
-            &catalog.database,
-            catalog.tables,
-            copy.clone(),
-            &reuse,
-            progress
-        ),
-    )?;
+        }
+    };
+    let orphans = async {
+        match options.check_foreign_keys {
+            true => orphans::find(settings, exported, &oids, progress).await,
+            false => Ok(Vec::new()),
+        }
+    };
+    let settled = reuse.settle(settings, settle);
+    let (database, all) = (&catalog.database, catalog.tables);
+    let rows = copy_out::tables(settings, exported, &partial, database, all, copy.clone(), &reuse, progress);
+    let (schema, orphans, settled, (mut tables, reading)) = match exported.only_session() {
+        None => tokio::try_join!(schema, orphans, settled, rows)?,
+        Some(_) => (schema.await?, orphans.await?, settled.await?, rows.await?),
+    };
     fault::point("backup.copied");
     let count = catalog.large_objects.count;
     let large_objects =
-        copy_out::large_objects(settings, exported, &reader, &partial, count, copy.clone(), progress).await?;
+        copy_out::large_objects(settings, exported, reader, &partial, count, copy.clone(), progress).await?;
     // Sequences are not transactional: read after the data, so that none is behind a row that was copied.
-    let sequences = introspect::sequences_of(&reader, part.as_ref().map(|part| &part.sequences)).await?;
+    let sequences = introspect::sequences_of(reader, part.as_ref().map(|part| &part.sequences)).await?;
     // What a newer pg_dump writes for a server before 15 that the server does not understand.
     let is_foreign = server.major() < 15 && pg_dump.major >= 15;
-    let identities = if is_foreign { introspect::unlogged_identities(&reader).await? } else { Vec::new() };
+    let identities = if is_foreign { introspect::unlogged_identities(reader).await? } else { Vec::new() };
     progress.done();
-    reader.close().await?;
+    if let Some(joined) = joined {
+        joined.close().await?;
+    }
     let wal_base = reuse.base(settings, &mut tables, settle, settled, progress).await?;
 
     let mut manifest = Manifest {
@@ -517,24 +519,32 @@ async fn take_part(
 async fn dump_schema(
     settings: &ConnectionSettings,
     pg_dump: &tools::Tool,
-    snapshot_id: &str,
+    exported: &ExportedSnapshot<'_>,
     encoding: &str,
     arguments: &[String],
     partial: &PartialSnapshot,
     progress: &Progress,
 ) -> Result<FileEntry> {
     let path: &Path = &partial.dir().join(SCHEMA_FILE);
-    let mut command = tools::command(&pg_dump.path, settings);
-    command
-        .args(["--schema-only", "--format=custom", "--no-password", "--no-sync"])
-        // The server's own, so that nothing is converted: a role's client_encoding may not have every character.
-        .arg(format!("--encoding={encoding}"))
-        .arg(format!("--snapshot={snapshot_id}"))
-        .arg(format!("--lock-wait-timeout={}", JOINED_LOCK_WAIT.as_millis()))
-        .args(arguments)
-        .arg("--file")
-        .arg(path);
-    let finished = tools::run(command, "pg_dump").await?;
+    let describe = |command: &mut tokio::process::Command| {
+        command
+            .args(["--schema-only", "--format=custom", "--no-password", "--no-sync"])
+            // The server's own, so that nothing is converted: a role's client_encoding may not have every character.
+            .arg(format!("--encoding={encoding}"))
+            .arg(format!("--lock-wait-timeout={}", JOINED_LOCK_WAIT.as_millis()))
+            .args(arguments)
+            .arg("--file")
+            .arg(path);
+    };
+    let finished = match exported.only_session() {
+        None => {
+            let mut command = tools::command(&pg_dump.path, settings);
+            command.arg(format!("--snapshot={}", exported.id()));
+            describe(&mut command);
+            tools::run(command, "pg_dump").await?
+        }
+        Some(session) => lend::run_in_session(session, &pg_dump.path, "pg_dump", describe).await?,
+    };
     let messages = finished.stderr.trim();
     // pg_dump gives no SQLSTATE; these are the C locale's texts. Its --lock-wait-timeout is a statement_timeout.
     let waited = ["canceling statement due to lock timeout", "canceling statement due to statement timeout"];

@@ -25,7 +25,11 @@ pub async fn find(
     progress: &Progress,
 ) -> Result<Vec<String>> {
     let failed = |source| Error::postgres("could not check the foreign keys", source);
-    let session = join(settings, exported.id()).await?;
+    let joined = match exported.only_session() {
+        None => Some(join(settings, exported).await?),
+        Some(_) => None,
+    };
+    let Some(session) = joined.as_ref().or(exported.only_session()) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for key in session.query(sql::FOREIGN_KEYS, &[]).await.map_err(failed)? {
         common::interrupt::check()?;
@@ -54,6 +58,8 @@ pub async fn find(
         progress.warn(line.clone());
         found.push(line);
     }
-    session.close().await?;
+    if let Some(joined) = joined {
+        joined.close().await?;
+    }
     Ok(found)
 }

@@ -181,7 +181,7 @@ async fn first_checks(
     points.extend(backup::reuse::points(&context.control).await?);
     backup::reuse::later_point(&context.control, &mut points).await?;
     let exported = ExportedSnapshot::export(&holder).await?;
-    let reader = join(&context.connection, exported.id()).await?;
+    let reader = join(&context.connection, &exported).await?;
     let beginning = Beginning::read(&reader, &points).await?;
     let beginning = match beginning {
         Ok(beginning) => beginning,
@@ -228,7 +228,7 @@ impl Precopy {
             Err(why) => return Ok(Err(why)),
         };
         let client = context.connection.connect().await?;
-        let reader = join(&context.connection, exported.id()).await?;
+        let reader = join(&context.connection, exported).await?;
         let state = first.reader.map(|reader| Box::new(reader) as FirstState);
         let carried = first.pass.hold_against(&reader, &client, state).await?;
         reader.close().await?;

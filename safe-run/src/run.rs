@@ -426,15 +426,15 @@ pub async fn check_parallel(
 
 /// Runs the checks on `sessions`, which see one snapshot, with one more session for what has to be created and taken
 /// back.
-pub async fn check_on(
+pub async fn check_on<'s>(
     connection: &ConnectionSettings,
-    sessions: &[Session],
+    sessions: impl IntoIterator<Item = &'s Session>,
     options: &check::Options,
 ) -> Result<CheckResults> {
-    let clients: Vec<&common::postgres::Client> = sessions.iter().map(|session| &**session).collect();
+    let clients: Vec<&common::postgres::Client> = sessions.into_iter().map(|session| &**session).collect();
     // Before a run at `standard` there is nothing that would have to be created.
     let creates = options.level >= Level::Deep || options.known.is_some();
-    if !creates || !options.wants(CheckKind::Structure) {
+    if !creates || !options.wants(CheckKind::Structure) || is_standby(&clients).await? {
         return check::run_parallel(&clients, options).await;
     }
     let scratch = connection.connect().await?;
@@ -448,10 +448,17 @@ pub async fn check_on(
     Ok(results)
 }
 
+/// Whether the server replays another's log: nothing can be created there, not even for a moment.
+async fn is_standby(clients: &[&common::postgres::Client]) -> Result<bool> {
+    let Some(client) = clients.first() else { return Ok(false) };
+    let row = client.query_one("SELECT pg_catalog.pg_is_in_recovery()", &[]).await;
+    row.map(|row| row.get(0)).map_err(|source| Error::postgres("could not ask the server", source))
+}
+
 async fn join_many(context: &Context, exported: &ExportedSnapshot<'_>) -> Result<Vec<Session>> {
     let mut sessions = Vec::new();
     for _ in 0..context.options.jobs.max(1) {
-        sessions.push(join(&context.connection, exported.id()).await?);
+        sessions.push(join(&context.connection, exported).await?);
     }
     Ok(sessions)
 }

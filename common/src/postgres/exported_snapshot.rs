@@ -3,6 +3,9 @@
 //! The invariant: the transaction that exported a snapshot outlives every session that joins it. [`ExportedSnapshot`]
 //! borrows the holder's session, so the holder can't end its transaction, or do anything else, while one exists.
 //!
+//! On a hot standby that has the fault of [`Fix::StandbySnapshots`] nobody may import a snapshot: rows of open transactions
+//! would be marked dead for good. Then [`join`] refuses, and the holder reads everything itself.
+//!
 //! The order of steps is the safety argument. Every table is locked *before* the snapshot is taken: a TRUNCATE or a
 //! rewrite that commits between the two would make the table read as empty. After the snapshot the tables are listed
 //! again; if one appeared that is not locked, everything starts over.
@@ -14,6 +17,7 @@ use chrono::{DateTime, Utc};
 use super::{
     ConnectionSettings, Session,
     introspect::{Relation, relations},
+    known_fixes::Fix,
     sql,
     wal_summary::Point,
 };
@@ -92,17 +96,31 @@ pub struct ExportedSnapshot<'holder> {
     id: String,
     taken_at: DateTime<Utc>,
     points: Vec<Point>,
+    may_be_imported: bool,
     holder: &'holder Session,
 }
 
 impl<'holder> ExportedSnapshot<'holder> {
     /// Exports the snapshot of the transaction that is open in `holder`.
     pub async fn export(holder: &'holder Session) -> Result<Self> {
+        let failed = |source| Error::postgres("could not export a snapshot", source);
         let row = holder
-            .query_one("SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp()", &[])
+            .query_one(
+                "SELECT pg_catalog.pg_export_snapshot(), pg_catalog.clock_timestamp(), pg_catalog.pg_is_in_recovery()",
+                &[],
+            )
             .await
-            .map_err(|source| Error::postgres("could not export a snapshot", source))?;
-        Ok(Self { id: row.get(0), taken_at: row.get(1), points: Vec::new(), holder })
+            .map_err(failed)?;
+        let id: String = row.get(0);
+        let may_be_imported = !row.get::<_, bool>(2)
+            || Fix::StandbySnapshots.is_in(holder.server_version_num())
+            || lists_everything(holder, &id).await.map_err(failed)?;
+        Ok(Self { id, taken_at: row.get(1), points: Vec::new(), may_be_imported, holder })
+    }
+
+    /// The session that holds it, where no other one may read it.
+    pub fn only_session(&self) -> Option<&'holder Session> {
+        (!self.may_be_imported).then_some(self.holder)
     }
 
     /// Adds positions in the log that were read before the snapshot was taken.
@@ -148,14 +166,41 @@ impl<'holder> ExportedSnapshot<'holder> {
 /// migration, after which we get our turn; short, since the application queues behind that migration as well.
 pub const JOINED_LOCK_WAIT: Duration = Duration::from_secs(10);
 
+/// Whether the server wrote every transaction that is under way into the file of a snapshot that was exported during recovery.
+///
+/// A file that says it has not (`sof:1`) is what importers of [`Fix::StandbySnapshots`] misread. Only superusers may look.
+async fn lists_everything(holder: &Session, id: &str) -> Result<bool, tokio_postgres::Error> {
+    let may_look = holder
+        .query_one(
+            "SELECT pg_catalog.has_function_privilege('pg_catalog.pg_read_file(pg_catalog.text)', 'EXECUTE')
+                AND (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user)",
+            &[],
+        )
+        .await?;
+    if may_look.get::<_, Option<bool>>(0) != Some(true) {
+        return Ok(false);
+    }
+    let file = holder
+        .query_one("SELECT pg_catalog.pg_read_file('pg_snapshots/' || $1::pg_catalog.text)", &[&id])
+        .await?;
+    Ok(file.get::<_, &str>(0).lines().any(|line| line == "sof:0"))
+}
+
 /// Opens a session that reads the state of an exported snapshot. The caller keeps the [`ExportedSnapshot`] until the
 /// session is gone.
-pub async fn join(settings: &ConnectionSettings, snapshot_id: &str) -> Result<Session> {
+///
+/// # Errors
+/// [`crate::ErrorKind::Refused`] where [`ExportedSnapshot::only_session`] must read alone.
+pub async fn join(settings: &ConnectionSettings, exported: &ExportedSnapshot<'_>) -> Result<Session> {
+    if exported.only_session().is_some() {
+        return Err(Error::refused("on this standby no second session may read a snapshot")
+            .with_hint("Run this on the primary, or upgrade the standby to the newest minor release."));
+    }
     let session = settings.connect().await?;
     session
         .batch_execute(&format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL lock_timeout = {}",
-            crate::ident::literal(snapshot_id),
+            crate::ident::literal(&exported.id),
             JOINED_LOCK_WAIT.as_millis()
         ))
         .await

@@ -10,6 +10,8 @@ mod driver_url;
 pub mod environment;
 pub mod exported_snapshot;
 pub mod introspect;
+pub mod known_fixes;
+pub mod lend;
 pub mod passfile;
 mod pooler;
 mod resolve;

@@ -11,10 +11,10 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, TlsStream};
 
 use crate::{Error, Result};
@@ -25,6 +25,9 @@ const READ_BYTES: usize = 128 * 1024;
 
 /// Bytes that are read at once otherwise.
 const SMALL_READ_BYTES: usize = 8 * 1024;
+
+/// Bytes of a lent conversation that may be under way in each direction.
+const LOAN_BYTES: usize = 64 * 1024;
 
 /// Type and length.
 const HEADER_BYTES: usize = 5;
@@ -57,6 +60,12 @@ pub(super) struct TapHandle(Arc<Mutex<Wanted>>);
 struct Wanted {
     sink: Option<Arc<Mutex<dyn RowSink>>>,
     failure: Option<Error>,
+    /// The conversation is lent to whoever has the other end, beginning between two messages.
+    loan: Option<DuplexStream>,
+    /// Whether the other end was given back between two messages.
+    is_returned: bool,
+    /// The task that drives the connection.
+    waker: Option<Waker>,
 }
 
 impl TapHandle {
@@ -66,8 +75,27 @@ impl TapHandle {
 
     /// From now on rows go to `sink`, until the guard is dropped.
     pub(super) fn open(&self, sink: Arc<Mutex<dyn RowSink>>) -> OpenTap<'_> {
-        *self.lock() = Wanted { sink: Some(sink), failure: None };
+        let mut wanted = self.lock();
+        (wanted.sink, wanted.failure) = (Some(sink), None);
         OpenTap(self)
+    }
+
+    /// Lends the conversation: what is written to the stream goes to the server, and what the server says comes out of it,
+    /// until [`TapHandle::returned`] and the end of the stream. The driver must have nothing to ask meanwhile.
+    pub(super) fn lend(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(LOAN_BYTES);
+        let mut wanted = self.lock();
+        (wanted.loan, wanted.is_returned) = (Some(ours), false);
+        if let Some(waker) = wanted.waker.take() {
+            waker.wake();
+        }
+        theirs
+    }
+
+    /// Says that the conversation that was lent stands between two messages, with nothing left to answer. A loan that ends
+    /// without this ends the connection.
+    pub(super) fn returned(&self) {
+        self.lock().is_returned = true;
     }
 }
 
@@ -83,7 +111,8 @@ impl OpenTap<'_> {
 
 impl Drop for OpenTap<'_> {
     fn drop(&mut self) {
-        *self.0.lock() = Wanted::default();
+        let mut wanted = self.0.lock();
+        (wanted.sink, wanted.failure) = (None, None);
     }
 }
 
@@ -120,6 +149,22 @@ pub struct Tap<S> {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    loan: Option<Loan>,
+}
+
+/// A conversation that somebody else has.
+struct Loan {
+    stream: DuplexStream,
+    /// What goes to the server next.
+    to_server: Vec<u8>,
+}
+
+/// How a loan went on.
+enum Lent {
+    /// It is over, and the driver has the conversation again.
+    Over,
+    /// The server ended the connection.
+    ServerGone,
 }
 
 impl<S> Tap<S> {
@@ -129,7 +174,7 @@ impl<S> Tap<S> {
             Begins::WithAnswer => Place::Answer,
             Begins::Encrypted => Place::Unreadable,
         };
-        Self { inner, handle, place, buffer: Vec::new(), start: 0, end: 0 }
+        Self { inner, handle, place, buffer: Vec::new(), start: 0, end: 0, loan: None }
     }
 
     /// Works through what was read; stops when `out` is full or more has to be read.
@@ -230,7 +275,74 @@ fn take_whole_rows(there: &[u8], rows: &mut Vec<u8>) -> usize {
     at
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Tap<S> {
+    /// Passes on what the two sides of a loan say, until one of them ends.
+    fn pass_on(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Lent>> {
+        loop {
+            let Some(loan) = &mut self.loan else { return Poll::Ready(Ok(Lent::Over)) };
+            let mut has_moved = false;
+            if loan.to_server.is_empty() {
+                let mut bytes = [0; SMALL_READ_BYTES];
+                let mut asked = ReadBuf::new(&mut bytes);
+                if Pin::new(&mut loan.stream).poll_read(context, &mut asked)?.is_ready() {
+                    if asked.filled().is_empty() {
+                        let is_whole = self.handle.lock().is_returned && self.start == self.end;
+                        self.loan = None;
+                        return Poll::Ready(match is_whole {
+                            true => Ok(Lent::Over),
+                            false => Err(io::Error::other("a lent conversation ended in the middle")),
+                        });
+                    }
+                    loan.to_server.extend_from_slice(asked.filled());
+                    has_moved = true;
+                }
+            }
+            if !loan.to_server.is_empty()
+                && let Poll::Ready(count) = Pin::new(&mut self.inner).poll_write(context, &loan.to_server)?
+            {
+                loan.to_server.drain(..count);
+                has_moved = true;
+            }
+            // What is not sent yet wakes us when there is room.
+            let _ = Pin::new(&mut self.inner).poll_flush(context)?;
+            if self.start == self.end {
+                (self.start, self.end) = (0, 0);
+                self.buffer.resize(self.buffer.len().max(SMALL_READ_BYTES), 0);
+                let mut said = ReadBuf::new(&mut self.buffer);
+                if Pin::new(&mut self.inner).poll_read(context, &mut said)?.is_ready() {
+                    self.end = said.filled().len();
+                    if self.end == 0 {
+                        self.loan = None;
+                        return Poll::Ready(Ok(Lent::ServerGone));
+                    }
+                    has_moved = true;
+                }
+            }
+            if self.start < self.end
+                && let Poll::Ready(count) =
+                    Pin::new(&mut loan.stream).poll_write(context, &self.buffer[self.start..self.end])?
+            {
+                self.start += count;
+                has_moved = true;
+            }
+            if !has_moved {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Begins a loan where one is wanted and the conversation stands between two messages.
+    fn take_loan(&mut self, wanted: &mut Wanted) {
+        if matches!(self.place, Place::Header)
+            && self.start == self.end
+            && let Some(stream) = wanted.loan.take()
+        {
+            self.loan = Some(Loan { stream, to_server: Vec::new() });
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Tap<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -253,6 +365,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
         let handle = tap.handle.clone();
         loop {
             let mut wanted = handle.lock();
+            tap.take_loan(&mut wanted);
+            if tap.loan.is_some() {
+                drop(wanted);
+                match ready!(tap.pass_on(context))? {
+                    Lent::Over => continue,
+                    Lent::ServerGone => return Poll::Ready(Ok(())),
+                }
+            }
             if let Err(error) = tap.sort(&mut wanted, out) {
                 wanted.failure = Some(error);
                 return Poll::Ready(Err(io::Error::other("the rows could not be taken")));
@@ -261,6 +381,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tap<S> {
                 return Poll::Ready(Ok(()));
             }
             tap.make_room(if wanted.sink.is_some() { READ_BYTES } else { SMALL_READ_BYTES });
+            if wanted.waker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
+                wanted.waker = Some(context.waker().clone());
+            }
             drop(wanted);
             let mut unread = ReadBuf::new(&mut tap.buffer[tap.end..]);
             ready!(Pin::new(&mut tap.inner).poll_read(context, &mut unread))?;

@@ -56,10 +56,13 @@ impl Invocation<'_> {
         };
         let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
         let mut sessions: Vec<Session> = Vec::new();
-        for _ in 0..jobs {
-            sessions.push(exported_snapshot::join(&connection, exported.id()).await?);
+        if exported.only_session().is_none() {
+            for _ in 0..jobs {
+                sessions.push(exported_snapshot::join(&connection, &exported).await?);
+            }
         }
-        let mut results = check_on(&connection, &sessions, &options).await?;
+        let sessions = exported.only_session().into_iter().chain(&sessions);
+        let mut results = check_on(&connection, sessions, &options).await?;
         if !files.is_empty() && options.wants(CheckKind::Verify) {
             let session = connection.connect_as(SessionProfile::Migration, None).await?;
             results.findings.extend(verify::run_all(&session, &files, &self.output.progress()).await?);
