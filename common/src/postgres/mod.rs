@@ -1,5 +1,6 @@
 //! Everything that talks to a server or runs its client tools.
 
+pub mod as_owner;
 pub mod connect;
 mod connect_error;
 pub mod connection_string;

@@ -1,5 +1,6 @@
 //! The checks against real servers: every violation is made by the way it happens in life, or by editing the catalog.
 
+mod as_owner;
 mod carried;
 mod code;
 mod columns;
