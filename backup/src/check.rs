@@ -121,7 +121,7 @@ async fn server(session: &Session) -> Item {
 
 async fn client_tools(session: &Session) -> Item {
     let (dump, restore) = (tools::installed("pg_dump").await, tools::installed("pg_restore").await);
-    let chosen = tools::choose("pg_dump", &dump, session.server_major()).and_then(|dump| {
+    let chosen = tools::choose_pg_dump(&dump, session.server_version_num()).and_then(|dump| {
         let restore = tools::choose("pg_restore", &restore, dump.major)?;
         Ok(format!("pg_dump {} ({}), pg_restore {}", dump.version, dump.path.display(), restore.version))
     });

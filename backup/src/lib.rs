@@ -318,7 +318,10 @@ async fn copy_state(
     };
     let reader = joined.as_ref().or(exported.only_session());
     let reader = reader.ok_or_else(|| Error::failed("no session reads the snapshot"))?;
-    let pg_dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, reader.server_major())?;
+    let pg_dump = tools::choose_pg_dump(&tools::installed("pg_dump").await, reader.server_version_num())?;
+    if let Some(older) = tools::older_minor(&pg_dump, reader.server_version_num()) {
+        progress.warn(older);
+    }
     let server = introspect::server(reader).await?;
     let scope = match options.filters.is_empty() {
         true => None,

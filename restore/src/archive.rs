@@ -18,7 +18,10 @@ use common::{
     },
 };
 
-use crate::missing::{self, MissingObject};
+use crate::{
+    column_marks::{self, without_marks},
+    missing::{self, MissingObject},
+};
 
 /// The part of the archive to restore.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -320,22 +323,25 @@ impl Run<'_> {
     async fn mend(&self, errors: &[RestoreError]) -> Result<Vec<MissingObject>> {
         let session = self.session;
         let (mut missing, mut fatal) = (Vec::new(), Vec::new());
-        let mut rewritten = false;
+        let (mut rewritten, mut has_marks) = (false, false);
         let mut failed_entries = BTreeSet::new();
         for error in errors {
             // The owner and the like of what could not be made: one object, one line.
             if error.dump_id.is_some_and(|id| failed_entries.contains(&id)) {
                 continue;
             }
-            if let Some(statement) = without_logged(error)
+            let unmarked = without_marks(error);
+            has_marks |= unmarked.is_some();
+            if let Some(statement) = without_logged(error).or(unmarked)
                 && session.batch_execute(&statement).await.is_ok()
             {
                 rewritten = true;
                 continue;
             }
-            // Comments and grants of what was missing until now.
+            // What needs what was missing until now, and may have marks as well.
+            let cleaned = error.statement.as_deref().filter(|_| has_marks).map(column_marks::cleaned);
             if rewritten
-                && let Some(statement) = &error.statement
+                && let Some(statement) = cleaned.as_ref().or(error.statement.as_ref())
                 && session.batch_execute(statement).await.is_ok()
             {
                 continue;

@@ -10,6 +10,7 @@ pub mod archive;
 pub mod bundle;
 pub mod cli;
 pub mod collation;
+mod column_marks;
 pub mod compare;
 pub mod copy_in;
 pub mod extension_tables;

@@ -164,3 +164,42 @@ fn a_transaction_timeout_of_a_millisecond_ends_no_session_of_ours() {
         assert_eq!(checked, [0; 5]);
     }
 }
+
+/// The marks that minor releases of November 2026 give to columns, as a pg_dump of before takes them along.
+fn marks_of_columns_stop_no_restore(major: u32) {
+    let cluster = Cluster::shared(major);
+    let database = cluster.fresh_database("marks");
+    database.psql(
+        "CREATE SCHEMA app; CREATE TABLE app.parent (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, t text DEFAULT 'it''s') \
+         PARTITION BY RANGE (id);
+         CREATE TABLE app.part PARTITION OF app.parent FOR VALUES FROM (1) TO (100);
+         CREATE TABLE app.child (id serial PRIMARY KEY, parent int REFERENCES app.parent, \"a \"\"b\" text CHECK (\"a \"\"b\" <> ''));
+         ALTER TABLE app.child ALTER parent SET (n_distinct = 5); COMMENT ON TABLE app.child IS 'one';
+         CREATE MATERIALIZED VIEW app.seen AS SELECT count(*) AS n FROM app.child;
+         CREATE VIEW app.looked AS SELECT * FROM app.child JOIN app.parent USING (id);
+         INSERT INTO app.parent (t) SELECT 'x' FROM generate_series(1, 50); INSERT INTO app.child (parent) SELECT 3;
+         GRANT SELECT ON app.child TO PUBLIC; REFRESH MATERIALIZED VIEW app.seen",
+    );
+    let before = fingerprint(&database);
+    database.psql(
+        "BEGIN; SET LOCAL allow_system_table_mods = on;
+         UPDATE pg_attribute SET attoptions = coalesce(attoptions, '{}') || ARRAY['pg_attver=' || attnum] WHERE attnum > 0
+           AND attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'app'::regnamespace AND relkind IN ('r', 'p', 'm'));
+         COMMIT",
+    );
+    let (snapshots, name) = round_trip(&database, cluster, &[]);
+    before.assert_same(&fingerprint_without(&cluster.url(&name), &[]));
+    let (copy, id) = (format!("{name}2"), snapshots.ids().remove(0));
+    snapshots.run("restore", &cluster.url("postgres"), &[&id, "--into", &copy, "--jobs", "1"]).expect(0);
+    before.assert_same(&fingerprint_without(&cluster.url(&copy), &[]));
+}
+
+#[test]
+fn marks_that_a_newer_minor_release_gives_to_columns_stop_no_restore_postgresql_14() {
+    marks_of_columns_stop_no_restore(14);
+}
+
+#[test]
+fn marks_that_a_newer_minor_release_gives_to_columns_stop_no_restore_postgresql_18() {
+    marks_of_columns_stop_no_restore(18);
+}

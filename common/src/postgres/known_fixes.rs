@@ -13,13 +13,16 @@ pub enum Fix {
     /// B-trees on `bpchar` without a length, indexes with `gist_trgm_ops`, GIN indexes after heavy vacuums, and TOAST indexes
     /// after REINDEX CONCURRENTLY may be wrong where they were made before; the notes say to REINDEX them.
     WrongIndexes,
+    /// Servers mark the columns of tables with an option `pg_attver`, which clients of the same day and later leave out of dumps.
+    ColumnMarks,
     /// A parallel pg_restore could make a foreign key before the index that it needs was attached to its partitioned one.
     EarlyForeignKeys,
 }
 
 impl Fix {
     /// Every fault that is known.
-    pub const ALL: [Self; 3] = [Self::StandbySnapshots, Self::WrongIndexes, Self::EarlyForeignKeys];
+    pub const ALL: [Self; 4] =
+        [Self::StandbySnapshots, Self::WrongIndexes, Self::ColumnMarks, Self::EarlyForeignKeys];
 
     /// The first minor release of `major` that has it; none where none is known.
     fn first_minor(major: i32) -> Option<i32> {
@@ -47,9 +50,10 @@ impl Fix {
         Self::first_minor(major).map(|minor| format!("{major}.{minor}"))
     }
 
-    /// What an upgrade mends, for a person.
-    pub fn mends(self) -> &'static str {
-        match self {
+    /// What an upgrade mends, for a person; nothing where it mends nothing by itself.
+    pub fn mends(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ColumnMarks => return None,
             Self::StandbySnapshots => {
                 "on a hot standby, sessions that share a snapshot can make rows of open transactions vanish for good; until \
                  then one session alone reads a standby"
@@ -61,7 +65,7 @@ impl Fix {
             Self::EarlyForeignKeys => {
                 "a parallel pg_restore may make foreign keys of partitioned tables too early"
             }
-        }
+        })
     }
 }
 

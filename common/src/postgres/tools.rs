@@ -7,7 +7,7 @@ use std::{
     process::Stdio,
 };
 
-use super::{ConnectionSettings, settings::VARIABLES_TO_CLEAR};
+use super::{ConnectionSettings, known_fixes::Fix, session, settings::VARIABLES_TO_CLEAR};
 use crate::{Error, Result, interrupt::ChildGuard};
 
 /// Folders of distributions and installers, beside `PATH`. `*` stands for a version.
@@ -29,6 +29,8 @@ pub struct Tool {
     pub path: PathBuf,
     /// Its major version.
     pub major: u32,
+    /// Its version as servers give theirs: 150018 for 15.18.
+    pub version_num: i32,
     /// What `--version` printed, without the program's name.
     pub version: String,
 }
@@ -60,7 +62,8 @@ pub async fn installed(name: &str) -> Vec<Tool> {
         command.arg("--version").stdin(Stdio::null()).process_group(0).kill_on_drop(true);
         let Ok(output) = command.output().await else { continue };
         if let Some((major, version)) = parse_version(&String::from_utf8_lossy(&output.stdout)) {
-            tools.push(Tool { path: real, major, version });
+            let version_num = session::version_num(&version);
+            tools.push(Tool { path: real, major, version_num, version });
         }
     }
     tools
@@ -86,14 +89,18 @@ fn parse_version(text: &str) -> Option<(u32, String)> {
     Some((digits.parse().ok()?, version.to_owned()))
 }
 
-/// Chooses the client for a server of major version `server`: that major's own, else the next newer one.
+/// Chooses the client for a server of major version `server`: that major's own, else the next newer one; of several the newest
+/// minor release.
 ///
 /// An older client is never used: it does not know what the server may hold.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Refused`], naming the package to install.
 pub fn choose(name: &str, tools: &[Tool], server: u32) -> Result<Tool> {
-    let best = tools.iter().filter(|tool| tool.major >= server).min_by_key(|tool| tool.major);
+    let best = tools
+        .iter()
+        .filter(|tool| tool.major >= server)
+        .min_by_key(|tool| (tool.major, std::cmp::Reverse(tool.version_num)));
     best.cloned().ok_or_else(|| {
         let newest = tools.iter().max_by_key(|tool| tool.major);
         let message = match newest {
@@ -109,6 +116,35 @@ pub fn choose(name: &str, tools: &[Tool], server: u32) -> Result<Tool> {
              Red Hat: dnf install postgresql{server}; macOS: brew install postgresql@{server}), or name their folder in \
              SAFE_RUN_PG_BIN."
         ))
+    })
+}
+
+/// Chooses the pg_dump for a server of this `server_version_num`, as [`choose`] does, but for one thing: where the server marks its
+/// columns ([`Fix::ColumnMarks`]), a client that knows the marks comes before one of the server's own major that does not.
+///
+/// # Errors
+/// As [`choose`].
+pub fn choose_pg_dump(tools: &[Tool], server_version_num: i32) -> Result<Tool> {
+    let major = u32::try_from(server_version_num / 10_000).unwrap_or(0);
+    if !Fix::ColumnMarks.is_in(server_version_num) {
+        return choose("pg_dump", tools, major);
+    }
+    let knowing: Vec<Tool> =
+        tools.iter().filter(|tool| Fix::ColumnMarks.is_in(tool.version_num)).cloned().collect();
+    choose("pg_dump", &knowing, major).or_else(|_| choose("pg_dump", tools, major))
+}
+
+/// What a person should know about a pg_dump that is older than the server's minor release; nothing where it does not matter.
+pub fn older_minor(pg_dump: &Tool, server_version_num: i32) -> Option<String> {
+    let is_older = Fix::ColumnMarks.is_in(server_version_num) && !Fix::ColumnMarks.is_in(pg_dump.version_num);
+    is_older.then(|| {
+        format!(
+            "pg_dump {} is of an earlier day than the server's minor release {}.{} and writes its marks of columns (pg_attver) as \
+             options, which pg_restore fails on elsewhere; `restore` leaves them out",
+            pg_dump.version,
+            server_version_num / 10_000,
+            server_version_num % 10_000
+        )
     })
 }
 
@@ -299,7 +335,31 @@ mod tests {
     use super::*;
 
     fn tool(major: u32) -> Tool {
-        Tool { path: PathBuf::from(format!("/pg/{major}/pg_dump")), major, version: format!("{major}.1") }
+        tool_of(major, 1)
+    }
+
+    fn tool_of(major: u32, minor: i32) -> Tool {
+        Tool {
+            path: PathBuf::from(format!("/pg/{major}.{minor}/pg_dump")),
+            major,
+            version_num: i32::try_from(major).unwrap() * 10_000 + minor,
+            version: format!("{major}.{minor}"),
+        }
+    }
+
+    #[test]
+    fn the_minor_release_of_pg_dump_counts_where_the_server_marks_its_columns() {
+        let tools = [tool_of(15, 18), tool_of(15, 19), tool_of(18, 6), tool_of(18, 7), tool_of(17, 12)];
+        let chosen = |tools: &[Tool], server| choose_pg_dump(tools, server).unwrap().version_num;
+        assert_eq!(chosen(&tools, 150_017), 150_019);
+        assert_eq!(chosen(&tools, 150_020), 170_012);
+        assert_eq!(chosen(&[tools.as_slice(), &[tool_of(15, 21)]].concat(), 150_020), 150_021);
+        let old = chosen(&tools[..3], 150_020);
+        assert_eq!(old, 150_019);
+        assert!(older_minor(&tools[1], 150_020).is_some_and(|said| said.contains("15.20")));
+        assert_eq!(older_minor(&tools[1], 150_019), None);
+        assert_eq!(older_minor(&tools[3], 150_020), None);
+        assert!(choose_pg_dump(&tools[..2], 180_007).is_err());
     }
 
     #[test]

@@ -277,7 +277,7 @@ async fn work(
 ) -> Result<Vec<String>> {
     let major = verified.snapshot().manifest.pg_dump_major;
     let server = connection.connect().await?;
-    let pg_dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, server.server_major())?;
+    let pg_dump = tools::choose_pg_dump(&tools::installed("pg_dump").await, server.server_version_num())?;
     let need = major.max(pg_dump.major).max(server.server_major());
     server.close().await?;
     let pg_restore = tools::choose("pg_restore", &tools::installed("pg_restore").await, need)?;
