@@ -192,7 +192,7 @@ async fn create_locked(
     observer.close().await?;
     let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
     let created = copy_state(settings, &exported, repository, options, Settle::Always, progress);
-    let created = within(options.max_duration, created, progress).await;
+    let created = within(options.max_duration, Box::pin(created), progress).await;
     match created {
         Ok(snapshot) => {
             // Complete and published, with the holder alive until then: how it ends changes nothing any more.
@@ -295,7 +295,8 @@ pub async fn create_from(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    copy_state(settings, exported, repository, options, Settle::IfKnown, progress).await.map_err(explain)
+    let created = copy_state(settings, exported, repository, options, Settle::IfKnown, progress);
+    Box::pin(created).await.map_err(explain)
 }
 
 const ONE_SESSION: &str = "this standby's PostgreSQL can damage rows when several sessions share a snapshot, so one session \
@@ -380,7 +381,8 @@ async fn copy_state(
     };
     let partitioned = catalog.partitioned.iter().map(|table| table.oid);
     let oids: HashSet<u32> = catalog.tables.iter().map(|table| table.oid).chain(partitioned).collect();
-    let schema = async {
+    // On the heap: one after the other or all at once, they would stand twice in this future, and in all around it.
+    let schema = Box::pin(async {
         match &part {
             Some(part) => Ok(part.schema.clone()),
             None => {
@@ -388,16 +390,25 @@ async fn copy_state(
                 dump_schema(settings, &pg_dump, exported, encoding, &[], &partial, progress).await
             }
         }
-    };
-    let orphans = async {
+    });
+    let orphans = Box::pin(async {
         match options.check_foreign_keys {
             true => orphans::find(settings, exported, &oids, progress).await,
             false => Ok(Vec::new()),
         }
-    };
-    let settled = reuse.settle(settings, settle);
+    });
+    let settled = Box::pin(reuse.settle(settings, settle));
     let (database, all) = (&catalog.database, catalog.tables);
-    let rows = copy_out::tables(settings, exported, &partial, database, all, copy.clone(), &reuse, progress);
+    let rows = Box::pin(copy_out::tables(
+        settings,
+        exported,
+        &partial,
+        database,
+        all,
+        copy.clone(),
+        &reuse,
+        progress,
+    ));
     let (schema, orphans, settled, (mut tables, reading)) = match exported.only_session() {
         None => tokio::try_join!(schema, orphans, settled, rows)?,
         Some(_) => (schema.await?, orphans.await?, settled.await?, rows.await?),
