@@ -167,9 +167,7 @@ impl<'a> CheckSession<'a> {
 
     /// The setting that gives a query the `search_path` that sessions of this role normally have.
     pub fn own_search_path(&self) -> String {
-        // An empty path is shown as `""`, which SET refuses.
-        let path = if matches!(self.search_path.as_str(), "" | "\"\"") { "''" } else { &self.search_path };
-        format!("SET LOCAL search_path = {path};")
+        set_search_path(&self.search_path)
     }
 
     /// Runs `sql`, one statement, in a savepoint of its own.
@@ -242,10 +240,17 @@ impl<'a> CheckSession<'a> {
                 message: error.message().replacen("a check failed: ", "", 1),
             },
         };
-        self.client
-            .batch_execute("ROLLBACK TO SAVEPOINT safe_run_check; RELEASE SAVEPOINT safe_run_check")
-            .await
-            .map_err(|error| Error::postgres("could not leave a check's savepoint", error))?;
+        let failed = |error| Error::postgres("could not leave a check's savepoint", error);
+        let undo = "ROLLBACK TO SAVEPOINT safe_run_check; RELEASE SAVEPOINT safe_run_check";
+        match self.client.batch_execute(undo).await.map_err(failed) {
+            Ok(()) => {}
+            // The message could not even be read, and its savepoint was never made: back to the pass's own.
+            Err(error) if error.sqlstate() == Some("3B001") => {
+                let undo = format!("ROLLBACK TO SAVEPOINT safe_run_checks; {SETTINGS}");
+                self.client.batch_execute(&undo).await.map_err(failed)?;
+            }
+            Err(error) => return Err(error),
+        }
         Ok(refused)
     }
 
@@ -281,6 +286,13 @@ impl<'a> CheckSession<'a> {
             .await?
             .map_err(|refused| Error::failed(format!("could not read {what}: {}", refused.message)))
     }
+}
+
+/// The setting that makes `path`, as the catalog and `pg_settings` print it, the `search_path` of a query.
+pub(super) fn set_search_path(path: &str) -> String {
+    // An empty path is printed as `""`, or as nothing since 19; SET takes neither.
+    let path = if matches!(path.trim(), "" | "\"\"") { "''" } else { path };
+    format!("SET LOCAL search_path = {path};")
 }
 
 fn text_row(message: SimpleQueryMessage) -> Option<TextRow> {

@@ -242,10 +242,7 @@ impl Job {
             Work::Unique(work) => work.go_on(session, size_bytes, answer, out).await,
             Work::Exclude(work) => work.go_on(session, size_bytes, answer, out).await,
             Work::Sequence(work) => work.go_on(session, answer, out).await,
-            Work::Code(work) => {
-                work.read(answer, out);
-                Ok(())
-            }
+            Work::Code(work) => work.go_on(session, answer, out).await,
             Work::Structure(work, _) => {
                 work.read(answer, out);
                 Ok(())

@@ -54,6 +54,71 @@ async fn views_and_functions_that_a_migration_breaks() {
     .await;
 }
 
+/// Names in a body of text resolve when it runs, with the path of whoever runs it.
+#[tokio::test]
+async fn views_and_functions_are_compiled_with_a_search_path_that_they_will_have() {
+    on_every_server(async |db| {
+        db.sql(
+            "CREATE SCHEMA app; CREATE SCHEMA \"Other one\"; CREATE TABLE public.p (id int); CREATE TABLE app.a (id int);
+            CREATE TABLE \"Other one\".o (id int);
+            SET check_function_bodies = off;
+            CREATE FUNCTION public.in_public() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM p';
+            CREATE FUNCTION app.in_app() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM a';
+            CREATE FUNCTION public.in_other() RETURNS bigint LANGUAGE sql STABLE AS 'SELECT count(*) FROM o';
+            RESET check_function_bodies;
+            CREATE VIEW public.v AS SELECT public.in_public() AS n",
+        )
+        .await;
+        let broken_functions = [
+            "function app.in_app() does not compile: relation \"a\" does not exist",
+            "function in_other() does not compile: relation \"o\" does not exist",
+        ];
+        let before = db.checked().await;
+        assert_eq!(broken(&before.findings), broken_functions);
+        // A setting counts from the transaction on that makes it.
+        let name = db.fresh.name();
+        db.sql(&format!("BEGIN; ALTER DATABASE \"{name}\" SET search_path = app, public")).await;
+        assert_eq!(broken(&db.checked().await.findings), broken_functions[1..]);
+        db.sql(&format!(
+            "CREATE ROLE \"{name}\" IN ROLE pg_monitor; ALTER ROLE \"{name}\" SET search_path = 'Other one';
+            SET check_function_bodies = off;
+            CREATE VIEW app.w AS SELECT app.in_app() AS n, public.in_other() AS o;
+            DROP TABLE public.p"
+        ))
+        .await;
+        let after = db.checked().await;
+        assert_eq!(
+            broken(&compared(&before, &after).new),
+            [
+                "function in_public() does not compile: relation \"p\" does not exist",
+                // No path has both.
+                "view app.w does not compile: relation \"a\" does not exist",
+                "view v does not compile: relation \"p\" does not exist",
+            ]
+        );
+        db.sql("ROLLBACK").await;
+    })
+    .await;
+}
+
+/// Since 19 a list can be set to nothing at all, which the catalog prints as nothing.
+#[tokio::test]
+async fn an_empty_search_path_of_a_function_ends_no_check() {
+    on_every_server(async |db| {
+        let empty: &[&str] = if db.version >= 19 { &["''", "NULL"] } else { &["''"] };
+        for (number, path) in empty.iter().enumerate() {
+            db.sql(&format!(
+                "CREATE FUNCTION f{number}() RETURNS int LANGUAGE sql SET search_path = {path} AS 'SELECT 1';
+                CREATE FUNCTION g{number}() RETURNS int LANGUAGE plpgsql SET search_path = {path} AS 'BEGIN RETURN 1; END'"
+            ))
+            .await;
+        }
+        let results = db.checked().await;
+        assert_eq!((broken(&results.findings), results.skipped), (Vec::new(), Vec::new()));
+    })
+    .await;
+}
+
 /// A foreign table's server must not be asked: the one below does not exist.
 #[tokio::test]
 async fn a_view_on_a_foreign_table_is_planned_and_no_other_server_is_asked() {
