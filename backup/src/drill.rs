@@ -293,10 +293,9 @@ async fn drop_scratch(connection: &ConnectionSettings, scratch: &str) -> Result<
         session.close().await
     };
     dropped.await.map_err(|error| {
-        let name = common::Ident::new(scratch);
-        error
-            .context(format!("the scratch database \"{}\" is still there", printable(scratch)))
-            .with_hint(format!("Drop it by hand: DROP DATABASE {name}"))
+        error.context(format!("the scratch database \"{}\" is still there", printable(scratch))).with_hint(
+            "The next `backup drill` on this server drops it, if it can then; until then it takes space.".to_owned(),
+        )
     })
 }
 

@@ -134,8 +134,6 @@ impl StagedDatabase {
     /// Drops it again: this run made it, and nobody else has been told its name.
     pub async fn discard(self, maintenance: &Session) -> Result<()> {
         let _undo = interrupt::begin_undo().await;
-        // What can't be taken away makes the drop fail, and that says why.
-        let _ = drop_subscriptions(&self.settings).await;
         // 57014: cancelled. The cancel request of the signal that brought us here may come as late as this.
         match database::drop_database(maintenance, &self.name).await {
             Err(error) if error.sqlstate() == Some("57014") => {
@@ -261,6 +259,9 @@ impl StagedDatabase {
         let other_owners = owners::settle(&session, wanted, major, plan).await?;
         let missing_grants = missing_grants(&session, &snapshot, plan).await?;
         flush(&session).await?;
+        if plan.replaces.is_none() {
+            database::detach_subscriptions(&session).await?;
+        }
         session.close().await?;
         apply_database_state(maintenance, &snapshot, &self.name, plan).await?;
         if plan.read_only {
@@ -273,25 +274,6 @@ impl StagedDatabase {
         let spent = loaded.spent;
         Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, other_owners, missing, spent })
     }
-}
-
-/// PostgreSQL drops no database with a subscription in it. The slot on the publisher is the live database's.
-async fn drop_subscriptions(settings: &ConnectionSettings) -> Result<()> {
-    let failed = |source| Error::postgres("could not drop a subscription", source);
-    let session = settings.connect().await?;
-    let rows = session
-        .query(
-            "SELECT pg_catalog.format('ALTER SUBSCRIPTION %1$I DISABLE; ALTER SUBSCRIPTION %1$I SET (slot_name = NONE); \
-             DROP SUBSCRIPTION %1$I', s.subname) FROM pg_catalog.pg_subscription s
-             JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = pg_catalog.current_database()",
-            &[],
-        )
-        .await
-        .map_err(failed)?;
-    for row in &rows {
-        session.batch_execute(row.get(0)).await.map_err(failed)?;
-    }
-    session.close().await
 }
 
 /// Grants that the snapshot has and the restored database has not. A server only warns when a role gives what it does not

@@ -7,6 +7,12 @@ fn next_drill_drops_what_a_killed_one_left(major: u32) {
     cluster.psql("CREATE DATABASE shop TEMPLATE template0");
     cluster.psql("COMMENT ON DATABASE shop IS 'the shop'");
     psql::run(&cluster.url("shop"), "CREATE TABLE t AS SELECT i FROM generate_series(1, 100) i");
+    // No database can be dropped while it has one.
+    psql::run(
+        &cluster.url("shop"),
+        "CREATE SUBSCRIPTION \"Odd; one\" CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = 'of_shop');
+         CREATE SUBSCRIPTION two CONNECTION 'dbname=nowhere' PUBLICATION p WITH (connect = false, slot_name = NONE)",
+    );
     let snapshots = Snapshots::new();
     let url = cluster.url("shop");
     snapshots.run("backup", &url, &["create"]).expect(0);
@@ -50,6 +56,7 @@ fn next_drill_drops_what_a_killed_one_left(major: u32) {
     snapshots.run("backup", &url, &["drill"]).expect(0);
     assert!(cluster.psql(databases).contains(scratch));
     drop(alive);
+    assert_eq!(cluster.psql("SELECT string_agg(subname || ' ' || subslotname, ', ') FROM pg_subscription"), "Odd; one of_shop");
 }
 
 #[test]

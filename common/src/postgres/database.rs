@@ -46,8 +46,65 @@ pub async fn is_standby(session: &Session) -> Result<bool> {
     Ok(row.get(0))
 }
 
-/// Drops a database that this program made, ending the sessions in it.
+/// Drops a database that this program made or a person gave up, ending the sessions in it, with the subscriptions in it.
 pub async fn drop_database(session: &Session, name: &str) -> Result<()> {
+    match drop_empty_of_subscriptions(session, name).await {
+        // In use: by sessions that may not be ended, or by subscriptions, without which no database can be dropped.
+        Err(error) if error.sqlstate() == Some("55006") => {
+            if !drop_subscriptions(session, name).await? {
+                return Err(error);
+            }
+            drop_empty_of_subscriptions(session, name).await
+        }
+        result => result,
+    }
+}
+
+/// Drops the subscriptions of a database, and says whether there were any. Their slots, of which a publisher knows, are left: they
+/// belong to the database that this one is a copy of.
+async fn drop_subscriptions(session: &Session, name: &str) -> Result<bool> {
+    let failed = |source| Error::postgres(format!("could not drop the subscriptions of \"{name}\""), source);
+    let session = session.settings().with_database(name).connect().await?;
+    let names = subscriptions(&session).await?;
+    for name in &names {
+        let name = Ident::new(name.as_str());
+        let sql = format!(
+            "ALTER SUBSCRIPTION {name} DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE); DROP SUBSCRIPTION {name}"
+        );
+        session.batch_execute(&sql).await.map_err(failed)?;
+    }
+    session.close().await?;
+    Ok(!names.is_empty())
+}
+
+/// Takes their replication slots from the subscriptions of the connected database, which have just come out of an archive and
+/// are disabled: a slot has one reader, and whoever drops a subscription that names it drops it on the publisher.
+///
+/// # Errors
+/// What the server says to a role that may not.
+pub async fn detach_subscriptions(session: &Session) -> Result<()> {
+    for name in subscriptions(session).await? {
+        let sql = format!("ALTER SUBSCRIPTION {} SET (slot_name = NONE)", Ident::new(name.as_str()));
+        session.batch_execute(&sql).await.map_err(|source| {
+            Error::postgres(format!("could not take its replication slot from the subscription \"{name}\""), source)
+        })?;
+    }
+    Ok(())
+}
+
+async fn subscriptions(session: &Session) -> Result<Vec<String>> {
+    let rows = session
+        .query(
+            "SELECT s.subname::text FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid
+             WHERE d.datname = pg_catalog.current_database() ORDER BY 1",
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for subscriptions", source))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+async fn drop_empty_of_subscriptions(session: &Session, name: &str) -> Result<()> {
     let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", Ident::new(name));
     // A cancel request that a signal sent for an earlier statement may arrive only now. Cleaning up is not what was to be
     // cancelled, and each request cancels one statement.
