@@ -294,7 +294,8 @@ async fn drop_scratch(connection: &ConnectionSettings, scratch: &str) -> Result<
     };
     dropped.await.map_err(|error| {
         error.context(format!("the scratch database \"{}\" is still there", printable(scratch))).with_hint(
-            "The next `backup drill` on this server drops it, if it can then; until then it takes space.".to_owned(),
+            "The next `backup drill` on this server drops it, if it can then; until then it takes space."
+                .to_owned(),
         )
     })
 }

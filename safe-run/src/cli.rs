@@ -282,6 +282,9 @@ impl Invocation<'_> {
             Err(error) => return Err(release::explain_closed(error, &self.settings.repo, named.database())),
         };
         let connection = control.settings().clone();
+        if !self.cli.external.is_empty() {
+            refuse::command_without_options(&connection, self.cli.protection.fence)?;
+        }
         let repository = Repository::open_or_create(&self.settings.repo)?;
         // Two runs of different databases may share a repository; two of one may not.
         let lock = repository.lock_named(&crate::run_lock(connection.database()))?;

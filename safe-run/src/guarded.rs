@@ -128,7 +128,7 @@ pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
         let snapshot = prepared.snapshot.as_ref().map(|(snapshot, _)| snapshot);
         first.end(context, &mut log, snapshot, &prepared.baseline);
     }
-    match perform(context, &control, job, &prepared, &mut log).await {
+    match perform(context, &control, standing.as_ref(), job, &prepared, &mut log).await {
         Ok(()) => keep(context, log, &control, standing).await,
         Err((_, error)) if never_seen(&log) => abandon(context, log, &control, standing, error).await,
         Err((Stage::Uncommitted, error)) => {

@@ -56,7 +56,10 @@ fn next_drill_drops_what_a_killed_one_left(major: u32) {
     snapshots.run("backup", &url, &["drill"]).expect(0);
     assert!(cluster.psql(databases).contains(scratch));
     drop(alive);
-    assert_eq!(cluster.psql("SELECT string_agg(subname || ' ' || subslotname, ', ') FROM pg_subscription"), "Odd; one of_shop");
+    assert_eq!(
+        cluster.psql("SELECT string_agg(subname || ' ' || subslotname, ', ') FROM pg_subscription"),
+        "Odd; one of_shop"
+    );
 }
 
 #[test]

@@ -16,13 +16,17 @@ struct Pooler {
 
 impl Pooler {
     fn start(cluster: &Cluster, mode: &str) -> Pooler {
+        Pooler::start_with(cluster, mode, "ignore_startup_parameters = options\n")
+    }
+
+    fn start_with(cluster: &Cluster, mode: &str, more: &str) -> Pooler {
         // /tmp and not TMPDIR: the server's user has to reach it.
         let folder = tempfile::Builder::new().prefix("sr.pool.").tempdir_in("/tmp").unwrap();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let file = folder.path().join("pgbouncer.ini");
         let text = format!(
             "[databases]\n* = host={} port={} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\nauth_type = any\npool_mode = {mode}\nignore_startup_parameters = options\ndefault_pool_size = 40\n",
+             unix_socket_dir =\nauth_type = any\npool_mode = {mode}\ndefault_pool_size = 40\n{more}",
             cluster.socket_dir().display(),
             cluster.port()
         );
@@ -149,4 +153,57 @@ fn session_pooling_takes_a_backup_and_restores_it() {
     drop(pooler);
     before.assert_same(&fingerprint_without(&cluster.url(&copy), &[]));
     before.assert_same(&fingerprint(&database));
+}
+
+/// As PgBouncer is by itself: a connection with `options` is refused, which PostgreSQL's programs are given elsewhere.
+#[test]
+fn a_session_pooler_that_takes_no_options_works_or_is_refused_before_anything_runs() {
+    let cluster = server();
+    let database = small(&cluster);
+    let before = fingerprint(&database);
+    let snapshots = Snapshots::new();
+    let pooler = Pooler::start_with(&cluster, "session", "");
+    let url = pooler.url(database.name());
+    snapshots.run("backup", &url, &["check"]).expect(0);
+    snapshots.run("backup", &url, &["create", "--jobs", "3"]).expect(0);
+    let copy = format!("{}copy", database.name());
+    snapshots.run("restore", &url, &["latest", "--into", &copy]).expect(0);
+    snapshots
+        .run("restore", &url, &["latest", "--table", "u", "--replace", "--drop-replaced", "--yes"])
+        .expect(0);
+    before.assert_same(&fingerprint_without(&cluster.url(&copy), &[]));
+    before.assert_same(&fingerprint(&database));
+
+    // A command gets through the read-only fence by an option.
+    for snapshot in ["file", "clone"] {
+        let (outcome, files) = safe_run(&url, &["--snapshot", snapshot, "--", "touch", "was-run"]);
+        outcome.fails(3, &["takes no startup options", "--fence exclusive", "was not changed"]);
+        assert_eq!(files, ["migrations"], "nothing is made and no command is run");
+    }
+    before.assert_same(&fingerprint(&database));
+    for fence in ["exclusive", "none"] {
+        let change = format!("UPDATE t SET t = '{fence}' WHERE i = 1");
+        let (outcome, _) = safe_run(&url, &["--fence", fence, "--", "psql", "-X", "-c", &change]);
+        drop(outcome.expect(0));
+        assert_eq!(database.psql("SELECT t FROM t WHERE i = 1"), fence);
+    }
+    let (outcome, _) = safe_run(
+        &url,
+        &["--fence", "exclusive", "--snapshot", "clone", "--", "psql", "-X", "-c", "SELECT 1"],
+    );
+    drop(outcome.expect(0));
+    for arguments in [&[][..], &["--fence", "read-only", "--snapshot", "clone"]] {
+        let (outcome, _) = safe_run(&url, arguments);
+        drop(outcome.expect(0));
+        // The migration ran: its table is there.
+        database.psql("DROP TABLE x; DROP SCHEMA safe_run CASCADE");
+    }
+
+    // What the programs would have to be told, and can't be.
+    database.psql(&format!("ALTER DATABASE \"{}\" SET quote_all_identifiers = on", database.name()));
+    drop(pooler);
+    let pooler = Pooler::start_with(&cluster, "session", "");
+    let url = pooler.url(database.name());
+    snapshots.run("backup", &url, &["create"]).fails(3, &["quote_all_identifiers is on", "direct URL"]);
+    drop(pooler);
 }

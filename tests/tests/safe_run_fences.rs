@@ -45,6 +45,9 @@ tests::on_every_major! {
         let given = environment.lines().find_map(|line| line.strip_prefix("PGDATABASE=")).unwrap();
         assert!(given.starts_with(&format!("{name}_hidden_")), "{given}");
         assert!(environment.contains(&format!("/{given}?")), "not in DATABASE_URL: {environment}");
+        // Not every driver takes it, and nothing is read-only here.
+        assert!(!environment.contains("options="), "{environment}");
+        assert!(!environment.contains("PGOPTIONS"), "{environment}");
         // A second run, with the same repository or another one.
         run.run(&["--fence", "none", "--", "true"]).exits(4).says("hint: ");
         run.run(&["--repo", "elsewhere", "--", "true"]).exits(4).says("--fence exclusive");

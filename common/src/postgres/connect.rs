@@ -80,7 +80,8 @@ impl ConnectionSettings {
         for target in passes {
             failures.clear();
             for server in self.servers() {
-                match self.connect_to(server, *target, profile, &notices).await {
+                // On the heap: every caller's future would hold all of it, and so would theirs.
+                match Box::pin(self.connect_to(server, *target, profile, &notices)).await {
                     Ok(session) => return Ok(session),
                     // As libpq: a server that answers with a refusal ends the search.
                     Err(error) if error.kind() != ErrorKind::Busy => return Err(error),

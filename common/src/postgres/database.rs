@@ -51,7 +51,7 @@ pub async fn drop_database(session: &Session, name: &str) -> Result<()> {
     match drop_empty_of_subscriptions(session, name).await {
         // In use: by sessions that may not be ended, or by subscriptions, without which no database can be dropped.
         Err(error) if error.sqlstate() == Some("55006") => {
-            if !drop_subscriptions(session, name).await? {
+            if !Box::pin(drop_subscriptions(session, name)).await? {
                 return Err(error);
             }
             drop_empty_of_subscriptions(session, name).await
@@ -86,7 +86,10 @@ pub async fn detach_subscriptions(session: &Session) -> Result<()> {
     for name in subscriptions(session).await? {
         let sql = format!("ALTER SUBSCRIPTION {} SET (slot_name = NONE)", Ident::new(name.as_str()));
         session.batch_execute(&sql).await.map_err(|source| {
-            Error::postgres(format!("could not take its replication slot from the subscription \"{name}\""), source)
+            Error::postgres(
+                format!("could not take its replication slot from the subscription \"{name}\""),
+                source,
+            )
         })?;
     }
     Ok(())

@@ -27,9 +27,13 @@ const PROBES: usize = 3;
 /// (every pooler and some proxies make one up) are up to three more connections opened: each holds a transaction open, and if
 /// our own queries then run in another backend than before, or in the same one as a probe, sessions are shared.
 ///
+/// What keeps a client's session is asked whether it takes `options`; where it does not, PostgreSQL's programs go without
+/// ([`super::ConnectionSettings::takes_options`]).
+///
 /// # Errors
 ///
-/// [`ErrorKind::Refused`] for a transaction pooler; what the server says if it cannot be asked.
+/// [`ErrorKind::Refused`] for a transaction pooler, and for one that refuses `options` where PostgreSQL's programs need some;
+/// what the server says if it cannot be asked.
 pub async fn refuse_pooler(session: &Session) -> Result<()> {
     let before = backend_pid(session).await?;
     if before != session.backend_pid() {
@@ -63,7 +67,45 @@ pub async fn refuse_pooler(session: &Session) -> Result<()> {
         // The transaction changed nothing; closing ends it.
         let _ = probe.close().await;
     }
-    if shared { Err(pooled(session)) } else { Ok(()) }
+    if shared { Err(pooled(session)) } else { learn_options(session).await }
+}
+
+/// Finds out whether what is in between takes `options`.
+async fn learn_options(session: &Session) -> Result<()> {
+    let settings = session.settings();
+    match settings.with_option("quote_all_identifiers", "off").connect().await {
+        Ok(probe) => probe.close().await,
+        // Protocol violation: PgBouncer's answer to a startup parameter that it does not track.
+        Err(error) if error.sqlstate() == Some("08P01") => {
+            let _ = settings.options_refused.set(());
+            refuse_unusual_defaults(session).await
+        }
+        // No free connection proves nothing.
+        Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses defaults that change what PostgreSQL's programs write or read, where they can't be told otherwise.
+async fn refuse_unusual_defaults(session: &Session) -> Result<()> {
+    let rows = session
+        .query(
+            "SELECT name FROM pg_catalog.pg_settings
+             WHERE name IN ('quote_all_identifiers', 'transform_null_equals') AND reset_val = 'on' ORDER BY 1",
+            &[],
+        )
+        .await
+        .map_err(|error| Error::postgres("could not read the server's settings", error))?;
+    let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "{} is a connection pooler that takes no startup options, and pg_dump and pg_restore need some here: {} is on",
+        session.settings().host_label(),
+        names.join(" and ")
+    ))
+    .with_hint("Use the direct URL of the database, or set ignore_startup_parameters = options in pgbouncer.ini and the setting to off."))
 }
 
 fn pooled(session: &Session) -> Error {

@@ -301,6 +301,7 @@ impl Given {
             scheme: None,
             foreign: Vec::new(),
             warnings,
+            options_refused: Arc::default(),
         })
     }
 

@@ -3,7 +3,14 @@
 //!
 //! Passwords are [`Secret`]s; no `Debug` and no URL but the child's shows one.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -239,9 +246,17 @@ pub struct ConnectionSettings {
     pub(super) scheme: Option<String>,
     pub(super) foreign: Vec<(String, String)>,
     pub(super) warnings: Vec<String>,
+    /// Set once a pooler in between was seen to refuse `options`; one answer for all copies of these settings.
+    pub(super) options_refused: Arc<OnceLock<()>>,
 }
 
 impl ConnectionSettings {
+    /// Whether sessions can be given settings by `options`: a pooler in between, found by [`super::refuse_pooler`], may refuse
+    /// every connection that has some.
+    pub fn takes_options(&self) -> bool {
+        self.options_refused.get().is_none()
+    }
+
     /// The same server, user and options, another database.
     #[must_use]
     pub fn with_database(&self, name: &str) -> Self {

@@ -174,8 +174,10 @@ pub fn command_with(tool: &Path, settings: &ConnectionSettings, more: &str) -> t
             options = value.expose().to_owned();
         }
     }
-    // After the user's own, so that it wins.
-    command.env("PGOPTIONS", format!("{options} {CHILD_OPTIONS} {more}"));
+    if settings.takes_options() {
+        // After the user's own, so that it wins.
+        command.env("PGOPTIONS", format!("{options} {CHILD_OPTIONS} {more}"));
+    }
     // Messages are matched in two places, by the text of the C locale.
     command.env("LC_ALL", "C").stdin(Stdio::null()).process_group(0).kill_on_drop(true);
     command

@@ -82,8 +82,12 @@ pub(super) struct Code {
 
 /// Every view and function.
 pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Code>> {
-    let paths: Arc<[String]> =
-        session.catalog(CheckKind::Code, PATHS).await?.iter().map(|row| set_search_path(&text(row, 0))).collect();
+    let paths: Arc<[String]> = session
+        .catalog(CheckKind::Code, PATHS)
+        .await?
+        .iter()
+        .map(|row| set_search_path(&text(row, 0)))
+        .collect();
     let views = session.catalog(CheckKind::Code, VIEWS).await?;
     let mut code: Vec<Code> = views.iter().map(|row| view(row, &paths)).collect();
     let checker = session.catalog(CheckKind::Code, PLPGSQL_CHECK).await?;
@@ -156,12 +160,7 @@ impl Code {
     }
 
     /// Reads what became of it; where it does not compile, it is tried with the other paths.
-    pub async fn go_on(
-        &self,
-        session: &CheckSession<'_>,
-        answer: Answer,
-        out: &mut Outcome,
-    ) -> Result<()> {
+    pub async fn go_on(&self, session: &CheckSession<'_>, answer: Answer, out: &mut Outcome) -> Result<()> {
         let problems = match self.problems(answer) {
             Ok(problems) => problems,
             Err(refused) => {

@@ -1,13 +1,28 @@
 //! Flags that mean nothing where they stand are refused: one that is silently passed over protects less than its author
 //! believes. Pure.
 
-use common::{Error, Result};
+use common::{Error, Result, postgres::ConnectionSettings};
 
 use super::{Cli, Command};
 use crate::{
     check::{FailOn, Level},
     run::{FenceChoice, SnapshotChoice, SnapshotWhen},
 };
+
+/// Refuses a command behind the read-only fence where it could not be told how to get through.
+pub(super) fn command_without_options(connection: &ConnectionSettings, fence: FenceChoice) -> Result<()> {
+    if connection.takes_options() || matches!(fence, FenceChoice::None | FenceChoice::Exclusive) {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "{} is a connection pooler that takes no startup options, and a command gets through the read-only fence by one",
+        connection.host_label()
+    ))
+    .with_hint(
+        "Use the direct URL of the database, or run it with --fence exclusive, which needs none.",
+    )
+    .with_database_state(format!("The database \"{}\" was not changed, and the command was not run.", connection.database())))
+}
 
 /// What a flag is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -117,8 +117,8 @@ pub(super) async fn rolled_back(
     let error = interrupt::explain(error);
     fault::point("safe-run.rolled-back");
     let put_back = async {
-        let settings = context.connection.with_option("default_transaction_read_only", "off");
-        let session = settings.connect().await?;
+        // The session's own settings let it through the fence.
+        let session = context.connection.connect().await?;
         let found = sequences::put_back(&session, &baseline.sequences).await?;
         session.close().await?;
         // What could not have its locks shall be tried again.

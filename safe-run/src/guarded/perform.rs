@@ -12,6 +12,7 @@ use crate::{
     apply,
     attempts::Waiting,
     check, command,
+    fence::Fence,
     report::CommandReport,
     run::{
         Baseline, Context, FenceChoice, RunLog, announced, announced_by_command, check_options,
@@ -27,6 +28,7 @@ use crate::{
 pub(super) async fn perform(
     context: &Context,
     control: &Session,
+    standing: Option<&Fence>,
     job: Job<'_>,
     prepared: &Prepared,
     log: &mut RunLog,
@@ -34,21 +36,25 @@ pub(super) async fn perform(
     let migration = |error| (Stage::Migration, error);
     let validation = |error| (Stage::Validation, error);
     fault::point("safe-run.applying");
-    // The one setting that lets it through the fence.
-    let settings = context
-        .connection
-        .with_option("default_transaction_read_only", "off")
-        .with_application_name(&format!("safe-run/{}", context.run));
+    let settings = context.connection.with_application_name(&format!("safe-run/{}", context.run));
+    // The one setting that lets a session through the fence.
+    let through = settings.with_option("default_transaction_read_only", "off");
     match job {
         Job::Files(files, plan) => {
             let notices = context.progress.clone();
-            let session = settings
+            // What is in between may refuse it; then it comes right after.
+            let session = if settings.takes_options() { &through } else { &settings };
+            let session = session
                 .connect_as(
                     SessionProfile::Migration,
                     Some(Arc::new(move |notice| notices.note(format!("{notice}")))),
                 )
                 .await
                 .map_err(migration)?;
+            if !settings.takes_options() {
+                let set = session.batch_execute("SET default_transaction_read_only = off").await;
+                set.map_err(|source| migration(Error::postgres("could not pass the fence", source)))?;
+            }
             let mut trace = apply::Trace { ours: OwnWrites::of(&mut log.journal), ..apply::Trace::default() };
             let mut watch = Watch::new(&prepared.baseline.results.tables, false);
             watch.prepare(&session).await.map_err(migration)?;
@@ -74,7 +80,11 @@ pub(super) async fn perform(
             if let Some(mut ours) = OwnWrites::of(&mut log.journal) {
                 ours.unknown_from(&context.control).await.map_err(migration)?;
             }
-            let finished = command::run(words, &settings, control, &own_pids(context), stdout_is_ours)
+            // Not every driver takes `options`: where nothing is read-only the command gets none of ours.
+            let read_only = matches!(standing, Some(Fence::ReadOnly { .. }))
+                || is_read_only_anyway(&context.control).await.map_err(migration)?;
+            let given = if read_only { &through } else { &settings };
+            let finished = command::run(words, given, control, &own_pids(context), stdout_is_ours)
                 .await
                 .map_err(|error| (Stage::Migration, error));
             let finished = match finished {
@@ -181,6 +191,14 @@ fn judge_command(
         ));
     }
     failure.map_or(Ok(()), |failure| Err(Error::failed(failure)))
+}
+
+/// Whether new sessions are read-only by a setting that is not our fence's.
+async fn is_read_only_anyway(control: &Session) -> Result<bool> {
+    let sql =
+        "SELECT reset_val = 'on' FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'";
+    let row = control.query_one(sql, &[]).await;
+    Ok(row.map_err(|source| Error::postgres("could not read the session's settings", source))?.get(0))
 }
 
 /// A command that failed before it had recorded anything may have been kept out by our own fence.
