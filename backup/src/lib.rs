@@ -457,6 +457,7 @@ async fn copy_state(
         roles: catalog.roles,
         role_passwords: passwords.is_some(),
         grants: catalog.grants,
+        revoked: Some(catalog.revoked),
         not_kept: catalog.not_kept.into_iter().chain(orphans).collect(),
         cost: Some(copy.meter.read()),
         owners: catalog.owners,
@@ -522,7 +523,8 @@ async fn take_part(
     let chosen: Vec<&toc::Entry> =
         entries.iter().filter(|entry| choice.entries.contains(&entry.id)).collect();
     let objects = chosen.iter().map(|entry| entry.object).collect();
-    catalog.grants = introspect::object_grants_of(reader, Some(&objects)).await?;
+    let rights = introspect::object_rights_of(reader, Some(&objects)).await?;
+    (catalog.grants, catalog.revoked) = (rights.granted, rights.revoked);
     let sequences = chosen.iter().filter(|entry| entry.kind == EntryKind::Sequence);
     let mut sequences: HashSet<u32> = sequences.map(|entry| entry.object.1).collect();
     sequences.extend(scope.sequences_of_extensions(entries));

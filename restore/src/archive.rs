@@ -16,10 +16,13 @@ use common::{
         ConnectionSettings, Session,
         tools::{self, RestoreError, Tool},
     },
+    snapshot::Manifest,
 };
 
 use crate::{
     column_marks::{self, without_marks},
+    event_triggers::Silenced,
+    lent_paths::LentPaths,
     missing::{self, MissingObject},
 };
 
@@ -30,13 +33,15 @@ pub enum Section {
     PreData,
     /// Indexes, constraints, triggers, rules, policies: everything that needs rows.
     PostData,
+    /// Event triggers, which would see all that comes after them: nothing does.
+    EventTriggers,
 }
 
 impl Section {
     fn flag(self) -> &'static str {
         match self {
             Self::PreData => "--section=pre-data",
-            Self::PostData => "--section=post-data",
+            Self::PostData | Self::EventTriggers => "--section=post-data",
         }
     }
 }
@@ -58,6 +63,25 @@ pub struct ArchiveOptions<'a> {
     pub session: &'a str,
     /// Entries that were restored, or tried, before.
     pub ahead: Option<&'a Ahead>,
+    /// What may help where an entry fails.
+    pub remedies: &'a Remedies,
+}
+
+/// What may help where an entry fails; it is tried once more then.
+#[derive(Debug)]
+pub struct Remedies {
+    /// Functions that find nothing with an empty search path.
+    pub paths: LentPaths,
+    /// Event triggers that an extension has brought.
+    pub event_triggers: Silenced,
+}
+
+impl Remedies {
+    /// Nothing is done yet.
+    pub fn new(settings: &ConnectionSettings, manifest: &Manifest, progress: &Progress) -> Self {
+        let paths = LentPaths::new(settings, manifest, progress);
+        Self { paths, event_triggers: Silenced::default() }
+    }
 }
 
 /// Entries that were restored one by one, before the rest of the archive.
@@ -89,7 +113,7 @@ struct Run<'a> {
 /// are attached at once, neither sees the other, and the parent's index stays invalid for ever. In a database with
 /// inheritance only the building of indexes is parallel, which takes the time, and the rest comes one by one.
 ///
-/// Foreign keys have a pass of their own, and comments and event triggers come after all others.
+/// Foreign keys have a pass of their own, and comments come after all others.
 pub async fn restore(
     pg_restore: &Tool,
     settings: &ConnectionSettings,
@@ -110,6 +134,14 @@ pub async fn restore(
         return run.pass(chosen, 1).await;
     }
     let mut passes = split_list(&listed);
+    if section == Section::EventTriggers {
+        let entries = &passes.event_triggers;
+        return if entries.is_empty() {
+            Ok(Vec::new())
+        } else {
+            run.pass(Some(list_file(entries)?.path()), 1).await
+        };
+    }
     let mut others = jobs;
     if jobs > 1 && has_inheritance(session).await? {
         others = 1;
@@ -233,8 +265,10 @@ struct Passes {
     indexes: String,
     others: String,
     foreign_keys: String,
-    /// Comments, labels, and the event triggers that would see all that comes after them.
+    /// Comments and labels.
     last: String,
+    /// Event triggers, with their comments and labels.
+    event_triggers: String,
 }
 
 /// Takes a list apart.
@@ -250,7 +284,12 @@ fn split_list(listed: &str) -> Passes {
             &mut passes.indexes
         } else if is("FK CONSTRAINT ") {
             &mut passes.foreign_keys
-        } else if is("COMMENT ") || is("SECURITY LABEL ") || is("EVENT TRIGGER ") {
+        } else if is("EVENT TRIGGER ")
+            || is("COMMENT - EVENT TRIGGER ")
+            || is("SECURITY LABEL - EVENT TRIGGER ")
+        {
+            &mut passes.event_triggers
+        } else if is("COMMENT ") || is("SECURITY LABEL ") {
             &mut passes.last
         } else {
             &mut passes.others
@@ -301,7 +340,38 @@ impl Run<'_> {
             jobs > 1 || error.dump_id.is_some_and(|id| failed.is_some_and(|failed| failed.contains(&id)))
         };
         errors.retain(|error| !(tried(error) && is_there_already(error)));
+        let errors = self.with_remedies(errors).await?;
         self.mend(&errors).await
+    }
+
+    /// What is left of the errors when those entries were restored once more with all that may help.
+    async fn with_remedies(&self, errors: Vec<RestoreError>) -> Result<Vec<RestoreError>> {
+        let is_lost = |error: &RestoreError| {
+            error.dump_id.is_some() && not_valid_statement(error).is_none() && without_logged(error).is_none()
+        };
+        if !errors.iter().any(is_lost) {
+            return Ok(errors);
+        }
+        let remedies = self.options.remedies;
+        let silenced = remedies.event_triggers.silence(self.session, self.progress).await?;
+        let lent = remedies.paths.lend(false).await?;
+        if !(silenced || lent) {
+            return Ok(errors);
+        }
+        let mut seen = BTreeSet::new();
+        // In the order of the archive, in which they failed.
+        let failed: Vec<u32> =
+            errors.iter().filter_map(|error| error.dump_id).filter(|id| seen.insert(*id)).collect();
+        let finished = self.pg_restore(Some(list_of(&failed)?.path()), 1).await?;
+        let (mut again, others) = tools::parse_restore_errors(&finished.stderr);
+        say(&others, self.progress);
+        if !finished.success && again.is_empty() {
+            return Err(Error::failed(format!("pg_restore failed: {}", finished.stderr.trim())));
+        }
+        // Some of an entry's statements had succeeded before.
+        again.retain(|error| !tools::is_known_setting_error(error) && !is_there_already(error));
+        again.extend(errors.into_iter().filter(|error| error.dump_id.is_none()));
+        Ok(again)
     }
 
     async fn pg_restore(&self, list: Option<&Path>, jobs: usize) -> Result<tools::Finished> {
@@ -482,12 +552,14 @@ mod tests {
             5; 2606 14 CHECK CONSTRAINT app b positive postgres\n\
             6; 2620 15 TRIGGER app b INDEX postgres\n\
             7; 0 0 COMMENT app CONSTRAINT b_a_fk ON b postgres\n\
-            8; 3466 17 EVENT TRIGGER - e postgres\n";
+            8; 3466 17 EVENT TRIGGER - e postgres\n\
+            9; 0 0 COMMENT - EVENT TRIGGER e postgres\n";
         let passes = split_list(listed);
         let ids = |list: &str| list.lines().filter_map(|line| line.split(';').next()).collect::<String>();
         assert_eq!(ids(&passes.indexes), "12");
         assert_eq!(ids(&passes.others), "356");
         assert_eq!(ids(&passes.foreign_keys), "4");
-        assert_eq!(ids(&passes.last), "78");
+        assert_eq!(ids(&passes.last), "7");
+        assert_eq!(ids(&passes.event_triggers), "89");
     }
 }

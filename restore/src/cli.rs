@@ -427,8 +427,11 @@ fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Outpu
     for grant in &report.missing_grants {
         output.warn(&format!("not granted, as in the snapshot: {grant}"));
     }
-    for object in &report.other_owners {
-        output.warn(object);
+    for grant in &report.extra_grants {
+        output.warn(&format!("granted, other than in the snapshot: {grant}"));
+    }
+    for line in report.other_owners.iter().chain(&report.differences) {
+        output.warn(line);
     }
     if let Some(kept) = &report.replaced_as {
         output.say(&format!(

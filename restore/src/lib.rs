@@ -13,7 +13,10 @@ pub mod collation;
 mod column_marks;
 pub mod compare;
 pub mod copy_in;
+pub mod event_triggers;
 pub mod extension_tables;
+pub mod grants;
+pub mod lent_paths;
 pub mod load;
 pub mod maintain;
 pub mod missing;
@@ -30,6 +33,7 @@ pub mod tablespaces;
 use chrono::Utc;
 use common::{
     Error, ErrorKind, Progress, Result,
+    cli::format::plural,
     ident::printable,
     postgres::{
         ConnectionSettings, Secret, Session,
@@ -47,7 +51,7 @@ use serde::Serialize;
 use load::Spent;
 use missing::MissingObject;
 pub use plan::{Choices, RestorePlan, Target};
-use stage::{FillOptions, StagedDatabase, ValidatedDatabase};
+use stage::{FillOptions, Found, StagedDatabase, ValidatedDatabase};
 
 /// How to restore.
 #[derive(Debug, Clone)]
@@ -68,12 +72,18 @@ pub struct RestoreReport {
     /// Grants that could not be given, as phrases: `SELECT on table app.orders to reader`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing_grants: Vec<String>,
+    /// Grants that could not be taken back: somebody may do more than in the snapshot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub extra_grants: Vec<String>,
     /// Objects that belong to another role than in the snapshot, as phrases.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub other_owners: Vec<String>,
     /// Objects of the snapshot that the database lacks. It has then not taken the place of another, unless that was wanted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingObject>,
+    /// What else is not as in the snapshot, or was not compared with it, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
     /// Under which name the replaced database still exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_as: Option<String>,
@@ -82,6 +92,32 @@ pub struct RestoreReport {
     /// What the connections did for how long, all of them together.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub spent: Vec<Spent>,
+}
+
+impl RestoreReport {
+    /// Everything by which the restored database differs from the snapshot's, or could differ, one sentence each. What is said
+    /// of the database goes by this: nothing that is here may be left out of a verdict.
+    pub fn not_as_before(&self) -> Vec<String> {
+        let sentence = |head: &'static str| move |phrase: &String| format!("{head} {phrase}");
+        let missing = self.missing.iter().map(|object| format!("missing: {}", object.line()));
+        missing
+            .chain(self.missing_grants.iter().map(sentence("the role may not grant")))
+            .chain(self.extra_grants.iter().map(sentence("the role may not take back")))
+            .chain(self.other_owners.iter().cloned())
+            .chain(self.differences.iter().cloned())
+            .collect()
+    }
+
+    /// The verdict on the database, as a sentence's end: `is as it was before`.
+    pub fn as_before(&self) -> String {
+        match self.not_as_before().len() as u64 {
+            0 => "is as it was before".to_owned(),
+            count => format!(
+                "has its rows of before, but {} not as before",
+                plural(count, "thing is", "things are")
+            ),
+        }
+    }
 }
 
 /// Checks every file's length and hash.
@@ -166,16 +202,18 @@ pub async fn execute(
     for left in role_map::drop_temporary_roles(maintenance, &plan.map_roles).await {
         progress.warn(left);
     }
-    let Done { in_place, replaced, missing_grants, other_owners, missing, spent } = finished?;
+    let Done { in_place, replaced, found } = finished?;
     Ok(RestoreReport {
-        missing_grants,
-        other_owners,
-        missing,
+        missing_grants: found.grants.missing,
+        extra_grants: found.grants.extra,
+        other_owners: found.other_owners,
+        missing: found.missing,
+        differences: found.differences,
+        spent: found.spent,
         database: plan.replaces.clone().filter(|_| in_place).unwrap_or_else(|| plan.staged.clone()),
         replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),
         plan,
         seconds: started.elapsed().as_secs_f64(),
-        spent,
     })
 }
 
@@ -185,10 +223,7 @@ struct Done {
     in_place: bool,
     /// Whether another database had its name before.
     replaced: bool,
-    missing_grants: Vec<String>,
-    other_owners: Vec<String>,
-    missing: Vec<MissingObject>,
-    spent: Vec<Spent>,
+    found: Found,
 }
 
 /// Makes the new database, fills it and puts it in place.
@@ -208,23 +243,13 @@ async fn stage_and_swap(
     let fill = FillOptions { jobs: options.jobs };
     let finished = match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
         Ok(validated) => {
-            let missing_grants = validated.missing_grants().to_vec();
-            let missing = validated.missing().to_vec();
-            let other_owners = validated.other_owners().to_vec();
-            let spent = validated.spent().to_vec();
-            if missing.is_empty() || plan.accept_missing_objects {
-                put_in_place(settings, maintenance, validated, plan, options, progress).await.map(
-                    |replaced| Done {
-                        in_place: true,
-                        replaced,
-                        missing_grants,
-                        other_owners,
-                        missing,
-                        spent,
-                    },
-                )
+            let found = validated.found().clone();
+            if found.missing.is_empty() || plan.accept_missing_objects {
+                put_in_place(settings, maintenance, validated, plan, options, progress)
+                    .await
+                    .map(|replaced| Done { in_place: true, replaced, found })
             } else {
-                Ok(Done { in_place: false, replaced: false, missing_grants, other_owners, missing, spent })
+                Ok(Done { in_place: false, replaced: false, found })
             }
         }
         Err(error) => Err(error),

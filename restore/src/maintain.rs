@@ -29,7 +29,7 @@ pub async fn take_back(session: &Session, manifest: &Manifest) -> Result<u64> {
     let role = |role: Option<&str>| role.map_or("PUBLIC".to_owned(), |role| Ident::new(role).to_string());
     let held: HashSet<_> = manifest.grants.iter().collect();
     let mut taken = 0;
-    for grant in introspect::object_grants(session).await? {
+    for grant in introspect::object_rights(session).await?.granted {
         if grant.privilege != "MAINTAIN" || held.contains(&grant) {
             continue;
         }

@@ -11,6 +11,15 @@ use common::{
 
 use crate::{plan::RestorePlan, role_map};
 
+/// Which objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// All but event triggers.
+    Objects,
+    /// Those that come last.
+    EventTriggers,
+}
+
 /// Gives every object to whom the snapshot says. What stays with another role comes back, as phrases.
 ///
 /// # Errors
@@ -20,6 +29,7 @@ pub async fn settle(
     wanted: &std::collections::BTreeMap<String, Vec<String>>,
     from_major: u32,
     plan: &RestorePlan,
+    which: Which,
 ) -> Result<Vec<String>> {
     if plan.no_owner || wanted.is_empty() {
         return Ok(Vec::new());
@@ -33,6 +43,9 @@ pub async fn settle(
     for (have, objects) in &introspect::owners(session).await? {
         for object in objects {
             let Some(owner) = owner_of.get(object.as_str()) else { continue };
+            if object.starts_with("event trigger ") != (which == Which::EventTriggers) {
+                continue;
+            }
             let owner = role_map::mapped(&plan.map_roles, owner);
             // Another major version made the schema public for another role; who changed that is in the archive.
             let is_default = object == "schema public" && from_major != session.server_major();

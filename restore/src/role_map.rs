@@ -418,6 +418,19 @@ pub async fn apply(session: &Session, mappings: &[RoleMapping]) -> Result<()> {
     session.batch_execute("COMMIT").await.map_err(failed)
 }
 
+/// Gives the event triggers of mapped roles to those that take their place; they are made after everything else was mapped.
+pub async fn apply_to_event_triggers(session: &Session, mappings: &[RoleMapping]) -> Result<()> {
+    if mappings.is_empty() {
+        return Ok(());
+    }
+    let mut before = Rights::read(session).await?;
+    before.owners.retain(|object, _| object.kind == "event trigger");
+    for statement in owner_statements(&before, mappings)? {
+        run(session, &statement).await?;
+    }
+    Ok(())
+}
+
 /// Which objects have privileges of their own, and who owns each, named as grants name them.
 pub async fn owned(session: &Session) -> Result<HashSet<(String, String)>> {
     let rights = Rights::read(session).await?;

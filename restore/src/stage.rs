@@ -3,13 +3,13 @@
 //! Each step consumes the type of the step before: what was not loaded can't be validated, and what was not validated
 //! can't take the live name.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use common::{
     Error, Progress, QualifiedName, Result,
     cli::format::plural,
     interrupt,
-    postgres::{ConnectionSettings, Session, database, introspect, tools::Tool},
+    postgres::{ConnectionSettings, Session, database, tools::Tool},
     repository::{StoredSnapshot, verify::VerifiedSnapshot},
     snapshot::{
         manifest::SCHEMA_FILE,
@@ -18,12 +18,13 @@ use common::{
 };
 
 use crate::{
-    archive::{self, ArchiveOptions, Section},
-    collation, compare, copy_in, extension_tables,
+    archive::{self, ArchiveOptions, Remedies, Section},
+    collation, compare, copy_in, extension_tables, grants,
+    lent_paths::{self, LentPaths},
     load::{self, LoadOptions, Spent},
     maintain,
     missing::{self, MissingObject},
-    owners,
+    owners::{self, Which},
     plan::RestorePlan,
     role_map, tablespaces,
 };
@@ -39,10 +40,22 @@ pub struct StagedDatabase {
 #[derive(Debug)]
 pub struct ValidatedDatabase {
     name: String,
-    missing_grants: Vec<String>,
-    other_owners: Vec<String>,
-    missing: Vec<MissingObject>,
-    spent: Vec<Spent>,
+    found: Found,
+}
+
+/// What was found on the way to it.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Grants that the restoring role could neither give nor take back.
+    pub grants: grants::Differences,
+    /// Objects that belong to another role than in the snapshot, as phrases.
+    pub other_owners: Vec<String>,
+    /// Objects of the snapshot that it lacks.
+    pub missing: Vec<MissingObject>,
+    /// What else is not as in the snapshot, or was not compared with it, one sentence each.
+    pub differences: Vec<String>,
+    /// Where the time of loading went.
+    pub spent: Vec<Spent>,
 }
 
 impl ValidatedDatabase {
@@ -51,24 +64,9 @@ impl ValidatedDatabase {
         &self.name
     }
 
-    /// Grants of the snapshot that the restoring role could not give, as sentences.
-    pub fn missing_grants(&self) -> &[String] {
-        &self.missing_grants
-    }
-
-    /// Objects that belong to another role than in the snapshot, as phrases.
-    pub fn other_owners(&self) -> &[String] {
-        &self.other_owners
-    }
-
-    /// Objects of the snapshot that it lacks.
-    pub fn missing(&self) -> &[MissingObject] {
-        &self.missing
-    }
-
-    /// Where the time of loading went.
-    pub fn spent(&self) -> &[Spent] {
-        &self.spent
+    /// What is not as it was, and where the time went.
+    pub fn found(&self) -> &Found {
+        &self.found
     }
 }
 
@@ -158,6 +156,7 @@ impl StagedDatabase {
         let session = settings.connect().await?;
         let archive = snapshot.path(SCHEMA_FILE);
         let entries = snapshot.manifest.partial.as_ref().map(|partial| partial.entries.clone());
+        let remedies = Arc::new(Remedies::new(settings, &snapshot.manifest, progress));
         let archive_options = ArchiveOptions {
             jobs: options.jobs,
             no_owner: plan.no_owner,
@@ -166,6 +165,7 @@ impl StagedDatabase {
             keep_going: plan.force,
             session: load::SESSION,
             ahead: None,
+            remedies: &remedies,
         };
 
         progress.phase("making tables", None);
@@ -182,6 +182,7 @@ impl StagedDatabase {
         let (mut missing, facts) = tokio::try_join!(made, facts)?;
         let facts = facts.only(entries.as_deref());
         progress.done();
+        remedies.event_triggers.silence(&session, progress).await?;
         // Empty, tables are moved at once.
         tablespaces::place(&session, &plan.placed, |kind| kind == "table").await?;
         if plan.force {
@@ -205,8 +206,13 @@ impl StagedDatabase {
                 .await?;
         }
         let has_code = facts.has_code();
-        let load_options =
-            LoadOptions { jobs: options.jobs, pg_restore, archive: archive_options, only_load: plan.force };
+        let load_options = LoadOptions {
+            jobs: options.jobs,
+            pg_restore,
+            archive: archive_options,
+            remedies: &remedies,
+            only_load: plan.force,
+        };
         let loaded = load::load(settings, &session, &others, facts, load_options, progress).await?;
         progress.done();
         let compared = compare::loaded(&others.manifest, &loaded.read)?;
@@ -245,8 +251,16 @@ impl StagedDatabase {
 
         progress.phase("setting sequences, refreshing views, analyzing", None);
         set_sequences(&session, &snapshot).await?;
-        refresh_views(&session, &snapshot, plan.force, &mut missing).await?;
-        analyze(&session, settings, options.jobs, &snapshot, &loaded.analyzed, progress).await?;
+        refresh_views(&session, &snapshot, &remedies.paths, plan.force, &mut missing).await?;
+        let analyze = || analyze(&session, settings, options.jobs, &snapshot, &loaded.analyzed, progress);
+        let were_lent = remedies.paths.are_lent();
+        if let Err(error) = analyze().await {
+            if !lent_paths::may_be_a_name(&error) || !remedies.paths.lend(were_lent).await? {
+                return Err(lent_paths::hint(error));
+            }
+            analyze().await.map_err(lent_paths::hint)?;
+        }
+        remedies.paths.take_back(&session).await?;
         progress.done();
 
         let compared = if has_code {
@@ -256,12 +270,21 @@ impl StagedDatabase {
         };
         compare::rest(settings, &snapshot, &compared, options.jobs, progress).await?;
         let (wanted, major) = (&snapshot.manifest.owners, snapshot.manifest.server.major());
-        let other_owners = owners::settle(&session, wanted, major, plan).await?;
-        let missing_grants = missing_grants(&session, &snapshot, plan).await?;
-        flush(&session).await?;
+        let mut other_owners = owners::settle(&session, wanted, major, plan, Which::Objects).await?;
+        let grants = grants::settle(&session, &snapshot.manifest, plan).await?;
         if plan.replaces.is_none() {
             database::detach_subscriptions(&session).await?;
         }
+        // The last of all: what came after it would fire them.
+        let archive_options = ArchiveOptions { ahead: None, ..archive_options };
+        let section = Section::EventTriggers;
+        let failed =
+            archive::restore(pg_restore, settings, &session, &archive, section, archive_options, progress);
+        missing.extend(failed.await?);
+        role_map::apply_to_event_triggers(&session, &plan.map_roles).await?;
+        other_owners.extend(owners::settle(&session, wanted, major, plan, Which::EventTriggers).await?);
+        remedies.event_triggers.restore(&session).await?;
+        flush(&session).await?;
         session.close().await?;
         apply_database_state(maintenance, &snapshot, &self.name, plan).await?;
         if plan.read_only {
@@ -271,48 +294,9 @@ impl StagedDatabase {
                 Error::postgres(format!("could not make the database \"{}\" read-only", self.name), source)
             })?;
         }
-        let spent = loaded.spent;
-        Ok(ValidatedDatabase { name: self.name.clone(), missing_grants, other_owners, missing, spent })
+        let found = Found { grants, other_owners, missing, differences: Vec::new(), spent: loaded.spent };
+        Ok(ValidatedDatabase { name: self.name.clone(), found })
     }
-}
-
-/// Grants that the snapshot has and the restored database has not. A server only warns when a role gives what it does not
-/// hold, and pg_restore does not pass that on.
-async fn missing_grants(
-    session: &Session,
-    snapshot: &StoredSnapshot,
-    plan: &RestorePlan,
-) -> Result<Vec<String>> {
-    if plan.no_owner {
-        return Ok(Vec::new());
-    }
-    let have: HashSet<_> = introspect::object_grants(session).await?.into_iter().collect();
-    // What was granted to the role that is the owner now is not a grant to somebody else any more.
-    let owned = if plan.map_roles.is_empty() { HashSet::new() } else { role_map::owned(session).await? };
-    let grants = role_map::mapped_grants(&plan.map_roles, &snapshot.manifest.grants);
-    let missing: Vec<String> = grants
-        .iter()
-        .filter(|grant| {
-            !grant.grantee.as_ref().is_some_and(|role| owned.contains(&(grant.object.clone(), role.clone())))
-        })
-        .filter(|grant| !have.contains(grant))
-        .map(|grant| {
-            let grantee = grant.grantee.as_deref().unwrap_or("PUBLIC");
-            common::ident::printable(&format!("{} on {} to {grantee}", grant.privilege, grant.object))
-        })
-        .collect();
-    if missing.is_empty() || !plan.grants_must_match {
-        return Ok(missing);
-    }
-    const SHOWN: usize = 10;
-    let more =
-        if missing.len() > SHOWN { format!("; and {} more", missing.len() - SHOWN) } else { String::new() };
-    Err(Error::refused(format!(
-        "{} could not be restored: {}{more}",
-        common::cli::format::plural(missing.len() as u64, "grant", "grants"),
-        missing.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("; ")
-    ))
-    .with_hint("Restore as a superuser or as the role that gave them, or leave owners and grants out with --no-owner."))
 }
 
 async fn set_sequences(session: &Session, snapshot: &StoredSnapshot) -> Result<()> {
@@ -329,6 +313,7 @@ async fn set_sequences(session: &Session, snapshot: &StoredSnapshot) -> Result<(
 async fn refresh_views(
     session: &Session,
     snapshot: &StoredSnapshot,
+    paths: &LentPaths,
     keep_going: bool,
     missing: &mut Vec<MissingObject>,
 ) -> Result<()> {
@@ -336,6 +321,7 @@ async fn refresh_views(
         snapshot.manifest.materialized_views.iter().filter(|view| view.is_populated).collect();
     while !waiting.is_empty() {
         let before = waiting.len();
+        let were_lent = paths.are_lent();
         let mut failed = Vec::new();
         let mut last = None;
         for view in waiting {
@@ -353,6 +339,10 @@ async fn refresh_views(
             }
         }
         if let (Some(error), true) = (last, failed.len() == before) {
+            if lent_paths::may_be_a_name(&error) && paths.lend(were_lent).await? {
+                waiting = failed;
+                continue;
+            }
             if keep_going {
                 missing.extend(failed.iter().map(|view| MissingObject {
                     object: format!("content of the materialized view {}", view.name.short()),
@@ -361,9 +351,7 @@ async fn refresh_views(
                 }));
                 return Ok(());
             }
-            return Err(error.with_hint(
-                "Its query fails with an empty search_path? Set one on the functions that it calls (ALTER FUNCTION … SET search_path).",
-            ));
+            return Err(lent_paths::hint(error));
         }
         waiting = failed;
     }

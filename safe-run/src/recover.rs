@@ -336,11 +336,8 @@ impl Recovery<'_> {
         } else {
             format!("it was killed while it changed the database: snapshot {id} was restored now")
         });
-        for grant in &report.missing_grants {
-            self.say(format!("NOT as before: the role may not grant {grant}; do it by hand"));
-        }
-        for object in &report.missing {
-            self.say(format!("NOT as before: {}", object.line()));
+        for line in report.not_as_before() {
+            self.say(format!("NOT as before: {line}"));
         }
         if let Some(kept_as) = report.replaced_as {
             self.say(format!("the half-changed state is kept as database \"{kept_as}\""));

@@ -44,11 +44,12 @@ fn a_check_that_reads_another_table_fails_the_restore_by_name_postgresql_18() {
 }
 
 #[test]
-fn a_view_whose_function_relies_on_the_search_path_fails_the_restore_by_the_functions_name() {
+fn a_view_whose_function_relies_on_a_sessions_search_path_fails_the_restore_by_the_functions_name() {
     // From PostgreSQL 17 on such a view can't be filled in the first place.
     let database = Cluster::shared(14).fresh_database("path");
     database.psql(
-        "CREATE TABLE t (i int); INSERT INTO t VALUES (1);
+        // A path that the session alone has: nothing tells a restore of it.
+        "CREATE SCHEMA app; SET search_path = app; CREATE TABLE t (i int); INSERT INTO t VALUES (1);
          CREATE FUNCTION relies_on_path() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT count(*) FROM t); END';
          CREATE MATERIALIZED VIEW m AS SELECT relies_on_path() AS n",
     );

@@ -184,7 +184,7 @@ pub struct Role {
     pub comment: Option<String>,
 }
 
-/// One privilege on an object, given to somebody other than its owner.
+/// One privilege on an object for somebody other than its owner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectGrant {
     /// The object as PostgreSQL identifies it, such as `table app.orders` or `function app.total(integer)`.
@@ -253,6 +253,8 @@ pub struct Catalog {
     /// Privileges on objects. pg_dump restores them; a restore is compared with them, because a server only warns where a
     /// role may not give what it should give.
     pub grants: Vec<ObjectGrant>,
+    /// Rights that everybody has on an object of its kind and that were taken away.
+    pub revoked: Vec<ObjectGrant>,
     /// Who owns what, by role.
     pub owners: BTreeMap<String, Vec<String>>,
     /// Collations that something names.

@@ -90,6 +90,7 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
             tablespace: row.get(3),
         })
         .collect();
+    let rights = object_rights(client).await?;
     Ok(Catalog {
         database: database_state(client).await?,
         database_bytes: size.unsigned_abs(),
@@ -101,7 +102,8 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         materialized_views: materialized_views(client).await?,
         large_objects: LargeObjectTotals { count: count.unsigned_abs() },
         roles,
-        grants: object_grants(client).await?,
+        grants: rights.granted,
+        revoked: rights.revoked,
         owners: owners(client).await?,
         collations: collations(client).await?,
         not_kept: not_kept(client).await?,
@@ -187,27 +189,46 @@ pub async fn relations(client: &Client) -> Result<Vec<Relation>> {
         .collect())
 }
 
-/// Privileges on the user's objects, sorted.
-pub async fn object_grants(client: &Client) -> Result<Vec<ObjectGrant>> {
-    object_grants_of(client, None).await
+/// How the privileges on the user's objects differ from what holds when nobody has granted or revoked anything.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ObjectRights {
+    /// Held beyond the default, sorted.
+    pub granted: Vec<ObjectGrant>,
+    /// Parts of the default that were taken away, sorted.
+    pub revoked: Vec<ObjectGrant>,
+    /// The extensions of those objects that belong to one.
+    pub extensions: HashMap<String, String>,
 }
 
-/// Like [`object_grants`], of these objects only: catalog and oid of each.
-pub async fn object_grants_of(
+/// Privileges on the user's objects.
+pub async fn object_rights(client: &Client) -> Result<ObjectRights> {
+    object_rights_of(client, None).await
+}
+
+/// Like [`object_rights`], of these objects only: catalog and oid of each.
+pub async fn object_rights_of(
     client: &Client,
     objects: Option<&HashSet<(u32, u32)>>,
-) -> Result<Vec<ObjectGrant>> {
+) -> Result<ObjectRights> {
     let rows = client.query(sql::OBJECT_GRANTS, &[]).await.map_err(failed("privileges"))?;
-    Ok(rows
-        .iter()
-        .filter(|row| objects.is_none_or(|objects| objects.contains(&(row.get("class"), row.get("oid")))))
-        .map(|row| ObjectGrant {
-            object: row.get(0),
-            grantee: row.get(1),
-            privilege: row.get(2),
-            grantable: row.get(3),
-        })
-        .collect())
+    let mut rights = ObjectRights::default();
+    for row in &rows {
+        if objects.is_some_and(|objects| !objects.contains(&(row.get("class"), row.get("oid")))) {
+            continue;
+        }
+        let grant = ObjectGrant {
+            object: row.get("object"),
+            grantee: row.get("grantee"),
+            privilege: row.get("privilege_type"),
+            grantable: row.get("is_grantable"),
+        };
+        if let Some(extension) = row.get::<_, Option<String>>("extension") {
+            rights.extensions.insert(grant.object.clone(), extension);
+        }
+        let list = if row.get("is_given") { &mut rights.granted } else { &mut rights.revoked };
+        list.push(grant);
+    }
+    Ok(rights)
 }
 
 /// Who owns what, by role: objects as PostgreSQL identifies them, such as `table app.orders`. Large objects have their own list.

@@ -209,29 +209,75 @@ FROM pg_catalog.pg_roles r WHERE r.rolname NOT LIKE 'pg\\_%' AND r.oid IN (
   UNION SELECT lomowner FROM pg_catalog.pg_largeobject_metadata)
 ORDER BY 1";
 
-/// Privileges on the user's objects that somebody other than the owner holds. Large objects and the database itself have
-/// their own; what initdb made is left out, but for the schema public.
+/// How the privileges on the user's objects differ from those that an object of its kind has when nobody has granted or
+/// revoked anything, the owner's own aside. `is_given`: held beyond the default; otherwise a part of the default that was
+/// taken away. Large objects and the database itself have their own; what initdb made is left out, but for the schema public.
+///
+/// Not the entries as they stand: `GRANT EXECUTE … TO PUBLIC` writes down what holds for every function anyway, and pg_dump
+/// rightly does not repeat it.
 pub const OBJECT_GRANTS: &str = "
 SELECT DISTINCT i.type || ' ' || i.identity AS object, g.rolname::text AS grantee, a.privilege_type, a.is_grantable,
-       o.class, o.object AS oid
-FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, oid AS object, 0 AS sub, relacl AS acl, relowner AS owner
-        FROM pg_catalog.pg_class
-      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, t.attnum, t.attacl, c.relowner
+       a.is_given, o.class, o.object AS oid,
+       (SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+         WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e'
+           AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass) AS extension
+FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, oid AS object, 0 AS sub, relacl AS acl, relowner AS owner,
+             CASE relkind WHEN 'S' THEN 's' ELSE 'r' END AS kind FROM pg_catalog.pg_class
+      UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, t.attnum, t.attacl, c.relowner, 'c'
         FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class c ON c.oid = t.attrelid WHERE NOT t.attisdropped
-      UNION ALL SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass, oid, 0, nspacl, nspowner FROM pg_catalog.pg_namespace
-      UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, 0, proacl, proowner FROM pg_catalog.pg_proc
-      UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, 0, typacl, typowner FROM pg_catalog.pg_type
-      UNION ALL SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, oid, 0, lanacl, lanowner FROM pg_catalog.pg_language
-      UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, oid, 0, fdwacl, fdwowner
+      UNION ALL SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass, oid, 0, nspacl, nspowner, 'n' FROM pg_catalog.pg_namespace
+      UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, 0, proacl, proowner, 'f' FROM pg_catalog.pg_proc
+      UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, 0, typacl, typowner, 'T' FROM pg_catalog.pg_type
+      UNION ALL SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, oid, 0, lanacl, lanowner, 'l' FROM pg_catalog.pg_language
+      UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, oid, 0, fdwacl, fdwowner, 'F'
         FROM pg_catalog.pg_foreign_data_wrapper
-      UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, 0, srvacl, srvowner
-        FROM pg_catalog.pg_foreign_server) o,
-     pg_catalog.aclexplode(o.acl) a LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee,
-     pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
-WHERE o.acl IS NOT NULL AND a.grantee <> o.owner
+      UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, 0, srvacl, srvowner, 'S'
+        FROM pg_catalog.pg_foreign_server) o
+CROSS JOIN LATERAL (
+      (SELECT true AS is_given, x.grantee, x.privilege_type, x.is_grantable FROM pg_catalog.aclexplode(o.acl) x
+       EXCEPT SELECT true, x.grantee, x.privilege_type, x.is_grantable
+         FROM pg_catalog.aclexplode(pg_catalog.acldefault(o.kind::\"char\", o.owner)) x)
+      UNION ALL
+      (SELECT false, x.grantee, x.privilege_type, x.is_grantable
+         FROM pg_catalog.aclexplode(pg_catalog.acldefault(o.kind::\"char\", o.owner)) x
+       EXCEPT SELECT false, x.grantee, x.privilege_type, x.is_grantable FROM pg_catalog.aclexplode(o.acl) x)) a
+LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
+CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
+-- The entry of a role that is gone is nobody's grant.
+WHERE o.acl IS NOT NULL AND a.grantee <> o.owner AND (a.grantee = 0 OR g.oid IS NOT NULL)
   AND (o.object >= 16384 OR (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass
        AND o.object = 'public'::pg_catalog.regnamespace))
 ORDER BY 1, 2, 3, 4";
+
+/// Of the objects `$1`, named as grants name them: the words of GRANT and REVOKE for each, and its column, if it is one.
+pub const GRANT_TARGETS: &str = "
+SELECT n.object, n.target, n.attribute FROM (
+  SELECT i.type || ' ' || i.identity AS object, o.target, o.attribute
+  FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, c.oid AS object, 0 AS sub, NULL AS attribute,
+               pg_catalog.format('%s %I.%I', CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, s.nspname, c.relname) AS target
+          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+        UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, t.attnum, t.attname::text,
+               pg_catalog.format('TABLE %I.%I', s.nspname, c.relname)
+          FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class c ON c.oid = t.attrelid
+          JOIN pg_catalog.pg_namespace s ON s.oid = c.relnamespace
+         WHERE NOT t.attisdropped AND t.attnum > 0 AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+        UNION ALL SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass, oid, 0, NULL, pg_catalog.format('SCHEMA %I', nspname)
+          FROM pg_catalog.pg_namespace
+        UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, 0, NULL,
+               'ROUTINE ' || oid::pg_catalog.regprocedure::text FROM pg_catalog.pg_proc
+        UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, t.oid, 0, NULL,
+               pg_catalog.format('TYPE %I.%I', s.nspname, t.typname)
+          FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace s ON s.oid = t.typnamespace
+        UNION ALL SELECT 'pg_catalog.pg_language'::pg_catalog.regclass, oid, 0, NULL, pg_catalog.format('LANGUAGE %I', lanname)
+          FROM pg_catalog.pg_language
+        UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, oid, 0, NULL,
+               pg_catalog.format('FOREIGN DATA WRAPPER %I', fdwname) FROM pg_catalog.pg_foreign_data_wrapper
+        UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, 0, NULL,
+               pg_catalog.format('FOREIGN SERVER %I', srvname) FROM pg_catalog.pg_foreign_server) o,
+       pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
+  WHERE o.object >= 16384 OR o.target = 'SCHEMA public') n
+WHERE n.object = ANY ($1)";
 
 /// Every object with an owner that can be altered by itself: type and identity as PostgreSQL names them, and the owner.
 ///

@@ -365,9 +365,13 @@ pub struct Manifest {
     /// Whether `globals.sql` holds the roles' password hashes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub role_passwords: bool,
-    /// Privileges on objects; a restore is compared with them.
+    /// Privileges on objects beyond what holds for every object of its kind; a restore is compared with them. Without
+    /// `revoked`, all that were written down, those that hold anyway among them.
     #[serde(default)]
     pub grants: Vec<ObjectGrant>,
+    /// Rights that everybody has on an object of its kind and that were taken away. Not there in snapshots of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<Vec<ObjectGrant>>,
     /// What this snapshot does not bring back, one sentence each.
     #[serde(default)]
     pub not_kept: Vec<String>,
@@ -604,6 +608,7 @@ pub(crate) mod tests {
             roles: vec![],
             role_passwords: false,
             grants: vec![],
+            revoked: None,
             not_kept: vec![],
             owners: BTreeMap::new(),
             collations: vec![],

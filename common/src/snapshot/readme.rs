@@ -109,8 +109,8 @@ fn setting_value(name: &str, value: &str) -> String {
     literal(value)
 }
 
-/// Takes `"$user", public, "odd ""name"` apart.
-fn split_identifier_list(value: &str) -> Vec<String> {
+/// Takes a stored list of names apart, such as `"$user", public, "odd ""name"`.
+pub fn split_identifier_list(value: &str) -> Vec<String> {
     let mut parts = Vec::new();
     let mut chars = value.chars().peekable();
     loop {

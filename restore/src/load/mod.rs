@@ -35,8 +35,8 @@ use serde::Serialize;
 use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
-    archive::{self, Ahead, ArchiveOptions},
-    copy_in,
+    archive::{self, Ahead, ArchiveOptions, Remedies},
+    copy_in, lent_paths,
 };
 
 use schedule::Schedule;
@@ -54,6 +54,8 @@ pub struct LoadOptions<'a> {
     pub pg_restore: &'a Tool,
     /// For pg_restore.
     pub archive: ArchiveOptions<'a>,
+    /// For a step that fails.
+    pub remedies: &'a Arc<Remedies>,
     /// Only load: the database may lack objects, and what it has is looked at afterwards.
     pub only_load: bool,
 }
@@ -167,6 +169,7 @@ struct Shared {
     memory_kb: Option<u64>,
     no_owner: bool,
     no_tablespaces: bool,
+    remedies: Arc<Remedies>,
     progress: Progress,
 }
 
@@ -230,6 +233,7 @@ pub async fn load(
         memory_kb,
         no_owner: options.archive.no_owner,
         no_tablespaces: options.archive.no_tablespaces,
+        remedies: options.remedies.clone(),
         progress: progress.clone(),
     });
     let mut running = JoinSet::new();
@@ -315,8 +319,23 @@ fn kind(step: &Step) -> &'static str {
 }
 
 impl Shared {
-    /// Whether it succeeded; only an entry of the archive may fail and have another chance.
+    /// Whether it succeeded. An entry of the archive may fail and have another chance later, and any step one at once where
+    /// functions could be given a search path.
     async fn perform(&self, session: &Session, step: &Step) -> Result<bool> {
+        let were_lent = self.remedies.paths.are_lent();
+        match self.attempt(session, step).await {
+            Err(error) if lent_paths::may_be_a_name(&error) => {
+                if self.remedies.paths.lend(were_lent).await? {
+                    self.attempt(session, step).await.map_err(lent_paths::hint)
+                } else {
+                    Err(lent_paths::hint(error))
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn attempt(&self, session: &Session, step: &Step) -> Result<bool> {
         match step {
             Step::Load { table, chunk } => self.load_chunks(session, *table, &[*chunk], false).await?,
             Step::LoadFrozen { table } => self.load_frozen(session, *table).await?,
@@ -387,6 +406,7 @@ impl Shared {
             keep_going: false,
             session: settings,
             ahead: None,
+            remedies: &self.remedies,
         };
         let archive = self.snapshot.path(SCHEMA_FILE);
         let (settings, progress) = (&self.settings, &self.progress);
@@ -447,7 +467,11 @@ impl Shared {
             session.batch_execute("ROLLBACK").await.map_err(failed)?;
             return self.load_chunks(session, table, &chunks, false).await;
         }
-        self.load_chunks(session, table, &chunks, true).await?;
+        if let Err(error) = self.load_chunks(session, table, &chunks, true).await {
+            // So that the step can be done again; where the session is lost, the first error says why.
+            let _ = session.batch_execute("ROLLBACK").await;
+            return Err(error);
+        }
         session.batch_execute("COMMIT").await.map_err(failed)
     }
 }

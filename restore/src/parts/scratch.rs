@@ -19,7 +19,7 @@ use common::{
 use super::plan::FreeNames;
 use crate::{
     RestorePlan,
-    archive::{self, ArchiveOptions, Section},
+    archive::{self, ArchiveOptions, Remedies, Section},
     stage::StagedDatabase,
 };
 
@@ -109,6 +109,7 @@ pub async fn define(
     let stored = snapshot.snapshot();
     let settings = settings.with_database(staged.name());
     let session = settings.connect().await?;
+    let remedies = Remedies::new(&settings, &stored.manifest, progress);
     let options = ArchiveOptions {
         jobs: 1,
         no_owner: plan.no_owner,
@@ -118,6 +119,7 @@ pub async fn define(
         keep_going: false,
         session: "",
         ahead: None,
+        remedies: &remedies,
     };
     for section in sections {
         let archive = super::archive(stored);
@@ -127,6 +129,7 @@ pub async fn define(
             return Err(Error::failed(format!("a definition could not be restored: {}", object.line())));
         }
     }
+    remedies.paths.take_back(&session).await?;
     Ok(session)
 }
 

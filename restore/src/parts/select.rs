@@ -214,6 +214,7 @@ pub fn narrow(manifest: &Manifest, entries: &[Entry], selection: &Selection, cho
         .map(|name| format!("table {}", identity(name)))
         .collect();
     part.grants.retain(|grant| grantable.contains(&grant.object));
+    part.revoked = None;
     // Of the whole database's size, what these tables take: the rows' text is near enough for a look at the disk.
     part.database_bytes = None;
     part.not_kept = Vec::new();

@@ -3,9 +3,7 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use common::{
-    Error, ErrorKind, Result,
-    cli::format::plural,
-    fault, interrupt,
+    Error, ErrorKind, Result, fault, interrupt,
     postgres::{ConnectionSettings, Session},
     repository::StoredSnapshot,
 };
@@ -67,27 +65,13 @@ pub(super) async fn undo(
             log.timed("undo: snapshot restored and swapped in", began);
             log.note_step(Step::Undone);
             let database = log.report.database.clone();
-            let lacks = restored.missing_grants.len() + restored.missing.len();
-            let as_before = if lacks == 0 {
-                "is as it was before".to_owned()
-            } else {
-                format!(
-                    "has its rows of before, but lacks {}",
-                    plural(lacks as u64, "grant or object", "grants or objects")
-                )
-            };
+            let as_before = restored.as_before();
             log.report.state = format!(
                 "database \"{database}\" {as_before} · restored from snapshot {} and compared row by row",
                 log.report.snapshot.clone().unwrap_or_default()
             );
-            log.report.notes.extend(
-                restored.missing_grants.iter().map(|grant| {
-                    format!("NOT as before: the role may not grant {grant}; a superuser has to")
-                }),
-            );
-            log.report
-                .notes
-                .extend(restored.missing.iter().map(|object| format!("NOT as before: {}", object.line())));
+            let differences = restored.not_as_before();
+            log.report.notes.extend(differences.iter().map(|line| format!("NOT as before: {line}")));
             let kept_as = restored.replaced_as;
             if let Some(error) = settle_fence(context, &mut log, control, standing, kept_as.as_deref()).await
             {
