@@ -5,6 +5,7 @@
 //!
 //! `safe-run` enters in the middle, with the snapshot that its own migration transaction exported.
 
+pub mod beside;
 pub mod check;
 pub mod cli;
 pub mod copy_out;
@@ -419,6 +420,10 @@ async fn copy_state(
         copy_out::large_objects(settings, exported, reader, &partial, count, copy.clone(), progress).await?;
     // Sequences are not transactional: read after the data, so that none is behind a row that was copied.
     let sequences = introspect::sequences_of(reader, part.as_ref().map(|part| &part.sequences)).await?;
+    let beside = match part {
+        None => beside::Beside::read(settings, reader, progress).await?,
+        Some(_) => beside::Beside::default(),
+    };
     // What a newer pg_dump writes for a server before 15 that the server does not understand.
     let is_foreign = server.major() < 15 && pg_dump.major >= 15;
     let identities = if is_foreign { introspect::unlogged_identities(reader).await? } else { Vec::new() };
@@ -458,7 +463,11 @@ async fn copy_state(
         role_passwords: passwords.is_some(),
         grants: catalog.grants,
         revoked: Some(catalog.revoked),
-        not_kept: catalog.not_kept.into_iter().chain(orphans).collect(),
+        not_kept: catalog.not_kept.into_iter().chain(orphans).chain(beside.not_written()).collect(),
+        differs: Some(catalog.differs),
+        extension_tables: beside.extension_tables,
+        extension_sequences: beside.extension_sequences,
+        generated: beside.generated,
         cost: Some(copy.meter.read()),
         owners: catalog.owners,
         collations: catalog.collations,
@@ -492,7 +501,7 @@ fn write_stock_files(
         )
     });
     let files = [
-        (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences)),
+        (SEQUENCES_FILE, readme::sequences_sql(&manifest.sequences, &manifest.extension_sequences)),
         (VIEWS_FILE, readme::views_sql(&manifest.materialized_views)),
         (DATABASE_FILE, readme::database_sql(&manifest.database)),
         (GLOBALS_FILE, globals),

@@ -131,7 +131,12 @@ pub async fn restore(
     let run = Run { pg_restore, settings, session, archive, section, options, entries, progress };
     let jobs = options.jobs.max(1);
     if section == Section::PreData {
-        return run.pass(chosen, 1).await;
+        let all = options.ahead.is_none_or(|ahead| ahead.done.is_empty());
+        return if all {
+            run.pass(chosen, 1).await
+        } else {
+            run.pass(Some(list_file(&listed)?.path()), 1).await
+        };
     }
     let mut passes = split_list(&listed);
     if section == Section::EventTriggers {
@@ -168,11 +173,23 @@ fn without(listed: &str, ahead: Option<&Ahead>) -> String {
     listed.split_inclusive('\n').filter(|line| !is_there(line)).collect()
 }
 
+/// The entries of a section: number, and what the archive's list says of each.
+pub async fn entries(pg_restore: &Tool, archive: &Path, section: Section) -> Result<BTreeMap<u32, String>> {
+    let listed = tools::output(list_command(pg_restore, archive, section, None), "pg_restore").await?;
+    Ok(missing::entries(&listed))
+}
+
 /// The numbers of the entries in the post-data section.
 pub async fn post_data_entries(pg_restore: &Tool, archive: &Path) -> Result<BTreeSet<u32>> {
-    let listed =
-        tools::output(list_command(pg_restore, archive, Section::PostData, None), "pg_restore").await?;
-    Ok(missing::entries(&listed).into_keys().collect())
+    Ok(entries(pg_restore, archive, Section::PostData).await?.into_keys().collect())
+}
+
+/// The statements of one entry, as pg_restore would print them.
+pub async fn script(pg_restore: &Tool, archive: &Path, entry: u32) -> Result<String> {
+    let list = list_of(&[entry])?;
+    let mut command = tools::offline_command(&pg_restore.path);
+    command.args(["--file", "-", "--use-list"]).arg(list.path()).arg(archive);
+    tools::output(command, "pg_restore").await
 }
 
 /// The statements of the post-data section, as pg_restore would print them.

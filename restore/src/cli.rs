@@ -97,6 +97,10 @@ pub struct Cli {
     #[arg(long)]
     no_tablespaces: bool,
 
+    /// Leave out settings of the database that the server does not accept, and name them
+    #[arg(long)]
+    skip_settings: bool,
+
     /// Begin although the server seems to have too little disk space
     #[arg(long)]
     skip_space_check: bool,
@@ -266,6 +270,7 @@ async fn restore(
             map_roles: cli.map_roles.clone(),
             force: cli.force,
             accept_missing_objects: false,
+            skip_settings: cli.skip_settings,
             no_tablespaces: cli.no_tablespaces,
             map_tablespaces: cli.map_tablespaces.clone(),
             skip_space_check: cli.skip_space_check,

@@ -13,8 +13,10 @@ pub mod collation;
 mod column_marks;
 pub mod compare;
 pub mod copy_in;
+pub mod differences;
 pub mod event_triggers;
 pub mod extension_tables;
+pub mod extensions;
 pub mod grants;
 pub mod lent_paths;
 pub mod load;
@@ -99,7 +101,7 @@ impl RestoreReport {
     /// of the database goes by this: nothing that is here may be left out of a verdict.
     pub fn not_as_before(&self) -> Vec<String> {
         let sentence = |head: &'static str| move |phrase: &String| format!("{head} {phrase}");
-        let missing = self.missing.iter().map(|object| format!("missing: {}", object.line()));
+        let missing = self.missing.iter().map(MissingObject::line);
         missing
             .chain(self.missing_grants.iter().map(sentence("the role may not grant")))
             .chain(self.extra_grants.iter().map(sentence("the role may not take back")))
@@ -150,6 +152,8 @@ pub async fn prepare(
         let tablespace = tablespaces::mapped(&options.choices, &snapshot.manifest.database.tablespace);
         let mut facts = preflight::facts(maintenance, settings.database(), target, tablespace).await?;
         facts.missing_collations = collation::missing(maintenance, &snapshot.manifest).await?;
+        let settings = &snapshot.manifest.database.settings;
+        facts.unknown_settings = preflight::unknown_settings(maintenance, settings).await?;
         facts
     };
     plan::plan(&snapshot.manifest, settings.database(), target, &facts, &options.choices, Utc::now())
@@ -241,7 +245,9 @@ async fn stage_and_swap(
 ) -> Result<Done> {
     let staged = StagedDatabase::create(maintenance, settings, snapshot, plan).await?;
     let fill = FillOptions { jobs: options.jobs };
-    let finished = match staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress).await {
+    // On the heap: what it holds between its steps is too much for the stacks that it is moved over.
+    let filled = Box::pin(staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress));
+    let finished = match filled.await {
         Ok(validated) => {
             let found = validated.found().clone();
             if found.missing.is_empty() || plan.accept_missing_objects {

@@ -63,6 +63,8 @@ pub struct TargetFacts {
     pub space: Space,
     /// Extensions of which the role may make no version there is, because that needs a superuser.
     pub superuser_extensions: BTreeSet<String>,
+    /// Settings of the snapshot's database that the server does not have.
+    pub unknown_settings: Vec<String>,
     /// Collations that the snapshot's objects name and that the server has not, each with the reason, as phrases.
     pub missing_collations: Vec<String>,
     /// Whether it may make roles.
@@ -80,6 +82,7 @@ impl Choices {
         Self {
             accept_missing_grants: true,
             accept_missing_objects: true,
+            skip_settings: true,
             skip_space_check: true,
             ..Self::default()
         }
@@ -99,6 +102,8 @@ pub struct Choices {
     pub accept_missing_objects: bool,
     /// The server may be older than the snapshot: what it does not understand is left out, and named.
     pub force: bool,
+    /// Settings of the database that the server does not accept are left out, and named.
+    pub skip_settings: bool,
     /// Everything goes to the default tablespace.
     pub no_tablespaces: bool,
     /// Tablespaces of the snapshot, and those that take their place.
@@ -144,6 +149,8 @@ pub struct RestorePlan {
     pub grants_must_match: bool,
     /// Whether objects that the server does not understand are named and left out.
     pub force: bool,
+    /// Whether settings that the server does not accept are named and left out.
+    pub skip_settings: bool,
     /// Whether a database that lacks objects may take the place of the live one.
     pub accept_missing_objects: bool,
     /// Whether pg_restore puts everything into the default tablespace.
@@ -279,6 +286,12 @@ pub fn plan(
     collation::check(manifest, facts, &mut reasons);
     reasons.extend(facts.missing_collations.iter().cloned());
     tablespaces::check(manifest, facts, choices, &mut reasons);
+    if !facts.unknown_settings.is_empty() && !choices.skip_settings {
+        reasons.push(format!(
+            "the database has settings that the server does not know: {} (--skip-settings leaves them out, and names them)",
+            facts.unknown_settings.join(", ")
+        ));
+    }
     let needed_bytes = space::needed(manifest);
     let (space, is_too_little) = space::compare(needed_bytes, &facts.space);
     if is_too_little && !choices.skip_space_check {
@@ -324,6 +337,9 @@ pub fn plan(
             .with_database_state("No database was changed."));
     }
     let mut notes = manifest.not_kept.clone();
+    notes.extend(facts.unknown_settings.iter().map(|setting| {
+        format!("the server does not know the setting {setting} of the database: it is left out")
+    }));
     if is_older {
         notes.push(format!(
             "the server is PostgreSQL {}, older than the snapshot's {}: what it does not understand will be missing, and named",
@@ -366,6 +382,7 @@ pub fn plan(
         marker: choices.marker.clone(),
         map_roles,
         force: is_older && choices.force,
+        skip_settings: choices.skip_settings,
         accept_missing_objects: choices.accept_missing_objects,
         no_tablespaces: choices.no_tablespaces || !choices.map_tablespaces.is_empty(),
         tablespace: tablespaces::mapped(choices, &manifest.database.tablespace).to_owned(),

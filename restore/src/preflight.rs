@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{
     Error, Result,
-    ident::literal,
+    catalog::DatabaseSetting,
+    ident::{literal, printable},
     postgres::{Session, database},
 };
 
@@ -35,6 +36,25 @@ WHERE pg_catalog.has_tablespace_privilege(oid, 'CREATE')";
 /// Roles by their comment, which follows.
 const TEMPORARY_ROLES: &str = "SELECT rolname::text FROM pg_catalog.pg_roles
 WHERE pg_catalog.shobj_description(oid, 'pg_authid')";
+
+/// Which of these settings, of the database or of a role in it, the server does not have. One with a point in its name is
+/// accepted whatever it is called.
+pub async fn unknown_settings(maintenance: &Session, settings: &[DatabaseSetting]) -> Result<Vec<String>> {
+    let names: Vec<&str> =
+        settings.iter().map(|setting| setting.name.as_str()).filter(|name| !name.contains('.')).collect();
+    if names.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rows = maintenance
+        .query(
+            "SELECT DISTINCT n FROM pg_catalog.unnest($1::pg_catalog.text[]) n
+             WHERE pg_catalog.current_setting(n, true) IS NULL ORDER BY 1",
+            &[&names],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for settings", source))?;
+    Ok(rows.iter().map(|row| printable(row.get(0))).collect())
+}
 
 /// Asks the server; `live` is the database that `Target::Replace` would replace.
 ///
@@ -82,6 +102,7 @@ pub async fn facts(
         space: space::look(maintenance, tablespace).await,
         extensions,
         missing_collations: Vec::new(),
+        unknown_settings: Vec::new(),
         superuser_extensions: names(SUPERUSER_EXTENSIONS).await?,
         is_superuser: rights.get(0),
         may_create_databases: rights.get(1),

@@ -13,13 +13,13 @@ use common::{
     repository::{StoredSnapshot, verify::VerifiedSnapshot},
     snapshot::{
         manifest::SCHEMA_FILE,
-        readme::{create_database_statement, database_statements, setval},
+        readme::{create_database_statement, database_statements, setting_statement, setval},
     },
 };
 
 use crate::{
     archive::{self, ArchiveOptions, Remedies, Section},
-    collation, compare, copy_in, extension_tables, grants,
+    collation, compare, copy_in, differences, extension_tables, extensions, grants,
     lent_paths::{self, LentPaths},
     load::{self, LoadOptions, Spent},
     maintain,
@@ -169,13 +169,17 @@ impl StagedDatabase {
         };
 
         progress.phase("making tables", None);
+        let to = extensions::To { pg_restore, settings, session: &session, archive: &archive };
+        let extensions = extensions::make(to, &snapshot.manifest, archive_options, progress).await?;
+        remedies.event_triggers.silence(&session, progress).await?;
+        let with_extensions = ArchiveOptions { ahead: Some(&extensions), ..archive_options };
         let made = archive::restore(
             pg_restore,
             settings,
             &session,
             &archive,
             Section::PreData,
-            archive_options,
+            with_extensions,
             progress,
         );
         let facts = load::archive_facts(pg_restore, &archive, &snapshot.manifest);
@@ -251,6 +255,7 @@ impl StagedDatabase {
 
         progress.phase("setting sequences, refreshing views, analyzing", None);
         set_sequences(&session, &snapshot).await?;
+        let mut differences = differences::set_extension_sequences(&session, &snapshot).await?;
         refresh_views(&session, &snapshot, &remedies.paths, plan.force, &mut missing).await?;
         let analyze = || analyze(&session, settings, options.jobs, &snapshot, &loaded.analyzed, progress);
         let were_lent = remedies.paths.are_lent();
@@ -270,6 +275,8 @@ impl StagedDatabase {
         };
         compare::rest(settings, &snapshot, &compared, options.jobs, progress).await?;
         let (wanted, major) = (&snapshot.manifest.owners, snapshot.manifest.server.major());
+        missing.extend(differences::lost_on_an_older_server(&session, &snapshot.manifest, plan).await?);
+        differences.extend(differences::find(&session, settings, &snapshot.manifest, progress).await?);
         let mut other_owners = owners::settle(&session, wanted, major, plan, Which::Objects).await?;
         let grants = grants::settle(&session, &snapshot.manifest, plan).await?;
         if plan.replaces.is_none() {
@@ -286,7 +293,7 @@ impl StagedDatabase {
         remedies.event_triggers.restore(&session).await?;
         flush(&session).await?;
         session.close().await?;
-        apply_database_state(maintenance, &snapshot, &self.name, plan).await?;
+        differences.extend(apply_database_state(maintenance, &snapshot, &self.name, plan).await?);
         if plan.read_only {
             let name = common::Ident::new(self.name.as_str());
             let fence = format!("ALTER DATABASE {name} SET default_transaction_read_only TO 'on'");
@@ -294,7 +301,7 @@ impl StagedDatabase {
                 Error::postgres(format!("could not make the database \"{}\" read-only", self.name), source)
             })?;
         }
-        let found = Found { grants, other_owners, missing, differences: Vec::new(), spent: loaded.spent };
+        let found = Found { grants, other_owners, missing, differences, spent: loaded.spent };
         Ok(ValidatedDatabase { name: self.name.clone(), found })
     }
 }
@@ -416,13 +423,13 @@ async fn flush(session: &Session) -> Result<()> {
         .map_err(|source| Error::postgres("could not make the restored rows durable", source))
 }
 
-/// Owner, grants, comment, settings and limits of the database itself.
+/// Owner, grants, comment, settings and limits of the database itself; the settings that were left out, one sentence each.
 async fn apply_database_state(
     maintenance: &Session,
     snapshot: &StoredSnapshot,
     name: &str,
     plan: &RestorePlan,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let no_owner = plan.no_owner;
     let mut state = role_map::mapped_state(&plan.map_roles, &snapshot.manifest.database);
     if plan.marker.is_some() {
@@ -432,13 +439,33 @@ async fn apply_database_state(
         state.acl = None;
         state.settings.retain(|setting| setting.role.is_none());
     }
+    let settings = std::mem::take(&mut state.settings);
+    let failed =
+        |source| Error::postgres(format!("could not give the database \"{name}\" its settings"), source);
     for statement in database_statements(&state, name) {
         if no_owner && statement.contains(" OWNER TO ") {
             continue;
         }
-        maintenance.batch_execute(&statement).await.map_err(|source| {
-            Error::postgres(format!("could not give the database \"{name}\" its settings"), source)
-        })?;
+        maintenance.batch_execute(&statement).await.map_err(failed)?;
     }
-    Ok(())
+    let mut left_out = Vec::new();
+    for setting in &settings {
+        let Err(source) = maintenance.batch_execute(&setting_statement(setting, name)).await else {
+            continue;
+        };
+        let is_refused = source.code().is_some();
+        let what = match &setting.role {
+            Some(role) => format!("setting {} = {} of the role {role}", setting.name, setting.value),
+            None => format!("setting {} = {}", setting.name, setting.value),
+        };
+        let what = common::ident::printable(&what);
+        let error = Error::postgres(format!("the server does not accept the {what}"), source);
+        if !(is_refused && plan.skip_settings) {
+            return Err(
+                error.with_hint("--skip-settings leaves out what the server does not accept, and names it.")
+            );
+        }
+        left_out.push(format!("{what} of the database was left out: {}", error.message()));
+    }
+    Ok(left_out)
 }

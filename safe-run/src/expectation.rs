@@ -11,11 +11,11 @@
 //! | UPDATE | equal, with other values |
 //! | DELETE, or ON DELETE CASCADE child of one | fewer allowed |
 //! | TRUNCATE, DROP | must be acknowledged, if it held rows |
-//! | DO, CALL, volatile function, MERGE, triggers | unknown |
+//! | DO, CALL, volatile function, MERGE, triggers, a change of the schema where an event trigger fires | unknown |
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::statement::{Class, Effect, TableName, Target};
+use crate::statement::{Class, Effect, StatementKind, TableName, Target};
 
 /// What the catalog knew before the migration.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,8 @@ pub struct Facts {
     pub foreign_keys: Vec<ForeignKeyFact>,
     /// User triggers and rules that fire on a change of rows; internal triggers do not count.
     pub triggers: Vec<TriggerFact>,
+    /// An event trigger that fires on changes of the schema: its code can change any table, as one that logs them does.
+    pub event_trigger: Option<String>,
 }
 
 /// A table before the migration.
@@ -186,6 +188,12 @@ impl Reading<'_> {
         }
         if let Some(code) = &class.runs_code {
             self.everything(code);
+        }
+        let changes_schema =
+            matches!(class.kind, StatementKind::Ddl | StatementKind::Drop | StatementKind::CreateFunction)
+                || !class.creates.is_empty();
+        if let Some(trigger) = self.facts.event_trigger.as_ref().filter(|_| changes_schema) {
+            self.everything(&format!("event trigger {trigger}"));
         }
         if let Some(function) = class.functions.iter().find(|function| may_write(function)) {
             self.everything(&format!("function {function}"));
@@ -475,6 +483,7 @@ mod tests {
                 on_delete: true,
                 on_truncate: false,
             }],
+            event_trigger: None,
         }
     }
 

@@ -30,6 +30,12 @@ SELECT r.ev_class, r.rulename::text, r.ev_type = '3', r.ev_type = '2', r.ev_type
 FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
 WHERE c.relkind IN ('r', 'p') AND r.rulename <> '_RETURN'";
 
+/// One event trigger that fires in an ordinary session on a change of the schema, and whose function is no C.
+const EVENT_TRIGGER: &str = "
+SELECT e.evtname::text FROM pg_catalog.pg_event_trigger e JOIN pg_catalog.pg_proc p ON p.oid = e.evtfoid
+JOIN pg_catalog.pg_language l ON l.oid = p.prolang
+WHERE e.evtevent <> 'login' AND e.evtenabled IN ('O', 'A') AND l.lanname NOT IN ('c', 'internal') ORDER BY 1 LIMIT 1";
+
 /// Functions by name, and whether one of that name can change rows: volatile, and not written in C, where what
 /// PostgreSQL and its extensions ship does not touch the user's tables.
 const FUNCTIONS: &str = "
@@ -105,6 +111,7 @@ pub async fn read(client: &Client) -> Result<(Facts, Functions)> {
                 on_truncate: row.get(5),
             })
             .collect(),
+        event_trigger: rows(EVENT_TRIGGER).await?.first().map(|row| row.get(0)),
     };
     let mut functions = Functions::default();
     for row in rows(FUNCTIONS).await? {

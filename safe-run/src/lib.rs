@@ -20,6 +20,7 @@ pub mod fence;
 pub mod guarded;
 pub mod history;
 pub mod journal;
+pub mod large_objects;
 pub mod layout;
 pub mod lock_ahead;
 pub mod mark;
@@ -83,6 +84,7 @@ async fn try_control(settings: &ConnectionSettings, further: u32) -> Result<Sess
     let session = settings.connect().await?;
     backup::check_server(&session).await?;
     connect::refuse_pooler(&session).await?;
+    let session = without_login_triggers(session).await?;
     refuse_standby(&session).await?;
     let failed = |source| Error::postgres("could not take the advisory lock", source);
     for _ in 0..=further {
@@ -112,6 +114,28 @@ async fn try_control(settings: &ConnectionSettings, further: u32) -> Result<Sess
     Err(Error::busy(format!("another safe-run works on the database \"{}\"{who}", settings.database()))
         .with_hint("Wait until it has finished, then run the command again.")
         .with_database_state(format!("The database \"{}\" was not changed.", settings.database())))
+}
+
+/// A login event trigger that writes would let every further session of ours wait behind our own fence. A superuser's sessions
+/// need not fire it.
+async fn without_login_triggers(session: Session) -> Result<Session> {
+    if session.server_major() < 17 {
+        return Ok(session);
+    }
+    let row = session
+        .query_one(
+            "SELECT dathasloginevt AND pg_catalog.current_setting('is_superuser') = 'on'
+             FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()",
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for login event triggers", source))?;
+    if !row.get::<_, bool>(0) {
+        return Ok(session);
+    }
+    let settings = session.settings().without_event_triggers();
+    session.close().await?;
+    settings.connect().await
 }
 
 /// A standby can't be written to: said before a fence or a command finds out.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     clone, exclusive, fence,
     journal::{Journal, Mode, PastRun, Step},
-    others,
+    large_objects, others,
     report::{self, Verdict, document},
     sequences, transactional, writes,
 };
@@ -338,6 +338,15 @@ impl Recovery<'_> {
         });
         for line in report.not_as_before() {
             self.say(format!("NOT as before: {line}"));
+        }
+        if let (true, Some(kept_as)) = (fenced, &report.replaced_as) {
+            let failed = self.settings.with_database(kept_as);
+            match large_objects::after_undo(self.settings, &failed).await {
+                Ok(told) => self.what.extend(told),
+                Err(error) => self.say(format!(
+                    "large objects that others wrote behind the fence could not be looked for: {error}"
+                )),
+            }
         }
         if let Some(kept_as) = report.replaced_as {
             self.say(format!("the half-changed state is kept as database \"{kept_as}\""));

@@ -165,3 +165,167 @@ fn a_restore_fires_no_event_trigger_postgresql_14() {
 fn a_restore_fires_no_event_trigger_postgresql_18() {
     event_triggers_stay_silent(18);
 }
+
+/// The server's default version is another; the objects and rights of the version that was there come back.
+fn extensions_keep_their_version(major: u32) {
+    let database = Cluster::shared(major).fresh_database("version");
+    database.psql(
+        "CREATE SCHEMA \"of Ext\"; CREATE EXTENSION hstore SCHEMA \"of Ext\" VERSION '1.4'; CREATE EXTENSION cube;
+         CREATE EXTENSION earthdistance; CREATE TABLE t (h \"of Ext\".hstore); INSERT INTO t VALUES ('a=>1');
+         COMMENT ON EXTENSION hstore IS 'an old one'; GRANT USAGE ON SCHEMA \"of Ext\" TO PUBLIC",
+    );
+    let snapshots = Snapshots::new();
+    snapshots.create(&database, &[]);
+    let copy = snapshots.restore_copy(&database, &[]);
+    let versions = "SELECT string_agg(extname || ' ' || extversion, ',' ORDER BY 1) FROM pg_extension";
+    assert!(database.psql(versions).contains("hstore 1.4"));
+    assert_eq!(psql::run(&copy, versions), database.psql(versions));
+    fingerprint(&database).assert_same(&fingerprint_without(&copy, &[]));
+}
+
+#[test]
+fn extensions_come_back_in_the_version_that_was_there_postgresql_14() {
+    extensions_keep_their_version(14);
+}
+
+#[test]
+fn extensions_come_back_in_the_version_that_was_there_postgresql_18() {
+    extensions_keep_their_version(18);
+}
+
+/// A function redefined since, columns of a child in an order of their own, a shell operator.
+fn what_differs_is_in_the_verdict(major: u32) {
+    let run = ProtectedRun::on(Cluster::shared(major).fresh_database("differs"));
+    run.database.psql(
+        "CREATE FUNCTION g(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 1';
+         CREATE FUNCTION same(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 * 2';
+         CREATE TABLE t (i int, g int GENERATED ALWAYS AS (g(i)) STORED, s int GENERATED ALWAYS AS (same(i)) STORED);
+         CREATE TABLE kept (i int, s int GENERATED ALWAYS AS (same(i)) STORED); INSERT INTO kept VALUES (1);
+         INSERT INTO t SELECT generate_series(1, 10)",
+    );
+    let snapshots = Snapshots::new();
+    let url = run.database.url();
+    let found = || {
+        let into = format!("{}copy{}", run.database.name(), run.database.family().len());
+        snapshots.create(&run.database, &[]);
+        let told = snapshots.run("restore", &url, &["latest", "--into", &into, "--json"]).expect(0).stdout;
+        let report: serde_json::Value = serde_json::from_str(&told).expect("one document");
+        report["differences"].clone()
+    };
+    assert_eq!(found(), serde_json::Value::Null);
+    run.database.psql(
+        "CREATE OR REPLACE FUNCTION g(i int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1 + 2';
+         CREATE TABLE parent (a int); CREATE TABLE child (b int, a int); ALTER TABLE child INHERIT parent",
+    );
+    let expected = [
+        "1 inheritance child (child): restored with the columns in another order, the parent's first",
+        "generated columns of t (g, s): other values than before, because function public.g(integer), function \
+         public.same(integer) gives others than when they were stored",
+    ];
+    assert_eq!(found(), serde_json::json!(expected));
+    let into = format!("{}plain", run.database.name());
+    snapshots.run("restore", &url, &["latest", "--into", &into]).expect(0).says(&expected);
+
+    let ended = run
+        .run(&["--report-json", "report.json", "--", "psql", "-Xqc", "DELETE FROM t", "-c", "SELECT 1/0"])
+        .exits(12)
+        .says("has its rows of before, but 2 things are not as before")
+        .never_says("is as it was before");
+    let report = std::fs::read_to_string(run.folder().join("report.json")).expect("it was written");
+    for line in expected {
+        assert!(report.contains(&format!("NOT as before: {line}")), "{ended}\n{report}");
+    }
+}
+
+#[test]
+fn what_a_restore_changes_is_in_verdict_report_and_json_postgresql_14() {
+    what_differs_is_in_the_verdict(14);
+}
+
+#[test]
+fn what_a_restore_changes_is_in_verdict_report_and_json_postgresql_18() {
+    what_differs_is_in_the_verdict(18);
+}
+
+/// `''` in its place would be a library without a name, and nobody could connect.
+#[test]
+fn a_list_setting_without_elements_comes_back_without_elements() {
+    for major in [14, 18] {
+        let database = Cluster::shared(major).fresh_database("lists");
+        let name = database.name();
+        database.psql(&format!(
+            "ALTER DATABASE {name} SET session_preload_libraries FROM CURRENT; ALTER DATABASE {name} SET work_mem = '5MB';
+             SELECT set_config('search_path', '', false); ALTER DATABASE {name} SET search_path FROM CURRENT"
+        ));
+        let set = "SELECT s.setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+                   WHERE d.datname = current_database()";
+        let before = database.psql(set);
+        assert!(before.contains("session_preload_libraries=,"), "{before}");
+        let snapshots = Snapshots::new();
+        snapshots.create(&database, &[]);
+        assert_eq!(psql::run(&snapshots.restore_copy(&database, &[]), set), before);
+    }
+}
+
+/// Until 15 a read-only transaction may write large objects.
+#[test]
+fn large_objects_that_others_write_behind_the_fence_are_named_and_kept() {
+    for (major, others_can) in [(14, true), (18, false)] {
+        let run = ProtectedRun::on(Cluster::shared(major).fresh_database("large"));
+        run.database
+            .psql("CREATE TABLE t (i int); INSERT INTO t VALUES (1); SELECT lo_from_bytea(11, 'before')");
+        let before = run.fingerprint();
+        // Another session, behind the fence.
+        let other = format!(
+            "env -u PGOPTIONS psql -Xq '{}' -c \"SELECT lo_from_bytea(4711, 'of others')\" -c \"SELECT lo_put(11, 0, 'B')\" \
+             || true; psql -Xqc 'DELETE FROM t'; exit 1",
+            run.database.url()
+        );
+        let ended = run.run(&["--", "sh", "-c", &other]).exits(12);
+        before.assert_same(&run.fingerprint());
+        let named = "2 large objects were written or deleted since the snapshot, by this run or by others";
+        assert_eq!(ended.to_string().contains(named), others_can, "{ended}");
+        if others_can {
+            let kept = run.others().into_iter().find(|name| name.contains("_replaced_")).expect("it is kept");
+            let kept = run.database.cluster().url(&kept);
+            assert_eq!(psql::run(&kept, "SELECT convert_from(lo_get(4711), 'UTF8')"), "of others");
+        }
+    }
+}
+
+/// A log of schema changes is written by every migration that changes the schema: that is expected.
+#[test]
+fn a_log_of_schema_changes_fails_no_migration_at_the_deep_level() {
+    let run = ProtectedRun::on(Cluster::shared(18).fresh_database("ddl"));
+    run.database.psql(
+        "CREATE TABLE ddl_log (id serial PRIMARY KEY, tag text); CREATE TABLE t (i int); INSERT INTO t VALUES (1);
+         CREATE FUNCTION log_ddl() RETURNS event_trigger LANGUAGE plpgsql
+           AS 'BEGIN INSERT INTO public.ddl_log (tag) VALUES (tg_tag); END';
+         CREATE EVENT TRIGGER log_ddl ON ddl_command_end EXECUTE FUNCTION log_ddl(); CREATE TABLE seen ()",
+    );
+    run.migration("0001_a.sql", "ALTER TABLE t ADD COLUMN n int;\n");
+    run.run(&["--level", "deep"]).exits(0);
+    assert_eq!(run.database.psql("SELECT count(*) FROM ddl_log WHERE tag = 'ALTER TABLE'"), "1");
+    // Rows that go are a loss all the same.
+    run.migration("0002_b.sql", "ALTER TABLE t ADD COLUMN m int;\nDO 'BEGIN DELETE FROM t; END';\n");
+    run.run(&["--level", "deep"]).exits(11);
+}
+
+/// Sessions of ours would wait for our own fence in a login event trigger that writes.
+#[test]
+fn a_login_event_trigger_that_writes_holds_no_run_up() {
+    let run = ProtectedRun::on(Cluster::shared(18).fresh_database("login"));
+    run.database.psql(
+        "CREATE TABLE logins (at timestamptz DEFAULT now()); CREATE TABLE t (i int); INSERT INTO t VALUES (1);
+         CREATE FUNCTION on_login() RETURNS event_trigger LANGUAGE plpgsql
+           AS 'BEGIN IF current_setting(''transaction_read_only'') = ''off'' THEN INSERT INTO public.logins DEFAULT VALUES; END IF; END';
+         CREATE EVENT TRIGGER on_login ON login EXECUTE FUNCTION on_login(); ALTER EVENT TRIGGER on_login ENABLE ALWAYS",
+    );
+    run.migration("0001_a.sql", "ALTER TABLE t ADD COLUMN n int;\n");
+    run.run(&[]).exits(0);
+    let before = run.fingerprint();
+    run.run(&["--", "psql", "-Xqc", "DELETE FROM t", "-c", "SELECT 1/0"]).exits(12);
+    let logins = ["table \"public.logins\""];
+    before.without(&logins).assert_same(&run.fingerprint().without(&logins));
+    run.database.psql("DROP EVENT TRIGGER on_login");
+}

@@ -118,6 +118,34 @@ fn every_object_that_14_does_not_understand_is_named_and_the_rest_is_equal() {
     restored_with_missing(14);
 }
 
+/// From 17 on a partition has the identity of its table: nothing fails on 16, and nothing says that it is gone.
+#[test]
+fn what_an_older_server_drops_without_a_word_is_named() {
+    let database = Cluster::shared(18).fresh_database("newer");
+    database.psql(&format!(
+        "CREATE TABLE t (i int GENERATED ALWAYS AS IDENTITY, k int) PARTITION BY LIST (k);
+         CREATE TABLE t_1 PARTITION OF t FOR VALUES IN (1); INSERT INTO t (k) VALUES (1);
+         ALTER DATABASE {} SET transaction_timeout = '1h'",
+        database.name()
+    ));
+    let snapshots = Snapshots::new();
+    let id = snapshots.create(&database, &[]);
+    let older = Cluster::shared(16);
+    let live = older.fresh_database("older");
+    let into = format!("{}copy", live.name());
+    let run = |flags: &[&str]| {
+        snapshots.run("restore", &live.url(), &[&[&id, "--into", &into, "--force"], flags].concat())
+    };
+    run(&[]).fails(3, &["does not know: transaction_timeout (--skip-settings"]);
+    let planned = run(&["--skip-settings", "--dry-run"]).expect(0).stdout;
+    assert!(planned.contains("does not know the setting transaction_timeout"), "{planned}");
+    run(&["--skip-settings"]).expect(1).says(&[
+        "missing: identity of the column public.t_1.i: PostgreSQL 16 gives a partition none",
+        "setting transaction_timeout = 1h of the database was left out",
+    ]);
+    assert_eq!(psql::run(&older.url(&into), "SELECT count(*) FROM t"), "1");
+}
+
 #[test]
 fn a_snapshot_that_the_older_server_understands_replaces_with_force() {
     let database = Cluster::shared(18).fresh_database("newer");

@@ -261,4 +261,6 @@ pub struct Catalog {
     pub collations: Vec<NamedCollation>,
     /// What a logical snapshot does not bring back, one sentence each.
     pub not_kept: Vec<String>,
+    /// Those of them by which a restored database certainly differs.
+    pub differs: Vec<String>,
 }

@@ -154,14 +154,22 @@ impl ConnectionSettings {
                     let opened = attempt(pins).open().await?;
                     attempt(pins).start(opened, target, profile).await
                 };
-                let first = start(if ours { TIMEOUT_OFF } else { "" }).await;
+                let is_silent = self.has_no_event_triggers();
+                let first = start(match (ours, is_silent) {
+                    (false, _) => "",
+                    (true, false) => TIMEOUT_OFF,
+                    (true, true) => SILENT_17,
+                })
+                .await;
                 match &first {
                     // A pooler that knows no startup options: the first batch sets what they would have set.
                     Err(error) if ours && error.sqlstate() == Some("08P01") && self.options().is_none() => {
                         start("").await
                     }
                     // Ended by the role's own transaction_timeout, which exists from 17 on: there it can be named.
-                    Err(error) if ours && error.sqlstate() == Some("25P04") => start(TIMEOUTS_OFF_17).await,
+                    Err(error) if ours && !is_silent && error.sqlstate() == Some("25P04") => {
+                        start(TIMEOUTS_OFF_17).await
+                    }
                     _ => first,
                 }
             };
@@ -210,6 +218,9 @@ struct Opened {
 const TIMEOUT_OFF: &str = "-c statement_timeout=0";
 /// The same with a setting that an older server refuses a connection for.
 const TIMEOUTS_OFF_17: &str = "-c statement_timeout=0 -c transaction_timeout=0";
+
+/// The same for a superuser whose sessions shall fire no event triggers.
+const SILENT_17: &str = "-c statement_timeout=0 -c transaction_timeout=0 -c event_triggers=off";
 
 /// One address of one server.
 struct Attempt<'a> {

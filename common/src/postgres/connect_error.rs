@@ -83,7 +83,8 @@ pub(super) fn explain(settings: &ConnectionSettings, server: &Server, failure: &
         Failure::Timeout(limit) => {
             return Error::busy(format!("{place} did not answer within {} s", limit.as_secs())).with_hint(
                 "Check the host and the port, and that the network and firewalls let the connection through; \
-                 connect_timeout sets another limit.",
+                 connect_timeout sets another limit. From PostgreSQL 17 on a login event trigger that waits for a lock holds \
+                 a session up as well.",
             );
         }
         Failure::Dial(cause) => return unreachable(settings, server, cause),

@@ -91,6 +91,7 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         })
         .collect();
     let rights = object_rights(client).await?;
+    let NotKept { lines, differs } = not_kept(client).await?;
     Ok(Catalog {
         database: database_state(client).await?,
         database_bytes: size.unsigned_abs(),
@@ -106,7 +107,8 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         revoked: rights.revoked,
         owners: owners(client).await?,
         collations: collations(client).await?,
-        not_kept: not_kept(client).await?,
+        not_kept: lines,
+        differs,
     })
 }
 
@@ -419,7 +421,15 @@ fn refresh_order(views: &[u32], reads: &BTreeMap<u32, Vec<u32>>) -> Vec<u32> {
     order
 }
 
-async fn not_kept(client: &Client) -> Result<Vec<String>> {
+/// What a snapshot does not bring back as it is.
+struct NotKept {
+    /// All of it.
+    lines: Vec<String>,
+    /// What a restored database certainly differs by.
+    differs: Vec<String>,
+}
+
+async fn not_kept(client: &Client) -> Result<NotKept> {
     let row = client.query_one(sql::HARD_TO_KEEP, &[]).await.map_err(failed("what is hard to keep"))?;
     let mut lines = Vec::new();
     let mut add = |column: &str, one: &str, many: &str, rest: &str| {
@@ -441,7 +451,6 @@ async fn not_kept(client: &Client) -> Result<Vec<String>> {
         "materialized views",
         "filled again from the restored tables, so a stale one comes back fresh",
     );
-    add("subscriptions", "subscription", "subscriptions", "restored disabled and without a replication slot");
     add(
         "slots",
         "logical replication slot",
@@ -454,6 +463,15 @@ async fn not_kept(client: &Client) -> Result<Vec<String>> {
         "prepared transactions",
         "what it changed is not part of the snapshot",
     );
+    let known = lines.len();
+    let mut add = |column: &str, one: &str, many: &str, rest: &str| {
+        let count: i64 = row.get(column);
+        if count > 0 {
+            let what = if count == 1 { one } else { many };
+            lines.push(format!("{count} {what}: {rest}"));
+        }
+    };
+    add("subscriptions", "subscription", "subscriptions", "restored disabled and without a replication slot");
     add(
         "family_members",
         "operator or function added to a built-in operator family",
@@ -466,8 +484,11 @@ async fn not_kept(client: &Client) -> Result<Vec<String>> {
         // nextval() writes its next 32 values to the log at once, and a standby sees only that.
         add("sequences", "sequence", "sequences", "a standby may show each up to 32 numbers ahead");
     }
-    lines.extend(round_trip::differences(client).await?);
-    Ok(lines)
+    let told = round_trip::differences(client).await?;
+    let differs = lines.iter().skip(known).chain(&told.differ).cloned().collect();
+    lines.extend(told.differ);
+    lines.extend(told.mean_the_same);
+    Ok(NotKept { lines, differs })
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Everything that talks to a server or runs its client tools.
 
 pub mod as_owner;
+pub mod beside_rows;
 pub mod connect;
 mod connect_error;
 pub mod connection_string;

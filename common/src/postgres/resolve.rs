@@ -302,6 +302,7 @@ impl Given {
             foreign: Vec::new(),
             warnings,
             options_refused: Arc::default(),
+            no_event_triggers: false,
         })
     }
 

@@ -11,41 +11,53 @@ use crate::{Error, QualifiedName, Result};
 const NAMED: usize = 5;
 
 /// One sentence for each kind.
-pub async fn differences(client: &Client) -> Result<Vec<String>> {
+pub struct Told {
+    /// By which a restored database differs.
+    pub differ: Vec<String>,
+    /// What is only spelt in another way.
+    pub mean_the_same: Vec<String>,
+}
+
+/// Looks for all of it.
+pub async fn differences(client: &Client) -> Result<Told> {
     let failed = |source| Error::postgres("could not read what a dump spells differently", source);
-    let mut lines = Vec::new();
-    for (query, one, many, rest) in [
+    let mut told = Told { differ: Vec::new(), mean_the_same: Vec::new() };
+    for (query, is_different, one, many, rest) in [
         (
             sql::RENAMED_PARTITION_KEYS,
+            true,
             "foreign key of a partition under a name of its own",
             "foreign keys of partitions under names of their own",
             "restored under the name of the partitioned table's",
         ),
         (
             sql::HIDDEN_DOMAIN_DEFAULTS,
+            true,
             "column of a partition or child table without the default of its parent",
             "columns of partitions or child tables without the defaults of their parents",
             "restored with DEFAULT NULL, which hides the default of their domain",
         ),
         (
             sql::RESPELT_EXPRESSIONS,
+            false,
             "index or CHECK constraint",
             "indexes or CHECK constraints",
             "the expression is spelt differently after a restore, with the same meaning",
         ),
     ] {
         let names: Vec<String> = client.query(query, &[]).await.map_err(failed)?.iter().map(name).collect();
+        let lines = if is_different { &mut told.differ } else { &mut told.mean_the_same };
         lines.extend(line(&names, one, many, rest));
     }
     let children = client.query(sql::INHERITANCE, &[]).await.map_err(failed)?;
     let relations: BTreeMap<u32, Heir> = children.iter().map(|row| (row.get(0), heir(row))).collect();
-    lines.extend(line(
+    told.differ.extend(line(
         &reordered(&relations),
         "inheritance child",
         "inheritance children",
         "restored with the columns in another order, the parent's first",
     ));
-    Ok(lines)
+    Ok(told)
 }
 
 fn name(row: &Row) -> String {

@@ -248,6 +248,7 @@ pub struct ConnectionSettings {
     pub(super) warnings: Vec<String>,
     /// Set once a pooler in between was seen to refuse `options`; one answer for all copies of these settings.
     pub(super) options_refused: Arc<OnceLock<()>>,
+    pub(super) no_event_triggers: bool,
 }
 
 impl ConnectionSettings {
@@ -296,6 +297,19 @@ impl ConnectionSettings {
             options.push(character);
         }
         settings
+    }
+
+    /// The same, for sessions of ours in which no event trigger fires, one for logins neither (PostgreSQL 17 and later, superusers
+    /// only: others are not let in with it). A migration's sessions, and a command that gets this as its environment or URL, are
+    /// as they would be without.
+    #[must_use]
+    pub fn without_event_triggers(&self) -> Self {
+        Self { no_event_triggers: true, ..self.clone() }
+    }
+
+    /// Whether [`ConnectionSettings::without_event_triggers`] was asked for.
+    pub fn has_no_event_triggers(&self) -> bool {
+        self.no_event_triggers
     }
 
     /// The same, reduced to one server of the list: what a connected session hands to children, so that they reach the

@@ -174,9 +174,10 @@ pub fn command_with(tool: &Path, settings: &ConnectionSettings, more: &str) -> t
             options = value.expose().to_owned();
         }
     }
+    let silent = if settings.has_no_event_triggers() { "-c event_triggers=off" } else { "" };
     if settings.takes_options() {
         // After the user's own, so that it wins.
-        command.env("PGOPTIONS", format!("{options} {CHILD_OPTIONS} {more}"));
+        command.env("PGOPTIONS", format!("{options} {CHILD_OPTIONS} {silent} {more}"));
     }
     // Messages are matched in two places, by the text of the C locale.
     command.env("LC_ALL", "C").stdin(Stdio::null()).process_group(0).kill_on_drop(true);

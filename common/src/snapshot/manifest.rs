@@ -231,6 +231,42 @@ pub struct Reading {
     pub why_all: Option<String>,
 }
 
+/// Rows that were read and not stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted {
+    /// How many.
+    pub rows: u64,
+    /// Their hash.
+    pub row_hash: RowHash,
+}
+
+/// A table of an extension whose rows pg_dump does not write.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtensionTable {
+    /// Its name.
+    pub name: QualifiedName,
+    /// The extension.
+    pub extension: String,
+    /// What was in it; nothing where it could not be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Counted>,
+}
+
+/// Stored generated columns of a table whose values code of the database computes. No snapshot stores them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GeneratedColumns {
+    /// The table.
+    pub table: QualifiedName,
+    /// Its columns.
+    pub columns: Vec<String>,
+    /// The functions and operators, as PostgreSQL describes them.
+    pub made_by: Vec<String>,
+    /// Their values, one row of these columns for each of the table; nothing where reading them could have run code of
+    /// somebody else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<Counted>,
+}
+
 /// The patterns that chose a part of the database, as they were given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filters {
@@ -375,6 +411,18 @@ pub struct Manifest {
     /// What this snapshot does not bring back, one sentence each.
     #[serde(default)]
     pub not_kept: Vec<String>,
+    /// Those of `not_kept` by which a restored database certainly differs. Not there in snapshots of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub differs: Option<Vec<String>>,
+    /// Tables of extensions whose rows pg_dump does not write. Not there in snapshots of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extension_tables: Option<Vec<ExtensionTable>>,
+    /// Sequences of extensions that are no configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extension_sequences: Vec<Sequence>,
+    /// Generated columns whose values were read and not stored. Not there in snapshots of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generated: Option<Vec<GeneratedColumns>>,
     /// Who owns what, by role; a restore is compared with it. Names as PostgreSQL identifies objects.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub owners: BTreeMap<String, Vec<String>>,
@@ -609,6 +657,10 @@ pub(crate) mod tests {
             role_passwords: false,
             grants: vec![],
             revoked: None,
+            differs: None,
+            extension_tables: None,
+            extension_sequences: vec![],
+            generated: None,
             not_kept: vec![],
             owners: BTreeMap::new(),
             collations: vec![],

@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// `setval` for every sequence.
-pub fn sequences_sql(sequences: &[Sequence]) -> String {
+pub fn sequences_sql(sequences: &[Sequence], of_extensions: &[Sequence]) -> String {
     let mut out = String::from("-- Run after the data is loaded.\n");
-    for sequence in sequences {
+    for sequence in sequences.iter().chain(of_extensions) {
         let _ = writeln!(out, "{};", setval(sequence));
     }
     out
@@ -76,15 +76,42 @@ pub fn database_statements(state: &DatabaseState, target: &str) -> Vec<String> {
     out
 }
 
-fn setting_statement(setting: &DatabaseSetting, target: &str) -> String {
+/// The statement of one setting of the database `target`, or of a role in it.
+pub fn setting_statement(setting: &DatabaseSetting, target: &str) -> String {
     let name = Ident::new(target);
     let scope = match &setting.role {
         Some(role) => format!("ALTER ROLE {} IN DATABASE {name}", Ident::new(&**role)),
         None => format!("ALTER DATABASE {name}"),
     };
     // Parameters with a class (`app.user`) are quoted part by part.
-    let parameter: Vec<String> = setting.name.split('.').map(|part| Ident::new(part).to_string()).collect();
-    format!("{scope} SET {} TO {}", parameter.join("."), setting_value(&setting.name, &setting.value))
+    set_statement(&scope, &setting.name, &setting.value)
+}
+
+/// `ALTER … SET`. A list without elements can't be written: `''` would be a list of one name without letters, with which
+/// `session_preload_libraries` lets nobody connect. It is taken over from the session, whose value it is until the end of the
+/// transaction, which both statements have to be in.
+fn set_statement(scope: &str, name: &str, value: &str) -> String {
+    let parameter: Vec<String> = name.split('.').map(|part| Ident::new(part).to_string()).collect();
+    let parameter = parameter.join(".");
+    match setting_value(name, value) {
+        Some(value) => format!("{scope} SET {parameter} TO {value}"),
+        None => format!(
+            "{EMPTY_LIST}{}, '', true); {scope} SET {parameter} FROM CURRENT",
+            literal(&name.to_ascii_lowercase())
+        ),
+    }
+}
+
+/// How the statements for an empty list begin.
+const EMPTY_LIST: &str = "SELECT pg_catalog.set_config(";
+
+/// A statement as a line of a file that psql runs.
+fn file_line(statement: &str) -> String {
+    if statement.starts_with(EMPTY_LIST) {
+        format!("BEGIN; {statement}; COMMIT;")
+    } else {
+        format!("{statement};")
+    }
 }
 
 /// Parameters whose stored value is a list of identifiers, already quoted: one quoted string would be one element.
@@ -98,15 +125,14 @@ const LIST_PARAMETERS: [&str; 6] = [
     "unix_socket_directories",
 ];
 
-fn setting_value(name: &str, value: &str) -> String {
+/// The value as SET takes it; none for a list without elements.
+fn setting_value(name: &str, value: &str) -> Option<String> {
     if LIST_PARAMETERS.contains(&name.to_ascii_lowercase().as_str()) {
         let parts = split_identifier_list(value);
-        if parts.is_empty() {
-            return "''".to_owned();
-        }
-        return parts.iter().map(|part| literal(part)).collect::<Vec<_>>().join(", ");
+        let parts: Vec<String> = parts.iter().map(|part| literal(part)).collect();
+        return (!parts.is_empty()).then(|| parts.join(", "));
     }
-    literal(value)
+    Some(literal(value))
 }
 
 /// Takes a stored list of names apart, such as `"$user", public, "odd ""name"`.
@@ -146,7 +172,7 @@ pub fn database_sql(state: &DatabaseState) -> String {
         "-- What belongs to the database itself. Replace the name if you restored under another one.\n",
     );
     for statement in database_statements(state, &state.name) {
-        let _ = writeln!(out, "{statement};");
+        let _ = writeln!(out, "{}", file_line(&statement));
     }
     out
 }
@@ -163,10 +189,11 @@ pub fn role_statements(role: &Role) -> Vec<String> {
         let _ = write!(create, " VALID UNTIL {}", literal(until));
     }
     let mut out = vec![create];
-    out.extend(role.settings.iter().map(|(parameter, value)| {
-        let parts: Vec<String> = parameter.split('.').map(|part| Ident::new(part).to_string()).collect();
-        format!("ALTER ROLE {name} SET {} TO {}", parts.join("."), setting_value(parameter, value))
-    }));
+    out.extend(
+        role.settings
+            .iter()
+            .map(|(parameter, value)| set_statement(&format!("ALTER ROLE {name}"), parameter, value)),
+    );
     if let Some(comment) = &role.comment {
         out.push(format!("COMMENT ON ROLE {name} IS {}", literal(comment)));
     }
@@ -193,7 +220,7 @@ pub fn globals_sql(roles: &[Role]) -> String {
     let statements =
         roles.iter().flat_map(role_statements).chain(roles.iter().flat_map(membership_statements));
     for statement in statements {
-        let _ = writeln!(out, "{statement};");
+        let _ = writeln!(out, "{}", file_line(&statement));
     }
     out
 }
@@ -416,10 +443,22 @@ mod tests {
 
     #[test]
     fn list_settings_keep_their_elements_apart() {
-        assert_eq!(setting_value("search_path", r#""$user", public, "a""b""#), r#"'$user', 'public', 'a"b'"#);
-        assert_eq!(setting_value("search_path", r#""""#), "''");
-        assert_eq!(setting_value("work_mem", "64MB"), "'64MB'");
-        assert_eq!(setting_value("Search_Path", ""), "''");
+        let value = |name, value| setting_value(name, value).unwrap();
+        assert_eq!(value("search_path", r#""$user", public, "a""b""#), r#"'$user', 'public', 'a"b'"#);
+        assert_eq!(value("search_path", r#""""#), "''");
+        assert_eq!(value("work_mem", "64MB"), "'64MB'");
+        assert_eq!(setting_value("Search_Path", ""), None);
+    }
+
+    #[test]
+    fn a_list_without_elements_does_not_become_one_of_an_empty_name() {
+        let setting = DatabaseSetting { role: None, name: "Search_Path".into(), value: String::new() };
+        let statement = setting_statement(&setting, "d");
+        assert_eq!(
+            statement,
+            r#"SELECT pg_catalog.set_config('search_path', '', true); ALTER DATABASE "d" SET "Search_Path" FROM CURRENT"#
+        );
+        assert_eq!(file_line(&statement), format!("BEGIN; {statement}; COMMIT;"));
     }
 
     #[test]

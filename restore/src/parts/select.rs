@@ -215,6 +215,9 @@ pub fn narrow(manifest: &Manifest, entries: &[Entry], selection: &Selection, cho
         .collect();
     part.grants.retain(|grant| grantable.contains(&grant.object));
     part.revoked = None;
+    part.differs = Some(Vec::new());
+    part.extension_tables = Some(Vec::new());
+    part.extension_sequences = Vec::new();
     // Of the whole database's size, what these tables take: the rows' text is near enough for a look at the disk.
     part.database_bytes = None;
     part.not_kept = Vec::new();

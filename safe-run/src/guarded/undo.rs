@@ -18,7 +18,7 @@ use crate::{
     clone,
     fence::Fence,
     journal::Step,
-    others,
+    large_objects, others,
     report::{Report, UndoReport, Verdict},
     run::{Context, OnFailure, RunLog},
     writes,
@@ -58,7 +58,7 @@ pub(super) async fn undo(
     let before = snapshot.clone();
     let began = Instant::now();
     context.progress.note(format!("undoing: {}", error.message()));
-    let restored = restore_snapshot(context, &mut log, control, snapshot, plan).await;
+    let restored = Box::pin(restore_snapshot(context, &mut log, control, snapshot, plan)).await;
     let seconds = began.elapsed().as_secs_f64();
     match restored {
         Ok(restored) => {
@@ -99,6 +99,15 @@ pub(super) async fn undo(
                 };
                 let settings = context.connection.with_database(kept_as);
                 tell_differences(context, &mut log, &settings, &before, reached, &lost).await;
+            }
+            if let (true, Some(kept_as)) = (fenced, &kept_as) {
+                let failed = context.connection.with_database(kept_as);
+                match large_objects::after_undo(&context.connection, &failed).await {
+                    Ok(told) => log.report.notes.extend(told),
+                    Err(error) => log.report.notes.push(format!(
+                        "large objects that others wrote behind the fence could not be looked for: {error}"
+                    )),
+                }
             }
             if let Some(kept_as) = &kept_as {
                 let name = common::Ident::new(&**kept_as);

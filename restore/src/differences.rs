@@ -1,0 +1,190 @@
+//! What of a restored database is not as it was, or can't be said to be, although every stored row was compared. It is a part of
+//! the verdict: nothing that is known to differ may be called "as it was before".
+
+use std::collections::HashMap;
+
+use common::{
+    Error, Progress, QualifiedName, Result,
+    cli::format::plural,
+    ident::printable,
+    postgres::{ConnectionSettings, Session, beside_rows},
+    repository::StoredSnapshot,
+    snapshot::{
+        Manifest,
+        manifest::{Counted, ExtensionTable, GeneratedColumns},
+        readme::setval,
+    },
+};
+
+use crate::{extensions, missing::MissingObject, plan::RestorePlan};
+
+/// First major version in which partitions have the identity of the table that they belong to.
+const IDENTITY_OF_PARTITIONS: u32 = 17;
+
+/// Columns of partitions that make no value of their own while those of the partitioned table do.
+const PARTITIONS_WITHOUT_IDENTITY: &str = "
+SELECT n.nspname::text || '.' || c.relname::text || '.' || a.attname::text
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
+JOIN pg_catalog.pg_attribute p ON p.attrelid = i.inhparent AND p.attidentity <> '' AND NOT p.attisdropped
+JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = p.attname AND a.attidentity = '' AND NOT a.attisdropped
+WHERE c.relispartition ORDER BY 1";
+
+/// Finds all of it, one sentence each. The database's own code may have run for the last time.
+pub async fn find(
+    session: &Session,
+    settings: &ConnectionSettings,
+    manifest: &Manifest,
+    progress: &Progress,
+) -> Result<Vec<String>> {
+    // Earlier versions did not tell what differs from what is only good to know.
+    let mut found = manifest.differs.clone().unwrap_or_else(|| manifest.not_kept.clone());
+    found.extend(extensions::differences(session, manifest).await?);
+    let now = beside_rows::extension_tables(settings, session, progress).await?;
+    found.extend(of_extension_tables(manifest.extension_tables.as_deref(), &now));
+    let now = beside_rows::generated(session, progress).await?;
+    found.extend(of_generated(manifest.generated.as_deref(), &now));
+    Ok(found.iter().map(|line| printable(line)).collect())
+}
+
+fn of_extension_tables(before: Option<&[ExtensionTable]>, now: &[ExtensionTable]) -> Vec<String> {
+    let Some(before) = before else {
+        let some = now.len() as u64;
+        return match some {
+            0 => Vec::new(),
+            _ => vec![format!(
+                "{} that pg_dump does not write: the snapshot does not say what was in them",
+                plural(some, "table of an extension", "tables of extensions")
+            )],
+        };
+    };
+    let now: HashMap<&QualifiedName, &ExtensionTable> =
+        now.iter().map(|table| (&table.name, table)).collect();
+    let mut lines = Vec::new();
+    for table in before {
+        let what = format!("table {} of the extension {}", table.name.short(), table.extension);
+        let have = now.get(&table.name).map(|table| &table.found);
+        match (&table.found, have) {
+            (Some(Counted { rows: 0, .. }), None) => {}
+            (Some(want), Some(Some(have))) if want == have => {}
+            (Some(want), Some(Some(have))) if want.rows == have.rows => {
+                lines.push(format!(
+                    "{what}: other content than before; pg_dump writes none of its {}",
+                    plural(want.rows, "row", "rows")
+                ));
+            }
+            (Some(want), have) => {
+                let have = have.and_then(Option::as_ref).map_or(0, |have| have.rows);
+                lines.push(format!(
+                    "{what}: {} instead of {}; pg_dump writes none of them",
+                    plural(have, "row", "rows"),
+                    want.rows
+                ));
+            }
+            (None, _) => lines.push(format!("{what}: not compared, because it could not be read")),
+        }
+    }
+    lines
+}
+
+fn of_generated(before: Option<&[GeneratedColumns]>, now: &[GeneratedColumns]) -> Vec<String> {
+    let known: HashMap<&QualifiedName, &GeneratedColumns> =
+        before.unwrap_or_default().iter().map(|columns| (&columns.table, columns)).collect();
+    let mut lines = Vec::new();
+    for columns in now {
+        let what = format!(
+            "generated {} of {} ({})",
+            if columns.columns.len() == 1 { "column" } else { "columns" },
+            columns.table.short(),
+            columns.columns.join(", ")
+        );
+        let by = columns.made_by.join(", ");
+        match (known.get(&columns.table).and_then(|before| before.found.as_ref()), &columns.found) {
+            (Some(want), Some(have)) if want == have => {}
+            (Some(_), Some(_)) => {
+                lines.push(format!(
+                    "{what}: other values than before, because {by} gives others than when they were stored"
+                ));
+            }
+            _ => lines.push(format!("{what}: computed again by {by}, and not compared")),
+        }
+    }
+    lines
+}
+
+/// Sets the sequences of extensions that are no configuration; one that can't be set is a difference.
+pub async fn set_extension_sequences(session: &Session, snapshot: &StoredSnapshot) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for sequence in &snapshot.manifest.extension_sequences {
+        match session.query_one(&setval(sequence), &[]).await {
+            Ok(_) => {}
+            Err(source) if source.code().is_some() => {
+                let error = Error::postgres("it could not be set", source);
+                lines.push(format!(
+                    "sequence {} of an extension stood at {}: {error}",
+                    sequence.name.short(),
+                    sequence.last_value
+                ));
+            }
+            Err(source) => return Err(Error::postgres("could not set the sequences of extensions", source)),
+        }
+    }
+    Ok(lines)
+}
+
+/// What an older server takes for granted otherwise, so that nothing fails: it is missing all the same.
+pub async fn lost_on_an_older_server(
+    session: &Session,
+    manifest: &Manifest,
+    plan: &RestorePlan,
+) -> Result<Vec<MissingObject>> {
+    if !plan.force
+        || session.server_major() >= IDENTITY_OF_PARTITIONS
+        || manifest.server.major() < IDENTITY_OF_PARTITIONS
+    {
+        return Ok(Vec::new());
+    }
+    let rows = session
+        .query(PARTITIONS_WITHOUT_IDENTITY, &[])
+        .await
+        .map_err(|source| Error::postgres("could not look for identity columns of partitions", source))?;
+    Ok(rows
+        .iter()
+        .map(|row| MissingObject {
+            object: format!("identity of the column {}", row.get::<_, String>(0)),
+            reason: format!(
+                "PostgreSQL {} gives a partition none: a row that is written to it directly gets no value",
+                session.server_major()
+            ),
+            definition: None,
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use common::snapshot::RowHash;
+
+    use super::*;
+
+    fn table(rows: Option<u64>) -> ExtensionTable {
+        ExtensionTable {
+            name: QualifiedName::new("ext", "nodes"),
+            extension: "ext".to_owned(),
+            found: rows.map(|rows| Counted { rows, row_hash: RowHash::default() }),
+        }
+    }
+
+    #[test]
+    fn rows_that_nobody_dumps_are_named_unless_they_are_there_again() {
+        let of =
+            |before: Option<u64>, now: &[ExtensionTable]| of_extension_tables(Some(&[table(before)]), now);
+        assert_eq!(of(Some(3), &[table(Some(3))]), Vec::<String>::new());
+        assert_eq!(of(Some(0), &[]), Vec::<String>::new());
+        let gone = "table ext.nodes of the extension ext: 0 rows instead of 3; pg_dump writes none of them";
+        assert_eq!(of(Some(3), &[table(Some(0))]), [gone]);
+        assert_eq!(of(Some(3), &[]), [gone]);
+        assert_eq!(of(None, &[table(Some(3))]).len(), 1);
+        assert_eq!(of_extension_tables(None, &[table(Some(0))]).len(), 1);
+    }
+}

@@ -1,0 +1,202 @@
+//! Rows whose own rules would run somebody's code with our rights. COPY FROM evaluates CHECK constraints, those of domains,
+//! generated columns and the keys of partitioned tables as whoever loads, who is mostly a superuser; the owner of the table has
+//! written them.
+//!
+//! Such a table is loaded in two steps: COPY into a temporary table without rules, of types whose input is PostgreSQL's or an
+//! extension's own, and from there an INSERT that the owner of the table runs, through [`AsOwner`], with no way back to our
+//! rights. A session does that for one chunk and is closed then. What arrives is compared with the snapshot like any other row.
+//!
+//! Only tables of roles that are not ours (see `common::postgres::trust`), and of those only where a rule calls what is not
+//! PostgreSQL's own, or what PostgreSQL calls volatile: `CHECK (price > 0)` is loaded as ever.
+
+use std::collections::HashMap;
+
+use common::{
+    Error, Ident, Progress, QualifiedName, Result,
+    catalog::Table,
+    postgres::{
+        ConnectionSettings, Session, SimpleQueryMessage,
+        as_owner::{AsOwner, OWN_PATH},
+        trust,
+    },
+    repository::StoredSnapshot,
+    snapshot::{
+        copy_sql::copy_in_statement,
+        manifest::{Chunk, TableData},
+    },
+};
+
+use crate::copy_in;
+
+/// The columns of tables of others with a rule that calls code. One row for each column that COPY names: schema, table, oid and
+/// name of the owner, column, type in the temporary table, and the type to give back, where that is another.
+///
+/// The functions are read from the trees of the rules: what PostgreSQL brought does not stand in `pg_depend`. Of PostgreSQL's own,
+/// the volatile ones count, which can do anything from reading files on, and those that run a query that they are given.
+fn tables() -> String {
+    format!(
+        r"
+WITH RECURSIVE trusted AS MATERIALIZED ({trusted}),
+others AS MATERIALIZED (
+  SELECT c.oid AS rel, n.nspname, c.relname, c.relowner FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  WHERE c.relkind = 'r' AND c.oid >= 16384 AND c.relowner NOT IN (SELECT oid FROM trusted)),
+types(rel, typ) AS (
+  SELECT o.rel, a.atttypid FROM others o JOIN pg_catalog.pg_attribute a ON a.attrelid = o.rel
+   WHERE a.attnum > 0 AND NOT a.attisdropped
+  UNION
+  SELECT u.rel, n.typ FROM types u JOIN pg_catalog.pg_type t ON t.oid = u.typ, LATERAL (
+     SELECT t.typelem WHERE t.typelem <> 0
+     UNION ALL SELECT t.typbasetype WHERE t.typtype = 'd'
+     UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid OR r.rngmultitypid = t.oid
+     UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) n(typ)),
+rules(rel, tree) AS (
+  SELECT o.rel, k.conbin::text FROM others o JOIN pg_catalog.pg_constraint k ON k.conrelid = o.rel AND k.contype = 'c'
+  UNION ALL SELECT t.rel, k.conbin::text FROM types t JOIN pg_catalog.pg_constraint k ON k.contypid = t.typ AND k.contype = 'c'
+  UNION ALL SELECT o.rel, f.adbin::text FROM others o JOIN pg_catalog.pg_attrdef f ON f.adrelid = o.rel
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum AND a.attgenerated <> ''
+  UNION ALL SELECT o.rel, p.partexprs::text FROM others o, pg_catalog.pg_partition_ancestors(o.rel) r
+    JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = r WHERE p.partexprs IS NOT NULL),
+called(rel, kind, oid) AS (
+  SELECT DISTINCT r.rel, m[1], m[2]::pg_catalog.oid FROM rules r,
+         pg_catalog.regexp_matches(r.tree, ':(funcid|opfuncid|opno) (\d+)', 'g') m),
+functions(rel, oid) AS (
+  SELECT rel, oid FROM called WHERE kind <> 'opno'
+  UNION SELECT c.rel, o.oprcode::pg_catalog.oid FROM called c JOIN pg_catalog.pg_operator o ON c.kind = 'opno' AND o.oid = c.oid),
+code(rel) AS (
+  SELECT f.rel FROM functions f JOIN pg_catalog.pg_proc p ON p.oid = f.oid
+   WHERE p.provolatile = 'v' OR p.oid >= 16384 AND p.proowner NOT IN (SELECT oid FROM trusted)
+      OR p.oid < 16384 AND p.proname ~ '_to_xml'
+  -- What compares or converts rows and domains calls what their types say.
+  UNION SELECT r.rel FROM rules r WHERE r.tree ~ '\{{(ROWCOMPAREEXPR|COERCETODOMAIN|MINMAXEXPR|CONVERTROWTYPEEXPR) '),
+columns AS (
+  SELECT o.*, a.attname, a.attnum, a.atttypid, a.atttypmod FROM others o JOIN code c ON c.rel = o.rel
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = o.rel AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
+bases(rel, attnum, typ, typmod) AS (
+  SELECT rel, attnum, atttypid, atttypmod FROM columns
+  UNION ALL
+  SELECT b.rel, b.attnum, t.typbasetype, CASE WHEN b.typmod = -1 THEN t.typtypmod ELSE b.typmod END
+  FROM bases b JOIN pg_catalog.pg_type t ON t.oid = b.typ AND t.typtype = 'd')
+SELECT c.nspname::text, c.relname::text, c.relowner, pg_catalog.pg_get_userbyid(c.relowner)::text, c.attname::text,
+       -- The text of a row, or of a list of rows or domains, is read by the owner.
+       CASE WHEN t.typtype IN ('b', 'e', 'r', 'm') AND COALESCE(e.typtype IN ('b', 'e', 'r', 'm'), true)
+            THEN pg_catalog.format_type(b.typ, b.typmod) ELSE 'pg_catalog.text' END,
+       pg_catalog.format_type(c.atttypid, c.atttypmod)
+FROM columns c JOIN bases b ON b.rel = c.rel AND b.attnum = c.attnum
+JOIN pg_catalog.pg_type t ON t.oid = b.typ AND t.typtype <> 'd'
+LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typelem <> 0
+ORDER BY c.rel, c.attnum",
+        trusted = trust::TRUSTED_ROLES
+    )
+}
+
+/// How the rows of one table get in.
+#[derive(Debug, Clone)]
+pub struct Contained {
+    owner: u32,
+    owner_name: String,
+    /// Column, type in the temporary table, type of the table.
+    columns: Vec<(String, String, String)>,
+}
+
+/// The tables whose rules would run somebody else's code, by their names.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn find(session: &Session) -> Result<HashMap<QualifiedName, Contained>> {
+    let rows = session
+        .query(&tables(), &[])
+        .await
+        .map_err(|source| Error::postgres("could not look for rules that call code", source))?;
+    let mut tables: HashMap<QualifiedName, Contained> = HashMap::new();
+    for row in &rows {
+        let name = QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+        let table = tables.entry(name).or_insert_with(|| Contained {
+            owner: row.get(2),
+            owner_name: row.get(3),
+            columns: Vec::new(),
+        });
+        table.columns.push((row.get(4), row.get(5), row.get(6)));
+    }
+    Ok(tables)
+}
+
+impl Contained {
+    /// Loads one chunk.
+    pub async fn load(
+        &self,
+        settings: &ConnectionSettings,
+        snapshot: &StoredSnapshot,
+        data: &TableData,
+        chunk: &Chunk,
+        progress: &Progress,
+    ) -> Result<()> {
+        let manifest = &snapshot.manifest;
+        let short = data.table.name.short();
+        let failed = |source| Error::postgres(format!("could not load the table {short}"), source);
+        let session = settings.connect().await?;
+        session.batch_execute(super::STATEMENT).await.map_err(failed)?;
+        session.batch_execute(&self.temporary_sql()).await.map_err(failed)?;
+        let temporary =
+            Table { name: QualifiedName::new("pg_temp", TEMPORARY), load_into: None, ..data.table.clone() };
+        let statement = copy_in_statement(&temporary, &manifest.database.encoding);
+        let work = copy_in::load_chunk(snapshot, chunk, statement, short.clone());
+        copy_in::perform(&session, &work, manifest.codec, progress).await?;
+        // In messages of their own: nothing may be prepared where code of somebody else has been.
+        let owner = AsOwner::of(self.owner);
+        session.batch_execute(&owner.create_sql()).await.map_err(failed)?;
+        let answer = session
+            .simple_query(&owner.run_sql(&self.insert_sql(&data.table), OWN_PATH))
+            .await
+            .map_err(failed)?;
+        let rows = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).and_then(|rows| rows.parse::<u64>().ok()),
+            _ => None,
+        });
+        if rows != Some(chunk.content.rows) {
+            return Err(Error::failed(format!(
+                "{short}: the server took {rows:?} rows instead of {}",
+                chunk.content.rows
+            )));
+        }
+        session.close().await
+    }
+
+    fn temporary_sql(&self) -> String {
+        let columns: Vec<String> = self
+            .columns
+            .iter()
+            .map(|(name, kind, _)| format!("{} {kind}", Ident::new(name.as_str())))
+            .collect();
+        format!(
+            "CREATE TEMPORARY TABLE {TEMPORARY} ({}); GRANT SELECT ON pg_temp.{TEMPORARY} TO {}",
+            columns.join(", "),
+            Ident::new(self.owner_name.as_str())
+        )
+    }
+
+    fn insert_sql(&self, table: &Table) -> String {
+        let names: Vec<String> = table.columns.iter().map(ToString::to_string).collect();
+        let values: Vec<String> = table
+            .columns
+            .iter()
+            .map(|column| {
+                let known = self.columns.iter().find(|(name, ..)| name == column.as_str());
+                match known {
+                    Some((_, kind, wanted)) if kind != wanted => format!("CAST({column} AS {wanted})"),
+                    _ => column.to_string(),
+                }
+            })
+            .collect();
+        let target = table.load_into.as_ref().unwrap_or(&table.name);
+        format!(
+            "INSERT INTO {target} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_temp.{TEMPORARY}",
+            names.join(", "),
+            values.join(", ")
+        )
+    }
+}
+
+/// The temporary table.
+const TEMPORARY: &str = "safe_run_rows";
