@@ -3,7 +3,7 @@
 use common::{
     Error, Result,
     cli::{Output, Settings, SharedArgs, format, output::Tone, process},
-    postgres::{ConnectionSettings, Session, connect, database, tools},
+    postgres::{ConnectionSettings, Session, connect, database, known_fixes::Fix, tools},
     repository,
 };
 use serde::Serialize;
@@ -49,6 +49,7 @@ pub async fn run(shared: &SharedArgs, settings: &Settings, output: &Output) -> R
     process::wait_for_server(&connection, shared.wait, output).await?;
     let session = connection.connect().await?;
     let mut checks = vec![server(&session).await];
+    checks.extend(releases(session.server_version_num()));
     checks.push(client_tools(&session).await);
     checks.push(rights(&session, connection.user()).await?);
     checks.push(large_objects(&session, connection.user()).await?);
@@ -117,6 +118,20 @@ async fn server(session: &Session) -> Item {
         Ok(format!("PostgreSQL {version}, {role}, {} on disk", format::bytes(size.unsigned_abs())))
     };
     item("server", looked.await)
+}
+
+/// What a newer minor release would mend, and whether there will be any more. It stops no backup.
+fn releases(version_num: i32) -> Option<Item> {
+    let mut said: Vec<String> = Fix::ALL
+        .into_iter()
+        .filter(|fix| !fix.is_in(version_num))
+        .filter_map(|fix| Some(format!("{} mends: {}", fix.release(version_num)?, fix.mends()?)))
+        .collect();
+    if let Some(last) = Fix::last_of_its_major(version_num) {
+        said.push(format!("PostgreSQL {} has had its last release ({last})", version_num / 10_000));
+    }
+    let first = (!said.is_empty()).then(|| said.remove(0))?;
+    Some(Item { what: "releases", ok: true, found: first, fix: said })
 }
 
 async fn client_tools(session: &Session) -> Item {

@@ -471,7 +471,7 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
         (Some(name), Ok(snapshot)) => snapshot.manifest.database.name == *name,
         _ => true,
     };
-    let listed: Vec<Listed> = repository.list()?.into_iter().filter(wanted).collect();
+    let (listed, others): (Vec<Listed>, Vec<Listed>) = repository.list()?.into_iter().partition(wanted);
     let facts = Facts::read(&repository)?;
     if output.is_json() {
         #[derive(Serialize)]
@@ -493,6 +493,23 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
             }
         }
         output.document(&List { snapshots, damaged })?;
+        return Ok(0);
+    }
+    if let (true, Some(name), 1..) = (listed.is_empty(), &args.database, others.len()) {
+        let mut names: Vec<String> = others
+            .iter()
+            .filter_map(|entry| entry.snapshot.as_ref().ok())
+            .map(|found| common::ident::printable(&found.manifest.database.name))
+            .collect();
+        names.sort();
+        names.dedup();
+        output.say(&format!(
+            "No snapshot of the database \"{}\" in {}; there are {} of {}.",
+            common::ident::printable(name),
+            repository.root().display(),
+            others.len(),
+            names.join(", ")
+        ));
         return Ok(0);
     }
     if listed.is_empty() {

@@ -110,7 +110,8 @@ enum Command {
         /// wrote is saved as a file that can be replayed; the database as it is now is kept under another name
         #[arg(long, conflicts_with = "keep")]
         undo: bool,
-        /// Leave the database as it is, and drop the replication slot that holds what others write
+        /// Leave the database as it is: lift every fence, drop the replication slot that holds what others write, and settle
+        /// the run, whatever its snapshot can do
         #[arg(long)]
         keep: bool,
     },
@@ -510,9 +511,12 @@ impl Invocation<'_> {
 
     async fn recover(&self, decision: Decision) -> Result<u8> {
         let connection = self.connection("safe-run recover").await?;
-        let repository = Repository::open(&self.settings.repo)?;
-        let _lock = repository.lock_named(&crate::run_lock(connection.database()))?;
         let live = connection.database().to_owned();
+        let repository = match Repository::open(&self.settings.repo) {
+            Ok(repository) => repository,
+            Err(error) => return Err(release::without_repository(&connection, error).await),
+        };
+        let _lock = repository.lock_named(&crate::run_lock(&live))?;
         let unfinished = crate::journal::unfinished(&repository, &live)?;
         let with_slot = crate::journal::with_slot(&repository, &live)?;
         let held = crate::journal::held(&repository, &live)?;
@@ -545,6 +549,11 @@ impl Invocation<'_> {
         }
         if done.is_empty() && undecided.is_empty() {
             self.output.data("Nothing to recover: every run on this database has finished.\n")?;
+            if held.is_empty()
+                && let Some(fence) = release::fence_of_nobody(&connection).await
+            {
+                self.output.warn(&fence);
+            }
             for run in &held {
                 self.output
                     .warn(&format!("the fence of run {} still stands: `safe-run release` lifts it", run.run));

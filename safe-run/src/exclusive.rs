@@ -17,7 +17,7 @@ use common::{
 };
 
 /// How the comment of the empty database begins, before the run's id.
-const STANDS_IN: &str = "Empty. Stands in for a database while safe-run/";
+pub const STANDS_IN: &str = "Empty. Stands in for a database while safe-run/";
 
 /// The three names.
 #[derive(Debug, Clone, PartialEq, Eq)]

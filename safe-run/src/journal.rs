@@ -217,6 +217,8 @@ pub struct PastRun {
     pub began_at: Option<DateTime<Utc>>,
     /// Its steps, in order. A last line that was cut off by a crash is left out: its effect did not happen.
     pub steps: Vec<Step>,
+    /// The first line that can't be read, and why, unless the run was finished after it.
+    pub damage: Option<String>,
 }
 
 impl PastRun {
@@ -293,9 +295,9 @@ pub fn past_runs(repository: &Repository) -> Result<Vec<PastRun>> {
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => continue,
             Err(source) => return Err(Error::io("read", &path, source)),
         };
-        let (began_at, steps) = parse(&text).map_err(|error| error.context(path.display()))?;
-        if !steps.is_empty() {
-            runs.push(PastRun { run: name, dir: entry.path(), began_at, steps });
+        let Parsed { began_at, steps, damage } = parse(&text);
+        if !steps.is_empty() || damage.is_some() {
+            runs.push(PastRun { run: name, dir: entry.path(), began_at, steps, damage });
         }
     }
     // By time first: ids of one second have a random order.
@@ -311,10 +313,14 @@ pub fn held(repository: &Repository, database: &str) -> Result<Vec<PastRun>> {
         .collect())
 }
 
-/// Runs on `database` that did not finish.
+/// Runs on `database` that did not finish, or whose journal can't be read to its end.
 pub fn unfinished(repository: &Repository, database: &str) -> Result<Vec<PastRun>> {
-    let runs = past_runs(repository)?;
-    Ok(runs.into_iter().filter(|run| run.database() == Some(database) && run.finished().is_none()).collect())
+    let runs = past_runs(repository)?.into_iter();
+    // Of one whose journal does not say where it ran, nobody knows that it was elsewhere.
+    let is_here = |run: &PastRun| {
+        run.database() == Some(database) || (run.database().is_none() && run.damage.is_some())
+    };
+    Ok(runs.filter(|run| is_here(run) && (run.finished().is_none() || run.damage.is_some())).collect())
 }
 
 /// Finished runs on `database` whose replication slot is still there: a person has to decide, or it could not be dropped.
@@ -329,21 +335,34 @@ pub fn with_slot(repository: &Repository, database: &str) -> Result<Vec<PastRun>
         .collect())
 }
 
-fn parse(text: &str) -> Result<(Option<DateTime<Utc>>, Vec<Step>)> {
-    let mut began_at = None;
-    let mut steps = Vec::new();
-    for line in text.split_inclusive('\n') {
+struct Parsed {
+    began_at: Option<DateTime<Utc>>,
+    steps: Vec<Step>,
+    damage: Option<String>,
+}
+
+fn parse(text: &str) -> Parsed {
+    let mut parsed = Parsed { began_at: None, steps: Vec::new(), damage: None };
+    for (number, line) in text.split_inclusive('\n').enumerate() {
         if !line.ends_with('\n') {
             break;
         }
-        let line: Line = serde_json::from_str(line).map_err(|source| {
-            Error::damaged(format!("line {} of the journal can't be read: {source}", steps.len() + 1))
-                .with_hint("Look at the database by hand before anything else runs on it.")
-        })?;
-        began_at = began_at.or(Some(line.at));
-        steps.push(line.step);
+        match serde_json::from_str::<Line>(line) {
+            Ok(line) => {
+                parsed.began_at = parsed.began_at.or(Some(line.at));
+                // Whoever finished it had a person's decision for what can't be read.
+                if matches!(line.step, Step::Finished { .. }) {
+                    parsed.damage = None;
+                }
+                parsed.steps.push(line.step);
+            }
+            Err(source) => {
+                let what = || format!("line {} of the journal can't be read: {source}", number + 1);
+                parsed.damage.get_or_insert_with(what);
+            }
+        }
     }
-    Ok((began_at, steps))
+    parsed
 }
 
 #[cfg(test)]
@@ -354,12 +373,20 @@ mod tests {
     fn a_last_line_that_was_cut_off_did_not_happen() {
         let whole = serde_json::to_string(&Line { at: Utc::now(), step: Step::Applying }).unwrap();
         let text = format!("{whole}\n{}", &whole[..20]);
-        assert_eq!(parse(&text).unwrap().1, vec![Step::Applying]);
+        assert_eq!(parse(&text).steps, vec![Step::Applying]);
+        assert_eq!(parse(&text).damage, None);
     }
 
     #[test]
-    fn a_damaged_line_in_the_middle_is_an_error() {
-        assert!(parse("garbage\n").is_err());
+    fn a_damaged_line_is_told_until_the_run_is_finished() {
+        let line = |step: Step| serde_json::to_string(&Line { at: Utc::now(), step }).unwrap() + "\n";
+        let text = format!("{}garbage\n{}", line(Step::Applying), line(Step::Stands));
+        let parsed = parse(&text);
+        assert_eq!(parsed.steps, [Step::Applying, Step::Stands]);
+        assert!(parsed.damage.is_some_and(|damage| damage.starts_with("line 2 ")));
+        let finished = line(Step::Finished { exit_code: 14, verdict: "STOPPED".to_owned() });
+        assert_eq!(parse(&format!("{text}{finished}")).damage, None);
+        assert!(parse(&format!("{finished}garbage\n")).damage.is_some());
     }
 
     proptest::proptest! {
@@ -371,8 +398,9 @@ mod tests {
                 .map(|step| serde_json::to_string(&Line { at: DateTime::UNIX_EPOCH, step: step.clone() }).unwrap() + "\n")
                 .collect();
             let kept = &text[..cut.min(text.len())];
-            let (_, read) = parse(kept).unwrap();
-            proptest::prop_assert_eq!(&read[..], &steps[..kept.matches('\n').count()]);
+            let read = parse(kept);
+            proptest::prop_assert_eq!(read.damage, None);
+            proptest::prop_assert_eq!(&read.steps[..], &steps[..kept.matches('\n').count()]);
         }
 
         #[test]

@@ -170,7 +170,10 @@ pub fn refuse_unfinished(repository: &Repository, database: &str) -> Result<()> 
     let unfinished = journal::unfinished(repository, database)?;
     let Some(first) = unfinished.first() else { return Ok(()) };
     Err(Error::refused(format!("run {} ({}) on \"{database}\" did not finish", first.run, first.what()))
-        .with_hint("Run `safe-run recover`: it says what happened and finishes the undo.")
+        .with_hint(
+            "Run `safe-run recover`: it says what happened and finishes the undo. `safe-run recover --keep` leaves the database \
+             as it is and lifts the fence.",
+        )
         .with_database_state("Nothing was changed now."))
 }
 

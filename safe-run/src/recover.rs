@@ -23,6 +23,12 @@ use crate::{
 /// The file in the run's folder that holds where the sequences stood.
 pub const SEQUENCES_FILE: &str = "sequences.json";
 
+/// What a person can do about a run whose end is not known; the second always works.
+pub const WAYS_OUT: [&str; 2] = [
+    "safe-run recover",
+    "or leave the database as it is: safe-run recover --keep lifts the fence and settles the run, whatever the snapshot can do",
+];
+
 /// What was done about one run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Recovered {
@@ -39,14 +45,15 @@ pub struct Recovered {
     pub next: Vec<String>,
 }
 
-/// What a person has decided about runs that no fence protected: others may have written since the snapshot.
+/// What a person has decided about a run: one that no fence protected, since others may have written after the snapshot, or one
+/// that can't be undone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing yet.
     Open,
     /// Back to the snapshot; what others wrote is saved where that is possible.
     Undo,
-    /// The database stays as it is.
+    /// The database stays as it is, every fence is lifted, and the run is settled, whatever its snapshot can do.
     Keep,
 }
 
@@ -92,12 +99,15 @@ pub async fn recover(
             Step::Begun { mode, .. } => Some(*mode),
             _ => None,
         });
-        let (verdict, exit_code) = match mode {
-            _ if past.finished().is_some() => work.after_the_end(&mut journal).await?,
-            Some(Mode::Transaction) => work.transaction().await?,
-            Some(Mode::Restore) => work.restore(&mut journal).await?,
-            None => return Err(Error::damaged(format!("the journal of run {} has no beginning", past.run))),
+        let outcome = match mode {
+            _ if past.damage.is_some() && decision != Decision::Keep => Err(work.unreadable()),
+            _ if past.finished().is_some() && past.damage.is_none() => work.after_the_end(&mut journal).await,
+            Some(Mode::Transaction) if past.damage.is_none() => work.transaction().await,
+            Some(Mode::Restore) if past.damage.is_none() => work.restore(&mut journal).await,
+            _ if decision == Decision::Keep => work.keep(&mut journal).await,
+            _ => Err(Error::damaged(format!("the journal of run {} has no beginning", past.run))),
         };
+        let (verdict, exit_code) = outcome.map_err(|error| work.explain(error))?;
         let (what, next) = (work.what, work.next);
         fault::point("safe-run.recovered");
         let recovered =
@@ -156,6 +166,77 @@ impl Recovery<'_> {
         self.past.steps.iter().any(wanted)
     }
 
+    fn unreadable(&self) -> Error {
+        let why = self.past.damage.as_deref().unwrap_or("its journal can't be read");
+        Error::damaged(format!("how far run {} came is not known: {why}", self.past.run))
+            .with_hint("Look at the database.")
+    }
+
+    /// The name that applications use.
+    fn live(&self) -> String {
+        self.past.hidden().map_or_else(|| self.settings.database().to_owned(), |names| names.live)
+    }
+
+    /// Says what state an undo that failed has left the database in, and that there is a way out of it.
+    fn explain(&self, error: Error) -> Error {
+        let changed = self.past.damage.is_some() || self.has(|step| *step == Step::Applying);
+        let settled = self.has(|step| matches!(step, Step::Stands | Step::Undone));
+        let passes = matches!(error.kind(), ErrorKind::Busy | ErrorKind::Interrupted | ErrorKind::Terminated);
+        if !changed || settled || self.past.finished().is_some() {
+            return error;
+        }
+        let fence = match self.past.hidden() {
+            _ if self.has(|step| *step == Step::FenceLifted) => String::new(),
+            Some(names) => format!(", is called \"{}\" now, and its name is closed", names.hidden),
+            None if self.has(|step| matches!(step, Step::Fencing { .. })) => {
+                ", and is read-only for new sessions".to_owned()
+            }
+            None => String::new(),
+        };
+        let state = format!("The database \"{}\" holds what the failed run left behind{fence}.", self.live());
+        let way_out = "Run `safe-run recover` again when the reason is gone, or `safe-run recover --keep` to go on from the \
+                       database as it is: that lifts the fence and settles the run.";
+        let hint = match error.hint() {
+            Some(hint) => format!("{hint} {way_out}"),
+            None => way_out.to_owned(),
+        };
+        let kind = if passes { error.kind() } else { ErrorKind::Unknown };
+        error.with_hint(hint).with_database_state(state).with_kind(kind)
+    }
+
+    /// Leaves the database as it is. What else was made for the undo goes if it can; nothing of it is needed any more, so nothing
+    /// of it is in the way.
+    async fn keep(&mut self, journal: &mut Journal) -> Result<(&'static str, u8)> {
+        let staged = self.past.steps.iter().rev().find_map(|step| match step {
+            Step::Undoing { staged, .. } => Some(staged.clone()),
+            _ => None,
+        });
+        if let Some(staged) = staged
+            && let Err(error) = database::drop_database(self.control, &staged).await
+        {
+            self.say(format!("the half-restored database \"{staged}\" is left: {error}"));
+        }
+        self.say(format!("\"{}\" is left as the run left it, as you have decided", self.live()));
+        if let Some(damage) = &self.past.damage {
+            self.say(format!("what its journal does not tell is not done: {damage}"));
+        }
+        let taken = self.past.steps.iter().find_map(|step| match step {
+            Step::SnapshotTaken { id } => Some(id.clone()),
+            _ => None,
+        });
+        if let Some(id) = taken.filter(|id| self.repository.find(id, None).is_ok()) {
+            self.next.push(format!("look at the state before, beside the live database: restore {id}"));
+        }
+        let outcome = (Verdict::Stopped.word(), ErrorKind::Stopped.exit_code());
+        self.lift_fence(journal, false).await?;
+        self.settle_writes(journal, outcome.0).await?;
+        if let Err(error) = clone::recover_leftover(self.control, self.past, outcome.0, &mut self.what).await
+        {
+            self.say(format!("its clone is left: {error}"));
+        }
+        Ok(outcome)
+    }
+
     async fn transaction(&mut self) -> Result<(&'static str, u8)> {
         if self.has(|step| *step == Step::Stands) {
             self.say("the migrations had been committed");
@@ -177,12 +258,20 @@ impl Recovery<'_> {
                     return Err(Error::busy("the server is still working on the killed run's transaction")
                         .with_hint("Run `safe-run recover` again in a moment."));
                 }
+                _ if self.decision == Decision::Keep => {
+                    self.say(
+                        "the server no longer knows its transaction: `safe-run status` shows what is applied",
+                    );
+                    return Ok((Verdict::Stopped.word(), ErrorKind::Stopped.exit_code()));
+                }
                 _ => {
                     return Err(Error::new(
                         ErrorKind::Unknown,
                         "the server no longer knows the killed run's transaction",
                     )
-                    .with_hint("`safe-run status` shows whether the migrations are applied."));
+                    .with_hint(
+                        "Look whether the migrations are applied; then `safe-run recover --keep` settles the run.",
+                    ));
                 }
             }
         }
@@ -192,9 +281,18 @@ impl Recovery<'_> {
         }
         self.say("the server had rolled the migrations back");
         let path = self.past.dir.join(SEQUENCES_FILE);
-        let bytes = std::fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
-        let before: Vec<Sequence> = serde_json::from_slice(&bytes)
-            .map_err(|source| Error::damaged(format!("{} can't be read: {source}", path.display())))?;
+        let read = || -> Result<Vec<Sequence>> {
+            let bytes = std::fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
+            serde_json::from_slice(&bytes)
+                .map_err(|source| Error::damaged(format!("{} can't be read: {source}", path.display())))
+        };
+        let before = match read() {
+            Err(error) if self.decision == Decision::Keep => {
+                self.say(format!("sequences were left where they stand: {error}"));
+                return Ok(("ROLLED BACK", ErrorKind::MigrationRolledBack.exit_code()));
+            }
+            before => before?,
+        };
         let put_back = sequences::put_back(&session, &before).await?;
         self.what.extend(put_back.restored.into_iter().chain(put_back.ahead));
         Ok(("ROLLED BACK", ErrorKind::MigrationRolledBack.exit_code()))
@@ -218,6 +316,10 @@ impl Recovery<'_> {
                 "the snapshot had been restored; the failed state is kept as database \"{kept_as}\""
             ));
             ("RESTORED", ErrorKind::MigrationRestored.exit_code())
+        } else if clone::took_its_place(self.settings, self.control, self.past, &mut self.what).await? {
+            ("RESTORED", ErrorKind::MigrationRestored.exit_code())
+        } else if self.has(|step| *step == Step::Applying) && self.decision == Decision::Keep {
+            return self.keep(journal).await;
         } else if self.has(|step| *step == Step::Applying)
             && clone::recover_by(self.settings, self.control, self.past, journal, &mut self.what).await?
         {
@@ -375,7 +477,7 @@ impl Recovery<'_> {
     }
 
     async fn lift_fence(&mut self, journal: &mut Journal, nothing_happened: bool) -> Result<()> {
-        if self.past.holds_fence() && !nothing_happened {
+        if self.past.holds_fence() && !nothing_happened && self.decision != Decision::Keep {
             self.say("the fence is held, as the run was told (--hold-fence): `safe-run release` lifts it");
             return Ok(());
         }

@@ -76,6 +76,19 @@ pub fn undecided(repository: &Path, database: &str) -> Result<Vec<String>> {
     Ok(runs.into_iter().filter(PastRun::is_undecided).map(|run| run.run).collect())
 }
 
+/// The runs on the database that have not finished and are not at work any more; none where there is no repository.
+pub fn left_behind(repository: &Path, database: &str) -> Result<Vec<PastRun>> {
+    let repository = match Repository::open(repository) {
+        Ok(repository) => repository,
+        Err(error) if error.kind() == ErrorKind::NoSuchSnapshot => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let unfinished = journal::unfinished(&repository, database)?;
+    // Only who is alive holds the run's lock.
+    let is_at_work = !unfinished.is_empty() && repository.lock_named(&crate::run_lock(database)).is_err();
+    Ok(if is_at_work { Vec::new() } else { unfinished })
+}
+
 /// A database that accepts no connection may be closed by a run of ours: says by which, and what to do.
 pub fn explain_closed(error: Error, repository: &Path, database: &str) -> Error {
     if error.sqlstate() != Some("55000") {
@@ -113,5 +126,54 @@ pub fn explain_closed(error: Error, repository: &Path, database: &str) -> Error 
         run.run,
         run.what()
     ))
-    .with_hint("Run `safe-run recover`: it says what happened, finishes the undo and opens the database.")
+    .with_hint(
+        "Run `safe-run recover`: it says what happened, finishes the undo and opens the database. `safe-run recover --keep` \
+         opens it as it is.",
+    )
+}
+
+/// What stands on the database like a fence of ours, and the SQL that takes it away, for when no repository here knows of a run
+/// that set it; nothing where there is none, or it can't be looked for.
+pub async fn fence_of_nobody(settings: &ConnectionSettings) -> Option<String> {
+    let control = fence::control(settings).await.ok()?;
+    let live = settings.database();
+    let row = control
+        .query_opt(
+            "SELECT d.datallowconn, pg_catalog.shobj_description(d.oid, 'pg_database'),
+                    EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
+                            WHERE s.setdatabase = d.oid AND s.setrole = 0 AND c = 'default_transaction_read_only=on')
+             FROM pg_catalog.pg_database d WHERE d.datname = $1",
+            &[&live],
+        )
+        .await
+        .ok()??;
+    let (open, comment, read_only): (bool, Option<String>, bool) = (row.get(0), row.get(1), row.get(2));
+    let name = common::Ident::new(live);
+    if read_only {
+        return Some(format!(
+            "the database \"{live}\" is set to read-only for new sessions. No run that is known here has done that; if a run of \
+             another repository did, name that with --repo, or lift it by hand: ALTER DATABASE {name} RESET \
+             default_transaction_read_only;"
+        ));
+    }
+    let stands_in =
+        !open && comment.as_deref().is_some_and(|comment| comment.starts_with(exclusive::STANDS_IN));
+    stands_in.then(|| {
+        format!(
+            "\"{live}\" is the empty database that stands in for the real one ({}), which is called \"{live}_hidden_…\" (psql -l \
+             lists it). If the repository of that run is gone: DROP DATABASE {name}; then ALTER DATABASE \"…\" RENAME TO {name};",
+            common::ident::printable(comment.as_deref().unwrap_or_default())
+        )
+    })
+}
+
+/// Adds to `error`, which says that the repository can't be read, what can be done about the database without it.
+pub async fn without_repository(settings: &ConnectionSettings, error: Error) -> Error {
+    match fence_of_nobody(settings).await {
+        Some(fence) => {
+            let hint = format!("Name the repository of the run with --repo. Without it: {fence}");
+            error.with_hint(hint).with_database_state("Nothing was changed now.")
+        }
+        None => error,
+    }
 }

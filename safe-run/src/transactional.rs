@@ -400,7 +400,7 @@ async fn settle_lost_commit(
                 "the connection broke during COMMIT, and its outcome could not be read".to_owned();
             log.report.state =
                 format!("database \"{}\" holds all of the migrations or none", log.report.database);
-            log.report.next.push("safe-run recover".to_owned());
+            log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
@@ -463,7 +463,7 @@ async fn roll_back(
                     "database \"{}\": tables are as before, but sequences could not be looked at",
                     log.report.database
                 );
-                log.report.next.push("safe-run recover".to_owned());
+                log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
                 return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
             }
         }

@@ -93,8 +93,31 @@ fn a_damaged_manifest_is_listed_as_damaged_beside_the_whole_ones() {
     snapshots.run("restore", &database.url(), &[&id]).fails(6, &["has no manifest.json"]);
     assert_eq!(database.family(), [database.name()]);
     before.assert_same(&fingerprint(&database));
-    // The latest that is whole is what is restored.
-    snapshots.restore_copy(&database, &[]);
+    // The newest is never left out in silence, whoever asks for the latest.
+    for arguments in [
+        &["restore", "latest"][..],
+        &["restore", "latest", "--table", "app.everything"],
+        &["backup", "show", "latest"],
+        &["backup", "verify", "latest"],
+        &["backup", "drill"],
+        &["backup", "export", "latest", "-o", "-"],
+        &["backup", "diff", "latest", &whole],
+    ] {
+        let ended = snapshots.run(arguments[0], &database.url(), &arguments[1..]);
+        ended.fails(6, &[&id, "has no manifest.json", &whole, "by its id"]);
+    }
+    assert_eq!(database.family(), [database.name()]);
+    snapshots
+        .run("restore", &database.url(), &[&whole, "--into", &format!("{}copy", database.name())])
+        .expect(0);
+    // The only one: damaged is another thing than absent.
+    std::fs::remove_dir_all(snapshots.folder_of(&whole)).unwrap();
+    snapshots
+        .run("restore", &database.url(), &["latest"])
+        .fails(6, &[&id, "has no manifest.json", "there is no other one"]);
+    // Another database's is no reason.
+    let other = database.cluster().fresh_database("another");
+    snapshots.run("restore", &other.url(), &["latest"]).fails(5, &["no such snapshot"]);
 }
 
 #[test]

@@ -511,3 +511,66 @@ fn a_drill_or_a_restore_from_an_archive_that_is_terminated_cleans_up() {
         assert!(!log.exists(), "an interrupted drill says nothing about the snapshot");
     }
 }
+
+/// A copy of a snapshot with another id, as if the clock had stood elsewhere.
+fn dated(repo: &Repo, id: &str, time: &str) -> String {
+    let dated = format!("{time}{}", &id[16..]);
+    let at = format!(
+        "{}-{}-{}T{}:{}:{}Z",
+        &time[..4],
+        &time[4..6],
+        &time[6..8],
+        &time[9..11],
+        &time[11..13],
+        &time[13..15]
+    );
+    let folder = |id: &str| repo.root().join("snapshots").join(id);
+    std::fs::rename(folder(id), folder(&dated)).unwrap();
+    let manifest = folder(&dated).join("manifest.json");
+    let text = std::fs::read_to_string(&manifest).unwrap().replace(id, &dated);
+    let (_, body) = text.trim_end().split_once("\"snapshot\":").unwrap();
+    let body = body.strip_suffix('}').unwrap();
+    let (before, rest) = body.split_once("\"taken_at\":\"").unwrap();
+    let (_, after) = rest.split_once('"').unwrap();
+    let body = format!("{before}\"taken_at\":\"{at}\"{after}");
+    std::fs::write(&manifest, &body).unwrap();
+    let sum = std::process::Command::new("sha256sum").arg(&manifest).output().unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap()[..64].to_owned();
+    std::fs::write(&manifest, format!("{{\"sha256\":\"{sum}\",\"snapshot\":{body}}}\n")).unwrap();
+    let order = repo.root().join("published.jsonl");
+    let text = std::fs::read_to_string(&order).unwrap();
+    std::fs::write(&order, text.replace(id, &dated)).unwrap();
+    dated
+}
+
+#[test]
+fn the_latest_is_what_was_published_last_and_never_from_the_future() {
+    let database = Cluster::shared(18).fresh_database("order");
+    database.psql("CREATE TABLE t AS SELECT 1 AS i");
+    let repo = Repo::new();
+    let first = repo.create(&database);
+    let second = repo.create(&database);
+    let shown = |repo: &Repo| repo.backup(&["show", "latest"]);
+    assert!(shown(&repo).starts_with(&second));
+    // The clock was two years behind when the last one was taken.
+    let behind = dated(&repo, &second, "20240102T030405Z");
+    assert!(shown(&repo).starts_with(&behind), "{}", shown(&repo));
+    // And ahead before: named, and not taken.
+    let ahead = dated(&repo, &behind, "20990102T030405Z");
+    let (_, said) = repo.run("backup", &["show", "latest"], 3);
+    for text in [ahead.as_str(), "dated in the future", "2099-01-02", first.as_str()] {
+        assert!(said.contains(text), "{text}: {said}");
+    }
+    repo.run("restore", &["latest", "-d", &database.url()], 3);
+    repo.run("backup", &["drill", "-d", &database.url()], 3);
+    assert!(repo.backup(&["show", &ahead]).starts_with(&ahead));
+    // One that comes after it is the latest, although its date is earlier.
+    let third = repo.create(&database);
+    assert!(shown(&repo).starts_with(&third));
+    // Of another database there is none, and that is what is said.
+    let (_, said) = repo.run("backup", &["list", "--database", "nope"], 0);
+    assert!(
+        said.contains("No snapshot of the database \"nope\"") && said.contains("there are 3 of"),
+        "{said}"
+    );
+}

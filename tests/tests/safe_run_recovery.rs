@@ -209,3 +209,181 @@ fn recover_has_nothing_to_do_where_nothing_was_run() {
     run.run(&[]).exits(0);
     run.run(&["recover"]).exits(0).says("Nothing to recover");
 }
+
+/// A run whose undo is impossible: how it came to that, and what its fence is.
+struct DeadEnd {
+    what: &'static str,
+    /// Arguments before the command.
+    arguments: &'static [&'static str],
+    /// What the command does beside its change, in a shell.
+    does: &'static str,
+    /// Where the process dies; nowhere, and it fails and can't undo.
+    dies_at: Option<&'static str>,
+    /// What is done to the run's folders afterwards, in a shell.
+    after: &'static str,
+}
+
+const DAMAGE: &str = "for f in snapshots/snapshots/*/data/*; do echo broken > $f; done";
+const GONE: &str = "rm -rf snapshots/snapshots/*";
+const MANIFEST: &str = "for f in snapshots/snapshots/*/manifest.json; do echo broken > $f; done";
+const JOURNAL: &str =
+    "for f in snapshots/runs/*/journal.jsonl; do sed -i 's/.*\"applying\".*/garbage/' $f; done";
+const CLONE: &str = "psql -Xqd postgres -tAc \"select datname from pg_database where starts_with(datname, '$SHOP') and datname <> '$SHOP' \
+                     and datname not like '%hidden%' and datname not like '%closed%'\" | while read n; do psql -Xqd postgres -c \"DROP DATABASE \\\"$n\\\"\"; done";
+
+const DEAD_ENDS: [DeadEnd; 11] = [
+    DeadEnd { what: "a damaged snapshot", arguments: &[], does: DAMAGE, dies_at: None, after: "" },
+    DeadEnd { what: "a snapshot that is gone", arguments: &[], does: GONE, dies_at: None, after: "" },
+    DeadEnd {
+        what: "a damaged snapshot behind an exclusive fence",
+        arguments: &["--fence", "exclusive"],
+        does: DAMAGE,
+        dies_at: None,
+        after: "",
+    },
+    DeadEnd {
+        what: "a damaged snapshot and a fence that was to be held",
+        arguments: &["--hold-fence"],
+        does: DAMAGE,
+        dies_at: None,
+        after: "",
+    },
+    DeadEnd {
+        what: "a clone that is gone",
+        arguments: &["--snapshot", "clone"],
+        does: CLONE,
+        dies_at: None,
+        after: "",
+    },
+    DeadEnd {
+        what: "a clone that is gone and a damaged snapshot, behind an exclusive fence",
+        arguments: &["--snapshot", "both", "--fence", "exclusive"],
+        does: "",
+        dies_at: Some("safe-run.applied"),
+        after: "DAMAGE; CLONE",
+    },
+    DeadEnd {
+        what: "killed, and the manifest is damaged",
+        arguments: &[],
+        does: "",
+        dies_at: Some("safe-run.applied"),
+        after: MANIFEST,
+    },
+    DeadEnd {
+        what: "killed in the undo, and the snapshot is damaged",
+        arguments: &[],
+        does: "",
+        dies_at: Some("restore.loaded"),
+        after: DAMAGE,
+    },
+    DeadEnd {
+        what: "killed before the swap of a hidden database, and the snapshot is gone",
+        arguments: &["--fence", "exclusive"],
+        does: "",
+        dies_at: Some("safe-run.undoing"),
+        after: GONE,
+    },
+    DeadEnd {
+        what: "killed, and the journal has a line that can't be read",
+        arguments: &[],
+        does: "",
+        dies_at: Some("safe-run.applied"),
+        after: JOURNAL,
+    },
+    DeadEnd {
+        what: "killed, and the snapshot is damaged, without a fence",
+        arguments: &["--fence", "none", "--on-failure", "undo"],
+        does: "",
+        dies_at: Some("safe-run.applied"),
+        after: GONE,
+    },
+];
+
+/// However impossible the undo: `recover` says what state the database is in, and `recover --keep` opens and settles it.
+fn there_is_a_way_out(major: u32, case: &DeadEnd) {
+    let run = shop(major);
+    let name = run.database.name();
+    let resolve =
+        |script: &str| script.replace("DAMAGE", DAMAGE).replace("CLONE", CLONE).replace("$SHOP", name);
+    // Reached by a command that succeeds; the others in the undo of one that does not.
+    let code = i32::from(case.dies_at != Some("safe-run.applied"));
+    let script = format!("psql -Xqc 'DELETE FROM order_items'; {}\nexit {code}", resolve(case.does));
+    let mut command = run.command(&[case.arguments, &["--", "sh", "-c", &script]].concat());
+    if let Some(point) = case.dies_at {
+        command.env("SAFE_RUN_FAULT", point);
+    }
+    let outcome = tests::Running::start(command).outcome();
+    match case.dies_at {
+        None => drop(outcome.exits(20).says("safe-run recover --keep")),
+        Some(point) => assert_eq!(outcome.status.signal(), Some(9), "{}: {point}: {outcome}", case.what),
+    }
+    let after = std::process::Command::new("sh")
+        .args(["-c", &resolve(case.after)])
+        .current_dir(run.folder())
+        .envs([("PGHOST", run.database.cluster().socket_dir().to_string_lossy().into_owned())])
+        .envs([("PGPORT", run.database.cluster().port().to_string()), ("PGUSER", "postgres".to_owned())])
+        .env("PATH", path_with_psql())
+        .status();
+    assert!(after.unwrap().success(), "{}", case.what);
+    run.run(&["status"]).exits(20).says("did not finish").says("safe-run recover --keep");
+    run.run(&["--lock-retries", "0"]).exits(3).says("safe-run recover --keep");
+    run.run(&["release"]).exits(3).says("safe-run recover --keep");
+    let refused = run.run(&["recover"]).exits(20).says("holds what the failed run left behind");
+    drop(refused.says("safe-run recover --keep").never_says("was not changed").never_says("unchanged"));
+    run.run(&["recover", "--undo"]).exits(20);
+    run.run(&["recover", "--keep"]).exits(0).says("STOPPED").says("is left as the run left it");
+    run.assert_open();
+    assert_eq!(run.database.psql("SELECT count(*) FROM order_items; SELECT count(*) FROM orders"), "0\n100");
+    let left: Vec<String> = run
+        .others()
+        .into_iter()
+        .filter(|name| name.contains("_closed_") || name.contains("_hidden_"))
+        .collect();
+    assert_eq!(left, Vec::<String>::new(), "{}", case.what);
+    run.run(&["recover"]).exits(0).says("Nothing to recover");
+    run.run(&["status"]).exits(30);
+    run.run(&[]).exits(0).verdict("COMMITTED");
+}
+
+fn path_with_psql() -> std::ffi::OsString {
+    let psql = std::path::PathBuf::from(tests::psql::tool("psql").get_program());
+    let mut path = psql.parent().unwrap().as_os_str().to_owned();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    path
+}
+
+macro_rules! dead_ends {
+    ($($name:ident: $major:literal, $cases:expr;)+) => { $(
+        #[test]
+        fn $name() {
+            for case in &DEAD_ENDS[$cases] {
+                eprintln!("{}", case.what);
+                there_is_a_way_out($major, case);
+            }
+        }
+    )+ };
+}
+
+dead_ends! {
+    there_is_a_way_out_of_every_undo_that_failed_postgresql_14: 14, 0..5;
+    there_is_a_way_out_of_every_undo_that_failed_postgresql_18: 18, 0..5;
+    there_is_a_way_out_of_every_run_that_was_killed_postgresql_14: 14, 5..11;
+    there_is_a_way_out_of_every_run_that_was_killed_postgresql_18: 18, 5..11;
+}
+
+#[test]
+fn without_its_repository_a_fence_is_named_with_the_sql_that_lifts_it() {
+    for fence in ["read-only", "exclusive"] {
+        let run = shop(18);
+        run.crash("safe-run.applied", &["--fence", fence, "--", "psql", "-Xqc", "DELETE FROM order_items"]);
+        std::fs::rename(run.folder().join("snapshots"), run.folder().join("elsewhere")).unwrap();
+        let told = match fence {
+            "read-only" => "RESET default_transaction_read_only",
+            _ => "RENAME TO",
+        };
+        run.run(&["recover"]).exits(5).says("--repo").says(told);
+        run.run(&["recover", "--repo", "elsewhere"]).exits(0);
+        run.assert_open();
+    }
+}

@@ -465,3 +465,14 @@ fn where_no_slot_can_be_had_the_run_goes_on_and_says_why() {
     replay(&run).unwrap();
     assert_eq!(run.database.psql("SELECT count(*) FROM audit"), "1");
 }
+
+#[test]
+fn where_the_server_trusts_not_the_plugin_the_setting_is_named() {
+    let conf = Options::new().conf("wal_level = logical").conf("output_plugin_libraries = 'pgoutput'");
+    let cluster = Cluster::start(18, &conf);
+    let run = ProtectedRun::shop_on(&cluster);
+    run.run(&["--fence", "none", "--", "psql", "-Xqc", "SELECT 1"]).exits(0).says(
+        "not saved for a replay: the server's setting output_plugin_libraries does not name test_decoding",
+    );
+    assert_eq!(slots(&cluster), "");
+}

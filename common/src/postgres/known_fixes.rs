@@ -50,6 +50,12 @@ impl Fix {
         Self::first_minor(major).map(|minor| format!("{major}.{minor}"))
     }
 
+    /// The last release of a major version that gets no more, if this is one; by the date of the notes above.
+    pub fn last_of_its_major(version_num: i32) -> Option<&'static str> {
+        // 14's support ended with the releases of 2026-11-12; what is older ended before.
+        (version_num < 150_000).then_some("14.25")
+    }
+
     /// What an upgrade mends, for a person; nothing where it mends nothing by itself.
     pub fn mends(self) -> Option<&'static str> {
         Some(match self {

@@ -10,6 +10,7 @@ pub mod alarms;
 pub mod attempts;
 pub mod files;
 pub mod import;
+mod latest;
 pub mod partial;
 pub mod pins;
 pub mod remove;
@@ -32,6 +33,7 @@ pub use partial::PartialSnapshot;
 
 use alarms::ALARMS;
 use attempts::SCHEDULE;
+use latest::PUBLISHED;
 use pins::PINS;
 use verifications::VERIFICATIONS_FILE;
 
@@ -269,7 +271,11 @@ impl Repository {
 
     /// Finds a snapshot by id, unique prefix, given name, `latest` or `latest:tag=value`.
     ///
-    /// `latest` is the latest of a whole database; a partial snapshot only where there are no others. With `database`, `latest` means that database's; without it, the repository must hold one database only.
+    /// `latest` is the one of a whole database that was published last; a partial snapshot only where there are no others. With
+    /// `database`, `latest` means that database's; without it, the repository must hold one database only.
+    ///
+    /// # Errors
+    /// `latest` is never another one because the newest is damaged or dated in the future: that is an error that names both.
     pub fn find(&self, wanted: &str, database: Option<&str>) -> Result<StoredSnapshot> {
         let found = self.find_entry(wanted, database)?;
         found.snapshot.map_err(|error| error.context(found.id))
@@ -277,7 +283,6 @@ impl Repository {
 
     /// Like [`Repository::find`], also for a snapshot whose manifest can't be used: it can still be deleted.
     pub fn find_entry(&self, wanted: &str, database: Option<&str>) -> Result<Listed> {
-        let listed = self.list()?;
         let none = |message: String| {
             Error::new(ErrorKind::NoSuchSnapshot, message)
                 .with_hint(format!("Run `backup list --repo {}` to see what there is.", self.root.display()))
@@ -290,38 +295,11 @@ impl Repository {
                 })?),
                 None => return Err(none(format!("no snapshot \"{wanted}\""))),
             };
-            let mut candidates: Vec<StoredSnapshot> = listed
-                .into_iter()
-                .filter_map(|entry| entry.snapshot.ok())
-                .filter(|found| database.is_none_or(|name| found.manifest.database.name == name))
-                .filter(|found| {
-                    tag.is_none_or(|(key, value)| {
-                        found.manifest.tags.get(key).is_some_and(|have| have == value)
-                    })
-                })
-                .collect();
-            // What holds only a part is never taken for the whole because it happens to be newer.
-            if candidates.iter().any(|found| !found.manifest.is_partial()) {
-                candidates.retain(|found| !found.manifest.is_partial());
-            }
-            // Ids tell the second only.
-            candidates.sort_by_key(|found| found.manifest.taken_at);
-            let mut databases: Vec<&str> =
-                candidates.iter().map(|found| found.manifest.database.name.as_str()).collect();
-            databases.sort_unstable();
-            databases.dedup();
-            if databases.len() > 1 {
-                return Err(Error::usage(format!(
-                    "\"{wanted}\" is ambiguous: the repository holds snapshots of {}",
-                    databases.join(", ")
-                ))
-                .with_hint("Name the snapshot by its id, or the database with --database-url."));
-            }
-            let latest =
-                candidates.pop().ok_or_else(|| none("the repository holds no such snapshot".to_owned()))?;
+            let latest = self.latest(wanted, database, tag, chrono::Utc::now())?;
             return Ok(Listed { id: latest.manifest.id.clone(), snapshot: Ok(latest) });
         }
-        let mut matches: Vec<Listed> = listed
+        let mut matches: Vec<Listed> = self
+            .list()?
             .into_iter()
             .filter(|entry| entry.id.as_str().starts_with(wanted) && !wanted.is_empty())
             .collect();
@@ -380,8 +358,20 @@ impl StoredSnapshot {
 }
 
 fn is_ours(name: &std::ffi::OsStr) -> bool {
-    [SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS, PINS, ALARMS, SCHEDULE, VERIFICATIONS_FILE, REPOSITORY_FILE]
-        .iter()
-        .any(|ours| name == *ours)
+    [
+        SNAPSHOTS,
+        PARTIAL,
+        TRASH,
+        LOCKS,
+        RUNS,
+        PINS,
+        ALARMS,
+        SCHEDULE,
+        VERIFICATIONS_FILE,
+        PUBLISHED,
+        REPOSITORY_FILE,
+    ]
+    .iter()
+    .any(|ours| name == *ours)
         || name.to_string_lossy().starts_with(".repository.json.")
 }

@@ -79,6 +79,10 @@ impl PartialSnapshot {
     /// Writes the manifest, makes everything durable, and gives the snapshot its place, in that order.
     pub fn publish(self, manifest: Manifest) -> Result<StoredSnapshot> {
         let bytes = manifest.to_bytes()?;
+        // What is imported was published elsewhere.
+        if let Some(root) = self.target.parent().and_then(Path::parent) {
+            super::latest::note(root, &manifest.id)?;
+        }
         self.publish_bytes(manifest, &bytes)
     }
 

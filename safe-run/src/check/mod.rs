@@ -20,6 +20,7 @@ mod enums;
 mod exclude;
 mod foreign_keys;
 mod indexes;
+mod maybe_wrong;
 mod model;
 mod not_null;
 mod partitions;
@@ -273,7 +274,11 @@ async fn run_on_catalog(
             CheckKind::Partitions => partitions::run(session).await?,
             CheckKind::ReplicaIdentity => replica_identity::run(session).await?,
             CheckKind::Collations => collations::run(session).await?,
-            CheckKind::Advice => advice::run(session).await?,
+            CheckKind::Advice => {
+                let mut notes = advice::run(session).await?;
+                notes.extend(maybe_wrong::run(session).await?);
+                notes
+            }
             CheckKind::Privileges => {
                 results.states.privileges = privileges::read(session).await?;
                 Vec::new()

@@ -54,7 +54,23 @@ impl Invocation<'_> {
         let connection = self.connection_to_folders("safe-run status").await?;
         let held = release::held_fences(&self.settings.repo, connection.database())?;
         let undecided = release::undecided(&self.settings.repo, connection.database())?;
-        let state = self.read_only_state(&connection).await?;
+        let left = release::left_behind(&self.settings.repo, connection.database())?;
+        for run in &left {
+            self.output.warn(&format!(
+                "run {} ({}) did not finish: what is listed here may be half of what it did; `safe-run recover` finishes it, \
+                 `safe-run recover --keep` leaves the database as it is",
+                run.run,
+                run.what()
+            ));
+        }
+        let left: Vec<&str> = left.iter().map(|run| run.run.as_str()).collect();
+        let state = self.read_only_state(&connection).await;
+        // Behind its fence the database may let nobody in.
+        let state = if left.is_empty() {
+            state?
+        } else {
+            state.map_err(|error| error.with_kind(ErrorKind::Unknown))?
+        };
         let plan = self.plan_of(&state)?;
         #[derive(Serialize)]
         struct Line {
@@ -89,7 +105,7 @@ impl Invocation<'_> {
         if self.output.is_json() {
             self.output.document(&serde_json::json!({
                 "format": state.history.layout.format, "history": state.history.table.short(), "migrations": lines,
-                "held_fences": held, "undecided_runs": undecided,
+                "held_fences": held, "undecided_runs": undecided, "unfinished_runs": left,
             }))?;
         } else {
             let all = lines.len();
@@ -133,7 +149,11 @@ impl Invocation<'_> {
                 ));
             }
         }
-        Ok(if plan.pending.is_empty() { 0 } else { ErrorKind::Pending.exit_code() })
+        Ok(match plan.pending.is_empty() {
+            _ if !left.is_empty() => ErrorKind::Unknown.exit_code(),
+            true => 0,
+            false => ErrorKind::Pending.exit_code(),
+        })
     }
 
     pub(super) async fn plan(&self) -> Result<u8> {

@@ -14,6 +14,34 @@ use crate::{
     report::Verdict,
 };
 
+/// For `recover`: whether the clone had taken the database's place before the run died. Says so.
+pub async fn took_its_place(
+    settings: &ConnectionSettings,
+    control: &Session,
+    past: &PastRun,
+    what: &mut Vec<String>,
+) -> Result<bool> {
+    let began = past.steps.iter().rev().find_map(|step| match step {
+        Step::UndoingByClone { oid, kept_as } => Some((*oid, kept_as.clone())),
+        _ => None,
+    });
+    let Some((oid, kept_as)) = began else { return Ok(false) };
+    // Behind an exclusive fence the settings lead to the hidden name.
+    let live = past.database().unwrap_or_else(|| settings.database());
+    let stands = control
+        .query_opt(
+            "SELECT FROM pg_catalog.pg_database WHERE oid = $1 AND datname = ANY ($2)",
+            &[&oid, &vec![live, settings.database()]],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look up the clone", source))?;
+    if stands.is_none() {
+        return Ok(false);
+    }
+    what.push("its clone had taken the database's place".to_owned());
+    say_kept(control, &kept_as, what).await.map(|()| true)
+}
+
 /// For `recover`: undoes the killed run by its clone. False when that is not the way.
 pub async fn recover_by(
     settings: &ConnectionSettings,
@@ -26,7 +54,7 @@ pub async fn recover_by(
     let mut began = None;
     for step in &past.steps {
         match step {
-            Step::UndoingByClone { oid, kept_as } => began = Some((*oid, kept_as.clone())),
+            Step::UndoingByClone { kept_as, .. } => began = Some(kept_as.clone()),
             // The clone could not be used, and the snapshot is the undo.
             Step::Undoing { .. } => return Ok(false),
             _ => {}
@@ -35,19 +63,8 @@ pub async fn recover_by(
     if let Some(names) = past.hidden() {
         clone.kept_as = names.kept_as();
     }
-    if let Some((oid, kept_as)) = began {
+    if let Some(kept_as) = began {
         clone.kept_as = kept_as;
-        let stands = control
-            .query_opt(
-                "SELECT FROM pg_catalog.pg_database WHERE oid = $1 AND datname = $2",
-                &[&oid, &settings.database()],
-            )
-            .await
-            .map_err(|source| Error::postgres("could not look up the clone", source))?;
-        if stands.is_some() {
-            what.push("its clone had taken the database's place".to_owned());
-            return say_kept(control, &clone, what).await.map(|()| true);
-        }
     }
     let has_file = past.steps.iter().any(|step| matches!(step, Step::SnapshotTaken { .. }));
     let oid = match ready(control, &clone).await {
@@ -67,12 +84,12 @@ pub async fn recover_by(
         "it was killed while it changed the database: its clone took the database's place now".to_owned(),
     );
     what.extend(not_as_before(clone.differences(control, settings.database()).await, read_only));
-    say_kept(control, &clone, what).await.map(|()| true)
+    say_kept(control, &clone.kept_as, what).await.map(|()| true)
 }
 
-async fn say_kept(control: &Session, clone: &DatabaseClone, what: &mut Vec<String>) -> Result<()> {
-    if database::exists(control, &clone.kept_as).await? {
-        what.push(format!("the half-changed state is kept as database \"{}\"", clone.kept_as));
+async fn say_kept(control: &Session, kept_as: &str, what: &mut Vec<String>) -> Result<()> {
+    if database::exists(control, kept_as).await? {
+        what.push(format!("the half-changed state is kept as database \"{kept_as}\""));
     }
     Ok(())
 }

@@ -56,7 +56,7 @@ pub(super) async fn keep(
         log.fail(&error);
         log.report.headline = format!("the changes stand, but the fence could not be lifted: {error}");
         log.report.state = error.database_state().unwrap_or_default().to_owned();
-        log.report.next.push("safe-run recover".to_owned());
+        log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     }
     Ok(log.finish(Verdict::Committed, 0))
@@ -97,7 +97,7 @@ pub(super) async fn abandon(
                 log.report.database,
                 second.database_state().unwrap_or("its fence still stands")
             );
-            log.report.next.push("safe-run recover".to_owned());
+            log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
@@ -143,7 +143,7 @@ pub(super) async fn rolled_back(
             "database \"{}\": tables are as before, but sequences or the fence may not be",
             log.report.database
         );
-        log.report.next.push("safe-run recover".to_owned());
+        log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     };
     clone::drop_unneeded(&mut log, control).await;

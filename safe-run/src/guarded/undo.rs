@@ -76,7 +76,7 @@ pub(super) async fn undo(
             if let Some(error) = settle_fence(context, &mut log, control, standing, kept_as.as_deref()).await
             {
                 log.report.notes.push(format!("the fence could not be lifted: {error}"));
-                log.report.next.push("safe-run recover".to_owned());
+                log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
                 log.report.undo = Some(UndoReport {
                     how: "restore",
                     seconds,
@@ -133,7 +133,7 @@ pub(super) async fn undo(
                 standing.as_ref().map_or(String::new(), |fence| format!(", and {}", fence.state())),
                 log.report.snapshot.clone().unwrap_or_default()
             );
-            log.report.next.push("safe-run recover".to_owned());
+            log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
@@ -235,7 +235,7 @@ async fn stop(
     clone::leave(&mut log);
     if let Err(error) = lifted {
         log.report.notes.push(format!("the fence could not be lifted: {error}"));
-        log.report.next.push("safe-run recover".to_owned());
+        log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     }
     Ok(log.finish(Verdict::Stopped, ErrorKind::Stopped.exit_code()))

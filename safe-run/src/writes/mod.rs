@@ -142,6 +142,9 @@ pub async fn make_slot(context: &Context, log: &mut RunLog) -> Result<()> {
             // A connection that broke may have left it.
             drop_slot(session, &slot).await?;
             let why = match error.sqlstate() {
+                _ if !is_plugin_allowed(session).await => {
+                    format!("the server's setting output_plugin_libraries does not name {PLUGIN}")
+                }
                 Some("42501") => "the role lacks REPLICATION".to_owned(),
                 Some("53400") => "no replication slot is free (max_replication_slots)".to_owned(),
                 Some("58P01") => format!("the server lacks the plugin {PLUGIN} (contrib)"),
@@ -154,6 +157,15 @@ pub async fn make_slot(context: &Context, log: &mut RunLog) -> Result<()> {
             log.journal.write(Step::SlotDropped)
         }
     }
+}
+
+/// Whether slots may have the plugin: from 14.24, 15.19, 16.15, 17.11 and 18.6 on, a setting says which may.
+async fn is_plugin_allowed(session: &Session) -> bool {
+    let row =
+        session.query_one("SELECT pg_catalog.current_setting('output_plugin_libraries', true)", &[]).await;
+    // What can't be asked is not the reason.
+    let list: Option<String> = row.ok().and_then(|row| row.get(0));
+    list.is_none_or(|list| list.split(',').any(|name| name.trim().trim_matches('"') == PLUGIN))
 }
 
 /// Waits until every transaction that was open when the slot had been made has ended; false if that takes too long.
