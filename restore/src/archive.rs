@@ -364,7 +364,10 @@ impl Run<'_> {
     /// What is left of the errors when those entries were restored once more with all that may help.
     async fn with_remedies(&self, errors: Vec<RestoreError>) -> Result<Vec<RestoreError>> {
         let is_lost = |error: &RestoreError| {
-            error.dump_id.is_some() && not_valid_statement(error).is_none() && without_logged(error).is_none()
+            let has_another_form = not_valid_statement(error).is_some()
+                || without_logged(error).is_some()
+                || without_marks(error).is_some();
+            error.dump_id.is_some() && !has_another_form
         };
         if !errors.iter().any(is_lost) {
             return Ok(errors);

@@ -108,6 +108,27 @@ pub async fn without_missing_views(
     Ok(snapshot)
 }
 
+/// The snapshot without the tables whose rows the server did not take; each is added to `missing`.
+pub fn without_refused_rows(
+    mut snapshot: StoredSnapshot,
+    refused: Vec<(QualifiedName, String)>,
+    missing: &mut Vec<MissingObject>,
+) -> StoredSnapshot {
+    for (table, why) in refused {
+        let data = snapshot.manifest.tables.iter().position(|data| data.table.name == table);
+        let Some(data) = data.map(|at| snapshot.manifest.tables.remove(at)) else { continue };
+        missing.push(MissingObject {
+            object: format!("rows of {}", table.short()),
+            reason: format!(
+                "the server does not take them, and the table is empty: {} rows; {why}",
+                data.rows()
+            ),
+            definition: None,
+        });
+    }
+    snapshot
+}
+
 /// `pg_restore --list`, as number → what the line says of the entry, without its owner.
 pub fn entries(listed: &str) -> BTreeMap<u32, String> {
     listed

@@ -340,6 +340,13 @@ pub fn plan(
     notes.extend(facts.unknown_settings.iter().map(|setting| {
         format!("the server does not know the setting {setting} of the database: it is left out")
     }));
+    if choices.force && !is_older {
+        notes.push(format!(
+            "--force changes nothing: the server is PostgreSQL {}, which is not older than the snapshot's {}",
+            facts.major,
+            manifest.server.major()
+        ));
+    }
     if is_older {
         notes.push(format!(
             "the server is PostgreSQL {}, older than the snapshot's {}: what it does not understand will be missing, and named",

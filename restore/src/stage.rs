@@ -209,7 +209,7 @@ impl StagedDatabase {
             copy_in::load_large_objects(settings, &session, &snapshot, objects, jobs, no_owner, progress)
                 .await?;
         }
-        let has_code = facts.has_code();
+        let (has_code, has_event_triggers) = (facts.has_code(), facts.has_event_triggers());
         let load_options = LoadOptions {
             jobs: options.jobs,
             pg_restore,
@@ -221,6 +221,11 @@ impl StagedDatabase {
         progress.done();
         let compared = compare::loaded(&others.manifest, &loaded.read)?;
         common::fault::point("restore.loaded");
+        let refused: Vec<(QualifiedName, String)> = loaded
+            .refused
+            .iter()
+            .map(|(table, why)| (others.manifest.tables[*table].table.name.clone(), why.clone()))
+            .collect();
 
         progress.phase("restoring everything else", None);
         let archive_options = ArchiveOptions { ahead: Some(&loaded.ahead), ..archive_options };
@@ -238,6 +243,7 @@ impl StagedDatabase {
         tablespaces::place(&session, &plan.placed, |kind| kind != "table").await?;
         if plan.force {
             snapshot = missing::without_missing_views(&session, snapshot).await?;
+            snapshot = missing::without_refused_rows(snapshot, refused, &mut missing);
         }
 
         if let Some(changed) = collation::changed_version(&session, &snapshot.manifest).await? {
@@ -284,12 +290,21 @@ impl StagedDatabase {
         }
         // The last of all: what came after it would fire them.
         let archive_options = ArchiveOptions { ahead: None, ..archive_options };
-        let section = Section::EventTriggers;
-        let failed =
-            archive::restore(pg_restore, settings, &session, &archive, section, archive_options, progress);
-        missing.extend(failed.await?);
-        role_map::apply_to_event_triggers(&session, &plan.map_roles).await?;
-        other_owners.extend(owners::settle(&session, wanted, major, plan, Which::EventTriggers).await?);
+        if has_event_triggers {
+            let section = Section::EventTriggers;
+            let failed = archive::restore(
+                pg_restore,
+                settings,
+                &session,
+                &archive,
+                section,
+                archive_options,
+                progress,
+            );
+            missing.extend(failed.await?);
+            role_map::apply_to_event_triggers(&session, &plan.map_roles).await?;
+            other_owners.extend(owners::settle(&session, wanted, major, plan, Which::EventTriggers).await?);
+        }
         remedies.event_triggers.restore(&session).await?;
         flush(&session).await?;
         session.close().await?;

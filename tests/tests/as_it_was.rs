@@ -329,3 +329,90 @@ fn a_login_event_trigger_that_writes_holds_no_run_up() {
     before.without(&logins).assert_same(&run.fingerprint().without(&logins));
     run.database.psql("DROP EVENT TRIGGER on_login");
 }
+
+/// In every place that loading rows evaluates. The function tells in the server's log who ran it.
+fn planted(role: &str) -> String {
+    format!(
+        "CREATE ROLE {role} LOGIN; CREATE SCHEMA planted AUTHORIZATION {role}; GRANT CREATE ON SCHEMA public TO {role}; SET ROLE {role};
+         CREATE FUNCTION planted.spy(anyelement) RETURNS bool IMMUTABLE LANGUAGE plpgsql
+           AS 'BEGIN RAISE LOG ''{role} spies as %'', current_user; RETURN true; END';
+         CREATE FUNCTION planted.same(text) RETURNS text IMMUTABLE LANGUAGE plpgsql
+           AS 'BEGIN PERFORM planted.spy(1); RETURN $1; END';
+         CREATE DOMAIN planted.d AS varchar(20) CHECK (planted.spy(1)); CREATE DOMAIN planted.e AS planted.d NOT NULL;
+         CREATE TYPE planted.pair AS (a int, b planted.d); CREATE TYPE planted.mood AS ENUM ('sad', 'fine');
+         CREATE TABLE planted.checked (id bigint GENERATED ALWAYS AS IDENTITY, \"odd Name\" numeric(8,2) CHECK (planted.spy(1)),
+           c char(5), v varchar(7), t timestamptz, b bytea, j jsonb, m planted.mood, a int[], n text);
+         INSERT INTO planted.checked (\"odd Name\", c, v, t, b, j, m, a, n) SELECT i / 3.0, 'x', E'a\\t\\\\b', now(), '\\xdeadbeef',
+           '{{\"k\": 1}}', 'fine', '{{1,NULL}}', NULL FROM generate_series(1, 500) i;
+         CREATE TABLE planted.of_domain (x planted.e, p planted.pair, ds planted.d[]);
+         INSERT INTO planted.of_domain VALUES ('a', '(1,b)', '{{c,d}}');
+         CREATE TABLE planted.made (x text, y text GENERATED ALWAYS AS (planted.same(x)) STORED); INSERT INTO planted.made VALUES ('a');
+         CREATE TABLE planted.parted (x text) PARTITION BY LIST (planted.same(x));
+         CREATE TABLE planted.parted_a PARTITION OF planted.parted FOR VALUES IN ('a'); INSERT INTO planted.parted VALUES ('a');
+         CREATE TABLE planted.volatile (x float CHECK (random() < 2)); INSERT INTO planted.volatile VALUES (1);
+         CREATE TABLE public.plain (x int CHECK (x > 0)); INSERT INTO public.plain VALUES (1); RESET ROLE"
+    )
+}
+
+fn rules_run_as_their_owner(major: u32) {
+    let cluster = Cluster::shared(major);
+    let run = ProtectedRun::on(cluster.fresh_database("owner"));
+    let role = format!("{}_low", run.database.name());
+    run.database.psql(&planted(&role));
+    let before = run.fingerprint();
+    let snapshots = Snapshots::new();
+    snapshots.create(&run.database, &["--chunk-blocks", "1"]);
+    let copy = snapshots.restore_copy_with(&run.database, &["--jobs", "3"], &[tests::outcome::ALL_LARGE]);
+    before.assert_same(&fingerprint_without(&copy, &[]));
+    run.run(&["--", "psql", "-Xqc", "DROP SCHEMA planted CASCADE", "-c", "SELECT 1/0"]).exits(12);
+    run.assert_unchanged(&before);
+    let log = cluster.log();
+    for name in run.database.family() {
+        psql::run(&cluster.url(&name), &format!("DROP OWNED BY {role} CASCADE"));
+    }
+    cluster.psql(&format!("DROP ROLE {role}"));
+    assert!(log.contains(&format!("{role} spies as {role}")), "it was never called");
+    // In the databases that were restored; what a run checks in the live one is another's promise.
+    let live = format!("@{}/", run.database.name());
+    let spied = format!("{role} spies as postgres");
+    let ours: Vec<&str> = log.lines().filter(|line| line.contains(&spied) && !line.contains(&live)).collect();
+    assert!(ours.is_empty(), "it ran with the loader's rights: {ours:#?}");
+}
+
+#[test]
+fn what_the_rules_of_a_table_call_runs_as_its_owner_while_rows_are_loaded_postgresql_14() {
+    rules_run_as_their_owner(14);
+}
+
+#[test]
+fn what_the_rules_of_a_table_call_runs_as_its_owner_while_rows_are_loaded_postgresql_18() {
+    rules_run_as_their_owner(18);
+}
+
+/// An extension is made before the tables that were there before it, and its own event trigger refuses them.
+#[test]
+fn event_triggers_of_extensions_are_off_until_the_end_and_then_as_the_extension_made_them() {
+    const SCRIPT: &str = "
+        CREATE FUNCTION refuses() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''no changes''; END';
+        CREATE EVENT TRIGGER guard ON ddl_command_end WHEN TAG IN ('CREATE TABLE', 'CREATE INDEX', 'GRANT', 'REFRESH MATERIALIZED VIEW')
+          EXECUTE FUNCTION refuses();
+        CREATE EVENT TRIGGER guard_always ON ddl_command_start WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION refuses();
+        ALTER EVENT TRIGGER guard_always ENABLE ALWAYS;";
+    let files =
+        [("guard.control", "default_version = '1.0'\nrelocatable = true\n"), ("guard--1.0.sql", SCRIPT)];
+    for major in [14, 18] {
+        let cluster = Cluster::start(major, &tests::Options::new().extension(&files));
+        let database = cluster.fresh_database("guarded");
+        database.psql(
+            "CREATE TABLE t (i int PRIMARY KEY); INSERT INTO t VALUES (1); CREATE INDEX t_i ON t (i); CREATE VIEW v AS SELECT 1 AS one;
+             CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM t; GRANT SELECT ON t TO PUBLIC; CREATE EXTENSION guard",
+        );
+        let snapshots = Snapshots::new();
+        snapshots.create(&database, &[]);
+        let copy = snapshots.restore_copy(&database, &[]);
+        fingerprint(&database).assert_same(&fingerprint_without(&copy, &[]));
+        let enabled = "SELECT string_agg(evtname || ' ' || evtenabled::text, ',' ORDER BY evtname) FROM pg_event_trigger";
+        assert_eq!(psql::run(&copy, enabled), "guard O,guard_always A");
+        assert!(psql::try_run(&copy, "CREATE TABLE n ()").is_err_and(|error| error.contains("no changes")));
+    }
+}

@@ -125,6 +125,8 @@ fn what_an_older_server_drops_without_a_word_is_named() {
     database.psql(&format!(
         "CREATE TABLE t (i int GENERATED ALWAYS AS IDENTITY, k int) PARTITION BY LIST (k);
          CREATE TABLE t_1 PARTITION OF t FOR VALUES IN (1); INSERT INTO t (k) VALUES (1);
+         CREATE TABLE endless (i interval); INSERT INTO endless VALUES ('infinity'), ('1 day');
+         CREATE TABLE other (i int); INSERT INTO other VALUES (1);
          ALTER DATABASE {} SET transaction_timeout = '1h'",
         database.name()
     ));
@@ -142,8 +144,15 @@ fn what_an_older_server_drops_without_a_word_is_named() {
     run(&["--skip-settings"]).expect(1).says(&[
         "missing: identity of the column public.t_1.i: PostgreSQL 16 gives a partition none",
         "setting transaction_timeout = 1h of the database was left out",
+        "missing: rows of endless: the server does not take them, and the table is empty: 2 rows",
+        "invalid input syntax for type interval",
     ]);
-    assert_eq!(psql::run(&older.url(&into), "SELECT count(*) FROM t"), "1");
+    let rows =
+        "SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM endless), (SELECT count(*) FROM other)";
+    assert_eq!(psql::run(&older.url(&into), rows), "1|0|1");
+    // Towards a server that is not older the flag has nothing to do, and says so.
+    let same = snapshots.run("restore", &database.url(), &[&id, "--force", "--dry-run"]).expect(0).stdout;
+    assert!(same.contains("--force changes nothing"), "{same}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! restored that is not. An entry that fails here is no failure yet: pg_restore does it again with the rest of the archive,
 //! one by one, and its error counts.
 
+mod contained;
 mod schedule;
 mod script;
 mod tasks;
@@ -39,6 +40,7 @@ use crate::{
     copy_in, lent_paths,
 };
 
+use contained::Contained;
 use schedule::Schedule;
 use script::Method;
 use tasks::{Facts, Step, Task};
@@ -69,6 +71,9 @@ pub struct Loaded {
     pub analyzed: HashSet<QualifiedName>,
     /// The tables that were read back whole, by their numbers in the manifest.
     pub read: HashMap<usize, ReadBack>,
+    /// Tables whose rows the server does not take, by their numbers in the manifest, with its reason. They are empty. Only
+    /// where what an older server does not understand is left out.
+    pub refused: BTreeMap<usize, String>,
     /// Where the time went.
     pub spent: Vec<Spent>,
 }
@@ -139,6 +144,11 @@ impl ArchiveFacts {
         self
     }
 
+    /// Whether the archive makes event triggers.
+    pub fn has_event_triggers(&self) -> bool {
+        self.entries.iter().any(|entry| entry.text.starts_with("EVENT TRIGGER "))
+    }
+
     /// Whether anything that somebody wrote for this database can run while the rest of the archive is restored: such code
     /// could change rows that were compared before.
     pub fn has_code(&self) -> bool {
@@ -170,6 +180,9 @@ struct Shared {
     no_owner: bool,
     no_tablespaces: bool,
     remedies: Arc<Remedies>,
+    contained: HashMap<QualifiedName, Contained>,
+    /// Whether a table whose rows the server does not take is left empty, and named.
+    keep_going: bool,
     progress: Progress,
 }
 
@@ -194,7 +207,9 @@ pub async fn load(
     options: LoadOptions<'_>,
     progress: &Progress,
 ) -> Result<Loaded> {
+    let contained = contained::find(session).await?;
     let mut facts = Facts {
+        contained: contained.keys().cloned().collect(),
         large_bytes: large_bytes(),
         jobs: options.jobs,
         reads_back: !options.only_load,
@@ -234,6 +249,8 @@ pub async fn load(
         no_owner: options.archive.no_owner,
         no_tablespaces: options.archive.no_tablespaces,
         remedies: options.remedies.clone(),
+        contained,
+        keep_going: options.archive.keep_going,
         progress: progress.clone(),
     });
     let mut running = JoinSet::new();
@@ -245,6 +262,12 @@ pub async fn load(
         worker.map_err(|source| Error::failed(format!("a worker died: {source}")))??;
     }
     let mut results = std::mem::take(&mut *lock(&shared.results));
+    for table in results.loaded.refused.keys() {
+        let name = &snapshot.manifest.tables[*table].table.name;
+        session.batch_execute(&format!("TRUNCATE TABLE ONLY {name}")).await.map_err(|source| {
+            Error::postgres(format!("could not empty the table {}", name.short()), source)
+        })?;
+    }
     results.loaded.read.retain(|table, _| results.unread.get(table) == Some(&0));
     results.loaded.spent = results
         .spent
@@ -310,7 +333,7 @@ async fn work(shared: Arc<Shared>) -> Result<()> {
 
 fn kind(step: &Step) -> &'static str {
     match step {
-        Step::Load { .. } | Step::LoadFrozen { .. } => "loading rows",
+        Step::Load { .. } | Step::LoadFrozen { .. } | Step::LoadContained { .. } => "loading rows",
         Step::ReadBack { .. } => "comparing rows",
         Step::Build { .. } => "building indexes and keys",
         Step::ForeignKey { .. } => "checking foreign keys",
@@ -322,6 +345,30 @@ impl Shared {
     /// Whether it succeeded. An entry of the archive may fail and have another chance later, and any step one at once where
     /// functions could be given a search path.
     async fn perform(&self, session: &Session, step: &Step) -> Result<bool> {
+        let table = match step {
+            Step::Load { table, .. } | Step::LoadFrozen { table } | Step::LoadContained { table } => *table,
+            _ => return self.perform_once_or_twice(session, step).await,
+        };
+        match self.perform_once_or_twice(session, step).await {
+            // 22: a value, 23: a rule, 42: a name.
+            Err(error)
+                if self.keep_going
+                    && ["22", "23", "42"]
+                        .iter()
+                        .any(|class| error.sqlstate().is_some_and(|state| state.starts_with(class))) =>
+            {
+                lock(&self.results).loaded.refused.entry(table).or_insert_with(|| error.message().to_owned());
+                Ok(true)
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn perform_once_or_twice(&self, session: &Session, step: &Step) -> Result<bool> {
+        if let Step::LoadContained { table } = step {
+            self.load_contained(*table).await?;
+            return Ok(true);
+        }
         let were_lent = self.remedies.paths.are_lent();
         match self.attempt(session, step).await {
             Err(error) if lent_paths::may_be_a_name(&error) => {
@@ -339,6 +386,7 @@ impl Shared {
         match step {
             Step::Load { table, chunk } => self.load_chunks(session, *table, &[*chunk], false).await?,
             Step::LoadFrozen { table } => self.load_frozen(session, *table).await?,
+            Step::LoadContained { table } => self.load_contained(*table).await?,
             Step::ReadBack { table, range } => {
                 let data = &self.snapshot.manifest.tables[*table].table;
                 let before = transaction_id(session).await?;
@@ -447,6 +495,29 @@ impl Shared {
             let chunk = &data.chunks[*chunk];
             let work = copy_in::load_chunk(&self.snapshot, chunk, statement.clone(), data.table.name.short());
             copy_in::perform(session, &work, manifest.codec, &self.progress).await?;
+        }
+        Ok(())
+    }
+
+    /// Chunk by chunk, each in a session of its own; one that fails has inserted nothing.
+    async fn load_contained(&self, table: usize) -> Result<()> {
+        let data = &self.snapshot.manifest.tables[table];
+        let contained = self.contained.get(&data.table.name);
+        let contained =
+            contained.ok_or_else(|| Error::failed("a table is loaded in a way that it is not"))?;
+        for chunk in data.chunks.iter().filter(|chunk| chunk.content.rows > 0) {
+            interrupt::check()?;
+            let were_lent = self.remedies.paths.are_lent();
+            let load = || contained.load(&self.settings, &self.snapshot, data, chunk, &self.progress);
+            match load().await {
+                Err(error) if lent_paths::may_be_a_name(&error) => {
+                    if !self.remedies.paths.lend(were_lent).await? {
+                        return Err(lent_paths::hint(error));
+                    }
+                    load().await.map_err(lent_paths::hint)?;
+                }
+                outcome => outcome?,
+            }
         }
         Ok(())
     }

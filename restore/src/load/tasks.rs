@@ -44,6 +44,11 @@ pub enum Step {
         /// The table.
         table: usize,
     },
+    /// Load a whole table through its owner, whose code its rules call.
+    LoadContained {
+        /// The table.
+        table: usize,
+    },
     /// Read rows back.
     ReadBack {
         /// The table.
@@ -92,6 +97,8 @@ pub struct Facts {
     pub in_trees: HashMap<QualifiedName, bool>,
     /// How indexes and keys are built, where that is known: by their entries.
     pub methods: HashMap<u32, Method>,
+    /// Tables whose rules call somebody else's code.
+    pub contained: HashSet<QualifiedName>,
     /// From how many bytes a table is large.
     pub large_bytes: u64,
     /// Connections.
@@ -182,7 +189,11 @@ impl<'a> Plan<'a> {
                 // Only one connection can. A table that is most of all rows is loaded faster by several.
                 && (data.chunks.len() == 1 || bytes <= share);
             let mut loads = Vec::new();
-            if frozen {
+            if self.facts.contained.contains(&data.table.name) {
+                if data.rows() > 0 {
+                    loads.push(self.add(Step::LoadContained { table }, Vec::new(), Vec::new(), bytes));
+                }
+            } else if frozen {
                 loads.push(self.add(Step::LoadFrozen { table }, Vec::new(), Vec::new(), bytes));
             } else {
                 for (chunk, content) in data.chunks.iter().enumerate() {
