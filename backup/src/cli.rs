@@ -32,7 +32,7 @@ use common::{
 use serde::Serialize;
 
 use crate::{
-    CreateOptions, check, diff, drill,
+    CreateOptions, check, diff, drill, half_done,
     manage::{self, Facts},
     prune,
     reuse::{FULL_EVERY, ReusePolicy},
@@ -182,6 +182,9 @@ struct CreateArgs {
     /// Begin although the repository seems to have too little room
     #[arg(long)]
     skip_space_check: bool,
+    /// Take the snapshot although a run of safe-run has left the database half-changed; note it in the snapshot
+    #[arg(long)]
+    despite_unfinished_run: bool,
     /// Look for rows that violate a foreign key, by joins in the snapshot: a restore can't validate such a key
     #[arg(long)]
     check_foreign_keys: bool,
@@ -294,7 +297,7 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
     };
     // Before the first lock is taken: a repository that can't be written is found out at once.
     let repository = Repository::open_or_create(&settings.repo)?;
-    let options = CreateOptions {
+    let mut options = CreateOptions {
         kind: Kind::Manual,
         name: args.name.clone(),
         tags: args.tags.iter().cloned().collect::<BTreeMap<_, _>>(),
@@ -320,6 +323,8 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
         max_duration: args.max_duration,
         ..CreateOptions::default()
     };
+    let (database, despite) = (connection.database(), args.despite_unfinished_run);
+    half_done::mark(&repository, database, despite, &mut options).map_err(unchanged)?;
     let snapshot =
         crate::create(&connection, &repository, &options, &output.progress()).await.map_err(unchanged)?;
     report_created(&snapshot, output)?;

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod copy_out;
 pub mod diff;
 pub mod drill;
+pub mod half_done;
 pub mod manage;
 pub mod orphans;
 pub mod part;
@@ -92,6 +93,8 @@ pub struct CreateOptions {
     pub check_foreign_keys: bool,
     /// Read the roles' password hashes, and store them.
     pub role_passwords: bool,
+    /// What a person should know of this snapshot, whoever restores it.
+    pub notes: Vec<String>,
 }
 
 impl Default for CreateOptions {
@@ -111,6 +114,7 @@ impl Default for CreateOptions {
             skip_space_check: false,
             check_foreign_keys: false,
             role_passwords: false,
+            notes: Vec::new(),
         }
     }
 }
@@ -463,7 +467,14 @@ async fn copy_state(
         role_passwords: passwords.is_some(),
         grants: catalog.grants,
         revoked: Some(catalog.revoked),
-        not_kept: catalog.not_kept.into_iter().chain(orphans).chain(beside.not_written()).collect(),
+        not_kept: options
+            .notes
+            .iter()
+            .cloned()
+            .chain(catalog.not_kept)
+            .chain(orphans)
+            .chain(beside.not_written())
+            .collect(),
         differs: Some(catalog.differs),
         extension_tables: beside.extension_tables,
         extension_sequences: beside.extension_sequences,

@@ -20,6 +20,9 @@ use crate::masking;
 /// How often the server is asked for the command's sessions.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How long PostgreSQL 14's statistics collector may be behind.
+const COLLECTOR_DELAY: Duration = Duration::from_millis(600);
+
 /// What the command did.
 #[derive(Debug)]
 pub struct Finished {
@@ -33,6 +36,10 @@ pub struct Finished {
     pub replaced: bool,
     /// Transactions that its sessions were seen in; the lower half of their ids. Short ones are not seen.
     pub xids: BTreeSet<u32>,
+    /// Transactions on the database that were rolled back while it ran.
+    pub rolled_back: u64,
+    /// Rows written while it ran, those of the catalog among them: zero means that nothing was changed.
+    pub rows_written: u64,
     /// Sessions that began while it ran are still there: one of them may be the command's, and go on writing.
     pub lasts: bool,
 }
@@ -56,7 +63,7 @@ pub async fn run(
     let (program, arguments) =
         words.split_first().ok_or_else(|| Error::usage("no command was given after --"))?;
     let known = settled_sessions(observer, settings, own).await?;
-    let before = counted_sessions(observer, settings.database()).await?;
+    let before = counted(observer, settings.database()).await?;
     let identity = database_oid(observer, settings.database()).await?;
     let mut command = tokio::process::Command::new(program);
     for name in VARIABLES_TO_CLEAR {
@@ -107,7 +114,7 @@ pub async fn run(
     if total == 0 && !replaced {
         // Too quick to be seen: the server counts sessions, and tells a moment later.
         for _ in 0..30 {
-            total = counted_sessions(observer, settings.database()).await?.saturating_sub(before);
+            total = counted(observer, settings.database()).await?.sessions.saturating_sub(before.sessions);
             if total > 0 {
                 break;
             }
@@ -124,7 +131,20 @@ pub async fn run(
             break;
         }
     }
-    Ok(Finished { status, took, sessions: total, replaced, xids, lasts })
+    if observer.server_major() < 15 {
+        tokio::time::sleep(COLLECTOR_DELAY).await;
+    }
+    let after = counted(observer, settings.database()).await?;
+    Ok(Finished {
+        status,
+        took,
+        sessions: total,
+        replaced,
+        xids,
+        rolled_back: after.rolled_back.saturating_sub(before.rolled_back),
+        rows_written: after.rows_written.saturating_sub(before.rows_written),
+        lasts,
+    })
 }
 
 /// The transactions of sessions that bear the run's name, which only the command was given.
@@ -162,8 +182,6 @@ async fn settled_sessions(
     settings: &ConnectionSettings,
     own: &[i32],
 ) -> Result<Vec<i32>> {
-    /// How long PostgreSQL 14's statistics collector may be behind.
-    const COLLECTOR_DELAY: Duration = Duration::from_millis(600);
     let mut found = sessions(observer, settings, own).await?;
     for _ in 0..20 {
         if found.is_empty() {
@@ -187,11 +205,22 @@ async fn database_oid(observer: &Session, database: &str) -> Result<Option<u32>>
     Ok(row.map(|row| row.get(0)))
 }
 
-/// Sessions that the database has had since its statistics began.
-async fn counted_sessions(observer: &Session, database: &str) -> Result<u64> {
+/// What a database's statistics have counted.
+struct Counted {
+    sessions: u64,
+    rolled_back: u64,
+    rows_written: u64,
+}
+
+async fn counted(observer: &Session, database: &str) -> Result<Counted> {
     let row = observer
-        .query_opt("SELECT sessions FROM pg_catalog.pg_stat_database WHERE datname = $1", &[&database])
+        .query_opt(
+            "SELECT sessions, xact_rollback, tup_inserted + tup_updated + tup_deleted
+             FROM pg_catalog.pg_stat_database WHERE datname = $1",
+            &[&database],
+        )
         .await
         .map_err(|source| Error::postgres("could not read pg_stat_database", source))?;
-    Ok(row.map_or(0, |row| row.get::<_, i64>(0).unsigned_abs()))
+    let number = |at: usize| row.as_ref().map_or(0, |row| row.get::<_, i64>(at).unsigned_abs());
+    Ok(Counted { sessions: number(0), rolled_back: number(1), rows_written: number(2) })
 }

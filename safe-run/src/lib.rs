@@ -177,7 +177,4 @@ pub fn refuse_unfinished(repository: &Repository, database: &str) -> Result<()> 
         .with_database_state("Nothing was changed now."))
 }
 
-/// The name of the repository's lock that keeps two runs on one database apart: a database's name can hold anything.
-pub fn run_lock(database: &str) -> String {
-    format!("run-{}", &common::digest::sha256_hex(database.as_bytes())[..16])
-}
+pub use common::repository::runs::run_lock;

@@ -240,6 +240,8 @@ pub struct RunLog {
     pub journal: Journal,
     /// What was done outside of the transaction, as sentences; said when it is rolled back.
     pub outside: Vec<String>,
+    /// Whether a command succeeded, wrote nothing, and may have swallowed a refusal of the fence.
+    pub may_be_refused: bool,
     /// The copy of the database by which it can be undone, as long as nobody has decided about it.
     pub clone: Option<DatabaseClone>,
     /// The history table, whose rows change with every run.
@@ -263,6 +265,7 @@ impl RunLog {
             report,
             journal,
             outside: Vec::new(),
+            may_be_refused: false,
             clone: None,
             history_table,
             started,

@@ -152,7 +152,11 @@ fn a_command_on_another_database_or_on_none_is_a_failure() {
     let run = run();
     let other = run.database.cluster().fresh_database("other");
     let before = run.fingerprint();
-    run.run(&["--", "true"]).exits(1).verdict("NOT RUN").says("never connected");
+    run.run(&["--", "true"])
+        .exits(1)
+        .verdict("NOT RUN")
+        .says("never connected")
+        .says("neither checked nor undone");
     let url = other.url();
     run.run(&["--", "psql", "-X", "-q", "-d", &url, "-c", "SELECT 1"]).exits(1).says("another database");
     run.assert_unchanged(&before);
@@ -344,4 +348,32 @@ fn the_run_log_has_its_steps_with_times() {
     assert_eq!(report["schema"], 1);
     run.run(&["report"]).exits(0).verdict("RESTORED").says("undo");
     run.run(&["history"]).exits(0).says("RESTORED").says(" 12 ");
+}
+
+#[test]
+fn a_command_that_swallows_the_refusal_of_the_fence_is_not_called_a_success_of_every_check() {
+    for major in [14, 18] {
+        let run = ProtectedRun::shop(major);
+        // Options of its own take the place of ours, and its errors are ignored.
+        let script = "PGOPTIONS='-c statement_timeout=60s' psql -Xqc 'CREATE TABLE never_made ()'; exit 0";
+        run.run(&["--", "sh", "-c", script])
+            .exits(0)
+            .says("nothing was written, and it may have been refused")
+            .says("--fence exclusive")
+            .never_says("every check passed");
+        // Who reads, or whose writes arrive, is not told that.
+        run.run(&["--", "psql", "-Xqc", "SELECT 1"])
+            .exits(0)
+            .says("every check passed")
+            .never_says("--fence exclusive");
+        let both = "psql -Xqc 'CREATE TABLE made ()'; psql -Xqc 'SELECT 1/0'; exit 0";
+        run.run(&["--", "sh", "-c", both])
+            .exits(0)
+            .says("every check passed")
+            .never_says("--fence exclusive");
+        // A failure that has nothing to do with the fence does not name it.
+        run.run(&["--", "sh", "-c", "psql -Xqc 'CREATE TABLE other ()'; exit 3"])
+            .exits(12)
+            .never_says("transaction is read-only");
+    }
 }

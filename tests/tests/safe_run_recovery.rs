@@ -373,6 +373,35 @@ dead_ends! {
 }
 
 #[test]
+fn a_half_done_database_becomes_no_snapshot_in_silence() {
+    let run = shop(18);
+    let backup = |arguments: &[&str]| {
+        let mut command = tests::binaries::command("backup");
+        command.args(arguments).current_dir(run.folder()).env("DATABASE_URL", run.database.url());
+        tests::Running::start(command).outcome()
+    };
+    // One that dies before it changes anything is in nobody's way.
+    run.crash("safe-run.fenced", &["--", "psql", "-Xqc", "DELETE FROM order_items"]);
+    drop(backup(&["create"]).exits(0));
+    run.run(&["recover"]).exits(0);
+    run.crash("safe-run.applied", &["--", "psql", "-Xqc", "DELETE FROM order_items"]);
+    let id = run.runs().pop().unwrap();
+    run.run(&["status"]).exits(20).says(&id);
+    drop(backup(&["create"]).exits(3).says(&id).says("safe-run recover").says("--despite-unfinished-run"));
+    let half =
+        backup(&["create", "--despite-unfinished-run"]).exits(0).says("may hold half of what that run did");
+    let snapshot = half.stdout.trim().to_owned();
+    drop(backup(&["list"]).exits(0).says(&format!("unfinished-run={id}")));
+    let mut restore = tests::binaries::command("restore");
+    restore.args(["latest", "--dry-run"]).current_dir(run.folder()).env("DATABASE_URL", run.database.url());
+    let dry = tests::Running::start(restore).outcome().exits(0);
+    drop(dry.says(&snapshot).says("may hold half of what that run did"));
+    run.run(&["recover"]).exits(0);
+    drop(backup(&["create"]).exits(0).never_says("half of what"));
+    run.run(&["status"]).exits(30);
+}
+
+#[test]
 fn without_its_repository_a_fence_is_named_with_the_sql_that_lifts_it() {
     for fence in ["read-only", "exclusive"] {
         let run = shop(18);

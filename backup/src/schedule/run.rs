@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     drill::{self, Rehearsal},
-    manage, prune,
+    half_done, manage, prune,
 };
 
 /// Key of the advisory lock that keeps two schedulers on one database apart: "backup_s" in ASCII.
@@ -188,7 +188,12 @@ async fn backup(
     output: &Output,
 ) -> Result<Made> {
     let progress = warnings_only(&job.name, output);
-    let snapshot = crate::create(connection, repository, &job.create, &progress).await?;
+    let mut options = job.create.clone();
+    half_done::mark(repository, connection.database(), false, &mut options)?;
+    for note in &options.notes {
+        progress.warn(note.clone());
+    }
+    let snapshot = crate::create(connection, repository, &options, &progress).await?;
     let manifest = &snapshot.manifest;
     let mut made = Made {
         snapshot: Some(manifest.id.clone()),

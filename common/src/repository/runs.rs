@@ -23,6 +23,19 @@ pub struct UnfinishedRun {
     pub run: String,
     database: Option<String>,
     snapshots: Vec<String>,
+    has_begun_to_change: bool,
+    waits_for_a_person: bool,
+}
+
+/// What a run that has not finished means for the state of its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is at work.
+    AtWork,
+    /// It died, or its undo failed: the database may hold half of what it did.
+    LeftBehind,
+    /// It failed, and a person has not decided yet: the database holds what it left, and goes on being used.
+    Undecided,
 }
 
 impl UnfinishedRun {
@@ -41,7 +54,27 @@ impl UnfinishedRun {
     }
 }
 
+/// The name of the lock that a run holds while it works on `database`, whose name can hold anything.
+pub fn run_lock(database: &str) -> String {
+    format!("run-{}", &crate::digest::sha256_hex(database.as_bytes())[..16])
+}
+
 impl Repository {
+    /// The runs on `database` that have not finished and had begun to change it, with what that means now.
+    pub fn runs_that_changed(&self, database: &str) -> Result<Vec<(String, Standing)>> {
+        let is_here = |run: &UnfinishedRun| run.database.as_deref().is_none_or(|name| name == database);
+        let runs = self.unfinished_runs()?.into_iter().filter(|run| is_here(run) && run.has_begun_to_change);
+        let runs: Vec<UnfinishedRun> = runs.collect();
+        // Only who is alive holds the run's lock.
+        let is_at_work = !runs.is_empty() && self.lock_named(&run_lock(database)).is_err();
+        let standing = |run: &UnfinishedRun| match run.waits_for_a_person {
+            true => Standing::Undecided,
+            false if is_at_work => Standing::AtWork,
+            false => Standing::LeftBehind,
+        };
+        Ok(runs.into_iter().map(|run| (run.run.clone(), standing(&run))).collect())
+    }
+
     /// Every run of `safe-run` that has not finished.
     pub fn unfinished_runs(&self) -> Result<Vec<UnfinishedRun>> {
         let dir = self.runs_dir();
@@ -98,6 +131,7 @@ fn parse(run: String, journal: &[u8]) -> Option<UnfinishedRun> {
             Some("making-slot") => is_undecided = true,
             Some("slot-dropped") => is_undecided = false,
             Some("begun") => found.database = text("database"),
+            Some("applying") => found.has_begun_to_change = true,
             Some("snapshot-taken") => found.snapshots.extend(text("id")),
             Some("undoing") => {
                 is_finished = false;
@@ -106,6 +140,7 @@ fn parse(run: String, journal: &[u8]) -> Option<UnfinishedRun> {
             _ => {}
         }
     }
+    found.waits_for_a_person = is_finished && is_undecided;
     (!is_finished || is_undecided).then_some(found)
 }
 

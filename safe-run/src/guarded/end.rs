@@ -35,6 +35,10 @@ pub(super) async fn keep(
     let report = &mut log.report;
     let checks = report.checks_phrase();
     report.headline = match &report.command {
+        Some(command) if log.may_be_refused => format!(
+            "`{}` ended with success on \"{}\", but nothing was written, and it may have been refused (see the note)",
+            command.command, report.database
+        ),
         Some(command) => {
             format!("`{}` succeeded on \"{}\", {checks}", command.command, report.database)
         }

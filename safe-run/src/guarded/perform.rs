@@ -126,8 +126,11 @@ pub(super) async fn perform(
             }
             interrupt::check().map_err(migration)?;
             judge_command(&finished, &context.connection)
-                .map_err(|error| explain_read_only(context, log, error))
+                .map_err(|error| explain_read_only(context, log, &finished, error))
                 .map_err(migration)?;
+            let swallowed = swallowed(context, &finished);
+            log.may_be_refused = swallowed.is_some();
+            log.report.notes.extend(swallowed);
             if finished.replaced {
                 return Err(validation(Error::failed(format!(
                     "the command dropped, remade or renamed the database \"{}\"",
@@ -186,8 +189,8 @@ fn judge_command(
             connection.host_label()
         ))
         .with_hint(
-            "It works on another database: let it read DATABASE_URL or PGHOST, PGPORT, PGDATABASE and PGUSER, which \
-             safe-run sets for it.",
+            "It ran. If it works on another database, what it did there is neither checked nor undone. Let it read DATABASE_URL or PGHOST, \
+             PGPORT, PGDATABASE and PGUSER, which safe-run sets for it.",
         ));
     }
     failure.map_or(Ok(()), |failure| Err(Error::failed(failure)))
@@ -202,8 +205,10 @@ async fn is_read_only_anyway(control: &Session) -> Result<bool> {
 }
 
 /// A command that failed before it had recorded anything may have been kept out by our own fence.
-fn explain_read_only(context: &Context, log: &RunLog, error: Error) -> Error {
-    let read_only = !matches!(context.options.fence, FenceChoice::None | FenceChoice::Exclusive);
+fn explain_read_only(context: &Context, log: &RunLog, finished: &command::Finished, error: Error) -> Error {
+    // Whoever wrote had come through the fence, and a refusal rolls its transaction back.
+    let could_be = finished.rows_written == 0 && finished.rolled_back > 0;
+    let read_only = could_be && !matches!(context.options.fence, FenceChoice::None | FenceChoice::Exclusive);
     let tables = log.report.command.iter().flat_map(|command| &command.version_tables);
     if !read_only || error.hint().is_some() || !tables.clone().all(VersionTable::is_unchanged) {
         return error;
@@ -212,6 +217,20 @@ fn explain_read_only(context: &Context, log: &RunLog, error: Error) -> Error {
         "If it was told that its transaction is read-only, that was the fence: its driver or its own settings leave out the \
          `options` of DATABASE_URL and PGOPTIONS. Run it with --fence exclusive.",
     )
+}
+
+/// What to think of a command that succeeded and changed nothing, although transactions were rolled back while it ran: it may
+/// have swallowed a refusal of our own fence.
+fn swallowed(context: &Context, finished: &command::Finished) -> Option<String> {
+    let read_only = !matches!(context.options.fence, FenceChoice::None | FenceChoice::Exclusive);
+    let wrote_nothing = finished.rows_written == 0 && !finished.replaced && !finished.lasts;
+    (read_only && wrote_nothing && finished.rolled_back > 0).then(|| {
+        format!(
+            "{} rolled back while the command ran, and the server counted no row written: if it was told that its transaction is read-only and \
+             went on, that was the fence, and what it meant to do is not done. Run it with --fence exclusive then",
+            common::cli::format::plural(finished.rolled_back, "transaction was", "transactions were")
+        )
+    })
 }
 
 /// The checks afterwards, on one exported snapshot of what was committed.
