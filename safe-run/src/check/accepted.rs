@@ -46,6 +46,9 @@ pub fn how_to_accept(finding: &Finding) -> Option<String> {
     let directive = match finding.key.check {
         CheckKind::Enums if finding.key.rule == "labels" => "allow-lost-labels",
         CheckKind::Privileges if finding.key.rule.starts_with("grants of ") => "allow-lost-grants",
+        CheckKind::Triggers => {
+            return Some("If that is meant, run it with `--skip triggers`: what is switched off is then not looked at.".to_owned());
+        }
         _ => return None,
     };
     Some(format!(

@@ -15,7 +15,7 @@ use super::model::{
 };
 use super::violations::{sentence, sorted_keys};
 use super::{
-    enums, partitions, privileges,
+    enforcement, enums, partitions, privileges,
     statistics::{self, LostStatistics},
 };
 
@@ -96,6 +96,11 @@ pub fn compare_announced(
     for finding in &after.findings {
         let baseline = baseline_of(finding, before);
         matched.extend(baseline);
+        let mut finding = finding.clone();
+        if enforcement::was_enforced(&finding, before.states.constraints.as_ref()) {
+            finding.severity = Severity::Failure;
+        }
+        let finding = &finding;
         if finding.severity == Severity::Note {
             // Advice that was as good before is no news.
             if baseline.is_none() || !matches!(finding.key.check, CheckKind::Advice | CheckKind::Partitions) {
@@ -133,6 +138,9 @@ pub fn compare_announced(
     comparison.add(partitions::grown_defaults(before, after));
     if let (Some(then), Some(now)) = (&before.states.enums, &after.states.enums) {
         comparison.add(enums::compare(then, now, accepted));
+    }
+    if let (Some(then), Some(now)) = (&before.states.constraints, &after.states.constraints) {
+        comparison.add(enforcement::compare(then, now));
     }
     if let (Some(then), Some(now)) = (&before.states.privileges, &after.states.privileges) {
         comparison.add(privileges::compare(then, now, &after.tables, accepted));

@@ -16,6 +16,7 @@ mod compare;
 mod compare_rows;
 mod content;
 mod domains;
+mod enforcement;
 mod enums;
 mod exclude;
 mod foreign_keys;
@@ -270,7 +271,10 @@ async fn run_on_catalog(
         let started = Instant::now();
         let findings = match check {
             CheckKind::Indexes => indexes::run(session).await?,
-            CheckKind::Triggers => triggers::run(session).await?,
+            CheckKind::Triggers => {
+                results.states.constraints = enforcement::read(session).await?;
+                triggers::run(session).await?
+            }
             CheckKind::Partitions => partitions::run(session).await?,
             CheckKind::ReplicaIdentity => replica_identity::run(session).await?,
             CheckKind::Collations => collations::run(session).await?,

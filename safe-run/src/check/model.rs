@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::carried::Carried;
 use super::catalogue::CheckKind;
-use super::{content, enums, privileges, statistics};
+use super::{content, enforcement, enums, privileges, statistics};
 
 /// Keys that a person is shown for one finding.
 pub const SHOWN_KEYS: usize = 20;
@@ -235,6 +235,7 @@ pub struct RuleState {
 pub struct States {
     pub(super) privileges: Option<privileges::Privileges>,
     pub(super) enums: Option<enums::Enums>,
+    pub(super) constraints: Option<enforcement::Constraints>,
     pub(super) statistics: Option<statistics::Statistics>,
     /// Content of each table that was read at `deep`.
     pub(super) content: BTreeMap<u32, content::Content>,

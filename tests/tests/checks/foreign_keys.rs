@@ -181,3 +181,59 @@ async fn constraints_of_18_that_are_temporal_or_not_enforced() {
     })
     .await;
 }
+
+/// Rows that violate what was enforced when the run began are violations, and so is that it is not any more.
+#[tokio::test]
+async fn a_constraint_that_is_not_enforced_any_more_is_a_violation_and_its_rows_count() {
+    on_every_server(async |db| {
+        if db.version < 18 {
+            return;
+        }
+        db.sql(
+            "CREATE TABLE a (id int PRIMARY KEY); INSERT INTO a SELECT generate_series(1, 100);
+            CREATE TABLE b (id int PRIMARY KEY, a int CONSTRAINT fk REFERENCES a, q int CONSTRAINT positive CHECK (q > 0));
+            INSERT INTO b SELECT i, i, i FROM generate_series(1, 100) i;
+            CREATE TABLE never (id int CONSTRAINT loose REFERENCES a NOT ENFORCED)",
+        )
+        .await;
+        let before = db.checked().await;
+        assert_eq!(failures(&before), Vec::<&str>::new());
+        db.sql("ALTER TABLE b ALTER CONSTRAINT fk NOT ENFORCED; ALTER TABLE b RENAME CONSTRAINT fk TO link").await;
+        let fk = "foreign key link of b was enforced before and is NOT ENFORCED now: rows that violate it are accepted";
+        let comparison = compared(&before, &db.checked().await);
+        assert_eq!(details(&comparison.new), [fk]);
+        // A constraint of the run's own is nobody's loss, and one that never held neither.
+        db.sql(
+            "DELETE FROM a WHERE id > 2; ALTER TABLE b ADD CONSTRAINT new CHECK (q > 1000) NOT ENFORCED;
+            INSERT INTO never VALUES (500)",
+        )
+        .await;
+        let comparison = compared(&before, &db.checked().await);
+        assert_eq!(
+            details(&comparison.new),
+            [
+                "98 new orphans in b.a -> a.id, a constraint that is NOT ENFORCED (keys 3, 4, 5, 6, 7, 8, 9, 10, …)",
+                fk
+            ]
+        );
+        // By its name, where it was made again.
+        db.sql("ALTER TABLE b DROP CONSTRAINT link; ALTER TABLE b ADD CONSTRAINT fk FOREIGN KEY (a) REFERENCES a NOT ENFORCED").await;
+        let comparison = compared(&before, &db.checked().await);
+        assert_eq!(comparison.new.len(), 2, "{:?}", details(&comparison.new));
+        assert!(comparison.new[1].detail.starts_with("foreign key fk of b was enforced before"));
+        // One that is dropped is not there any more: nothing says that it holds.
+        db.sql("ALTER TABLE b DROP CONSTRAINT fk").await;
+        assert_eq!(details(&compared(&before, &db.checked().await).new), Vec::<&str>::new());
+        if db.version >= 19 {
+            db.sql("ALTER TABLE b ALTER CONSTRAINT positive NOT ENFORCED; UPDATE b SET q = -1 WHERE id = 7").await;
+            assert_eq!(
+                details(&compared(&before, &db.checked().await).new),
+                [
+                    "1 new row violates CHECK positive of b, which is not enforced for them (key 7)",
+                    "CHECK positive of b was enforced before and is NOT ENFORCED now: rows that violate it are accepted",
+                ]
+            );
+        }
+    })
+    .await;
+}
