@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     apply::MigrationReport,
-    check::{Comparison, RowComparison, Skipped},
+    check::{CheckKind, Comparison, RowComparison, Skipped},
     journal::Mode,
     version_tables::VersionTable,
 };
@@ -248,6 +248,9 @@ pub struct Report {
     pub findings: Option<Comparison>,
     /// What could not be checked.
     pub skipped: Vec<Skipped>,
+    /// The checks that looked at something.
+    #[serde(default)]
+    pub checked: Vec<CheckKind>,
     /// Tables whose number of rows changed.
     pub rows: Option<RowComparison>,
     /// The number of rows of every table, before and after; the changed ones first.
@@ -296,6 +299,7 @@ impl Report {
             phases: Vec::new(),
             findings: None,
             skipped: Vec::new(),
+            checked: Vec::new(),
             rows: None,
             tables: Vec::new(),
             notes: Vec::new(),
@@ -305,14 +309,25 @@ impl Report {
         }
     }
 
-    /// What the checks of a run that stands have to say: with `--fail-on none` there can be violations all the same.
+    /// What the checks of a run that stands have to say: with `--fail-on none` there can be violations all the same, and what
+    /// could not be checked did not pass.
     pub fn checks_phrase(&self) -> String {
-        match self.findings.as_ref().map_or(0, |findings| findings.new.len()) {
-            0 => "every check passed".to_owned(),
-            count => format!(
-                "{} found (--fail-on none)",
-                format::plural(count as u64, "new violation was", "new violations were")
-            ),
+        let new = self.findings.as_ref().map_or(0, |findings| findings.new.len());
+        let unchecked = self.skipped.iter().filter(|skipped| skipped.counts_for_strict).count();
+        let could_not =
+            format::plural(unchecked as u64, "thing could not be checked", "things could not be checked");
+        match (new, unchecked) {
+            (0, 0) if self.checked.is_empty() => {
+                "nothing was checked: no check had anything to look at".to_owned()
+            }
+            (0, 0) => "every check passed".to_owned(),
+            (0, _) if self.checked.is_empty() => format!("nothing was checked: {could_not}"),
+            (0, _) => format!("every check that ran passed, but {could_not}"),
+            (count, _) => {
+                let found = format::plural(count as u64, "new violation was", "new violations were");
+                let rest = if unchecked == 0 { String::new() } else { format!(", and {could_not}") };
+                format!("{found} found (--fail-on none){rest}")
+            }
         }
     }
 
@@ -322,5 +337,74 @@ impl Report {
             self.findings.iter().flat_map(Comparison::failing).map(|finding| finding.detail.clone());
         let rows = self.rows.iter().flat_map(RowComparison::failing).map(|change| change.detail.clone());
         findings.chain(rows).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Finding;
+
+    fn report(new: usize, unchecked: usize, unasked: usize, checked: &[CheckKind]) -> Report {
+        let mut report = Report::new("shop".to_owned(), Mode::Transaction, DateTime::UNIX_EPOCH);
+        let key = crate::check::RuleKey {
+            check: CheckKind::Triggers,
+            object_oid: 1,
+            rule_oid: 1,
+            rule: "t".to_owned(),
+        };
+        let finding = Finding::state(key, "t".to_owned(), "off", "trigger t of t is disabled".to_owned());
+        report.findings = Some(Comparison { new: vec![finding; new], ..Comparison::default() });
+        report.checked = checked.to_vec();
+        let skipped = |counts_for_strict| Skipped {
+            check: CheckKind::Structure,
+            object: "2 indexes and tables".to_owned(),
+            why: "the server does not have the extension amcheck".to_owned(),
+            counts_for_strict,
+        };
+        report.skipped = vec![skipped(true); unchecked];
+        report.skipped.extend(vec![skipped(false); unasked]);
+        report
+    }
+
+    /// Every sentence about the checks of a run that stands, with the case that leads to it.
+    #[test]
+    fn no_sentence_about_the_checks_says_more_than_was_looked_at() {
+        let all = [CheckKind::ForeignKeys, CheckKind::Rows];
+        let cases = [
+            ("all ran", report(0, 0, 0, &all)),
+            ("what this server can't look at was left out", report(0, 0, 1, &all)),
+            ("one could not", report(0, 1, 0, &all)),
+            ("two could not", report(0, 2, 1, &all)),
+            ("nothing to look at", report(0, 0, 0, &[])),
+            ("the only one could not", report(0, 1, 0, &[])),
+            ("--fail-on none", report(1, 0, 0, &all)),
+            ("--fail-on none, and one could not", report(2, 1, 0, &all)),
+        ];
+        let said: Vec<String> =
+            cases.iter().map(|(case, report)| format!("{case}: {}", report.checks_phrase())).collect();
+        insta::assert_snapshot!(said.join("\n"), @r"
+        all ran: every check passed
+        what this server can't look at was left out: every check passed
+        one could not: every check that ran passed, but 1 thing could not be checked
+        two could not: every check that ran passed, but 2 things could not be checked
+        nothing to look at: nothing was checked: no check had anything to look at
+        the only one could not: nothing was checked: 1 thing could not be checked
+        --fail-on none: 1 new violation was found (--fail-on none)
+        --fail-on none, and one could not: 2 new violations were found (--fail-on none), and 1 thing could not be checked
+        ");
+    }
+
+    /// What was not checked stands right below the verdict.
+    #[test]
+    fn what_was_not_checked_is_part_of_the_verdict() {
+        let mut report = report(0, 1, 1, &[CheckKind::ForeignKeys]);
+        report.headline = "`psql` succeeded".to_owned();
+        report.notes = vec!["something else".to_owned()];
+        insta::assert_snapshot!(report.text(false, |_, word| word.to_owned()), @r"
+        NOT RUN  `psql` succeeded
+                 not checked: structure of 2 indexes and tables: the server does not have the extension amcheck
+                 note: something else
+        ");
     }
 }

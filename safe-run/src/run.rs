@@ -558,6 +558,8 @@ pub fn judge(
         });
     let report = &mut log.report;
     report.skipped = after.skipped.clone();
+    let verified_files = (!options.verify.is_empty()).then_some(CheckKind::Verify);
+    report.checked = after.checked().into_iter().chain(verified_files).collect();
     report.tables = tables::compare(&baseline.results, after, &log.history_table);
     if let Some(rows) = &rows {
         for table in &rows.not_compared {
@@ -572,6 +574,11 @@ pub fn judge(
             "{} of {} could not be checked: {}",
             skipped.check, skipped.object, skipped.why
         )));
+    }
+    if options.strict && report.checked.is_empty() {
+        return Err(Error::failed("no check had anything to look at, and --strict was given").with_hint(
+            "Choose checks that look at what the run changed (--only, --level), or leave --strict away.",
+        ));
     }
     let Some(first) = report.failures().into_iter().next() else { return Ok(()) };
     let error = Error::failed(first);

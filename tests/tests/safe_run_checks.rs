@@ -353,3 +353,53 @@ fn grants_and_labels_that_are_meant_to_go_may_go() {
             .says("advice: view totals was dropped and made again without its grants");
     }
 }
+
+/// "CLEAN" and "every check passed" are said of what was looked at, and of nothing else.
+#[test]
+fn no_verdict_is_good_where_nothing_was_looked_at() {
+    for major in ENDS {
+        let run = ProtectedRun::shop(major);
+        for checks in ["structure", "privileges", "enums", "statistics", "content"] {
+            run.run(&["check", "--only", checks])
+                .exits(0)
+                .verdict("NOTHING CHECKED")
+                .says("structure looks at what a run made");
+            run.run(&["check", "--only", checks, "--strict"]).exits(31).verdict("NOTHING CHECKED");
+        }
+        let told = run.run(&["check", "--only", "structure", "--json"]).exits(0);
+        let document: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+        assert_eq!(document["checked"], serde_json::json!([]));
+        run.run(&["check", "--only", "structure", "--level", "deep"]).exits(0).verdict("CLEAN");
+        run.run(&["check", "--only", "triggers", "--strict"]).exits(0).verdict("CLEAN");
+
+        // No index is made or written through.
+        let command = ["--", "psql", "-X", "-q", "-c", "COMMENT ON TABLE users IS 'u'"];
+        let with = |flags: &[&'static str]| run.run(&[flags, &command[..]].concat());
+        with(&["--only", "structure", "--strict"]).exits(13).says("no check had anything to look at");
+        with(&["--only", "structure"]).exits(0).verdict("COMMITTED").says("nothing was checked");
+
+        // A role that may not make amcheck: the index is not looked at, which is said with the verdict.
+        let owner = format!("{}_owner", run.database.name());
+        run.database.psql(&format!(
+            "CREATE ROLE \"{owner}\" LOGIN SUPERUSER; GRANT ALL ON ALL TABLES IN SCHEMA public TO \"{owner}\""
+        ));
+        run.migration("2_index.sql", "CREATE INDEX by_total ON orders (total);\n");
+        let url = run.database.cluster().url_as(&owner, run.database.name());
+        run.database
+            .psql(&format!("REASSIGN OWNED BY postgres TO \"{owner}\"; ALTER ROLE \"{owner}\" NOSUPERUSER"));
+        let mut command = run.command(&["--verbose"]);
+        command.env("DATABASE_URL", url);
+        let outcome = tests::Running::start(command).outcome();
+        run.database.psql(&format!(
+            "REASSIGN OWNED BY \"{owner}\" TO postgres; DROP OWNED BY \"{owner}\"; DROP ROLE \"{owner}\""
+        ));
+        drop(
+            outcome
+                .exits(0)
+                .verdict("COMMITTED")
+                .says("every check that ran passed, but 1 thing could not be checked")
+                .says("not checked: structure of 1 index or table")
+                .says("checked: foreign-keys"),
+        );
+    }
+}

@@ -74,6 +74,24 @@ pub struct Entry {
 }
 
 impl CheckKind {
+    /// Whether the catalog alone answers it, so that it looks at everything at once.
+    pub(super) fn reads_the_catalog(self) -> bool {
+        matches!(
+            self,
+            Self::Indexes
+                | Self::Triggers
+                | Self::Partitions
+                | Self::ReplicaIdentity
+                | Self::Collations
+                | Self::Advice
+        ) || self.compares_states()
+    }
+
+    /// Whether one state alone says nothing: such a check has a meaning only after a run.
+    pub fn compares_states(self) -> bool {
+        matches!(self, Self::Privileges | Self::Enums | Self::Statistics | Self::Content)
+    }
+
     /// Every kind, in the order in which results are shown.
     pub const ALL: [Self; 21] = [
         Self::ForeignKeys,
@@ -188,8 +206,8 @@ impl CheckKind {
             Self::Triggers => (
                 Level::Fast,
                 true,
-                "triggers, rules, event triggers and row level security left switched off, foreign keys that are \
-                 not enforced",
+                "triggers, rules, event triggers and row level security left switched off, foreign keys and CHECKs that are \
+                 not enforced any more",
                 "a look at the catalog",
             ),
             Self::Privileges => (

@@ -123,7 +123,7 @@ impl Finding {
     }
 
     /// A violated rule about a state: a switch that is off, an index that is invalid.
-    pub(super) fn state(key: RuleKey, object: String, state: &str, detail: String) -> Self {
+    pub(crate) fn state(key: RuleKey, object: String, state: &str, detail: String) -> Self {
         Self {
             key,
             object,
@@ -313,6 +313,25 @@ pub struct Known {
 }
 
 impl CheckResults {
+    /// The checks that looked at something: at a rule, at rows, or at the catalog. A rule of a table that the run provably did not
+    /// touch counts: it was looked at before.
+    pub fn checked(&self) -> BTreeSet<CheckKind> {
+        let rules =
+            self.rules.iter().filter(|(key, state)| state.ran || self.untouched.contains(&key.object_oid));
+        let whole = |kind: &CheckKind| {
+            self.skipped.iter().any(|skipped| skipped.check == *kind && skipped.object == WHOLE_CHECK)
+        };
+        let catalog = self.took.keys().copied().filter(|kind| kind.reads_the_catalog() && !whole(kind));
+        let rows = (!self.rows.is_empty()).then_some(CheckKind::Rows);
+        let content = (!self.states.content.is_empty()).then_some(CheckKind::Content);
+        rules.map(|(key, _)| key.check).chain(catalog).chain(rows).chain(content).collect()
+    }
+
+    /// How many things could not be checked, of those that should have been.
+    pub fn unchecked(&self) -> usize {
+        self.skipped.iter().filter(|skipped| skipped.counts_for_strict).count()
+    }
+
     /// What the pass after the migration has to know of this one.
     pub fn known(&self) -> Known {
         let content =

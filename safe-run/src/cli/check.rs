@@ -68,22 +68,41 @@ impl Invocation<'_> {
             results.findings.extend(verify::run_all(&session, &files, &self.output.progress()).await?);
             session.close().await?;
         }
-        let unchecked = results.skipped.iter().filter(|skipped| skipped.counts_for_strict).count();
+        // What compares two states has nothing to compare here.
+        let mut checked: Vec<CheckKind> =
+            results.checked().into_iter().filter(|kind| !kind.compares_states()).collect();
+        if !files.is_empty() && options.wants(CheckKind::Verify) {
+            checked.push(CheckKind::Verify);
+        }
+        let unchecked = results.unchecked();
         let failing = of(&results, Severity::Failure).count();
-        let bad = failing > 0 || (args.strict && unchecked > 0);
+        let bad = failing > 0 || (args.strict && (unchecked > 0 || checked.is_empty()));
         if self.output.is_json() {
-            self.output.document(&Document { results: &results, violations: failing, unchecked })?;
+            let document = Document { results: &results, checked: &checked, violations: failing, unchecked };
+            self.output.document(&document)?;
         } else {
-            self.output.data(&self.told(&results, failing, unchecked, bad))?;
+            self.output.data(&self.told(&results, &checked, failing, unchecked, bad))?;
         }
         Ok(if bad { ErrorKind::Violations.exit_code() } else { 0 })
     }
 
-    /// The verdict first, then violations, advice, and what was not checked.
-    fn told(&self, results: &CheckResults, failing: usize, unchecked: usize, bad: bool) -> String {
+    /// The verdict first, then what was not checked, violations, and advice.
+    fn told(
+        &self,
+        results: &CheckResults,
+        checked: &[CheckKind],
+        failing: usize,
+        unchecked: usize,
+        bad: bool,
+    ) -> String {
         let tables = format::plural(results.tables.len() as u64, "table", "tables");
         let not_checked = format::plural(unchecked as u64, "thing", "things");
         let mut text = match (bad, failing, unchecked) {
+            (_, 0, _) if checked.is_empty() => format!(
+                "{}  no check that was asked for had anything to look at, at level {}\n",
+                self.output.paint(if bad { Tone::Bad } else { Tone::Warning }, "NOTHING CHECKED"),
+                results.level
+            ),
             (true, 0, _) => format!(
                 "{}  {not_checked} could not be checked, and --strict was given\n",
                 self.output.paint(Tone::Bad, "NOT CHECKED")
@@ -105,6 +124,21 @@ impl Invocation<'_> {
                 results.level
             ),
         };
+        for skipped in &results.skipped {
+            text.push_str(&format!(
+                "  not checked: {} of {}: {}\n",
+                skipped.check, skipped.object, skipped.why
+            ));
+        }
+        if checked.is_empty() {
+            text.push_str(
+                "  structure looks at what a run made or rebuilt, and at everything with --level deep; privileges, enums, statistics and \
+                 content compare the states before and after a run\n",
+            );
+        } else if self.output.is_verbose() {
+            let names: Vec<&str> = checked.iter().map(|check| check.as_str()).collect();
+            text.push_str(&format!("  checked: {}\n", names.join(", ")));
+        }
         for finding in of(results, Severity::Failure) {
             text.push_str(&format!("  {}\n", finding.detail));
             if let (true, Some(repair)) = (self.output.is_verbose(), &finding.repair_sql) {
@@ -123,12 +157,6 @@ impl Invocation<'_> {
             if let (true, Some(repair)) = (self.output.is_verbose(), &note.repair_sql) {
                 text.push_str(&format!("    {}\n", repair.replace('\n', "\n    ")));
             }
-        }
-        for skipped in &results.skipped {
-            text.push_str(&format!(
-                "  not checked: {} of {}: {}\n",
-                skipped.check, skipped.object, skipped.why
-            ));
         }
         text
     }
@@ -156,6 +184,8 @@ fn of(results: &CheckResults, severity: Severity) -> impl Iterator<Item = &Findi
 struct Document<'a> {
     #[serde(flatten)]
     results: &'a CheckResults,
+    /// The checks that looked at something.
+    checked: &'a [CheckKind],
     violations: usize,
     unchecked: usize,
 }

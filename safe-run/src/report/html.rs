@@ -26,13 +26,13 @@ pub fn page(report: &Report) -> String {
     let sections = [
         facts(report),
         next(report),
+        findings::unchecked(report),
         findings::section(report),
         notes(report),
         timeline::section(report),
         command(report),
         rows(report),
         migrations::section(report),
-        findings::unchecked(report),
         protection(report),
     ];
     format!(

@@ -33,6 +33,10 @@ impl Report {
                 line(&format!("hint: {hint}"));
             }
         }
+        // Part of the verdict: what was not looked at did not pass.
+        for skipped in self.skipped.iter().filter(|skipped| verbose || skipped.counts_for_strict) {
+            line(&format!("not checked: {} of {}: {}", skipped.check, skipped.object, skipped.why));
+        }
         for change in
             self.rows.iter().flat_map(|rows| &rows.changes).filter(|change| change.severity == Severity::Note)
         {
@@ -95,12 +99,13 @@ impl Report {
                 }
             }
         }
-        for skipped in self.skipped.iter().filter(|skipped| verbose || skipped.counts_for_strict) {
-            line(&format!("not checked: {} of {}: {}", skipped.check, skipped.object, skipped.why));
-        }
     }
 
     fn details(&self, line: &mut impl FnMut(&str)) {
+        if !self.checked.is_empty() {
+            let names: Vec<&str> = self.checked.iter().map(|check| check.as_str()).collect();
+            line(&format!("checked: {}", names.join(", ")));
+        }
         for text in &self.protection {
             line(&format!("protection: {text}"));
         }

@@ -62,7 +62,16 @@ pub fn section(report: &Report) -> String {
     }
     if out.is_empty() {
         return match &report.findings {
-            Some(_) => format!("<section>\n{}<p>Every check passed.</p>\n</section>\n", heading("Checks")),
+            Some(_) => {
+                let phrase = report.checks_phrase();
+                let (first, rest) = phrase.split_at(1);
+                format!(
+                    "<section>\n{}<p>{}{}.</p>\n</section>\n",
+                    heading("Checks"),
+                    first.to_uppercase(),
+                    text(rest)
+                )
+            }
             None => String::new(),
         };
     }
