@@ -380,25 +380,18 @@ fn no_verdict_is_good_where_nothing_was_looked_at() {
 
         // A role that may not make amcheck: the index is not looked at, which is said with the verdict.
         let owner = format!("{}_owner", run.database.name());
-        run.database.psql(&format!(
-            "CREATE ROLE \"{owner}\" LOGIN SUPERUSER; GRANT ALL ON ALL TABLES IN SCHEMA public TO \"{owner}\""
-        ));
+        run.database.psql(&format!("CREATE ROLE \"{owner}\" LOGIN IN ROLE postgres"));
         run.migration("2_index.sql", "CREATE INDEX by_total ON orders (total);\n");
-        let url = run.database.cluster().url_as(&owner, run.database.name());
-        run.database
-            .psql(&format!("REASSIGN OWNED BY postgres TO \"{owner}\"; ALTER ROLE \"{owner}\" NOSUPERUSER"));
         let mut command = run.command(&["--verbose"]);
-        command.env("DATABASE_URL", url);
+        command.env("DATABASE_URL", run.database.cluster().url_as(&owner, run.database.name()));
         let outcome = tests::Running::start(command).outcome();
         run.database.psql(&format!(
             "REASSIGN OWNED BY \"{owner}\" TO postgres; DROP OWNED BY \"{owner}\"; DROP ROLE \"{owner}\""
         ));
+        let outcome = outcome.exits(0).verdict("COMMITTED").says("not checked: structure of ");
         drop(
             outcome
-                .exits(0)
-                .verdict("COMMITTED")
                 .says("every check that ran passed, but 1 thing could not be checked")
-                .says("not checked: structure of 1 index or table")
                 .says("checked: foreign-keys"),
         );
     }
