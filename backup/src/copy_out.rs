@@ -16,6 +16,7 @@ use common::{
         ConnectionSettings, Session,
         copy::{self, OutChunk, Step, Written},
         exported_snapshot::{ExportedSnapshot, join},
+        trust::ONLY_TABLES,
     },
     repository::{PartialSnapshot, create_private_dir},
     snapshot::{
@@ -196,9 +197,9 @@ impl Tables {
         // What is read whole has no order of blocks that could be relied on.
         let is_whole = range == BlockRange::ALL && !has_page_ranges(table);
         let pieces = if is_whole { vec![range] } else { piece_ranges(range, table.blocks, piece_blocks) };
-        let read = |piece: BlockRange, replaces| Step::Read {
-            statement: copy_out_statement(table, piece, &self.encoding),
-            replaces,
+        let read = |piece: BlockRange, replaces| {
+            copy_out_statement(table, piece, &self.encoding)
+                .map(|statement| Step::Read { statement, replaces })
         };
         let opened = match in_part {
             // What can't be read is read from the server; damage is told by `backup verify`.
@@ -206,7 +207,7 @@ impl Tables {
             None => None,
         };
         let Some((in_part, (earlier, index))) = in_part.zip(opened) else {
-            let steps = pieces.into_iter().map(|piece| read(piece, 0)).collect();
+            let steps = pieces.into_iter().map(|piece| read(piece, 0)).collect::<Result<_>>()?;
             return Ok(OutChunk { path: path.to_owned(), piece_blocks, steps, earlier: None });
         };
         // The earlier file's pieces, as the blocks that they hold.
@@ -220,12 +221,13 @@ impl Tables {
                 Some(stored)
                     if *is_same && index.piece_blocks == piece_blocks && earlier_end(n) == piece.end =>
                 {
-                    Step::Keep(*stored)
+                    Ok(Step::Keep(*stored))
                 }
                 stored => read(piece, stored.map_or(0, |stored| stored.stored_bytes)),
             }
         });
-        Ok(OutChunk { path: path.to_owned(), piece_blocks, steps: steps.collect(), earlier: Some(earlier) })
+        let steps = steps.collect::<Result<_>>()?;
+        Ok(OutChunk { path: path.to_owned(), piece_blocks, steps, earlier: Some(earlier) })
     }
 }
 
@@ -386,7 +388,7 @@ impl Worker {
         let mut compressor = None;
         let mut syncing = Syncing::new(&self.meter);
         session
-            .batch_execute(NO_READING_AHEAD)
+            .batch_execute(&format!("{NO_READING_AHEAD}; {ONLY_TABLES}"))
             .await
             .map_err(|source| Error::postgres("could not prepare a copying session", source))?;
         loop {

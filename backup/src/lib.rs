@@ -37,13 +37,16 @@ use common::{
     postgres::{
         ConnectionSettings, Secret, Session, connect,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
-        introspect, lend, role_passwords, tools,
+        introspect, lend,
+        names::{self, Schemas},
+        role_passwords, tools,
+        trust::{self, Others, Standing},
     },
     random,
     repository::{PartialSnapshot, Repository, StoredSnapshot},
     snapshot::{
         Codec, Manifest, SnapshotId,
-        copy_sql::Cut,
+        copy_sql::{BlockRange, Cut, PIECE_BLOCKS, copy_out_statement},
         manifest::{
             DATABASE_FILE, FORMAT, FileEntry, Filters, GLOBALS_FILE, Kind, LIST_FILE, LOAD_SCRIPT_FILE,
             PARTIAL_FORMAT, Partial, README_FILE, SCHEMA_FILE, SEQUENCES_FILE, VIEWS_FILE,
@@ -133,16 +136,26 @@ pub async fn create(
     // As long as the locks may be waited for, so long may the whole be tried again.
     let budget = (options.lock_wait.timeout + LONGEST_PAUSE) * options.lock_wait.retries;
     let mut retries = budget.as_millis().div_ceil(JOINED_LOCK_WAIT.as_millis());
+    let mut renamed = 0;
     loop {
-        let error = match create_locked(settings, repository, options, progress).await.map_err(explain) {
-            Err(error) if gave_way(&error) && retries > 0 => error,
+        match create_locked(settings, repository, options, progress).await.map_err(explain) {
+            Err(error) if gave_way(&error) && retries > 0 => {
+                retries -= 1;
+                progress.warn(format!("{error}: gave way, and begins again"));
+            }
+            Err(error) if names::is_about_names(&error) && renamed < RENAMED_AT_MOST => {
+                renamed += 1;
+                progress.warn(format!("{error}: the backup begins again"));
+            }
             result => return result,
-        };
-        retries -= 1;
-        progress.warn(format!("{error}: gave way, and begins again"));
+        }
         common::interrupt::check()?;
     }
 }
+
+/// How often a backup begins again because a name came to mean another table. Each time may have taken as long as a backup
+/// does, and who renames all the time will not stop for it.
+const RENAMED_AT_MOST: u32 = 5;
 
 /// Between two attempts to get the tables' locks, at most.
 const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
@@ -307,6 +320,7 @@ pub async fn create_from(
 const ONE_SESSION: &str = "this standby's PostgreSQL can damage rows when several sessions share a snapshot, so one session \
                            reads everything: it takes longer, and an upgrade to the newest minor release ends it";
 
+/// [`copy_named`], and where it fails because a name means another table by now, an error that says so.
 async fn copy_state(
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,
@@ -324,6 +338,60 @@ async fn copy_state(
     };
     let reader = joined.as_ref().or(exported.only_session());
     let reader = reader.ok_or_else(|| Error::failed("no session reads the snapshot"))?;
+    let schemas = Schemas::seen_by(reader).await?;
+    let copied = copy_named(settings, exported, reader, &schemas, repository, options, settle, progress);
+    let error = match Box::pin(copied).await {
+        Err(error) => error,
+        Ok(published) => {
+            if let Some(joined) = joined {
+                joined.close().await?;
+            }
+            return Ok(published);
+        }
+    };
+    // A missing table or column, a view, another owner's table: the server's word (class 42), or pg_dump's, which has no code.
+    let may_be_renamed = error.sqlstate().is_none_or(|code| code.starts_with("42") || code.starts_with("3F"));
+    if may_be_renamed && common::interrupt::received().is_none() && !names::is_about_names(&error) {
+        let now = Schemas::now(settings).await;
+        if let Ok(Err(renamed)) = now.map(|now| schemas.check_same(&now, &schemas.names())) {
+            return Err(renamed.with_source(error));
+        }
+    }
+    Err(error)
+}
+
+/// The tables of which more than a plain COPY may be asked, and which not; says which are read whole for that.
+async fn admit(reader: &Session, tables: &mut [Table], progress: &Progress) -> Result<Vec<Standing>> {
+    let whole = trust::admit_by_oid(reader, tables, Others::MayInterfere).await?;
+    let blocks: std::collections::HashMap<u32, u64> =
+        tables.iter().map(|table| (table.oid, table.all_blocks())).collect();
+    let is_large =
+        |standing: &Standing| blocks.get(&standing.oid).is_some_and(|blocks| *blocks > PIECE_BLOCKS);
+    if let Some(line) = trust::read_whole(&whole, is_large) {
+        progress.note(line);
+    }
+    // What can't be read at all is known before anything is.
+    for table in tables.iter().filter(|table| table.is_filtered()) {
+        copy_out_statement(table, BlockRange::ALL, "")?;
+    }
+    Ok(whole)
+}
+
+#[expect(clippy::too_many_arguments, reason = "one step of the flow in copy_state")]
+async fn copy_named(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    reader: &Session,
+    schemas: &Schemas,
+    repository: &Repository,
+    options: &CreateOptions,
+    settle: Settle,
+    progress: &Progress,
+) -> Result<StoredSnapshot> {
+    reader
+        .batch_execute(trust::ONLY_TABLES)
+        .await
+        .map_err(|source| Error::postgres("could not prepare a reading session", source))?;
     let pg_dump = tools::choose_pg_dump(&tools::installed("pg_dump").await, reader.server_version_num())?;
     if let Some(older) = tools::older_minor(&pg_dump, reader.server_version_num()) {
         progress.warn(older);
@@ -368,6 +436,11 @@ async fn copy_state(
             Some(part)
         }
     };
+    let named = catalog.tables.iter().map(|table| (table.oid, &table.name));
+    let named = named.chain(catalog.partitioned.iter().map(|table| (table.oid, &table.name)));
+    exported.check_locked(reader, named).await?;
+    admit(reader, &mut catalog.tables, progress).await?;
+    fault::wait("backup.admitted");
     let block_bytes = 8192;
     let estimate: u64 = catalog.tables.iter().map(|table| table.all_blocks() * block_bytes).sum();
     progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
@@ -386,6 +459,10 @@ async fn copy_state(
     };
     let partitioned = catalog.partitioned.iter().map(|table| table.oid);
     let oids: HashSet<u32> = catalog.tables.iter().map(|table| table.oid).chain(partitioned).collect();
+    let plannable = match options.check_foreign_keys {
+        true => orphans::plannable(reader, &oids, &catalog.inherits).await?,
+        false => HashSet::new(),
+    };
     // On the heap: one after the other or all at once, they would stand twice in this future, and in all around it.
     let schema = Box::pin(async {
         match &part {
@@ -398,7 +475,7 @@ async fn copy_state(
     });
     let orphans = Box::pin(async {
         match options.check_foreign_keys {
-            true => orphans::find(settings, exported, &oids, progress).await,
+            true => orphans::find(settings, exported, &oids, &plannable, progress).await,
             false => Ok(Vec::new()),
         }
     });
@@ -432,10 +509,9 @@ async fn copy_state(
     let is_foreign = server.major() < 15 && pg_dump.major >= 15;
     let identities = if is_foreign { introspect::unlogged_identities(reader).await? } else { Vec::new() };
     progress.done();
-    if let Some(joined) = joined {
-        joined.close().await?;
-    }
     let wal_base = reuse.base(settings, &mut tables, settle, settled, progress).await?;
+    // What was decided for this role and these sessions is nobody else's.
+    tables.iter_mut().for_each(|data| data.table.may_plan = false);
 
     let mut manifest = Manifest {
         format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },
@@ -488,6 +564,10 @@ async fn copy_state(
     manifest.files.extend(files);
     manifest.finished_at = Utc::now().max(manifest.taken_at);
     exported.check_held().await?;
+    let tables = manifest.tables.iter().map(|data| &data.table.name);
+    let tables = tables.chain(manifest.partitioned.iter().map(|table| &table.name));
+    let used = tables.chain(manifest.sequences.iter().map(|sequence| &sequence.name));
+    schemas.check_same(&Schemas::now(settings).await?, &used.map(|name| name.schema.as_str()).collect())?;
     partial.publish(manifest)
 }
 

@@ -41,6 +41,7 @@ mod tests {
             is_unlogged: false,
             load_into: None,
             extension_filter: None,
+            may_plan: true,
         }
     }
 

@@ -75,15 +75,19 @@ pub fn loaded(manifest: &Manifest, read: &HashMap<usize, ReadBack>) -> Result<Co
 
 /// Drops the tables in which a row was written, or from which one was taken, since they were compared.
 ///
-/// As many rows as then, none of them written by a later transaction: they are the same rows.
+/// As many rows as then, none of them written by a later transaction: they are the same rows. Where no such question may be
+/// planned, the table is read once more.
 pub async fn still(
     settings: &ConnectionSettings,
     jobs: usize,
     compared: Compared,
-    codec: common::snapshot::Codec,
+    manifest: &Manifest,
     progress: &Progress,
 ) -> Result<Compared> {
     let Compared(mut compared) = compared;
+    let read_whole: BTreeSet<QualifiedName> =
+        manifest.tables.iter().filter(|data| !data.table.may_plan).map(key).collect();
+    compared.retain(|_, seen| !read_whole.contains(&seen.key));
     if compared.is_empty() {
         return Ok(Compared(compared));
     }
@@ -97,7 +101,7 @@ pub async fn still(
             table: name.short(),
         })
         .collect();
-    let counts = copy_in::run(settings, jobs, work, codec, progress).await?;
+    let counts = copy_in::run(settings, jobs, work, manifest.codec, progress).await?;
     let mut counts = counts.iter().map(|(rows, _)| *rows);
     let changed: BTreeSet<QualifiedName> = compared
         .values()
@@ -146,7 +150,7 @@ pub async fn rest(
         for range in page_ranges(&data.table, blocks, CHUNK_BLOCKS) {
             owners.push(data);
             work.push(Work::ReadBack {
-                statement: copy_out_statement(&data.table, range, encoding),
+                statement: copy_out_statement(&data.table, range, encoding)?,
                 table: data.table.name.short(),
             });
         }

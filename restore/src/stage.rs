@@ -9,7 +9,11 @@ use common::{
     Error, Progress, QualifiedName, Result,
     cli::format::plural,
     interrupt,
-    postgres::{ConnectionSettings, Session, database, tools::Tool},
+    postgres::{
+        ConnectionSettings, Session, database,
+        tools::Tool,
+        trust::{self, Others},
+    },
     repository::{StoredSnapshot, verify::VerifiedSnapshot},
     snapshot::{
         manifest::SCHEMA_FILE,
@@ -34,6 +38,7 @@ use crate::{
 pub struct StagedDatabase {
     name: String,
     settings: ConnectionSettings,
+    others: Others,
 }
 
 /// A database whose rows, counts and content equal the snapshot's.
@@ -103,12 +108,21 @@ impl StagedDatabase {
     ) -> Result<Self> {
         let mut state = snapshot.snapshot().manifest.database.clone();
         state.tablespace.clone_from(&plan.tablespace);
-        let statement = create_database_statement(&state, &plan.staged, maintenance.server_major());
+        let mut statement = create_database_statement(&state, &plan.staged, maintenance.server_major());
+        // Superusers are not counted. Nobody else comes in before the limit is set that the database shall have, so no owner of
+        // a table that was just made can do anything to it while it is filled and compared.
+        let others = if is_superuser(maintenance).await? {
+            statement.push_str(" CONNECTION LIMIT 0");
+            Others::AreKeptOut
+        } else {
+            Others::MayInterfere
+        };
         maintenance.batch_execute(&statement).await.map_err(|source| {
             let error = Error::postgres(format!("could not create the database \"{}\"", plan.staged), source);
             collation::explain_create(error, &snapshot.snapshot().manifest)
         })?;
-        let staged = Self { name: plan.staged.clone(), settings: settings.with_database(&plan.staged) };
+        let staged =
+            Self { name: plan.staged.clone(), settings: settings.with_database(&plan.staged), others };
         if let Some(marker) = &plan.marker {
             let name = common::Ident::new(&*plan.staged);
             let statement = format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker));
@@ -216,6 +230,7 @@ impl StagedDatabase {
             archive: archive_options,
             remedies: &remedies,
             only_load: plan.force,
+            others: self.others,
         };
         let loaded = load::load(settings, &session, &others, facts, load_options, progress).await?;
         progress.done();
@@ -274,8 +289,11 @@ impl StagedDatabase {
         remedies.paths.take_back(&session).await?;
         progress.done();
 
+        // With its indexes and statistics a table may have got what a query on it must not run.
+        let tables = snapshot.manifest.tables.iter_mut().map(|data| &mut data.table);
+        trust::admit_by_name(&session, tables, self.others).await?;
         let compared = if has_code {
-            compare::still(settings, options.jobs, compared, snapshot.manifest.codec, progress).await?
+            compare::still(settings, options.jobs, compared, &snapshot.manifest, progress).await?
         } else {
             compared
         };
@@ -319,6 +337,15 @@ impl StagedDatabase {
         let found = Found { grants, other_owners, missing, differences, spent: loaded.spent };
         Ok(ValidatedDatabase { name: self.name.clone(), found })
     }
+}
+
+/// Whether the limit of connections does not hold for this session's user.
+async fn is_superuser(session: &Session) -> Result<bool> {
+    let row = session
+        .query_one("SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = session_user", &[])
+        .await
+        .map_err(|source| Error::postgres("could not ask for the rights of this role", source))?;
+    Ok(row.get(0))
 }
 
 async fn set_sequences(session: &Session, snapshot: &StoredSnapshot) -> Result<()> {

@@ -7,10 +7,14 @@
 use std::collections::BTreeSet;
 
 use common::{
-    Progress, Result,
+    Error, Progress, Result,
     catalog::Table,
     ident::printable,
-    postgres::{ConnectionSettings, copy},
+    postgres::{
+        ConnectionSettings, copy,
+        names::Schemas,
+        trust::{self, Others},
+    },
     repository::StoredSnapshot,
     snapshot::copy_sql::{BlockRange, copy_out_statement},
 };
@@ -108,9 +112,20 @@ pub async fn compare(
     let session = settings.connect().await?;
     progress.phase("comparing the tables with the snapshot", None);
     let mut found = Differences::default();
-    for data in &manifest.tables {
-        let Table { oid, name, .. } = &data.table;
-        let statement = copy_out_statement(&data.table, BlockRange::ALL, &manifest.database.encoding);
+    let schemas = Schemas::seen_by(&session).await?;
+    let mut tables: Vec<Table> = manifest.tables.iter().map(|data| data.table.clone()).collect();
+    trust::admit_by_name(&session, tables.iter_mut(), Others::MayInterfere).await?;
+    let prepared = session.batch_execute(trust::ONLY_TABLES).await;
+    prepared.map_err(|source| Error::postgres("could not prepare a reading session", source))?;
+    for (data, table) in manifest.tables.iter().zip(&tables) {
+        let Table { oid, name, .. } = table;
+        let statement = match copy_out_statement(table, BlockRange::ALL, &manifest.database.encoding) {
+            Ok(statement) => statement,
+            Err(refused) => {
+                found.unknown.push(format!("{} ({})", name.short(), printable(refused.message())));
+                continue;
+            }
+        };
         let difference = match copy::hash_rows(&session, &statement, progress).await {
             Ok((rows, hash)) if rows == data.rows() && hash == data.row_hash() => continue,
             Ok((rows, _)) if rows == data.rows() => format!("{} ({rows} rows, other content)", name.short()),
@@ -131,6 +146,10 @@ pub async fn compare(
         }
     }
     progress.done();
+    // A table that was found equal under a name is the snapshot's only if the name meant it.
+    let used = tables.iter().map(|table| table.name.schema.as_str());
+    let used = used.filter(|name| schemas.names().contains(name)).collect();
+    schemas.check_same(&Schemas::seen_by(&session).await?, &used)?;
     session.close().await?;
     Ok(found)
 }

@@ -123,21 +123,26 @@ async fn protected(
         log.report.protection.push("no fence: others may write while the migration runs".to_owned());
     }
     fault::point("safe-run.fenced");
+    let takes_snapshot = matches!(when, Some(SnapshotWhen::Fenced | SnapshotWhen::Precopy));
+    let holder = if takes_snapshot && !fenced {
+        Some(unfenced_holder(context, &observer).await.map_err(&before)?)
+    } else {
+        None
+    };
     observer.close().await.map_err(&before)?;
 
     // The workers have to be gone before the migration begins: their locks would be in its way.
-    let exported = ExportedSnapshot::export(migrator).await.map_err(&before)?.with_points(points);
-    let snapshot = async {
-        if matches!(when, Some(SnapshotWhen::Fenced | SnapshotWhen::Precopy)) {
-            context.snapshot(&exported, None).await.map(Some)
-        } else {
-            Ok(None)
-        }
-    };
+    let exported = ExportedSnapshot::export(holder.as_ref().unwrap_or(migrator)).await.map_err(&before)?;
+    let exported = exported.with_points(points);
+    let snapshot =
+        async { if takes_snapshot { context.snapshot(&exported, None).await.map(Some) } else { Ok(None) } };
     let found = baseline(context, &exported, first.as_mut());
     let both = tokio::try_join!(with_time(found), with_time(snapshot));
     let ((found, checks_began, checks_took), (snapshot, began, took)) = both.map_err(&before)?;
     drop(exported);
+    if let Some(holder) = holder {
+        holder.close().await.map_err(&before)?;
+    }
     if let Some(snapshot) = &snapshot {
         log.took("snapshot", began, took);
         log.took_snapshot(snapshot).map_err(&before)?;
@@ -179,6 +184,16 @@ async fn protected(
     let announced = announced(options, files, found);
     judge(log, options, found, &after, &announced, verified).map_err(at(Stage::Validation))?;
     interrupt::check().map_err(at(Stage::Migration))
+}
+
+/// A session that has every table locked as a backup does, where no fence has: else one that is truncated while it is copied would
+/// read as empty. It has to be gone before the migration begins.
+async fn unfenced_holder(context: &Context, observer: &Session) -> Result<Session> {
+    let holder = context.connection.connect().await?;
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    let (wait, progress) = (context.options.lock_wait, &context.progress);
+    lock_all_tables(&holder, observer, begin, FenceMode::AccessShare, wait, progress).await?;
+    Ok(holder)
 }
 
 /// Where the transaction goes back to when a lock can't be had: the fence, the snapshot and the checks before stay valid,

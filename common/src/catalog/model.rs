@@ -31,6 +31,10 @@ pub struct Table {
     /// For an extension's configuration table: the condition that selects the rows that are the user's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extension_filter: Option<String>,
+    /// Whether queries on it may be planned, which page ranges are; if not, it is read whole by plain COPY. Decided by
+    /// [`crate::postgres::trust`] for one role at one server, and never stored.
+    #[serde(skip)]
+    pub may_plan: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
@@ -42,6 +46,11 @@ impl Table {
     /// Blocks of the table and of what it stores out of line.
     pub fn all_blocks(&self) -> u64 {
         self.blocks.saturating_add(self.toast_blocks)
+    }
+
+    /// Whether it belongs to an extension, and only some of its rows are the user's.
+    pub fn is_filtered(&self) -> bool {
+        self.extension_filter.as_ref().is_some_and(|filter| !filter.is_empty())
     }
 }
 

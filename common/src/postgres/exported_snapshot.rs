@@ -10,7 +10,10 @@
 //! rewrite that commits between the two would make the table read as empty. After the snapshot the tables are listed
 //! again; if one appeared that is not locked, everything starts over.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use chrono::{DateTime, Utc};
 
@@ -18,10 +21,10 @@ use super::{
     ConnectionSettings, Session,
     introspect::{Relation, relations},
     known_fixes::Fix,
-    sql,
+    names, sql,
     wal_summary::Point,
 };
-use crate::{Error, Progress, Result, interrupt, random};
+use crate::{Error, Progress, QualifiedName, Result, interrupt, random};
 
 /// How long a lock may be waited for.
 ///
@@ -151,6 +154,29 @@ impl<'holder> ExportedSnapshot<'holder> {
             Error::postgres("the session that held the tables' locks was ended", source)
                 .with_hint("Look into the server's log for who ended it, then run the command again.")
         })
+    }
+
+    /// Makes sure that its holder has a lock on each of `tables`. `observer` is any session on the same database.
+    ///
+    /// A table that another session made, or put in the place of another under its name, after the tables were listed and
+    /// before the snapshot was taken is in the snapshot, and could be emptied or renamed before it is read.
+    ///
+    /// # Errors
+    /// Busy, naming one that is not locked: see [`names::is_about_names`].
+    pub async fn check_locked<'t>(
+        &self,
+        observer: &Session,
+        tables: impl Iterator<Item = (u32, &'t QualifiedName)>,
+    ) -> Result<()> {
+        let locked = locked_by(observer, self.holder.backend_pid()).await?;
+        let mut tables = tables;
+        match tables.find(|(oid, _)| !locked.contains(oid)) {
+            None => Ok(()),
+            Some((_, name)) => Err(names::changed(format!(
+                "{} was made, or got its name, while the tables were being locked",
+                name.short()
+            ))),
+        }
     }
 
     /// When it was taken, by the server's clock.
@@ -320,7 +346,9 @@ async fn try_lock(
         // Whether the list is still the same is asked in a session of its own: a query here would take the snapshot of
         // a REPEATABLE READ transaction.
         let now = list(observer).await?;
-        if now == wanted {
+        // Locked by their names, which may have meant other tables at that moment.
+        let locked = locked_by(observer, holder.backend_pid()).await?;
+        if now == wanted && wanted.iter().all(|relation| locked.contains(&relation.oid)) {
             let unlimited = match mode {
                 LockMode::AccessShare => "SET LOCAL lock_timeout = 0",
                 LockMode::Exclusive => "SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout TO DEFAULT",
@@ -331,6 +359,15 @@ async fn try_lock(
         wanted = now;
     }
     Ok(None)
+}
+
+/// The relations of this database that the session with this process id has locked, in whatever mode.
+async fn locked_by(observer: &Session, pid: i32) -> Result<HashSet<u32>> {
+    let rows = observer
+        .query(sql::LOCKED_BY, &[&pid])
+        .await
+        .map_err(|source| Error::postgres("could not read pg_locks", source))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The limit for all waits of a LOCK TABLE is a statement_timeout, which looks like a cancelled query.

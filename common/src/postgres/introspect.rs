@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Client, Row, round_trip, sql};
+use super::{Client, Row, names, round_trip, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
@@ -147,6 +147,7 @@ fn table(row: &Row, roots: &HashMap<u32, Root>) -> Table {
         is_unlogged: row.get::<_, String>("persistence") == "u",
         load_into: root.map(|root| root.name.clone()),
         extension_filter: row.get("extension_filter"),
+        may_plan: false,
     }
 }
 
@@ -218,8 +219,10 @@ pub async fn object_rights_of(
         if objects.is_some_and(|objects| !objects.contains(&(row.get("class"), row.get("oid")))) {
             continue;
         }
+        // What somebody dropped since the snapshot has no name any more.
+        let Some(object) = row.get("object") else { continue };
         let grant = ObjectGrant {
-            object: row.get("object"),
+            object,
             grantee: row.get("grantee"),
             privilege: row.get("privilege_type"),
             grantable: row.get("is_grantable"),
@@ -238,9 +241,12 @@ pub async fn owners(client: &Client) -> Result<BTreeMap<String, Vec<String>>> {
     let mut owners: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for statement in [sql::OWNERS, sql::EXTENSION_OWNERS] {
         for row in &client.query(statement, &[]).await.map_err(failed("owners"))? {
-            let kind: String = row.get("type");
-            if kind != "large object" {
-                let identity: String = row.get("identity");
+            // What somebody dropped since the snapshot has no name any more.
+            let kind: Option<String> = row.get("type");
+            let identity: Option<String> = row.get("identity");
+            if let (Some(kind), Some(identity)) = (kind, identity)
+                && kind != "large object"
+            {
                 owners.entry(row.get("owner")).or_default().push(format!("{kind} {identity}"));
             }
         }
@@ -348,27 +354,56 @@ pub async fn sequences_of(client: &Client, oids: Option<&HashSet<u32>>) -> Resul
     rows.retain(|row| oids.is_none_or(|oids| oids.contains(&row.get::<_, u32>(0))));
     let mut sequences = Vec::with_capacity(rows.len());
     for batch in rows.chunks(BATCH) {
-        let selects: Vec<String> = batch
-            .iter()
-            .enumerate()
-            .map(|(n, row)| {
-                let name = QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2));
-                format!("SELECT {n} AS n, last_value, is_called FROM {name}")
-            })
-            .collect();
-        let statement = format!("{} ORDER BY n", selects.join(" UNION ALL "));
-        let values = client.query(&statement, &[]).await.map_err(failed("the values of sequences"))?;
-        for (row, value) in batch.iter().zip(&values) {
-            sequences.push(Sequence {
-                oid: row.get(0),
-                name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
-                last_value: value.get(1),
-                is_called: value.get(2),
-                increment: row.get(3),
-            });
+        let mut values = sequence_values(client, batch).await?;
+        for row in batch {
+            let oid: u32 = row.get(0);
+            let name = QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+            let Some((last_value, is_called)) = values.remove(&oid) else {
+                return Err(names::changed(format!(
+                    "{} is another object than the sequence that it was",
+                    name.short()
+                )));
+            };
+            sequences.push(Sequence { oid, name, last_value, is_called, increment: row.get(3) });
         }
     }
     Ok(sequences)
+}
+
+/// Where these sequences stand, by their oids; one is left out whose name means another object now.
+///
+/// To read a sequence by its name is a query, which is planned, and the name may mean a table or a view of somebody else's by
+/// then. PostgreSQL 18 tells by the oid alone. Before, it does so of sequences that have been used, and of the others in
+/// schemas of others there is no way but the name.
+async fn sequence_values(client: &Client, batch: &[Row]) -> Result<HashMap<u32, (i64, bool)>> {
+    let by_oid = |is_told: &dyn Fn(&Row) -> bool| -> Vec<u32> {
+        batch.iter().filter(|row| is_told(row)).map(|row| row.get(0)).collect()
+    };
+    let tells_all = batch.first().is_some_and(|row| row.get("tells_all"));
+    let (statement, oids) = if tells_all {
+        (sql::SEQUENCE_DATA, by_oid(&|_| true))
+    } else {
+        (sql::SEQUENCE_LAST_VALUES, by_oid(&|row| !row.get::<_, bool>("is_ours")))
+    };
+    let mut values = HashMap::with_capacity(batch.len());
+    if !oids.is_empty() {
+        let told = client.query(statement, &[&oids]).await.map_err(failed("the values of sequences"))?;
+        values.extend(told.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))));
+    }
+    let selects: Vec<String> = batch
+        .iter()
+        .filter(|row| !values.contains_key(&row.get::<_, u32>(0)))
+        .map(|row| {
+            let name = QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2));
+            format!("SELECT tableoid, last_value, is_called FROM {name}")
+        })
+        .collect();
+    if !selects.is_empty() {
+        let statement = selects.join(" UNION ALL ");
+        let told = client.query(&statement, &[]).await.map_err(failed("the values of sequences"))?;
+        values.extend(told.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))));
+    }
+    Ok(values)
 }
 
 /// The server that the session is connected to.

@@ -14,6 +14,7 @@ pub mod exported_snapshot;
 pub mod introspect;
 pub mod known_fixes;
 pub mod lend;
+pub mod names;
 pub mod passfile;
 mod pooler;
 mod resolve;

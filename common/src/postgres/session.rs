@@ -348,7 +348,7 @@ pub(super) fn setup_sql(profile: SessionProfile, version_num: i32) -> String {
              SET standard_conforming_strings = on; SET row_security = off; SET synchronize_seqscans = off; \
              SET search_path = ''; SET statement_timeout = 0; SET lock_timeout = 0; \
              SET lc_monetary = 'C'; SET xmloption = 'content'; SET array_nulls = on; \
-             SET quote_all_identifiers = off; SET transform_null_equals = off; \
+             SET quote_all_identifiers = off; SET transform_null_equals = off; SET constraint_exclusion = off; \
              SET default_transaction_read_only = off; ",
         );
     }

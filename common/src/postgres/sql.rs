@@ -1,6 +1,8 @@
 //! Every fixed query of the shared library, each with what it answers. They run with an empty `search_path`, on
 //! PostgreSQL 14 to 18; columns that only some majors have are read through `to_jsonb`.
 
+use super::trust::{is_trusted, trusted_roles};
+
 /// Database-level state of a database, the current one if `$1` is NULL: one row.
 pub const DATABASE_STATE: &str = "
 SELECT d.datname, pg_catalog.pg_encoding_to_char(d.encoding) AS encoding,
@@ -95,6 +97,11 @@ WHERE r.relkind = 'p' AND NOT r.relispartition AND leaf.isleaf
                 OR EXISTS (SELECT FROM pg_catalog.unnest(pt.partcollation::oid[]) k
                   JOIN pg_catalog.pg_collation l ON l.oid = k WHERE NOT l.collisdeterministic)))";
 
+/// Relations of this database that the session with the process id `$1` has locked.
+pub const LOCKED_BY: &str = "
+SELECT DISTINCT l.relation FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
+WHERE l.pid = $1 AND l.locktype = 'relation' AND l.granted AND d.datname = pg_catalog.current_database()";
+
 /// Which table is a partition or an heir of which.
 pub const INHERITS: &str = "
 SELECT i.inhrelid, i.inhparent FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
@@ -136,16 +143,34 @@ SELECT lost.class, lost.object,
                  AND lost.class = 'pg_catalog.pg_constraint'::pg_catalog.regclass), 0)
 FROM lost";
 
-/// Sequences whose state is the user's, without their values.
-pub const SEQUENCES: &str = "
-SELECT c.oid, n.nspname, c.relname, s.seqincrement
+/// Sequences whose state is the user's, without their values; whether each is ours, and whether the server tells the state of
+/// any by its oid.
+pub const SEQUENCES: &str = concat!(
+    "SELECT c.oid, n.nspname, c.relname, s.seqincrement,
+       c.relowner IN (",
+    trusted_roles!(),
+    ") AND n.nspowner IN (",
+    trusted_roles!(),
+    ") AS is_ours, pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 180000 AS tells_all
 FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relpersistence <> 't' AND NOT (c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery())
   AND (NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                    AND d.objid = c.oid AND d.deptype = 'e')
        OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))
-ORDER BY c.oid";
+ORDER BY c.oid"
+);
+
+/// Where the sequences `$1` stand, from PostgreSQL 18 on: oid, value, whether it was used. Those that the role may not read are
+/// left out.
+pub const SEQUENCE_DATA: &str = "
+SELECT s.oid, d.last_value, d.is_called FROM pg_catalog.unnest($1::pg_catalog.oid[]) s(oid),
+  LATERAL pg_catalog.pg_get_sequence_data(s.oid::pg_catalog.regclass) d WHERE d.last_value IS NOT NULL";
+
+/// Where those of the sequences `$1` stand that have been used.
+pub const SEQUENCE_LAST_VALUES: &str = "
+SELECT v.oid, v.last_value, true FROM (SELECT s.oid, pg_catalog.pg_sequence_last_value(s.oid) AS last_value
+  FROM pg_catalog.unnest($1::pg_catalog.oid[]) s(oid)) v WHERE v.last_value IS NOT NULL";
 
 /// Which of the tables `$1` has a foreign key to which other one.
 pub const REFERENCES: &str = "

@@ -11,8 +11,10 @@
 //! own user is no superuser (RESET ROLE would make one of it). A table is *ours* if its owner and its schema's owner are
 //! trusted: who owns the schema can rename it, and put another table in the place of the name.
 
+use std::collections::{BTreeMap, HashMap};
+
 use super::Client;
-use crate::{Error, QualifiedName, Result};
+use crate::{Error, QualifiedName, Result, catalog::Table, ident::printable};
 
 /// The session's own roles and superusers, as a condition on the alias `$role` of `pg_roles`.
 macro_rules! is_trusted {
@@ -44,6 +46,7 @@ macro_rules! trusted_roles {
         )
     };
 }
+pub(super) use {is_trusted, trusted_roles};
 
 /// A query that gives the oids of all roles that are trusted in the session that runs it: `owner IN (` this `)`.
 pub const TRUSTED_ROLES: &str = trusted_roles!();
@@ -67,11 +70,14 @@ const TABLES: &str = concat!(
   UNION ALL
   SELECT f.adrelid, 'pg_catalog.pg_attrdef'::pg_catalog.regclass, f.oid FROM pg_catalog.pg_attrdef f
    JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum WHERE a.attgenerated = 'v'
+  UNION ALL
+  SELECT k.partrelid, 'pg_catalog.pg_class'::pg_catalog.regclass, k.partrelid FROM pg_catalog.pg_partitioned_table k
+   WHERE k.partexprs IS NOT NULL
 ), used(rel, class, object) AS (
   SELECT p.rel, p.class, p.object FROM planned p WHERE $1::pg_catalog.oid[] IS NULL OR p.rel = ANY ($1)
   UNION
   SELECT u.rel, d.refclassid, d.refobjid
-  FROM used u JOIN pg_catalog.pg_depend d ON d.classid = u.class AND d.objid = u.object
+  FROM used u JOIN pg_catalog.pg_depend d ON d.classid = u.class AND d.objid = u.object AND d.objsubid = 0
   WHERE d.refobjid >= 16384 AND d.refclassid IN (
     'pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
     'pg_catalog.pg_type'::pg_catalog.regclass, 'pg_catalog.pg_cast'::pg_catalog.regclass,
@@ -92,7 +98,7 @@ const TABLES: &str = concat!(
   SELECT c.oid, n.nspname, c.relname, c.relowner, n.nspowner, c.relowner IN (SELECT oid FROM trusted) AS has_our_owner,
          n.nspowner IN (SELECT oid FROM trusted) AS is_in_our_schema
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.relkind = 'r' AND ($1::pg_catalog.oid[] IS NULL OR c.oid = ANY ($1)))
+  WHERE c.relkind IN ('r', 'p') AND ($1::pg_catalog.oid[] IS NULL OR c.oid = ANY ($1)))
 SELECT t.oid, t.nspname, t.relname, pg_catalog.pg_get_userbyid(t.relowner) AS owner,
        pg_catalog.pg_get_userbyid(t.nspowner) AS schema_owner, t.has_our_owner, t.is_in_our_schema,
        (SELECT pg_catalog.pg_describe_object(k.class, k.object, 0) FROM code k
@@ -126,6 +132,22 @@ impl Standing {
         self.is_ours() && self.code.is_none()
     }
 
+    /// Whether this table may be read by queries: `others` says who could change that meanwhile.
+    fn lets_in(&self, table: &Table, others: Others) -> bool {
+        // The condition of an extension's table is run, and not only planned, on columns that its owner may give other types.
+        // Its name is all that the owner of the schema has in hand.
+        let is_ours = match &table.extension_filter {
+            Some(_) => self.has_our_owner,
+            None => self.is_ours(),
+        };
+        self.code.is_none() && (is_ours || others == Others::AreKeptOut)
+    }
+
+    /// Whose the table is, for a sentence: the first of its owner and its schema's owner that is not trusted.
+    fn whose(&self) -> &str {
+        if self.has_our_owner { &self.schema_owner } else { &self.owner }
+    }
+
     /// Whether its owner and its schema's owner are trusted.
     pub fn is_ours(&self) -> bool {
         self.has_our_owner && self.is_in_our_schema
@@ -154,4 +176,159 @@ pub async fn standings(client: &Client, tables: Option<&[u32]>) -> Result<Vec<St
             code: row.get("code"),
         })
         .collect())
+}
+
+/// Whether owners of tables can do anything while they are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Others {
+    /// They may add an index, or rename a schema, at any moment.
+    MayInterfere,
+    /// Nobody but superusers can connect to the database.
+    AreKeptOut,
+}
+
+/// Statements for a session that reads tables and nothing else: a view in a table's place is refused, as for pg_dump, where
+/// the server can (minor releases since August 2024).
+pub const ONLY_TABLES: &str = "SELECT pg_catalog.set_config(name, 'view, foreign-table', false) FROM pg_catalog.pg_settings \
+                               WHERE name = 'restrict_nonsystem_relation_kind'";
+
+/// Decides for each of `tables`, found by their oids, whether queries on it may be planned, which page ranges are: the
+/// rest is read whole, by plain COPY.
+///
+/// Gives what the catalog says of the rest.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn admit_by_oid(client: &Client, tables: &mut [Table], others: Others) -> Result<Vec<Standing>> {
+    let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+    let found: HashMap<u32, Standing> =
+        standings(client, Some(&oids)).await?.into_iter().map(|standing| (standing.oid, standing)).collect();
+    Ok(admit(tables.iter_mut(), |table| found.get(&table.oid), others))
+}
+
+/// As [`admit_by_oid`], for tables of another database, found by their names here.
+///
+/// # Errors
+/// As [`admit_by_oid`].
+pub async fn admit_by_name<'t>(
+    client: &Client,
+    tables: impl Iterator<Item = &'t mut Table>,
+    others: Others,
+) -> Result<Vec<Standing>> {
+    let found: BTreeMap<QualifiedName, Standing> = standings(client, None)
+        .await?
+        .into_iter()
+        .map(|standing| (standing.name.clone(), standing))
+        .collect();
+    Ok(admit(tables, |table| found.get(&table.name), others))
+}
+
+fn admit<'t, 's>(
+    tables: impl Iterator<Item = &'t mut Table>,
+    find: impl Fn(&Table) -> Option<&'s Standing>,
+    others: Others,
+) -> Vec<Standing> {
+    let mut whole = Vec::new();
+    for table in tables {
+        let standing = find(table);
+        table.may_plan = standing.is_some_and(|standing| standing.lets_in(table, others));
+        whole.extend(standing.filter(|_| !table.may_plan).cloned());
+    }
+    whole
+}
+
+/// The tables that are read whole and why, in one line; nothing if there are none. `large` says for which it matters.
+pub fn read_whole(whole: &[Standing], large: impl Fn(&Standing) -> bool) -> Option<String> {
+    /// Names in the line, before the rest is only counted.
+    const NAMED: usize = 5;
+    let large: Vec<&Standing> = whole.iter().filter(|standing| large(standing)).collect();
+    if large.is_empty() {
+        return None;
+    }
+    let why = |standing: &&Standing| match &standing.code {
+        Some(code) => format!("{}: its indexes or statistics use {code}", standing.name.short()),
+        None => format!("{} of the role \"{}\"", standing.name.short(), standing.whose()),
+    };
+    let mut named: Vec<String> = large.iter().take(NAMED).map(why).collect();
+    if large.len() > NAMED {
+        named.push(format!("{} more", large.len() - NAMED));
+    }
+    let tables =
+        if large.len() == 1 { "1 table is".to_owned() } else { format!("{} tables are", large.len()) };
+    Some(printable(&format!(
+        "{tables} read whole, by one connection each, because a query on a page range could run code of others with the rights of \
+         this role ({}); as the role that owns them, page ranges are read",
+        named.join(", "),
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshot::copy_sql::{BlockRange, copy_out_statement};
+
+    fn standing(has_our_owner: bool, is_in_our_schema: bool, code: Option<&str>) -> Standing {
+        Standing {
+            oid: 7,
+            name: QualifiedName::new("s", "t"),
+            owner: "low".to_owned(),
+            schema_owner: "other".to_owned(),
+            has_our_owner,
+            is_in_our_schema,
+            code: code.map(str::to_owned),
+        }
+    }
+
+    fn table(filter: Option<&str>) -> Table {
+        Table {
+            oid: 7,
+            name: QualifiedName::new("s", "t"),
+            columns: Vec::new(),
+            blocks: 0,
+            toast_blocks: 0,
+            is_heap: true,
+            is_unlogged: false,
+            load_into: None,
+            extension_filter: filter.map(str::to_owned),
+            may_plan: false,
+        }
+    }
+
+    #[test]
+    fn a_query_is_planned_only_where_nobody_elses_code_can_be_or_get_into_it() {
+        let may = |standing: &Standing, others| {
+            let mut table = [table(None)];
+            let whole = admit(table.iter_mut(), |_| Some(standing), others);
+            assert_eq!(whole.is_empty(), table[0].may_plan);
+            table[0].may_plan
+        };
+        for (owner, schema, code, free, kept_out) in [
+            (true, true, None, true, true),
+            (true, false, None, false, true),
+            (false, true, None, false, true),
+            (false, false, None, false, true),
+            (true, true, Some("function f()"), false, false),
+            (false, true, Some("function f()"), false, false),
+        ] {
+            let standing = standing(owner, schema, code);
+            assert_eq!(may(&standing, Others::MayInterfere), free, "{standing:?}");
+            assert_eq!(may(&standing, Others::AreKeptOut), kept_out, "{standing:?}");
+        }
+        let mut unknown = [table(None)];
+        admit(unknown.iter_mut(), |_| None, Others::AreKeptOut);
+        assert!(!unknown[0].may_plan, "a table that is not there is not planned either");
+    }
+
+    #[test]
+    fn the_condition_of_an_extensions_table_is_run_only_if_its_owner_is_trusted() {
+        let read = |standing: &Standing, filter| {
+            let mut table = [table(Some(filter))];
+            admit(table.iter_mut(), |_| Some(standing), Others::MayInterfere);
+            copy_out_statement(&table[0], BlockRange::ALL, "UTF8")
+        };
+        assert!(read(&standing(true, false, None), "WHERE i > 3").unwrap().contains("WHERE i > 3"));
+        let refused = read(&standing(false, true, None), "WHERE i > 3").unwrap_err();
+        assert_eq!(refused.kind(), crate::ErrorKind::Refused, "{refused}");
+        assert!(read(&standing(false, true, None), "").unwrap().starts_with("COPY \"s\".\"t\" TO"));
+    }
 }

@@ -1,7 +1,7 @@
 //! The COPY statements of both directions. Text format, in the server's own encoding, so that no byte is converted; an
 //! explicit list of columns, so that generated ones are left out and a different column order does no harm.
 
-use crate::{Ident, catalog::Table, ident::literal};
+use crate::{Error, Ident, Result, catalog::Table, ident::literal};
 
 /// A half-open range of blocks; without an end it is open-ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +73,9 @@ pub fn piece_ranges(range: BlockRange, blocks: u64, piece_blocks: u64) -> Vec<Bl
         .collect()
 }
 
-/// Whether its rows can be read by their blocks. Of an extension's table only some are the user's.
+/// Whether its rows can be read by their blocks, which is a query. Of an extension's table only some are the user's.
 pub fn has_page_ranges(table: &Table) -> bool {
-    table.is_heap && table.extension_filter.is_none()
+    table.is_heap && table.extension_filter.is_none() && table.may_plan
 }
 
 /// Splits a table of `blocks` blocks into ranges of `chunk_blocks`, fewer where much is stored out of line.
@@ -113,13 +113,34 @@ fn copy_in(table: &Table, encoding: &str, freeze: &str) -> String {
 }
 
 /// The statement that reads a range of `table`, and of it only the rows that an extension's filter calls the user's.
-pub fn copy_out_statement(table: &Table, range: BlockRange, encoding: &str) -> String {
+///
+/// Where queries on it may not be planned it is a plain COPY of the table, which evaluates nothing of its owner's.
+///
+/// # Errors
+/// Nothing but a query could answer, and none may be planned: refused for a filter.
+pub fn copy_out_statement(table: &Table, range: BlockRange, encoding: &str) -> Result<String> {
     let options = format!("TO STDOUT (FORMAT text, ENCODING {})", literal(encoding));
+    if !table.may_plan {
+        let name = table.name.short();
+        if table.is_filtered() {
+            return Err(Error::refused(format!(
+                "to ask which rows of {name} are the user's, as the extension does that it belongs to, could run code of \
+                 others with the rights of this role"
+            ))
+            .with_hint(
+                "Run the command as the role that owns the table, or give the table to a superuser (ALTER TABLE … OWNER TO …).",
+            ));
+        }
+        if range != BlockRange::ALL {
+            return Err(Error::failed(format!("a part of {name} was asked for, which is only read whole")));
+        }
+        return Ok(format!("COPY {}{} {options}", table.name, column_list(&table.columns)));
+    }
     let select = |condition: &str| {
         let columns: Vec<String> = table.columns.iter().map(ToString::to_string).collect();
         format!("COPY (SELECT {} FROM ONLY {} {condition}) {options}", columns.join(", "), table.name)
     };
-    match &table.extension_filter {
+    Ok(match &table.extension_filter {
         Some(filter) => select(filter),
         // The columns are the root's; before PostgreSQL 16 one of them may be a generated one here, which only SELECT reads.
         None if range == BlockRange::ALL && table.load_into.is_some() => select(""),
@@ -131,7 +152,7 @@ pub fn copy_out_statement(table: &Table, range: BlockRange, encoding: &str) -> S
                 range.end.map_or(String::new(), |end| format!(" AND ctid < '({end},0)'::pg_catalog.tid"));
             select(&format!("WHERE ctid >= '({},0)'::pg_catalog.tid{end}", range.first))
         }
-    }
+    })
 }
 
 /// ` ("a", "b")`; nothing at all for a table without columns, which COPY takes as well.
@@ -159,20 +180,35 @@ mod tests {
             is_unlogged: false,
             load_into: None,
             extension_filter: None,
+            may_plan: true,
         }
     }
 
     #[test]
     fn statements_quote_names_and_name_the_encoding() {
         assert_eq!(
-            copy_out_statement(&table(), BlockRange { first: 10, end: Some(20) }, "UTF8"),
+            copy_out_statement(&table(), BlockRange { first: 10, end: Some(20) }, "UTF8").unwrap(),
             "COPY (SELECT \"a\", \"B\"\"\" FROM ONLY \"s\".\"t\" WHERE ctid >= '(10,0)'::pg_catalog.tid AND ctid < \
              '(20,0)'::pg_catalog.tid) TO STDOUT (FORMAT text, ENCODING 'UTF8')"
         );
         assert_eq!(
-            copy_out_statement(&table(), BlockRange::ALL, "LATIN1"),
+            copy_out_statement(&table(), BlockRange::ALL, "LATIN1").unwrap(),
             "COPY \"s\".\"t\" (\"a\", \"B\"\"\") TO STDOUT (FORMAT text, ENCODING 'LATIN1')"
         );
+    }
+
+    #[test]
+    fn what_may_not_be_planned_is_a_plain_copy_of_the_whole_table() {
+        let mut table =
+            Table { may_plan: false, load_into: Some(QualifiedName::new("s", "root")), ..table() };
+        let whole = "COPY \"s\".\"t\" (\"a\", \"B\"\"\") TO STDOUT (FORMAT text, ENCODING 'UTF8')";
+        assert_eq!(copy_out_statement(&table, BlockRange::ALL, "UTF8").unwrap(), whole);
+        assert_eq!(page_ranges(&table, 1000, 64), [BlockRange::ALL]);
+        table.extension_filter = Some(String::new());
+        assert_eq!(copy_out_statement(&table, BlockRange::ALL, "UTF8").unwrap(), whole);
+        assert!(copy_out_statement(&table, BlockRange { first: 1, end: None }, "UTF8").is_err());
+        table.extension_filter = Some("WHERE i > 3".to_owned());
+        assert!(copy_out_statement(&table, BlockRange::ALL, "UTF8").is_err());
     }
 
     #[test]
@@ -226,6 +262,7 @@ mod tests {
         table.extension_filter = Some("WHERE NOT builtin".into());
         assert!(
             copy_out_statement(&table, BlockRange::ALL, "UTF8")
+                .unwrap()
                 .contains("FROM ONLY \"s\".\"t\" WHERE NOT builtin)")
         );
     }

@@ -633,6 +633,7 @@ pub(crate) mod tests {
                     is_unlogged: false,
                     load_into: None,
                     extension_filter: None,
+                    may_plan: false,
                 },
                 chunks: vec![Chunk {
                     path: "data/1.0.copy.zst".into(),

@@ -23,7 +23,11 @@ use common::{
     Error, Progress, QualifiedName, Result,
     cli::config::default_jobs,
     interrupt,
-    postgres::{ConnectionSettings, Row, Session, copy, tools::Tool},
+    postgres::{
+        ConnectionSettings, Row, Session, copy,
+        tools::Tool,
+        trust::{self, Others},
+    },
     repository::StoredSnapshot,
     snapshot::{
         Manifest, RowHash,
@@ -60,6 +64,8 @@ pub struct LoadOptions<'a> {
     pub remedies: &'a Arc<Remedies>,
     /// Only load: the database may lack objects, and what it has is looked at afterwards.
     pub only_load: bool,
+    /// Whether owners of the tables can do anything meanwhile.
+    pub others: Others,
 }
 
 /// What was done.
@@ -221,6 +227,13 @@ pub async fn load(
         facts.post_data = archive.post_data;
         facts.methods = archive.methods.clone();
     }
+    let mut snapshot = snapshot.clone();
+    let tables = snapshot.manifest.tables.iter_mut().map(|data| &mut data.table);
+    trust::admit_by_name(session, tables, options.others).await?;
+    // What a table gets beside its being read is looked at before.
+    for table in tasks::that_get_code(&snapshot.manifest.tables, &facts) {
+        snapshot.manifest.tables[table].table.may_plan = false;
+    }
     let tasks = tasks::tasks(&snapshot.manifest.tables, &facts);
     // With fewer connections than processors some of these are idle, and parallel workers are welcome.
     let memory_kb = if options.jobs >= default_jobs() {
@@ -240,7 +253,7 @@ pub async fn load(
         changed: Notify::new(),
         tasks,
         results: Mutex::new(results),
-        snapshot: snapshot.clone(),
+        snapshot,
         settings: settings.clone(),
         pg_restore: options.pg_restore.clone(),
         methods: archive.methods,
@@ -263,7 +276,7 @@ pub async fn load(
     }
     let mut results = std::mem::take(&mut *lock(&shared.results));
     for table in results.loaded.refused.keys() {
-        let name = &snapshot.manifest.tables[*table].table.name;
+        let name = &shared.snapshot.manifest.tables[*table].table.name;
         session.batch_execute(&format!("TRUNCATE TABLE ONLY {name}")).await.map_err(|source| {
             Error::postgres(format!("could not empty the table {}", name.short()), source)
         })?;
@@ -390,7 +403,7 @@ impl Shared {
             Step::ReadBack { table, range } => {
                 let data = &self.snapshot.manifest.tables[*table].table;
                 let before = transaction_id(session).await?;
-                let statement = copy_out_statement(data, *range, &self.snapshot.manifest.database.encoding);
+                let statement = copy_out_statement(data, *range, &self.snapshot.manifest.database.encoding)?;
                 let (rows, hash) = copy::hash_rows(session, &statement, &self.progress)
                     .await
                     .map_err(|error| error.context(data.name.short()))?;

@@ -120,6 +120,21 @@ pub fn tasks(data: &[TableData], facts: &Facts) -> Vec<Task> {
     plan.tasks
 }
 
+/// Tables with an index, a key or statistics in the archive that need more than tables: what their expressions use. A query on
+/// such a table could run it as soon as it is there.
+pub fn that_get_code(data: &[TableData], facts: &Facts) -> BTreeSet<usize> {
+    let plan = Plan::new(data, facts);
+    let is_known = |need: &u32| plan.tables.contains_key(need) || facts.post_data.contains(need);
+    facts
+        .entries
+        .iter()
+        .filter(|entry| plan.is_post_data(entry))
+        .filter(|entry| matches!(entry.kind, Kind::Index | Kind::Constraint | Kind::Statistics))
+        .filter(|entry| !entry.needs.iter().all(is_known))
+        .flat_map(|entry| plan.tables_of(entry))
+        .collect()
+}
+
 struct Plan<'a> {
     data: &'a [TableData],
     facts: &'a Facts,

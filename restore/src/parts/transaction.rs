@@ -3,8 +3,14 @@
 use std::collections::BTreeMap;
 
 use common::{
-    Error, ErrorKind, Progress, QualifiedName, Result, interrupt,
-    postgres::{ConnectionSettings, Session, copy},
+    Error, ErrorKind, Progress, QualifiedName, Result,
+    catalog::Table,
+    interrupt,
+    postgres::{
+        ConnectionSettings, Session, copy,
+        names::Schemas,
+        trust::{self, Others},
+    },
     repository::StoredSnapshot,
     snapshot::{
         RowHash,
@@ -18,6 +24,8 @@ use common::{
 pub struct LiveTransaction {
     session: Session,
     id: String,
+    /// Of the schemas when it began: its statements find tables by their names.
+    schemas: Schemas,
 }
 
 impl LiveTransaction {
@@ -30,7 +38,8 @@ impl LiveTransaction {
             .query_one("SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text", &[])
             .await
             .map_err(failed)?;
-        Ok(Self { id: row.get(0), session })
+        let schemas = Schemas::seen_by(&session).await?;
+        Ok(Self { id: row.get(0), session, schemas })
     }
 
     /// Its session.
@@ -96,11 +105,13 @@ impl LiveTransaction {
     ) -> Result<()> {
         let encoding = &snapshot.manifest.database.encoding;
         let mut sums: BTreeMap<QualifiedName, [(u64, RowHash); 2]> = BTreeMap::new();
-        for (data, target) in tables {
+        let target =
+            |(data, name): &(&TableData, QualifiedName)| Table { name: name.clone(), ..data.table.clone() };
+        let mut targets: Vec<Table> = tables.iter().map(target).collect();
+        trust::admit_by_name(&self.session, targets.iter_mut(), Others::MayInterfere).await?;
+        for ((data, _), table) in tables.iter().zip(&targets) {
             interrupt::check()?;
-            let mut table = data.table.clone();
-            table.name = target.clone();
-            let statement = copy_out_statement(&table, BlockRange::ALL, encoding);
+            let statement = copy_out_statement(table, BlockRange::ALL, encoding)?;
             let (rows, hash) = copy::hash_rows(&self.session, &statement, progress).await?;
             let key = data.table.load_into.clone().unwrap_or_else(|| data.table.name.clone());
             let [want, have] = sums.entry(key).or_default();
@@ -117,12 +128,16 @@ impl LiveTransaction {
         Ok(())
     }
 
-    /// Commits.
+    /// Commits, if the names of tables mean what they meant when it began.
     ///
     /// # Errors
+    /// Busy where a schema was renamed or swapped meanwhile: nothing is changed then.
     /// [`ErrorKind::Unknown`] only when the connection broke meanwhile and the outcome can't be read.
     pub async fn commit(self, settings: &ConnectionSettings) -> Result<()> {
         interrupt::check()?;
+        let now = Schemas::seen_by(&self.session).await?;
+        let used = self.schemas.names().into_iter().filter(|name| !name.starts_with("pg_")).collect();
+        self.schemas.check_same(&now, &used)?;
         common::fault::point("parts.before-commit");
         let _undo = interrupt::begin_undo().await;
         match self.session.batch_execute("COMMIT").await {

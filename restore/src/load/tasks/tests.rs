@@ -31,6 +31,7 @@ fn table(oid: u32, name: &str, megabytes: &[u64]) -> TableData {
             is_unlogged: false,
             load_into: None,
             extension_filter: None,
+            may_plan: true,
         },
         chunks: megabytes.iter().enumerate().map(chunk).collect(),
         form: None,
@@ -243,4 +244,17 @@ fn a_table_that_is_most_of_all_rows_is_loaded_by_several_connections() {
     assert_eq!((loads(&several, 0).len(), loads(&several, 1).len()), (3, 1));
     facts.jobs = 1;
     assert_eq!(loads(&tasks(&data, &facts), 0).len(), 1);
+}
+
+#[test]
+fn a_table_gets_code_with_an_index_that_needs_more_than_tables() {
+    assert_eq!(that_get_code(&data(), &facts(LISTED)), BTreeSet::from([0]));
+    let without = LISTED.replace(";	depends on: 1 5\n16;", ";	depends on: 1\n16;");
+    assert_eq!(that_get_code(&data(), &facts(&without)), BTreeSet::new(), "a trigger is no query's business");
+    // What is read whole is one task.
+    let mut data = data();
+    data[0].table.may_plan = false;
+    let tasks = tasks(&data, &facts(LISTED));
+    let whole = tasks.iter().filter(|task| matches!(task.step, Step::ReadBack { table: 0, .. })).count();
+    assert_eq!(whole, 1);
 }
