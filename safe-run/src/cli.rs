@@ -17,7 +17,7 @@ use common::{
     Error, ErrorKind, Result,
     cli::{Output, Settings, SharedArgs, config::CommandFlags, format, output::Tone, process},
     interrupt,
-    postgres::{ConnectionSettings, Environment, exported_snapshot::LockWait},
+    postgres::{ConnectionSettings, Environment, Session, exported_snapshot::LockWait},
     repository::Repository,
 };
 
@@ -25,7 +25,7 @@ use mark::MarkArgs;
 use state::State;
 
 use crate::{
-    clone,
+    clone, enum_users,
     guarded::{self, Job},
     history::History,
     journal::Mode,
@@ -178,6 +178,9 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         allow_out_of_order: [of_command.allow_out_of_order, cli.migrations.allow_out_of_order.clone()]
             .concat(),
         tx: of_command.tx.or(cli.migrations.tx),
+        ignore_history: [of_command.ignore_history, cli.migrations.ignore_history.clone()].concat(),
+        whole_file: [of_command.whole_file, cli.migrations.whole_file.clone()].concat(),
+        history_table: of_command.history_table.or_else(|| cli.migrations.history_table.clone()),
     };
     let flags = CommandFlags {
         jobs: cli.protection.jobs,
@@ -264,6 +267,8 @@ impl Invocation<'_> {
             fail_on: checks.fail_on,
             strict: look.strict,
             allow_loss: checks.allow_loss.clone(),
+            lost_labels: checks.allow_lost_labels.clone(),
+            lost_grants: checks.allow_lost_grants.clone(),
             max_loss: self.settings.max_loss,
             verify,
             on_failure: protection.on_failure,
@@ -381,10 +386,11 @@ impl Invocation<'_> {
             let state = self.take_history(&mut context).await?;
             let options = &context.options;
             let plan = self.plan_of(&state)?;
+            self.refuse_applied_elsewhere(&context.control, &state, &plan).await?;
             if plan.pending.is_empty() {
                 return Ok(up_to_date(&context, &plan));
             }
-            let transactions = self.transactions(&plan)?;
+            let transactions = self.transactions(&context.control, &plan).await?;
             for file in &plan.pending {
                 for warning in &file.warnings {
                     context.progress.warn(format!("{}: {warning}", file.name()));
@@ -394,7 +400,7 @@ impl Invocation<'_> {
                 || options.snapshot.has_clone()
                 || matches!(options.fence, FenceChoice::ReadOnly | FenceChoice::Exclusive);
             if transactions.one && !outer_fence {
-                transactional::run(&context, &plan.pending).await?
+                transactional::run(&context, &plan.pending, &transactions).await?
             } else {
                 for why in &transactions.why {
                     context.progress.note(format!("not in one transaction: {why}"));
@@ -426,9 +432,12 @@ impl Invocation<'_> {
         Ok(report)
     }
 
-    /// The transactions that the pending files run in.
-    fn transactions(&self, plan: &MigrationPlan<'_>) -> Result<TransactionPlan> {
-        migration::decide(&plan.pending, self.migrations.tx.unwrap_or(TransactionChoice::Auto))
+    /// The transactions that the pending files run in. The server is asked only where a file may use an enum label before
+    /// it can.
+    async fn transactions(&self, session: &Session, plan: &MigrationPlan<'_>) -> Result<TransactionPlan> {
+        let types = migration::uses_new_labels(&plan.pending);
+        let labels = enum_users::labels(session, &types).await?;
+        migration::decide(&plan.pending, self.migrations.tx.unwrap_or(TransactionChoice::Auto), &labels)
     }
 
     fn refuse_fence(&self, chosen: FenceChoice, impossible: &[FenceChoice], what: &str) -> Result<()> {

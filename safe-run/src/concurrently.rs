@@ -29,9 +29,8 @@ fn waits_quietly(statement: &Statement) -> bool {
     let words = words(statement);
     match words.first().map(String::as_str) {
         Some("vacuum") => !words.iter().any(|word| word == "full"),
-        Some("create" | "drop" | "reindex" | "alter" | "repack") => {
-            words.iter().any(|word| word == "concurrently")
-        }
+        // REPACK CONCURRENTLY takes an exclusive lock at its end, and everybody waits behind its wait for that.
+        Some("create" | "drop" | "reindex" | "alter") => words.iter().any(|word| word == "concurrently"),
         _ => false,
     }
 }
@@ -153,7 +152,13 @@ mod tests {
         ] {
             assert!(quiet(sql), "{sql}");
         }
-        for sql in ["vacuum full t", "cluster t", "alter table t add c int", "reindex table t"] {
+        for sql in [
+            "vacuum full t",
+            "cluster t",
+            "alter table t add c int",
+            "reindex table t",
+            "repack (concurrently) t",
+        ] {
             assert!(!quiet(sql), "{sql}");
         }
     }

@@ -18,7 +18,7 @@ mod sqlx;
 use std::time::Duration;
 
 use common::{
-    Error, QualifiedName, Result,
+    Error, Ident, QualifiedName, Result,
     ident::{literal, printable},
     postgres::{Client, DriverError, Session, SimpleQueryMessage},
 };
@@ -27,6 +27,7 @@ use crate::{
     layout::{
         Format, Layout,
         detect::{self, Seen, Signs},
+        settings::Settings,
     },
     migration::{AppliedMigration, MigrationFile, Version},
 };
@@ -102,6 +103,8 @@ pub struct History {
     pub layout: Layout,
     /// The table; it need not exist yet.
     pub table: QualifiedName,
+    /// Schemas that its tool makes before it looks for the table.
+    pub create_schemas: Vec<String>,
 }
 
 /// Tables whose name is that of a history.
@@ -125,14 +128,23 @@ const RAILS: &str = "ar_internal_metadata";
 impl History {
     /// Our own.
     pub fn own() -> Self {
-        Self { layout: Layout::OWN, table: QualifiedName::new("safe_run", "migrations") }
+        Self {
+            layout: Layout::OWN,
+            table: QualifiedName::new("safe_run", "migrations"),
+            create_schemas: Vec::new(),
+        }
     }
 
     /// Finds out whose history the database has, or will have. Changes nothing.
     ///
     /// # Errors
     /// Refused when it is not certain; see [`detect::decide`].
-    pub async fn find(session: &Session, wanted: Option<Format>, signs: &Signs) -> Result<Self> {
+    pub async fn find(
+        session: &Session,
+        wanted: Option<Format>,
+        signs: &Signs,
+        settings: &Settings,
+    ) -> Result<Self> {
         let path = search_path(session).await?;
         let mut names: Vec<&str> = Format::ALL
             .iter()
@@ -140,6 +152,7 @@ impl History {
             .map(|format| format.table())
             .collect();
         names.push(RAILS);
+        names.extend(settings.renamed.iter().map(|renamed| renamed.table.name.as_str()));
         let rows = session
             .query(SEEN, &[&names])
             .await
@@ -149,8 +162,11 @@ impl History {
             .iter()
             .map(|row| {
                 let (schema, name): (String, String) = (row.get(0), row.get(1));
+                let is_named = settings.renamed.iter().any(|renamed| {
+                    renamed.table.name == name && renamed.table.schema.as_deref() == Some(&*schema)
+                });
                 Seen {
-                    on_path: place(&schema).is_some() || schema == "safe_run",
+                    on_path: is_named || place(&schema).is_some() || schema == "safe_run",
                     columns: row.get(2),
                     table: QualifiedName::new(schema, name),
                 }
@@ -158,21 +174,32 @@ impl History {
             .collect();
         seen.sort_by_key(|seen| place(seen.table.schema.as_str()).unwrap_or(usize::MAX));
         let rails = seen.iter().any(|seen| seen.table.name.as_str() == RAILS);
-        let decision = detect::decide(wanted, &seen, rails, signs)?;
+        let decision = detect::decide(wanted, &seen, rails, signs, settings)?;
         let table = match (decision.table, decision.layout.format) {
             (Some(table), _) => table,
             (None, Format::SafeRun) => Self::own().table,
             (None, format) => {
+                let renamed = settings.table(format).map(|renamed| &renamed.table);
+                let name = renamed.map_or(format.table(), |table| table.name.as_str());
+                if let Some(schema) = renamed.and_then(|table| table.schema.as_deref()) {
+                    return Ok(Self::made(decision.layout, QualifiedName::new(schema, name), settings));
+                }
                 let schema = path.first().ok_or_else(|| {
                     Error::refused("search_path names no schema that exists, so the history has no place")
                         .with_hint(
                             "Make the schema, or name another one: options=-csearch_path=public in the URL.",
                         )
                 })?;
-                QualifiedName::new(&**schema, format.table())
+                QualifiedName::new(&**schema, name)
             }
         };
-        Ok(Self { layout: decision.layout, table })
+        Ok(Self::made(decision.layout, table, settings))
+    }
+
+    fn made(layout: Layout, table: QualifiedName, settings: &Settings) -> Self {
+        let create_schemas =
+            if layout.format == Format::Sqlx { settings.create_schemas.clone() } else { Vec::new() };
+        Self { layout, table, create_schemas }
     }
 
     async fn exists(&self, client: &Client) -> Result<bool> {
@@ -190,6 +217,10 @@ impl History {
     pub async fn ensure(&self, client: &Client) -> Result<()> {
         if self.exists(client).await? {
             return Ok(());
+        }
+        for schema in &self.create_schemas {
+            let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", Ident::new(schema.as_str()));
+            client.batch_execute(&sql).await.map_err(|source| self.failed("make the schema of", source))?;
         }
         let table = &self.table;
         let sql = match self.layout.format {

@@ -13,6 +13,7 @@ pub mod golang_migrate;
 pub mod goose;
 pub mod prisma;
 pub mod refinery;
+pub mod settings;
 pub mod sqlx;
 
 use std::path::Path;
@@ -126,11 +127,18 @@ pub struct Layout {
     pub format: Format,
     /// refinery was built with `int8-versions`: the width of the version is part of its checksum.
     pub wide_versions: bool,
+    /// sqlx was told to leave these characters out of its checksums.
+    pub ignored: settings::IgnoredChars,
 }
 
 impl Layout {
     /// Our own.
-    pub const OWN: Self = Self { format: Format::SafeRun, wide_versions: false };
+    pub const OWN: Self = Self::of(Format::SafeRun);
+
+    /// A format as it is by default.
+    pub const fn of(format: Format) -> Self {
+        Self { format, wide_versions: false, ignored: settings::IgnoredChars::NONE }
+    }
 
     /// Reads the name of a file, or of a folder where a migration is one.
     pub(crate) fn file_name(self, name: &str) -> FileName {
@@ -178,7 +186,7 @@ impl Layout {
     pub fn checksum(self, name: &RecordedName<'_>, sql: &str) -> Option<String> {
         match self.format {
             Format::SafeRun | Format::Prisma => Some(common::digest::sha256_hex(sql.as_bytes())),
-            Format::Sqlx => Some(common::digest::sha384_hex(sql.as_bytes())),
+            Format::Sqlx => Some(common::digest::sha384_hex(self.ignored.strip(sql).as_bytes())),
             Format::Flyway => Some(flyway::checksum(sql).to_string()),
             Format::Refinery => refinery::checksum(name.description, name.version, self.wide_versions, sql)
                 .map(|sum| sum.to_string()),
@@ -239,7 +247,8 @@ fn whole(format: Format, sql: &str, no_transaction: Option<String>) -> Result<Se
             line,
             column: 1,
             message: format!("`{text}` begins a way down, but {format} knows no such marker and would run it"),
-            hint: "Move the way down out of the file, or name the tool that the file was written for with --format."
+            hint: "Move the way down out of the file, or name the tool that the file was written for with --format. If it is \
+                   an ordinary comment, and all of the file goes up: --whole-file VERSION."
                 .to_owned(),
         });
     }

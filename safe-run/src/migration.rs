@@ -18,12 +18,13 @@ use std::path::PathBuf;
 use common::{Error, ErrorKind, Result, digest::sha256_hex};
 
 pub use annotation::{AllowLoss, Annotations, ExpectedRows};
+pub(crate) use annotation::{lost_grants, lost_labels};
 pub use create::{NewFile, new_files};
 pub use load::{load, signs};
 pub use past::original;
 pub use plan::{AppliedMigration, Drift, DriftKind, MigrationPlan, RowKind, classify_drift, plan};
-pub(crate) use section::{Sections, find as sections};
-pub use transactions::{TransactionChoice, TransactionPlan, decide};
+pub(crate) use section::{Sections, find as sections, unknown_way_down};
+pub use transactions::{TransactionChoice, TransactionPlan, decide, uses_new_labels};
 pub(crate) use version::FileName;
 pub use version::Version;
 
@@ -59,6 +60,9 @@ pub struct MigrationFile {
     pub statements: Vec<Statement>,
     /// Why it can't run in a transaction: the marker or the statement, with its line.
     pub no_transaction: Option<String>,
+    /// Where its own plain `BEGIN; … COMMIT;` end a transaction in the middle of it: before which statement, and the line of
+    /// the COMMIT. They are not among the statements.
+    pub own_commits: Vec<(usize, u32)>,
     /// What its author allows and expects.
     pub annotations: Annotations,
     /// Things a person should know before it runs, with their lines.
@@ -74,6 +78,8 @@ pub struct Problem {
     pub hint: String,
     /// It is a mistake in our own annotations.
     pub is_usage: bool,
+    /// A comment that may begin a way down: a person can say that it does not.
+    pub is_section: bool,
 }
 
 impl Problem {
@@ -102,10 +108,18 @@ struct Content {
     no_transaction: Option<String>,
     annotations: Annotations,
     warnings: Vec<String>,
+    /// A comment that may begin a way down.
+    doubt: Option<Problem>,
 }
 
 impl Content {
-    fn read(path: &std::path::Path, layout: Layout, sql: &str) -> std::result::Result<Self, Problem> {
+    /// `whole`: a person says that the file has no way down.
+    fn read(
+        path: &std::path::Path,
+        layout: Layout,
+        sql: &str,
+        whole: bool,
+    ) -> std::result::Result<Self, Problem> {
         let at = |problem: ParseProblem, column: bool, is_usage: bool| Problem {
             message: if column {
                 format!("{}:{}:{}: {}", path.display(), problem.line, problem.column, problem.message)
@@ -114,8 +128,16 @@ impl Content {
             },
             hint: problem.hint,
             is_usage,
+            is_section: false,
         };
-        let sections = layout.sections(sql).map_err(|problem| at(problem, false, false))?;
+        let whole = whole || section::says_whole(sql);
+        let sections = match layout.sections(sql) {
+            Ok(found) if whole => {
+                Sections { up: std::iter::once(0..sql.len()).collect(), has_sections: false, ..found }
+            }
+            Err(_) if whole => section::everything(sql),
+            found => found.map_err(|problem| at(problem, false, false))?,
+        };
         let statements =
             statement::split_ranges(sql, &sections.up).map_err(|problem| at(problem, true, false))?;
         let (annotations, marker) =
@@ -129,13 +151,18 @@ impl Content {
             })
         };
         let no_transaction = sections.no_transaction.clone().or(marker).or_else(alone);
+        let doubt = unknown_way_down(sql, &sections, &statements).filter(|_| !whole);
+        let doubt = doubt.map(|problem| Problem { is_section: true, ..at(problem, false, false) });
         let mut warnings = sections.warnings;
+        if statements.is_empty() {
+            warnings.push("it has no statement: nothing of it runs, and it counts as applied".to_owned());
+        }
         for statement in &statements {
             warnings.extend(
                 statement.class.warnings.iter().map(|text| format!("line {}: {text}", statement.line)),
             );
         }
-        Ok(Self { statements, no_transaction, annotations, warnings })
+        Ok(Self { statements, no_transaction, annotations, warnings, doubt })
     }
 }
 
@@ -155,7 +182,7 @@ impl MigrationFile {
     pub(crate) fn read(found: Found, sql: String, layout: Layout) -> Self {
         let Found { path, script, version, description, any_order, foreign } = found;
         let content = match foreign {
-            None => Content::read(&path, layout, &sql),
+            None => Content::read(&path, layout, &sql, false),
             Some(why) => Err(Problem {
                 message: format!("{}:1: {why}", path.display()),
                 hint: format!(
@@ -163,17 +190,22 @@ impl MigrationFile {
                     layout.format
                 ),
                 is_usage: false,
+                is_section: false,
             }),
         };
         let (content, problem) = match content {
-            Ok(content) => (content, None),
+            Ok(mut content) => {
+                let doubt = content.doubt.take();
+                (content, doubt)
+            }
             Err(problem) => (Content::default(), Some(problem)),
         };
         let recorded = RecordedName { version: &version, description: &description };
-        Self {
+        let checksum_normalized = normalized(&sql, &content.statements);
+        let mut file = Self {
             checksum: if foreign.is_some() { None } else { layout.checksum(&recorded, &sql) }
                 .unwrap_or_default(),
-            checksum_normalized: normalized(&sql, &content.statements),
+            checksum_normalized,
             any_order: any_order || version.is_repeatable(),
             script,
             layout,
@@ -183,10 +215,86 @@ impl MigrationFile {
             path,
             statements: content.statements,
             no_transaction: content.no_transaction,
+            own_commits: Vec::new(),
             annotations: content.annotations,
             warnings: content.warnings,
             sql,
+        };
+        file.take_off_transactions();
+        file
+    }
+
+    /// Reads it again as a file that goes up from its first line to its last, whatever its comments look like.
+    pub(crate) fn as_whole(&mut self) {
+        match Content::read(&self.path, self.layout, &self.sql, true) {
+            Ok(content) => {
+                self.checksum_normalized = normalized(&self.sql, &content.statements);
+                self.statements = content.statements;
+                self.no_transaction = content.no_transaction;
+                self.annotations = content.annotations;
+                self.warnings = content.warnings;
+                self.problem = None;
+                self.own_commits.clear();
+                self.take_off_transactions();
+            }
+            Err(problem) => self.problem = Some(problem),
         }
+    }
+
+    /// Takes the file's own plain BEGIN and COMMIT off where it runs in transactions of ours, and remembers where one of
+    /// its transactions ends before the file does. What has options is left: such a file runs by itself.
+    fn take_off_transactions(&mut self) {
+        use TransactionVerb as Verb;
+        if self.no_transaction.is_some() {
+            return;
+        }
+        let verb = |statement: &Statement| match statement.class.kind {
+            StatementKind::TransactionControl(
+                verb @ (Verb::Begin | Verb::Commit | Verb::Rollback | Verb::Prepared),
+            ) => Some(verb),
+            _ => None,
+        };
+        // With options (ISOLATION LEVEL …) or AND CHAIN it is more than a begin or an end.
+        let plain =
+            |statement: &Statement| statement::significant_text(&statement.text, 80).split(' ').count() <= 2;
+        let (mut open, mut options) = (false, None);
+        for statement in &self.statements {
+            match verb(statement) {
+                Some(Verb::Begin) => open = true,
+                Some(Verb::Commit) => open = false,
+                Some(_) => return,
+                None => continue,
+            }
+            if !plain(statement) {
+                options.get_or_insert_with(|| {
+                    format!(
+                        "line {}: `{}` begins or ends a transaction of its own",
+                        statement.line,
+                        statement.summary(40)
+                    )
+                });
+            }
+        }
+        if options.is_some() {
+            self.no_transaction = options;
+            return;
+        }
+        // A transaction that is never ended is refused where the file is to run.
+        if open {
+            return;
+        }
+        let mut kept = Vec::with_capacity(self.statements.len());
+        for statement in self.statements.drain(..) {
+            match verb(&statement) {
+                None => kept.push(statement),
+                Some(Verb::Commit) if !kept.is_empty() => self.own_commits.push((kept.len(), statement.line)),
+                Some(_) => {}
+            }
+        }
+        let all = kept.len();
+        self.own_commits.retain(|(place, _)| *place < all);
+        self.own_commits.dedup_by_key(|(place, _)| *place);
+        self.statements = kept;
     }
 
     /// The checksum that its history would record for another text.
@@ -196,7 +304,7 @@ impl MigrationFile {
 
     /// [`Self::checksum_normalized`] of another text.
     pub fn normalized_of(&self, sql: &str) -> Option<String> {
-        let content = Content::read(&self.path, self.layout, sql).ok()?;
+        let content = Content::read(&self.path, self.layout, sql, false).ok()?;
         Some(normalized(sql, &content.statements))
     }
 
@@ -209,6 +317,11 @@ impl MigrationFile {
                 Format::Diesel => "run_in_transaction",
                 _ => "executeInTransaction",
             };
+            // What steers its own transactions has to be there again.
+            if let Ok(content) = Content::read(&self.path, self.layout, &self.sql, false) {
+                self.statements = content.statements;
+                self.own_commits.clear();
+            }
             self.no_transaction = Some(format!("{name}: {key}=false"));
         }
         if self.layout.format != Format::Flyway || self.problem.is_some() {
@@ -222,8 +335,12 @@ impl MigrationFile {
             let hint = "Run this file with `safe-run -- flyway migrate`.".to_owned();
             (format!("{}: {problem}", path.display()), hint)
         });
-        self.problem =
-            config.or_else(placeholder).map(|(message, hint)| Problem { message, hint, is_usage: false });
+        self.problem = config.or_else(placeholder).map(|(message, hint)| Problem {
+            message,
+            hint,
+            is_usage: false,
+            is_section: false,
+        });
     }
 
     /// The file's name for messages: without its directory, but with its own folder where it has one.
@@ -231,42 +348,35 @@ impl MigrationFile {
         self.script.clone()
     }
 
-    /// The statements to run inside a transaction of ours: a plain `BEGIN; … COMMIT;` around the whole file is taken off.
+    /// The statements to run inside transactions of ours, one up to each of [`Self::own_commits`] and one behind the last.
     ///
-    /// Refuses any other BEGIN, COMMIT or ROLLBACK, because it would end the transaction that protects the run.
+    /// Refuses a BEGIN, COMMIT or ROLLBACK that was left, because it would end the transaction that protects the run.
     /// Savepoints are left as they are.
     pub fn statements_without_wrapper(&self) -> Result<&[Statement]> {
         use TransactionVerb as Verb;
         let kind_is =
             |statement: &Statement, verb| statement.class.kind == StatementKind::TransactionControl(verb);
-        // With options (ISOLATION LEVEL …) or AND CHAIN it is more than a wrapper.
-        let plain =
-            |statement: &Statement| statement::significant_text(&statement.text, 80).split(' ').count() <= 2;
-        let inner = match self.statements.as_slice() {
-            [first, inner @ .., last]
-                if kind_is(first, Verb::Begin)
-                    && kind_is(last, Verb::Commit)
-                    && plain(first)
-                    && plain(last) =>
-            {
-                inner
-            }
-            all => all,
+        let of = |verbs: &[Verb]| {
+            self.statements.iter().find(|statement| verbs.iter().any(|&verb| kind_is(statement, verb)))
         };
-        let offending = inner.iter().find(|statement| {
-            [Verb::Begin, Verb::Commit, Verb::Rollback, Verb::Prepared]
-                .iter()
-                .any(|&verb| kind_is(statement, verb))
-        });
+        // What a ROLLBACK takes back would be recorded as applied.
+        let offending = of(&[Verb::Rollback, Verb::Prepared])
+            .or_else(|| of(&[Verb::Begin]))
+            .or_else(|| of(&[Verb::Commit]));
         match offending {
-            None => Ok(inner),
+            None => Ok(&self.statements),
             Some(statement) => Err(Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "{}:{}: `{}` would end the transaction that protects the run",
+                    "{}:{}: `{}` {}",
                     self.path.display(),
                     statement.line,
-                    statement.summary(40)
+                    statement.summary(40),
+                    if kind_is(statement, Verb::Begin) {
+                        "begins a transaction that the file never ends"
+                    } else {
+                        "would end the transaction that protects the run"
+                    }
                 ),
             )
             .with_hint(

@@ -135,6 +135,10 @@ pub struct RunOptions {
     pub strict: bool,
     /// `--allow-loss`.
     pub allow_loss: Vec<(String, Option<i64>)>,
+    /// `--allow-lost-labels`: enum types, and which of their labels; any if none is listed.
+    pub lost_labels: Vec<(TableName, Vec<String>)>,
+    /// `--allow-lost-grants`: objects.
+    pub lost_grants: Vec<TableName>,
     /// `--max-loss`, a fraction.
     pub max_loss: f64,
     /// The team's own checks, from `--verify`.
@@ -498,7 +502,7 @@ pub fn announced(options: &RunOptions, files: &[&MigrationFile], baseline: &Base
     Announced {
         rows: Box::new(expectations(files, baseline)),
         limits: loss_limits(options, files),
-        accepted: accepted(files),
+        accepted: accepted(options, files),
     }
 }
 
@@ -507,16 +511,19 @@ pub fn announced_by_command(options: &RunOptions) -> Announced {
     Announced {
         rows: Box::new(|_| Expectation::Unknown { why: "an external command".to_owned() }),
         limits: loss_limits(options, &[]),
-        accepted: Accepted { privileges: true, ..Accepted::default() },
+        accepted: Accepted { privileges: true, ..accepted(options, &[]) },
     }
 }
 
-fn accepted(files: &[&MigrationFile]) -> Accepted {
+/// What the flags and the files say.
+fn accepted(options: &RunOptions, files: &[&MigrationFile]) -> Accepted {
     let annotations = || files.iter().map(|file| &file.annotations);
+    let written = options.lost_labels.iter().cloned();
+    let granted = options.lost_grants.iter().cloned();
     Accepted {
         privileges: announces_privileges(files),
-        lost_labels: annotations().flat_map(|file| file.lost_labels.iter().cloned()).collect(),
-        lost_grants: annotations().flat_map(|file| file.lost_grants.iter().cloned()).collect(),
+        lost_labels: written.chain(annotations().flat_map(|file| file.lost_labels.iter().cloned())).collect(),
+        lost_grants: granted.chain(annotations().flat_map(|file| file.lost_grants.iter().cloned())).collect(),
     }
 }
 

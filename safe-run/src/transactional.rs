@@ -20,7 +20,8 @@ use crate::{
     check,
     check::untouched,
     journal::{Mode, Step},
-    migration::MigrationFile,
+    lock_ahead,
+    migration::{MigrationFile, TransactionPlan},
     precopy::{self, Precopy},
     recover,
     report::{Report, UndoReport, Verdict},
@@ -55,7 +56,11 @@ fn at(stage: Stage) -> impl Fn(Error) -> Failure {
 ///
 /// # Errors
 /// Only what prevents a report: the journal can't be written. Everything else is in the report.
-pub async fn run(context: &Context, files: &[&MigrationFile]) -> Result<Report> {
+pub async fn run(
+    context: &Context,
+    files: &[&MigrationFile],
+    transactions: &TransactionPlan,
+) -> Result<Report> {
     let mut log = RunLog::begin(context, Mode::Transaction, describe_files(files), files.len())?;
     fault::point("safe-run.begun");
     let notices = context.progress.clone();
@@ -71,7 +76,7 @@ pub async fn run(context: &Context, files: &[&MigrationFile]) -> Result<Report> 
         Err(error) => return failed_before(context, log, &error),
     };
     let mut known = None;
-    match protected(context, files, &migrator, &mut log, &mut known).await {
+    match protected(context, (files, transactions), &migrator, &mut log, &mut known).await {
         Ok(()) => commit(context, log, migrator, known.as_ref()).await,
         Err(failure) => roll_back(context, log, migrator, known.as_ref(), failure).await,
     }
@@ -80,7 +85,7 @@ pub async fn run(context: &Context, files: &[&MigrationFile]) -> Result<Report> 
 /// Everything up to the COMMIT. `known` is what was found before the migration, once it was found.
 async fn protected(
     context: &Context,
-    files: &[&MigrationFile],
+    (files, transactions): (&[&MigrationFile], &TransactionPlan),
     migrator: &Session,
     log: &mut RunLog,
     known: &mut Option<Baseline>,
@@ -164,7 +169,8 @@ async fn protected(
     let began = Instant::now();
     let mut reports = Vec::new();
     let applying = context.applying(migrator, &log.report.run);
-    let applied = apply_with_retries(context, applying, files, fenced, &mut reports, &mut watch).await;
+    let applied =
+        apply_with_retries(context, applying, (files, transactions), fenced, &mut reports, &mut watch).await;
     log.outside = apply::effects_outside(files, &reports);
     log.applied(reports, began);
     applied.map_err(at(Stage::Migration))?;
@@ -204,7 +210,7 @@ const SAVEPOINT: &str = "\"safe-run: before the first statement\"";
 async fn apply_with_retries(
     context: &Context,
     applying: apply::Applying<'_>,
-    files: &[&MigrationFile],
+    (files, transactions): (&[&MigrationFile], &TransactionPlan),
     fenced: bool,
     reports: &mut Vec<apply::MigrationReport>,
     watch: &mut Watch,
@@ -218,7 +224,19 @@ async fn apply_with_retries(
     let wait = context.options.lock_wait;
     let held = fenced.then_some(LockMode::Exclusive);
     let waiting = Waiting { migrator, observer: &context.control, wait, progress: &context.progress };
-    until_locked(&waiting, &format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}"), async || {
+    let restart = format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}");
+    if transactions.outside_savepoints {
+        // Only the locks are waited for within it: what the files do must not stand in a savepoint, and is not tried again.
+        let wanted = lock_ahead::wanted(files.iter().flat_map(|file| &file.statements));
+        until_locked(&waiting, &restart, async || {
+            let taken = lock_ahead::take(migrator, &wanted, held, wait.timeout).await;
+            taken.map(drop).map_err(Failed::repeatable)
+        })
+        .await?;
+        savepoint("RELEASE SAVEPOINT").await?;
+        return apply::in_transaction(applying, files, held, reports, watch).await;
+    }
+    until_locked(&waiting, &restart, async || {
         reports.clear();
         let applied = apply::in_transaction(applying, files, held, reports, watch).await;
         applied.map_err(|error| {

@@ -20,12 +20,12 @@ fn all_refuses_what_can_not_run_in_one_transaction_by_file_line_and_statement() 
         ("SELECT 1;\nALTER SYSTEM SET work_mem = '5MB';\n".to_owned(), "0002_b.sql:2: `ALTER SYSTEM"),
         ("-- safe-run: no-transaction\nSELECT 1;\n".to_owned(), "0002_b.sql:1"),
         (
-            "ALTER TYPE mood ADD VALUE 'ok';\nINSERT INTO audit (at) VALUES ('ok');\n".to_owned(),
+            "ALTER TYPE mood ADD VALUE 'ok';\nINSERT INTO moods VALUES ('ok');\n".to_owned(),
             "0002_b.sql:2: `INSERT",
         ),
     ] {
         let run = run();
-        run.database.psql("CREATE TYPE mood AS ENUM ('meh')");
+        run.database.psql("CREATE TYPE mood AS ENUM ('meh'); CREATE TABLE moods (m mood)");
         run.migration("0001_a.sql", "CREATE TABLE a (i int);\n").migration("0002_b.sql", &sql);
         let before = run.fingerprint();
         run.run(&["--tx", "all"]).exits(3).says(says).says("hint: ").says("--tx auto");
@@ -164,4 +164,160 @@ fn a_concurrent_build_waits_for_a_long_transaction_and_names_it_and_nobody_queue
         run.database.psql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'by_user'::regclass"),
         "t"
     );
+}
+
+/// Prisma makes such files for each label that goes; others write them by hand.
+const OWN_TRANSACTIONS: &str = "CREATE TABLE before (i int);
+-- AlterEnum
+BEGIN;
+CREATE TYPE \"Mood_new\" AS ENUM ('ok', 'glad');
+ALTER TABLE people ALTER COLUMN m TYPE \"Mood_new\" USING (m::text::\"Mood_new\");
+ALTER TYPE \"Mood\" RENAME TO \"Mood_old\";
+ALTER TYPE \"Mood_new\" RENAME TO \"Mood\";
+DROP TYPE \"Mood_old\";
+COMMIT;
+CREATE TABLE after (m \"Mood\" DEFAULT 'glad');
+BEGIN;
+INSERT INTO after VALUES ('ok');
+COMMIT;
+";
+
+#[test]
+fn transactions_of_a_files_own_run_unedited_and_are_undone_when_it_fails_behind_them() {
+    for major in [14, 18] {
+        let run = ProtectedRun::shop(major);
+        run.database.psql(
+            "CREATE TYPE \"Mood\" AS ENUM ('sad', 'ok', 'glad'); CREATE TABLE people (m \"Mood\"); INSERT INTO people VALUES ('ok')",
+        );
+        let before = run.fingerprint();
+        run.migration("0001_a.sql", OWN_TRANSACTIONS).migration("0002_b.sql", "SELECT 1 / 0;\n");
+        run.run(&[])
+            .exits(12)
+            .verdict("RESTORED")
+            .says("0001_a.sql:9: a COMMIT ends a transaction of the file's own");
+        run.assert_unchanged(&before);
+        run.run(&["--tx", "all"]).exits(3).says("0001_a.sql:9: a COMMIT");
+        std::fs::remove_file(run.folder().join("migrations/0002_b.sql")).unwrap();
+        run.run(&[]).exits(0).verdict("COMMITTED");
+        assert_eq!(
+            run.database.psql(
+                "SELECT enum_range(NULL::\"Mood\"); SELECT m FROM people; SELECT m FROM after; SELECT count(*) FROM before"
+            ),
+            "{ok,glad}\nok\nok\n0"
+        );
+        // Around the whole file they are nothing that would need a snapshot.
+        run.migration("0002_b.sql", "SET work_mem = '5MB';\nBEGIN;\nCREATE TABLE b (i int);\nCOMMIT;\n");
+        run.run(&["--tx", "all", "--snapshot", "none"]).exits(0).verdict("COMMITTED");
+        // What is taken back, or never ended, would be recorded as applied.
+        for loose in [
+            "BEGIN;\nDROP TABLE b;\nROLLBACK;\n",
+            "CREATE TABLE c (i int);\nCOMMIT;\nBEGIN;\nDROP TABLE b;\n",
+        ] {
+            run.migration("0003_c.sql", loose);
+            run.run(&[]).exits(3).says("0003_c.sql:");
+        }
+        run.migration("0003_c.sql", "BEGIN ISOLATION LEVEL SERIALIZABLE;\nDROP TABLE b;\nCOMMIT;\n");
+        run.run(&[]).exits(0).verdict("COMMITTED").says("0003_c.sql:1: `BEGIN ISOLATION LEVEL SERIALIZABLE`");
+    }
+}
+
+#[test]
+fn a_label_of_a_type_that_is_as_new_is_used_as_the_server_allows() {
+    for (major, one) in [(14, false), (18, true)] {
+        let run = ProtectedRun::shop(major);
+        run.migration("0001_a.sql", "CREATE TYPE mood AS ENUM ('sad');\nCREATE TABLE people (m mood);\n")
+            .migration("0002_b.sql", "ALTER TYPE mood ADD VALUE 'ok';\n")
+            .migration("0003_c.sql", "INSERT INTO people VALUES ('ok');\n");
+        let told = run.run(&["--verbose"]).exits(0).verdict("COMMITTED");
+        if one {
+            told.never_says("not in one transaction");
+        } else {
+            told.says("not in one transaction: 0003_c.sql:1");
+        }
+        assert_eq!(run.database.psql("SELECT m FROM people"), "ok");
+        // It is an old type by now, and a failure behind its use is undone all the same.
+        let before = run.fingerprint();
+        run.migration(
+            "0004_d.sql",
+            "ALTER TYPE mood ADD VALUE 'glad';\nINSERT INTO people VALUES ('glad');\nSELECT 1 / 0;\n",
+        );
+        run.run(&[]).exits(12).verdict("RESTORED");
+        run.assert_unchanged(&before);
+    }
+}
+
+#[test]
+fn a_file_of_its_own_transaction_commits_a_label_of_a_new_type_before_its_use() {
+    let run = ProtectedRun::shop(18);
+    run.migration("0001_a.sql", "CREATE TYPE mood AS ENUM ('sad');\n")
+        .migration("0002_b.sql", "ALTER TYPE mood ADD VALUE 'ok';\nSELECT 'ok'::mood;\n");
+    run.run(&["--tx", "file"]).exits(0).verdict("COMMITTED");
+}
+
+#[test]
+fn a_text_that_reads_like_a_new_label_needs_no_commit() {
+    for major in [14, 18] {
+        let run = ProtectedRun::shop(major);
+        run.database.psql(
+            "CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE people (m mood); CREATE VIEW happy AS SELECT * FROM people;
+             CREATE FUNCTION remember(text) RETURNS void LANGUAGE sql AS $$ INSERT INTO people VALUES ($1::mood) $$",
+        );
+        run.migration(
+            "0001_a.sql",
+            "ALTER TYPE mood ADD VALUE 'ok';\nCREATE TABLE log (level text DEFAULT 'ok');\n
+             INSERT INTO audit (id, at) VALUES (1, 'ok');\nINSERT INTO log VALUES ('ok');\n",
+        );
+        run.run(&["--tx", "all"]).exits(0).verdict("COMMITTED");
+        // Through a view, a function, and a table that is made beside it.
+        for (number, sql) in [
+            "SELECT * FROM happy WHERE m = '@';",
+            "SELECT remember('@');",
+            "CREATE TABLE feelings AS SELECT m FROM people; INSERT INTO feelings VALUES ('@');",
+        ]
+        .iter()
+        .enumerate()
+        {
+            let label = format!("new {number}");
+            let text = format!("ALTER TYPE mood ADD VALUE '{label}';\n{}\n", sql.replace('@', &label));
+            run.migration(&format!("000{}_b.sql", number + 2), &text);
+            run.run(&[]).exits(0).verdict("COMMITTED").says("not in one transaction");
+        }
+    }
+}
+
+#[test]
+fn a_comment_that_reads_like_a_way_down_is_refused_until_a_person_says_what_it_is() {
+    let run = run();
+    let sql = "CREATE TABLE a (i int);\n-- ROLLBACK\nDROP TABLE order_items;\n";
+    run.migration("0001_a.sql", sql);
+    let before = run.fingerprint();
+    run.run(&[])
+        .exits(3)
+        .says("0001_a.sql:2: `-- ROLLBACK` reads like the start of a way down")
+        .says("--whole-file VERSION");
+    run.run(&["plan"]).exits(3).says("0001_a.sql:2");
+    run.run(&["status"]).exits(30);
+    run.assert_unchanged(&before);
+    run.run(&["--whole-file", "0009"]).exits(2).says("no migration has version 0009");
+    run.run(&["--whole-file", "0001", "--allow-loss", "order_items"]).exits(0).verdict("COMMITTED");
+    assert_eq!(run.database.psql("SELECT to_regclass('order_items') IS NULL"), "t");
+    // Applied, it is in nobody's way.
+    run.run(&[]).exits(0).verdict("UP TO DATE");
+}
+
+#[test]
+fn an_empty_migration_is_said_to_be_one() {
+    let run = run();
+    run.migration("0001_a.sql", "-- Add it here.\n");
+    run.run(&["plan"]).exits(0).says("it has no statement: nothing of it runs, and it counts as applied");
+    run.run(&[])
+        .exits(0)
+        .says("0001_a.sql: it has no statement: nothing of it runs, and it counts as applied");
+}
+
+#[test]
+fn a_mistyped_command_is_told_what_was_meant() {
+    let run = run();
+    run.run(&["staus"]).exits(2).says("hint: Did you mean `safe-run status`?");
+    run.run(&["alembic", "upgrade", "head"]).exits(2).says("goes after `--`: safe-run -- alembic …");
 }

@@ -227,6 +227,11 @@ impl Settings {
         })
     }
 
+    /// A variable of the environment, if it is set and not empty.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name)
+    }
+
     /// The connection, with every default filled in.
     pub fn connection(&self) -> Result<ConnectionSettings> {
         ConnectionSettings::resolve(

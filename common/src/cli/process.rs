@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Output, SharedArgs};
-use crate::{Error, Result, interrupt, postgres::ConnectionSettings};
+use crate::{Error, Result, ident::printable, interrupt, postgres::ConnectionSettings};
 
 /// Runs a flow to its end and turns its result into the process's exit code.
 ///
@@ -57,22 +57,67 @@ where
 {
     let cli = match C::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&error, &C::command()),
     };
     let output = Output::new(shared(&cli));
     run(&output, flow(&cli, &output))
 }
 
 /// Prints what clap has to say: help and version on stdout with exit code 0, a usage error on stderr with 2.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
     // A reader that has gone away is not an error of ours.
     let _ = error.print();
+    if let Some(hint) = meant_command(error, command) {
+        let _ = writeln!(io::stderr(), "hint: {hint}");
+    }
     // clap shows the message of a value that was refused, but not its hint.
     let refused = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
     if let Some(hint) = refused.and_then(Error::hint) {
         let _ = writeln!(io::stderr(), "hint: {hint}");
     }
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
+/// Where a program takes a command of somebody else, a mistyped word of its own is an argument too many for clap: which
+/// word may be meant, or where the other command goes.
+fn meant_command(error: &clap::Error, command: &clap::Command) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    if word.starts_with('-') || !command.has_subcommands() {
+        return None;
+    }
+    let name = command.get_name();
+    let near =
+        command.get_subcommands().map(clap::Command::get_name).min_by_key(|known| distance(word, known))?;
+    // A third of its letters may be wrong, and one in a short word.
+    if distance(word, near) <= (near.len() / 3).max(1) {
+        return Some(format!("Did you mean `{name} {near}`?"));
+    }
+    let takes_commands = command.get_positionals().any(clap::Arg::is_last_set);
+    takes_commands.then(|| format!("A command to run goes after `--`: {name} -- {} …", printable(word)))
+}
+
+/// How many letters have to be put in, taken out, exchanged or swapped with their neighbours.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
+    for at in 1..=a.len() {
+        let mut row = vec![at];
+        for to in 1..=b.len() {
+            let same = a[at - 1] == b[to - 1];
+            let mut least =
+                (rows[at - 1][to] + 1).min(row[to - 1] + 1).min(rows[at - 1][to - 1] + usize::from(!same));
+            if at > 1 && to > 1 && a[at - 1] == b[to - 2] && a[at - 2] == b[to - 1] {
+                least = least.min(rows[at - 2][to - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
 }
 
 /// Time since the machine started, by the clock that systemd compares with.
@@ -99,4 +144,22 @@ pub async fn wait_for_server(
         })
         .await?;
     session.close().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_word_is_near_to_what_was_meant() {
+        for (word, known, expected) in [
+            ("staus", "status", 1),
+            ("sattus", "status", 1),
+            ("status", "status", 0),
+            ("chekc", "check", 1),
+            ("", "new", 3),
+        ] {
+            assert_eq!(distance(word, known), expected, "{word} {known}");
+        }
+    }
 }

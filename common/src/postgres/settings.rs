@@ -410,6 +410,11 @@ impl ConnectionSettings {
         self.url("postgresql", None, &driver_url::parameters("postgresql", &self.keywords))
     }
 
+    /// The parameters of the URL that are another tool's, and mean nothing to us as a connection.
+    pub fn parameters_of_others(&self) -> &[(String, String)] {
+        &self.foreign
+    }
+
     /// The URL for a child's DATABASE_URL: with the password, the scheme as it was given (`postgresql+psycopg2`), the
     /// parameters as its driver takes them, and those that only the child understands.
     pub fn url_for_child(&self) -> Secret {

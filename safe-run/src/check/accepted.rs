@@ -52,8 +52,7 @@ pub fn how_to_accept(finding: &Finding) -> Option<String> {
         _ => return None,
     };
     Some(format!(
-        "If that is meant, say `-- safe-run: {directive} NAME` in the migration; a command goes with `--skip {}`.",
-        finding.key.check
+        "If that is meant, say so with `--{directive} NAME`, or with `-- safe-run: {directive} NAME` in the migration."
     ))
 }
 

@@ -1,7 +1,8 @@
 //! Enum labels that are gone, or in another order, in comparison with the state before.
 //!
-//! A label is followed by its oid, so that a renamed one is not gone; in a type that was made again, by its text. A
-//! type that was dropped is none of this: the server refuses that while a column has it.
+//! A label is followed by its oid, so that a renamed one is not gone; in a type that was made again, by its text: there the
+//! columns were converted, and no row can have a label that the new type lacks. A type that was dropped is none of this: the
+//! server refuses that while a column has it.
 
 use std::collections::BTreeMap;
 
@@ -91,9 +92,10 @@ pub(super) fn compare(before: &Enums, after: &Enums, accepted: &Accepted) -> Vec
         if !gone.is_empty() {
             let noun = if gone.len() == 1 { "label" } else { "labels" };
             let labels: Vec<String> = gone.iter().map(|label| format!("'{}'", printable(label))).collect();
-            let detail = format!("enum {name} lost {noun} {}", labels.join(", "));
+            let left = if by_oid { "" } else { "; it was made again, and no row can have it any more" };
+            let detail = format!("enum {name} lost {noun} {}{left}", labels.join(", "));
             let mut finding = Finding::state(key("labels"), name.clone(), "lost", detail);
-            if accepted.labels(&then.name, &gone) {
+            if !by_oid || accepted.labels(&then.name, &gone) {
                 finding.severity = Severity::Note;
             }
             findings.push(finding);
@@ -134,10 +136,14 @@ mod tests {
         assert_eq!(told(&before, &renamed), ["label 'ok' of enum mood is called 'fine' now"]);
         assert_eq!(compare(&before, &renamed, &Accepted::default())[0].severity, Severity::Note);
         let remade = mood(2, &[(23, "glad"), (21, "sad")]);
+        assert_eq!(compare(&before, &remade, &Accepted::default())[0].severity, Severity::Note);
+        // Taken out of the catalog: rows may have it still.
+        let torn = mood(1, &[(11, "sad"), (13, "glad")]);
+        assert_ne!(compare(&before, &torn, &Accepted::default())[0].severity, Severity::Note);
         assert_eq!(
             told(&before, &remade),
             [
-                "enum mood lost label 'ok'",
+                "enum mood lost label 'ok'; it was made again, and no row can have it any more",
                 "enum mood sorts differently: its labels are 'glad', 'sad' now, so comparisons and ORDER BY change"
             ]
         );

@@ -8,8 +8,9 @@ use common::{Error, Result, cli::args::parse_duration};
 use crate::{
     check::{CheckKind, FailOn, Level},
     layout::Format,
-    migration::TransactionChoice,
+    migration::{TransactionChoice, lost_grants, lost_labels},
     run::{FenceChoice, OnFailure, SnapshotChoice, SnapshotWhen},
+    statement::TableName,
 };
 
 #[derive(Debug, Clone, Default, Args)]
@@ -21,6 +22,17 @@ pub struct MigrationArgs {
     /// Whose layout and history it is [default: auto: by the history in the database, then by the files]
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub format: Option<FormatChoice>,
+    /// This table is not the history of these files, whatever stands in it; may be repeated
+    #[arg(long, value_name = "TABLE")]
+    pub ignore_history: Vec<String>,
+    /// The history's table, where its tool was given another name for it than its own [default: as the tool's settings
+    /// beside the folder say]
+    #[arg(long, value_name = "TABLE")]
+    pub history_table: Option<String>,
+    /// All of this migration goes up: a comment in it that reads like the start of a way down is an ordinary one; may be
+    /// repeated
+    #[arg(long, value_name = "VERSION")]
+    pub whole_file: Vec<String>,
     /// Apply only up to this version
     #[arg(long, value_name = "VERSION")]
     pub to: Option<String>,
@@ -44,11 +56,20 @@ pub struct FolderArgs {
     /// Whose layout and history it is [default: auto: by the history in the database, then by the files]
     #[arg(long, value_name = "FORMAT", value_enum)]
     pub format: Option<FormatChoice>,
+    /// The history's table, where its tool was given another name for it than its own [default: as the tool's settings
+    /// beside the folder say]
+    #[arg(long, value_name = "TABLE")]
+    pub history_table: Option<String>,
 }
 
 impl From<FolderArgs> for MigrationArgs {
     fn from(folder: FolderArgs) -> Self {
-        Self { dir: folder.dir, format: folder.format, ..Self::default() }
+        Self {
+            dir: folder.dir,
+            format: folder.format,
+            history_table: folder.history_table,
+            ..Self::default()
+        }
     }
 }
 
@@ -191,6 +212,12 @@ pub struct ValidationArgs {
     /// Rows of this table may be lost, at most N of them; may be repeated
     #[arg(long, value_name = "TABLE[=N]", value_parser = parse_allow_loss)]
     pub allow_loss: Vec<(String, Option<i64>)>,
+    /// This enum type may lose labels, or these of them; may be repeated
+    #[arg(long, value_name = "TYPE[=LABEL,…]", value_parser = lost_labels)]
+    pub allow_lost_labels: Vec<(TableName, Vec<String>)>,
+    /// This object may lose grants; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = lost_grants)]
+    pub allow_lost_grants: Vec<TableName>,
     /// Share of a table's rows that a DELETE may remove [default: 10%]
     #[arg(long, value_name = "SHARE")]
     pub max_loss: Option<String>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use common::{
     Error, ErrorKind, Result,
     cli::{format, output::Tone},
-    postgres::ConnectionSettings,
+    postgres::{ConnectionSettings, Session},
     repository::Repository,
 };
 use serde::Serialize;
@@ -41,13 +41,14 @@ impl Invocation<'_> {
         self.connection(purpose).await
     }
 
-    async fn read_only_state(&self, connection: &ConnectionSettings) -> Result<State> {
+    async fn read_only_state(&self, connection: &ConnectionSettings) -> Result<(Session, State)> {
         let session = connection
             .connect()
             .await
             .map_err(|error| release::explain_closed(error, &self.settings.repo, connection.database()))?;
         let history = self.find_history(&session).await?;
-        self.state(&session, history).await
+        let state = self.state(&session, history).await?;
+        Ok((session, state))
     }
 
     pub(super) async fn status(&self) -> Result<u8> {
@@ -66,12 +67,13 @@ impl Invocation<'_> {
         let left: Vec<&str> = left.iter().map(|run| run.run.as_str()).collect();
         let state = self.read_only_state(&connection).await;
         // Behind its fence the database may let nobody in.
-        let state = if left.is_empty() {
+        let (session, state) = if left.is_empty() {
             state?
         } else {
             state.map_err(|error| error.with_kind(ErrorKind::Unknown))?
         };
         let plan = self.plan_of(&state)?;
+        self.refuse_applied_elsewhere(&session, &state, &plan).await?;
         #[derive(Serialize)]
         struct Line {
             version: String,
@@ -157,9 +159,11 @@ impl Invocation<'_> {
     }
 
     pub(super) async fn plan(&self) -> Result<u8> {
-        let state = self.read_only_state(&self.connection_to_folders("safe-run plan").await?).await?;
+        let connection = self.connection_to_folders("safe-run plan").await?;
+        let (session, state) = self.read_only_state(&connection).await?;
         let plan = self.plan_of(&state)?;
-        let transactions = self.transactions(&plan)?;
+        self.refuse_applied_elsewhere(&session, &state, &plan).await?;
+        let transactions = self.transactions(&session, &plan).await?;
         #[derive(Serialize)]
         struct PlannedStatement {
             line: u32,
@@ -172,6 +176,8 @@ impl Invocation<'_> {
             version: String,
             file: String,
             no_transaction: Option<String>,
+            /// About the file as a whole; those of a statement stand there.
+            warnings: Vec<String>,
             statements: Vec<PlannedStatement>,
         }
         let planned: Vec<PlannedFile> = plan
@@ -181,6 +187,7 @@ impl Invocation<'_> {
                 version: file.version.as_str().to_owned(),
                 file: file.name(),
                 no_transaction: file.no_transaction.clone(),
+                warnings: file.warnings.iter().filter(|text| !text.starts_with("line ")).cloned().collect(),
                 statements: file
                     .statements
                     .iter()
@@ -234,6 +241,9 @@ impl Invocation<'_> {
             let count = format::plural(file.statements.len() as u64, "statement", "statements");
             let name = self.output.paint(Tone::Strong, &file.file);
             text.push_str(&if brief { format!("{name}  {count}\n") } else { format!("{name}\n") });
+            for warning in &file.warnings {
+                text.push_str(&format!("  {} {warning}\n", self.output.paint(Tone::Warning, "!")));
+            }
             let told = |statement: &&PlannedStatement| !brief || !statement.warnings.is_empty();
             for statement in file.statements.iter().filter(told) {
                 text.push_str(&format!("  {:>4}  {}\n", statement.line, statement.summary));

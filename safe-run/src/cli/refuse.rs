@@ -94,7 +94,8 @@ pub(super) fn useless_flags(cli: &Cli) -> Result<()> {
 }
 
 /// Flags of validation that compare two states.
-const RUN_ONLY: [&str; 3] = ["--fail-on", "--allow-loss", "--max-loss"];
+const RUN_ONLY: [&str; 5] =
+    ["--fail-on", "--allow-loss", "--allow-lost-labels", "--allow-lost-grants", "--max-loss"];
 
 /// The flags before the command's word that say something else than their default. `--jobs` and `--compress` are settings
 /// that fit everywhere.
@@ -104,6 +105,9 @@ fn given(cli: &Cli) -> Vec<(Group, &'static str)> {
     [
         (Group::Folder, "--dir", !migrations.dir.is_empty()),
         (Group::Folder, "--format", migrations.format.is_some()),
+        (Group::Folder, "--history-table", migrations.history_table.is_some()),
+        (Group::Migrations, "--ignore-history", !migrations.ignore_history.is_empty()),
+        (Group::Migrations, "--whole-file", !migrations.whole_file.is_empty()),
         (Group::Migrations, "--to", migrations.to.is_some()),
         (Group::Migrations, "--allow-out-of-order", !migrations.allow_out_of_order.is_empty()),
         (Group::Migrations, "--tx", migrations.tx.is_some()),
@@ -124,6 +128,8 @@ fn given(cli: &Cli) -> Vec<(Group, &'static str)> {
         (Group::Validation, "--verify", !look.verify.is_empty()),
         (Group::Validation, "--fail-on", validation.fail_on != FailOn::New),
         (Group::Validation, "--allow-loss", !validation.allow_loss.is_empty()),
+        (Group::Validation, "--allow-lost-labels", !validation.allow_lost_labels.is_empty()),
+        (Group::Validation, "--allow-lost-grants", !validation.allow_lost_grants.is_empty()),
         (Group::Validation, "--max-loss", validation.max_loss.is_some()),
         (Group::Report, "--report", reports.report.is_some()),
         (Group::Report, "--report-json", reports.report_json.is_some()),

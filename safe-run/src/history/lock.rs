@@ -19,14 +19,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 impl History {
     /// The tool's keys, and how long the tool waits for them.
     fn locks(&self, database: &str) -> (Vec<i64>, Duration) {
-        let schema = self.table.schema.as_str();
+        let (schema, table) = (self.table.schema.as_str(), self.table.name.as_str());
         match self.layout.format {
             // sqlx waits without end; here the limit of the run holds.
             Format::Sqlx => (vec![sqlx::lock_key(database)], Duration::MAX),
             Format::GolangMigrate => {
-                (golang_migrate::lock_keys(database, schema).to_vec(), Duration::from_secs(15))
+                (golang_migrate::lock_keys(database, schema, table).to_vec(), Duration::from_secs(15))
             }
-            Format::Flyway => (vec![flyway::lock_key(schema)], Duration::from_secs(50)),
+            Format::Flyway => (vec![flyway::lock_key(schema, table)], Duration::from_secs(50)),
             Format::Goose => (vec![goose::LOCK_KEY], Duration::from_secs(300)),
             Format::Prisma => (vec![prisma::LOCK_KEY], Duration::from_secs(10)),
             Format::SafeRun | Format::Dbmate | Format::Refinery | Format::Diesel => {

@@ -3,7 +3,7 @@
 
 use common::{Error, QualifiedName, Result};
 
-use super::{Format, Layout, refinery};
+use super::{Format, Layout, refinery, settings::Settings};
 use crate::migration::FileName;
 
 /// What the migration folders look like.
@@ -128,6 +128,16 @@ impl Signs {
         found
     }
 
+    /// [`Self::candidates`], where a project's own settings say more than the names of its files.
+    fn candidates_with(&self, settings: &Settings) -> Vec<Format> {
+        let mut found = self.candidates();
+        let is_plain = matches!(found.as_slice(), [Format::SafeRun] | [Format::Sqlx, Format::GolangMigrate]);
+        if settings.is_sqlx && is_plain {
+            found = vec![Format::Sqlx];
+        }
+        found
+    }
+
     /// The format that a new file has to have. Where two tools would name it alike, it does not matter whose it is.
     ///
     /// # Errors
@@ -182,8 +192,20 @@ pub struct Seen {
 
 impl Seen {
     /// Whose history it is, by its columns; `None` for a table of another tool with the same name.
-    pub fn format(&self) -> Option<Format> {
-        let name = self.table.name.as_str();
+    pub fn format(&self, settings: &Settings) -> Option<Format> {
+        let is_meant = |renamed: &&super::settings::Renamed| {
+            renamed.table.name == self.table.name.as_str()
+                && renamed.table.schema.as_ref().is_none_or(|schema| *schema == self.table.schema.as_str())
+        };
+        let mut meant = settings.renamed.iter().filter(is_meant).map(|renamed| renamed.format).peekable();
+        match meant.peek() {
+            Some(_) => meant.find(|format| self.format_if_called(format.table()) == Some(*format)),
+            None => self.format_if_called(self.table.name.as_str()),
+        }
+    }
+
+    /// [`Self::format`], if the table were called so.
+    pub fn format_if_called(&self, name: &str) -> Option<Format> {
         let has = |columns: &[&str]| {
             columns
                 .iter()
@@ -200,7 +222,8 @@ impl Seen {
             {
                 Some(Format::Dbmate)
             }
-            super::sqlx::TABLE => has(&["version", "success", "checksum"]).then_some(Format::Sqlx),
+            super::sqlx::TABLE => (has(&["version", "success", "checksum"]) && !has(&["installed_rank"]))
+                .then_some(Format::Sqlx),
             super::goose::TABLE => has(&["version_id", "is_applied"]).then_some(Format::Goose),
             super::flyway::TABLE => has(&["installed_rank", "script", "success"]).then_some(Format::Flyway),
             refinery::TABLE => has(&["version", "applied_on", "checksum"]).then_some(Format::Refinery),
@@ -220,14 +243,31 @@ pub struct Decision {
     pub table: Option<QualifiedName>,
 }
 
-/// Decides. `rails` says that the database has Rails' `ar_internal_metadata`: its `schema_migrations` is like dbmate's.
+/// Decides. `settings` are those of the tools themselves. `rails` says that the database has Rails' `ar_internal_metadata`: its `schema_migrations` is like dbmate's.
 ///
 /// # Errors
 /// Refused: several formats are possible, or a history lies where the migrations' `search_path` does not find it.
-pub fn decide(wanted: Option<Format>, seen: &[Seen], rails: bool, signs: &Signs) -> Result<Decision> {
+pub fn decide(
+    wanted: Option<Format>,
+    seen: &[Seen],
+    rails: bool,
+    signs: &Signs,
+    settings: &Settings,
+) -> Result<Decision> {
     let usable: Vec<(Format, &Seen)> = seen
         .iter()
-        .filter_map(|seen| seen.format().map(|format| (format, seen)))
+        .filter_map(|seen| seen.format(settings).map(|format| (format, seen)))
+        // Its tool would not look there.
+        .filter(|(format, seen)| {
+            settings.table(*format).is_none_or(|renamed| {
+                renamed.table.name == seen.table.name.as_str()
+                    && renamed
+                        .table
+                        .schema
+                        .as_ref()
+                        .is_none_or(|schema| *schema == seen.table.schema.as_str())
+            })
+        })
         // Rails has the same table; only files with dbmate's markers, or the flag, make it dbmate's.
         .filter(|(format, _)| {
             *format != Format::Dbmate || !rails || wanted == Some(*format) || signs.dbmate > 0
@@ -239,6 +279,7 @@ pub fn decide(wanted: Option<Format>, seen: &[Seen], rails: bool, signs: &Signs)
         format,
         wide_versions: format == Format::Refinery
             && seen.map_or(signs.wide, |seen| seen.columns.iter().any(|column| column == "version bigint")),
+        ignored: if format == Format::Sqlx { settings.ignored } else { super::settings::IgnoredChars::NONE },
     };
     let flags = |formats: &[Format]| {
         formats.iter().map(|format| format!("--format {format}")).collect::<Vec<_>>().join(" or ")
@@ -279,7 +320,7 @@ pub fn decide(wanted: Option<Format>, seen: &[Seen], rails: bool, signs: &Signs)
     if let Some(wanted) = wanted {
         return Ok(Decision { layout: layout(wanted, None), table: None });
     }
-    match signs.candidates().as_slice() {
+    match signs.candidates_with(settings).as_slice() {
         [] => Ok(Decision { layout: Layout::OWN, table: None }),
         [only] => Ok(Decision { layout: layout(*only, None), table: None }),
         several => Err(Error::refused(format!(

@@ -17,9 +17,9 @@ pub const BASELINE: &str = "<< Flyway Baseline >>";
 const LOCK_MAGIC: i64 = 0x466c_7977_6179;
 
 /// The lock that Flyway tries to get, 50 times with a second between.
-pub fn lock_key(schema: &str) -> i64 {
+pub fn lock_key(schema: &str, table: &str) -> i64 {
     let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-    LOCK_MAGIC + i64::from(java_hash(&format!("{}.{}", quoted(schema), quoted(TABLE))))
+    LOCK_MAGIC + i64::from(java_hash(&format!("{}.{}", quoted(schema), quoted(table))))
 }
 
 /// Java's `String.hashCode`.

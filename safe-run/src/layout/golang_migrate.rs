@@ -7,9 +7,9 @@ use crate::migration::FileName;
 pub const TABLE: &str = "schema_migrations";
 
 /// Its locks, with the database's name as the command line and as the library spell it.
-pub fn lock_keys(database: &str, schema: &str) -> [i64; 2] {
+pub fn lock_keys(database: &str, schema: &str, table: &str) -> [i64; 2] {
     [format!("/{database}"), database.to_owned()].map(|database| {
-        let sum = common::digest::crc32([format!("{schema}\0{TABLE}\0{database}").as_bytes()]);
+        let sum = common::digest::crc32([format!("{schema}\0{table}\0{database}").as_bytes()]);
         i64::from(sum.wrapping_mul(1_486_364_155))
     })
 }

@@ -36,6 +36,12 @@ pub(crate) fn file_name(name: &str) -> FileName {
     }
 }
 
+/// Whether a statement ends with the line, as goose sees it: words that begin with `--` end the line.
+fn ends_with_semicolon(line: &str) -> bool {
+    let words = line.split_whitespace().take_while(|word| !word.starts_with("--"));
+    words.last().is_some_and(|word| word.ends_with(';'))
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Start,
@@ -51,6 +57,8 @@ pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
     let mut found =
         Sections { up: Vec::new(), no_transaction: None, warnings: Vec::new(), has_sections: true };
     let mut up_from = 0;
+    // Where goose last saw a statement end: behind a semicolon at the end of a line, or a StatementEnd.
+    let mut unended: Option<u32> = None;
     let mut at = 0;
     for (index, line) in sql.split_inclusive('\n').enumerate() {
         let text = line.trim();
@@ -78,7 +86,10 @@ pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
                 }
                 ("statementbegin", State::Up) => State::UpStatement,
                 ("statementbegin", State::Down) => State::DownStatement,
-                ("statementend", State::UpStatement) => State::Up,
+                ("statementend", State::UpStatement) => {
+                    unended = None;
+                    State::Up
+                }
                 ("statementend", State::DownStatement) => State::Down,
                 ("no transaction", state) => {
                     found.no_transaction.get_or_insert(format!("line {}: `{text}`", index + 1));
@@ -100,8 +111,21 @@ pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
             };
         } else if state == State::Start && !text.is_empty() && !text.starts_with("--") {
             return Err(refuse(format!("`{text}` stands before `-- +goose Up`")));
+        } else if state == State::Up && !text.is_empty() && !text.starts_with("--") {
+            unended = match ends_with_semicolon(text) {
+                true => None,
+                false => unended.or(Some(index as u32 + 1)),
+            };
         }
         at = next;
+    }
+    if let (Some(line), State::Up | State::Down) = (unended, state) {
+        return Err(ParseProblem {
+            line,
+            column: 1,
+            message: "goose wants a semicolon at the end of the last statement, which begins here".to_owned(),
+            hint: "Add it: goose refuses such a file too.".to_owned(),
+        });
     }
     match state {
         State::Up => found.up.push(up_from..sql.len()),

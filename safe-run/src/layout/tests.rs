@@ -1,9 +1,9 @@
 use common::QualifiedName;
 
-use super::{detect::*, *};
+use super::{detect::*, settings::Settings, *};
 
 fn layout(format: Format) -> Layout {
-    Layout { format, wide_versions: false }
+    Layout::of(format)
 }
 
 fn named(format: Format, name: &str) -> String {
@@ -112,6 +112,9 @@ fn sections_are_those_of_each_tool_and_what_it_refuses_is_refused_by_line() {
         (F::Goose, "-- +goose Up\n-- +goose StatementBegin\na;\n", Err("1: ")),
         (F::Goose, "-- +goose Up\n  -- +goose Down\n", Err("2: ")),
         (F::Goose, "-- +goose Up\n-- +goose ENVSUB ON\na;\n", Err("2: goose would")),
+        (F::Goose, "-- +goose Up\na;\nb -- last\n-- +goose Down\n", Err("3: goose wants a semicolon")),
+        (F::Goose, "-- +goose Up\na\n  b\n", Err("2: goose wants a semicolon")),
+        (F::Goose, "-- +goose Up\na\n  b; -- end\n-- why\n", Ok("a\n  b; -- end\n-- why\n")),
         (F::Goose, "a;\n-- +goose Up\n", Err("1: ")),
         (F::Goose, "a;\n", Err("1: ")),
         (F::Sqlx, "-- no-transaction\na;\n", Ok("alone: -- no-transaction\na;\n")),
@@ -170,10 +173,12 @@ fn signs(files: &[(&str, &str)]) -> Signs {
 #[test]
 fn files_decide_when_there_is_no_history_and_ambiguous_ones_are_refused() {
     let decided = |files: &[(&str, &str)]| {
-        decide(None, &[], false, &signs(files)).map(|decision| decision.layout.format).map_err(|error| {
-            assert!(error.hint().is_some_and(|hint| hint.contains("--format")), "{error:?}");
-            error.message().to_owned()
-        })
+        decide(None, &[], false, &signs(files), &Settings::default())
+            .map(|decision| decision.layout.format)
+            .map_err(|error| {
+                assert!(error.hint().is_some_and(|hint| hint.contains("--format")), "{error:?}");
+                error.message().to_owned()
+            })
     };
     assert_eq!(decided(&[("1_a.sql", "")]), Ok(Format::SafeRun));
     assert_eq!(decided(&[]), Ok(Format::SafeRun));
@@ -219,7 +224,7 @@ fn the_history_in_the_database_decides_first() {
     let hidden = Seen { on_path: false, ..sqlx.clone() };
     let plain = signs(&[("1_a.sql", "")]);
     let decided = |wanted, tables: &[Seen], rails| {
-        decide(wanted, tables, rails, &plain)
+        decide(wanted, tables, rails, &plain, &Settings::default())
             .map(|decision| decision.layout.format)
             .map_err(|error| format!("{}: {}", error.message(), error.hint().unwrap_or_default()))
     };

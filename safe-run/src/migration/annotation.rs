@@ -8,6 +8,7 @@
 //! -- safe-run: allow-lost-labels mood
 //! -- safe-run: allow-lost-labels mood = ok, 'in between'
 //! -- safe-run: allow-lost-grants totals
+//! -- safe-run: whole-file
 //! ```
 //!
 //! An unknown directive is an error: a misspelt one would otherwise silently protect less than its author believes.
@@ -31,6 +32,8 @@ pub struct Annotations {
     pub lost_labels: Vec<(TableName, Vec<String>)>,
     /// `allow-lost-grants NAME`: an object that may lose grants.
     pub lost_grants: Vec<TableName>,
+    /// `whole-file`: no comment of it begins a way down.
+    pub whole_file: bool,
 }
 
 /// `rows TABLE = MIN..MAX`: by how much the table's row count changes.
@@ -78,6 +81,7 @@ pub(crate) fn read(
                 Parsed::AllowLoss(loss) => annotations.allow_loss.push(loss),
                 Parsed::LostLabels(name, labels) => annotations.lost_labels.push((name, labels)),
                 Parsed::LostGrants(name) => annotations.lost_grants.push(name),
+                Parsed::WholeFile => annotations.whole_file = true,
             }
         }
     }
@@ -86,7 +90,11 @@ pub(crate) fn read(
 
 /// The parts of the file that are SQL: data of a COPY must not be read as comments. The head of a file with sections
 /// counts, so that a directive can stand above the first marker.
-fn outside_copy_data(sql: &str, sections: &Sections, statements: &[Statement]) -> Vec<Range<usize>> {
+pub(super) fn outside_copy_data(
+    sql: &str,
+    sections: &Sections,
+    statements: &[Statement],
+) -> Vec<Range<usize>> {
     let mut parts = Vec::new();
     let head = sections.up.first().filter(|_| sections.has_sections).map(|first| 0..first.start);
     for range in head.into_iter().chain(sections.up.iter().cloned()) {
@@ -115,12 +123,14 @@ enum Parsed {
     AllowLoss(AllowLoss),
     LostLabels(TableName, Vec<String>),
     LostGrants(TableName),
+    WholeFile,
 }
 
 fn parse(directive: &str, line: u32) -> Result<Parsed, String> {
     let (word, rest) = directive.split_once(char::is_whitespace).unwrap_or((directive, ""));
     match word.to_ascii_lowercase().as_str() {
         "no-transaction" if rest.trim().is_empty() => Ok(Parsed::NoTransaction),
+        "whole-file" if rest.trim().is_empty() => Ok(Parsed::WholeFile),
         "rows" => {
             let (table, value) = table_and_value(rest)?;
             let value = value.ok_or("`rows` without a number")?;
@@ -132,15 +142,26 @@ fn parse(directive: &str, line: u32) -> Result<Parsed, String> {
             let number = |value: &str| value.parse().map_err(|_| format!("`{value}` is no number of rows"));
             Ok(Parsed::AllowLoss(AllowLoss { table, at_most: value.map(number).transpose()?, line }))
         }
-        "allow-lost-labels" => {
-            let (name, value) = table_and_value(rest)?;
-            Ok(Parsed::LostLabels(name, value.map(labels).transpose()?.unwrap_or_default()))
-        }
+        "allow-lost-labels" => lost_labels(rest).map(|(name, labels)| Parsed::LostLabels(name, labels)),
         "allow-lost-grants" => match table_and_value(rest)? {
             (name, None) => Ok(Parsed::LostGrants(name)),
             (_, Some(value)) => Err(format!("`allow-lost-grants` takes a name alone, without `= {value}`")),
         },
         _ => Err(format!("unknown directive `-- safe-run: {directive}`")),
+    }
+}
+
+/// `TYPE` or `TYPE = LABEL, …`, as a flag gives it.
+pub(crate) fn lost_labels(text: &str) -> Result<(TableName, Vec<String>), String> {
+    let (name, value) = table_and_value(text)?;
+    Ok((name, value.map(labels).transpose()?.unwrap_or_default()))
+}
+
+/// A name alone, as a flag gives it.
+pub(crate) fn lost_grants(text: &str) -> Result<TableName, String> {
+    match table_and_value(text)? {
+        (name, None) => Ok(name),
+        (_, Some(value)) => Err(format!("`= {value}` means nothing here")),
     }
 }
 
@@ -206,8 +227,8 @@ fn wrong(line: u32, message: String) -> ParseProblem {
         column: 1,
         message,
         hint: "Known are `-- safe-run: no-transaction`, `-- safe-run: rows TABLE = MIN..MAX`, `-- safe-run: allow-loss \
-               TABLE`, `-- safe-run: allow-loss TABLE = N`, `-- safe-run: allow-lost-labels TYPE = LABEL, …` and \
-               `-- safe-run: allow-lost-grants NAME`."
+               TABLE`, `-- safe-run: allow-loss TABLE = N`, `-- safe-run: allow-lost-labels TYPE = LABEL, …`, \
+               `-- safe-run: allow-lost-grants NAME` and `-- safe-run: whole-file`."
             .to_owned(),
     }
 }

@@ -89,7 +89,7 @@ fn pair(version: &str, words: &str, note: String) -> Vec<NewFile> {
 
 /// The newest version that is there.
 fn newest(format: Format, entries: &[String]) -> Option<Version> {
-    let layout = Layout { format, wide_versions: true };
+    let layout = Layout { wide_versions: true, ..Layout::of(format) };
     let versions = entries.iter().filter_map(|name| match layout.file_name(name) {
         FileName::Migration { version, .. }
         | FileName::AnyOrder { version, .. }
@@ -207,7 +207,7 @@ mod tests {
     fn what_is_made_is_read_as_the_newest_and_can_run() {
         for format in Format::ALL {
             let files = new_files(format, &[], "x", Utc::now()).unwrap();
-            let layout = Layout { format, wide_versions: false };
+            let layout = Layout::of(format);
             let name = files[0].path.components().next().unwrap().as_os_str().to_str().unwrap().to_owned();
             assert!(matches!(layout.file_name(&name), FileName::Migration { .. }), "{name}");
             assert!(layout.sections(&files[0].text).is_ok(), "{format}");

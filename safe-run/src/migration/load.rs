@@ -54,7 +54,10 @@ pub fn load(dirs: &[PathBuf], layout: Layout) -> Result<Vec<MigrationFile>> {
                 migration.apply_metadata(&beside, text.as_deref());
             }
             match &migration.problem {
-                Some(problem) if layout.format == Format::SafeRun => Err(problem.error()),
+                // A doubt is none about what is applied already.
+                Some(problem) if layout.format == Format::SafeRun && !problem.is_section => {
+                    Err(problem.error())
+                }
                 _ => Ok(migration),
             }
         })

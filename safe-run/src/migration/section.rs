@@ -6,7 +6,10 @@
 
 use std::ops::Range;
 
-use crate::statement::ParseProblem;
+use crate::statement::{
+    ParseProblem, Statement,
+    token::{TokenKind, tokens},
+};
 
 /// The parts of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,10 +18,25 @@ pub(crate) struct Sections {
     pub up: Vec<Range<usize>>,
     /// Another tool's marker that the file must not run in a transaction, with its line.
     pub no_transaction: Option<String>,
-    /// Comments that look like the start of a way down that we do not know.
+    /// Things a person should know before it runs, with their lines.
     pub warnings: Vec<String>,
     /// Whether the file has the sections of another tool.
     pub has_sections: bool,
+}
+
+/// All of the file, whatever its comments say.
+pub(crate) fn everything(sql: &str) -> Sections {
+    let up = std::iter::once(0..sql.len()).collect();
+    Sections { up, no_transaction: None, warnings: Vec::new(), has_sections: false }
+}
+
+/// Whether the file says `-- safe-run: whole-file`.
+pub(crate) fn says_whole(sql: &str) -> bool {
+    let is_it = |line: &str| {
+        comment(line.trim_start_matches('\u{feff}').trim())
+            .is_some_and(|text| text == "safe-run: whole-file" || text == "safe-run:whole-file")
+    };
+    sql.lines().any(is_it)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,13 +92,7 @@ pub(crate) fn find(sql: &str) -> Result<Sections, ParseProblem> {
                     None => {}
                 }
             }
-            None => {
-                if looks_like_down(text) {
-                    sections.warnings.push(format!(
-                        "line {number}: `{text}` looks like the start of a way down; what follows it runs"
-                    ));
-                }
-            }
+            None => {}
         }
         sections.has_sections |= direction.is_some();
         at += line.len();
@@ -92,7 +104,12 @@ pub(crate) fn find(sql: &str) -> Result<Sections, ParseProblem> {
         sections.up.push(0..sql.len());
     }
     if let Some((start, number)) = first_up {
-        refuse_statements_before(&sql[..start], number)?;
+        // Play's comments begin with `#`.
+        let before: String = sql[..start]
+            .split_inclusive('\n')
+            .map(|line| if line.trim_start().starts_with('#') { "\n" } else { line })
+            .collect();
+        refuse_statements_before(&before, number)?;
     }
     Ok(sections)
 }
@@ -120,12 +137,30 @@ fn comment(line: &str) -> Option<String> {
 }
 
 fn direction(line: &str) -> Option<Direction> {
+    // Play: anything between the mark of a comment and `!Ups`.
+    let evolution = line.strip_prefix("--").or_else(|| line.strip_prefix('#')).map(str::trim_end);
+    if evolution.is_some_and(|text| text.ends_with("!Ups")) {
+        return Some(Direction::Up);
+    }
+    if evolution.is_some_and(|text| text.ends_with("!Downs")) {
+        return Some(Direction::Down);
+    }
     let text = comment(line)?;
+    // node-pg-migrate takes more dashes too.
+    let bare = text.trim_start_matches(['-', ' ']);
     let begins =
-        |marker: &str| text.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
-    const UP: [&str; 5] = ["migrate:up", "+goose up", "+migrate up", "rambler up", "up migration"];
-    const DOWN: [&str; 5] =
-        ["migrate:down", "+goose down", "+migrate down", "rambler down", "down migration"];
+        |marker: &str| bare.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
+    const UP: [&str; 7] =
+        ["migrate:up", "+goose up", "+migrate up", "+micrate up", "rambler up", "up migration", "==== up"];
+    const DOWN: [&str; 7] = [
+        "migrate:down",
+        "+goose down",
+        "+migrate down",
+        "+micrate down",
+        "rambler down",
+        "down migration",
+        "==== down",
+    ];
     if UP.iter().any(|marker| begins(marker)) {
         Some(Direction::Up)
     } else if DOWN.iter().any(|marker| begins(marker)) || divides(line) {
@@ -142,10 +177,91 @@ fn divides(line: &str) -> bool {
     })
 }
 
-fn looks_like_down(line: &str) -> bool {
-    const WORDS: [&str; 7] = ["down", "undo", "rollback", "revert", "migrate down", "downgrade", "!downs"];
-    comment(line)
-        .is_some_and(|text| WORDS.contains(&text.trim_matches(|c: char| !c.is_alphanumeric() && c != '!')))
+/// The first comment of what runs that reads like the start of a way down that no tool of ours writes, with statements
+/// behind it: its line and its text. Comments inside of functions and strings are none.
+pub(crate) fn unknown_way_down(
+    sql: &str,
+    sections: &Sections,
+    statements: &[Statement],
+) -> Option<ParseProblem> {
+    let is_liquibase =
+        sql.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase().starts_with("--liquibase");
+    for range in super::annotation::outside_copy_data(sql, sections, statements) {
+        for token in tokens(&sql[..range.end], range.start).map_while(Result::ok) {
+            if !matches!(token.kind, TokenKind::LineComment | TokenKind::BlockComment) {
+                continue;
+            }
+            let text = token.text(sql).trim();
+            let begins_line =
+                sql[..token.range.start].rsplit('\n').next().is_none_or(|line| line.trim().is_empty());
+            if !begins_line || is_liquibase || !reads_like_down(text) {
+                continue;
+            }
+            let is_followed =
+                statements.iter().any(|statement| statement.byte_range.start >= token.range.end);
+            if is_followed {
+                return Some(ParseProblem {
+                    line: sql[..token.range.start].matches('\n').count() as u32 + 1,
+                    column: 1,
+                    message: format!("`{text}` reads like the start of a way down, and what follows it would run"),
+                    hint: "Move the way down out of the file. If it is an ordinary comment, and all of the file goes up, say so \
+                           with --whole-file VERSION, or with `-- safe-run: whole-file` in the file."
+                        .to_owned(),
+                });
+            }
+        }
+    }
+    None
+}
+
+/// Whether a comment is nothing but a word for the way down, with words around it that add nothing.
+fn reads_like_down(comment: &str) -> bool {
+    const DOWN: [&str; 14] = [
+        "down",
+        "downs",
+        "undo",
+        "rollback",
+        "rollbacks",
+        "revert",
+        "reverse",
+        "downgrade",
+        "backout",
+        "unapply",
+        "teardown",
+        "backward",
+        "backwards",
+        "undeploy",
+    ];
+    const AROUND: [&str; 19] = [
+        "migration",
+        "migrations",
+        "migrate",
+        "script",
+        "scripts",
+        "section",
+        "sql",
+        "part",
+        "below",
+        "begin",
+        "begins",
+        "start",
+        "starts",
+        "here",
+        "schema",
+        "way",
+        "path",
+        "direction",
+        "of",
+    ];
+    let lower = comment.to_ascii_lowercase();
+    let words: Vec<&str> =
+        lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let is_down = |word: &&str| DOWN.contains(word);
+    // `roll back` is two words.
+    let joined = words.join(" ").replace("roll back", "rollback").replace("tear down", "teardown");
+    let words: Vec<&str> = joined.split(' ').collect();
+    words.iter().filter(|word| is_down(word)).count() == 1
+        && words.iter().all(|word| is_down(word) || AROUND.contains(word))
 }
 
 /// The markers of every tool in `migration-layouts`; ours is read with the other annotations.

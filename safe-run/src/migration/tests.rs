@@ -92,12 +92,85 @@ fn doubtful_sections_are_refused() {
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(error.message().contains(message) && error.hint().is_some(), "{sql}: {error:?}");
     }
-    let warned = file("1_a.sql", "create table a (x int);\n-- Down\ndrop table a;\n");
-    assert!(
-        warned.warnings.iter().any(|text| text.starts_with("line 2: `-- Down`")),
-        "{:?}",
-        warned.warnings
+}
+
+#[test]
+fn the_way_down_of_every_tool_is_cut_off() {
+    for sql in [
+        "-- ==== UP ====\ncreate table a (x int);\n-- ==== DOWN ====\ndrop table a;\n",
+        "-- +micrate Up\ncreate table a (x int);\n-- +micrate Down\ndrop table a;\n",
+        "# Users schema\n\n# --- !Ups\ncreate table a (x int);\n\n# --- !Downs\ndrop table a;\n",
+        "-- !Ups\ncreate table a (x int);\n-- !Downs\ndrop table a;\n",
+        "-- Up Migration\ncreate table a (x int);\n-- Down Migration\ndrop table a;\n",
+        "---- Up Migration\ncreate table a (x int);\n---- Down Migration\ndrop table a;\n",
+        "-- // add a\ncreate table a (x int);\n\n-- //@UNDO\ndrop table a;\n",
+        "--// add a\ncreate table a (x int);\n--//@UNDO\ndrop table a;\n",
+        "-- rambler up\ncreate table a (x int);\n-- rambler down\ndrop table a;\n",
+        "--liquibase formatted sql\n--changeset me:1\ncreate table a (x int);\n--rollback drop table a;\n",
+    ] {
+        let read = file("1_a.sql", sql);
+        let texts: Vec<&str> = read.statements.iter().map(|statement| statement.text.trim()).collect();
+        assert_eq!(texts, ["create table a (x int)"], "{sql}");
+    }
+}
+
+#[test]
+fn a_comment_that_reads_like_a_way_down_is_refused_by_its_line() {
+    for comment in [
+        "-- Down",
+        "-- DOWN:",
+        "-- rollback",
+        "--Rollback script",
+        "-- ***** ROLLBACK *****",
+        "-- Undo migration",
+        "-- revert",
+        "/* Down */",
+        "-- roll back",
+        "-- [DOWN]",
+        "-- Migration Down",
+        "-- <<< downgrade",
+    ] {
+        let sql = format!("create table a (x int);\n\n{comment}\ndrop table a;\n");
+        let error = try_file("1_a.sql", &sql).expect_err(comment);
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert!(error.message().contains("1_a.sql:3: `"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("--whole-file")), "{error:?}");
+        // Said to be an ordinary comment, all of it runs.
+        let whole = file("1_a.sql", &format!("-- safe-run: whole-file\n{sql}"));
+        assert_eq!(whole.statements.len(), 2, "{comment}");
+    }
+    for sql in [
+        "create table a (x int);\n-- Down\n-- drop table a;\n",
+        "-- Rollback of the prices that 0012 had wrong\nupdate a set x = 1;",
+        "create function f() returns int language plpgsql as $$ begin\n-- rollback\nreturn 1; end $$;\nselect 1;",
+        "select '\n-- down\n';\nselect 2;",
+        "select 1; -- down\nselect 2;",
+        "copy t from stdin;\n-- down\n\\.\nselect 2;",
+    ] {
+        assert!(try_file("1_a.sql", sql).is_ok(), "{sql}");
+    }
+}
+
+#[test]
+fn transactions_of_the_file_become_transactions_of_ours() {
+    let read = |sql: &str| {
+        let file = file("1_a.sql", sql);
+        let commits: Vec<usize> = file.own_commits.iter().map(|(place, _)| *place).collect();
+        (file.statements.len(), commits, file.no_transaction.is_some())
+    };
+    // Around everything they are none.
+    assert_eq!(read("begin; select 1; commit;"), (1, vec![], false));
+    assert_eq!(read("set x = 1; begin; select 1; commit;"), (2, vec![], false));
+    assert_eq!(read("begin; select 1; commit; select 2;"), (2, vec![1], false));
+    assert_eq!(
+        read("select 0; begin; select 1; commit; begin transaction; select 2; end; select 3"),
+        (4, vec![2, 3], false)
     );
+    assert_eq!(read("begin; commit; select 1; commit; commit; select 2;"), (2, vec![1], false));
+    assert_eq!(read("begin isolation level serializable; select 1; commit;"), (3, vec![], true));
+    for sql in ["begin; select 1;", "select 1; rollback;", "prepare transaction 'x'"] {
+        assert!(file("1_a.sql", sql).statements_without_wrapper().is_err(), "{sql}");
+    }
 }
 
 #[test]
@@ -182,7 +255,7 @@ fn annotations_are_read_and_misspelt_ones_refused() {
 }
 
 #[test]
-fn a_transaction_around_the_whole_file_is_taken_off_and_any_other_refused() {
+fn a_transaction_around_the_whole_file_is_taken_off_and_a_loose_end_refused() {
     let inner = |sql: &str| -> Result<Vec<String>> {
         let file = file("1_a.sql", sql);
         file.statements_without_wrapper().map(|all| all.iter().map(|s| s.text.clone()).collect())
@@ -193,13 +266,8 @@ fn a_transaction_around_the_whole_file_is_taken_off_and_any_other_refused() {
         Some(2)
     );
     assert_eq!(inner("select 1").map(|all| all.len()).ok(), Some(1));
-    for sql in [
-        "begin; select 1; commit; select 2",
-        "select 1; commit",
-        "begin isolation level serializable; select 1; commit",
-        "begin; select 1; rollback",
-        "begin; commit; begin; commit",
-    ] {
+    for sql in ["begin; select 1; commit; begin; select 2", "begin; select 1; rollback", "rollback; select 1"]
+    {
         assert!(inner(sql).is_err_and(|error| error.kind() == ErrorKind::Refused), "{sql}");
     }
 }

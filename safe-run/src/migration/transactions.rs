@@ -4,7 +4,7 @@
 //! named by file, line and statement. A file that steers its own transactions must leave none open: what follows would
 //! be part of it, and would be gone at the end of the session.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Error, Result};
 
@@ -32,6 +32,8 @@ pub struct TransactionPlan {
     /// Statements before which a file's transaction has to be committed: file by its place, statement by its place in
     /// [`MigrationFile::statements_without_wrapper`].
     pub commits: BTreeMap<usize, Vec<usize>>,
+    /// A label is used that was added to a type of the same transaction: the server allows that outside of savepoints only.
+    pub outside_savepoints: bool,
 }
 
 /// Decides.
@@ -39,7 +41,11 @@ pub struct TransactionPlan {
 /// # Errors
 /// Refused: a file that can't be read as SQL, or another language's migration; `all` where something can't run in one transaction; a COMMIT in a file that runs in a transaction of ours; a
 /// transaction that a file begins and leaves open, or in which it says what can't run there.
-pub fn decide(pending: &[&MigrationFile], choice: TransactionChoice) -> Result<TransactionPlan> {
+pub fn decide(
+    pending: &[&MigrationFile],
+    choice: TransactionChoice,
+    labels: &enums::Labels,
+) -> Result<TransactionPlan> {
     if let Some(problem) = pending.iter().find_map(|file| file.problem.as_ref()) {
         return Err(problem.error());
     }
@@ -50,26 +56,54 @@ pub fn decide(pending: &[&MigrationFile], choice: TransactionChoice) -> Result<T
         }
     }
     let mut obstacles: Vec<String> = pending.iter().filter_map(|file| must_run_alone(file)).collect();
-    let (uses, commits) = early_uses(pending)?;
-    obstacles.extend(uses);
+    obstacles.extend(pending.iter().filter_map(|file| {
+        let (_, line) = file.own_commits.first()?;
+        Some(format!("{}:{line}: a COMMIT ends a transaction of the file's own", file.name()))
+    }));
+    let together = early_uses(pending, labels, true)?;
+    obstacles.extend(together.why);
+    let apart = !obstacles.is_empty() || (choice == TransactionChoice::File && pending.len() > 1);
     match choice {
         TransactionChoice::All if !obstacles.is_empty() => Err(Error::refused(format!(
             "not everything can run in one transaction:\n{}",
             obstacles.join("\n")
         ))
         .with_hint("Use --tx auto: what can't share a transaction then runs by itself, and the undo restores the snapshot.")),
-        TransactionChoice::All => Ok(TransactionPlan { one: true, ..TransactionPlan::default() }),
         // One transaction per file is one transaction where there is one file.
-        _ if obstacles.is_empty() && (choice == TransactionChoice::Auto || pending.len() < 2) => {
-            Ok(TransactionPlan { one: true, ..TransactionPlan::default() })
-        }
-        TransactionChoice::File if obstacles.is_empty() => Ok(TransactionPlan {
-            one: false,
-            why: vec!["each file in its own transaction, as told (--tx file)".to_owned()],
-            commits,
+        _ if !apart => Ok(TransactionPlan {
+            one: true,
+            outside_savepoints: together.in_new_type,
+            ..TransactionPlan::default()
         }),
-        _ => Ok(TransactionPlan { one: false, why: obstacles, commits }),
+        _ => {
+            if obstacles.is_empty() {
+                obstacles.push("each file in its own transaction, as told (--tx file)".to_owned());
+            }
+            let mut commits = early_uses(pending, labels, false)?.commits;
+            for (place, file) in pending.iter().enumerate().filter(|(_, file)| !file.own_commits.is_empty()) {
+                let of_file = commits.entry(place).or_default();
+                of_file.extend(file.own_commits.iter().map(|(place, _)| *place));
+                of_file.sort_unstable();
+                of_file.dedup();
+            }
+            Ok(TransactionPlan { one: false, why: obstacles, commits, outside_savepoints: false })
+        }
     }
+}
+
+/// The enums that get a label which something later reads like.
+pub fn uses_new_labels(pending: &[&MigrationFile]) -> BTreeSet<TableName> {
+    let mut added: Vec<enums::NewValue> = Vec::new();
+    let mut used = BTreeSet::new();
+    let labels = enums::Labels::unknown(0);
+    for file in pending {
+        for statement in &file.statements {
+            let uses = added.iter().filter(|new| enums::uses_value(statement, &file.sql, new, &labels));
+            used.extend(uses.map(|new| new.enum_type.clone()));
+            added.extend(enums::added_value(&statement.text));
+        }
+    }
+    used
 }
 
 fn located(file: &MigrationFile, statement: &Statement) -> String {
@@ -88,25 +122,48 @@ fn must_run_alone(file: &MigrationFile) -> Option<String> {
     Some(alone.unwrap_or_else(marker))
 }
 
-type Commits = BTreeMap<usize, Vec<usize>>;
+/// Uses of enum values that need a commit first.
+#[derive(Debug, Default)]
+struct EarlyUses {
+    /// As sentences.
+    why: Vec<String>,
+    /// Where within a file to commit.
+    commits: BTreeMap<usize, Vec<usize>>,
+    /// One needs none, because its type is of the same transaction.
+    in_new_type: bool,
+}
 
-/// Uses of enum values that need a commit first: as sentences, and where within a file to commit.
-fn early_uses(pending: &[&MigrationFile]) -> Result<(Vec<String>, Commits)> {
+/// Finds them; `together`: all files are one transaction, as far as they can be.
+fn early_uses(pending: &[&MigrationFile], labels: &enums::Labels, together: bool) -> Result<EarlyUses> {
+    let mut labels = labels.clone();
+    // Types that were made since the last commit.
     let mut made: Vec<TableName> = Vec::new();
-    // Values that were added since the last commit, if every file had its own transaction: with file and line.
-    let mut added: Vec<(enums::NewValue, usize, String)> = Vec::new();
-    let (mut uses, mut commits) = (Vec::new(), Commits::new());
+    // Values that were added since the last commit: with file and line, and whether the type is as new.
+    let mut added: Vec<(enums::NewValue, usize, String, bool)> = Vec::new();
+    let mut found = EarlyUses::default();
     for (place, file) in pending.iter().enumerate() {
+        if !together || file.no_transaction.is_some() {
+            made.clear();
+            added.clear();
+        }
         if file.no_transaction.is_some() {
+            file.statements.iter().for_each(|statement| labels.follow(statement));
             continue;
         }
         for (index, statement) in file.statements_without_wrapper()?.iter().enumerate() {
+            if file.own_commits.iter().any(|(commit, _)| *commit == index) {
+                made.clear();
+                added.clear();
+            }
+            labels.follow(statement);
             made.extend(enums::created_enum(&statement.text));
-            let used =
-                added.iter().rposition(|(new, ..)| enums::uses_value(statement, &file.sql, &new.value));
-            if let Some(used) = used {
-                let (new, by, place_added) = &added[used];
-                uses.push(format!(
+            let (at_once, used): (Vec<_>, Vec<_>) = added
+                .iter()
+                .filter(|(new, ..)| enums::uses_value(statement, &file.sql, new, &labels))
+                .partition(|(.., is_new)| *is_new && labels.usable_in_new_types());
+            found.in_new_type |= !at_once.is_empty();
+            if let Some((new, by, place_added, _)) = used.last() {
+                found.why.push(format!(
                     "{}: needs the value '{}' of {}, which {place_added} adds: it can be used only after a commit",
                     located(file, statement),
                     new.value,
@@ -114,16 +171,25 @@ fn early_uses(pending: &[&MigrationFile]) -> Result<(Vec<String>, Commits)> {
                 ));
                 if *by == place {
                     refuse_savepoints(file, statement)?;
-                    commits.entry(place).or_default().push(index);
+                    found.commits.entry(place).or_default().push(index);
                 }
                 // Everything before is committed then.
                 added.clear();
+                made.clear();
             }
-            let new = enums::added_value(&statement.text).filter(|new| !made.contains(&new.enum_type));
-            added.extend(new.map(|new| (new, place, format!("{}:{}", file.name(), statement.line))));
+            let new = enums::added_value(&statement.text).map(|new| {
+                let is_new = made.iter().any(|made| same_type(made, &new.enum_type));
+                (new, place, format!("{}:{}", file.name(), statement.line), is_new)
+            });
+            added.extend(new);
         }
     }
-    Ok((uses, commits))
+    Ok(found)
+}
+
+/// Whether two written names can mean one type.
+fn same_type(a: &TableName, b: &TableName) -> bool {
+    a.name == b.name && (a.schema == b.schema || a.schema.is_none() || b.schema.is_none())
 }
 
 /// A commit between a savepoint and its release would fail in the middle.
@@ -201,7 +267,7 @@ mod tests {
     fn decided(files: &[&str], choice: TransactionChoice) -> Result<TransactionPlan> {
         let files: Vec<MigrationFile> =
             files.iter().enumerate().map(|(at, sql)| file(at as u32 + 1, sql)).collect();
-        decide(&files.iter().collect::<Vec<_>>(), choice)
+        decide(&files.iter().collect::<Vec<_>>(), choice, &enums::Labels::unknown(180_000))
     }
 
     #[test]

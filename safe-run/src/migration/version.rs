@@ -118,7 +118,9 @@ impl FileName {
             return Self::Ignored;
         }
         let lower = stem.to_ascii_lowercase();
-        if lower.ends_with(".down") {
+        // With a dot it is an ending; `0005_scale_down.sql` is a name.
+        const DOWN: [&str; 4] = [".down", ".undo", ".rollback", ".revert"];
+        if DOWN.iter().any(|end| lower.ends_with(end)) {
             return Self::Ignored;
         }
         let stem = if lower.ends_with(".up") { &stem[..stem.len() - 3] } else { stem };

@@ -1,13 +1,124 @@
 //! Values that a statement adds to an enum, and statements that need such a value.
 //!
 //! `ALTER TYPE … ADD VALUE` may run in a transaction, but the value can't be used there before the commit (55P04). Which
-//! literal is of which type only the server knows, so every literal that reads like the value counts as a use: taking
-//! one for a use costs a commit in between, and missing one is a failure that the server reports.
+//! literal is of which type only the server knows. A literal that reads like the value counts as a use where the statement
+//! names anything that has to do with the type: the type, a table with a column of it, a function that speaks of such.
+//! Taking one for a use costs a commit in between, and missing one is a failure that the server reports.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     Statement, TableName, names,
     token::{Token, TokenKind, tokens},
 };
+
+/// What is known of enums that get labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Labels {
+    server_version: i32,
+    /// Names that have to do with each; nothing is known of one that is not here.
+    users: BTreeMap<TableName, BTreeSet<String>>,
+}
+
+impl Labels {
+    /// Nothing is known but the server.
+    pub fn unknown(server_version: i32) -> Self {
+        Self { server_version, users: BTreeMap::new() }
+    }
+
+    /// What in the database has to do with the enum.
+    pub fn add(&mut self, name: TableName, mut users: BTreeSet<String>) {
+        users.insert(name.name.clone());
+        self.users.insert(name, users);
+    }
+
+    /// Whether a label can be used at once where the type was made in the same transaction, outside of a savepoint.
+    pub fn usable_in_new_types(&self) -> bool {
+        self.server_version >= 170_000
+    }
+
+    /// Takes note of what the statement makes or changes of what has to do with one of the enums.
+    pub fn follow(&mut self, statement: &Statement) {
+        for users in self.users.values_mut() {
+            if mentions(&statement.text, users, 0) {
+                users.extend(objects(&statement.text));
+            }
+        }
+    }
+
+    /// Whether the statement can have a value of the enum.
+    fn reaches(&self, enum_type: &TableName, statement: &Statement) -> bool {
+        self.users.get(enum_type).is_none_or(|users| mentions(&statement.text, users, 0))
+    }
+}
+
+/// Whether one of the names stands in the text, also within its strings and bodies.
+fn mentions(text: &str, wanted: &BTreeSet<String>, depth: u32) -> bool {
+    tokens(text, 0).map_while(Result::ok).any(|token| match token.kind {
+        TokenKind::Word | TokenKind::QuotedIdent => wanted.contains(&names::parse(token.text(text)).name),
+        TokenKind::Str | TokenKind::DollarStr if depth < DEEPEST => {
+            mentions(&content(token.text(text)), wanted, depth + 1)
+        }
+        _ => false,
+    })
+}
+
+/// What CREATE or ALTER names first, and what it is on.
+fn objects(text: &str) -> Vec<String> {
+    const WORDS: [&str; 32] = [
+        "create",
+        "alter",
+        "or",
+        "replace",
+        "temp",
+        "temporary",
+        "unlogged",
+        "global",
+        "local",
+        "materialized",
+        "recursive",
+        "if",
+        "not",
+        "exists",
+        "only",
+        "constraint",
+        "event",
+        "foreign",
+        "table",
+        "view",
+        "function",
+        "procedure",
+        "type",
+        "domain",
+        "trigger",
+        "index",
+        "unique",
+        "concurrently",
+        "aggregate",
+        "policy",
+        "rule",
+        "cast",
+    ];
+    let all = significant(text);
+    if !all.first().is_some_and(|first| first.is_word(text, "create") || first.is_word(text, "alter")) {
+        return Vec::new();
+    }
+    let is_name = |token: &&Token| matches!(token.kind, TokenKind::Word | TokenKind::QuotedIdent);
+    // Of `schema.name` the name counts.
+    let named = |from: usize| {
+        let mut at = from;
+        while all.get(at + 1).is_some_and(|token| token.is_symbol('.')) {
+            at += 2;
+        }
+        all.get(at).filter(is_name).map(|token| names::parse(token.text(text)).name)
+    };
+    let first = all.iter().position(|token| !WORDS.iter().any(|word| token.is_word(text, word)));
+    let on = all.iter().position(|token| token.is_word(text, "on")).map(|at| at + 1);
+    first.into_iter().chain(on).filter_map(named).collect()
+}
+
+/// A literal in a body in a DO block in …: nobody writes more.
+const DEEPEST: u32 = 5;
 
 /// A value that a statement adds to an enum that was there before.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +150,13 @@ pub fn created_enum(text: &str) -> Option<TableName> {
     name_between(text, &all[2..end])
 }
 
-/// Whether the statement has a literal, also in a function's body or in COPY data of `sql`, that reads like `value`.
-pub fn uses_value(statement: &Statement, sql: &str, value: &str) -> bool {
+/// Whether the statement has a literal, also in a function's body or in COPY data of `sql`, that reads like the new value,
+/// and can be one.
+pub fn uses_value(statement: &Statement, sql: &str, new: &NewValue, labels: &Labels) -> bool {
+    reads_like(statement, sql, &new.value) && labels.reaches(&new.enum_type, statement)
+}
+
+fn reads_like(statement: &Statement, sql: &str, value: &str) -> bool {
     let all = significant(&statement.text);
     // Adding after it, renaming it and talking about it is allowed at once.
     if starts(&all, &statement.text, &["alter", "type"]) || starts(&all, &statement.text, &["comment"]) {
@@ -51,8 +167,6 @@ pub fn uses_value(statement: &Statement, sql: &str, value: &str) -> bool {
 }
 
 fn has_literal(text: &str, value: &str, depth: u32) -> bool {
-    /// A literal in a body in a DO block in …: nobody writes more.
-    const DEEPEST: u32 = 5;
     tokens(text, 0).map_while(Result::ok).filter(is_literal).any(|token| {
         let inner = content(token.text(text));
         inner == value
@@ -106,8 +220,41 @@ mod tests {
     }
 
     #[test]
+    fn only_what_has_to_do_with_the_type_can_use_its_labels() {
+        let mood = names::parse("app.mood");
+        let new = NewValue { enum_type: mood.clone(), value: "ok".to_owned() };
+        let mut labels = Labels::unknown(140_000);
+        let uses =
+            |labels: &Labels, sql: &str| uses_value(&super::super::split(sql).unwrap()[0], sql, &new, labels);
+        assert!(uses(&labels, "insert into other values ('ok')"), "nothing is known");
+        labels.add(mood, ["people".to_owned(), "Set Mood".to_owned()].into());
+        for sql in [
+            "insert into people values ('ok')",
+            "select 'ok'::app.mood",
+            "select \"Set Mood\"('ok')",
+            "do $$ begin execute 'update people set m = ''ok'''; end $$",
+            "copy people (m) from stdin;\nok\n\\.\n",
+        ] {
+            assert!(uses(&labels, sql), "{sql}");
+        }
+        for sql in
+            ["insert into other values ('ok')", "create table logs (level text default 'ok')", "select 'ok'"]
+        {
+            assert!(!uses(&labels, sql), "{sql}");
+        }
+        for sql in [
+            "create view app.happy as select * from people",
+            "create trigger t before insert on other execute function \"Set Mood\"()",
+        ] {
+            labels.follow(&super::super::split(sql).unwrap()[0]);
+        }
+        assert!(uses(&labels, "select * from happy where m = 'ok'"));
+        assert!(uses(&labels, "insert into other values ('ok')"));
+    }
+
+    #[test]
     fn a_use_is_found_in_statements_bodies_and_copy_data_and_not_in_comments() {
-        let uses = |sql: &str| uses_value(&super::super::split(sql).unwrap()[0], sql, "so'so");
+        let uses = |sql: &str| reads_like(&super::super::split(sql).unwrap()[0], sql, "so'so");
         for sql in [
             "insert into t values ('so''so')",
             "insert into t values ($$so'so$$)",

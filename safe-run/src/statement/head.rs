@@ -198,6 +198,14 @@ pub(crate) fn kind(words: &Words<'_>) -> Kind {
     }
 }
 
+/// Whether the first words say all there is to know: such a statement changes no rows, whatever else stands in it, and need
+/// not be read by a parser that is older than the server.
+pub(crate) fn says_all(words: &Words<'_>) -> bool {
+    words.is(0, "repack")
+        || words.starts(&["wait", "for"])
+        || words.is_any(0, &["create", "alter"]) && words.is(1, "publication")
+}
+
 /// Whether the statement may run in a transaction, from its words alone.
 pub(crate) fn transaction(words: &Words<'_>) -> TransactionClass {
     let alone =
@@ -232,7 +240,18 @@ pub(crate) fn transaction(words: &Words<'_>) -> TransactionClass {
             None => alone("CLUSTER of the whole database"),
             Some(_) => unknown("CLUSTER runs in a transaction only for a table without partitions"),
         },
-        "repack" if words.has("concurrently") => alone("REPACK CONCURRENTLY"),
+        // CONCURRENTLY can be switched off again, with `= off`.
+        "repack" if words.has("concurrently") && !words.option_is_off("concurrently") => {
+            alone("REPACK CONCURRENTLY")
+        }
+        "repack" => match words.top_level().find(|&at| at > 0 && !words.is(at, "verbose")) {
+            Some(at) if !words.is(at, "using") => {
+                unknown("REPACK runs in a transaction only for a table without partitions")
+            }
+            _ => alone("REPACK of more than one table"),
+        },
+        // It must not hold a snapshot, and the transaction of a run has exported one.
+        "wait" if words.is(1, "for") => alone("WAIT FOR"),
         "alter" if words.is(1, "system") => alone("ALTER SYSTEM"),
         "alter" if words.is(1, "database") && words.has_top_level(&["set", "tablespace"]) => {
             alone("ALTER DATABASE … SET TABLESPACE")

@@ -144,6 +144,12 @@ fn statements_that_must_run_alone_are_known() {
         "VACUUM (full) t",
         "cluster",
         "cluster verbose",
+        "repack",
+        "repack (verbose)",
+        "repack using index",
+        "REPACK (concurrently) t",
+        "repack (verbose, concurrently true) t using index i",
+        "wait for lsn '0/1234' with (timeout '10s')",
         "alter system set work_mem = '1MB'",
         "create database d",
         "drop database if exists d",
@@ -165,6 +171,8 @@ fn statements_that_must_run_alone_are_known() {
         "call p()",
         "drop subscription s",
         "cluster t using i",
+        "repack t",
+        "repack (concurrently off, analyze) public.t (a)",
         "reindex table t",
         "do $$ begin delete from t; commit; end $$",
         "do $$ begin loop rollback; end loop; end $$",
@@ -174,6 +182,20 @@ fn statements_that_must_run_alone_are_known() {
         let class = class(sql).transaction;
         assert!(matches!(class, TransactionClass::Unknown { .. }), "{sql}: {class:?}");
     }
+}
+
+#[test]
+fn statements_of_newer_servers_are_known_by_their_first_words() {
+    for sql in [
+        "repack (concurrently) t using index i",
+        "wait for lsn '0/1234' with (mode 'primary_flush')",
+        "create publication p for all tables except (table a, b), all sequences",
+        "alter publication p set all tables except table (a)",
+    ] {
+        let class = class(sql);
+        assert_eq!((class.unread, class.effects.len(), class.warnings.len()), (None, 0, 0), "{sql}");
+    }
+    assert_eq!(class("create publication p for all sequences").transaction, TransactionClass::Transactional);
 }
 
 #[test]

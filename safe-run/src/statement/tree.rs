@@ -30,10 +30,11 @@ pub(crate) fn classify(text: &str, words: &head::Words<'_>) -> Class {
             if let Some(statement) = root.children().next() {
                 read_statement(&statement, &mut class);
             }
-            if let Some(problem) = problem {
+            if let Some(problem) = problem.filter(|_| !head::says_all(words)) {
                 unread(&mut class, problem);
             }
         }
+        Err(_) if head::says_all(words) => {}
         Err(problem) => unread(&mut class, problem),
     }
     class
