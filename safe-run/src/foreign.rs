@@ -177,7 +177,7 @@ async fn candidates(session: &Session) -> Result<Vec<Candidate>> {
         let (schema, name): (String, String) = (row.get(0), row.get(1));
         let (simple, columns): (Vec<String>, Vec<String>) = (row.get(2), row.get(3));
         let has = |wanted: &&str| columns.iter().any(|column| column == wanted);
-        let fits = |known: &&Known| known.columns.iter().all(|column| has(column));
+        let fits = |known: &&Known| known.columns.iter().all(&has);
         let tool = TOOLS
             .iter()
             .filter(|known| known.table == name)

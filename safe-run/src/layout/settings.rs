@@ -118,7 +118,7 @@ impl Settings {
             }
             for name in ["flyway.conf", "conf/flyway.conf"] {
                 if let Some(text) = file(name) {
-                    settings.add_flyway(assignments(&text), &shown(name));
+                    settings.add_flyway(&assignments(&text), &shown(name));
                 }
             }
             if let Some(text) = file(".env") {
@@ -206,11 +206,11 @@ impl Settings {
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             (format!("flyway.{key}"), text)
         });
-        self.add_flyway(values.collect(), shown);
+        self.add_flyway(&values.collect::<Vec<_>>(), shown);
         Ok(())
     }
 
-    fn add_flyway(&mut self, values: Vec<(String, String)>, shown: &str) {
+    fn add_flyway(&mut self, values: &[(String, String)], shown: &str) {
         let value = |name: &str| values.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let schema = value("flyway.defaultSchema").or_else(|| value("flyway.schemas")?.split(',').next());
         let schema = schema.map(|schema| schema.trim().to_owned()).filter(|schema| !schema.is_empty());

@@ -69,9 +69,9 @@ pub(crate) fn needed(text: &str) -> Vec<TableLock> {
         }
     } else if read.is(0, "truncate") {
         read.list(1, &mut |table| push(table, Mode::AccessExclusive));
-    } else if read.is(0, "cluster") && !read.is_symbol(1, '(') {
-        push(read.name(1 + usize::from(read.is(1, "verbose"))), Mode::AccessExclusive);
-    } else if read.is(0, "repack") && !read.is_symbol(1, '(') && !read.is(1, "using") {
+    } else if (read.is(0, "cluster") || read.is(0, "repack") && !read.is(1, "using"))
+        && !read.is_symbol(1, '(')
+    {
         push(read.name(1 + usize::from(read.is(1, "verbose"))), Mode::AccessExclusive);
     } else if read.is(0, "drop") && ["trigger", "policy", "rule"].iter().any(|word| read.is(1, word)) {
         push(read.after("on"), Mode::AccessExclusive);
