@@ -178,13 +178,13 @@ async fn candidates(session: &Session) -> Result<Vec<Candidate>> {
         let (simple, columns): (Vec<String>, Vec<String>) = (row.get(2), row.get(3));
         let has = |wanted: &&str| columns.iter().any(|column| column == wanted);
         let fits = |known: &&Known| known.columns.iter().all(&has);
-        let tool = TOOLS
-            .iter()
-            .filter(|known| known.table == name)
-            .find(fits)
-            .or_else(|| TOOLS.iter().filter(|known| known.by_columns).find(fits));
-        // golang-migrate's two columns stand in many tables.
-        let tool = tool.filter(|tool| tool.table == name || tool.columns.len() > 1 && columns.len() <= 12);
+        // Two columns alone stand in many tables, and no tool's table is wide.
+        let by_columns = |known: &&Known| {
+            let tells = known.columns.len() > 2 || known.columns.len() == columns.len();
+            known.by_columns && columns.len() <= 16 && tells && fits(known)
+        };
+        let named = TOOLS.iter().filter(|known| known.table == name).find(fits);
+        let tool = named.or_else(|| TOOLS.iter().find(by_columns));
         let read = match tool {
             Some(tool) => {
                 simple.iter().filter(|column| tool.names.contains(&column.as_str())).cloned().collect()

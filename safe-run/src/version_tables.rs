@@ -34,7 +34,7 @@ pub(crate) struct Known {
     pub command: &'static str,
     /// One row stands for everything before it too.
     pub up_to: bool,
-    /// The columns tell the tool, whatever the table is called.
+    /// The columns tell the tool, whatever the table is called; of two columns only if there are no others.
     pub by_columns: bool,
 }
 
@@ -104,8 +104,7 @@ pub(crate) const TOOLS: [Known; 41] = [
         .records(&["version"], "mix ecto.migrate")
         .runs(&["exs", "ex", "sql"]),
     known("the Supabase CLI", "schema_migrations", &["version", "statements"], "version", "version")
-        .records(&["version", "name"], "supabase migration up --db-url URL")
-        .by_columns(),
+        .records(&["version", "name"], "supabase migration up --db-url URL"),
     known("Rails or dbmate", "schema_migrations", &["version"], "version", "version")
         .records(&["version"], "bin/rails db:migrate")
         .runs(&["rb", "sql"]),
@@ -188,8 +187,7 @@ pub(crate) const TOOLS: [Known; 41] = [
         .by_columns(),
     known("postgres-migrations", "migrations", &["id", "name", "hash", "executed_at"], "name", "id")
         .records(&["id"], "npx pg-migrations apply")
-        .runs(&["sql", "js"])
-        .by_columns(),
+        .runs(&["sql", "js"]),
     known("TypeORM", "migrations", &["id", "timestamp", "name"], "name", "id")
         .records(&["timestamp", "name"], "npx typeorm migration:run")
         .runs(SCRIPTS),
@@ -201,7 +199,7 @@ pub(crate) const TOOLS: [Known; 41] = [
     known(
         "Atlas",
         "atlas_schema_revisions",
-        &["version", "description", "executed_at", "hash"],
+        &["version", "description", "executed_at", "operator_version"],
         "version",
         "version",
     )
@@ -252,8 +250,7 @@ pub(crate) const TOOLS: [Known; 41] = [
     .runs(&["cs", "sql"])
     .by_columns(),
     known("Evolve", "changelog", &["id", "version", "description", "name", "checksum"], "version", "id")
-        .records(&["version", "name"], "evolve migrate postgresql")
-        .by_columns(),
+        .records(&["version", "name"], "evolve migrate postgresql"),
 ];
 
 /// One history table, before and after a command.

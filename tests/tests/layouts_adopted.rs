@@ -269,6 +269,29 @@ fn real_prisma_and_safe_run_go_on_after_each_other() {
     goes_on_and_writes_what_is_recorded(tool("prisma"), Cluster::shared(14));
 }
 
+/// A file that ends a transaction in its middle, as Prisma makes it for a label that goes.
+#[test]
+fn real_prisma_and_safe_run_run_a_files_own_transactions_alike() {
+    let text = "CREATE TYPE \"Mood\" AS ENUM ('sad', 'ok');\nCREATE TABLE people (m \"Mood\" DEFAULT 'ok');\nBEGIN;\n\
+        CREATE TYPE \"Mood_new\" AS ENUM ('ok');\nALTER TABLE people ALTER m DROP DEFAULT;\n\
+        ALTER TABLE people ALTER m TYPE \"Mood_new\" USING (m::text::\"Mood_new\");\n\
+        ALTER TYPE \"Mood\" RENAME TO \"Mood_old\";\nALTER TYPE \"Mood_new\" RENAME TO \"Mood\";\nDROP TYPE \"Mood_old\";\n\
+        COMMIT;\nALTER TABLE people ADD n int;\nALTER TYPE \"Mood\" ADD VALUE 'glad';\n";
+    let prisma = tool("prisma");
+    let made = ["theirs", "ours"].map(|name| {
+        let run = ProtectedRun::on(Cluster::shared(18).fresh_database(name));
+        run.file("migrations/20240101000000_a/migration.sql", text);
+        run
+    });
+    let [theirs, ours] = &made;
+    psql::succeed(real(prisma, theirs, &socket_url(theirs)).unwrap());
+    ours.run(&[]).exits(0).verdict("COMMITTED").says("a COMMIT ends a transaction of the file's own");
+    let kept =
+        |run: &ProtectedRun| fingerprint(&run.database).without(&["table \"public._prisma_migrations\""]);
+    kept(theirs).assert_same(&kept(ours));
+    assert_eq!(prisma.history(&theirs.database), prisma.history(&ours.database));
+}
+
 /// What Prisma makes of a failed migration and of a baseline, we take up, and the other way round.
 #[test]
 fn real_prisma_and_safe_run_resolve_what_the_other_left() {

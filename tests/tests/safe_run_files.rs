@@ -321,3 +321,38 @@ fn a_mistyped_command_is_told_what_was_meant() {
     run.run(&["staus"]).exits(2).says("hint: Did you mean `safe-run status`?");
     run.run(&["alembic", "upgrade", "head"]).exits(2).says("goes after `--`: safe-run -- alembic …");
 }
+
+/// Its last step needs the table alone, and everybody who comes later waits behind its wait for that.
+mod repack {
+    use super::*;
+
+    #[test]
+    fn postgresql_19_repack_concurrently_waits_no_longer_than_the_lock_timeout() {
+        let run = ProtectedRun::shop(19);
+        run.migration("0001_a.sql", "REPACK (CONCURRENTLY) orders;\n");
+        let mut reader = run.database.session();
+        reader.run("BEGIN; SELECT count(*) FROM orders");
+        run.run(&["plan"]).exits(0).says("REPACK CONCURRENTLY cannot run in a transaction");
+        let failed = run.run(&["--fence", "none", "--lock-timeout", "300ms", "--lock-retries", "1"]);
+        assert_ne!(failed.status.code(), Some(0), "{failed}");
+        let failed = failed.says("55P03").says("orders");
+        drop(failed);
+        reader.run("COMMIT");
+        assert_eq!(run.database.psql("SELECT count(*) FROM orders"), "100");
+    }
+
+    #[test]
+    fn postgresql_19_all_that_repack_can_not_do_in_a_transaction_runs_alone() {
+        let run = ProtectedRun::shop(19);
+        run.migration("0001_a.sql", "REPACK (VERBOSE) orders USING INDEX orders_pkey;\n").migration(
+            "0002_b.sql",
+            "CREATE PUBLICATION p FOR ALL TABLES EXCEPT (TABLE audit), ALL SEQUENCES;\n",
+        );
+        run.run(&["--tx", "all"]).exits(0).verdict("COMMITTED").never_says("could not read it");
+        run.migration("0003_c.sql", "REPACK USING INDEX;\n").migration("0004_d.sql", "REPACK;\n");
+        run.run(&[])
+            .exits(0)
+            .verdict("COMMITTED")
+            .says("REPACK of more than one table cannot run in a transaction");
+    }
+}
