@@ -302,7 +302,13 @@ pub async fn contents(pg_dump: &tools::Tool, archive: &std::path::Path) -> Resul
             finished.stderr.trim()
         )));
     }
-    Ok(toc::parse(&String::from_utf8_lossy(&text)))
+    let mut entries = toc::parse(&String::from_utf8_lossy(&text));
+    if toc::may_lack_operator_classes(&entries) {
+        let mut command = tools::offline_command(&pg_restore.path);
+        command.args(["--section=post-data", "--file=-"]).arg(archive);
+        toc::add_operator_classes(&mut entries, &tools::output(command, "pg_restore").await?);
+    }
+    Ok(entries)
 }
 
 #[cfg(test)]

@@ -441,3 +441,35 @@ fn a_dry_run_says_everything_and_does_nothing() {
     before.assert_same(&fingerprint(&database));
     assert_eq!(database.family(), [database.name()]);
 }
+
+/// The index of such a constraint needs operator classes of btree_gist, of which the archive's constraint says nothing.
+#[test]
+fn an_exclusion_constraint_brings_the_extension_of_its_operator_classes() {
+    let keys = [
+        (14, "EXCLUDE USING gist (id WITH =, during WITH &&)"),
+        (18, "PRIMARY KEY (id, during WITHOUT OVERLAPS)"),
+    ];
+    for (major, key) in keys {
+        let cluster = Cluster::shared(major);
+        let database = cluster.fresh_database("classes");
+        database.psql(&format!(
+            "CREATE EXTENSION btree_gist; CREATE TABLE other (i int PRIMARY KEY);
+             CREATE TABLE r (id int, during int4range, CONSTRAINT \"no Overlap\" {key}); INSERT INTO r VALUES (1, '[1,5)'), (1, '[5,9)')"
+        ));
+        let snapshots = Snapshots::new();
+        let whole = snapshots.create(&database, &[]);
+        let part = snapshots.create(&database, &["--table", "r"]);
+        let extensions = "SELECT count(*) FROM pg_extension WHERE extname = 'btree_gist'";
+        for (number, arguments) in [&[&whole, "--table", "r"][..], &[&part]].into_iter().enumerate() {
+            let into = format!("{}copy{number}", database.name());
+            snapshots.run("restore", &database.url(), &[arguments, &["--into", &into]].concat()).expect(0);
+            let overlaps = psql::try_run(&cluster.url(&into), "INSERT INTO r VALUES (1, '[2,3)')");
+            assert!(overlaps.is_err_and(|error| error.contains("no Overlap")), "{major}");
+            assert_eq!(psql::run(&cluster.url(&into), extensions), "1");
+        }
+        // A table without such a key comes without it.
+        let into = format!("{}other", database.name());
+        snapshots.run("restore", &database.url(), &[&whole, "--table", "other", "--into", &into]).expect(0);
+        assert_eq!(psql::run(&cluster.url(&into), extensions), "0");
+    }
+}

@@ -264,6 +264,45 @@ pub fn list(entries: &[Entry], chosen: &BTreeSet<u32>) -> String {
     entries.iter().filter(|entry| chosen.contains(&entry.id)).map(Entry::line).collect()
 }
 
+/// The extension that has the operator classes of PostgreSQL's own types for exclusion constraints.
+const CLASSES: &str = "EXTENSION - btree_gist ";
+
+/// Whether [`add_operator_classes`] has something to look for.
+pub fn may_lack_operator_classes(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.text.starts_with(CLASSES))
+        && entries.iter().any(|entry| entry.kind == Kind::Constraint)
+}
+
+/// Lets exclusion constraints, and keys WITHOUT OVERLAPS, need the extension that has their operator classes. It is the index
+/// that depends on it, and the archive has the constraint in its place, without what the index needs.
+///
+/// `script` is the post-data section as statements. Of two constraints with one name both count: an extension too many does no
+/// harm.
+pub fn add_operator_classes(entries: &mut [Entry], script: &str) {
+    let Some(extension) = entries.iter().find(|entry| entry.text.starts_with(CLASSES)).map(|entry| entry.id)
+    else {
+        return;
+    };
+    let names: HashSet<&str> = script
+        .lines()
+        .filter_map(|line| line.strip_prefix("    ADD CONSTRAINT "))
+        .filter_map(|rest| {
+            let without_overlaps = || {
+                let (name, columns) =
+                    rest.split_once(" PRIMARY KEY (").or_else(|| rest.split_once(" UNIQUE ("))?;
+                columns.contains(" WITHOUT OVERLAPS)").then_some(name)
+            };
+            rest.split_once(" EXCLUDE USING ").map(|(name, _)| name).or_else(without_overlaps)
+        })
+        .map(|name| name.trim_matches('"'))
+        .collect();
+    for entry in entries.iter_mut().filter(|entry| entry.kind == Kind::Constraint) {
+        if names.iter().any(|name| entry.text.contains(&format!(" {name} "))) {
+            entry.needs.push(extension);
+        }
+    }
+}
+
 /// Decides.
 pub fn choose(entries: &[Entry], wish: &Wish) -> Choice {
     let by_id: HashMap<u32, &Entry> = entries.iter().map(|entry| (entry.id, entry)).collect();

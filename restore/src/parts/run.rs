@@ -11,7 +11,7 @@ use common::{
         StoredSnapshot,
         verify::{VerifiedSnapshot, verify_part},
     },
-    snapshot::toc::{Choice, Entry, Kind},
+    snapshot::toc::{self, Choice, Entry, Kind},
 };
 use serde::Serialize;
 
@@ -22,7 +22,12 @@ use super::{
     scratch,
     select::{self, Selection},
 };
-use crate::{RestoreOptions, Target, archive::Section, plan::time_suffix, stage::StagedDatabase};
+use crate::{
+    RestoreOptions, Target,
+    archive::{self, Section},
+    plan::time_suffix,
+    stage::StagedDatabase,
+};
 
 /// What was asked for.
 #[derive(Debug)]
@@ -138,7 +143,11 @@ async fn prepare(
     let manifest = &snapshot.manifest;
     let mode = request.mode();
     let selection = Selection::find(manifest, request.tables, request.schemas)?;
-    let entries = super::contents(pg_restore, &super::archive(snapshot)).await?;
+    let mut entries = super::contents(pg_restore, &super::archive(snapshot)).await?;
+    if toc::may_lack_operator_classes(&entries) {
+        let script = archive::post_data_script(pg_restore, &super::archive(snapshot)).await?;
+        toc::add_operator_classes(&mut entries, &script);
+    }
     let choice = choose(snapshot, &entries, &selection, mode)?;
     let part = StoredSnapshot {
         dir: snapshot.dir.clone(),
