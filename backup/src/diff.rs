@@ -183,7 +183,7 @@ fn values(manifest: &Manifest) -> BTreeMap<String, String> {
         ("encoding", Some(database.encoding.clone())),
         ("collation", Some(database.collate.clone())),
         ("character type", Some(database.ctype.clone())),
-        ("locale provider", Some(database.locale_provider.clone())),
+        ("locale provider", Some(database.locale_provider.to_string())),
         ("locale", database.locale.clone()),
         ("ICU rules", database.icu_rules.clone()),
         ("collation version", database.collation_version.clone()),

@@ -14,7 +14,7 @@ use crate::plan::TargetFacts;
 pub fn check(manifest: &Manifest, facts: &TargetFacts, reasons: &mut Vec<String>) {
     let state = &manifest.database;
     let locale = printable(state.locale.as_deref().unwrap_or(&state.collate));
-    match &*state.locale_provider {
+    match state.locale_provider.as_str() {
         // A database's own provider can be named from 15 on.
         "icu" if facts.major < 15 => reasons.push(format!(
             "the database has the ICU locale {locale}, and databases of PostgreSQL {} can have no ICU locale",

@@ -326,7 +326,11 @@ async fn set_passwords(
         let _ = maintenance.batch_execute(&format!("SET {setting}")).await;
     }
     for role in roles {
-        let Some(statement) = role_passwords::find(&globals, role) else { continue };
+        let Some(statement) = role_passwords::find(&globals, role)
+            .map_err(|error| error.with_database_state("No database was changed; the missing roles were made."))?
+        else {
+            continue;
+        };
         maintenance.batch_execute(statement.expose()).await.map_err(|source| {
             let code = source.code().map_or("connection lost", |code| code.code()).to_owned();
             Error::failed(format!("could not set the password of the role \"{}\" ({code})", printable(role)))

@@ -484,10 +484,8 @@ async fn apply_database_state(
     let settings = std::mem::take(&mut state.settings);
     let failed =
         |source| Error::postgres(format!("could not give the database \"{name}\" its settings"), source);
-    for statement in database_statements(&state, name) {
-        if no_owner && statement.contains(" OWNER TO ") {
-            continue;
-        }
+    // The owner is the first statement.
+    for statement in database_statements(&state, name).into_iter().skip(usize::from(no_owner)) {
         maintenance.batch_execute(&statement).await.map_err(failed)?;
     }
     let mut left_out = Vec::new();

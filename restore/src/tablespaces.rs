@@ -82,10 +82,10 @@ pub fn moves(manifest: &Manifest, choices: &Choices) -> Vec<PlacedRelation> {
 
 /// Moves what is of a kind that `now` takes. What could not be made is not there to be moved.
 pub async fn place(session: &Session, moves: &[PlacedRelation], now: impl Fn(&str) -> bool) -> Result<()> {
-    for relation in moves.iter().filter(|relation| now(&relation.kind)) {
+    for relation in moves.iter().filter(|relation| now(relation.kind.as_str())) {
         let statement = format!(
             "ALTER {} IF EXISTS {} SET TABLESPACE {}",
-            relation.kind.to_uppercase(),
+            relation.kind.as_str().to_uppercase(),
             relation.name,
             Ident::new(&*relation.tablespace)
         );

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::word::{DatabasePrivilege, LocaleProvider, PlacedKind, RoleAttribute};
 use crate::{Ident, QualifiedName};
 
 /// A relation that stores rows of its own and is copied: a plain table, a leaf partition, an inheritance child.
@@ -116,7 +117,7 @@ pub struct DatabaseState {
     /// `LC_CTYPE`.
     pub ctype: String,
     /// `libc`, `icu` or `builtin`.
-    pub locale_provider: String,
+    pub locale_provider: LocaleProvider,
     /// The locale of an `icu` or `builtin` provider.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locale: Option<String>,
@@ -154,7 +155,7 @@ pub struct Grant {
     /// Who has it; `None` is PUBLIC.
     pub grantee: Option<String>,
     /// `CONNECT`, `CREATE` or `TEMPORARY`.
-    pub privilege: String,
+    pub privilege: DatabasePrivilege,
     /// WITH GRANT OPTION.
     pub grantable: bool,
 }
@@ -176,7 +177,7 @@ pub struct Role {
     /// Its name.
     pub name: String,
     /// Its attributes as keywords of CREATE ROLE, such as `LOGIN` and `NOSUPERUSER`.
-    pub attributes: Vec<String>,
+    pub attributes: Vec<RoleAttribute>,
     /// `CONNECTION LIMIT`; -1 is none.
     pub connection_limit: i32,
     /// `VALID UNTIL`.
@@ -210,7 +211,7 @@ pub struct ObjectGrant {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacedRelation {
     /// `table`, `index` or `materialized view`.
-    pub kind: String,
+    pub kind: PlacedKind,
     /// Its name.
     pub name: QualifiedName,
     /// The tablespace.

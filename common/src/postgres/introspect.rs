@@ -8,7 +8,7 @@ use crate::{
     Error, QualifiedName, Result,
     catalog::{
         Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
-        NamedCollation, ObjectGrant, PartitionedTable, PlacedRelation, Role, Sequence, Table,
+        DatabasePrivilege, LocaleProvider, NamedCollation, ObjectGrant, PartitionedTable, PlacedKind, PlacedRelation, Role, RoleAttribute, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -25,6 +25,12 @@ pub struct Relation {
 fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> Error {
     let what = format!("could not read {what} from the catalog");
     move |source| Error::postgres(what, source)
+}
+
+/// A word that no version of PostgreSQL that this program knows has: of a newer one, most likely.
+fn unknown_word(problem: String) -> Error {
+    Error::refused(format!("could not read the catalog: {problem}"))
+        .with_hint("Use a version of this program that knows the server's version.")
 }
 
 /// Reads everything that the tools decide on.
@@ -76,7 +82,7 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
     let count: i64 =
         client.query_one(sql::LARGE_OBJECT_COUNT, &[]).await.map_err(failed("large objects"))?.get(0);
     let rows = client.query(sql::ROLES, &[]).await.map_err(failed("roles"))?;
-    let roles = roles(&rows);
+    let roles = roles(&rows)?;
     let size: i64 =
         client.query_one(sql::DATABASE_BYTES, &[]).await.map_err(failed("the database's size"))?.get(0);
     let placed = client
@@ -84,12 +90,14 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         .await
         .map_err(failed("tablespaces"))?
         .iter()
-        .map(|row| PlacedRelation {
-            kind: row.get(0),
-            name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
-            tablespace: row.get(3),
+        .map(|row| {
+            Ok(PlacedRelation {
+                kind: PlacedKind::parse(row.get(0)).map_err(unknown_word)?,
+                name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+                tablespace: row.get(3),
+            })
         })
-        .collect();
+        .collect::<Result<_>>()?;
     let rights = object_rights(client).await?;
     let NotKept { lines, differs } = not_kept(client).await?;
     Ok(Catalog {
@@ -151,16 +159,18 @@ fn table(row: &Row, roots: &HashMap<u32, Root>) -> Table {
     }
 }
 
-fn roles(rows: &[Row]) -> Vec<Role> {
+fn roles(rows: &[Row]) -> Result<Vec<Role>> {
     let named: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
     rows.iter()
         .map(|row| {
             let groups: Vec<String> = row.get("member_of");
             let may_admit: Vec<bool> = row.get("may_admit");
             let settings: Vec<String> = row.get("settings");
-            Role {
+            let attributes: Vec<String> = row.get("attributes");
+            let attributes = attributes.iter().map(|attribute| RoleAttribute::parse(attribute));
+            Ok(Role {
                 name: row.get(0),
-                attributes: row.get("attributes"),
+                attributes: attributes.collect::<Result<_, _>>().map_err(unknown_word)?,
                 connection_limit: row.get("rolconnlimit"),
                 valid_until: row.get("rolvaliduntil"),
                 // A group that the snapshot does not know can't be made by it.
@@ -175,7 +185,7 @@ fn roles(rows: &[Row]) -> Vec<Role> {
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
                     .collect(),
                 comment: row.get("comment"),
-            }
+            })
         })
         .collect()
 }
@@ -297,13 +307,15 @@ async fn state_of(client: &Client, name: Option<&str>) -> Result<DatabaseState> 
             client.query(sql::DATABASE_GRANTS, &[&name]).await.map_err(failed("the database's grants"))?;
         Some(
             rows.iter()
-                .map(|row| Grant {
-                    grantor: row.get(0),
-                    grantee: row.get(1),
-                    privilege: row.get(2),
-                    grantable: row.get(3),
+                .map(|row| {
+                    Ok(Grant {
+                        grantor: row.get(0),
+                        grantee: row.get(1),
+                        privilege: DatabasePrivilege::parse(row.get(2)).map_err(unknown_word)?,
+                        grantable: row.get(3),
+                    })
                 })
-                .collect(),
+                .collect::<Result<_>>()?,
         )
     } else {
         None
@@ -327,7 +339,7 @@ async fn state_of(client: &Client, name: Option<&str>) -> Result<DatabaseState> 
         encoding: row.get("encoding"),
         collate: row.get("collate"),
         ctype: row.get("ctype"),
-        locale_provider: row.get("provider"),
+        locale_provider: LocaleProvider::parse(row.get("provider")).map_err(unknown_word)?,
         locale: row.get("locale"),
         icu_rules: row.get("icu_rules"),
         collation_version: row.get("collation_version"),

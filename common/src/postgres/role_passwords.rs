@@ -41,15 +41,45 @@ pub fn globals_sql(passwords: &[(String, Secret)]) -> Secret {
 }
 
 /// The statement for `role` in a `globals.sql` that [`globals_sql`] is a part of.
-pub fn find(globals: &Secret, role: &str) -> Option<Secret> {
+///
+/// The file may come from anybody: what stands there as a hash must be one, and the statement is made anew of it.
+///
+/// # Errors
+/// Damaged for anything else in the place of a hash.
+pub fn find(globals: &Secret, role: &str) -> Result<Option<Secret>> {
+    let Some(found) = find_text(globals, role) else { return Ok(None) };
+    let quoted = found.expose().strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+    match quoted.filter(|hash| is_hash(hash)) {
+        Some(hash) => Ok(Some(statement(role, &Secret::new(hash)))),
+        None => Err(Error::damaged(format!(
+            "globals.sql has something else than a password hash for the role \"{}\"",
+            crate::ident::printable(role)
+        ))
+        .with_hint("The snapshot can't be trusted. Restore without --create-roles, and make the roles by hand.")),
+    }
+}
+
+/// What `pg_authid` can hold: `SCRAM-SHA-256$4096:salt$stored:server`, or `md5` and 32 digits. None of it needs an escape.
+fn is_hash(text: &str) -> bool {
+    let is_md5 = text
+        .strip_prefix("md5")
+        .is_some_and(|digits| digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    let is_scram = text.strip_prefix("SCRAM-SHA-256$").is_some_and(|rest| {
+        rest.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=' | b':' | b'$'))
+    });
+    is_md5 || is_scram
+}
+
+/// What stands behind `ALTER ROLE … PASSWORD `.
+fn find_text(globals: &Secret, role: &str) -> Option<Secret> {
     let start = start(role);
     let text = globals.expose();
     let (_, passwords) = text.split_once("\n-- Password hashes: keep this file secret.\n")?;
     // A name may hold a newline, a hash never does.
     let at = if passwords.starts_with(&start) { 0 } else { passwords.find(&format!("\n{start}"))? + 1 };
     let statement = passwords.get(at..)?;
-    let end = start.len() + statement.get(start.len()..)?.find(";\n")?;
-    Some(Secret::new(statement.get(..end)?))
+    let text = statement.get(start.len()..)?;
+    Some(Secret::new(text.get(..text.find(";\n")?)?))
 }
 
 #[cfg(test)]
@@ -68,11 +98,35 @@ mod tests {
         let file = Secret::new(format!("-- Roles\nCREATE ROLE x;\n{}", globals_sql(&passwords).expose()));
         for (role, hash) in &passwords {
             assert_eq!(
-                find(&file, role).map(|s| s.expose().to_owned()),
+                find(&file, role).unwrap().map(|s| s.expose().to_owned()),
                 Some(statement(role, hash).expose().to_owned())
             );
         }
-        assert!(find(&file, "c").is_none());
-        assert!(find(&Secret::new("-- Roles\nALTER ROLE \"b\" PASSWORD 'x';\n"), "b").is_none());
+        assert!(find(&file, "c").unwrap().is_none());
+        assert!(find(&Secret::new("-- Roles\nALTER ROLE \"b\" PASSWORD 'x';\n"), "b").unwrap().is_none());
+    }
+
+    #[test]
+    fn nothing_but_a_hash_is_taken_for_one() {
+        let find = |text: &str| {
+            let globals = format!("\n-- Password hashes: keep this file secret.\nALTER ROLE \"b\" PASSWORD {text};\n");
+            find(&Secret::new(globals), "b").map(|found| found.unwrap().expose().to_owned())
+        };
+        for hash in ["md5c5ad16dd51fc4a8a4dbbb27fd5e3c4ae", "SCRAM-SHA-256$4096:c2FsdA==$c3Q=:c2U/+w=="] {
+            assert_eq!(find(&format!("'{hash}'")).unwrap(), format!("ALTER ROLE \"b\" PASSWORD '{hash}'"));
+        }
+        for bad in [
+            "'x'",
+            "NULL",
+            "'SCRAM-SHA-256$x' SUPERUSER",
+            "'SCRAM-SHA-256$x'; ALTER ROLE b SUPERUSER; SELECT '",
+            "'md5c5ad16dd51fc4a8a4dbbb27fd5e3c4ae' SUPERUSER VALID UNTIL 'infinity'",
+            "E'SCRAM-SHA-256$x'",
+            "",
+            "'",
+        ] {
+            let error = find(bad).unwrap_err();
+            assert!(error.kind() == crate::ErrorKind::Damaged && !error.message().contains("SHA"), "{bad}: {error}");
+        }
     }
 }

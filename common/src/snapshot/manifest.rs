@@ -15,6 +15,7 @@ use super::{
     Codec, SnapshotId,
     codec::{RowHash, StoredChunk, hex},
     cost::Cost,
+    manifest_check,
     wal_base::WalBase,
 };
 use crate::{
@@ -446,7 +447,19 @@ struct Envelope<'a> {
 
 impl Manifest {
     /// The bytes of `manifest.json`.
+    ///
+    /// # Errors
+    /// For a manifest that [`Manifest::from_bytes`] would not take: it would be a snapshot that nobody can restore.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        if let Some(problem) = manifest_check::problem(self) {
+            return Err(Error::failed(format!("the snapshot's manifest {problem}"))
+                .with_hint("No snapshot was made. This is a defect, please report it with this message."));
+        }
+        self.encode()
+    }
+
+    /// The bytes of a manifest that says anything.
+    pub(super) fn encode(&self) -> Result<Vec<u8>> {
         let unencodable = |source: serde_json::Error| {
             Error::failed(format!("could not encode the manifest: {source}")).with_source(source)
         };
@@ -461,8 +474,8 @@ impl Manifest {
     /// Reads a manifest back and checks it against its own hash.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Damaged`] for anything but exactly what [`Manifest::to_bytes`] wrote, and for a format of another
-    /// version.
+    /// [`crate::ErrorKind::Damaged`] for anything but exactly what [`Manifest::to_bytes`] wrote, for a format of another
+    /// version, and for words, numbers and paths that no backup writes, with the field that has them.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let damaged = |problem: String| {
             Error::damaged(problem).with_hint(
@@ -499,11 +512,13 @@ impl Manifest {
         if manifest.partial.is_some() != [2, PARTIAL_FORMAT].contains(&manifest.format) {
             return Err(damaged("manifest.json contradicts itself about being partial".to_owned()));
         }
-        if let Some(path) = manifest.paths().find(|path| !is_safe_path(path)) {
-            let path = crate::ident::printable(path);
-            return Err(damaged(format!("manifest.json names a file outside of the snapshot: {path}")));
+        if manifest_check::holds_nul(body) {
+            return Err(damaged("manifest.json holds the character U+0000, which no text of PostgreSQL has".to_owned()));
         }
-        Ok(manifest)
+        match manifest_check::problem(&manifest) {
+            Some(problem) => Err(damaged(format!("manifest.json {problem}"))),
+            None => Ok(manifest),
+        }
     }
 
     /// Every chunk: tables first, then large objects.
@@ -560,17 +575,6 @@ fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
     numbers.fold(0, u64::saturating_add)
 }
 
-/// Only relative paths of plain names below the snapshot: a manifest from elsewhere must not reach other files.
-fn is_safe_path(path: &str) -> bool {
-    !path.is_empty()
-        && path != MANIFEST_FILE
-        && path.split('/').all(|part| {
-            !part.is_empty()
-                && !part.starts_with('.')
-                && part.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
-        })
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -607,7 +611,7 @@ pub(crate) mod tests {
                 encoding: "UTF8".into(),
                 collate: "C".into(),
                 ctype: "C".into(),
-                locale_provider: "libc".into(),
+                locale_provider: crate::catalog::LocaleProvider::parse("libc").unwrap(),
                 locale: None,
                 icu_rules: None,
                 collation_version: None,
@@ -709,7 +713,7 @@ pub(crate) mod tests {
 
         #[test]
         fn only_plain_names_below_the_snapshot_are_paths(path in ".{0,40}") {
-            if is_safe_path(&path) {
+            if manifest_check::is_safe_path(&path) {
                 let joined = std::path::Path::new("/snapshot").join(&path);
                 proptest::prop_assert!(joined.starts_with("/snapshot"));
                 proptest::prop_assert!(joined.components().all(|part| part != std::path::Component::ParentDir));
@@ -723,7 +727,7 @@ pub(crate) mod tests {
         {
             let mut manifest = example();
             manifest.tables[0].chunks[0].path = path.into();
-            let error = Manifest::from_bytes(&manifest.to_bytes().unwrap()).unwrap_err();
+            let error = Manifest::from_bytes(&manifest.encode().unwrap()).unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Damaged, "{path}");
         }
     }

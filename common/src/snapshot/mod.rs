@@ -10,6 +10,7 @@ pub mod earlier_file;
 pub mod id;
 pub mod keep;
 pub mod manifest;
+mod manifest_check;
 pub mod pattern;
 pub mod pieces;
 pub mod readme;

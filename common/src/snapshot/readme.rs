@@ -181,7 +181,8 @@ pub fn database_sql(state: &DatabaseState) -> String {
 /// person sets it. Memberships come apart, in [`membership_statements`], because roles can be members of each other.
 pub fn role_statements(role: &Role) -> Vec<String> {
     let name = Ident::new(&*role.name);
-    let mut create = format!("CREATE ROLE {name} {}", role.attributes.join(" "));
+    let attributes: Vec<&str> = role.attributes.iter().map(|attribute| attribute.as_str()).collect();
+    let mut create = format!("CREATE ROLE {name} {}", attributes.join(" "));
     if role.connection_limit != -1 {
         let _ = write!(create, " CONNECTION LIMIT {}", role.connection_limit);
     }
@@ -237,10 +238,10 @@ pub fn create_database_statement(state: &DatabaseState, target: &str, target_maj
         literal(&state.collate),
         literal(&state.ctype)
     );
-    if target_major >= 15 && state.locale_provider != "libc" {
+    if target_major >= 15 && state.locale_provider.as_str() != "libc" {
         let _ = write!(out, " LOCALE_PROVIDER {}", state.locale_provider);
         if let Some(locale) = &state.locale {
-            let option = if state.locale_provider == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
+            let option = if state.locale_provider.as_str() == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
             let _ = write!(out, " {option} {}", literal(locale));
         }
         if let (Some(rules), true) = (&state.icu_rules, target_major >= 16) {

@@ -56,7 +56,7 @@ fn crafted(name: &[u8], kind: u8, size: u64, bytes: &[u8]) -> Vec<u8> {
 fn entries(manifest: &Manifest) -> Vec<Vec<u8>> {
     let id = &manifest.id;
     vec![
-        entry(&format!("{id}/manifest.json"), &manifest.to_bytes().unwrap()),
+        entry(&format!("{id}/manifest.json"), &manifest.encode().unwrap()),
         entry(&format!("{id}/README.txt"), README),
         entry(&format!("{id}/sequences.sql"), EMPTY),
         entry(&format!("{id}/data/1.0.copy.zst"), CHUNK),
@@ -124,7 +124,7 @@ impl Place {
 fn assert_is_whole(snapshot: &StoredSnapshot) {
     let manifest = manifest();
     let expected: BTreeMap<PathBuf, Vec<u8>> = [
-        ("manifest.json", manifest.to_bytes().unwrap()),
+        ("manifest.json", manifest.encode().unwrap()),
         ("README.txt", README.to_vec()),
         ("sequences.sql", EMPTY.to_vec()),
         ("data", Vec::new()),
@@ -232,7 +232,7 @@ fn a_hostile_manifest_is_refused() {
     let place = Place::new();
     let archive_of = |manifest: &Manifest| {
         let mut with = entries(manifest);
-        with[0] = entry(&format!("{}/manifest.json", manifest.id), &manifest.to_bytes().unwrap());
+        with[0] = entry(&format!("{}/manifest.json", manifest.id), &manifest.encode().unwrap());
         archive(&with)
     };
     let mut twice = manifest();
@@ -241,11 +241,13 @@ fn a_hostile_manifest_is_refused() {
     deep.files[0].path = "data/a/b".into();
     let mut folder = manifest();
     folder.files[0].path = "data".into();
-    for manifest in [twice, deep, folder] {
+    let mut endless = manifest();
+    endless.files[0].bytes = u64::MAX;
+    for manifest in [twice, deep, folder, endless] {
         assert_eq!(place.judge(&archive_of(&manifest)), Some(ErrorKind::Damaged));
     }
     let mut huge = manifest();
-    huge.files[0].bytes = u64::MAX;
+    huge.files[0].bytes = 1 << 59;
     assert_eq!(place.judge(&archive_of(&huge)), Some(ErrorKind::Refused), "no space for it");
     let other = entries(&manifest());
     let mut renamed = other;
