@@ -46,6 +46,7 @@ ORDER BY 1, 2";
 /// can't be reached.
 pub async fn run(shared: &SharedArgs, settings: &Settings, output: &Output) -> Result<u8> {
     let connection = settings.connection()?.with_application_name("backup check");
+    connection.warnings().iter().for_each(|warning| output.warn(warning));
     process::wait_for_server(&connection, shared.wait, output).await?;
     let session = connection.connect().await?;
     let mut checks = vec![server(&session).await];

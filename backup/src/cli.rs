@@ -239,6 +239,8 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         flags.lock_retries = args.lock_retries;
     }
     let settings = Settings::load(&cli.shared, flags, Environment::from_process())?;
+    settings.apply_trust();
+    settings.warnings.iter().for_each(|warning| output.warn(warning));
     if cli.shared.show_config {
         output.data(&settings.show()?)?;
         return Ok(0);
@@ -288,6 +290,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
 
 async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Output) -> Result<u8> {
     let connection = settings.connection()?.with_application_name("backup create");
+    connection.warnings().iter().for_each(|warning| output.warn(warning));
     process::wait_for_server(&connection, cli.shared.wait, output).await?;
     let unchanged = |error: Error| match error.database_state() {
         Some(_) => error,
@@ -725,6 +728,7 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
             progress.done();
             done
         });
+        common::interrupt::check()?;
         if let Err(error) = &result
             && !output.is_json()
         {

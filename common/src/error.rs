@@ -66,6 +66,19 @@ impl ErrorKind {
     }
 }
 
+/// Why a file was not opened: it is something else in the place of a file, such as a FIFO, whose reader may wait for ever.
+/// Travels within an [`std::io::Error`], and becomes [`ErrorKind::Damaged`] by [`Error::io`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotPlain(pub &'static str);
+
+impl fmt::Display for NotPlain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is {}, and no plain file", self.0)
+    }
+}
+
+impl std::error::Error for NotPlain {}
+
 /// A failure as a person will read it.
 ///
 /// Boxed so that `Result<T>` stays one word wide on the success path.
@@ -122,8 +135,14 @@ impl Error {
         Self::new(ErrorKind::Damaged, message)
     }
 
-    /// A file operation on `path` that failed: `doing` is what was tried ("write", "read", "create").
+    /// A file operation on `path` that failed: `doing` is what was tried ("write", "read", "create"). Damaged where something
+    /// else lies in the place of a file, [`ErrorKind::Failed`] otherwise.
     pub fn io(doing: &str, path: &std::path::Path, source: std::io::Error) -> Self {
+        if source.get_ref().is_some_and(|inner| inner.is::<NotPlain>()) {
+            return Self::damaged(format!("could not {doing} {}: {source}", path.display()))
+                .with_hint("Nothing of ours makes such a thing. Find out who put it there, and remove it.")
+                .with_source(source);
+        }
         let hint = match source.kind() {
             std::io::ErrorKind::PermissionDenied => {
                 Some("Run as a user who may do that, or choose another place with --repo.")
@@ -148,15 +167,17 @@ impl Error {
     /// The server's own message, detail and hint are kept, but for a detail that is a whole row; a lost connection is named as
     /// one.
     pub fn postgres(doing: impl fmt::Display, source: tokio_postgres::Error) -> Self {
+        // A server quotes what it was sent, and code of the database says what it likes.
+        let masked = crate::masking::text;
         let (message, hint, sqlstate) = match source.as_db_error() {
             Some(db) => {
-                let mut message = format!("{doing}: {}", db.message());
+                let mut message = format!("{doing}: {}", masked(db.message()));
                 // Not-null and check violations have the failing row there: rows are not for logs.
                 let is_row = ["23502", "23514"].contains(&db.code().code());
                 if let Some(detail) = db.detail().filter(|_| !is_row) {
-                    message.push_str(&format!(" ({})", detail.trim_end_matches('.')));
+                    message.push_str(&format!(" ({})", masked(detail.trim_end_matches('.'))));
                 }
-                (message, db.hint().map(str::to_owned), Some(db.code().code().to_owned()))
+                (message, db.hint().map(masked), Some(db.code().code().to_owned()))
             }
             None if source.is_closed() => (
                 format!("{doing}: the connection to the server was lost"),
@@ -192,7 +213,7 @@ impl Error {
     /// Adds where in the server it happened, such as `PL/pgSQL function app.total() line 3`.
     #[must_use]
     pub fn with_place(mut self, place: &str) -> Self {
-        self.0.message.push_str(&format!(", in {place}"));
+        self.0.message.push_str(&format!(", in {}", crate::masking::text(place)));
         self
     }
 

@@ -17,18 +17,13 @@ pub fn text(text: &str) -> String {
             // The control pictures: U+2400 for NUL and so on.
             '\0'..='\x1f' => out.push(char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}')),
             '\x7f' => out.push('\u{2421}'),
-            _ if c.is_control() || is_invisible(c) => out.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+            _ if c.is_control() || crate::ident::is_invisible(c) => {
+                out.push_str(&format!("\\u{{{:x}}}", u32::from(c)))
+            }
             _ => out.push(c),
         }
     }
     out
-}
-
-/// Characters that show nothing and change how other text is shown.
-fn is_invisible(c: char) -> bool {
-    matches!(c,
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}'
-        | '\u{fff9}'..='\u{fffb}' | '\u{ffff}' | '\u{fffe}')
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The only code that quotes: SQL identifiers, SQL literals, `key=value` connection strings, shell words.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -78,16 +78,37 @@ impl fmt::Display for QualifiedName {
     }
 }
 
-/// Replaces control characters by their escapes, so that text from a database cannot move the cursor or forge lines.
+/// Replaces control characters, and those that show nothing or turn other text around, by their escapes, so that text from
+/// a database cannot move the cursor, forge lines or look like another one.
 pub fn printable(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
-        return text.to_owned();
+    escaped(text, |c| c.is_control() || is_invisible(c)).into_owned()
+}
+
+/// The same for a text of several lines: line feeds and tabs stay. What is written for a person goes through this at the end,
+/// wherever it comes from.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    escaped(text, |c| (c.is_control() && !matches!(c, '\n' | '\t')) || is_invisible(c))
+}
+
+fn escaped(text: &str, is_hidden: impl Fn(char) -> bool) -> Cow<'_, str> {
+    if !text.chars().any(&is_hidden) {
+        return Cow::Borrowed(text);
     }
-    text.chars()
-        .flat_map(|c| -> Box<dyn Iterator<Item = char>> {
-            if c.is_control() { Box::new(c.escape_default()) } else { Box::new(std::iter::once(c)) }
-        })
-        .collect()
+    let mut out = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_hidden(c) { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    Cow::Owned(out)
+}
+
+/// Characters that show nothing, and change how other text is shown: directions of writing, separators of lines, joiners,
+/// tags, fillers, and what is no character at all.
+pub fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}'
+        | '\u{ffa0}' | '\u{fdd0}'..='\u{fdef}' | '\u{fff0}'..='\u{fffb}' | '\u{fffe}'..='\u{ffff}'
+        | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// A string literal that is right whatever `standard_conforming_strings` says.
@@ -142,6 +163,28 @@ mod tests {
         assert_eq!(QualifiedName::new("public", "orders").short(), "orders");
         assert_eq!(QualifiedName::new("shop", "Orders").short(), "shop.\"Orders\"");
         assert_eq!(QualifiedName::new("public", "a\nb").short(), "\"a\\nb\"");
+    }
+
+    #[test]
+    fn what_can_not_be_seen_is_shown_as_an_escape() {
+        let hidden =
+            "\u{1b}[2J\u{7}\u{9b}1m\u{85}\r\u{202e}\u{2066}\u{200e}\u{61c}\u{200b}\u{2028}\u{feff}\u{7f}";
+        let shown = "\\u{1b}[2J\\u{7}\\u{9b}1m\\u{85}\\r\\u{202e}\\u{2066}\\u{200e}\\u{61c}\\u{200b}\\u{2028}\\u{feff}\\u{7f}";
+        assert_eq!(visible(hidden), shown);
+        assert_eq!(printable(hidden), shown);
+        assert_eq!(visible("a\n\tb"), "a\n\tb");
+        assert_eq!(printable("a\n\tb"), "a\\n\\tb");
+        let seen = "größe 数据库 база 🐘 e\u{301}";
+        assert_eq!(visible(seen), seen);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_hidden_is_ever_left(text in "\\PC{0,20}|.{0,20}|[\u{0}-\u{9f}\u{2000}-\u{206f}]{0,20}") {
+            let is_hidden = |c: char| c.is_control() || is_invisible(c);
+            proptest::prop_assert!(!printable(&text).chars().any(is_hidden));
+            proptest::prop_assert!(!visible(&text).chars().any(|c| is_hidden(c) && c != '\n' && c != '\t'));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod html;
 pub mod http;
 pub mod ident;
 pub mod interrupt;
+pub mod masking;
 pub mod postgres;
 pub mod progress;
 pub mod random;

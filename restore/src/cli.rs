@@ -142,6 +142,8 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
     }
     let flags = CommandFlags { jobs: cli.jobs, ..CommandFlags::default() };
     let settings = Settings::load(&cli.shared, flags, Environment::from_process())?;
+    settings.apply_trust();
+    settings.warnings.iter().for_each(|warning| output.warn(warning));
     if cli.shared.show_config {
         output.data(&settings.show()?)?;
         return Ok(0);
@@ -154,8 +156,12 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
     let Some(wanted) = choose(cli, &repository, output)? else { return Ok(ErrorKind::Usage.exit_code()) };
     // `latest` means the latest of the database that the settings name, when they name one.
     let connection = settings.connection()?.with_application_name("restore");
+    connection.warnings().iter().for_each(|warning| output.warn(warning));
     let database = settings.names_database().then(|| connection.database().to_owned());
     let snapshot = repository.find(&wanted, database.as_deref())?;
+    if !repository.is_made_here(&snapshot) {
+        say_whose_code_runs(&snapshot, output);
+    }
     restore(cli, &settings, connection, snapshot, output).await
 }
 
@@ -166,17 +172,27 @@ async fn restore_archive(
     output: &Output,
 ) -> Result<u8> {
     let connection = settings.connection()?.with_application_name("restore");
+    connection.warnings().iter().for_each(|warning| output.warn(warning));
     if cli.dry_run && !part_request(cli).is_some() {
         // The plan comes from the manifest alone: nothing is unpacked.
         let snapshot = StoredSnapshot { dir: archive.to_owned(), manifest: bundle::manifest(archive)? };
         return restore(cli, settings, connection, snapshot, output).await;
     }
     let unpacked = bundle::unpack(archive, &output.progress()).await?;
+    say_whose_code_runs(unpacked.snapshot(), output);
     let result = restore(cli, settings, connection, unpacked.snapshot().clone(), output).await;
     if let Err(error) = unpacked.remove() {
         output.warn(&format!("the unpacked snapshot is still there: {error}"));
     }
     result
+}
+
+/// A snapshot that no backup made in this repository may be somebody else's.
+fn say_whose_code_runs(snapshot: &StoredSnapshot, output: &Output) {
+    output.say(&format!(
+        "{} was not made in this repository: restoring it runs the functions and triggers that it holds, so trust where it comes from",
+        snapshot.manifest.id
+    ));
 }
 
 /// The snapshot from the command line, or from a list on a terminal; without a terminal the list is all there is.

@@ -44,6 +44,7 @@ use common::{
     },
     repository::{
         StoredSnapshot,
+        files::read_plain_text,
         verify::{Depth, VerifiedSnapshot, verify},
     },
     snapshot::{Manifest, manifest::GLOBALS_FILE, readme},
@@ -317,8 +318,7 @@ async fn set_passwords(
     roles: impl Iterator<Item = &str>,
 ) -> Result<()> {
     let path = snapshot.path(GLOBALS_FILE);
-    let globals =
-        Secret::new(std::fs::read_to_string(&path).map_err(|source| Error::io("read", &path, source))?);
+    let globals = Secret::new(read_plain_text(&path).map_err(|source| Error::io("read", &path, source))?);
     let logging =
         ["log_statement = 'none'", "log_min_duration_statement = -1", "log_min_error_statement = 'panic'"];
     for setting in logging {
@@ -326,8 +326,9 @@ async fn set_passwords(
         let _ = maintenance.batch_execute(&format!("SET {setting}")).await;
     }
     for role in roles {
-        let Some(statement) = role_passwords::find(&globals, role)
-            .map_err(|error| error.with_database_state("No database was changed; the missing roles were made."))?
+        let Some(statement) = role_passwords::find(&globals, role).map_err(|error| {
+            error.with_database_state("No database was changed; the missing roles were made.")
+        })?
         else {
             continue;
         };

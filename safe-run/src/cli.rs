@@ -192,6 +192,8 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         max_loss: cli.checks.max_loss.clone(),
     };
     let settings = Settings::load(&cli.shared, flags, Environment::from_process())?;
+    settings.apply_trust();
+    settings.warnings.iter().for_each(|warning| output.warn(warning));
     if cli.shared.show_config {
         output.data(&settings.show()?)?;
         return Ok(0);
@@ -482,7 +484,7 @@ impl Invocation<'_> {
 
     fn print_with(&self, report: &Report, verbose: bool) -> Result<()> {
         if self.output.is_json() {
-            return self.output.data(&document::to_json(report)?);
+            return self.output.exactly(&document::to_json(report)?);
         }
         let text = report.text(verbose, |verdict, word| {
             let tone = match verdict {

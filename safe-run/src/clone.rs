@@ -176,7 +176,8 @@ impl DatabaseClone {
             return Ok(None);
         }
         let path = past.dir.join(CLONE_FILE);
-        let bytes = std::fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
+        let bytes = common::repository::files::read_plain(&path, common::repository::files::MOST_FACTS)
+            .map_err(|source| Error::io("read", &path, source))?;
         let clone = serde_json::from_slice(&bytes)
             .map_err(|source| Error::damaged(format!("{} can't be read: {source}", path.display())))?;
         Ok(Some(clone))

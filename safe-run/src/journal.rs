@@ -13,7 +13,11 @@ use std::{
 use chrono::{DateTime, Utc};
 use common::{
     Error, ErrorKind, Result,
-    repository::{Repository, create_private_dir, create_private_file, sync_dir},
+    repository::{
+        Repository, create_private_dir, create_private_file,
+        files::{open_to_append, read_plain_text},
+        sync_dir,
+    },
     snapshot::SnapshotId,
 };
 use serde::{Deserialize, Serialize};
@@ -171,8 +175,7 @@ impl Journal {
     /// Opens the journal of an earlier run to add to it.
     pub fn reopen(past: &PastRun) -> Result<Self> {
         let path = past.dir.join(JOURNAL_FILE);
-        let file =
-            File::options().append(true).open(&path).map_err(|source| Error::io("open", &path, source))?;
+        let file = open_to_append(&path).map_err(|source| Error::io("open", &path, source))?;
         Ok(Self { run: past.run.clone(), dir: past.dir.clone(), file, steps: past.steps.clone() })
     }
 
@@ -289,7 +292,7 @@ pub fn past_runs(repository: &Repository) -> Result<Vec<PastRun>> {
             continue;
         }
         let path = entry.path().join(JOURNAL_FILE);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match read_plain_text(&path) {
             Ok(text) => text,
             // Killed between making the folder and its first line: nothing happened.
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => continue,

@@ -2,92 +2,80 @@
 //!
 //! In doubt it masks too much: a report that hides a harmless word is a nuisance, one that shows a password is a leak.
 
-use common::ident::printable;
+use common::{
+    ident::printable,
+    masking::{self, MASK, connection},
+};
 
 use crate::statement::token::{TokenKind, tokens};
-
-/// What stands in a secret's place.
-const MASK: &str = "***";
 
 /// How deep dollar-quoted bodies are looked into: a body in a body in a body.
 const DEPTH: u32 = 4;
 
 /// The words of a command for people: passwords masked, control characters escaped.
 pub fn words<'a>(words: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> Vec<String> {
-    let mut value_is_secret = false;
+    let mut after = After::Nothing;
     let mut masked = Vec::new();
     for word in words {
         let text = printable(&word.to_string_lossy());
         let is_option = text.starts_with('-');
-        masked.push(if value_is_secret && !is_option { MASK.to_owned() } else { connection(&text) });
-        value_is_secret =
-            is_option && !text.contains('=') && names_secret(text.trim_end()) && !text.starts_with("--no-");
-    }
-    masked
-}
-
-/// One word, or one literal, that may be a URL or a `key=value` connection string.
-pub fn connection(text: &str) -> String {
-    let mut masked = key_values(text);
-    if let Some(scheme) = masked.find("://") {
-        let after = scheme + 3;
-        if let Some(at) = masked[after..].rfind('@')
-            && let Some(colon) = masked[after..after + at].find(':')
-        {
-            masked.replace_range(after + colon + 1..after + at, MASK);
-        }
-    }
-    masked
-}
-
-/// Masks the value of each `…password=…`, `passwd=` and `pwd=`.
-fn key_values(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(equals) = rest.find('=') {
-        let (key, value) = rest.split_at(equals + 1);
-        out.push_str(key);
-        let name = key[..equals].trim_end();
-        let name = &name[name.rfind(|c: char| !is_key(c)).map_or(0, |at| at + char_len(name, at))..];
-        rest = value;
-        if names_secret(name) {
-            let blank = value.len() - value.trim_start().len();
-            out.push_str(&value[..blank]);
-            out.push_str(MASK);
-            rest = &value[blank + value_length(&value[blank..])..];
-        }
-    }
-    out + rest
-}
-
-fn char_len(text: &str, at: usize) -> usize {
-    text[at..].chars().next().map_or(0, char::len_utf8)
-}
-
-fn is_key(c: char) -> bool {
-    c.is_alphanumeric() || c == '_' || c == '-'
-}
-
-fn names_secret(name: &str) -> bool {
-    let lower = name.to_lowercase();
-    ["password", "passwd", "pwd", "passphrase", "secret"].iter().any(|end| lower.ends_with(end))
-}
-
-/// Length of a libpq value: quoted with backslash escapes, or up to a blank or `&`.
-fn value_length(value: &str) -> usize {
-    if value.starts_with('\'') {
-        let mut escaped = false;
-        for (at, c) in value.char_indices().skip(1) {
-            match c {
-                _ if escaped => escaped = false,
-                '\\' => escaped = true,
-                '\'' => return at + 1,
-                _ => {}
+        masked.push(match after {
+            After::Secret if !is_option => MASK.to_owned(),
+            // A port of PostgreSQL's tools, a password of others.
+            After::PortOrSecret if !is_option && !text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                MASK.to_owned()
             }
-        }
-        return value.len();
+            After::UserAndSecret if !is_option => match text.split_once(':') {
+                Some((user, _)) => format!("{user}:{MASK}"),
+                None => text.clone(),
+            },
+            _ => within_a_word(&text),
+        });
+        after = After::option(&text);
     }
-    value.find(|c: char| c.is_whitespace() || c == '&').unwrap_or(value.len())
+    masked
+}
+
+/// What the next word is.
+#[derive(Clone, Copy)]
+enum After {
+    Nothing,
+    Secret,
+    PortOrSecret,
+    UserAndSecret,
+}
+
+impl After {
+    fn option(text: &str) -> Self {
+        match text {
+            "-p" | "-P" => Self::PortOrSecret,
+            "-u" | "--user" => Self::UserAndSecret,
+            _ if !text.starts_with('-') || text.contains('=') || text.starts_with("--no-") => Self::Nothing,
+            _ if masking::names_secret(text.trim_end()) => Self::Secret,
+            _ => Self::Nothing,
+        }
+    }
+}
+
+/// One word, which may be a script with words and SQL of its own.
+fn within_a_word(text: &str) -> String {
+    let masked = masking::text(text);
+    if !masked.contains(char::is_whitespace) {
+        return masked;
+    }
+    // `sh -c "tool --password x"`: the blanks stay as they are.
+    let mut after = After::Nothing;
+    let mut out = String::with_capacity(masked.len());
+    for piece in masked.split_inclusive(char::is_whitespace) {
+        let word = piece.trim_end();
+        let is_value = !word.is_empty() && !word.starts_with('-') && matches!(after, After::Secret);
+        out.push_str(if is_value { MASK } else { word });
+        out.push_str(&piece[word.len()..]);
+        if !word.is_empty() {
+            after = After::option(word);
+        }
+    }
+    out
 }
 
 /// The beginning of a long SQL text, passwords masked: at most `max` characters of it are looked at.
@@ -98,7 +86,8 @@ pub fn sql_beginning(text: &str, max: usize) -> String {
 
 /// SQL with its passwords masked: the literal after PASSWORD, and connection strings within literals, comments and bodies.
 pub fn sql(text: &str) -> String {
-    sql_within(text, DEPTH)
+    // What follows a name in any text comes second: it finds what no lexer does, such as SQL within SQL.
+    masking::after_names(&sql_within(text, DEPTH))
 }
 
 fn sql_within(text: &str, depth: u32) -> String {
@@ -132,7 +121,7 @@ fn sql_within(text: &str, depth: u32) -> String {
         let passes_on = [':', '='].iter().any(|&symbol| token.is_symbol(symbol));
         if token.is_significant() && !passes_on {
             let is_name = matches!(token.kind, TokenKind::Word | TokenKind::QuotedIdent);
-            is_secret = is_name && names_secret(piece.trim_matches('"'));
+            is_secret = is_name && masking::names_secret(piece.trim_matches('"'));
         }
     }
     out
@@ -179,28 +168,38 @@ mod tests {
 
     #[test]
     fn passwords_in_words_are_masked() {
-        for (word, masked) in [
-            ("postgresql://app:s3cret@db/shop", "postgresql://app:***@db/shop"),
-            ("--url=postgres://app:p@ss@db/shop", "--url=postgres://app:***@db/shop"),
-            ("host=db password=s3cret dbname=x", "host=db password=*** dbname=x"),
-            ("host=db password = 's3 \\'cret' dbname=x", "host=db password = *** dbname=x"),
-            ("password=s3cret sslpassword=s3cret", "password=*** sslpassword=***"),
+        for (command, masked) in [
             (
-                "postgresql://db/shop?password=s3cret&sslmode=require",
-                "postgresql://db/shop?password=***&sslmode=require",
+                &["tool", "--password", "s3cret", "-x", "--no-password", "-w"][..],
+                &["tool", "--password", "***", "-x", "--no-password", "-w"][..],
             ),
-            ("--password=s3cret", "--password=***"),
-            ("PGPASSWORD=s3cret", "PGPASSWORD=***"),
-            ("postgresql://db/shop", "postgresql://db/shop"),
-            ("upgrade", "upgrade"),
-            ("a==b", "a==b"),
+            (
+                &["env", "PGPASSWORD=s3cret", "psql", "-p", "5432", "-c", "alter role r password 's3cret'"],
+                &["env", "PGPASSWORD=***", "psql", "-p", "5432", "-c", "alter role r password '***'"],
+            ),
+            (&["mysql", "-p", "s3cret", "-u", "app"], &["mysql", "-p", "***", "-u", "app"]),
+            (&["curl", "-u", "app:s3cret", "https://h/"], &["curl", "-u", "app:***", "https://h/"]),
+            (
+                &[
+                    "sh",
+                    "-c",
+                    "PGPASSWORD=s3cret psql -c \"alter role r password 's3cret'\" && t --token s3cret x",
+                ],
+                &["sh", "-c", "PGPASSWORD=*** psql -c \"alter role r password '***'\" && t --token *** x"],
+            ),
+            (
+                &["psql", "-d", "host=db password=s3cret", "-v", "pw=s3cret"],
+                &["psql", "-d", "host=db password=***", "-v", "pw=***"],
+            ),
+            (
+                &["psql", "-c", "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'a', password 's3cret')"],
+                &["psql", "-c", "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'a', password '***')"],
+            ),
+            (&["psql", "-c", "select 1", "-f", "a b"], &["psql", "-c", "select 1", "-f", "a b"]),
         ] {
-            assert_eq!(connection(word), masked);
+            let command: Vec<OsString> = command.iter().map(OsString::from).collect();
+            assert_eq!(words(command.iter().map(OsString::as_os_str)), masked);
         }
-        let command: Vec<OsString> =
-            ["tool", "--password", "s3cret", "-x", "--no-password", "-w"].map(OsString::from).to_vec();
-        let masked = words(command.iter().map(OsString::as_os_str));
-        assert_eq!(masked, ["tool", "--password", "***", "-x", "--no-password", "-w"]);
     }
 
     #[test]
@@ -238,6 +237,11 @@ mod tests {
             (
                 "DO $x$ BEGIN ALTER ROLE a PASSWORD 's3cret'; EN",
                 "DO $x$ BEGIN ALTER ROLE a PASSWORD '***'; EN",
+            ),
+            ("CREATE USER a IDENTIFIED BY 's3cret'", "CREATE USER a IDENTIFIED BY '***'"),
+            (
+                "EXECUTE 'ALTER ROLE a PASSWORD ''s3cret'' LOGIN'",
+                "EXECUTE 'ALTER ROLE a PASSWORD ''***'' LOGIN'",
             ),
             (
                 "SELECT 'it''s', password FROM t WHERE a = 'b=c'",

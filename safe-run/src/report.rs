@@ -13,7 +13,7 @@ pub mod targets;
 mod text;
 
 use chrono::{DateTime, Utc};
-use common::{Error, cli::format, repository::StoredSnapshot};
+use common::{Error, cli::format, masking, repository::StoredSnapshot};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
@@ -146,8 +146,9 @@ pub struct ErrorReport {
 impl From<&Error> for ErrorReport {
     fn from(error: &Error) -> Self {
         Self {
-            message: error.message().to_owned(),
-            hint: error.hint().map(str::to_owned),
+            // A server quotes what it was sent.
+            message: masking::text(error.message()),
+            hint: error.hint().map(masking::text),
             sqlstate: error.sqlstate().map(str::to_owned),
         }
     }

@@ -51,7 +51,8 @@ impl SecretSource {
     pub async fn read(&self) -> Result<Secret> {
         let (text, from) = match self {
             Self::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| Error::io("read", path, source))?;
+                let text =
+                    common::cli::input::read_text(path).map_err(|source| Error::io("read", path, source))?;
                 (text, path.display().to_string())
             }
             Self::Command(argv) => {

@@ -99,7 +99,9 @@ mod tests {
         for word in ["CONNECT", "CREATE", "TEMPORARY"] {
             assert_eq!(DatabasePrivilege::parse(word).unwrap().as_str(), word);
         }
-        for word in ["", "connect", "CONNECT ", "CONNECT ON DATABASE a TO b; CREATE ROLE c SUPERUSER; GRANT CREATE"] {
+        for word in
+            ["", "connect", "CONNECT ", "CONNECT ON DATABASE a TO b; CREATE ROLE c SUPERUSER; GRANT CREATE"]
+        {
             assert!(serde_json::from_value::<DatabasePrivilege>(word.into()).is_err(), "{word}");
         }
         assert!(RoleAttribute::parse("NOSUPERUSER PASSWORD 'x'").unwrap_err().contains("roles.attributes"));

@@ -22,6 +22,10 @@ pub struct SharedArgs {
     #[arg(short, long, global = true, value_name = "DIR", help_heading = "Repository")]
     pub repo: Option<PathBuf>,
 
+    /// Take the repository even if it belongs to another user or others may write in it [env: SAFE_RUN_TRUST_REPO=1]
+    #[arg(long, global = true, help_heading = "Repository")]
+    pub trust_repo: bool,
+
     /// Settings file [default: ./safe-run.toml if it exists]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Output")]
     pub config: Option<PathBuf>,

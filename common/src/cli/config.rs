@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    postgres::{ConnectionSettings, Environment},
+    postgres::{ConnectionSettings, Environment, others_may_read},
     snapshot::Codec,
 };
 
@@ -31,6 +31,8 @@ pub struct Config {
     pub database_url: Option<String>,
     /// The repository, relative to the file.
     pub repo: Option<PathBuf>,
+    /// Whether a repository of somebody else is taken.
+    pub trust_repo: Option<bool>,
     /// Connections.
     pub jobs: Option<usize>,
     /// Compression.
@@ -84,6 +86,10 @@ pub struct Settings {
     environment: Environment,
     /// The repository.
     pub repo: PathBuf,
+    /// What a person should know about where the settings come from, such as a password that others can read.
+    pub warnings: Vec<String>,
+    /// Whether it is taken whoever it belongs to; who opens it calls [`Settings::apply_trust`] before.
+    pub trust_repo: bool,
     /// Folders of migrations.
     pub dirs: Vec<PathBuf>,
     /// Whose layout they follow, when somebody said so.
@@ -189,6 +195,17 @@ impl Settings {
             .or_else(|| file.repo.as_ref().map(|repo| folder.join(repo)))
             .unwrap_or_else(|| PathBuf::from(DEFAULT_REPO));
 
+        let variable = environment.get("SAFE_RUN_TRUST_REPO").filter(|value| !value.is_empty());
+        choose(
+            "trust-repo",
+            shared.trust_repo,
+            variable.as_ref().map(|_| "SAFE_RUN_TRUST_REPO"),
+            file.trust_repo.is_some(),
+        );
+        let from_environment =
+            variable.map(|value| parse_switch("SAFE_RUN_TRUST_REPO", &value)).transpose()?;
+        let trust_repo = shared.trust_repo || from_environment.or(file.trust_repo).unwrap_or(false);
+
         choose("dir", !flags.dirs.is_empty(), None, file.dir.is_some());
         let dirs = if flags.dirs.is_empty() {
             file.dir.as_ref().map_or_else(
@@ -215,6 +232,8 @@ impl Settings {
             database_url,
             environment,
             repo,
+            trust_repo,
+            warnings: readable_by_others(file, path).into_iter().collect(),
             dirs,
             format: flags.format.or_else(|| file.format.clone()),
             jobs,
@@ -230,6 +249,13 @@ impl Settings {
     /// A variable of the environment, if it is set and not empty.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.environment.get(name)
+    }
+
+    /// Lets this process take any repository, if a person said so.
+    pub fn apply_trust(&self) {
+        if self.trust_repo {
+            crate::repository::trust_any();
+        }
     }
 
     /// The connection, with every default filled in.
@@ -254,6 +280,7 @@ impl Settings {
         let lines = [
             ("database-url", format!("{:?}", self.connection()?.redacted_url())),
             ("repo", format!("{:?}", self.repo.display().to_string())),
+            ("trust-repo", self.trust_repo.to_string()),
             ("dir", format!("[{}]", dirs.join(", "))),
             ("format", format!("{:?}", self.format.as_deref().unwrap_or("auto"))),
             ("jobs", self.jobs.map_or("one per processor".to_owned(), |jobs| jobs.to_string())),
@@ -266,8 +293,20 @@ impl Settings {
     }
 }
 
+/// A sentence about a settings file with a password that others can read.
+fn readable_by_others(file: &Config, path: &Path) -> Option<String> {
+    let of_jobs = file.job.iter().filter_map(|job| job.database_url.as_ref());
+    let has_password = file.database_url.iter().chain(of_jobs).any(|url| holds_password(url));
+    has_password.then(|| others_may_read("the settings file", path)).flatten()
+}
+
+/// Whether a URL or a key=value string has a password in it: then masking changes it.
+fn holds_password(url: &str) -> bool {
+    crate::masking::connection(url) != *url
+}
+
 fn read(path: &Path) -> Result<Config> {
-    let text = std::fs::read_to_string(path).map_err(|source| {
+    let text = super::input::read_text(path).map_err(|source| {
         Error::usage(format!("could not read the settings file {}: {source}", path.display()))
     })?;
     toml::from_str(&text).map_err(|source| {
@@ -277,6 +316,15 @@ fn read(path: &Path) -> Result<Config> {
         });
         Error::usage(format!("the settings file {}{line}: {}", path.display(), source.message()))
     })
+}
+
+/// Reads an environment variable that says yes or no.
+fn parse_switch(name: &str, text: &str) -> Result<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "1" | "true" | "yes" | "on" => Ok(true),
+        "0" | "false" | "no" | "off" => Ok(false),
+        _ => Err(Error::usage(format!("{name} is neither 1 nor 0: \"{}\"", crate::ident::printable(text)))),
+    }
 }
 
 /// Reads `10%` or `0.1` as a fraction between 0 and 1.

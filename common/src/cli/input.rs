@@ -1,14 +1,17 @@
 //! Data that comes from a file or from stdin.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{self, IsTerminal, Read},
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::OpenOptionsExt},
     path::Path,
     time::Duration,
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
 
 use crate::{Error, ErrorKind, Result, interrupt};
 
@@ -29,12 +32,33 @@ pub fn open(path: &Path) -> Result<Input> {
         let stdin = stdin.map_err(|source| Error::failed(format!("could not read stdin: {source}")))?;
         return Ok(Input { file: File::from(stdin) });
     }
-    let file = File::open(path).map_err(|source| {
+    open_at_once(path).map_err(|source| {
         let kind = source.kind();
         let error = Error::io("read", path, source);
         if kind == io::ErrorKind::NotFound { error.with_kind(ErrorKind::NoSuchSnapshot) } else { error }
-    })?;
-    Ok(Input { file })
+    })
+}
+
+/// Opens a file or a FIFO without waiting for somebody at the other end.
+fn open_at_once(path: &Path) -> io::Result<Input> {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().read(true).custom_flags(flags).open(path).map(|file| Input { file })
+}
+
+/// Longest text that a person names as a file of settings, in bytes.
+const MOST_TEXT: u64 = 16 << 20;
+
+/// Reads a text that a person wrote, such as a settings file; it may be a FIFO (`<(command)`), and a signal ends the wait.
+///
+/// # Errors
+/// Whatever the file system says, more than 16 MiB, or no UTF-8.
+pub fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    open_at_once(path)?.take(MOST_TEXT + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > MOST_TEXT {
+        return Err(io::Error::other(format!("it is longer than {MOST_TEXT} bytes")));
+    }
+    Ok(text)
 }
 
 /// A file or a pipe whose reads end when a signal comes in: a pipe that stays silent must not keep the process, nor what
@@ -54,7 +78,11 @@ impl Read for Input {
             let mut fds = [PollFd::new(&self.file, PollFlags::IN)];
             match poll(&mut fds, Some(&patience)) {
                 Ok(0) | Err(rustix::io::Errno::INTR) => {}
-                Ok(_) => return self.file.read(buffer),
+                Ok(_) => match self.file.read(buffer) {
+                    // Somebody else took it, or there was nothing after all.
+                    Err(source) if source.kind() == io::ErrorKind::WouldBlock => {}
+                    read => return read,
+                },
                 Err(source) => return Err(source.into()),
             }
         }

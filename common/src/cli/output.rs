@@ -1,5 +1,9 @@
 //! What a person or a script sees: data on stdout, everything else on stderr; bars on a terminal, plain lines elsewhere,
 //! JSON lines with `--json`.
+//!
+//! All text for people goes through [`Output::shown`], whoever made it: names, messages of servers and arguments may hold
+//! what moves the cursor, sets the terminal's title or turns text around, and are shown with escapes. JSON is not text for
+//! people: it holds the exact values.
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -11,7 +15,10 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use super::{args::SharedArgs, format};
-use crate::{Error, Event, Progress, Result};
+use crate::{
+    Error, Event, Progress, Result,
+    ident::{printable, visible},
+};
 
 /// Version of every JSON document that the tools print.
 pub const JSON_SCHEMA: u32 = 1;
@@ -23,7 +30,8 @@ pub struct Output {
     quiet: bool,
     verbose: bool,
     yes: bool,
-    color: bool,
+    /// What stands for colours in a text until it is written; without, there are none.
+    marks: Option<Marks>,
     terminal: bool,
 }
 
@@ -40,6 +48,66 @@ pub enum Tone {
     Dim,
     /// A heading.
     Strong,
+}
+
+impl Tone {
+    const ALL: [Self; 5] = [Self::Good, Self::Warning, Self::Bad, Self::Dim, Self::Strong];
+
+    /// What a terminal is told.
+    fn sequence(self) -> &'static str {
+        match self {
+            Self::Good => "\x1b[1;32m",
+            Self::Warning => "\x1b[1;33m",
+            Self::Bad => "\x1b[1;31m",
+            Self::Dim => "\x1b[2m",
+            Self::Strong => "\x1b[1m",
+        }
+    }
+}
+
+/// Ends a colour.
+const PLAIN: &str = "\x1b[0m";
+
+/// Characters of the second private-use plane, others in each process: a text that holds a colour already is told from one
+/// that pretends to, and only ours become what a terminal obeys.
+#[derive(Debug, Clone, Copy)]
+struct Marks {
+    first: u32,
+}
+
+impl Marks {
+    /// First of the plane, and how many places there are for the marks.
+    const PLANE: (u32, u32) = (0x10_0000, 0xff00);
+
+    fn new() -> Option<Self> {
+        let place = u32::try_from(crate::random::bits().ok()? % u64::from(Self::PLANE.1)).ok()?;
+        Some(Self { first: Self::PLANE.0 + place })
+    }
+
+    fn character(self, number: usize) -> char {
+        u32::try_from(number).ok().and_then(|number| char::from_u32(self.first + number)).unwrap_or(' ')
+    }
+
+    fn of(self, tone: Tone) -> char {
+        self.character(Tone::ALL.iter().position(|one| *one == tone).unwrap_or(0))
+    }
+
+    fn end(self) -> char {
+        self.character(Tone::ALL.len())
+    }
+
+    /// The text as a terminal shows it in colours.
+    fn painted(self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len() + 32);
+        for c in text.chars() {
+            match Tone::ALL.into_iter().find(|tone| self.of(*tone) == c) {
+                Some(tone) => out.push_str(tone.sequence()),
+                None if c == self.end() => out.push_str(PLAIN),
+                None => out.push(c),
+            }
+        }
+        out
+    }
 }
 
 #[derive(Serialize)]
@@ -61,9 +129,15 @@ impl Output {
             quiet: shared.quiet,
             verbose: shared.verbose,
             yes: shared.yes,
-            color,
+            marks: color.then(Marks::new).flatten(),
             terminal,
         }
+    }
+
+    /// A text as it is written for a person.
+    fn shown(&self, text: &str) -> String {
+        let visible = visible(text);
+        self.marks.map_or_else(|| visible.to_string(), |marks| marks.painted(&visible))
     }
 
     /// Whether `--json` was given.
@@ -76,23 +150,21 @@ impl Output {
         self.verbose
     }
 
-    /// Text in a colour, where colours are wanted.
+    /// Text in a colour, where colours are wanted. For texts that this value writes, and for nothing else.
     pub fn paint(&self, tone: Tone, text: &str) -> String {
-        if !self.color {
-            return text.to_owned();
+        match self.marks {
+            Some(marks) => format!("{}{text}{}", marks.of(tone), marks.end()),
+            None => text.to_owned(),
         }
-        let code = match tone {
-            Tone::Good => "1;32",
-            Tone::Warning => "1;33",
-            Tone::Bad => "1;31",
-            Tone::Dim => "2",
-            Tone::Strong => "1",
-        };
-        format!("\x1b[{code}m{text}\x1b[0m")
     }
 
-    /// Writes data to stdout. A reader that has gone away is not an error of ours.
+    /// Writes a text for people to stdout. A reader that has gone away is not an error of ours.
     pub fn data(&self, text: &str) -> Result<()> {
+        self.exactly(&self.shown(text))
+    }
+
+    /// Writes to stdout what is for a program, such as JSON or a page, and is as it is.
+    pub fn exactly(&self, text: &str) -> Result<()> {
         match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
             Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
                 Err(Error::failed(format!("could not write to stdout: {source}")).with_source(source))
@@ -105,7 +177,7 @@ impl Output {
     pub fn document<T: Serialize>(&self, content: &T) -> Result<()> {
         let text = serde_json::to_string_pretty(&Document { schema: JSON_SCHEMA, content })
             .map_err(|source| Error::failed(format!("could not encode the result: {source}")))?;
-        self.data(&(text + "\n"))
+        self.exactly(&(text + "\n"))
     }
 
     /// Says something to the person, unless `--quiet` or `--json` is on.
@@ -120,7 +192,7 @@ impl Output {
         if self.json {
             self.json_line(&serde_json::json!({"event": "warning", "text": text}));
         } else {
-            self.err_line(&format!("{} {text}", self.paint(Tone::Warning, "warning:")));
+            self.err_line(&format!("{} {}", self.paint(Tone::Warning, "warning:"), indented(text)));
         }
     }
 
@@ -136,7 +208,7 @@ impl Output {
     /// A line on stderr, always.
     pub fn err_line(&self, text: &str) {
         // Nobody is left to be told when stderr is gone.
-        let _ = writeln!(io::stderr(), "{text}");
+        let _ = writeln!(io::stderr(), "{}", self.shown(text));
     }
 
     fn json_line(&self, value: &serde_json::Value) {
@@ -152,9 +224,9 @@ impl Output {
             }));
             return;
         }
-        self.err_line(&format!("{} {}", self.paint(Tone::Bad, "error:"), error.message()));
+        self.err_line(&format!("{} {}", self.paint(Tone::Bad, "error:"), indented(error.message())));
         if let Some(hint) = error.hint() {
-            self.err_line(&format!("{} {hint}", self.paint(Tone::Strong, "hint:")));
+            self.err_line(&format!("{} {}", self.paint(Tone::Strong, "hint:"), indented(hint)));
         }
         if let Some(state) = error.database_state() {
             self.err_line(state);
@@ -173,7 +245,7 @@ impl Output {
         }
         let failed = |source| Error::failed(format!("could not ask: {source}"));
         let mut stderr = io::stderr();
-        write!(stderr, "{question} ").and_then(|()| stderr.flush()).map_err(failed)?;
+        write!(stderr, "{} ", self.shown(question)).and_then(|()| stderr.flush()).map_err(failed)?;
         let mut line = String::new();
         io::stdin().lock().read_line(&mut line).map_err(failed)?;
         Ok(Some(line.trim().to_owned()))
@@ -222,6 +294,19 @@ impl Output {
     }
 }
 
+/// A message of several lines, of a server for example: none of the later ones looks like one of ours.
+fn indented(text: &str) -> String {
+    let lines: Vec<String> = text
+        .split('\n')
+        .enumerate()
+        .map(|(number, line)| {
+            let is_ours = number == 0 || line.is_empty() || line.starts_with(' ');
+            if is_ours { line.to_owned() } else { format!("  {line}") }
+        })
+        .collect();
+    lines.join("\n")
+}
+
 struct Phase {
     what: String,
     started: Instant,
@@ -252,17 +337,19 @@ impl Renderer {
             }
             Event::Step(what) => {
                 if let Some(phase) = &self.phase {
-                    phase.bar.set_message(format!("{}  {what}", phase.what));
+                    phase.bar.set_message(printable(&format!("{}  {what}", phase.what)));
                 }
             }
             Event::Done => self.end(),
             Event::Note(text) => {
                 if !self.output.quiet {
-                    self.line(&format!("{} {text}", self.output.paint(Tone::Dim, "note:")));
+                    let note = self.output.paint(Tone::Dim, "note:");
+                    self.line(&format!("{note} {}", indented(&text)));
                 }
             }
             Event::Warning(text) => {
-                self.line(&format!("{} {text}", self.output.paint(Tone::Warning, "warning:")));
+                let warning = self.output.paint(Tone::Warning, "warning:");
+                self.line(&format!("{warning} {}", indented(&text)));
             }
         }
     }
@@ -278,7 +365,7 @@ impl Renderer {
         self.end();
         let visible = self.output.terminal && !self.output.quiet;
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(total_bytes, target).with_message(what.clone());
+        let bar = ProgressBar::with_draw_target(total_bytes, target).with_message(printable(&what));
         let template = if total_bytes.is_some() {
             "{spinner} {msg}  {bar:24} {percent:>3} %  {bytes} at {bytes_per_sec}, {eta} left"
         } else {
@@ -318,5 +405,31 @@ impl Renderer {
             }
         }
         self.output.err_line(&self.output.paint(Tone::Dim, &line));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(marks: Option<Marks>) -> Output {
+        Output { marks, ..Output::new(&SharedArgs::default()) }
+    }
+
+    #[test]
+    fn only_colours_of_ours_reach_a_terminal() {
+        let hostile = "\u{1b}[1;31mfake\u{1b}[0m\u{7}\u{202e}";
+        let shown = "\\u{1b}[1;31mfake\\u{1b}[0m\\u{7}\\u{202e}";
+        let colored = output(Marks::new());
+        let painted = format!("{} {hostile}", colored.paint(Tone::Bad, hostile));
+        assert_eq!(colored.shown(&painted), format!("\u{1b}[1;31m{shown}\u{1b}[0m {shown}"));
+        let plain = output(None);
+        assert_eq!(plain.shown(&plain.paint(Tone::Bad, hostile)), shown);
+        assert_eq!(plain.shown("a\n\tb"), "a\n\tb");
+    }
+
+    #[test]
+    fn a_message_of_several_lines_does_not_forge_a_hint() {
+        assert_eq!(indented("a\nhint: drop it\n  b\n\nc"), "a\n  hint: drop it\n  b\n\n  c");
     }
 }

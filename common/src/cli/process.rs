@@ -8,7 +8,12 @@ use std::{
 };
 
 use super::{Output, SharedArgs};
-use crate::{Error, Result, ident::printable, interrupt, postgres::ConnectionSettings};
+use crate::{
+    Error, Result,
+    ident::{printable, visible},
+    interrupt,
+    postgres::ConnectionSettings,
+};
 
 /// Runs a flow to its end and turns its result into the process's exit code.
 ///
@@ -65,15 +70,19 @@ where
 
 /// Prints what clap has to say: help and version on stdout with exit code 0, a usage error on stderr with 2.
 fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
-    // A reader that has gone away is not an error of ours.
-    let _ = error.print();
+    // A reader that has gone away is not an error of ours. The arguments are in it as they were given.
+    let text = error.render().to_string();
+    let _ = match visible(&text) {
+        std::borrow::Cow::Owned(visible) if error.use_stderr() => write!(io::stderr(), "{visible}"),
+        _ => error.print(),
+    };
     if let Some(hint) = meant_command(error, command) {
         let _ = writeln!(io::stderr(), "hint: {hint}");
     }
     // clap shows the message of a value that was refused, but not its hint.
     let refused = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
     if let Some(hint) = refused.and_then(Error::hint) {
-        let _ = writeln!(io::stderr(), "hint: {hint}");
+        let _ = writeln!(io::stderr(), "hint: {}", visible(hint));
     }
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }

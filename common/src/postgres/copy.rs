@@ -290,14 +290,14 @@ pub async fn in_from_file(
     let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
     let (owned_path, owned_expected) = (path.to_owned(), expected.clone());
     let decoder = tokio::task::spawn_blocking(move || -> Result<()> {
-        let mut reader = ChunkReader::open(&owned_path, codec)?;
+        let mut reader = ChunkReader::open(&owned_path, codec, &owned_expected)?;
         while let Some(piece) = reader.read()? {
             if sender.blocking_send(piece).is_err() {
                 // The receiving side failed and says why.
                 return Ok(());
             }
         }
-        reader.finish(&owned_expected)
+        reader.finish()
     });
     let sink = client.copy_in::<_, Bytes>(statement).await.map_err(failed)?;
     let mut sink = std::pin::pin!(sink);

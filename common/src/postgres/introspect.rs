@@ -7,8 +7,9 @@ use super::{Client, Row, names, round_trip, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
-        Catalog, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals, MaterializedView,
-        DatabasePrivilege, LocaleProvider, NamedCollation, ObjectGrant, PartitionedTable, PlacedKind, PlacedRelation, Role, RoleAttribute, Sequence, Table,
+        Catalog, DatabasePrivilege, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals,
+        LocaleProvider, MaterializedView, NamedCollation, ObjectGrant, PartitionedTable, PlacedKind,
+        PlacedRelation, Role, RoleAttribute, Sequence, Table,
     },
     snapshot::manifest::Server,
 };

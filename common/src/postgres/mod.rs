@@ -33,6 +33,7 @@ pub mod wal_summary;
 mod wire;
 
 pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile};
+pub use resolve::others_may_read;
 pub use tokio_postgres::{
     Client, Error as DriverError, Row, SimpleQueryMessage, SimpleQueryRow, error::ErrorPosition,
     types::ToSql, types::Type,

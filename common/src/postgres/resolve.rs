@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     error::{Error, Result},
-    ident::printable,
+    ident::{printable, shell_word},
 };
 
 /// Where libpq builds look for the server when no host is given: Debian's and Red Hat's folder, upstream's, and TCP for
@@ -55,7 +55,7 @@ impl ConnectionSettings {
         }
         let mut given = Given::default();
         given.add_layer(parsed.settings, "the connection string")?;
-        given.add_service(env)?;
+        given.add_service(env, &mut warnings)?;
         given.add_variables(env, &mut warnings)?;
         let mut settings = given.settle(env, warnings)?;
         settings.scheme = parsed.scheme;
@@ -115,7 +115,7 @@ impl Given {
         Ok(())
     }
 
-    fn add_service(&mut self, env: &Environment) -> Result<()> {
+    fn add_service(&mut self, env: &Environment, warnings: &mut Vec<String>) -> Result<()> {
         let Some(name) =
             self.values.get("service").cloned().or_else(|| env.get("PGSERVICE").map(str::to_owned))
         else {
@@ -163,6 +163,9 @@ impl Given {
                         ))
                         .with_hint("Write the other service's settings out; services cannot be nested."));
                     }
+                    let has_password = settings.iter().any(|(key, _)| crate::masking::names_secret(key));
+                    warnings
+                        .extend(has_password.then(|| others_may_read("the service file", path)).flatten());
                     let origin = format!("service \"{shown}\" in {}", path.display());
                     return self.add_layer(settings, &origin);
                 }
@@ -488,6 +491,20 @@ fn server(host: &str, address: &str, port: u16) -> Result<Server> {
         Place::Tcp { host: name.to_owned(), address: parsed }
     };
     Ok(Server { place, port })
+}
+
+/// A sentence about a file with a password in it, if its group or others may read it.
+pub fn others_may_read(what: &str, path: &Path) -> Option<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    let mode = file.permissions().mode() & 0o7777;
+    (mode & 0o044 != 0).then(|| {
+        format!(
+            "{what} {} holds a password, and others may read it (mode {mode:04o}): run `chmod go-rw {}`",
+            path.display(),
+            shell_word(&path.display().to_string())
+        )
+    })
 }
 
 /// Reads the password file if it may be used; a file that others can read is ignored, as libpq does, with a warning.

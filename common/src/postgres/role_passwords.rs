@@ -55,7 +55,9 @@ pub fn find(globals: &Secret, role: &str) -> Result<Option<Secret>> {
             "globals.sql has something else than a password hash for the role \"{}\"",
             crate::ident::printable(role)
         ))
-        .with_hint("The snapshot can't be trusted. Restore without --create-roles, and make the roles by hand.")),
+        .with_hint(
+            "The snapshot can't be trusted. Restore without --create-roles, and make the roles by hand.",
+        )),
     }
 }
 
@@ -109,7 +111,8 @@ mod tests {
     #[test]
     fn nothing_but_a_hash_is_taken_for_one() {
         let find = |text: &str| {
-            let globals = format!("\n-- Password hashes: keep this file secret.\nALTER ROLE \"b\" PASSWORD {text};\n");
+            let globals =
+                format!("\n-- Password hashes: keep this file secret.\nALTER ROLE \"b\" PASSWORD {text};\n");
             find(&Secret::new(globals), "b").map(|found| found.unwrap().expose().to_owned())
         };
         for hash in ["md5c5ad16dd51fc4a8a4dbbb27fd5e3c4ae", "SCRAM-SHA-256$4096:c2FsdA==$c3Q=:c2U/+w=="] {
@@ -126,7 +129,10 @@ mod tests {
             "'",
         ] {
             let error = find(bad).unwrap_err();
-            assert!(error.kind() == crate::ErrorKind::Damaged && !error.message().contains("SHA"), "{bad}: {error}");
+            assert!(
+                error.kind() == crate::ErrorKind::Damaged && !error.message().contains("SHA"),
+                "{bad}: {error}"
+            );
         }
     }
 }

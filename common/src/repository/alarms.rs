@@ -9,7 +9,10 @@ use std::{fs, path::PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Repository, create_private_dir, files::replace_private_file};
+use super::{
+    Repository, create_private_dir,
+    files::{MOST_FACTS, read_plain, replace_private_file},
+};
 use crate::{Error, ErrorKind, Result, snapshot::SnapshotId};
 
 /// Folder of the alarms below the repository.
@@ -79,7 +82,9 @@ impl Repository {
             let entry = entry.map_err(|source| Error::io("read", &dir, source))?;
             let name = entry.file_name();
             let Some(id) = name.to_str().and_then(|name| SnapshotId::parse(name).ok()) else { continue };
-            let read = fs::read(entry.path()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            let read = read_plain(&entry.path(), MOST_FACTS)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
             alarms.push(read.filter(|alarm: &Alarm| alarm.id == id).unwrap_or_else(|| Alarm {
                 id,
                 database: None,

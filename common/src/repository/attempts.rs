@@ -4,12 +4,15 @@
 //! As in the verification log, each line is one `write` to a file opened for appending, and a line that a crash cut off
 //! spoils no other. A file that grew long is replaced by its newest lines in one step, by the process that holds the job.
 
-use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::PathBuf};
+use std::{io::Write, path::PathBuf};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Repository, create_private_dir, files::replace_private_file};
+use super::{
+    Repository, create_private_dir,
+    files::{MOST_FACTS, open_to_append, read_plain, replace_private_file},
+};
 use crate::{Error, Result, snapshot::SnapshotId};
 
 /// Folder of the attempts below the repository.
@@ -119,11 +122,7 @@ impl Repository {
             kept.extend_from_slice(&line);
             return replace_private_file(&path, &kept);
         }
-        fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
+        open_to_append(&path)
             .and_then(|mut file| {
                 file.write_all(&line)?;
                 file.sync_data()
@@ -146,7 +145,7 @@ impl Repository {
 }
 
 fn read(path: &std::path::Path) -> Result<Vec<u8>> {
-    match fs::read(path) {
+    match read_plain(path, MOST_FACTS) {
         Ok(bytes) => Ok(bytes),
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(source) => Err(Error::io("read", path, source)),
@@ -185,8 +184,9 @@ mod tests {
         let repository = Repository::open_or_create(&dir.path().join("r")).unwrap();
         let path = repository.attempts_path("nightly").unwrap();
         repository.record_attempt("nightly", &attempt(0)).unwrap();
-        let line = fs::read(&path).unwrap();
-        fs::write(&path, [line.repeat(MOST_LINES).as_slice(), &line[..line.len() / 2]].concat()).unwrap();
+        let line = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [line.repeat(MOST_LINES).as_slice(), &line[..line.len() / 2]].concat())
+            .unwrap();
         repository.record_attempt("nightly", &attempt(1)).unwrap();
         repository.record_attempt("nightly", &attempt(2)).unwrap();
         let kept = repository.attempts("nightly").unwrap();

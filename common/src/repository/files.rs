@@ -1,13 +1,18 @@
 //! Files that nobody else may read, and that are still there after a power cut.
 
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs::{DirBuilder, File, FileType, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt},
     path::Path,
 };
 
-use crate::{Error, Result};
+use rustix::fs::OFlags;
+
+use crate::{Error, Result, error::NotPlain};
+
+/// Largest file of facts that is read into memory, in bytes: years of lines. What is larger is not ours.
+pub const MOST_FACTS: u64 = 256 << 20;
 
 /// Makes a folder and its parents with mode 0700; one that exists already is fine.
 pub fn create_private_dir(path: &Path) -> Result<()> {
@@ -16,6 +21,82 @@ pub fn create_private_dir(path: &Path) -> Result<()> {
         .mode(0o700)
         .create(path)
         .map_err(|source| Error::io("create the folder", path, source))
+}
+
+/// Makes a new folder with mode 0700; one that exists already, or a link there, is an error.
+pub fn create_new_private_dir(path: &Path) -> Result<()> {
+    DirBuilder::new().mode(0o700).create(path).map_err(|source| Error::io("create the folder", path, source))
+}
+
+/// Opens a plain file for reading.
+///
+/// # Errors
+/// [`NotPlain`] for a link, a FIFO, a socket, a device or a folder, which are not opened: some wait for ever for somebody
+/// at the other end, and a device does whatever opening means to it.
+pub fn open_plain(path: &Path) -> io::Result<File> {
+    open_as(path, OpenOptions::new().read(true))
+}
+
+/// Opens a plain file with these options, and never what a link leads to. It may be made if it is not there.
+fn open_as(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    match std::fs::symlink_metadata(path) {
+        Ok(there) => expect_plain(there.file_type())?,
+        // Made, where the options say so.
+        Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(source),
+    }
+    // Another thing may lie there a moment later: it is not waited for, and looked at once more when it is open.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file = options.custom_flags(flags).open(path).map_err(|source| match source.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::LOOP.raw_os_error() => not_plain("a link"),
+        _ => source,
+    })?;
+    expect_plain(file.metadata()?.file_type())?;
+    Ok(file)
+}
+
+fn expect_plain(kind: FileType) -> io::Result<()> {
+    if kind.is_file() {
+        return Ok(());
+    }
+    Err(not_plain(match kind {
+        kind if kind.is_symlink() => "a link",
+        kind if kind.is_dir() => "a folder",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }))
+}
+
+fn not_plain(what: &'static str) -> io::Error {
+    io::Error::other(NotPlain(what))
+}
+
+/// Reads a plain file of at most `most` bytes into memory.
+///
+/// # Errors
+/// As [`open_plain`], and for a longer file, which is not read.
+pub fn read_plain(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let file = open_plain(path)?;
+    let too_long = || io::Error::other(format!("it is longer than {most} bytes"));
+    if file.metadata()?.len() > most {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::new();
+    // It may be growing.
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most { Err(too_long()) } else { Ok(bytes) }
+}
+
+/// [`read_plain`] of facts, as text.
+pub fn read_plain_text(path: &Path) -> io::Result<String> {
+    String::from_utf8(read_plain(path, MOST_FACTS)?)
+        .map_err(|source| io::Error::new(io::ErrorKind::InvalidData, source))
+}
+
+/// Opens or makes a file with mode 0600 to append to it and to read it; never what a link leads to.
+pub fn open_to_append(path: &Path) -> io::Result<File> {
+    open_as(path, OpenOptions::new().read(true).append(true).create(true).mode(0o600))
 }
 
 /// Makes a new file with mode 0600; one that exists already is an error.
@@ -103,15 +184,9 @@ pub fn sync_dir(path: &Path) -> Result<()> {
     File::open(path).and_then(|dir| dir.sync_all()).map_err(|source| Error::io("sync", path, source))
 }
 
-/// Opens or makes a file that exists only to be locked.
+/// Opens or makes a file that exists only to be locked; never what a link leads to.
 pub fn open_lock_file(path: &Path) -> Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
+    open_as(path, OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600))
         .map_err(|source| Error::io("open", path, source))
 }
 
@@ -124,4 +199,45 @@ pub fn free_space(path: &Path) -> Result<u64> {
 /// Whether this process may make files in the folder `path`.
 pub fn check_writable(path: &Path) -> Result<()> {
     tempfile::tempfile_in(path).map(drop).map_err(|source| Error::io("write in", path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::{fs::symlink, net::UnixListener};
+
+    use super::*;
+
+    #[test]
+    fn only_plain_files_are_opened_and_nothing_else_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let in_dir = |name: &str| dir.path().join(name);
+        std::fs::write(in_dir("plain"), "four").unwrap();
+        assert_eq!(read_plain(&in_dir("plain"), 4).unwrap(), b"four");
+        assert!(read_plain(&in_dir("plain"), 3).is_err());
+        assert_eq!(read_plain(&in_dir("missing"), 3).unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::create_dir(in_dir("folder")).unwrap();
+        symlink(in_dir("plain"), in_dir("link")).unwrap();
+        symlink(in_dir("nowhere"), in_dir("dangling")).unwrap();
+        symlink("/dev/zero", in_dir("device")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, in_dir("fifo"), rustix::fs::Mode::RUSR).unwrap();
+        let _socket = UnixListener::bind(in_dir("socket")).unwrap();
+        for (name, what) in [
+            ("folder", "a folder"),
+            ("link", "a link"),
+            ("dangling", "a link"),
+            ("device", "a link"),
+            ("fifo", "a FIFO"),
+            ("socket", "a socket"),
+        ] {
+            for result in [open_plain(&in_dir(name)), open_to_append(&in_dir(name))] {
+                let error = Error::io("read", &in_dir(name), result.unwrap_err());
+                assert!(error.message().ends_with(&format!("it is {what}, and no plain file")), "{error}");
+                assert_eq!(error.kind(), crate::ErrorKind::Damaged);
+            }
+            assert!(open_lock_file(&in_dir(name)).is_err());
+        }
+        assert!(open_plain(Path::new("/dev/zero")).is_err());
+        assert!(!in_dir("nowhere").exists(), "nothing was made through a link");
+        open_to_append(&in_dir("new")).unwrap();
+    }
 }

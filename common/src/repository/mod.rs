@@ -11,6 +11,8 @@ pub mod attempts;
 pub mod files;
 pub mod import;
 mod latest;
+mod origin;
+mod owner;
 pub mod partial;
 pub mod pins;
 pub mod remove;
@@ -29,27 +31,36 @@ use serde::{Deserialize, Serialize};
 pub use files::{
     check_writable, create_private_dir, create_private_file, free_space, sync_dir, write_private_file,
 };
+pub use owner::trust_any;
 pub use partial::PartialSnapshot;
 
 use alarms::ALARMS;
 use attempts::SCHEDULE;
 use latest::PUBLISHED;
+use origin::MADE;
 use pins::PINS;
 use verifications::VERIFICATIONS_FILE;
 
 use crate::{
     Error, ErrorKind, Result,
-    snapshot::{Manifest, SnapshotId, manifest::MANIFEST_FILE},
+    snapshot::{
+        Manifest, SnapshotId,
+        manifest::{DATA_DIR, LARGE_OBJECTS_DIR, MANIFEST_FILE, MAX_MANIFEST_BYTES},
+    },
 };
 
 /// Version of the folder layout.
 const LAYOUT: u32 = 1;
 const REPOSITORY_FILE: &str = "repository.json";
+/// Largest [`REPOSITORY_FILE`], in bytes: it holds a number and an id.
+const MOST_REPOSITORY_FILE: u64 = 64 << 10;
 const SNAPSHOTS: &str = "snapshots";
 const PARTIAL: &str = "partial";
 const TRASH: &str = "trash";
 const LOCKS: &str = "locks";
 const RUNS: &str = "runs";
+/// Every folder of a repository.
+const FOLDERS: [&str; 9] = [SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS, PINS, ALARMS, SCHEDULE, MADE];
 /// Name of the lock of the repository itself.
 const REPOSITORY_LOCK: &str = "repository";
 
@@ -103,10 +114,11 @@ impl Repository {
     /// Opens a repository that must exist.
     ///
     /// # Errors
-    /// [`ErrorKind::NoSuchSnapshot`] when there is none: a reader asked for something that is not there.
+    /// [`ErrorKind::NoSuchSnapshot`] when there is none: a reader asked for something that is not there. Refused for one that
+    /// belongs to somebody else or that others may write in.
     pub fn open(root: &Path) -> Result<Self> {
         let path = root.join(REPOSITORY_FILE);
-        match fs::read(&path) {
+        match files::read_plain(&path, MOST_REPOSITORY_FILE) {
             Ok(bytes) => {
                 let file: RepositoryFile = serde_json::from_slice(&bytes).map_err(|source| {
                     Error::damaged(format!("{} can't be read: {source}", path.display()))
@@ -121,6 +133,7 @@ impl Repository {
                     .with_hint("Use a newer version of the tool."));
                 }
                 let root = fs::canonicalize(root).map_err(|source| Error::io("open", root, source))?;
+                owner::check(&root, &FOLDERS)?;
                 Ok(Self { root })
             }
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => Err(Error::new(
@@ -150,6 +163,9 @@ impl Repository {
             ))
             .with_hint("Name an empty or new folder with --repo."));
         }
+        // Before anything is made in it. A folder that is ours, and empty, becomes one that others can't write in.
+        owner::close(root)?;
+        owner::check(root, &FOLDERS)?;
         for dir in [SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS] {
             create_private_dir(&root.join(dir))?;
         }
@@ -196,7 +212,7 @@ impl Repository {
     /// Busy while another process deletes.
     pub fn lock_reading(&self) -> Result<Option<RepositoryLock>> {
         let path = self.root.join(LOCKS).join(format!("{REPOSITORY_LOCK}.lock"));
-        match self.lock_file(REPOSITORY_LOCK).or_else(|_| File::open(&path)) {
+        match self.lock_file(REPOSITORY_LOCK).or_else(|_| files::open_plain(&path)) {
             Ok(file) => match self.share(file) {
                 Err(error) if error.kind() != ErrorKind::Busy => Ok(None),
                 other => other.map(Some),
@@ -333,6 +349,7 @@ impl Repository {
             swept.extend(path.file_name().map(|name| name.to_string_lossy().into_owned()));
         }
         swept.extend(self.empty_trash(chrono::Utc::now())?);
+        self.sweep_marks();
         Ok(swept)
     }
 }
@@ -340,8 +357,18 @@ impl Repository {
 impl StoredSnapshot {
     /// Reads a snapshot's folder.
     pub fn open(dir: &Path) -> Result<Self> {
+        // A folder that is a link holds what its owner puts there, and a copy of the repository would lack it.
+        for folder in [dir.to_owned(), dir.join(DATA_DIR), dir.join(LARGE_OBJECTS_DIR)] {
+            if fs::symlink_metadata(&folder).is_ok_and(|kind| !kind.is_dir()) {
+                return Err(Error::damaged(format!(
+                    "{} is a link or a file, and no folder",
+                    folder.display()
+                ))
+                .with_hint("Nothing of ours makes such a thing. Find out who put it there, and remove it."));
+            }
+        }
         let path = dir.join(MANIFEST_FILE);
-        let bytes = fs::read(&path).map_err(|source| match source.kind() {
+        let bytes = files::read_plain(&path, MAX_MANIFEST_BYTES).map_err(|source| match source.kind() {
             std::io::ErrorKind::NotFound => Error::damaged(format!("{} has no manifest.json", dir.display()))
                 .with_hint(
                     "It can't be restored with this tool; its README.txt says how to read its files by hand.",
@@ -358,20 +385,6 @@ impl StoredSnapshot {
 }
 
 fn is_ours(name: &std::ffi::OsStr) -> bool {
-    [
-        SNAPSHOTS,
-        PARTIAL,
-        TRASH,
-        LOCKS,
-        RUNS,
-        PINS,
-        ALARMS,
-        SCHEDULE,
-        VERIFICATIONS_FILE,
-        PUBLISHED,
-        REPOSITORY_FILE,
-    ]
-    .iter()
-    .any(|ours| name == *ours)
+    FOLDERS.iter().chain(&[VERIFICATIONS_FILE, PUBLISHED, REPOSITORY_FILE]).any(|ours| name == *ours)
         || name.to_string_lossy().starts_with(".repository.json.")
 }

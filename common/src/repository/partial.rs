@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{RepositoryLock, StoredSnapshot, create_private_dir, sync_dir, write_private_file};
+use super::{
+    RepositoryLock, StoredSnapshot, create_private_dir,
+    files::{create_new_private_dir, open_plain},
+    sync_dir, write_private_file,
+};
 use crate::{
     Error, Result,
     snapshot::{
@@ -35,10 +39,10 @@ impl PartialSnapshot {
         let dir = partial.join(id.as_str());
         create_private_dir(partial)?;
         create_private_dir(snapshots)?;
-        if dir.exists() || snapshots.join(id.as_str()).exists() {
+        if fs::symlink_metadata(&dir).is_ok() || snapshots.join(id.as_str()).exists() {
             return Err(Error::failed(format!("snapshot {id} exists already")));
         }
-        create_private_dir(&dir)?;
+        create_new_private_dir(&dir)?;
         let target = snapshots.join(id.as_str());
         let made = Self { id, dir, target, published: false, _lock: lock };
         create_private_dir(&made.dir.join(DATA_DIR))?;
@@ -66,7 +70,7 @@ impl PartialSnapshot {
         use std::os::unix::fs::PermissionsExt;
         let path = self.dir.join(name);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
-            .and_then(|()| fs::File::open(&path)?.sync_all())
+            .and_then(|()| open_plain(&path)?.sync_all())
             .map_err(|source| Error::io("sync", &path, source))?;
         self.entry(name)
     }
@@ -83,7 +87,10 @@ impl PartialSnapshot {
         if let Some(root) = self.target.parent().and_then(Path::parent) {
             super::latest::note(root, &manifest.id)?;
         }
-        self.publish_bytes(manifest, &bytes)
+        let snapshot = self.publish_bytes(manifest, &bytes)?;
+        // Without the note a restore says one sentence more.
+        let _ = super::origin::record(&snapshot);
+        Ok(snapshot)
     }
 
     /// Like [`PartialSnapshot::publish`], with the manifest's bytes as they came from elsewhere.

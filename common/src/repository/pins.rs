@@ -8,7 +8,11 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Repository, create_private_dir, files::replace_private_file, sync_dir};
+use super::{
+    Repository, create_private_dir,
+    files::{MOST_FACTS, read_plain, replace_private_file},
+    sync_dir,
+};
 use crate::{Error, Result, snapshot::SnapshotId};
 
 /// Folder of the pins below the repository.
@@ -59,7 +63,9 @@ impl Repository {
             let entry = entry.map_err(|source| Error::io("read", &dir, source))?;
             let name = entry.file_name();
             let Some(id) = name.to_str().and_then(|name| SnapshotId::parse(name).ok()) else { continue };
-            let pin = fs::read(entry.path()).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+            let pin = read_plain(&entry.path(), MOST_FACTS)
+                .ok()
+                .and_then(|bytes| serde_json::from_slice(&bytes).ok());
             pins.insert(id, pin.unwrap_or_default());
         }
         Ok(pins)

@@ -9,7 +9,9 @@ use std::{fs, path::Path};
 use chrono::{DateTime, Utc};
 
 use super::{
-    ExclusiveLock, Repository, SNAPSHOTS, TRASH, create_private_dir, files::replace_private_file, pins::Pin,
+    ExclusiveLock, Repository, SNAPSHOTS, TRASH, create_private_dir,
+    files::{read_plain_text, replace_private_file},
+    pins::Pin,
     sync_dir,
 };
 use crate::{
@@ -203,6 +205,6 @@ fn until_file(trash: &Path, id: &str) -> std::path::PathBuf {
 }
 
 fn kept_until(trash: &Path, id: &str) -> Option<DateTime<Utc>> {
-    let text = fs::read_to_string(until_file(trash, id)).ok()?;
+    let text = read_plain_text(&until_file(trash, id)).ok()?;
     DateTime::parse_from_rfc3339(text.trim()).ok().map(|at| at.to_utc())
 }

@@ -7,7 +7,11 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{Repository, TRASH, create_private_dir, sync_dir};
+use super::{
+    Repository, TRASH, create_private_dir,
+    files::{MOST_FACTS, read_plain},
+    sync_dir,
+};
 use crate::{
     Error, Result,
     snapshot::{Manifest, SnapshotId, manifest::Kind},
@@ -91,7 +95,7 @@ impl Repository {
                 continue;
             }
             let path = entry.path().join(JOURNAL_FILE);
-            let text = match fs::read(&path) {
+            let text = match read_plain(&path, MOST_FACTS) {
                 Ok(text) => text,
                 // Killed before its first line: nothing happened.
                 Err(source) if source.kind() == std::io::ErrorKind::NotFound => continue,

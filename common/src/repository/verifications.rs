@@ -6,15 +6,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     io::{Read, Seek, SeekFrom, Write},
-    os::unix::fs::OpenOptionsExt,
 };
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{ExclusiveLock, Repository, files::replace_private_file};
+use super::{
+    ExclusiveLock, Repository,
+    files::{MOST_FACTS, open_to_append, read_plain, replace_private_file},
+};
 use crate::{Error, Result, snapshot::SnapshotId};
 
 /// The log's file name below the repository.
@@ -120,13 +121,7 @@ impl Repository {
         let mut text = serde_json::to_string(line)
             .map_err(|source| Error::failed(format!("could not encode the verification: {source}")))?;
         text.push('\n');
-        let mut file = fs::OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
+        let mut file = open_to_append(&path).map_err(failed)?;
         // A line that a crash cut off must not swallow this one.
         if file.seek(SeekFrom::End(0)).map_err(failed)? > 0 {
             let mut last = [0];
@@ -146,7 +141,7 @@ impl Repository {
     /// Every line of the log, oldest first.
     pub fn verification_log(&self) -> Result<Vec<Verification>> {
         let path = self.root().join(VERIFICATIONS_FILE);
-        let bytes = match fs::read(&path) {
+        let bytes = match read_plain(&path, MOST_FACTS) {
             Ok(bytes) => bytes,
             Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(Error::io("read", &path, source)),
@@ -231,7 +226,7 @@ mod tests {
         let path = repository.root().join(VERIFICATIONS_FILE);
         let whole = serde_json::to_string(&line(How::Hash, true)).unwrap();
         for cut in 0..=whole.len() {
-            fs::write(&path, format!("{whole}\n{}", &whole[..cut])).unwrap();
+            std::fs::write(&path, format!("{whole}\n{}", &whole[..cut])).unwrap();
             repository.record_verification(&line(How::Restored, true)).unwrap();
             let standings = repository.verifications().unwrap();
             let standing = &standings[&line(How::Hash, true).id];

@@ -10,7 +10,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::File,
     io::{self, Read, Write},
     path::Path,
 };
@@ -21,14 +20,16 @@ use tar::{EntryType, Header};
 use super::{
     Manifest,
     codec::hex,
-    manifest::{DATA_DIR, LARGE_OBJECTS_DIR, MANIFEST_FILE},
+    manifest::{DATA_DIR, LARGE_OBJECTS_DIR, MANIFEST_FILE, MAX_MANIFEST_BYTES},
 };
-use crate::{Error, Result, ident::printable};
+use crate::{
+    Error, Result,
+    ident::printable,
+    repository::files::{open_plain, read_plain},
+};
 
 /// Tar's unit: headers are one block, contents are padded to whole ones.
 const BLOCK: usize = 512;
-/// Longest manifest that is taken in, bytes; it is held in memory, and one with a million chunks has about this size.
-const MAX_MANIFEST_BYTES: u64 = 512 << 20;
 /// Most bytes of zeros behind the last entry: other tools pad an archive to a record of 10 KiB or a tape's block.
 const MAX_PADDING: u64 = 1 << 20;
 /// Bytes that are moved at once.
@@ -45,7 +46,7 @@ pub fn write(dir: &Path, manifest: &Manifest, out: &mut dyn Write, tick: Tick<'_
     let failed = |source: io::Error| {
         Error::failed(format!("could not write the archive: {source}")).with_source(source)
     };
-    let bytes = std::fs::read(dir.join(MANIFEST_FILE))
+    let bytes = read_plain(&dir.join(MANIFEST_FILE), MAX_MANIFEST_BYTES)
         .map_err(|source| Error::io("read", &dir.join(MANIFEST_FILE), source))?;
     let mtime = u64::try_from(manifest.finished_at.timestamp()).unwrap_or(0);
     let header = |path: &str, size: u64| header(&format!("{}/{path}", manifest.id), size, mtime);
@@ -53,7 +54,7 @@ pub fn write(dir: &Path, manifest: &Manifest, out: &mut dyn Write, tick: Tick<'_
     out.write_all(&bytes).and_then(|()| out.write_all(padding(bytes.len() as u64))).map_err(failed)?;
     for (path, expected) in expected_files(manifest) {
         let full = dir.join(path);
-        let mut file = File::open(&full).map_err(|source| match source.kind() {
+        let mut file = open_plain(&full).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => Error::damaged(format!("{} is missing", full.display())),
             _ => Error::io("read", &full, source),
         })?;

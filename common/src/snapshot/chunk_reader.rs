@@ -1,5 +1,8 @@
 //! Reads a chunk's file back, and checks it as it streams. A frame that ends early, a wrong length, a wrong hash or a wrong
 //! row count is an error, never an end of data.
+//!
+//! The file may come from anybody: no more of it is read than the manifest says, decoding ends with the first byte of text
+//! that the manifest does not know of, and what is held in memory depends on neither.
 
 use std::{
     fs::File,
@@ -13,9 +16,12 @@ use sha2::Digest;
 use super::codec::{
     BUFFER_BYTES, Codec, Hashing, RowCounter, StoredChunk, damaged, drain, hex, missing_or_unreadable,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, interrupt, repository::files::open_plain};
 
-type Source = Hashing<File>;
+/// Largest window of zstd, as a power of two: 8 MiB, that of level 19. A decoder holds it in memory.
+const LARGEST_WINDOW_LOG: u32 = 23;
+
+type Source = Hashing<io::Take<File>>;
 
 enum Decoder {
     Zstd(Box<zstd::stream::read::Decoder<'static, io::BufReader<Source>>>),
@@ -26,33 +32,46 @@ enum Decoder {
 /// Reads one chunk back and checks it against what was written. Only [`ChunkReader::finish`] makes the data trustworthy.
 pub struct ChunkReader {
     path: PathBuf,
+    expected: StoredChunk,
     decoder: Decoder,
     counter: RowCounter,
     raw_bytes: u64,
 }
 
 impl ChunkReader {
-    /// Opens the file; `codec`'s level does not matter.
-    pub fn open(path: &Path, codec: Codec) -> Result<Self> {
-        let file = File::open(path).map_err(|source| missing_or_unreadable(path, source))?;
-        let source = Hashing::new(file);
+    /// Opens the file of a chunk that must be as `expected`; `codec`'s level does not matter.
+    ///
+    /// # Errors
+    /// Damaged when it is missing, no plain file, or of another length.
+    pub fn open(path: &Path, codec: Codec, expected: &StoredChunk) -> Result<Self> {
+        let file = open_plain(path).map_err(|source| missing_or_unreadable(path, source))?;
+        let length = file.metadata().map_err(|source| Error::io("look at", path, source))?.len();
+        if length != expected.stored_bytes {
+            return Err(damaged(path, &format!("{length} bytes instead of {}", expected.stored_bytes)));
+        }
+        // A file that grows is read no further.
+        let source = Hashing::new(file.take(length));
         let decoder = match codec {
             Codec::Zstd(_) => {
-                let decoder = zstd::stream::read::Decoder::with_buffer(io::BufReader::with_capacity(
-                    BUFFER_BYTES,
-                    source,
-                ))
-                .map_err(|source| Error::io("read", path, source))?;
+                let failed = |source| Error::io("read", path, source);
+                let buffered = io::BufReader::with_capacity(BUFFER_BYTES, source);
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered).map_err(failed)?;
+                decoder.window_log_max(LARGEST_WINDOW_LOG).map_err(failed)?;
                 Decoder::Zstd(Box::new(decoder))
             }
             Codec::Gzip(_) => Decoder::Gzip(Box::new(GzDecoder::new(source))),
             Codec::None => Decoder::None(source),
         };
-        Ok(Self { path: path.to_owned(), decoder, counter: RowCounter::default(), raw_bytes: 0 })
+        let (path, expected) = (path.to_owned(), expected.clone());
+        Ok(Self { path, expected, decoder, counter: RowCounter::default(), raw_bytes: 0 })
     }
 
     /// The next piece of COPY text, at most 256 KiB; `None` at the end of the last frame.
+    ///
+    /// # Errors
+    /// Damaged as soon as that is known; interrupted when a signal came in.
     pub fn read(&mut self) -> Result<Option<bytes::Bytes>> {
+        interrupt::check()?;
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut filled = 0;
         while filled < buffer.len() {
@@ -72,14 +91,19 @@ impl ChunkReader {
             return Ok(None);
         }
         buffer.truncate(filled);
-        self.counter.feed(&buffer);
         self.raw_bytes += filled as u64;
+        if self.raw_bytes > self.expected.raw_bytes {
+            let problem =
+                format!("it holds more than the {} bytes of text of the manifest", self.expected.raw_bytes);
+            return Err(damaged(&self.path, &problem));
+        }
+        self.counter.feed(&buffer);
         Ok(Some(bytes::Bytes::from(buffer)))
     }
 
-    /// Compares lengths, rows and hashes with `expected`; bytes after the last frame's end are damage too.
-    pub fn finish(self, expected: &StoredChunk) -> Result<()> {
-        let Self { path, decoder, counter, raw_bytes } = self;
+    /// Compares lengths, rows and hashes with what is expected; bytes after the last frame's end are damage too.
+    pub fn finish(self) -> Result<()> {
+        let Self { path, expected, decoder, counter, raw_bytes } = self;
         // The rest of the file belongs to the hash, whatever the decoder thought of it.
         let mut source = match decoder {
             Decoder::Zstd(decoder) => {

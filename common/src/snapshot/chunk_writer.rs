@@ -287,12 +287,12 @@ mod tests {
     }
 
     fn load(path: &Path, codec: Codec, expected: &StoredChunk) -> Result<Vec<u8>> {
-        let mut reader = ChunkReader::open(path, codec)?;
+        let mut reader = ChunkReader::open(path, codec, expected)?;
         let mut out = Vec::new();
         while let Some(piece) = reader.read()? {
             out.extend_from_slice(&piece);
         }
-        reader.finish(expected)?;
+        reader.finish()?;
         Ok(out)
     }
 
@@ -332,6 +332,49 @@ mod tests {
             std::fs::write(&path, [&good[..], b"x"].concat()).unwrap();
             assert!(load(&path, codec, &stored).is_err(), "{codec}: one byte more");
         }
+    }
+
+    #[test]
+    fn no_more_is_decoded_than_the_manifest_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = [vec![b'0'; 8 << 20], b"\n".to_vec()].concat();
+        for codec in CODECS {
+            let (path, stored) = store(dir.path(), codec, std::slice::from_ref(&row));
+            assert_eq!(load(&path, codec, &stored).unwrap(), row, "a long row is right all the same");
+            for raw_bytes in [0, 1, 100_000, stored.raw_bytes - 1] {
+                let less = StoredChunk { raw_bytes, ..stored.clone() };
+                let mut reader = ChunkReader::open(&path, codec, &less).unwrap();
+                let mut given = 0;
+                let error = loop {
+                    match reader.read() {
+                        Ok(Some(piece)) => given += piece.len() as u64,
+                        Ok(None) => panic!("{codec}: not found"),
+                        Err(error) => break error,
+                    }
+                };
+                assert!(
+                    given <= raw_bytes && error.kind() == crate::ErrorKind::Damaged,
+                    "{codec}: {given} {error}"
+                );
+            }
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_window_that_no_writer_of_ours_uses_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chunk");
+        let (_, stored) = store(dir.path(), Codec::Zstd(19), &[b"1\n".repeat(5 << 20)]);
+        let written = dir.path().join("chunk.copy.zst");
+        load(&written, Codec::Zstd(1), &stored).unwrap();
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), 1).unwrap();
+        encoder.window_log(27).unwrap();
+        std::io::Write::write_all(&mut encoder, &b"1\n".repeat(5 << 20)).unwrap();
+        let bytes = encoder.finish().unwrap();
+        std::fs::write(&path, &bytes).unwrap();
+        let other = StoredChunk { stored_bytes: bytes.len() as u64, ..stored };
+        assert_eq!(load(&path, Codec::Zstd(1), &other).unwrap_err().kind(), crate::ErrorKind::Damaged);
     }
 
     #[test]

@@ -12,10 +12,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::cost::timed;
-use crate::{Error, Result};
+use crate::{Error, Result, repository::files::open_plain};
 
 /// Unit of file writes and reads, in bytes. Large enough to make system calls cheap, small enough for many jobs.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;
@@ -161,9 +161,10 @@ impl<'de> Deserialize<'de> for RowHash {
 /// Counts and hashes the rows of a COPY text stream, however the stream is cut into pieces.
 ///
 /// In COPY text a line feed ends a row and stands nowhere else: inside values it is written as `\n`.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct RowCounter {
-    carry: Vec<u8>,
+    /// The row that has begun, unless nothing of it has come yet. Only its hash: a row may be as long as a value of 1 GB.
+    begun: Option<Box<Xxh3>>,
     rows: u64,
     hash: RowHash,
 }
@@ -173,22 +174,24 @@ impl RowCounter {
     pub fn feed(&mut self, mut data: &[u8]) {
         while let Some(end) = memchr::memchr(b'\n', data) {
             let (row, rest) = data.split_at(end);
-            if self.carry.is_empty() {
-                self.hash.add_row(row);
-            } else {
-                self.carry.extend_from_slice(row);
-                self.hash.add_row(&self.carry);
-                self.carry.clear();
+            match self.begun.take() {
+                None => self.hash.add_row(row),
+                Some(mut begun) => {
+                    begun.update(row);
+                    self.hash.merge(RowHash(begun.digest128()));
+                }
             }
             self.rows += 1;
             data = &rest[1..];
         }
-        self.carry.extend_from_slice(data);
+        if !data.is_empty() {
+            self.begun.get_or_insert_with(Box::default).update(data);
+        }
     }
 
     /// Rows and hash; an unfinished last row is an error.
     pub fn finish(self) -> io::Result<(u64, RowHash)> {
-        if self.carry.is_empty() {
+        if self.begun.is_none() {
             Ok((self.rows, self.hash))
         } else {
             Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the last row has no end"))
@@ -272,17 +275,25 @@ impl UnsyncedChunk {
     }
 }
 
+/// Reads to the end, or until a signal comes in.
 pub(super) fn drain(reader: &mut impl Read, path: &Path) -> Result<()> {
-    io::copy(reader, &mut io::sink()).map_err(|source| Error::io("read", path, source))?;
-    Ok(())
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        crate::interrupt::check()?;
+        match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
+            Err(source) => return Err(Error::io("read", path, source)),
+        }
+    }
 }
 
 /// Length and SHA-256 of a file, without decoding it.
 pub fn file_digest(path: &Path) -> Result<(u64, String)> {
-    let file = File::open(path).map_err(|source| missing_or_unreadable(path, source))?;
-    let mut reader = io::BufReader::with_capacity(BUFFER_BYTES, Hashing::new(file));
-    drain(&mut reader, path)?;
-    let hashing = reader.into_inner();
+    let file = open_plain(path).map_err(|source| missing_or_unreadable(path, source))?;
+    let mut hashing = Hashing::new(file);
+    drain(&mut hashing, path)?;
     Ok((hashing.bytes, hex(&hashing.hash.finalize())))
 }
 
@@ -318,6 +329,18 @@ mod tests {
             prop_assert_eq!(before, hash(&rows));
             rows[0].push('x');
             prop_assert_ne!(before, hash(&rows));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_hash_is_the_same_however_the_rows_come(rows in prop::collection::vec("[a-z]{0,600}", 0..20), cut in 1_usize..700) {
+            let text: Vec<u8> = rows.iter().flat_map(|row| format!("{row}\n").into_bytes()).collect();
+            let mut whole = RowHash::default();
+            rows.iter().for_each(|row| whole.add_row(row.as_bytes()));
+            let mut counter = RowCounter::default();
+            text.chunks(cut).for_each(|piece| counter.feed(piece));
+            prop_assert_eq!(counter.finish().unwrap(), (rows.len() as u64, whole));
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     codec::{BUFFER_BYTES, Hashing, StoredChunk, hex},
     pieces::PieceIndex,
 };
-use crate::Result;
+use crate::{Result, repository::files::open_plain};
 
 /// An open file, read from its beginning to its end.
 pub struct EarlierFile {
@@ -29,7 +29,7 @@ pub struct EarlierFile {
 impl EarlierFile {
     /// Opens the file of a chunk, if it has an index of its pieces.
     pub fn open(path: &Path, content: &StoredChunk) -> io::Result<Option<(Self, PieceIndex)>> {
-        let file = File::open(path)?;
+        let file = open_plain(path)?;
         if file.metadata()?.len() != content.stored_bytes {
             return Ok(None);
         }

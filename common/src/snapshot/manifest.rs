@@ -38,6 +38,8 @@ const READABLE_FORMATS: [u32; 4] = [1, 2, FORMAT, PARTIAL_FORMAT];
 
 /// The manifest's file name within a snapshot.
 pub const MANIFEST_FILE: &str = "manifest.json";
+/// Longest manifest that is read, in bytes; it is held in memory, and one with a million chunks has about this size.
+pub const MAX_MANIFEST_BYTES: u64 = 512 << 20;
 /// pg_dump's custom archive of the schema.
 pub const SCHEMA_FILE: &str = "schema.dump";
 /// How to restore with stock tools.
@@ -513,7 +515,9 @@ impl Manifest {
             return Err(damaged("manifest.json contradicts itself about being partial".to_owned()));
         }
         if manifest_check::holds_nul(body) {
-            return Err(damaged("manifest.json holds the character U+0000, which no text of PostgreSQL has".to_owned()));
+            return Err(damaged(
+                "manifest.json holds the character U+0000, which no text of PostgreSQL has".to_owned(),
+            ));
         }
         match manifest_check::problem(&manifest) {
             Some(problem) => Err(damaged(format!("manifest.json {problem}"))),

@@ -27,10 +27,41 @@ const LONGEST_PRIVILEGE: usize = 32;
 
 /// Encodings that a server can have. A database has one of them for its whole life.
 const ENCODINGS: [&str; 35] = [
-    "SQL_ASCII", "EUC_JP", "EUC_CN", "EUC_KR", "EUC_TW", "EUC_JIS_2004", "UTF8", "MULE_INTERNAL", "LATIN1", "LATIN2",
-    "LATIN3", "LATIN4", "LATIN5", "LATIN6", "LATIN7", "LATIN8", "LATIN9", "LATIN10", "WIN1250", "WIN1251", "WIN1252",
-    "WIN1253", "WIN1254", "WIN1255", "WIN1256", "WIN1257", "WIN1258", "WIN866", "WIN874", "KOI8R", "KOI8U", "ISO_8859_5",
-    "ISO_8859_6", "ISO_8859_7", "ISO_8859_8",
+    "SQL_ASCII",
+    "EUC_JP",
+    "EUC_CN",
+    "EUC_KR",
+    "EUC_TW",
+    "EUC_JIS_2004",
+    "UTF8",
+    "MULE_INTERNAL",
+    "LATIN1",
+    "LATIN2",
+    "LATIN3",
+    "LATIN4",
+    "LATIN5",
+    "LATIN6",
+    "LATIN7",
+    "LATIN8",
+    "LATIN9",
+    "LATIN10",
+    "WIN1250",
+    "WIN1251",
+    "WIN1252",
+    "WIN1253",
+    "WIN1254",
+    "WIN1255",
+    "WIN1256",
+    "WIN1257",
+    "WIN1258",
+    "WIN866",
+    "WIN874",
+    "KOI8R",
+    "KOI8U",
+    "ISO_8859_5",
+    "ISO_8859_6",
+    "ISO_8859_7",
+    "ISO_8859_8",
 ];
 
 /// What is wrong with a manifest, with the field that has it; nothing if it is one that a backup could have written.
@@ -77,7 +108,8 @@ fn is_place(path: &str) -> bool {
 }
 
 fn numbers(manifest: &Manifest) -> Option<String> {
-    let sum = |of: fn(&Chunk) -> u64| manifest.chunks().try_fold(0_u64, |sum, chunk| sum.checked_add(of(chunk)));
+    let sum =
+        |of: fn(&Chunk) -> u64| manifest.chunks().try_fold(0_u64, |sum, chunk| sum.checked_add(of(chunk)));
     let sums = [
         ("rows", sum(|chunk| chunk.content.rows)),
         ("raw_bytes", sum(|chunk| chunk.content.raw_bytes)),
@@ -99,7 +131,10 @@ fn numbers(manifest: &Manifest) -> Option<String> {
     // What lies out of line has an index, and several of both where a table was rewritten; the sum must fit, no more.
     let is_too_large = |table: &Table| table.blocks > MOST_BLOCKS || table.toast_blocks > MOST_BLOCKS << 8;
     if let Some(data) = manifest.tables.iter().find(|data| is_too_large(&data.table)) {
-        return Some(format!("has a table of a size that none can have: {} (blocks)", data.table.name.short()));
+        return Some(format!(
+            "has a table of a size that none can have: {} (blocks)",
+            data.table.name.short()
+        ));
     }
     if let Some(data) = manifest.tables.iter().find(|data| data.chunks.is_empty()) {
         return Some(format!("has a table without chunks: {} (tables.chunks)", data.table.name.short()));
@@ -118,7 +153,9 @@ fn numbers(manifest: &Manifest) -> Option<String> {
     }
     let majors = [manifest.server.version_num / 10_000, i32::try_from(manifest.pg_dump_major).unwrap_or(-1)];
     if majors.iter().any(|major| !(9..1000).contains(major)) {
-        return Some("has a version of PostgreSQL that can't be (server.version_num, pg_dump_major)".to_owned());
+        return Some(
+            "has a version of PostgreSQL that can't be (server.version_num, pg_dump_major)".to_owned(),
+        );
     }
     let limits = manifest.roles.iter().map(|role| role.connection_limit);
     if limits.chain([manifest.database.connection_limit]).any(|limit| limit < -1) {
@@ -146,7 +183,8 @@ fn words(manifest: &Manifest) -> Option<String> {
         let word = printable(&grant.privilege);
         return Some(format!("has a privilege that can be none: \"{word}\" (grants.privilege)"));
     }
-    let mut providers = manifest.collations.iter().map(|collation| LocaleProvider::parse(&collation.provider));
+    let mut providers =
+        manifest.collations.iter().map(|collation| LocaleProvider::parse(&collation.provider));
     if let Some(problem) = providers.find_map(Result::err) {
         return Some(format!("has a collation of which {problem}"));
     }
@@ -158,9 +196,10 @@ fn words(manifest: &Manifest) -> Option<String> {
     let names = [&database.name, &database.owner, &database.tablespace];
     let labels = database.security_labels.iter().map(|(provider, _)| provider);
     let extensions = manifest.extensions.iter().map(|extension| &extension.name);
-    let roles = manifest.roles.iter().flat_map(|role| {
-        std::iter::once(&role.name).chain(role.member_of.iter().map(|(group, _)| group))
-    });
+    let roles = manifest
+        .roles
+        .iter()
+        .flat_map(|role| std::iter::once(&role.name).chain(role.member_of.iter().map(|(group, _)| group)));
     if names.into_iter().chain(labels).chain(extensions).chain(roles).any(String::is_empty) {
         return Some("has an empty name (database, security_labels, extensions, roles)".to_owned());
     }

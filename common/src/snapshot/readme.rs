@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Ident,
     catalog::{DatabaseSetting, DatabaseState, MaterializedView, Role, Sequence},
-    ident::{literal, shell_word},
+    ident::{literal, printable, shell_word},
 };
 
 /// `setval` for every sequence.
@@ -241,7 +241,8 @@ pub fn create_database_statement(state: &DatabaseState, target: &str, target_maj
     if target_major >= 15 && state.locale_provider.as_str() != "libc" {
         let _ = write!(out, " LOCALE_PROVIDER {}", state.locale_provider);
         if let Some(locale) = &state.locale {
-            let option = if state.locale_provider.as_str() == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
+            let option =
+                if state.locale_provider.as_str() == "icu" { "ICU_LOCALE" } else { "BUILTIN_LOCALE" };
             let _ = write!(out, " {option} {}", literal(locale));
         }
         if let (Some(rules), true) = (&state.icu_rules, target_major >= 16) {
@@ -344,11 +345,11 @@ pub fn large_object_statements(objects: &str, pages: &str) -> [String; 3] {
 
 /// The text of README.txt.
 pub fn readme(manifest: &Manifest, identities: &[String]) -> String {
-    let database = &manifest.database.name;
+    let database = printable(&manifest.database.name);
     let create = create_database_statement(&manifest.database, "restored", manifest.server.major());
     let mut not_kept = String::new();
     for line in &manifest.not_kept {
-        let _ = writeln!(not_kept, "  - {line}");
+        let _ = writeln!(not_kept, "  - {}", printable(line));
     }
     if !not_kept.is_empty() {
         not_kept = format!("\nWhat this snapshot does not bring back:\n\n{not_kept}");
@@ -412,7 +413,7 @@ pub fn readme(manifest: &Manifest, identities: &[String]) -> String {
              makes all of them before it loads the first row.\n"
         },
         id = manifest.id,
-        version = manifest.server.version,
+        version = printable(&manifest.server.version),
         taken = manifest.taken_at.format("%Y-%m-%d %H:%M:%S UTC"),
         tables = manifest.tables.len(),
         rows = manifest.rows(),
@@ -422,7 +423,7 @@ pub fn readme(manifest: &Manifest, identities: &[String]) -> String {
             "none.".to_owned()
         } else {
             let names: Vec<String> =
-                manifest.roles.iter().map(|role| Ident::new(&*role.name).to_string()).collect();
+                manifest.roles.iter().map(|role| printable(&Ident::new(&*role.name).to_string())).collect();
             let secret = if manifest.role_passwords {
                 ", and holds their password hashes: keep it secret"
             } else {

@@ -4,8 +4,26 @@
 
 /// Words of a condition, beside columns. No function is among them, nor anything that begins another query.
 const WORDS: [&str; 20] = [
-    "where", "not", "and", "or", "in", "is", "null", "true", "false", "unknown", "between", "symmetric", "like", "ilike",
-    "similar", "to", "escape", "distinct", "from", "any",
+    "where",
+    "not",
+    "and",
+    "or",
+    "in",
+    "is",
+    "null",
+    "true",
+    "false",
+    "unknown",
+    "between",
+    "symmetric",
+    "like",
+    "ilike",
+    "similar",
+    "to",
+    "escape",
+    "distinct",
+    "from",
+    "any",
 ];
 
 /// What a list in parentheses may follow, beside an operator or another parenthesis.
@@ -13,14 +31,40 @@ const BEFORE_A_LIST: [&str; 8] = ["where", "not", "and", "or", "in", "any", "bet
 
 /// Words that begin something else in the place of a column.
 const NO_COLUMNS: [&str; 14] = [
-    "select", "table", "values", "union", "intersect", "except", "with", "case", "cast", "array", "row", "exists", "collate",
+    "select",
+    "table",
+    "values",
+    "union",
+    "intersect",
+    "except",
+    "with",
+    "case",
+    "cast",
+    "array",
+    "row",
+    "exists",
+    "collate",
     "operator",
 ];
 
 /// Types of PostgreSQL's own that a constant or a column is cast to.
 const TYPES: [&str; 16] = [
-    "text", "name", "varchar", "char", "integer", "int", "int4", "int8", "bigint", "smallint", "boolean", "bool", "numeric",
-    "date", "timestamptz", "oid",
+    "text",
+    "name",
+    "varchar",
+    "char",
+    "integer",
+    "int",
+    "int4",
+    "int8",
+    "bigint",
+    "smallint",
+    "boolean",
+    "bool",
+    "numeric",
+    "date",
+    "timestamptz",
+    "oid",
 ];
 
 /// Whether `text` only compares `columns` with constants.
@@ -55,7 +99,8 @@ fn parse(text: &str, columns: &[&str]) -> Option<()> {
                 (rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len()), "1".to_owned())
             }
             '(' => {
-                let is_list = before.is_empty() || BEFORE_A_LIST.contains(&&*before) || "(=<>!,".contains(&*before);
+                let is_list =
+                    before.is_empty() || BEFORE_A_LIST.contains(&&*before) || "(=<>!,".contains(&*before);
                 is_list.then(|| (1, "(".to_owned()))?
             }
             ')' | ',' => (1, first.to_string()),

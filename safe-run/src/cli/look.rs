@@ -342,8 +342,8 @@ impl Invocation<'_> {
                 targets::write(&file, html::page(&report).as_bytes())?;
                 self.output.say(&format!("written: {}", file.display()));
             }
-            (Some(_), None) => self.output.data(&html::page(&report))?,
-            (None, None) if self.output.is_json() => self.output.data(&document::to_json(&report)?)?,
+            (Some(_), None) => self.output.exactly(&html::page(&report))?,
+            (None, None) if self.output.is_json() => self.output.exactly(&document::to_json(&report)?)?,
             (None, None) => self.print_with(&report, true)?,
         }
         Ok(0)

@@ -6,7 +6,10 @@ use std::path::Path;
 use common::{
     Error, Result,
     cli::output::JSON_SCHEMA,
-    repository::{create_private_dir, files::replace_private_file},
+    repository::{
+        create_private_dir,
+        files::{read_plain_text, replace_private_file},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -50,13 +53,13 @@ pub fn store(report: &Report, dir: &Path) -> Result<()> {
     create_private_dir(dir)?;
     replace_private_file(&dir.join(REPORT_FILE), to_json(report)?.as_bytes())?;
     let text = report.text(true, |_, word| word.to_owned());
-    replace_private_file(&dir.join(REPORT_TEXT_FILE), text.as_bytes())
+    replace_private_file(&dir.join(REPORT_TEXT_FILE), common::ident::visible(&text).as_bytes())
 }
 
 /// Reads the report of a run's folder; `None` when it has none.
 pub fn load(dir: &Path) -> Result<Option<Report>> {
     let path = dir.join(REPORT_FILE);
-    let text = match std::fs::read_to_string(&path) {
+    let text = match read_plain_text(&path) {
         Ok(text) => text,
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(Error::io("read", &path, source)),

@@ -52,20 +52,21 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// The file behind `path`, if it can be written by replacing it.
+/// The file `path`, if it can be written by replacing it. Links are not followed: somebody else may have made one that leads
+/// to a file of ours.
 pub fn writable(flag: &str, path: &Path) -> Result<PathBuf> {
     let refused = |why: String| {
         Error::usage(format!("{flag} {}: {why}", path.display())).with_hint("Name another file.")
     };
-    // Through symbolic links: replacing the link would leave its target as it was.
-    let path = match std::fs::canonicalize(path) {
-        Ok(there) => there,
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => path.to_owned(),
+    match std::fs::symlink_metadata(path) {
+        Ok(there) if there.is_symlink() => {
+            return Err(refused("it is a link, and where it leads is not written".to_owned()));
+        }
+        // A device such as /dev/null must not be replaced by a file.
+        Ok(there) if !there.is_file() => return Err(refused("it is not a file".to_owned())),
+        Ok(_) => {}
+        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
         Err(source) => return Err(refused(source.to_string())),
-    };
-    // A device such as /dev/null must not be replaced by a file.
-    if path.exists() && !path.is_file() {
-        return Err(refused("it is not a file".to_owned()));
     }
     let named = path.file_name().filter(|_| !path.as_os_str().as_encoded_bytes().ends_with(b"/"));
     let Some(name) = named else { return Err(refused("it names no file".to_owned())) };
@@ -95,13 +96,19 @@ mod tests {
     }
 
     #[test]
-    fn a_symbolic_link_is_followed() {
+    fn a_link_is_not_followed_wherever_it_leads() {
         let dir = tempfile::tempdir().unwrap();
         let (file, link) = (dir.path().join("real.html"), dir.path().join("link.html"));
         std::fs::write(&file, "old").unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        write(&writable("--report", &link).unwrap(), b"new").unwrap();
-        assert_eq!(std::fs::read(&file).unwrap(), b"new");
-        assert!(link.is_symlink());
+        for target in [&file, &dir.path().join("nowhere")] {
+            std::os::unix::fs::symlink(target, &link).unwrap();
+            let error = writable("--report", &link).unwrap_err();
+            assert!(error.kind() == common::ErrorKind::Usage && error.message().contains("link"), "{error}");
+            // Made in the meantime, it is replaced itself.
+            write(&link, b"new").unwrap();
+            assert!(!link.is_symlink() && std::fs::read(&file).unwrap() == b"old");
+            std::fs::remove_file(&link).unwrap();
+        }
+        assert!(!dir.path().join("nowhere").exists());
     }
 }

@@ -172,7 +172,8 @@ impl Known {
     /// Reads it back.
     pub fn load(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
-        let bytes = std::fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
+        let bytes = common::repository::files::read_plain(&path, common::repository::files::MOST_FACTS)
+            .map_err(|source| Error::io("read", &path, source))?;
         serde_json::from_slice(&bytes)
             .map_err(|source| Error::damaged(format!("{} can't be read: {source}", path.display())))
     }

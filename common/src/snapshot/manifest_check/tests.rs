@@ -7,7 +7,7 @@ use crate::{
     snapshot::{
         Manifest,
         codec::hex,
-        copy_sql::{copy_in_statement, copy_in_frozen_statement},
+        copy_sql::{copy_in_frozen_statement, copy_in_statement},
         manifest::tests::example,
         readme::{
             create_database_statement, database_statements, globals_sql, load_script, readme, sequences_sql,
@@ -36,13 +36,15 @@ fn rich() -> Value {
         "name": "app", "attributes": ["LOGIN", "NOSUPERUSER"], "connection_limit": 3, "valid_until": "infinity",
         "member_of": [["staff", true]], "settings": [["work_mem", "4MB"]], "comment": "it",
     }]);
-    value["placed"] = json!([{"kind": "materialized view", "name": {"schema": "s", "name": "v"}, "tablespace": "fast"}]);
+    value["placed"] =
+        json!([{"kind": "materialized view", "name": {"schema": "s", "name": "v"}, "tablespace": "fast"}]);
     value["sequences"] = json!([{
         "oid": 7, "name": {"schema": "s", "name": "q"}, "last_value": 9, "is_called": true, "increment": 1,
     }]);
     value["materialized_views"] = json!([{"name": {"schema": "s", "name": "v"}, "is_populated": true}]);
     value["extensions"] = json!([{"name": "hstore", "version": "1.8"}]);
-    value["grants"] = json!([{"object": "table s.t", "grantee": "app", "privilege": "SELECT", "grantable": false}]);
+    value["grants"] =
+        json!([{"object": "table s.t", "grantee": "app", "privilege": "SELECT", "grantable": false}]);
     value["not_kept"] = json!(["nothing"]);
     let mut second = value["tables"][0].clone();
     second["oid"] = json!(16_401);
@@ -52,8 +54,10 @@ fn rich() -> Value {
     value["tables"].as_array_mut().unwrap().push(second);
     let hash = "cd".repeat(32);
     value["files"] = json!([{"path": "schema.dump", "bytes": 5, "sha256": hash}]);
-    let chunk = |path: &str| json!({"path": path, "first_block": 0, "rows": 1, "raw_bytes": 4, "stored_bytes": 4,
-                                    "sha256": hash, "row_hash": "0".repeat(32)});
+    let chunk = |path: &str| {
+        json!({"path": path, "first_block": 0, "rows": 1, "raw_bytes": 4, "stored_bytes": 4,
+                                    "sha256": hash, "row_hash": "0".repeat(32)})
+    };
     value["large_objects"] = json!({"count": 1, "metadata": chunk("large-objects/m.copy.zst"),
                                     "pages": [chunk("large-objects/p.0.copy.zst")]});
     value
@@ -85,13 +89,78 @@ fn all_sql(manifest: &Manifest) -> Vec<String> {
 
 /// Every word that SQL of ours may have outside of names and literals.
 const WORDS: &[&str] = &[
-    "ADMIN", "ALTER", "BUILTIN_LOCALE", "BYPASSRLS", "COMMENT", "CONNECT", "CONNECTION", "COPY", "CREATE", "CREATEDB",
-    "CREATEROLE", "DATABASE", "E", "ENCODING", "FOR", "FORMAT", "FREEZE", "FROM", "GRANT", "ICU_LOCALE", "ICU_RULES", "IN",
-    "INDEX", "INHERIT", "IS", "LABEL", "LC_COLLATE", "LC_CTYPE", "LIMIT", "LOCALE_PROVIDER", "LOGIN", "MATERIALIZED",
-    "NOBYPASSRLS", "NOCREATEDB", "NOCREATEROLE", "NOINHERIT", "NOLOGIN", "NOREPLICATION", "NOSUPERUSER", "ON", "OPTION",
-    "OWNER", "PUBLIC", "ALL", "REFRESH", "REPLICATION", "REVOKE", "ROLE", "SECURITY", "SELECT", "SET", "STDIN", "SUPERUSER",
-    "TABLE", "TABLESPACE", "TEMPLATE", "TEMPORARY", "TO", "UNTIL", "VALID", "VIEW", "WITH", "builtin", "false", "icu",
-    "pg_catalog", "regclass", "search_path", "setval", "template0", "text", "true",
+    "ADMIN",
+    "ALTER",
+    "BUILTIN_LOCALE",
+    "BYPASSRLS",
+    "COMMENT",
+    "CONNECT",
+    "CONNECTION",
+    "COPY",
+    "CREATE",
+    "CREATEDB",
+    "CREATEROLE",
+    "DATABASE",
+    "E",
+    "ENCODING",
+    "FOR",
+    "FORMAT",
+    "FREEZE",
+    "FROM",
+    "GRANT",
+    "ICU_LOCALE",
+    "ICU_RULES",
+    "IN",
+    "INDEX",
+    "INHERIT",
+    "IS",
+    "LABEL",
+    "LC_COLLATE",
+    "LC_CTYPE",
+    "LIMIT",
+    "LOCALE_PROVIDER",
+    "LOGIN",
+    "MATERIALIZED",
+    "NOBYPASSRLS",
+    "NOCREATEDB",
+    "NOCREATEROLE",
+    "NOINHERIT",
+    "NOLOGIN",
+    "NOREPLICATION",
+    "NOSUPERUSER",
+    "ON",
+    "OPTION",
+    "OWNER",
+    "PUBLIC",
+    "ALL",
+    "REFRESH",
+    "REPLICATION",
+    "REVOKE",
+    "ROLE",
+    "SECURITY",
+    "SELECT",
+    "SET",
+    "STDIN",
+    "SUPERUSER",
+    "TABLE",
+    "TABLESPACE",
+    "TEMPLATE",
+    "TEMPORARY",
+    "TO",
+    "UNTIL",
+    "VALID",
+    "VIEW",
+    "WITH",
+    "builtin",
+    "false",
+    "icu",
+    "pg_catalog",
+    "regclass",
+    "search_path",
+    "setval",
+    "template0",
+    "text",
+    "true",
 ];
 
 /// What stands outside of names, literals and comments is one of [`WORDS`], a number or a separator. A lexer of its own:
@@ -178,9 +247,9 @@ fn check(value: &Value) -> Result<(), String> {
         Err(error) => Err(format!("another kind of error: {error:?}")),
         Ok(manifest) => {
             let _ = (readme(&manifest, &[]), load_script(&manifest, &[]), manifest.rows(), manifest.took());
-            let outside = all_sql(&manifest).into_iter().find_map(|sql| {
-                outside_of_the_grammar(&sql).map(|word| format!("\"{word}\" in {sql}"))
-            });
+            let outside = all_sql(&manifest)
+                .into_iter()
+                .find_map(|sql| outside_of_the_grammar(&sql).map(|word| format!("\"{word}\" in {sql}")));
             outside.map_or(Ok(()), Err)
         }
     }
@@ -288,7 +357,9 @@ fn a_backslash_before_u0000_is_no_nul() {
     let mut value = rich();
     value["database"]["comment"] = json!("\\u0000");
     assert_eq!(read(&value).unwrap().database.comment.as_deref(), Some("\\u0000"));
-    for (json, expected) in [(r"\u0000", true), (r"\\u0000", false), (r"\\\u0000", true), (r"\\\\u0000", false)] {
+    for (json, expected) in
+        [(r"\u0000", true), (r"\\u0000", false), (r"\\\u0000", true), (r"\\\\u0000", false)]
+    {
         assert_eq!(super::holds_nul(json), expected, "{json}");
     }
 }

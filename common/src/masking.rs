@@ -1,0 +1,270 @@
+//! Takes passwords out of text that is shown and stored: connection strings, assignments, and values that follow a name such
+//! as PASSWORD, in SQL, in messages of a server and on command lines. Pure.
+//!
+//! In doubt it masks too much: a report that hides a harmless word is a nuisance, one that shows a password is a leak.
+
+/// What stands in a secret's place.
+pub const MASK: &str = "***";
+
+/// Whether a name is one of a secret: of an option, a variable, a key, a column.
+pub fn names_secret(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    // Files of them, and settings about them, are told.
+    let is_about = ["passfile", "password-file", "password_file", "password_encryption", "passwordcheck"];
+    if is_about.iter().any(|about| lower.ends_with(about)) {
+        return false;
+    }
+    let within = ["password", "passwd", "passphrase", "passcode", "secret", "credential"];
+    let at_the_end =
+        ["pwd", "pass", "token", "apikey", "api_key", "api-key", "access_key", "access-key", "private_key"];
+    let alone = ["pw", "pswd", "psw"];
+    within.iter().any(|word| lower.contains(word))
+        || at_the_end.iter().any(|end| lower.ends_with(end))
+        || alone.contains(&lower.trim_start_matches('-'))
+}
+
+/// Any text that may hold a URL, a `key=value` connection string, an assignment, or SQL.
+pub fn text(text: &str) -> String {
+    connection(&after_names(text))
+}
+
+/// One word, or one literal, that may be a URL or a `key=value` connection string.
+pub fn connection(text: &str) -> String {
+    let mut masked = key_values(text);
+    if let Some(scheme) = masked.find("://") {
+        let after = scheme + 3;
+        if let Some(at) = masked[after..].rfind('@')
+            && let Some(colon) = masked[after..after + at].find(':')
+        {
+            masked.replace_range(after + colon + 1..after + at, MASK);
+        }
+    }
+    masked
+}
+
+/// Masks the value of each `…password=…`, `passwd=` and `pwd=`.
+fn key_values(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(equals) = rest.find('=') {
+        let (key, value) = rest.split_at(equals + 1);
+        out.push_str(key);
+        let name = key[..equals].trim_end();
+        let name = &name[name.rfind(|c: char| !is_key(c)).map_or(0, |at| at + char_len(name, at))..];
+        rest = value;
+        if names_secret(name) {
+            let blank = value.len() - value.trim_start().len();
+            out.push_str(&value[..blank]);
+            out.push_str(MASK);
+            rest = &value[blank + value_length(&value[blank..])..];
+        }
+    }
+    out + rest
+}
+
+fn char_len(text: &str, at: usize) -> usize {
+    text[at..].chars().next().map_or(0, char::len_utf8)
+}
+
+fn is_key(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '-'
+}
+
+/// Length of a libpq value: quoted with backslash escapes, or up to a blank or `&`.
+fn value_length(value: &str) -> usize {
+    if value.starts_with('\'') {
+        let mut escaped = false;
+        for (at, c) in value.char_indices().skip(1) {
+            match c {
+                _ if escaped => escaped = false,
+                '\\' => escaped = true,
+                '\'' => return at + 1,
+                _ => {}
+            }
+        }
+        return value.len();
+    }
+    value.find(|c: char| c.is_whitespace() || c == '&').unwrap_or(value.len())
+}
+
+/// Masks each quoted text behind a name of a secret: `PASSWORD 'x'`, `IDENTIFIED BY 'x'`, `"password": "x"`,
+/// `password => $$x$$`. It needs no SQL around: quotes before it may be those of a sentence or of a shell.
+pub fn after_names(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut before = String::new();
+    while let Some(start) = rest.find(is_key) {
+        let end = rest[start..].find(|c| !is_key(c)).map_or(rest.len(), |length| start + length);
+        let name = &rest[start..end];
+        let is_secret = names_secret(name)
+            || (name.eq_ignore_ascii_case("by") && before.eq_ignore_ascii_case("identified"));
+        name.clone_into(&mut before);
+        out.push_str(&rest[..end]);
+        rest = &rest[end..];
+        if let Some((open, length)) = is_secret.then(|| quoted(rest)).flatten() {
+            let quote = &rest[open..=open];
+            let quote = if quote == "$" { "'" } else { quote };
+            // The quote stays where a backslash protects it.
+            out.push_str(&rest[..open]);
+            out.push_str(&format!("{quote}{MASK}{quote}"));
+            rest = &rest[open + length..];
+        }
+    }
+    out + rest
+}
+
+/// Where a quoted text begins behind a name, and its length; nothing if something else follows.
+fn quoted(text: &str) -> Option<(usize, usize)> {
+    let mut at = 0;
+    let mut assigned = false;
+    // What may stand between: the end of a quoted name, blanks, an assignment, a comment, the beginning of arguments.
+    loop {
+        let rest = &text[at..];
+        let c = rest.chars().next()?;
+        if rest.starts_with("/*") {
+            at += rest.find("*/")? + 2;
+        } else if rest.starts_with("--") && rest[2..].contains('\n') {
+            at += rest.find('\n')?;
+        } else if c.is_whitespace() || c == '(' || (c == ')' && !assigned) || c == '\\' {
+            at += c.len_utf8();
+        } else if matches!(c, '=' | ':' | '>') {
+            assigned = true;
+            at += 1;
+        } else if c == '"' && !assigned && at == 0 {
+            at += 1;
+        } else if matches!(c, 'e' | 'E') && rest[1..].starts_with('\'') {
+            return Some((at + 1, literal_length(&rest[1..], true)));
+        } else if matches!(c, 'u' | 'U') && rest[1..].starts_with("&'") {
+            return Some((at + 2, literal_length(&rest[2..], false)));
+        } else if c == '\'' {
+            return Some((at, literal_length(rest, false)));
+        } else if c == '"' && assigned {
+            return Some((at, double_quoted_length(rest)));
+        } else if c == '$' {
+            let tag = rest[1..].find('$').map(|end| &rest[..end + 2])?;
+            if !tag[1..tag.len() - 1].chars().all(|c| c.is_alphanumeric() || c == '_') {
+                return None;
+            }
+            let length = rest[tag.len()..].find(tag).map_or(rest.len(), |end| end + 2 * tag.len());
+            return Some((at, length));
+        } else {
+            return None;
+        }
+    }
+}
+
+/// Length of a literal that begins here; a quote in it is doubled, or escaped where backslashes mean something. All the rest
+/// where it never ends.
+fn literal_length(text: &str, backslashes: bool) -> usize {
+    let mut chars = text.char_indices().skip(1).peekable();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' if backslashes => drop(chars.next()),
+            '\'' if chars.next_if(|(_, next)| *next == '\'').is_none() => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+fn double_quoted_length(text: &str) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn passwords_in_words_are_masked() {
+        for (word, masked) in [
+            ("postgresql://app:s3cret@db/shop", "postgresql://app:***@db/shop"),
+            ("--url=postgres://app:p@ss@db/shop", "--url=postgres://app:***@db/shop"),
+            ("host=db password=s3cret dbname=x", "host=db password=*** dbname=x"),
+            ("host=db password = 's3 \\'cret' dbname=x", "host=db password = *** dbname=x"),
+            ("password=s3cret sslpassword=s3cret", "password=*** sslpassword=***"),
+            (
+                "postgresql://db/shop?password=s3cret&sslmode=require",
+                "postgresql://db/shop?password=***&sslmode=require",
+            ),
+            ("--password=s3cret", "--password=***"),
+            ("PGPASSWORD=s3cret", "PGPASSWORD=***"),
+            ("AWS_SECRET_ACCESS_KEY=s3cret", "AWS_SECRET_ACCESS_KEY=***"),
+            ("-Dspring.datasource.password=s3cret", "-Dspring.datasource.password=***"),
+            ("newpass=s3cret", "newpass=***"),
+            ("PGPASSFILE=/etc/pgpass", "PGPASSFILE=/etc/pgpass"),
+            ("postgresql://db/shop", "postgresql://db/shop"),
+            ("upgrade", "upgrade"),
+            ("a==b", "a==b"),
+        ] {
+            assert_eq!(connection(word), masked);
+        }
+    }
+
+    #[test]
+    fn what_follows_the_name_of_a_secret_is_masked_in_any_text() {
+        for (said, masked) in [
+            (
+                "can't run: ALTER ROLE r PASSWORD 's3cret' LOGIN",
+                "can't run: ALTER ROLE r PASSWORD '***' LOGIN",
+            ),
+            (
+                "SQL statement \"ALTER ROLE r PASSWORD E's3\\'cret'\"",
+                "SQL statement \"ALTER ROLE r PASSWORD E'***'\"",
+            ),
+            ("CREATE USER r IDENTIFIED BY 's3''cret'", "CREATE USER r IDENTIFIED BY '***'"),
+            ("psql -c \"alter role r password 's3cret'\"", "psql -c \"alter role r password '***'\""),
+            ("OPTIONS (user 'a', \"password\" 's3cret')", "OPTIONS (user 'a', \"password\" '***')"),
+            ("{\"password\": \"s3cret\", \"a\": 1}", "{\"password\": \"***\", \"a\": 1}"),
+            ("f(password => $x$s3cret$x$)", "f(password => '***')"),
+            ("password /* for a */ 's3cret", "password /* for a */ '***'"),
+            ("SET PASSWORD = PASSWORD('s3cret')", "SET PASSWORD = PASSWORD('***')"),
+            ("Key (password)=('s3cret') already exists", "Key (password)=('***') already exists"),
+            (
+                "password authentication failed for user \"app\"",
+                "password authentication failed for user \"app\"",
+            ),
+            ("the password isn't right", "the password isn't right"),
+            ("SELECT password::text FROM t WHERE a = 'b'", "SELECT password::text FROM t WHERE a = 'b'"),
+            ("set password_encryption = 'md5'", "set password_encryption = 'md5'"),
+        ] {
+            assert_eq!(after_names(said), masked);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn masking_never_panics(said in "([a-z ='\"$@:/()\\\\&>-]|password|://|é|/\\*|e'|u&'){0,60}") {
+            let _ = (text(&said), connection(&said));
+        }
+
+        #[test]
+        fn a_secret_is_never_shown(
+            secret in "[a-zA-Z0-9]{8,20}",
+            before in "([a-z' ]{0,10} )?",
+            name in "(PGPASSWORD|password|--password|MY_SECRET|sslpassword|api-token|db.pass)",
+            way in 0..6_usize,
+        ) {
+            let said = match way {
+                0 => format!("{before}{name}={secret}"),
+                1 => format!("{before}{name}='{secret}'"),
+                2 => format!("{before}{name} '{secret}'"),
+                3 => format!("{before}{name}: \"{secret}\""),
+                4 => format!("{before}postgres://a:{secret}@h/d"),
+                _ => format!("{before}{name} $q${secret}$q$"),
+            };
+            prop_assert!(!text(&said).contains(&secret), "{}", text(&said));
+        }
+    }
+}
