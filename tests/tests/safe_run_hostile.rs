@@ -239,3 +239,111 @@ fn a_grant_that_an_undo_may_not_give_again_is_named_and_fails_a_plain_restore() 
     drop(run);
     Cluster::shared(14).psql(&format!("DROP ROLE {reader}; DROP ROLE {role}"));
 }
+
+/// What a terminal would obey, or what would turn or hide text.
+const HOSTILE: &str = "\u{1b}[31m\u{7}\u{9b}2J\u{202e}\u{2066}\u{200b}\u{2028}";
+
+/// Text for people holds line feeds and tabs, and nothing else that can't be seen.
+#[track_caller]
+fn assert_harmless(what: &str, text: &str) {
+    let hidden = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let found: Vec<String> =
+        text.chars().filter(|c| hidden(*c)).map(|c| c.escape_default().to_string()).collect();
+    assert!(found.is_empty(), "{what}: {found:?} in {text:?}");
+}
+
+#[test]
+fn what_a_terminal_is_told_is_harmless_and_json_is_exact() {
+    for major in [14, 18] {
+        let run = ProtectedRun::shop(major);
+        let table = format!("t{HOSTILE}");
+        run.database.psql(&format!(
+            "CREATE TABLE {0} (id int PRIMARY KEY, o int REFERENCES orders);
+             SET session_replication_role = replica; INSERT INTO {0} VALUES (1, 4711)",
+            psql::quote_ident(&table)
+        ));
+        let file = "0001_a\u{1b}[31m\u{7}\u{202e}.sql";
+        run.migration(
+            file,
+            &format!(
+                "DO $do$ BEGIN RAISE NOTICE USING MESSAGE = $q$notice{HOSTILE}\nhint: no$q$;
+                 RAISE EXCEPTION USING MESSAGE = $q$boom{HOSTILE}\nhint: drop it$q$, DETAIL = $q$d{HOSTILE}$q$, HINT = $q$h{HOSTILE}$q$;
+                 END $do$"
+            ),
+        );
+        let outcome = |program: &str, arguments: &[&str]| {
+            let mut command = tests::binaries::command(program);
+            command.args(arguments).current_dir(run.folder()).env("DATABASE_URL", run.database.url());
+            let outcome = tests::Outcome::of(&mut command);
+            assert!(!outcome.stderr.contains("panicked"), "{outcome:?}");
+            outcome
+        };
+        let harmless = |program: &str, arguments: &[&str]| {
+            let outcome = outcome(program, arguments);
+            let what = format!("{program} {arguments:?}");
+            assert_harmless(&what, &outcome.stdout);
+            assert_harmless(&what, &outcome.stderr);
+            format!("{}{}", outcome.stdout, outcome.stderr)
+        };
+        assert!(harmless("safe-run", &["plan"]).contains("0001_a\\u{1b}[31m\\u{7}\\u{202e}.sql"));
+        harmless("safe-run", &["status"]);
+        let said = harmless("safe-run", &["-v"]);
+        assert!(said.contains("boom\\u{1b}[31m") && !said.contains("\nhint: drop it"), "{said}");
+        assert!(harmless("safe-run", &["check", "-v"]).contains("t\\u{1b}[31m"));
+        for arguments in [
+            &["history"][..],
+            &["--", "sh", "-c", &format!("psql -Xqc 'select 1'; exit 3; {HOSTILE}")],
+            &["report"],
+            &["recover"],
+            &[HOSTILE],
+            &["--only", HOSTILE],
+            &["--dir", HOSTILE],
+            &["-d", HOSTILE],
+        ] {
+            harmless("safe-run", arguments);
+        }
+        let name = format!("n{HOSTILE}");
+        for arguments in [
+            &[
+                "create",
+                "--name",
+                &name,
+                "--tag",
+                &format!("k{HOSTILE}=v{HOSTILE}"),
+                "--table",
+                &psql::quote_ident(&table),
+            ][..],
+            &["create"],
+            &["list"],
+            &["show", "latest"],
+            &["show", HOSTILE],
+            &["verify", HOSTILE],
+            &["pin", "latest", "--note", HOSTILE],
+            &["check"],
+            &["list", "--database", HOSTILE],
+            &["-r", HOSTILE, "list"],
+        ] {
+            harmless("backup", arguments);
+        }
+        harmless("restore", &["latest", "--dry-run"]);
+        harmless("restore", &["latest", "--into", HOSTILE, "--dry-run"]);
+        for run_id in run.runs() {
+            let folder = run.folder().join("snapshots/runs").join(run_id);
+            let text = std::fs::read_to_string(folder.join("report.txt")).unwrap();
+            assert_harmless("report.txt", &text);
+        }
+        // JSON is for programs.
+        let ended = outcome("safe-run", &["--json"]);
+        let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert!(
+            report["error"]["message"].as_str().unwrap().contains(&format!("boom{HOSTILE}\nhint: drop it")),
+            "{report}"
+        );
+        for line in ended.stderr.lines() {
+            serde_json::from_str::<serde_json::Value>(line).unwrap();
+        }
+    }
+}

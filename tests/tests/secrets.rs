@@ -6,10 +6,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tests::binaries::command;
-use tests::{Cluster, Options, Outcome};
+use tests::{Cluster, Options, Outcome, ProtectedRun};
 
 /// Letters only, so that no encoding changes them.
 const PASSWORD: &str = "correcthorsebatterystaple";
+
+/// What a person has put onto a command line, where the process list shows it: another one, for tests that run at once.
+const TYPED: &str = "troubadourthreezeroes";
 
 /// The command lines of all processes, and the names of the programs among them.
 fn command_lines() -> Vec<String> {
@@ -91,4 +94,117 @@ fn a_password_is_in_no_output_in_no_file_and_in_no_command_line() {
         let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).unwrap());
         assert_eq!(mode & 0o077, 0, "{} can be read by others", file.display());
     }
+}
+
+#[test]
+fn a_password_in_a_commands_arguments_and_in_its_sql_is_masked_wherever_the_run_is_told() {
+    for major in [14, 18] {
+        let run = ProtectedRun::shop(major);
+        let sql = format!("alter role nobody password '{TYPED}'");
+        let mapping =
+            format!("create user mapping for nobody server s options (user 'a', password '{TYPED}')");
+        let environment = format!("PGPASSWORD={TYPED}");
+        let url = format!("postgresql://nobody:{TYPED}@nowhere/x");
+        let script = format!("psql -Xqc \"{sql}\" 2>/dev/null || exit 3");
+        let raise = format!(
+            "do $$ begin raise exception using message = $q$in {sql}$q$, hint = $q${mapping}$q$; end $$"
+        );
+        let psql = |sql: &str| {
+            ["--", "env", &environment, "psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-c", sql].map(str::to_owned)
+        };
+        let commands = [
+            psql(&sql).to_vec(),
+            psql(&mapping).to_vec(),
+            ["--", "sh", "-c", &script].map(str::to_owned).to_vec(),
+            ["--", "sh", "-c", "psql -Xqc 'select 1'; exit 3", "x", "--password", TYPED, "-d", &url]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        let folder = run.folder().to_owned();
+        let (page, json) = (folder.join("run.html"), folder.join("run.json"));
+        let targets = ["--report", page.to_str().unwrap(), "--report-json", json.to_str().unwrap()];
+        let says_nothing = |arguments: &[&str]| {
+            let ended = Outcome::of(&mut run.command(arguments));
+            let said = format!("{}{}", ended.stdout, ended.stderr);
+            assert!(!said.contains(TYPED), "{arguments:?}: {said}");
+            ended
+        };
+        for command in &commands {
+            for json in [&[][..], &["--json"]] {
+                let words: Vec<&str> = command.iter().map(String::as_str).collect();
+                let ended = says_nothing(&[&targets[..], json, &words].concat());
+                assert!(ended.code != 0 && ended.stderr.len() + ended.stdout.len() > 0, "{ended:?}");
+            }
+        }
+        // A file of migrations, and what the server says about it.
+        run.migration("0001_a.sql", &format!("{raise};"));
+        says_nothing(&targets);
+        says_nothing(&["--json"]);
+        let runs = run.runs();
+        for run in [&runs[0], runs.last().unwrap()] {
+            says_nothing(&["report", run]);
+            says_nothing(&["report", run, "--json"]);
+        }
+        says_nothing(&["history"]);
+        says_nothing(&["history", "--json"]);
+        says_nothing(&["recover"]);
+        let migrations = folder.join("migrations");
+        let files = files_below(&folder);
+        assert!(
+            files.iter().any(|file| file.ends_with("journal.jsonl"))
+                && files.contains(&page)
+                && files.contains(&json)
+        );
+        for file in files.iter().filter(|file| !file.starts_with(&migrations)) {
+            let bytes = std::fs::read(file).unwrap();
+            assert!(!String::from_utf8_lossy(&bytes).contains(TYPED), "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn a_file_with_a_password_that_others_can_read_is_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let cluster = Cluster::start(18, &Options::new().scram());
+    cluster.psql(&format!("CREATE ROLE someone LOGIN SUPERUSER PASSWORD '{TYPED}'"));
+    let database = cluster.fresh_database("told");
+    let folder = tempfile::tempdir().unwrap();
+    let url = cluster.tcp_url(&format!("someone:{TYPED}"), "127.0.0.1", database.name());
+    let file = folder.path().join("safe-run.toml");
+    let service = folder.path().join("services");
+    std::fs::write(&file, format!("database-url = \"{url}\"\n")).unwrap();
+    let (_, address) = url.split_once('@').unwrap();
+    let port = address.split(['/', ':']).nth(1).unwrap();
+    std::fs::write(
+        &service,
+        format!(
+            "[here]\nhost=127.0.0.1\nport={port}\nuser=someone\npassword={TYPED}\ndbname={}\n",
+            database.name()
+        ),
+    )
+    .unwrap();
+    let check = |arguments: &[&str]| {
+        let mut command = command("backup");
+        command.arg("check").args(arguments).current_dir(folder.path());
+        command.env_remove("DATABASE_URL").env("PGSERVICEFILE", &service);
+        let outcome = Outcome::of(&mut command).expect(0);
+        assert!(!outcome.stderr.contains(TYPED) && !outcome.stdout.contains(TYPED), "{outcome:?}");
+        outcome.stderr
+    };
+    for mode in [0o644, 0o640, 0o604] {
+        for path in [&file, &service] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let said = check(&[]);
+        assert!(said.contains("others may read it") && said.contains("chmod go-rw safe-run.toml"), "{said}");
+        let said = check(&["-d", "service=here"]);
+        assert!(said.contains(&format!("chmod go-rw {}", service.display())), "{said}");
+    }
+    for path in [&file, &service] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    assert!(
+        !check(&[]).contains("others may read")
+            && !check(&["-d", "service=here"]).contains("others may read")
+    );
 }
