@@ -569,7 +569,8 @@ fn the_settings_file_that_is_shipped_is_valid_and_every_setting_is_explained() {
     let config = top.join("deploy/safe-run.toml");
     let mut command = tests::binaries::command("backup");
     command
-        .args(["schedule", "--next", "5", "--config"])
+        // A week and a day: the drill is weekly.
+        .args(["schedule", "--next", "9", "--config"])
         .arg(&config)
         .current_dir(repo.path().parent().unwrap());
     let shown = Outcome::of(&mut command).expect(0).stdout;
