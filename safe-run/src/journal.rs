@@ -420,7 +420,7 @@ mod tests {
             Step::Finished { exit_code: 12, verdict: "RESTORED".into() },
         ] {
             let text = serde_json::to_string(&Line { at: Utc::now(), step: step.clone() }).unwrap() + "\n";
-            assert_eq!(parse(&text).unwrap().1, vec![step]);
+            assert_eq!(parse(&text).steps, vec![step]);
         }
     }
 }

@@ -6,12 +6,15 @@
 //!
 //! What it must never do: skip a snapshot in silence because it is damaged, or take one whose date is wrong.
 
-use std::{collections::HashMap, fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+use std::{collections::HashMap, io::Write, path::Path};
 
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Listed, Repository, StoredSnapshot};
+use super::{
+    Listed, Repository, StoredSnapshot,
+    files::{open_to_append, read_plain_text},
+};
 use crate::{Error, ErrorKind, Result, ident::printable, snapshot::SnapshotId};
 
 /// The file with the order of publishing, below the repository's folder.
@@ -32,15 +35,14 @@ pub(super) fn note(root: &Path, id: &SnapshotId) -> Result<()> {
     let mut line = serde_json::to_vec(&Line { id: id.clone() })
         .map_err(|source| Error::failed(format!("could not encode the order of publishing: {source}")))?;
     line.push(b'\n');
-    let mut file =
-        fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path).map_err(failed)?;
+    let mut file = open_to_append(&path).map_err(failed)?;
     file.write_all(&line).and_then(|()| file.sync_all()).map_err(failed)
 }
 
 /// The place of each id in the order of publishing; a line that can't be read has none.
 fn order(root: &Path) -> Result<HashMap<SnapshotId, usize>> {
     let path = root.join(PUBLISHED);
-    let text = match fs::read_to_string(&path) {
+    let text = match read_plain_text(&path) {
         Ok(text) => text,
         Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(HashMap::new()),
         Err(source) => return Err(Error::io("read", &path, source)),

@@ -179,7 +179,12 @@ fn words(manifest: &Manifest) -> Option<String> {
         (1..=LONGEST_PRIVILEGE).contains(&word.len())
             && word.bytes().all(|b| b.is_ascii_uppercase() || matches!(b, b' ' | b'_'))
     };
-    if let Some(grant) = manifest.grants.iter().find(|grant| !is_privilege(&grant.privilege)) {
+    if let Some(grant) = manifest
+        .grants
+        .iter()
+        .chain(manifest.revoked.iter().flatten())
+        .find(|grant| !is_privilege(&grant.privilege))
+    {
         let word = printable(&grant.privilege);
         return Some(format!("has a privilege that can be none: \"{word}\" (grants.privilege)"));
     }
@@ -216,7 +221,8 @@ fn twice(manifest: &Manifest) -> Option<String> {
     let tables = manifest.tables.iter().map(|data| &data.table.name);
     let partitioned = manifest.partitioned.iter().map(|table| &table.name);
     let views = manifest.materialized_views.iter().map(|view| &view.name);
-    let sequences = manifest.sequences.iter().map(|sequence| &sequence.name);
+    let sequences = manifest.sequences.iter().chain(&manifest.extension_sequences);
+    let sequences = sequences.map(|sequence| &sequence.name);
     if let Some(name) = doubled(tables.chain(partitioned).chain(views).chain(sequences)) {
         return Some(format!("names {} twice", name.short()));
     }

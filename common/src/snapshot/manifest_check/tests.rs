@@ -41,6 +41,13 @@ fn rich() -> Value {
     value["sequences"] = json!([{
         "oid": 7, "name": {"schema": "s", "name": "q"}, "last_value": 9, "is_called": true, "increment": 1,
     }]);
+    value["extension_sequences"] = json!([{
+        "oid": 8, "name": {"schema": "s", "name": "e"}, "last_value": -9, "is_called": false, "increment": 1,
+    }]);
+    value["database"]["settings"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"role": null, "name": "temp_tablespaces", "value": ""}));
     value["materialized_views"] = json!([{"name": {"schema": "s", "name": "v"}, "is_populated": true}]);
     value["extensions"] = json!([{"name": "hstore", "version": "1.8"}]);
     value["grants"] =
@@ -75,7 +82,10 @@ fn all_sql(manifest: &Manifest) -> Vec<String> {
     let database = &manifest.database;
     let mut all = database_statements(database, &database.name);
     all.extend((14..20).map(|major| create_database_statement(database, "x", major)));
-    all.extend([globals_sql(&manifest.roles), sequences_sql(&manifest.sequences)]);
+    all.extend([
+        globals_sql(&manifest.roles),
+        sequences_sql(&manifest.sequences, &manifest.extension_sequences),
+    ]);
     all.push(views_sql(&manifest.materialized_views));
     for data in &manifest.tables {
         all.push(copy_in_statement(&data.table, &database.encoding));
@@ -90,6 +100,10 @@ fn all_sql(manifest: &Manifest) -> Vec<String> {
 /// Every word that SQL of ours may have outside of names and literals.
 const WORDS: &[&str] = &[
     "ADMIN",
+    "BEGIN",
+    "COMMIT",
+    "CURRENT",
+    "set_config",
     "ALTER",
     "BUILTIN_LOCALE",
     "BYPASSRLS",
