@@ -1,9 +1,15 @@
-//! `backup check`: can this role back up this database from this machine? Changes nothing and shows no secret.
+//! `backup check`: can this role, from this machine, back up this database, restore it, put the restored one in its place, and
+//! run commands with an undo? Four answers, each with the SQL that would help. Changes nothing and shows no secret.
 
 use common::{
     Error, Result,
     cli::{Output, Settings, SharedArgs, format, output::Tone, process},
-    postgres::{ConnectionSettings, Session, connect, database, known_fixes::Fix, tools},
+    postgres::{
+        ConnectionSettings, Session, connect, database,
+        known_fixes::Fix,
+        obstacles::{self, LARGE_OBJECTS, Obstacle, UNREADABLE, Way},
+        tools,
+    },
     repository,
 };
 use serde::Serialize;
@@ -20,31 +26,60 @@ struct Item {
     fix: Vec<String>,
 }
 
+/// What a check can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Ability {
+    /// Back up the whole database.
+    Backup,
+    /// Restore it beside the live one.
+    Restore,
+    /// Restore it in the place of the live one.
+    Replace,
+    /// Run commands with an undo, by whatever way.
+    Undo,
+}
+
+impl Ability {
+    const ALL: [Self; 4] = [Self::Backup, Self::Restore, Self::Replace, Self::Undo];
+
+    fn phrase(self) -> &'static str {
+        match self {
+            Self::Backup => "back up",
+            Self::Restore => "restore beside",
+            Self::Replace => "replace",
+            Self::Undo => "run commands with an undo",
+        }
+    }
+}
+
+/// One of the four answers.
+#[derive(Debug, Clone, Serialize)]
+struct Answer {
+    can: &'static str,
+    ok: bool,
+    /// By which ways a command can be undone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ways: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    obstacles: Vec<Obstacle>,
+    #[serde(skip)]
+    ability: Ability,
+}
+
 #[derive(Debug, Serialize)]
 struct Report {
     database: String,
     host: String,
     user: String,
+    /// Everything that was asked for holds.
     ok: bool,
     checks: Vec<Item>,
+    answers: Vec<Answer>,
 }
 
-/// Tables that the role may not read, and tables whose row-level security would hide rows from it.
-const UNREADABLE: &str = "
-SELECT n.nspname, c.relname,
-       NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') AS no_select,
-       NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') AS no_usage,
-       pg_catalog.row_security_active(c.oid) AS hides_rows
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
-  AND (NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') OR NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE')
-       OR pg_catalog.row_security_active(c.oid))
-ORDER BY 1, 2";
-
-/// Runs every check and prints the result. Exit code 0 when a backup would work, 3 when it would not, 4 when the server
-/// can't be reached.
-pub async fn run(shared: &SharedArgs, settings: &Settings, output: &Output) -> Result<u8> {
+/// Runs every check and prints the result. Exit code 0 when all that is `asked` for would work (a backup, if nothing is named),
+/// 3 when it would not, 4 when the server can't be reached.
+pub async fn run(asked: &[Ability], shared: &SharedArgs, settings: &Settings, output: &Output) -> Result<u8> {
     let connection = settings.connection()?.with_application_name("backup check");
     connection.warnings().iter().for_each(|warning| output.warn(warning));
     process::wait_for_server(&connection, shared.wait, output).await?;
@@ -52,34 +87,113 @@ pub async fn run(shared: &SharedArgs, settings: &Settings, output: &Output) -> R
     let mut checks = vec![server(&session).await];
     checks.extend(releases(session.server_version_num()));
     checks.push(client_tools(&session).await);
+    checks.push(lock_slots(&session).await?);
     checks.push(rights(&session, connection.user()).await?);
     checks.push(large_objects(&session, connection.user()).await?);
     checks.push(repository_folder(settings, &session).await);
     checks.extend(scratch_databases(session.settings()).await);
+    let answers = answers(&checks, &obstacles::find(&session).await?);
     session.close().await?;
+    let asked = if asked.is_empty() { &[Ability::Backup] } else { asked };
     let report = Report {
         database: connection.database().to_owned(),
         host: connection.host_label(),
         user: connection.user().to_owned(),
-        ok: checks.iter().all(|check| check.ok),
+        ok: answers.iter().all(|answer| answer.ok || !asked.contains(&answer.ability)),
         checks,
+        answers,
     };
     if output.is_json() {
         output.document(&report)?;
     } else {
-        output.data(&render(&report, output))?;
+        output.data(&render(&report, asked, output))?;
     }
     Ok(if report.ok { 0 } else { common::ErrorKind::Refused.exit_code() })
 }
 
-fn render(report: &Report, output: &Output) -> String {
-    let mut text = format!(
-        "{}  database \"{}\" on {} as \"{}\"\n",
-        if report.ok { output.paint(Tone::Good, "READY") } else { output.paint(Tone::Bad, "NOT READY") },
-        report.database,
-        report.host,
-        report.user
-    );
+fn answers(checks: &[Item], found: &[Obstacle]) -> Vec<Answer> {
+    let is_ready = checks.iter().all(|check| check.ok);
+    let stopped = |way: Way| -> Vec<Obstacle> {
+        found.iter().filter(|obstacle| way.is_stopped_by(obstacle)).cloned().collect()
+    };
+    Ability::ALL
+        .into_iter()
+        .map(|ability| {
+            let (mut ways, mut in_the_way) = (Vec::new(), Vec::new());
+            let ok = match ability {
+                // Its obstacles are told one by one, with the checks.
+                Ability::Backup => is_ready,
+                Ability::Restore => {
+                    in_the_way = stopped(Way::Restore);
+                    in_the_way.is_empty()
+                }
+                Ability::Replace => {
+                    in_the_way = stopped(Way::Replace);
+                    in_the_way.is_empty()
+                }
+                Ability::Undo => {
+                    let (file, clone) = (stopped(Way::File), stopped(Way::Clone));
+                    if file.is_empty() && is_ready {
+                        ways.push("by file");
+                    }
+                    if clone.is_empty() {
+                        ways.push("by clone");
+                    }
+                    in_the_way = if ways.is_empty() { clone } else { Vec::new() };
+                    !ways.is_empty()
+                }
+            };
+            Answer { can: ability.phrase(), ok, ways, obstacles: in_the_way, ability }
+        })
+        .collect()
+}
+
+/// What can be done, and what stands in the way of the rest.
+fn render_answers(report: &Report, output: &Output) -> String {
+    /// Obstacles that are printed for each answer; `--json` has all.
+    const SHOWN: usize = 20;
+    let mut text = String::new();
+    let mut told: Vec<&Obstacle> = Vec::new();
+    let mut statements: Vec<&str> = Vec::new();
+    for answer in &report.answers {
+        let word = if answer.ok { output.paint(Tone::Good, "yes") } else { output.paint(Tone::Bad, "no") };
+        let ways = match answer.ways.as_slice() {
+            [] => String::new(),
+            ways => format!(", {}", ways.join(" and ")),
+        };
+        text.push_str(&format!("can {}{ways}: {word}\n", answer.can));
+        let fresh: Vec<&Obstacle> =
+            answer.obstacles.iter().filter(|obstacle| !told.contains(obstacle)).collect();
+        if fresh.len() < answer.obstacles.len() {
+            text.push_str("       because of what stands above\n");
+        }
+        for obstacle in fresh.iter().take(SHOWN) {
+            text.push_str(&format!("       {}\n", obstacle.line()));
+            for help in &obstacle.helps {
+                if !statements.contains(&help.as_str()) {
+                    text.push_str(&format!("           {help}\n"));
+                    statements.push(help);
+                }
+            }
+        }
+        if fresh.len() > SHOWN {
+            text.push_str(&format!("       and {} more (--json lists all)\n", fresh.len() - SHOWN));
+        }
+        told.extend(fresh);
+    }
+    text
+}
+
+fn render(report: &Report, asked: &[Ability], output: &Output) -> String {
+    let what: Vec<&str> = asked.iter().map(|ability| ability.phrase()).collect();
+    let what = what.join(", ");
+    let word = match (report.ok, report.answers.iter().all(|answer| answer.ok)) {
+        (true, true) => output.paint(Tone::Good, "READY"),
+        (true, false) => output.paint(Tone::Good, &format!("READY to {what}")),
+        (false, _) => output.paint(Tone::Bad, "NOT READY"),
+    };
+    let mut text =
+        format!("{word}  database \"{}\" on {} as \"{}\"\n", report.database, report.host, report.user);
     for check in &report.checks {
         let word = if check.ok { output.paint(Tone::Good, "ok") } else { output.paint(Tone::Bad, "no") };
         text.push_str(&format!("  {word}  {:<13} {}\n", check.what, check.found));
@@ -87,7 +201,7 @@ fn render(report: &Report, output: &Output) -> String {
             text.push_str(&format!("                    {fix}\n"));
         }
     }
-    text
+    text + &render_answers(report, output)
 }
 
 fn item(what: &'static str, result: Result<String>) -> Item {
@@ -144,6 +258,51 @@ async fn client_tools(session: &Session) -> Item {
     item("client tools", chosen)
 }
 
+/// Every table is locked for the time of a backup, and all locks share one table in the server's memory.
+async fn lock_slots(session: &Session) -> Result<Item> {
+    let setting = |name: &str| format!("pg_catalog.current_setting('{name}')::bigint");
+    let row = session
+        .query_one(
+            &format!(
+                "SELECT {} * ({} + {} + {} + {} + {}), {},
+                        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c
+                           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
+                           AND n.nspname NOT IN ('pg_catalog', 'information_schema'))",
+                setting("max_locks_per_transaction"),
+                setting("max_connections"),
+                setting("max_prepared_transactions"),
+                setting("autovacuum_max_workers"),
+                setting("max_worker_processes"),
+                setting("max_wal_senders"),
+                setting("max_locks_per_transaction"),
+            ),
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not read the size of the table of locks", source))?;
+    let (slots, each, tables): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    let found = format!(
+        "{} for {} to be locked at once",
+        format::plural(slots.unsigned_abs(), "slot", "slots"),
+        format::plural(tables.unsigned_abs(), "table, view or sequence", "tables, views and sequences")
+    );
+    // PostgreSQL makes a tenth more room than it promises.
+    if tables <= slots + slots / 10 {
+        return Ok(item("lock slots", Ok(found)));
+    }
+    // Twice as many as would do: others need some too.
+    let wanted = (each * tables / slots.max(1) + 1) * 2;
+    Ok(Item {
+        what: "lock slots",
+        ok: false,
+        found,
+        fix: vec![format!(
+            "ALTER SYSTEM SET max_locks_per_transaction = {wanted};  -- and restart the server"
+        )],
+    })
+}
+
 async fn rights(session: &Session, user: &str) -> Result<Item> {
     let rows = session
         .query(UNREADABLE, &[])
@@ -188,11 +347,7 @@ async fn rights(session: &Session, user: &str) -> Result<Item> {
 
 async fn large_objects(session: &Session, user: &str) -> Result<Item> {
     let row = session
-        .query_one(
-            "SELECT pg_catalog.count(*), pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')
-             FROM pg_catalog.pg_largeobject_metadata",
-            &[],
-        )
+        .query_one(LARGE_OBJECTS, &[])
         .await
         .map_err(|source| Error::postgres("could not count the large objects", source))?;
     let (count, readable): (i64, bool) = (row.get(0), row.get(1));
@@ -212,7 +367,7 @@ async fn large_objects(session: &Session, user: &str) -> Result<Item> {
 async fn scratch_databases(connection: &ConnectionSettings) -> Option<Item> {
     // From where drills say that they are alive: advisory locks belong to one database.
     let session = database::connect_maintenance(connection, &[]).await.ok()?;
-    let names = drill::leftovers(&session).await.ok().filter(|names| !names.is_empty())?;
+    let names = drill::SCRATCH.leftovers(&session).await.ok().filter(|names| !names.is_empty())?;
     let names: Vec<String> = names.iter().map(|name| common::ident::printable(name)).collect();
     Some(item(
         "leftovers",

@@ -108,8 +108,12 @@ enum Command {
     Export(transfer::ExportArgs),
     /// Take in a snapshot that `backup export` wrote; every byte is compared with its manifest
     Import(transfer::ImportArgs),
-    /// Check whether the database can be backed up by this role, on this machine
-    Check,
+    /// Check whether this role, on this machine, can back up the database, restore it, replace it, and undo commands
+    Check {
+        /// Exit with 3 unless this is possible too; may be repeated [default: backup]
+        #[arg(long, value_name = "ABILITY", value_enum)]
+        can: Vec<check::Ability>,
+    },
     /// Print the manual page (in roff: `… man | man -l -`)
     Man,
     /// Print a completion script for a shell
@@ -276,7 +280,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
             transfer::export(args.clone(), snapshot, output).await
         }
         Some(Command::Import(args)) => transfer::import(args.clone(), &settings, output).await,
-        Some(Command::Check) => check::run(&cli.shared, &settings, output).await,
+        Some(Command::Check { can }) => check::run(can, &cli.shared, &settings, output).await,
         Some(Command::Man) => {
             output.data(&common::cli::completions::manual::<Cli>()?)?;
             Ok(0)

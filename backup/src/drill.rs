@@ -6,13 +6,14 @@
 
 use std::{path::PathBuf, process::Stdio, time::Instant};
 
-use chrono::Utc;
 use common::{
     Error, ErrorKind, Result,
     cli::{Output, Settings, SharedArgs, config::CommandFlags, format, output::Tone, process},
-    ident::{printable, with_suffix},
+    ident::printable,
     interrupt::{self, ChildGuard},
-    postgres::{ConnectionSettings, Environment, Session, database, settings::VARIABLES_TO_CLEAR},
+    postgres::{
+        ConnectionSettings, Environment, database, scratch::ScratchKind, settings::VARIABLES_TO_CLEAR,
+    },
     repository::{Repository, StoredSnapshot, verifications::How},
 };
 use serde::Serialize;
@@ -115,10 +116,9 @@ pub async fn rehearse(
     let connection = &connection.with_application_name("backup drill");
     let restore = restore_program()?;
     drop_leftovers(connection, output).await?;
-    let suffix = format!("_drill_{}", Utc::now().format("%Y%m%d_%H%M%S"));
-    let scratch = with_suffix(&manifest.database.name, &suffix);
+    let scratch = SCRATCH.name(&manifest.database.name);
     refuse_existing(connection, &scratch).await?;
-    let _running = hold(connection, &scratch).await?;
+    let _running = SCRATCH.hold(connection, &scratch).await?;
     output.say(&format!("restoring {} into the scratch database \"{}\"", manifest.id, printable(&scratch)));
 
     let mut command = child(&restore, connection);
@@ -127,7 +127,7 @@ pub async fn rehearse(
         .arg("--into")
         .arg(&scratch)
         .arg("--marker")
-        .arg(MARKER)
+        .arg(SCRATCH.marker)
         .arg("--repo")
         .arg(repository.root());
     command.args(rehearsal.jobs.map(|jobs| format!("--jobs={jobs}")));
@@ -166,58 +166,16 @@ pub async fn rehearse(
     Ok((scratch, seconds))
 }
 
-/// The comment on a scratch database: no database is dropped for its name alone.
-pub const MARKER: &str =
-    "safe-run: scratch database of a backup drill; the next drill drops it if this one was killed";
-
-/// Says on the server that this drill is alive: an advisory lock that goes with its session.
-async fn hold(connection: &ConnectionSettings, scratch: &str) -> Result<Session> {
-    let session = database::connect_maintenance(connection, &[scratch]).await?;
-    session
-        .query_one(ALIVE_LOCK, &[&scratch])
-        .await
-        .map_err(|source| Error::postgres("could not mark the drill as running", source))?;
-    Ok(session)
-}
-
-const ALIVE_LOCK: &str =
-    "SELECT pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended('safe-run drill ' || $1::text, 0))";
-
-/// The scratch databases of drills that were killed: named and marked as a drill does it, with nobody alive behind them.
-pub async fn leftovers(session: &Session) -> Result<Vec<String>> {
-    let failed = |source| Error::postgres("could not look for scratch databases of killed drills", source);
-    let rows = session
-        .query(
-            "SELECT datname::text FROM pg_catalog.pg_database
-             WHERE datname ~ '_drill_[0-9]{8}_[0-9]{6}$' AND pg_catalog.shobj_description(oid, 'pg_database') = $1
-             ORDER BY 1",
-            &[&MARKER],
-        )
-        .await
-        .map_err(failed)?;
-    let mut dead = Vec::new();
-    for row in &rows {
-        let name: String = row.get(0);
-        let key = "pg_catalog.hashtextextended('safe-run drill ' || $1::text, 0)";
-        let is_dead: bool = session
-            .query_one(&format!("SELECT pg_catalog.pg_try_advisory_lock({key})"), &[&name])
-            .await
-            .map_err(failed)?
-            .get(0);
-        if is_dead {
-            session
-                .query_one(&format!("SELECT pg_catalog.pg_advisory_unlock({key})"), &[&name])
-                .await
-                .map_err(failed)?;
-            dead.push(name);
-        }
-    }
-    Ok(dead)
-}
+/// The scratch databases of drills.
+pub const SCRATCH: ScratchKind = ScratchKind {
+    word: "drill",
+    marker: "safe-run: scratch database of a backup drill; the next drill drops it if this one was killed",
+    swept_by: "The next `backup drill`",
+};
 
 async fn drop_leftovers(connection: &ConnectionSettings, output: &Output) -> Result<()> {
     let session = database::connect_maintenance(connection, &[]).await?;
-    for name in leftovers(&session).await? {
+    for name in SCRATCH.leftovers(&session).await? {
         match database::drop_database(&session, &name).await {
             Ok(()) => {
                 output
@@ -283,21 +241,11 @@ async fn refuse_existing(connection: &ConnectionSettings, scratch: &str) -> Resu
     Ok(())
 }
 
-/// Drops the scratch database over a new connection: one that was idle for hours may be gone, or cancelled.
+/// Drops the scratch database.
 async fn drop_scratch(connection: &ConnectionSettings, scratch: &str) -> Result<()> {
     // Also after Ctrl-C: nobody else knows of this database.
     let _undo = interrupt::begin_undo().await;
-    let dropped = async {
-        let session = database::connect_maintenance(connection, &[scratch]).await?;
-        database::drop_database(&session, scratch).await?;
-        session.close().await
-    };
-    dropped.await.map_err(|error| {
-        error.context(format!("the scratch database \"{}\" is still there", printable(scratch))).with_hint(
-            "The next `backup drill` on this server drops it, if it can then; until then it takes space."
-                .to_owned(),
-        )
-    })
+    SCRATCH.drop(connection, scratch).await
 }
 
 /// What an exit code of `restore` means here.

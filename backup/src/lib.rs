@@ -39,6 +39,7 @@ use common::{
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
         introspect, lend,
         names::{self, Schemas},
+        obstacles::{self, Obstacle, Way},
         role_passwords, tools,
         trust::{self, Others, Standing},
     },
@@ -83,6 +84,8 @@ pub struct CreateOptions {
     pub reuse: ReusePolicy,
     /// The part of the database to take; without filters, the whole.
     pub filters: Filters,
+    /// The rows of these tables (`pg_class.oid`) alone, and the definitions of all: for a trial of the undo.
+    pub rows_of: Option<HashSet<u32>>,
     /// How long to wait for table locks.
     pub lock_wait: LockWait,
     /// Longest time that the exported snapshot may be held: meanwhile the server can't clean up behind it.
@@ -111,6 +114,7 @@ impl Default for CreateOptions {
             cut: Cut::default(),
             reuse: ReusePolicy::default(),
             filters: Filters::default(),
+            rows_of: None,
             lock_wait: LockWait::default(),
             max_duration: None,
             database_state: None,
@@ -207,9 +211,11 @@ async fn create_locked(
     lock_tables(&holder, &observer, begin, LockMode::AccessShare, options.lock_wait, list, progress).await?;
     progress.done();
     reuse::later_point(&observer, &mut points).await?;
+    let noted = not_by_this_role(&observer, progress).await;
     observer.close().await?;
     let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
-    let created = copy_state(settings, &exported, repository, options, Settle::Always, progress);
+    let more = More { settle: Settle::Always, noted };
+    let created = copy_state(settings, &exported, repository, options, more, progress);
     let created = within(options.max_duration, Box::pin(created), progress).await;
     match created {
         Ok(snapshot) => {
@@ -313,12 +319,43 @@ pub async fn create_from(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    let created = copy_state(settings, exported, repository, options, Settle::IfKnown, progress);
+    let more = More { settle: Settle::IfKnown, noted: Vec::new() };
+    let created = copy_state(settings, exported, repository, options, more, progress);
     Box::pin(created).await.map_err(explain)
 }
 
 const ONE_SESSION: &str = "this standby's PostgreSQL can damage rows when several sessions share a snapshot, so one session \
                            reads everything: it takes longer, and an upgrade to the newest minor release ends it";
+
+/// What a whole backup does beside copying.
+struct More {
+    /// Whether a CHECKPOINT may be run for later snapshots.
+    settle: Settle,
+    /// Sentences for the manifest.
+    noted: Vec<String>,
+}
+
+/// What a restore as this role, on this server, could not make again. A look that fails stops no backup.
+async fn not_by_this_role(session: &Session, progress: &Progress) -> Vec<String> {
+    /// Named in the manifest; `backup check` lists all.
+    const SHOWN: usize = 5;
+    let found = match obstacles::find(session).await {
+        Ok(found) => found,
+        Err(error) => {
+            progress.warn(format!("whether this role could restore the snapshot is not known: {error}"));
+            return Vec::new();
+        }
+    };
+    let in_the_way: Vec<&Obstacle> = found.iter().filter(|one| Way::Restore.is_stopped_by(one)).collect();
+    if in_the_way.is_empty() {
+        return Vec::new();
+    }
+    let role = common::ident::printable(session.settings().user());
+    let what = obstacles::lines(&in_the_way, SHOWN).join("; ");
+    vec![format!(
+        "restored as the role \"{role}\" on this server: {what} (`backup check` has what would help)"
+    )]
+}
 
 /// [`copy_named`], and where it fails because a name means another table by now, an error that says so.
 async fn copy_state(
@@ -326,7 +363,7 @@ async fn copy_state(
     exported: &ExportedSnapshot<'_>,
     repository: &Repository,
     options: &CreateOptions,
-    settle: Settle,
+    more: More,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
     let joined = match exported.only_session() {
@@ -339,7 +376,7 @@ async fn copy_state(
     let reader = joined.as_ref().or(exported.only_session());
     let reader = reader.ok_or_else(|| Error::failed("no session reads the snapshot"))?;
     let schemas = Schemas::seen_by(reader).await?;
-    let copied = copy_named(settings, exported, reader, &schemas, repository, options, settle, progress);
+    let copied = copy_named(settings, exported, reader, &schemas, repository, options, more, progress);
     let error = match Box::pin(copied).await {
         Err(error) => error,
         Ok(published) => {
@@ -385,7 +422,7 @@ async fn copy_named(
     schemas: &Schemas,
     repository: &Repository,
     options: &CreateOptions,
-    settle: Settle,
+    More { settle, noted }: More,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
     reader
@@ -397,9 +434,11 @@ async fn copy_named(
         progress.warn(older);
     }
     let server = introspect::server(reader).await?;
-    let scope = match options.filters.is_empty() {
-        true => None,
-        false => Some(part::find(reader, &options.filters).await?),
+    let filters = &options.filters;
+    let scope = match (&options.rows_of, filters.is_empty()) {
+        (Some(rows), _) => part::definitions(reader, rows).await?,
+        (None, true) => None,
+        (None, false) => Some(part::find(reader, filters).await?),
     };
     let mut catalog = introspect::catalog_around(reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
     if let Some(state) = &options.database_state {
@@ -549,6 +588,7 @@ async fn copy_named(
             .cloned()
             .chain(catalog.not_kept)
             .chain(orphans)
+            .chain(noted)
             .chain(beside.not_written())
             .collect(),
         differs: Some(catalog.differs),

@@ -129,13 +129,27 @@ fn with_children(mut found: HashSet<u32>, inherits: &[(u32, u32)]) -> HashSet<u3
     }
 }
 
-/// Reads the catalog and decides.
-pub async fn find(session: &Session, filters: &Filters) -> Result<Scope> {
-    let failed = |source| Error::postgres("could not read the tables from the catalog", source);
-    let candidates = session
+/// The whole database, with the rows of these tables alone. `None` where it has no table.
+pub async fn definitions(session: &Session, rows: &HashSet<u32>) -> Result<Option<Scope>> {
+    let everything = Scope::whole(candidates(session).await?);
+    if !everything.candidates.iter().any(Candidate::is_table) {
+        return Ok(None);
+    }
+    let without_rows = everything
+        .candidates
+        .iter()
+        .filter(|one| one.kind == 'r' && !rows.contains(&one.oid))
+        .map(|one| one.oid)
+        .collect();
+    Ok(Some(Scope { without_rows, ..everything }))
+}
+
+async fn candidates(session: &Session) -> Result<Vec<Candidate>> {
+    let rows = session
         .query(sql::CANDIDATES, &[])
         .await
-        .map_err(failed)?
+        .map_err(|source| Error::postgres("could not read the tables from the catalog", source))?;
+    Ok(rows
         .iter()
         .map(|row| Candidate {
             oid: row.get(0),
@@ -143,7 +157,13 @@ pub async fn find(session: &Session, filters: &Filters) -> Result<Scope> {
             kind: row.get::<_, String>(3).chars().next().unwrap_or('r'),
             owner: row.get(4),
         })
-        .collect();
+        .collect())
+}
+
+/// Reads the catalog and decides.
+pub async fn find(session: &Session, filters: &Filters) -> Result<Scope> {
+    let failed = |source| Error::postgres("could not read the tables from the catalog", source);
+    let candidates = candidates(session).await?;
     let inherits: Vec<(u32, u32)> = session
         .query(sql::INHERITS, &[])
         .await
@@ -155,6 +175,12 @@ pub async fn find(session: &Session, filters: &Filters) -> Result<Scope> {
 }
 
 impl Scope {
+    /// Nothing is left out.
+    fn whole(candidates: Vec<Candidate>) -> Self {
+        let chosen = candidates.iter().map(|one| one.oid).collect();
+        Self { candidates, chosen, ..Self::default() }
+    }
+
     /// The tables to lock, of all that there are.
     pub fn relations(&self, all: Vec<Relation>) -> Vec<Relation> {
         all.into_iter().filter(|relation| self.chosen.contains(&relation.oid)).collect()

@@ -25,11 +25,12 @@ use mark::MarkArgs;
 use state::State;
 
 use crate::{
-    clone, enum_users,
+    clone, command, enum_users,
     guarded::{self, Job},
     history::History,
     journal::Mode,
     migration::{self, MigrationPlan, TransactionChoice, TransactionPlan},
+    proof::{self, Proof},
     recover::{self, Decision},
     release,
     report::{Report, Verdict, document, follow_up, targets::Targets},
@@ -262,6 +263,7 @@ impl Invocation<'_> {
             hold_fence: protection.hold_fence,
             snapshot: protection.snapshot,
             keep_clone: protection.keep_clone,
+            end_workers: protection.end_workers,
             snapshot_when: protection.snapshot_when,
             level: look.level,
             only: look.only.clone(),
@@ -305,6 +307,7 @@ impl Invocation<'_> {
             options: self.run_options(verify),
             progress: self.output.progress(),
             run,
+            proof: Proof::default(),
             history: History::own(),
             invocation: invocation(),
         };
@@ -379,9 +382,10 @@ impl Invocation<'_> {
     async fn run_and_report(&self) -> Result<Report> {
         let external = &self.cli.external;
         self.refuse_clone_usage()?;
-        if external.is_empty() {
+        match external.first() {
             // A folder that is not there is said before the server is asked.
-            migration::signs(&self.settings.dirs)?;
+            None => drop(migration::signs(&self.settings.dirs)?),
+            Some(program) => command::refuse_missing(program)?,
         }
         let (mut context, _lock) = self.context().await?;
         let report = if external.is_empty() {
@@ -417,12 +421,14 @@ impl Invocation<'_> {
                     "statements outside of one transaction",
                 )?;
                 self.require_undo(options)?;
+                proof::settle(&mut context).await?;
                 guarded::run(&context, Job::Files(&plan.pending, &transactions)).await?
             }
         } else {
             let options = &context.options;
             self.refuse_fence(options.fence, &[FenceChoice::Lock], "a command")?;
             self.require_undo(options)?;
+            proof::settle(&mut context).await?;
             guarded::run(&context, Job::Command(external, self.output.is_json())).await?
         };
         if let Some(keep) = self.cli.reports.keep_runs {

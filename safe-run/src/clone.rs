@@ -95,6 +95,7 @@ pub fn undo_phrase(choice: SnapshotChoice) -> &'static str {
         SnapshotChoice::Clone => "a swap with the database's clone",
         SnapshotChoice::Both => "a swap with the database's clone, or else a restore of the snapshot",
         SnapshotChoice::File => "a restore of the snapshot",
+        SnapshotChoice::Auto => "a restore of the snapshot, or where that can't be, a swap with a clone",
         SnapshotChoice::None => "left to a person: there is no snapshot",
     }
 }
@@ -111,41 +112,65 @@ pub fn refuse_usage(choice: SnapshotChoice, fence: FenceChoice, keep: bool) -> R
     Ok(())
 }
 
+/// What differs of what no copy carries: owner, grants, settings and labels of the database itself; as phrases.
+fn other_rights(wanted: &DatabaseState, found: &DatabaseState) -> Vec<String> {
+    let sorted = |state: &DatabaseState| {
+        state.acl.as_ref().map(|grants| {
+            let key = |grant: &Grant| {
+                format!("{:?} {} {} {}", grant.grantee, grant.privilege, grant.grantable, grant.grantor)
+            };
+            let mut keys: Vec<String> = grants.iter().map(key).collect();
+            keys.sort();
+            keys
+        })
+    };
+    let settings = |state: &DatabaseState| {
+        let mut keys: Vec<String> = state
+            .settings
+            .iter()
+            .map(|setting| format!("{:?} {}={}", setting.role, setting.name, setting.value))
+            .collect();
+        keys.sort();
+        keys
+    };
+    [
+        ("owner", found.owner == wanted.owner),
+        ("grants", sorted(found) == sorted(wanted)),
+        ("settings", settings(found) == settings(wanted)),
+        ("security labels", found.security_labels == wanted.security_labels),
+    ]
+    .into_iter()
+    .filter(|(_, is_same)| !is_same)
+    .map(|(what, _)| format!("other {what}"))
+    .collect()
+}
+
+/// Refuses a database that could not be given all that belongs to the other one itself.
+pub(crate) fn refuse_other_rights(wanted: &DatabaseState, found: &DatabaseState) -> Result<()> {
+    let differences = other_rights(wanted, found);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "a copy of the database \"{}\" would not be like it: {}",
+        wanted.name,
+        differences.join("; ")
+    ))
+    .with_hint("Use --snapshot file, or run it as a superuser."))
+}
+
 impl DatabaseClone {
     /// What belongs to the database `name` itself and differs from the database that was cloned, as phrases. Comment and
     /// connection limit are the clone's own.
     async fn differences(&self, control: &Session, name: &str) -> Result<Vec<String>> {
         let found = introspect::database_state_of(control, name).await?;
         let wanted = &self.state;
-        let sorted = |state: &DatabaseState| {
-            state.acl.as_ref().map(|grants| {
-                let key = |grant: &Grant| {
-                    format!("{:?} {} {} {}", grant.grantee, grant.privilege, grant.grantable, grant.grantor)
-                };
-                let mut keys: Vec<String> = grants.iter().map(key).collect();
-                keys.sort();
-                keys
-            })
-        };
-        let settings = |state: &DatabaseState| {
-            let mut keys: Vec<String> = state
-                .settings
-                .iter()
-                .map(|setting| format!("{:?} {}={}", setting.role, setting.name, setting.value))
-                .collect();
-            keys.sort();
-            keys
-        };
-        let mut differences = Vec::new();
+        let mut differences = other_rights(wanted, &found);
         let mut differs = |what: &str, is_same: bool| {
             if !is_same {
                 differences.push(format!("other {what}"));
             }
         };
-        differs("owner", found.owner == wanted.owner);
-        differs("grants", sorted(&found) == sorted(wanted));
-        differs("settings", settings(&found) == settings(wanted));
-        differs("security labels", found.security_labels == wanted.security_labels);
         differs("tablespace", found.tablespace == wanted.tablespace);
         differs("encoding", found.encoding == wanted.encoding);
         differs(

@@ -3,8 +3,9 @@
 
 use std::{
     collections::BTreeSet,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     io::IsTerminal,
+    path::Path,
     process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
@@ -47,6 +48,34 @@ pub struct Finished {
 /// The words of a command for people, with everything that looks like a password masked.
 pub fn describe(words: &[OsString]) -> String {
     masking::words(words.iter().map(OsString::as_os_str)).join(" ")
+}
+
+/// Refuses a program that is not there, before anything is asked of a server.
+///
+/// # Errors
+/// Usage, as the shell's 127 and 126 are.
+pub fn refuse_missing(program: &OsStr) -> Result<()> {
+    let is_executable = |path: &Path| {
+        use std::os::unix::fs::PermissionsExt;
+        path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    let name = common::ident::printable(&program.to_string_lossy());
+    let path = Path::new(program);
+    // As execvp does: a name with a slash is a path, any other is looked for.
+    if program.as_encoded_bytes().contains(&b'/') {
+        return match is_executable(path) {
+            true => Ok(()),
+            false if path.exists() => Err(Error::usage(format!("{name} is not executable"))
+                .with_hint("Make it executable (chmod +x), or name the program that reads it.")),
+            false => Err(Error::usage(format!("there is no {name}")).with_hint("Check the path after `--`.")),
+        };
+    }
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&search).any(|dir| is_executable(&dir.join(path))) {
+        return Ok(());
+    }
+    Err(Error::usage(format!("there is no program {name} on PATH"))
+        .with_hint("Check the name after `--`, and PATH; a file in this folder is ./NAME."))
 }
 
 /// Runs the command to its end. `observer` is a session on the maintenance database.

@@ -33,8 +33,9 @@ use crate::{
     migration::{MigrationFile, TransactionPlan},
     others,
     precopy::{self, Precopy},
+    proof,
     report::Report,
-    run::{Baseline, Context, FenceChoice, RunLog, baseline, describe_files, with_time},
+    run::{Baseline, Context, FenceChoice, OnFailure, RunLog, baseline, describe_files, with_time},
     writes,
 };
 
@@ -88,12 +89,18 @@ impl Stage {
     }
 }
 
-/// Runs the job; the report says what happened.
+/// Runs the job; the report says what happened. The undo was settled before ([`crate::proof::settle`]).
 ///
 /// # Errors
 /// Only what prevents a report. Everything else is in the report.
 pub async fn run(context: &Context, job: Job<'_>) -> Result<Report> {
+    let report = run_fenced(context, job).await?;
+    proof::look_for_workers(context, report).await
+}
+
+async fn run_fenced(context: &Context, job: Job<'_>) -> Result<Report> {
     let mut log = RunLog::begin(context, Mode::Restore, job.describe(), job.files().len())?;
+    log.report.protection.extend(context.proof.lines.iter().cloned());
     fault::point("safe-run.begun");
     let control = match fence::control(&context.connection).await {
         Ok(control) => control,
@@ -177,7 +184,6 @@ async fn raise_fence(
 ) -> Result<Raised> {
     let options = &context.options;
     let database = context.connection.database();
-    clone::refuse_obstacles(context, control).await?;
     let state = introspect::database_state(&context.control).await?;
     if options.fence == FenceChoice::None {
         log.report.protection.push("no fence: others may write while it runs".to_owned());
@@ -235,6 +241,7 @@ async fn hide(
         options: context.options.clone(),
         progress: context.progress.clone(),
         run: context.run.clone(),
+        proof: context.proof.clone(),
         // Its tool's lock ended with our session; nobody else can connect here.
         history: context.history.clone(),
         invocation: context.invocation.clone(),
@@ -283,6 +290,9 @@ async fn prepare(
         log.took("snapshot", began, took);
     }
     log.took("checks before", checks_began, checks_took);
+    if log.clone.is_none() && snapshot.is_some() && options.on_failure != Some(OnFailure::Stop) {
+        proof::refuse_broken_rules(&baseline.results, &context.proof.tried)?;
+    }
     let snapshot = match snapshot {
         None => {
             if log.clone.is_none() {
@@ -292,21 +302,25 @@ async fn prepare(
         }
         Some(snapshot) => {
             log.took_snapshot(&snapshot)?;
-            let mut plan = restore::prepare(
-                &context.connection,
-                control,
-                &snapshot,
-                &Target::Replace,
-                &restore_options(context, writes::open_slot(log.journal.steps())),
-            )
-            .await
-            .map_err(|error| error.context("an undo would not be possible"))?;
-            match standing {
-                Some(Fence::Exclusive { names, .. }) => plan.kept_as = Some(names.kept_as()),
-                Some(Fence::ReadOnly { .. }) => plan.read_only = options.hold_fence,
-                None => {}
+            let restore = restore_options(context, writes::open_slot(log.journal.steps()));
+            let planned =
+                restore::prepare(&context.connection, control, &snapshot, &Target::Replace, &restore);
+            match planned.await {
+                Ok(mut plan) => {
+                    match standing {
+                        Some(Fence::Exclusive { names, .. }) => plan.kept_as = Some(names.kept_as()),
+                        Some(Fence::ReadOnly { .. }) => plan.read_only = options.hold_fence,
+                        None => {}
+                    }
+                    Some((snapshot, plan))
+                }
+                // The clone is the undo; the snapshot is a copy for another server or another role.
+                Err(error) if log.clone.is_some() && context.proof.snapshot_is_spare => {
+                    context.progress.note(format!("the snapshot could not be restored here: {error}"));
+                    None
+                }
+                Err(error) => return Err(error.context("an undo would not be possible")),
             }
-            Some((snapshot, plan))
         }
     };
     fault::point("safe-run.snapshot");

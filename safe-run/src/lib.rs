@@ -30,6 +30,7 @@ pub mod masking;
 pub mod migration;
 pub mod others;
 pub mod precopy;
+pub mod proof;
 pub mod recover;
 pub mod release;
 pub mod report;

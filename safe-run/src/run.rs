@@ -31,6 +31,7 @@ use crate::{
     journal::{Journal, Mode, Step},
     migration::MigrationFile,
     precopy::Precopy,
+    proof::Proof,
     report::{ErrorReport, Phase, Report, SnapshotReport, Verdict, document, tables},
     statement::TableName,
     verify::VerifyFile,
@@ -54,6 +55,8 @@ pub enum FenceChoice {
 /// Whether a snapshot is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum SnapshotChoice {
+    /// `file` where that is proved to be an undo; where it can't be and the clone can, `both`.
+    Auto,
     /// A snapshot in the repository.
     File,
     /// A copy of the database on its server, for the time of the run: the undo is a swap of names, at any size.
@@ -67,7 +70,7 @@ pub enum SnapshotChoice {
 impl SnapshotChoice {
     /// Whether the repository gets a snapshot.
     pub fn has_file(self) -> bool {
-        matches!(self, Self::File | Self::Both)
+        matches!(self, Self::Auto | Self::File | Self::Both)
     }
 
     /// Whether the server makes a copy.
@@ -121,6 +124,8 @@ pub struct RunOptions {
     pub snapshot: SnapshotChoice,
     /// The clone stays after a success.
     pub keep_clone: bool,
+    /// Background workers of extensions may be ended.
+    pub end_workers: bool,
     /// When it is taken.
     pub snapshot_when: SnapshotWhen,
     /// How much is checked.
@@ -162,6 +167,8 @@ pub struct Context {
     pub progress: Progress,
     /// The run's id.
     pub run: SnapshotId,
+    /// What was found out about the undo before anything began.
+    pub proof: Proof,
     /// Where migrations are recorded.
     pub history: History,
     /// The command line that repeats it, secrets masked.

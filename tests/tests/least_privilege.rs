@@ -119,7 +119,8 @@ fn check_names_exactly_the_grants_that_are_missing() {
     superuser("GRANT SELECT ON inner_part.parts TO reader; SELECT lo_create(7)");
     let checked = snapshots.run("backup", &shop.url_as("reader"), &["check"]).expect(3);
     let fixes = |outcome: &Outcome| -> Vec<String> {
-        let lines = outcome.stdout.lines().map(str::trim);
+        // What a backup needs comes first; what more could be done, after it.
+        let lines = outcome.stdout.lines().take_while(|line| !line.starts_with("can ")).map(str::trim);
         lines
             .filter(|line| line.starts_with("GRANT ") || line.starts_with("ALTER "))
             .map(str::to_owned)
@@ -140,6 +141,69 @@ fn check_names_exactly_the_grants_that_are_missing() {
     }
     snapshots.run("backup", &shop.url_as("reader"), &["check"]).expect(0);
     snapshots.run("backup", &shop.url_as("reader"), &["create"]).expect(0);
+}
+
+#[test]
+fn check_says_what_the_role_can_do_and_with_which_statement_it_could_do_more() {
+    let shop = Shop::start(18);
+    let snapshots = Snapshots::new();
+    let superuser = |sql: &str| psql::run(&shop.cluster.url("shop"), sql);
+    let check = |role: &str, can: &[&str]| {
+        let arguments: Vec<&str> =
+            std::iter::once("check").chain(can.iter().flat_map(|can| ["--can", can])).collect();
+        snapshots.run("backup", &shop.url_as(role), &arguments)
+    };
+    // The owner with CREATEDB can do everything, and so can a superuser.
+    for role in ["app", "postgres"] {
+        let checked = check(role, &["backup", "restore", "replace", "undo"]).expect(0);
+        assert!(checked.stdout.starts_with("READY  "), "{checked:?}");
+        assert!(
+            checked.stdout.contains("can run commands with an undo, by file and by clone: yes"),
+            "{checked:?}"
+        );
+    }
+    // Who only reads can only back up.
+    superuser("GRANT pg_read_all_data TO reader");
+    let checked = check("reader", &[]).expect(0);
+    assert!(checked.stdout.starts_with("READY to back up  "), "{checked:?}");
+    for line in ["can restore beside: no", "can replace: no", "can run commands with an undo: no"] {
+        assert!(checked.stdout.contains(line), "{line}: {checked:?}");
+    }
+    for can in ["restore", "replace", "undo"] {
+        check("reader", &[can]).expect(3);
+    }
+    // What is printed is enough.
+    let statements = |outcome: &Outcome| -> Vec<String> {
+        let lines = outcome.stdout.lines().map(str::trim).filter(|line| line.ends_with(';'));
+        lines
+            .filter(|line| line.starts_with("GRANT ") || line.starts_with("ALTER "))
+            .map(str::to_owned)
+            .collect()
+    };
+    for statement in statements(&checked) {
+        superuser(&statement);
+    }
+    check("reader", &["backup", "restore", "replace", "undo"]).expect(0);
+    // One object of a superuser: the clone is left.
+    superuser("CREATE PUBLICATION everything FOR ALL TABLES; ALTER ROLE reader NOCREATEDB");
+    let checked = check("app", &["undo"]).expect(0);
+    assert!(checked.stdout.contains("can run commands with an undo, by clone: yes"), "{checked:?}");
+    assert!(
+        checked.stdout.contains("publication everything: only a superuser may publish all tables"),
+        "{checked:?}"
+    );
+    check("app", &["replace"]).expect(3);
+    superuser("ALTER DATABASE shop SET log_min_duration_statement = 100");
+    let checked = check("app", &["undo"]).expect(3);
+    assert!(
+        checked.stdout.contains("GRANT SET ON PARAMETER log_min_duration_statement TO app;"),
+        "{checked:?}"
+    );
+    let json = snapshots.run("backup", &shop.url_as("app"), &["check", "--json"]).expect(0).stdout;
+    assert!(
+        json.contains("\"kind\":\"publication\"") || json.contains("\"kind\": \"publication\""),
+        "{json}"
+    );
 }
 
 fn the_owner_with_createdb_restores(major: u32) {
@@ -217,8 +281,22 @@ fn a_right_on_a_catalog_is_named_and_stops_no_undo() {
         by_superuser(grant);
         let before = shop.fingerprint();
         let folder = tempfile::tempdir().unwrap();
-        let command =
-            ["--", "psql", "-X", "-v", "ON_ERROR_STOP=1", "-c", "DELETE FROM orders", "-c", "SELECT 1 / 0"];
+        let command = [
+            "--snapshot",
+            "file",
+            "--",
+            "psql",
+            "-X",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-c",
+            "DELETE FROM orders",
+            "-c",
+            "SELECT 1 / 0",
+        ];
+        // Left to itself, it takes the undo that lacks nothing.
+        shop.safe_run(folder.path(), "SELECT 1", &command[2..]).expect(12);
+        before.assert_same(&shop.fingerprint());
         let outcome = shop.safe_run(folder.path(), "SELECT 1", &command).expect(12);
         let said = outcome.stdout + &outcome.stderr;
         assert!(

@@ -27,7 +27,7 @@ SELECT c.oid, n.nspname, c.relname, s.seqincrement
 FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e'
-WHERE c.relpersistence <> 't' AND pg_catalog.has_sequence_privilege(c.oid, 'SELECT')
+WHERE c.relpersistence <> 't' AND CASE WHEN c.relkind = 'S' THEN pg_catalog.has_sequence_privilege(c.oid, 'SELECT') END
   AND NOT (c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery())
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension x WHERE c.oid = ANY (x.extconfig))
 ORDER BY c.oid";

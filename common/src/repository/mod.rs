@@ -15,6 +15,7 @@ mod origin;
 mod owner;
 pub mod partial;
 pub mod pins;
+pub mod proofs;
 pub mod remove;
 pub mod runs;
 pub mod sharing;
@@ -39,6 +40,7 @@ use attempts::SCHEDULE;
 use latest::PUBLISHED;
 use origin::MADE;
 use pins::PINS;
+use proofs::PROOFS;
 use verifications::VERIFICATIONS_FILE;
 
 use crate::{
@@ -60,7 +62,7 @@ const TRASH: &str = "trash";
 const LOCKS: &str = "locks";
 const RUNS: &str = "runs";
 /// Every folder of a repository.
-const FOLDERS: [&str; 9] = [SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS, PINS, ALARMS, SCHEDULE, MADE];
+const FOLDERS: [&str; 10] = [PROOFS, SNAPSHOTS, PARTIAL, TRASH, LOCKS, RUNS, PINS, ALARMS, SCHEDULE, MADE];
 /// Name of the lock of the repository itself.
 const REPOSITORY_LOCK: &str = "repository";
 
@@ -179,6 +181,17 @@ impl Repository {
     /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// A folder for a snapshot that is only tried, and for nobody to list. It goes with the value; what a crash leaves is swept.
+    /// The caller holds the repository's lock shared, so that nobody sweeps meanwhile.
+    pub fn scratch_dir(&self) -> Result<tempfile::TempDir> {
+        let trash = self.root.join(TRASH);
+        create_private_dir(&trash)?;
+        tempfile::Builder::new()
+            .prefix("trial-")
+            .tempdir_in(&trash)
+            .map_err(|source| Error::io("create a folder in", &trash, source))
     }
 
     /// Where `safe-run` keeps what it did.

@@ -132,8 +132,12 @@ pub struct ProtectionArgs {
     #[arg(long)]
     pub hold_fence: bool,
     /// What the undo goes back to
-    #[arg(long, value_enum, default_value = "file")]
+    #[arg(long, value_enum, default_value = "auto")]
     pub snapshot: SnapshotChoice,
+    /// Go on although background workers of extensions are connected to the database, which a clone and --fence exclusive
+    /// end; many come back only with the server
+    #[arg(long)]
+    pub end_workers: bool,
     /// With --snapshot clone or both: keep the clone after a success
     #[arg(long)]
     pub keep_clone: bool,

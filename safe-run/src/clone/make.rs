@@ -23,9 +23,6 @@ use crate::{
 
 /// Refuses, before anybody's session is ended, what can't be copied or would be left behind by the swap.
 pub async fn refuse_obstacles(context: &Context, control: &Session) -> Result<()> {
-    if !context.options.snapshot.has_clone() {
-        return Ok(());
-    }
     let database = context.connection.database();
     let mut reasons = database::swap_obstacles(control, database).await?;
     let prepared = database::prepared_transactions(control, database).await?;
@@ -191,6 +188,7 @@ pub async fn make(
         options: context.options.clone(),
         progress: context.progress.clone(),
         run: context.run.clone(),
+        proof: context.proof.clone(),
         history: context.history.clone(),
         invocation: context.invocation.clone(),
     }))

@@ -1,0 +1,358 @@
+//! The undo is proved before anything begins, with everybody still at work: what the catalog tells first, then a trial where
+//! no catalog tells. A run whose undo can't be proved is refused, or gets the undo that can.
+//!
+//! In this order, and nothing is changed by it: the tools and the disk; what this role on this server could not make again
+//! ([`common::postgres::obstacles`]); and a restore of all definitions, with the rows of those tables whose own rules run code,
+//! into a scratch database ([`trial`]). A trial that succeeded is remembered by a fingerprint of everything that it depends on.
+
+mod fingerprint;
+mod rules;
+mod trial;
+mod workers;
+
+use std::collections::BTreeSet;
+
+use common::{
+    Error, ErrorKind, Result,
+    cli::format::plural,
+    postgres::{
+        Session,
+        obstacles::{self, Obstacle, Way},
+        tools,
+    },
+};
+
+pub(crate) use workers::Worker;
+
+use crate::{
+    check::{CheckKind, CheckResults, Finding, Severity},
+    clone, fence,
+    report::{Report, document},
+    run::{Context, FenceChoice, OnFailure, SnapshotChoice},
+};
+
+/// Obstacles that a message names; `backup check` lists them all.
+const SHOWN: usize = 10;
+
+/// What was found out before the run.
+#[derive(Debug, Clone, Default)]
+pub struct Proof {
+    /// What was done, and what it means for the run; one sentence each.
+    pub lines: Vec<String>,
+    /// The clone is the undo, and the snapshot only a copy: it need not be restorable here.
+    pub snapshot_is_spare: bool,
+    /// Tables whose rows were restored in the trial.
+    pub tried: BTreeSet<u32>,
+    /// Workers of extensions that the run ends: looked for afterwards.
+    pub workers: Vec<Worker>,
+}
+
+/// Why an undo is impossible, with what would help.
+struct Impossible {
+    reasons: Vec<String>,
+    helps: Vec<String>,
+    /// A snapshot can be taken all the same.
+    is_stored: bool,
+}
+
+impl Impossible {
+    fn by(obstacles: &[&Obstacle]) -> Self {
+        let mut helps: Vec<String> = Vec::new();
+        for help in obstacles.iter().take(SHOWN).flat_map(|obstacle| &obstacle.helps) {
+            if !helps.contains(help) {
+                helps.push(help.clone());
+            }
+        }
+        Self {
+            reasons: obstacles::lines(obstacles, SHOWN),
+            helps,
+            is_stored: !obstacles.iter().any(|obstacle| Way::Backup.is_stopped_by(obstacle)),
+        }
+    }
+
+    fn of(error: &Error) -> Self {
+        let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+        Self { reasons: vec![format!("{}{hint}", error.message())], helps: Vec::new(), is_stored: true }
+    }
+
+    fn text(&self) -> String {
+        self.reasons.join("; ")
+    }
+}
+
+/// How a snapshot would bring the database back.
+#[derive(Default)]
+struct ByFile {
+    /// One line: what was done to know it.
+    how: String,
+    /// What would be missing afterwards.
+    lacks: Vec<String>,
+    tried: BTreeSet<u32>,
+}
+
+/// Decides which undo the run has, and refuses one without any.
+///
+/// # Errors
+/// Refused with every reason, and with what would help. The database was not changed, and nobody was disconnected.
+pub async fn settle(context: &mut Context) -> Result<()> {
+    let control = fence::control(&context.connection).await?;
+    trial::sweep(context, &control).await;
+    let settled = choose(context, &control).await;
+    control.close().await?;
+    let state = || format!("The database \"{}\" was not changed.", context.connection.database());
+    let (choice, proof) = settled.map_err(|error| match error.database_state() {
+        Some(_) => error,
+        None => error.with_database_state(state()),
+    })?;
+    for line in &proof.lines {
+        context.progress.note(line.clone());
+    }
+    context.options.snapshot = choice;
+    context.proof = proof;
+    Ok(())
+}
+
+async fn choose(context: &Context, control: &Session) -> Result<(SnapshotChoice, Proof)> {
+    let options = &context.options;
+    let mut proof = Proof::default();
+    let wanted = options.snapshot;
+    // Told to stop, nobody relies on the snapshot but a person who looks first; without a fence a person decides too.
+    let is_undone = match options.on_failure {
+        Some(choice) => choice == OnFailure::Undo,
+        None => options.fence != FenceChoice::None,
+    };
+    let choice = match wanted {
+        SnapshotChoice::None => wanted,
+        SnapshotChoice::Auto if options.on_failure == Some(OnFailure::Stop) => SnapshotChoice::File,
+        SnapshotChoice::File if options.on_failure == Some(OnFailure::Stop) => wanted,
+        SnapshotChoice::Clone | SnapshotChoice::Both => {
+            if let Some(why) = by_clone(context, control).await? {
+                return Err(refused("by a clone", &why)
+                    .with_hint(hint(&why.helps, "Change what is named, or use --snapshot file.")));
+            }
+            if wanted == SnapshotChoice::Both && is_undone {
+                match by_file(context, control).await? {
+                    Ok(file) => file.tell(&mut proof),
+                    Err(why) => {
+                        proof.snapshot_is_spare = true;
+                        proof.lines.push(format!(
+                            "the clone is the only undo; a restore of the snapshot would fail: {}",
+                            why.text()
+                        ));
+                    }
+                }
+            }
+            wanted
+        }
+        SnapshotChoice::File | SnapshotChoice::Auto => {
+            let file = by_file(context, control).await?;
+            match file {
+                Ok(file) if file.lacks.is_empty() || wanted == SnapshotChoice::File => {
+                    file.tell(&mut proof);
+                    SnapshotChoice::File
+                }
+                Err(why) if wanted == SnapshotChoice::File && is_undone => {
+                    let other = "--snapshot auto takes a clone where that can be the undo, and --on-failure stop \
+                                 --snapshot none goes without an undo.";
+                    return Err(refused("by a snapshot", &why).with_hint(hint(&why.helps, other)));
+                }
+                file => instead_of_file(context, control, file, is_undone, &mut proof).await?,
+            }
+        }
+    };
+    let ends_workers = choice.has_clone() || options.fence == FenceChoice::Exclusive;
+    let workers = workers::connected(control, context.connection.database()).await?;
+    if ends_workers {
+        workers::refuse(&workers, options.end_workers)?;
+    }
+    proof.workers = workers;
+    Ok((choice, proof))
+}
+
+/// `--snapshot auto` where the snapshot can't be all of the undo: the clone, if that can.
+async fn instead_of_file(
+    context: &Context,
+    control: &Session,
+    file: std::result::Result<ByFile, Impossible>,
+    is_undone: bool,
+    proof: &mut Proof,
+) -> Result<SnapshotChoice> {
+    let clone = if matches!(context.options.fence, FenceChoice::None | FenceChoice::Lock) {
+        Some(Impossible {
+            reasons: vec!["a clone needs a fence that ends all sessions".to_owned()],
+            helps: Vec::new(),
+            is_stored: true,
+        })
+    } else {
+        by_clone(context, control).await?
+    };
+    match (file, clone) {
+        (file, None) => {
+            let why = match &file {
+                Ok(file) => format!("a restore of the snapshot would lack {}", first_of(&file.lacks)),
+                Err(why) => format!("a restore of the snapshot would fail: {}", why.text()),
+            };
+            proof.snapshot_is_spare = true;
+            proof.lines.push(format!("the undo is a clone, made behind the fence, because {why}"));
+            // What this role can't read can't be stored either.
+            let is_stored = file.map_or_else(|why| why.is_stored, |_| true);
+            Ok(if is_stored { SnapshotChoice::Both } else { SnapshotChoice::Clone })
+        }
+        (Ok(file), Some(_)) => {
+            file.tell(proof);
+            Ok(SnapshotChoice::File)
+        }
+        (Err(file), Some(_)) if !is_undone => {
+            proof.lines.push(format!("this role could not restore the snapshot here: {}", file.text()));
+            Ok(SnapshotChoice::File)
+        }
+        (Err(file), Some(clone)) => {
+            let mut helps = file.helps.clone();
+            helps.extend(clone.helps.iter().filter(|help| !file.helps.contains(help)).cloned());
+            let error = Error::refused(format!(
+                "an undo would not be possible: by a snapshot: {}; by a clone: {}",
+                file.text(),
+                clone.text()
+            ));
+            let other = "A superuser has rights for more, and --on-failure stop --snapshot none goes without an undo.";
+            Err(error.with_hint(hint(&helps, other)))
+        }
+    }
+}
+
+impl ByFile {
+    fn tell(self, proof: &mut Proof) {
+        proof.lines.push(self.how);
+        if !self.lacks.is_empty() {
+            proof.lines.push(format!("the undo would lack {}", first_of(&self.lacks)));
+        }
+        proof.tried = self.tried;
+    }
+}
+
+fn first_of(lines: &[String]) -> String {
+    match lines {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first, rest @ ..] => {
+            format!("{first}, and {} more", plural(rest.len() as u64, "thing", "things"))
+        }
+    }
+}
+
+fn refused(how: &str, why: &Impossible) -> Error {
+    Error::refused(format!("an undo {how} would not be possible: {}", why.text()))
+}
+
+fn hint(helps: &[String], other: &str) -> String {
+    if helps.is_empty() { other.to_owned() } else { format!("What would help: {} {other}", helps.join(" ")) }
+}
+
+/// Refuses, before the job, where the snapshot is the only undo and rows break rules that a restore would hold them to. A trial
+/// with the rows of the table has answered that already.
+pub(crate) fn refuse_broken_rules(found: &CheckResults, tried: &BTreeSet<u32>) -> Result<()> {
+    let breaks = |finding: &&Finding| {
+        matches!(finding.key.check, CheckKind::Check | CheckKind::Domains)
+            && finding.severity == Severity::Failure
+            && !finding.definition.ends_with(" NOT VALID")
+            && !tried.contains(&finding.key.object_oid)
+    };
+    let Some(finding) = found.findings.iter().find(breaks) else { return Ok(()) };
+    Err(Error::refused(format!("an undo by a snapshot would not be possible: {}", finding.detail)).with_hint(
+        "A restore holds every row to its rules. Repair the rows, use --snapshot clone, or go without an undo: --on-failure stop \
+         --snapshot none.",
+    ))
+}
+
+/// After the run: says which workers of extensions it ended for good.
+pub(crate) async fn look_for_workers(context: &Context, mut report: Report) -> Result<Report> {
+    if context.proof.workers.is_empty() {
+        return Ok(report);
+    }
+    let control = fence::control(&context.connection).await?;
+    if let Some(sentence) = workers::gone(&control, &report.database, &context.proof.workers).await {
+        report.notes.push(sentence);
+        let dir = context.repository.runs_dir().join(&report.run);
+        if let Err(error) = document::store(&report, &dir) {
+            report.notes.push(format!("the report could not be written again: {error}"));
+        }
+    }
+    control.close().await?;
+    Ok(report)
+}
+
+/// Whether a snapshot can be the undo.
+async fn by_file(context: &Context, control: &Session) -> Result<std::result::Result<ByFile, Impossible>> {
+    if let Err(error) = tools_and_room(context).await {
+        return match error.kind() {
+            ErrorKind::Refused => Ok(Err(Impossible { is_stored: false, ..Impossible::of(&error) })),
+            _ => Err(error),
+        };
+    }
+    let found = obstacles::find(&context.control).await?;
+    let in_the_way: Vec<&Obstacle> = found.iter().filter(|one| Way::File.is_stopped_by(one)).collect();
+    if !in_the_way.is_empty() {
+        return Ok(Err(Impossible::by(&in_the_way)));
+    }
+    let rules = rules::read(&context.control).await?;
+    if rules.is_plain {
+        let how =
+            "the undo is proved by the catalog: this role can make everything again, and no rule of a table \
+                   runs code"
+                .to_owned();
+        return Ok(Ok(ByFile { how, ..ByFile::default() }));
+    }
+    let key = fingerprint::read(&context.control).await?;
+    if rules.rows.is_empty()
+        && let Some(known) = context.repository.recall_proof(&key)?
+    {
+        return Ok(Ok(ByFile {
+            how: "the undo is proved: nothing that it depends on has changed since a trial that succeeded"
+                .to_owned(),
+            lacks: known.lacks,
+            ..ByFile::default()
+        }));
+    }
+    trial::by_file(context, control, &rules, &key).await
+}
+
+/// What needs no look at the database's objects.
+async fn tools_and_room(context: &Context) -> Result<()> {
+    let major = context.control.server_major();
+    let dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, major)?;
+    tools::choose("pg_restore", &tools::installed("pg_restore").await, dump.major)?;
+    common::repository::check_writable(context.repository.root())?;
+    if context.options.skip_space_check {
+        return Ok(());
+    }
+    let row = context
+        .control
+        .query_one(
+            "SELECT COALESCE(pg_catalog.sum(GREATEST(c.relpages, 0)), 0)::bigint FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 't') AND n.nspname NOT IN ('pg_catalog', 'information_schema')",
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not read the sizes of the tables", source))?;
+    let blocks = row.get::<_, i64>(0).unsigned_abs();
+    backup::space::check(&context.repository, context.connection.database(), blocks, context.options.codec)
+}
+
+/// Why a clone can't be the undo; `None` if it can.
+async fn by_clone(context: &Context, control: &Session) -> Result<Option<Impossible>> {
+    let found = obstacles::find(&context.control).await?;
+    let in_the_way: Vec<&Obstacle> = found.iter().filter(|one| Way::Clone.is_stopped_by(one)).collect();
+    if !in_the_way.is_empty() {
+        return Ok(Some(Impossible::by(&in_the_way)));
+    }
+    let proved = async {
+        clone::refuse_obstacles(context, control).await?;
+        trial::of_database_state(context, control).await
+    };
+    match proved.await {
+        Ok(()) => Ok(None),
+        Err(error) if error.kind() == ErrorKind::Refused => Ok(Some(Impossible::of(&error))),
+        Err(error) => Err(error),
+    }
+}

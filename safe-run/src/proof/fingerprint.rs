@@ -1,0 +1,147 @@
+//! What a trial of the undo depends on, as one number: if it is the same, the trial would end in the same way.
+//!
+//! Rows of the catalog count by the transaction that wrote them, and where that changes without a change of meaning (ANALYZE,
+//! TRUNCATE, REFRESH, our own fence) by their content. Other roles' temporary objects do not count.
+
+use common::{Error, Result, postgres::Session};
+
+/// Catalogs whose rows count by oid and writer.
+const BY_WRITER: [&str; 34] = [
+    "pg_proc",
+    "pg_namespace",
+    "pg_rewrite",
+    "pg_trigger",
+    "pg_policy",
+    "pg_operator",
+    "pg_opclass",
+    "pg_opfamily",
+    "pg_amop",
+    "pg_amproc",
+    "pg_am",
+    "pg_language",
+    "pg_cast",
+    "pg_conversion",
+    "pg_collation",
+    "pg_extension",
+    "pg_event_trigger",
+    "pg_publication",
+    "pg_publication_rel",
+    "pg_foreign_data_wrapper",
+    "pg_foreign_server",
+    "pg_ts_config",
+    "pg_ts_dict",
+    "pg_ts_parser",
+    "pg_ts_template",
+    "pg_transform",
+    "pg_statistic_ext",
+    "pg_default_acl",
+    "pg_attrdef",
+    "pg_init_privs",
+    "pg_constraint",
+    "pg_type",
+    "pg_tablespace",
+    "pg_auth_members",
+];
+
+/// Catalogs without oids, or with rows of temporary tables: an expression for what counts of each row, and a condition.
+const BY_CONTENT: [(&str, &str, &str); 13] = [
+    (
+        "pg_class",
+        "ROW(oid, relname, relnamespace, relowner, relam, reltablespace, relkind, relpersistence, relispopulated, relrowsecurity, \
+         relforcerowsecurity, relreplident, relispartition, relacl::text, reloptions, relpartbound::text)::text",
+        "relpersistence <> 't'",
+    ),
+    (
+        "pg_attribute",
+        "ROW(attrelid, attnum, xmin)::text",
+        "NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = attrelid AND (c.relpersistence = 't' OR c.relkind = 't'))",
+    ),
+    (
+        "pg_index",
+        "ROW(indexrelid, xmin)::text",
+        "NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = indexrelid AND c.relpersistence = 't')",
+    ),
+    ("pg_inherits", "ROW(inhrelid, inhparent, inhseqno)::text", "true"),
+    ("pg_partitioned_table", "ROW(partrelid, xmin)::text", "true"),
+    ("pg_enum", "ROW(oid, xmin)::text", "true"),
+    ("pg_range", "ROW(rngtypid, xmin)::text", "true"),
+    ("pg_seclabel", "ROW(objoid, classoid, objsubid, provider, label)::text", "true"),
+    ("pg_user_mappings", "ROW(umid, srvname, umuser)::text", "true"),
+    ("pg_available_extension_versions", "ROW(name, version, superuser, trusted)::text", "true"),
+    ("pg_roles", "ROW(oid, rolname, rolsuper, rolcreatedb, rolcreaterole, rolinherit)::text", "true"),
+    (
+        "pg_db_role_setting",
+        "ROW(setrole, setconfig)::text",
+        "setdatabase = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())",
+    ),
+    (
+        "pg_database",
+        "ROW(oid, datdba, encoding, datcollate, datctype, dattablespace, datacl::text)::text",
+        "datname = pg_catalog.current_database()",
+    ),
+];
+
+/// Where the rest is told: who asks, on which server, since when it runs with which libraries.
+const AROUND: &str = "pg_catalog.concat_ws('|', current_user, pg_catalog.version(), pg_catalog.pg_postmaster_start_time(),
+    (SELECT pg_catalog.string_agg(DISTINCT pg_catalog.concat(l.lomowner, l.lomacl), ',' ORDER BY pg_catalog.concat(l.lomowner, l.lomacl))
+     FROM pg_catalog.pg_largeobject_metadata l))";
+
+/// Types and constraints of temporary tables come and go with others' sessions.
+const NOT_TEMPORARY: [(&str, &str); 4] = [
+    (
+        "pg_type",
+        "typnamespace NOT IN (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname LIKE 'pg\\_%temp%')",
+    ),
+    (
+        "pg_constraint",
+        "connamespace NOT IN (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname LIKE 'pg\\_%temp%')",
+    ),
+    ("pg_namespace", "nspname NOT LIKE 'pg\\_%temp%'"),
+    (
+        "pg_attrdef",
+        "NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = adrelid AND c.relpersistence = 't')",
+    ),
+];
+
+/// The fingerprint, as hexadecimal digits.
+pub async fn read(session: &Session) -> Result<String> {
+    let sum = |name: &str, row: &str, condition: &str| {
+        format!(
+            "SELECT pg_catalog.concat('{name}', ':', pg_catalog.count(*), ':', pg_catalog.sum(pg_catalog.hashtextextended({row}, 0)))
+             FROM pg_catalog.{name} WHERE {condition}"
+        )
+    };
+    let mut parts: Vec<String> = BY_WRITER
+        .iter()
+        .map(|name| {
+            let condition =
+                NOT_TEMPORARY.iter().find(|(of, _)| of == name).map_or("true", |(_, condition)| condition);
+            sum(
+                name,
+                if *name == "pg_init_privs" || *name == "pg_auth_members" {
+                    "xmin::text"
+                } else {
+                    "oid::text || xmin::text"
+                },
+                condition,
+            )
+        })
+        .collect();
+    parts.extend(BY_CONTENT.iter().map(|(name, row, condition)| sum(name, row, condition)));
+    if session.server_major() >= 15 {
+        parts.push(sum("pg_publication_namespace", "oid::text || xmin::text", "true"));
+        parts.push(sum("pg_parameter_acl", "oid::text || xmin::text", "true"));
+    }
+    parts.push(format!("SELECT {AROUND}"));
+    let statement = parts.join(" UNION ALL ");
+    let rows = session
+        .query(&statement, &[])
+        .await
+        .map_err(|source| Error::postgres("could not read the catalog's fingerprint", source))?;
+    let mut text = format!("{}\n", env!("CARGO_PKG_VERSION"));
+    for row in &rows {
+        text.push_str(row.get(0));
+        text.push('\n');
+    }
+    Ok(common::digest::sha256_hex(text.as_bytes()))
+}

@@ -1,0 +1,107 @@
+//! Tables whose rows have to pass code when they are restored: what held when a row was written may not hold now.
+
+use std::collections::HashSet;
+
+use common::{Error, Result, postgres::Session};
+
+/// Rows of this many bytes in all are restored in a trial; then those of the smallest tables.
+const MOST_BYTES: i64 = 32 << 20;
+
+/// What a trial has to look at.
+#[derive(Debug, Default)]
+pub struct Rules {
+    /// Nothing of the user's runs in a restore, by the word of the catalog, and the role may make everything.
+    pub is_plain: bool,
+    /// Tables whose rows pass code.
+    pub rows: HashSet<u32>,
+    /// Names of tables whose rows are too many for a trial.
+    pub too_large: Vec<String>,
+    /// The rows of every table are in `rows`.
+    pub is_all: bool,
+}
+
+/// Tables whose own rules run code that may say something else now than when the row was written: CHECK, domains, generated
+/// columns, indexes, partition keys, statistics; and what materialized views read.
+///
+/// An expression is trusted if it calls only what is immutable and comes with PostgreSQL or with an extension. `pg_depend` would
+/// not do: it knows nothing of what PostgreSQL brings, `now()` included.
+const TABLES: &str = r"
+WITH RECURSIVE
+ trees(relation, type, tree) AS (
+  SELECT conrelid, contypid, conbin::text FROM pg_catalog.pg_constraint WHERE contype = 'c' AND convalidated
+  UNION ALL SELECT d.adrelid, 0, d.adbin::text FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a
+    ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE a.attgenerated <> ''
+  UNION ALL SELECT indrelid, 0, pg_catalog.concat(indexprs::text, indpred::text) FROM pg_catalog.pg_index
+    WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
+  UNION ALL SELECT partrelid, 0, partexprs::text FROM pg_catalog.pg_partitioned_table WHERE partexprs IS NOT NULL
+  UNION ALL SELECT stxrelid, 0, stxexprs::text FROM pg_catalog.pg_statistic_ext WHERE stxexprs IS NOT NULL),
+ own(class, oid) AS (
+  SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'),
+ fickle(oid) AS (
+  SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.provolatile <> 'i' OR p.oid >= 16384
+    AND NOT EXISTS (SELECT FROM own WHERE own.class = 'pg_catalog.pg_proc'::pg_catalog.regclass AND own.oid = p.oid)),
+ code(relation, type) AS (
+  SELECT DISTINCT t.relation, t.type FROM trees t WHERE (t.relation >= 16384 OR t.type >= 16384) AND (
+    EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, '\{([A-Z_0-9]+)', 'g') m
+            WHERE m[1] IN ('SQLVALUEFUNCTION', 'COERCEVIAIO', 'NEXTVALUEEXPR', 'XMLEXPR'))
+    OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m JOIN fickle f ON f.oid = m[1]::oid)
+    OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':opno ([0-9]+)', 'g') m
+               JOIN pg_catalog.pg_operator o ON o.oid = m[1]::oid JOIN fickle f ON f.oid = o.oprcode))),
+ types(oid) AS (
+  SELECT type FROM code WHERE type <> 0
+  UNION SELECT t.oid FROM types JOIN pg_catalog.pg_type t ON t.typbasetype = types.oid OR t.typelem = types.oid
+    OR t.typtype = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = types.oid)),
+ reads(oid) AS (
+  SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relkind = 'm' AND c.relispopulated
+  UNION SELECT d.refobjid FROM reads JOIN pg_catalog.pg_rewrite r ON r.ev_class = reads.oid
+    JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
+      AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass),
+ tops(oid) AS (
+  SELECT relation FROM code WHERE relation <> 0
+  UNION SELECT a.attrelid FROM pg_catalog.pg_attribute a JOIN types ON types.oid = a.atttypid WHERE a.attnum > 0
+  UNION SELECT oid FROM reads
+  UNION SELECT i.indrelid FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indclass::oid[]) u WHERE u >= 16384
+    AND NOT EXISTS (SELECT FROM own WHERE own.class = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND own.oid = u)),
+ wanted(oid) AS (
+  SELECT oid FROM tops UNION SELECT i.inhrelid FROM wanted JOIN pg_catalog.pg_inherits i ON i.inhparent = wanted.oid)
+SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
+       EXISTS (SELECT FROM wanted WHERE wanted.oid = c.oid) AS is_wanted
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+ORDER BY bytes, c.oid";
+
+/// Whether nothing of the user's can run in a restore, or be refused to a superuser.
+const PLAIN: &str = "
+SELECT r.rolsuper
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid >= 16384)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname <> 'plpgsql')
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relkind IN ('m', 'f'))
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_seclabel)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_shseclabel)
+FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
+
+/// Reads the catalog.
+pub async fn read(session: &Session) -> Result<Rules> {
+    let failed = |source| Error::postgres("could not look for rules that run code", source);
+    let is_plain: bool = session.query_one(PLAIN, &[]).await.map_err(failed)?.get(0);
+    let tables = session.query(TABLES, &[]).await.map_err(failed)?;
+    let wanted = |row: &&common::postgres::Row| row.get::<_, bool>("is_wanted");
+    if !tables.iter().any(|row| wanted(&row)) {
+        return Ok(Rules { is_plain, ..Rules::default() });
+    }
+    let all: i64 = tables.iter().map(|row| row.get::<_, i64>("bytes")).sum();
+    // A function may read what it likes: a small database is tried with every row.
+    let is_all = all <= MOST_BYTES;
+    let mut rules = Rules { is_all, ..Rules::default() };
+    let mut bytes = 0;
+    for row in tables.iter().filter(|row| is_all || wanted(row)) {
+        bytes += row.get::<_, i64>("bytes");
+        if bytes <= MOST_BYTES {
+            rules.rows.insert(row.get("oid"));
+        } else {
+            rules.too_large.push(row.get("name"));
+        }
+    }
+    Ok(rules)
+}

@@ -1,0 +1,98 @@
+//! Background workers of extensions that are connected to the database. A clone, and every swap of names, ends them, and many
+//! come back only with the server: they are told by kind before, and looked for afterwards.
+
+use std::time::Duration;
+
+use common::{Error, Result, cli::format::plural, ident::printable, postgres::Session};
+
+/// Workers of one kind in the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    /// What the server calls them, such as `pg_cron launcher`.
+    pub kind: String,
+    /// How many there are.
+    pub count: i64,
+}
+
+/// Workers that the server itself starts again, or whose work is another obstacle (replication).
+const OF_THE_SERVER: [&str; 8] = [
+    "client backend",
+    "parallel worker",
+    "autovacuum worker",
+    "walsender",
+    "logical replication worker",
+    "logical replication apply worker",
+    "logical replication parallel worker",
+    "logical replication tablesync worker",
+];
+
+/// The workers in a database, by kind.
+pub(super) async fn connected(control: &Session, database: &str) -> Result<Vec<Worker>> {
+    let rows = control
+        .query(
+            "SELECT backend_type, pg_catalog.count(*) FROM pg_catalog.pg_stat_activity
+             WHERE datname = $1 AND backend_type IS NOT NULL AND NOT (backend_type = ANY ($2)) GROUP BY 1 ORDER BY 1",
+            &[&database, &OF_THE_SERVER.as_slice()],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for background workers", source))?;
+    Ok(rows.iter().map(|row| Worker { kind: printable(row.get(0)), count: row.get(1) }).collect())
+}
+
+/// Refuses to end workers unasked.
+pub(super) fn refuse(workers: &[Worker], may_end: bool) -> Result<()> {
+    if workers.is_empty() || may_end {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "background workers are connected to the database, and the run would end them: {}",
+        names(workers)
+    ))
+    .with_hint(
+        "Many do not come back before the server is restarted. Add --end-workers to go on all the same; --fence read-only with \
+         --snapshot file leaves them alone as long as nothing has to be undone.",
+    ))
+}
+
+fn names(workers: &[Worker]) -> String {
+    let names: Vec<String> =
+        workers.iter().map(|worker| format!("{} ({})", worker.kind, worker.count)).collect();
+    names.join(", ")
+}
+
+/// Those that were there before the run and are not any more, as a sentence.
+pub(crate) async fn gone(control: &Session, database: &str, before: &[Worker]) -> Option<String> {
+    /// How long a worker that does come back is given.
+    const GRACE: Duration = Duration::from_secs(5);
+    if before.is_empty() {
+        return None;
+    }
+    let deadline = std::time::Instant::now() + GRACE;
+    loop {
+        let now = match connected(control, database).await {
+            Ok(now) => now,
+            Err(error) => {
+                return Some(format!("whether the background workers came back is not known: {error}"));
+            }
+        };
+        let missing: Vec<Worker> = before
+            .iter()
+            .filter(|worker| {
+                !now.iter().any(|there| there.kind == worker.kind && there.count >= worker.count)
+            })
+            .cloned()
+            .collect();
+        if missing.is_empty() {
+            return None;
+        }
+        if std::time::Instant::now() >= deadline {
+            let count = missing.iter().map(|worker| worker.count.unsigned_abs()).sum();
+            return Some(format!(
+                "{} did not come back: {}; a restart of the server starts what is started with it",
+                plural(count, "background worker", "background workers"),
+                names(&missing)
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
