@@ -707,9 +707,15 @@ async fn dump_schema(
     if !finished.success && waited.iter().any(|text| messages.contains(text)) {
         return Err(Error::busy("pg_dump could not lock a table").with_hint(GIVES_WAY));
     }
+    if !finished.success && exported.only_session().is_none() {
+        // Where there is no place for one more session (a connection limit, a server that stops) that is the reason, with a
+        // SQLSTATE: the others of this backup are all still there.
+        settings.connect().await?.close().await?;
+    }
     if !finished.success {
-        return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}"))
-            .with_hint("If a privilege is missing, grant it; `backup check` lists what the role needs."));
+        return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}")).with_hint(
+            "pg_dump's own words say why; `backup check` lists the privileges that the role lacks.",
+        ));
     }
     for line in messages.lines().filter(|line| !line.trim().is_empty()) {
         progress.warn(format!("pg_dump says: {line}"));

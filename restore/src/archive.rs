@@ -498,7 +498,8 @@ impl Run<'_> {
             lines.join("\n  ")
         ))
         .with_hint(
-            "Fix the cause on the server (a missing role, extension or privilege), then restore again.",
+            "The server's own words say why. A role, extension or privilege that is missing can be made there; a definition that \
+             the server does not take has to be put right where the snapshot comes from. Then restore again.",
         ))
     }
 

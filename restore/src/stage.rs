@@ -212,7 +212,7 @@ impl StagedDatabase {
         let bytes = manifest.raw_bytes() + if plan.force { 0 } else { others.manifest.raw_bytes() };
         progress.phase(
             format!(
-                "loading {} and building indexes",
+                "loading {}, with every row read back, and building indexes",
                 plural(manifest.tables.len() as u64, "table", "tables")
             ),
             Some(bytes),

@@ -412,3 +412,21 @@ fn an_extension_that_needs_a_superuser_is_named_before_anything_is_made() {
     snapshots.run("backup", &shop.url_as("app"), &["create"]).expect(0);
     snapshots.run("restore", &shop.url_as("app"), &["latest", "--into", "copy"]).expect(0);
 }
+
+/// pg_dump's own error has no SQLSTATE: that its session found no place is asked of the server.
+#[test]
+fn a_connection_limit_that_leaves_no_place_is_busy_and_names_itself() {
+    for major in [14, 18] {
+        let shop = Shop::start(major);
+        let snapshots = Snapshots::new();
+        for limit in 1..4 {
+            shop.cluster.psql(&format!("ALTER ROLE app CONNECTION LIMIT {limit}"));
+            let outcome = snapshots.run("backup", &shop.url_as("app"), &["create", "--jobs", "1"]);
+            if outcome.code != 0 {
+                outcome.fails(4, &["too many connections for role", "CONNECTION LIMIT"]);
+            }
+        }
+        shop.cluster.psql("ALTER ROLE app CONNECTION LIMIT 6");
+        snapshots.run("backup", &shop.url_as("app"), &["create", "--jobs", "1"]).expect(0);
+    }
+}

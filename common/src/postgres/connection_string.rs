@@ -20,7 +20,7 @@ pub struct Parsed {
 
 /// Reads a URL, `key=value` pairs, or a bare database name.
 pub fn parse(text: &str) -> Result<Parsed> {
-    let text = text.trim();
+    let text = without_quotes(text.trim());
     let parsed = if let Some((scheme, rest)) = split_scheme(text)? {
         parse_url(scheme, rest)?
     } else if text.contains('=') {
@@ -39,6 +39,13 @@ pub fn parse(text: &str) -> Result<Parsed> {
     }
 }
 
+/// Without the quotes of a file that was read literally: Docker's `--env-file` keeps them.
+fn without_quotes(text: &str) -> &str {
+    let inner =
+        |quote: char| text.strip_prefix(quote)?.strip_suffix(quote).filter(|inner| !inner.contains(quote));
+    inner('"').or_else(|| inner('\'')).map_or(text, str::trim)
+}
+
 const URL_HINT: &str = "Write it as postgresql://user@host:5432/database, with special characters of a password \
                         percent-encoded (@ is %40, / is %2F, : is %3A), or leave the password to PGPASSWORD or ~/.pgpass.";
 
@@ -53,8 +60,9 @@ fn split_scheme(text: &str) -> Result<Option<(&str, &str)>> {
     let plain = lower.strip_prefix("jdbc:").unwrap_or(&lower);
     let (base, driver) = plain.split_once('+').unwrap_or((plain, ""));
     let driver_is_a_word = driver.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    // Django's URL packages also write pgsql:// and postgis://.
-    if matches!(base, "postgres" | "postgresql" | "postgis" | "pgsql") && driver_is_a_word {
+    // Django's URL packages also write pgsql:// and postgis://, Tortoise and aerich asyncpg:// and psycopg://.
+    let known = matches!(base, "postgres" | "postgresql" | "postgis" | "pgsql");
+    if known && driver_is_a_word || matches!(plain, "asyncpg" | "psycopg") {
         return Ok(Some((scheme, rest)));
     }
     let named = base.chars().all(|c| c.is_ascii_alphanumeric()) && base.len() <= 20;

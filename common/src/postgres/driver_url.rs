@@ -24,6 +24,8 @@ pub(super) fn parameters(scheme: &str, keywords: &BTreeMap<&'static str, String>
     };
     let scheme = scheme.to_ascii_lowercase();
     match scheme.split_once('+').map(|(_, driver)| driver) {
+        // Tortoise's: every parameter becomes an argument of asyncpg, which reads PGSSLMODE by itself.
+        None if scheme == "asyncpg" => those(&|key| ASYNCPG_LACKS.contains(&key)),
         // Its arguments have no place for these, but one of them is another URL, which has.
         Some("asyncpg") => {
             let mut parameters = those(&|key| ASYNCPG_LACKS.contains(&key));

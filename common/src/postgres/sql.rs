@@ -1,5 +1,5 @@
 //! Every fixed query of the shared library, each with what it answers. They run with an empty `search_path`, on
-//! PostgreSQL 14 to 18; columns that only some majors have are read through `to_jsonb`.
+//! PostgreSQL 14 to 19; columns that only some majors have are read through `to_jsonb`.
 
 use super::trust::{is_trusted, trusted_roles};
 

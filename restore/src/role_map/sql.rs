@@ -1,4 +1,4 @@
-//! What a role mapping reads in the new database, on PostgreSQL 14 to 18, with an empty `search_path`.
+//! What a role mapping reads in the new database, on PostgreSQL 14 to 19, with an empty `search_path`.
 
 pub use common::postgres::sql::OWNERS;
 

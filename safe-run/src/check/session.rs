@@ -88,17 +88,19 @@ impl<'a> CheckSession<'a> {
         writable: bool,
     ) -> Result<Result<Self, Option<RefusedQuery>>> {
         let failed = |error| Error::postgres("could not start the checks", error);
-        let in_transaction = match client.batch_execute("SAVEPOINT safe_run_checks").await {
-            Ok(()) => true,
-            Err(error) => {
-                let error = failed(error);
-                // no_active_sql_transaction
-                if error.sqlstate() != Some("25P01") {
-                    return Err(error);
+        // A session that may write is in no transaction, and the server would log that it was asked for a savepoint.
+        let in_transaction = !writable
+            && match client.batch_execute("SAVEPOINT safe_run_checks").await {
+                Ok(()) => true,
+                Err(error) => {
+                    let error = failed(error);
+                    // no_active_sql_transaction
+                    if error.sqlstate() != Some("25P01") {
+                        return Err(error);
+                    }
+                    false
                 }
-                false
-            }
-        };
+            };
         if !in_transaction {
             let mode = if writable { "READ COMMITTED READ WRITE" } else { "REPEATABLE READ READ ONLY" };
             let begin = format!("BEGIN ISOLATION LEVEL {mode}; SAVEPOINT safe_run_checks");

@@ -37,6 +37,10 @@ fn connection_strings_mean_what_libpq_takes_them_for() {
         ("postgres://db.example.com", "ann@db.example.com:5432/ann -"),
         ("postgresql+psycopg2://bob@db/shop", "bob@db:5432/shop -"),
         ("postgres+asyncpg://bob@db/shop", "bob@db:5432/shop -"),
+        ("asyncpg://bob@db/shop", "bob@db:5432/shop -"),
+        // As Docker's --env-file leaves them.
+        ("\"postgresql://bob:pw@db/shop\"", "bob@db:5432/shop pw"),
+        ("'host=db user=bob dbname=shop'", "bob@db:5432/shop -"),
         ("jdbc:postgresql://db/shop?user=bob&password=pw&ssl=true", "bob@db:5432/shop pw"),
         ("postgresql:///shop?host=/run/pg&port=6000", "ann@socket /run/pg:6000/shop -"),
         ("postgresql://%2Frun%2Fpg/shop", "ann@socket /run/pg:5432/shop -"),
@@ -193,6 +197,7 @@ fn the_childs_url_is_one_that_its_driver_takes() {
             "postgresql+asyncpg://ann@db:5432/shop?channel_binding=require\
              &dsn=postgresql://%3Fapplication_name%3Da%26options%3D-c%2520x%253D1",
         ),
+        ("asyncpg://db/shop?sslmode=require", "asyncpg://ann@db:5432/shop"),
         ("postgresql+pg8000://db/shop", "postgresql+pg8000://ann@db:5432/shop?application_name=a"),
     ] {
         let settings = resolve(url).with_option("x", "1").with_application_name("a");
