@@ -14,12 +14,13 @@ mod own;
 mod prisma;
 mod refinery;
 mod sqlx;
+mod standing;
 
 use std::time::Duration;
 
 use common::{
     Error, Ident, QualifiedName, Result,
-    ident::{literal, printable},
+    ident::printable,
     postgres::{Client, DriverError, Session, SimpleQueryMessage},
 };
 
@@ -202,10 +203,9 @@ impl History {
         Self { layout, table, create_schemas }
     }
 
+    /// Whether the table is there. Refused where it is not one that may be used; see [`standing`].
     async fn exists(&self, client: &Client) -> Result<bool> {
-        let sql = format!("SELECT pg_catalog.to_regclass({}) IS NOT NULL", literal(&self.table.to_string()));
-        let row = client.query_one(&sql, &[]).await.map_err(|source| self.failed("look for", source))?;
-        Ok(row.get(0))
+        standing::look(client, &self.table, self.layout.format == Format::SafeRun).await
     }
 
     fn failed(&self, doing: &str, source: DriverError) -> Error {

@@ -18,7 +18,7 @@ use common::{
     fault,
     postgres::{
         Session,
-        exported_snapshot::{ExportedSnapshot, LockMode, join, lock_all_tables},
+        exported_snapshot::{ExportedSnapshot, LockMode, join_for_checks, lock_all_tables},
         wal_summary::{self, Point},
     },
     repository::StoredSnapshot,
@@ -181,7 +181,7 @@ async fn first_checks(
     points.extend(backup::reuse::points(&context.control).await?);
     backup::reuse::later_point(&context.control, &mut points).await?;
     let exported = ExportedSnapshot::export(&holder).await?;
-    let reader = join(&context.connection, &exported).await?;
+    let reader = join_for_checks(&context.connection, &exported).await?;
     let beginning = Beginning::read(&reader, &points).await?;
     let beginning = match beginning {
         Ok(beginning) => beginning,
@@ -228,7 +228,7 @@ impl Precopy {
             Err(why) => return Ok(Err(why)),
         };
         let client = context.connection.connect().await?;
-        let reader = join(&context.connection, exported).await?;
+        let reader = join_for_checks(&context.connection, exported).await?;
         let state = first.reader.map(|reader| Box::new(reader) as FirstState);
         let carried = first.pass.hold_against(&reader, &client, state).await?;
         reader.close().await?;

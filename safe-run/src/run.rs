@@ -11,7 +11,7 @@ use common::{
     catalog::Sequence,
     postgres::{
         ConnectionSettings, Session,
-        exported_snapshot::{ExportedSnapshot, LockWait, join},
+        exported_snapshot::{ExportedSnapshot, LockWait, join_for_checks},
         introspect,
     },
     random,
@@ -472,7 +472,7 @@ async fn is_standby(clients: &[&common::postgres::Client]) -> Result<bool> {
 async fn join_many(context: &Context, exported: &ExportedSnapshot<'_>) -> Result<Vec<Session>> {
     let mut sessions = Vec::new();
     for _ in 0..context.options.jobs.max(1) {
-        sessions.push(join(&context.connection, exported).await?);
+        sessions.push(join_for_checks(&context.connection, exported).await?);
     }
     Ok(sessions)
 }

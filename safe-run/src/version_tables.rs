@@ -1,7 +1,9 @@
 //! The history tables of the migration tools that we know, before and after a command: which migrations it added is what a
 //! person wants to read about `safe-run -- alembic upgrade head`.
 //!
-//! For the report alone: nothing is decided by it, and a table that can't be read is left out.
+//! For the report alone: nothing is decided by it, and a table that can't be read is left out. A table of a role that is not
+//! trusted is read as that role (`common::postgres::who_asks`), on a session that is used for nothing else: its code could let go
+//! of an advisory lock that a session of ours holds.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -9,7 +11,11 @@ use common::{
     Result,
     cli::format::plural,
     ident::{QualifiedName, printable},
-    postgres::{Client, Session},
+    postgres::{
+        Client, DriverError, Row, Session, SimpleQueryMessage,
+        as_owner::{self, OWN_PATH, Rows},
+        who_asks::{self, Rights, Standings},
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -329,13 +335,13 @@ pub struct History {
 }
 
 const FIND: &str = "
-SELECT n.nspname::text, c.relname::text, pg_catalog.array_agg(a.attname::text)
+SELECT n.nspname::text, c.relname::text, pg_catalog.array_agg(a.attname::text), c.oid
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 WHERE c.relkind IN ('r', 'p') AND c.relname = ANY ($1)
   AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
-GROUP BY 1, 2 ORDER BY 1, 2";
+GROUP BY 1, 2, 4 ORDER BY 1, 2";
 
 /// Whether a table is the history of a tool that we know.
 pub fn is_history(table: &str, has_column: impl Fn(&str) -> bool) -> bool {
@@ -351,12 +357,97 @@ pub async fn read(session: &Session) -> Result<Vec<History>> {
         .map_err(failed)?;
     let read = within(session).await;
     session.batch_execute("ROLLBACK").await.map_err(failed)?;
-    read.map_err(failed)
+    let (mut histories, others) = read?;
+    if !others.is_empty()
+        && let Ok(session) = session.settings().connect().await
+    {
+        histories.extend(as_owners(&session, &others).await);
+        histories.sort_by(|one, other| one.table.cmp(&other.table));
+        // Nothing depends on how it ends.
+        drop(session.close().await);
+    }
+    Ok(histories)
 }
 
-async fn within(client: &Client) -> Result<Vec<History>, common::postgres::DriverError> {
-    let names: Vec<&str> = TOOLS.iter().map(|known| known.table).collect();
+/// A table that is found, and the query that reads it.
+struct Found {
+    oid: u32,
+    tool: &'static str,
+    name: QualifiedName,
+    sql: String,
+}
+
+/// What is in the tables that this session may read itself, and the others.
+async fn within(client: &Client) -> Result<(Vec<History>, Vec<Found>)> {
+    let failed = |source| common::Error::postgres("could not read the history tables of other tools", source);
+    let standings = Standings::read(client, BTreeSet::new()).await?;
+    let (mut histories, mut others) = (Vec::new(), Vec::new());
+    for found in find(client).await.map_err(failed)? {
+        if standings.of(found.oid) != Rights::Session {
+            others.push(found);
+            continue;
+        }
+        let rows = client.query(&found.sql, &[]).await.map_err(failed)?;
+        let value = |row: &Row, column: usize| row.get::<_, Option<String>>(column);
+        let rows: Vec<[Option<String>; 3]> =
+            rows.iter().map(|row| [value(row, 0), value(row, 1), value(row, 2)]).collect();
+        histories.push(found.holds(&rows));
+    }
+    Ok((histories, others))
+}
+
+/// What is in tables of roles that are not trusted, as far as they can be asked.
+async fn as_owners(session: &Session, tables: &[Found]) -> Vec<History> {
+    let begin = format!(
+        "BEGIN; SET LOCAL statement_timeout = '{TIMEOUT}'; {}; {}; SAVEPOINT safe_run_versions; SET LOCAL transaction_read_only = on",
+        as_owner::create_for_all_sql(&who_asks::owners()),
+        as_owner::MADE
+    );
+    let Ok(made) = texts(session, &begin).await else { return Vec::new() };
+    let made = made.iter().filter_map(|oid| oid.parse().ok()).collect();
+    let Ok(standings) = Standings::read(session, made).await else { return Vec::new() };
     let mut histories = Vec::new();
+    for table in tables {
+        let Rights::Owner(owner, _) = standings.of(table.oid) else { continue };
+        let sql = owner.query_sql(&table.sql, OWN_PATH, Rows::InOrder);
+        let asked = texts(session, &format!("SAVEPOINT safe_run_table; {sql}")).await;
+        if session.batch_execute("ROLLBACK TO SAVEPOINT safe_run_table").await.is_err() {
+            break;
+        }
+        let Ok(rows) = asked else { continue };
+        let fields = |row: &String| <[Option<String>; 3]>::try_from(as_owner::fields(row).ok()?).ok();
+        let rows: Vec<[Option<String>; 3]> = rows.iter().filter_map(fields).collect();
+        histories.push(table.holds(&rows));
+    }
+    histories
+}
+
+/// The first column of what some statements give.
+async fn texts(client: &Client, sql: &str) -> Result<Vec<String>, DriverError> {
+    let value = |message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    };
+    Ok(client.simple_query(sql).await?.into_iter().filter_map(value).collect())
+}
+
+impl Found {
+    /// `rows`: a version, the number of all rows, the newest version.
+    fn holds(&self, rows: &[[Option<String>; 3]]) -> History {
+        let count = rows.first().and_then(|row| row[1].as_deref()?.parse().ok());
+        History {
+            tool: self.tool,
+            table: self.name.short(),
+            rows: count.unwrap_or(0),
+            newest: rows.first().and_then(|row| row[2].clone()),
+            versions: rows.iter().filter_map(|row| row[0].clone()).collect(),
+        }
+    }
+}
+
+async fn find(client: &Client) -> Result<Vec<Found>, DriverError> {
+    let names: Vec<&str> = TOOLS.iter().map(|known| known.table).collect();
+    let mut all = Vec::new();
     for row in client.query(FIND, &[&names]).await? {
         let (schema, table, columns): (String, String, Vec<String>) = (row.get(0), row.get(1), row.get(2));
         let fits = |known: &&Known| {
@@ -365,20 +456,15 @@ async fn within(client: &Client) -> Result<Vec<History>, common::postgres::Drive
         let Some(tool) = TOOLS.iter().find(fits) else { continue };
         let name = QualifiedName::new(schema, table);
         let sql = format!(
-            "SELECT ({version})::text, pg_catalog.count(*) OVER (),
+            "SELECT ({version})::text, (pg_catalog.count(*) OVER ())::text,
                (SELECT ({version})::text FROM {name} ORDER BY {order} DESC NULLS LAST LIMIT 1)
              FROM {name} LIMIT {MAX_VERSIONS}",
             version = tool.version,
             order = tool.order
         );
-        let rows = client.query(&sql, &[]).await?;
-        let count: i64 = rows.first().map_or(0, |row| row.get(1));
-        let newest = rows.first().and_then(|row| row.get(2));
-        let versions = rows.iter().filter_map(|row| row.get::<_, Option<String>>(0)).collect();
-        let rows = usize::try_from(count).unwrap_or(0);
-        histories.push(History { tool: tool.tool, table: name.short(), rows, newest, versions });
+        all.push(Found { oid: row.get(3), tool: tool.tool, name, sql });
     }
-    Ok(histories)
+    Ok(all)
 }
 
 /// What became of each table. Pure.

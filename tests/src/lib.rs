@@ -12,6 +12,7 @@
 //! - [`outcome`]: runs them as a user does, and holds what they said and how they ended
 //! - [`daemon`]: `backup schedule` as a process, asked over HTTP
 //! - [`writes`]: one row into every table, as an application would after a restore
+//! - [`planted`]: code of a low role in every place where PostgreSQL evaluates some, which tells as whom it ran
 //! - [`protected_run`]: `safe-run` in a folder of its own, and what the oracle says about its database
 //!
 //! Nothing here may use the code under test, nor a PostgreSQL driver: an oracle that shares a bug with the
@@ -27,6 +28,7 @@ pub mod ledger;
 pub mod oracle;
 pub mod other_tools;
 pub mod outcome;
+pub mod planted;
 pub mod protected_run;
 pub mod psql;
 pub mod random_schema;
@@ -38,6 +40,7 @@ pub use daemon::Daemon;
 pub use ledger::Application;
 pub use oracle::Fingerprint;
 pub use outcome::{Outcome, Snapshots};
+pub use planted::Planted;
 pub use protected_run::{Ended, ProtectedRun, Running, until};
 pub use psql::Session;
 

@@ -218,6 +218,26 @@ async fn lists_everything(holder: &Session, id: &str) -> Result<bool, tokio_post
 /// # Errors
 /// [`crate::ErrorKind::Refused`] where [`ExportedSnapshot::only_session`] must read alone.
 pub async fn join(settings: &ConnectionSettings, exported: &ExportedSnapshot<'_>) -> Result<Session> {
+    join_with(settings, exported, "READ ONLY").await
+}
+
+/// Like [`join`], for checks: the transaction is not read-only, because the functions that ask as the owner of a table
+/// (`as_owner`) have to be made in it. The checks make it so for their own time.
+///
+/// # Errors
+/// As [`join`].
+pub async fn join_for_checks(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+) -> Result<Session> {
+    join_with(settings, exported, "READ WRITE").await
+}
+
+async fn join_with(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    access: &str,
+) -> Result<Session> {
     if exported.only_session().is_some() {
         return Err(Error::refused("on this standby no second session may read a snapshot")
             .with_hint("Run this on the primary, or upgrade the standby to the newest minor release."));
@@ -225,7 +245,7 @@ pub async fn join(settings: &ConnectionSettings, exported: &ExportedSnapshot<'_>
     let session = settings.connect().await?;
     session
         .batch_execute(&format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}; SET LOCAL lock_timeout = {}",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ {access}; SET TRANSACTION SNAPSHOT {}; SET LOCAL lock_timeout = {}",
             crate::ident::literal(&exported.id),
             JOINED_LOCK_WAIT.as_millis()
         ))

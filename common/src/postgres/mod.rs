@@ -32,6 +32,7 @@ pub mod tls;
 pub mod tools;
 pub mod trust;
 pub mod wal_summary;
+pub mod who_asks;
 mod wire;
 
 pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile};

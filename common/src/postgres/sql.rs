@@ -655,7 +655,8 @@ CROSS JOIN LATERAL (SELECT CASE pr.relkind WHEN 'p' THEN '' ELSE 'ONLY ' END || 
 CROSS JOIN LATERAL (
  SELECT string_agg(quote_ident(fa.attname), ', ' ORDER BY k.i) AS fk_names,
   string_agg(quote_ident(pa.attname), ', ' ORDER BY k.i) AS pk_names,
-  CASE WHEN count(*) = 1 THEN min(format('fk.%I::text', fa.attname))
+  CASE WHEN count(*) = 1 THEN min(format(CASE WHEN fa.atttypid < 16384 THEN 'fk.%I::text'
+         ELSE 'pg_catalog.format(''%%s'', fk.%I)' END, fa.attname))
        ELSE format('ROW(%s)::text', string_agg(format('fk.%I', fa.attname), ', ' ORDER BY k.i)) END AS key,
   string_agg(format('fk.%I IS NOT NULL', fa.attname),
              CASE c.confmatchtype WHEN 'f' THEN ' OR ' ELSE ' AND ' END ORDER BY k.i) AS not_null,

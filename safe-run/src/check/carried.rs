@@ -29,6 +29,7 @@ use super::catalogue::CheckKind;
 use super::changed_rows::{MOST_PIECES, PIECE_BLOCKS};
 use super::model::{CheckResults, RuleKey, TableRows, Wording};
 use super::session::{CheckSession, TextRow};
+use super::work::Question;
 
 /// The tables `$1` whose blocks the log tells of: oid, a hash of the versions (xmin) of every catalog row that says what they
 /// are, and all their files: the heap, its indexes, and the same of what is stored out of line.
@@ -355,11 +356,11 @@ impl Carried {
     }
 
     /// Runs a query in the first pass's state. Nothing: that state is not there any more, or the query was refused.
-    pub(super) async fn at_first(&self, sql: &str) -> Option<Vec<TextRow>> {
+    pub(super) async fn at_first(&self, question: &Question) -> Option<Vec<TextRow>> {
         let first = self.first.lock().await;
         let client: &Client = first.as_ref()?;
         let session = CheckSession::open(client, 0).await.ok()?;
-        let rows = session.query(sql).await;
+        let rows = session.ask(0, question).await;
         session.close().await.ok()?;
         rows.ok()?.ok()
     }

@@ -12,6 +12,7 @@ use common::error::Result;
 use super::carried::{Carried, question};
 use super::model::TableRows;
 use super::session::{CheckSession, TextRow, number, text};
+use super::work::Question;
 use super::{Outcome, Work};
 
 /// Blocks to a piece; the log is asked about nothing finer.
@@ -46,15 +47,16 @@ pub(super) async fn answer(
             if !carried.was_clean(&work.key, &work.definition, &asked) {
                 return Ok(false);
             }
-            let Ok(orphans) = session.query(&work.orphans_among(&places(own))).await? else {
+            let orphans = Question::of(&work.rights, work.orphans_among(&places(own)));
+            let Ok(orphans) = session.ask(0, &orphans).await? else {
                 return Ok(false);
             };
             if orphans.first().is_none_or(|row| text(row, 0) != "0") {
                 return Ok(false);
             }
-            let sql = work.referenced_among(&places(referenced));
-            let Ok(now) = session.query(&sql).await? else { return Ok(false) };
-            let Some(then) = carried.at_first(&sql).await else { return Ok(false) };
+            let referenced = Question::of(&work.rights, work.referenced_among(&places(referenced)));
+            let Ok(now) = session.ask(0, &referenced).await? else { return Ok(false) };
+            let Some(then) = carried.at_first(&referenced).await else { return Ok(false) };
             // Whatever could be referred to then still can be.
             let now = keys(&now);
             if !keys(&then).keys().all(|key| now.contains_key(key)) {
@@ -69,9 +71,9 @@ pub(super) async fn answer(
             if !carried.was_clean(&work.key, &work.definition, &asked) {
                 return Ok(false);
             }
-            let sql = work.keys_among(&places(pieces));
-            let Ok(now) = session.query(&sql).await? else { return Ok(false) };
-            let Some(then) = carried.at_first(&sql).await else { return Ok(false) };
+            let found = Question::of(&work.rights, work.keys_among(&places(pieces)));
+            let Ok(now) = session.ask(0, &found).await? else { return Ok(false) };
+            let Some(then) = carried.at_first(&found).await else { return Ok(false) };
             // Keys that these blocks had when no row anywhere had the same one, each of them once.
             let then = keys(&then);
             if !keys(&now).iter().all(|(key, rows)| *rows == 1 && then.contains_key(key)) {
@@ -91,12 +93,14 @@ pub(super) async fn answer(
                 return Ok(false);
             }
             let places = places(pieces);
-            let Ok(now) = session.query(&work.counts_among(&places)).await? else { return Ok(false) };
+            let counts = Question::of(&work.rights, work.counts_among(&places));
+            let Ok(now) = session.ask(0, &counts).await? else { return Ok(false) };
             let Some(now) = now.first() else { return Ok(false) };
             if (1..=work.rules.len()).any(|index| text(now, index) != "0") {
                 return Ok(false);
             }
-            let Some(then) = carried.at_first(&work.rows_among(&places)).await else { return Ok(false) };
+            let rows = Question::of(&work.rights, work.rows_among(&places));
+            let Some(then) = carried.at_first(&rows).await else { return Ok(false) };
             let Some(then) = then.first() else { return Ok(false) };
             if work.counts_rows {
                 let rows = counted.rows - number::<i64>(then, 0) + number::<i64>(now, 0);

@@ -6,17 +6,20 @@
 //!
 //! Names in a function's body resolve when it runs, so each is tried with a `search_path` that it will have: its own, else
 //! that of new sessions of this role, else one that the database or another role is set to. One that compiles with any of
-//! them is no finding.
+//! them is no finding. Planning a view runs what is constant in it: as its owner, or not at all; and where it is planned with
+//! our rights, with no path that leads into a schema in which somebody else could put a function of a fitting name.
 
 use std::sync::Arc;
 
 use common::error::Result;
 use common::ident::{QualifiedName, printable};
+use common::postgres::trust::TRUSTED_ROLES;
+use common::postgres::who_asks::{Rights, Standings};
 
 use super::Outcome;
 use super::catalogue::CheckKind;
 use super::model::{Finding, RuleKey, Skipped};
-use super::session::{Answer, CheckSession, RefusedQuery, TextRow, flag, number, set_search_path, text};
+use super::session::{Answer, CheckSession, RefusedQuery, TextRow, flag, number, text};
 use super::work::Question;
 
 /// Views: oid, schema, name, and whether a foreign table is somewhere below.
@@ -36,24 +39,31 @@ WHERE c.relkind = 'v' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_cata
 ORDER BY n.nspname, c.relname";
 
 /// SQL and PL/pgSQL functions: oid, schema, name, arguments, language, its own search_path, and the tables of its
-/// triggers (0 if it is a trigger function without one).
-const FUNCTIONS: &str = r"
+/// triggers (0 if it is a trigger function without one), and its owner's oid (0: trusted) and name.
+fn functions() -> String {
+    format!(
+        r"WITH trusted AS MATERIALIZED ({TRUSTED_ROLES})
 SELECT p.oid, n.nspname, p.proname, pg_get_function_identity_arguments(p.oid), l.lanname,
   (SELECT substr(c.setting, length('search_path=') + 1) FROM unnest(p.proconfig) c(setting)
    WHERE c.setting LIKE 'search\_path=%'),
   CASE WHEN p.prorettype = 'pg_catalog.trigger'::regtype
     THEN COALESCE((SELECT json_agg(DISTINCT t.tgrelid::bigint) FROM pg_trigger t WHERE t.tgfoid = p.oid), '[]')
-    ELSE '[0]' END
+    ELSE '[0]' END,
+  CASE WHEN p.proowner NOT IN (SELECT oid FROM trusted) THEN p.proowner::bigint ELSE 0 END, pg_get_userbyid(p.proowner)
 FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang
 WHERE l.lanname IN ('sql', 'plpgsql') AND p.prokind <> 'a'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\_temp%'
   AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_catalog.pg_proc'::regclass AND e.objid = p.oid AND e.deptype = 'e')
-ORDER BY n.nspname, p.proname, p.oid";
+ORDER BY n.nspname, p.proname, p.oid"
+    )
+}
 
-/// The schema of plpgsql_check, where it is installed.
+/// The schema of plpgsql_check, where it is installed, and nobody has put a function of the same name beside its own.
 const PLPGSQL_CHECK: &str = r"
 SELECT quote_ident(n.nspname) FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-WHERE e.extname = 'plpgsql_check'";
+WHERE e.extname = 'plpgsql_check' AND NOT EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = n.oid
+  AND p.proname = 'plpgsql_check_function_tb' AND NOT EXISTS (SELECT FROM pg_depend d
+    WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.refobjid = e.oid AND d.deptype = 'e'))";
 
 /// Every `search_path` that sessions of this database may begin with by a setting of the database or of a role.
 const PATHS: &str = r"
@@ -70,35 +80,49 @@ pub(super) struct Code {
     label: String,
     /// What is run to try it.
     sql: String,
-    /// Its own `search_path`, as a setting with its semicolon.
+    /// Its own `search_path`.
     own_path: Option<String>,
     /// Other settings for it, each with its semicolon.
     settings: &'static str,
     /// Paths to try after the session's own.
     other_paths: Arc<[String]>,
+    /// No path but the empty one may be used: why.
+    no_path: Option<String>,
+    rights: Rights,
     /// Each row of the answer is a problem.
     rows_are_problems: bool,
 }
 
 /// Every view and function.
-pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Code>> {
-    let paths: Arc<[String]> = session
-        .catalog(CheckKind::Code, PATHS)
-        .await?
-        .iter()
-        .map(|row| set_search_path(&text(row, 0)))
-        .collect();
+pub(super) async fn list(session: &CheckSession<'_>, standings: &Standings) -> Result<Vec<Code>> {
+    let paths: Arc<[String]> =
+        session.catalog(CheckKind::Code, PATHS).await?.iter().map(|row| text(row, 0)).collect();
+    let session_path = session.own_search_path();
     let views = session.catalog(CheckKind::Code, VIEWS).await?;
-    let mut code: Vec<Code> = views.iter().map(|row| view(row, &paths)).collect();
+    let mut code: Vec<Code> = views.iter().map(|row| view(row, &paths, standings, &session_path)).collect();
     let checker = session.catalog(CheckKind::Code, PLPGSQL_CHECK).await?;
     let checker = checker.first().map(|row| text(row, 0));
-    for row in session.catalog(CheckKind::Code, FUNCTIONS).await? {
-        code.extend(function(&row, checker.as_deref(), &paths));
+    for row in session.catalog(CheckKind::Code, &functions()).await? {
+        let (owner, name): (u32, String) = (number(&row, 7), text(&row, 8));
+        let rights = if owner == 0 { Rights::Session } else { standings.of_owner(owner, &name) };
+        let checker = checker.as_deref().map(|schema| (schema, standings.of_body(owner, &name)));
+        code.extend(function(&row, rights, checker, &paths));
     }
     Ok(code)
 }
 
-fn view(row: &TextRow, paths: &Arc<[String]>) -> Code {
+fn view(row: &TextRow, paths: &Arc<[String]>, standings: &Standings, session_path: &str) -> Code {
+    let rights = standings.of(number(row, 0));
+    let is_open = |path: &str| rights == Rights::Session && standings.path_is_open(path);
+    let no_path = is_open(session_path).then(|| {
+        "its functions look names up in a schema in which other roles may make things, whose code would run with the rights of \
+         this session"
+            .to_owned()
+    });
+    let paths = match paths.iter().any(|path| is_open(path)) {
+        true => paths.iter().filter(|path| !is_open(path)).cloned().collect(),
+        false => Arc::clone(paths),
+    };
     let name = QualifiedName::new(text(row, 1), text(row, 2));
     let explain = if flag(row, 3) { "EXPLAIN " } else { "" };
     Code {
@@ -107,16 +131,24 @@ fn view(row: &TextRow, paths: &Arc<[String]>) -> Code {
         sql: format!("{explain}SELECT * FROM {name} LIMIT 0"),
         own_path: None,
         settings: "",
-        other_paths: Arc::clone(paths),
+        other_paths: paths,
+        no_path,
+        rights,
         rows_are_problems: false,
     }
 }
 
-fn function(row: &TextRow, checker: Option<&str>, paths: &Arc<[String]>) -> Vec<Code> {
+/// What is tried of a function, as whom; `checker` is the schema of plpgsql_check, and who may ask it.
+fn function(
+    row: &TextRow,
+    rights: Rights,
+    checker: Option<(&str, Rights)>,
+    paths: &Arc<[String]>,
+) -> Vec<Code> {
     let oid: u32 = number(row, 0);
     let name = QualifiedName::new(text(row, 1), text(row, 2));
     let label = format!("function {}({})", name.short(), printable(&text(row, 3)));
-    let own_path = row.get(5).cloned().flatten().map(|path| set_search_path(&path));
+    let own_path = row.get(5).cloned().flatten();
     let validator = if text(row, 4) == "sql" { "fmgr_sql_validator" } else { "plpgsql_validator" };
     // plpgsql_validator lives where the language was made, which is pg_catalog since 9.0.
     let mut code = vec![Code {
@@ -126,10 +158,12 @@ fn function(row: &TextRow, checker: Option<&str>, paths: &Arc<[String]>) -> Vec<
         own_path: own_path.clone(),
         settings: ON,
         other_paths: Arc::clone(paths),
+        no_path: None,
+        rights,
         rows_are_problems: false,
     }];
     let tables: Vec<i64> = serde_json::from_str(&text(row, 6)).unwrap_or_default();
-    if let (Some(schema), "plpgsql") = (checker, text(row, 4).as_str()) {
+    if let (Some((schema, rights)), "plpgsql") = (checker, text(row, 4).as_str()) {
         for table in tables {
             code.push(Code {
                 key: RuleKey { rule: format!("{} by plpgsql_check {table}", text(row, 2)), ..key(oid, String::new()) },
@@ -142,6 +176,8 @@ fn function(row: &TextRow, checker: Option<&str>, paths: &Arc<[String]>) -> Vec<
                 own_path: own_path.clone(),
                 settings: ON,
                 other_paths: Arc::clone(paths),
+                no_path: None,
+                rights: rights.clone(),
                 rows_are_problems: true,
             });
         }
@@ -155,8 +191,20 @@ const ON: &str = "SET LOCAL check_function_bodies = on;";
 impl Code {
     /// Tries it.
     pub fn question(&self, session: &CheckSession<'_>) -> Question {
-        let path = self.own_path.clone().unwrap_or_else(|| session.own_search_path());
-        Question { settings: format!("{}{path}", self.settings), sql: self.sql.clone() }
+        let path = match (&self.own_path, &self.no_path) {
+            (Some(path), _) => path.clone(),
+            (None, Some(_)) => String::new(),
+            (None, None) => session.own_search_path(),
+        };
+        self.with_path(path)
+    }
+
+    fn with_path(&self, path: String) -> Question {
+        Question {
+            settings: self.settings.to_owned(),
+            path: Some(path),
+            ..Question::of(&self.rights, self.sql.clone())
+        }
     }
 
     /// Reads what became of it; where it does not compile, it is tried with the other paths.
@@ -175,14 +223,22 @@ impl Code {
         };
         if !problems.is_empty() && self.own_path.is_none() {
             for path in self.other_paths.iter() {
-                let answer = session.query_with(&format!("{}{path}", self.settings), 0, &self.sql).await?;
+                let answer = session.ask(0, &self.with_path(path.clone())).await?;
                 if self.problems(answer).is_ok_and(|problems| problems.is_empty()) {
                     out.ran.push(self.key.clone());
                     return Ok(());
                 }
             }
         }
-        self.report(&problems, out);
+        match &self.no_path {
+            Some(why) if !problems.is_empty() => out.skipped.push(Skipped {
+                check: CheckKind::Code,
+                object: self.label.clone(),
+                why: why.clone(),
+                counts_for_strict: true,
+            }),
+            _ => self.report(&problems, out),
+        }
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use super::compare_rows::Expectation;
 use super::model::{CheckResults, Finding, Options, RuleKey, Severity, Skipped};
 use super::session::{Answer, CheckSession, number, text};
 use super::work::Question;
+use common::postgres::who_asks::{Rights, Standings};
 
 /// Columns of every heap: oid, schema, name, `{number: [quoted name, type]}`.
 const COLUMNS: &str = r"
@@ -43,10 +44,15 @@ pub(super) struct Hash {
     name: QualifiedName,
     columns: ColumnTypes,
     row: String,
+    rights: Rights,
 }
 
 /// Every table that can be compared.
-pub(super) async fn list(session: &CheckSession<'_>, options: &Options) -> Result<Vec<Hash>> {
+pub(super) async fn list(
+    session: &CheckSession<'_>,
+    standings: &Standings,
+    options: &Options,
+) -> Result<Vec<Hash>> {
     let mut hashes = Vec::new();
     for row in session.catalog(CheckKind::Content, COLUMNS).await? {
         let oid: u32 = number(&row, 0);
@@ -71,6 +77,7 @@ pub(super) async fn list(session: &CheckSession<'_>, options: &Options) -> Resul
             },
             name: QualifiedName::new(text(&row, 1), text(&row, 2)),
             row: format!("ROW({})::text", names.join(", ")),
+            rights: standings.of(oid),
             columns: columns.into_iter().map(|(number, (_, kind))| (number, kind)).collect(),
         });
     }
@@ -80,11 +87,12 @@ pub(super) async fn list(session: &CheckSession<'_>, options: &Options) -> Resul
 impl Hash {
     /// Hashes it: the sum and the xor, because xor alone cancels pairs.
     pub fn question(&self) -> Question {
-        Question::plain(format!(
+        let sql = format!(
             "SELECT count(*) || ':' || COALESCE(sum(h::numeric), 0) % 18446744073709551616 || ':' || COALESCE(bit_xor(h), 0) \
              FROM (SELECT hashtextextended({} COLLATE \"C\", 0) AS h FROM ONLY {}) q",
             self.row, self.name
-        ))
+        );
+        Question::of(&self.rights, sql)
     }
 
     /// Keeps the hash.

@@ -8,9 +8,10 @@ use common::ident::{QualifiedName, printable};
 use super::Outcome;
 use super::catalogue::CheckKind;
 use super::model::{RuleKey, Severity, Skipped};
-use super::session::{Answer, CheckSession, HEAP_ONLY, number, text};
+use super::session::{Answer, CheckSession, number, text};
 use super::violations::{self, Subject};
 use super::work::Question;
+use common::postgres::who_asks::{Rights, Standings};
 
 /// Heap size up to which a self-join is done below `deep`: about ten thousand rows, a second at the worst.
 pub(super) const SELF_JOIN_BYTES: i64 = 1 << 20;
@@ -47,10 +48,11 @@ pub(super) struct Exclusion {
     pub definition: String,
     table: QualifiedName,
     conflicts: String,
+    rights: Rights,
 }
 
 /// Every EXCLUDE constraint and temporal key.
-pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Exclusion>> {
+pub(super) async fn list(session: &CheckSession<'_>, standings: &Standings) -> Result<Vec<Exclusion>> {
     let rows = session.catalog(CheckKind::Exclude, EXCLUSIONS).await?;
     Ok(rows
         .iter()
@@ -64,6 +66,7 @@ pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Exclusion>> {
             definition: text(row, 5),
             table: QualifiedName::new(text(row, 1), text(row, 2)),
             conflicts: text(row, 6),
+            rights: standings.of(number(row, 0)),
         })
         .collect())
 }
@@ -71,10 +74,11 @@ pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Exclusion>> {
 impl Exclusion {
     /// Joins the heap with itself, and counts the pairs.
     pub fn question(&self) -> Question {
-        Question {
-            settings: HEAP_ONLY.to_owned(),
-            sql: format!("SELECT pg_catalog.count(*) FROM ({}) q", self.conflicts),
-        }
+        self.ask(format!("SELECT pg_catalog.count(*) FROM ({}) q", self.conflicts))
+    }
+
+    fn ask(&self, sql: String) -> Question {
+        Question::of_heap(&self.rights, sql)
     }
 
     /// Fetches their keys, only if there are any.
@@ -86,7 +90,7 @@ impl Exclusion {
         out: &mut Outcome,
     ) -> Result<()> {
         let grouped = format!("SELECT k, count(*) AS n FROM ({}) q GROUP BY k", self.conflicts);
-        match violations::fetch_if_any(session, HEAP_ONLY, size_bytes, count, &grouped).await? {
+        match violations::fetch_if_any(session, size_bytes, count, self.ask(grouped)).await? {
             Ok(found) => {
                 out.ran.push(self.key.clone());
                 if found.count > 0 {

@@ -14,6 +14,7 @@ use super::model::{RuleKey, Severity, Skipped};
 use super::session::{Answer, CheckSession, flag, number, text};
 use super::violations::{self, Subject};
 use super::work::Question;
+use common::postgres::who_asks::{Rights, Standings};
 
 /// One foreign key.
 #[derive(Debug)]
@@ -29,10 +30,11 @@ pub(super) struct ForeignKey {
     referenced_columns: String,
     key_sql: String,
     orphans_sql: String,
+    pub rights: Rights,
 }
 
 /// Every foreign key of the database.
-pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<ForeignKey>> {
+pub(super) async fn list(session: &CheckSession<'_>, standings: &Standings) -> Result<Vec<ForeignKey>> {
     let rows = session.catalog(CheckKind::ForeignKeys, FOREIGN_KEYS).await?;
     Ok(rows
         .iter()
@@ -53,6 +55,7 @@ pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<ForeignKey>> 
             referenced_columns: text(row, 12),
             key_sql: text(row, 13),
             orphans_sql: text(row, 14),
+            rights: standings.of(number(row, 1)).and(&standings.of(number(row, 2))),
         })
         .collect())
 }
@@ -60,7 +63,7 @@ pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<ForeignKey>> 
 impl ForeignKey {
     /// Counts the orphans.
     pub fn question(&self) -> Question {
-        Question::plain(format!("SELECT count(*) {}", self.orphans_sql))
+        Question::of(&self.rights, format!("SELECT count(*) {}", self.orphans_sql))
     }
 
     /// Fetches their keys, only if there are any.
@@ -72,7 +75,9 @@ impl ForeignKey {
         out: &mut Outcome,
     ) -> Result<()> {
         let grouped = format!("SELECT {} AS k, count(*) AS n {} GROUP BY 1", self.key_sql, self.orphans_sql);
-        match violations::fetch_if_any(session, "", size_bytes, count, &grouped).await? {
+        match violations::fetch_if_any(session, size_bytes, count, Question::of(&self.rights, grouped))
+            .await?
+        {
             Ok(found) => {
                 out.ran.push(self.key.clone());
                 if found.count > 0 {

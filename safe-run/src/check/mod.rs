@@ -169,12 +169,13 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
         tables: tables::list(session).await?,
         ..CheckResults::default()
     };
+    let standings = session.standings().await?;
     let mut jobs = Vec::new();
     let mut to_create_for = Vec::new();
     run_on_catalog(session, options, &mut results).await?;
 
     if options.wants(CheckKind::ForeignKeys) {
-        for work in foreign_keys::list(session).await? {
+        for work in foreign_keys::list(session, &standings).await? {
             let mut heaps = tables::heaps(&results.tables, work.table);
             heaps.extend(tables::heaps(&results.tables, work.referenced));
             let size_bytes = tables::size(&results.tables, &heaps);
@@ -184,7 +185,7 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
             }
         }
     }
-    for work in table_scan::list(session, &results.tables, options).await? {
+    for work in table_scan::list(session, &standings, &mut results, options).await? {
         let mut work = work;
         let mut rules = std::mem::take(&mut work.rules);
         rules.retain(|rule| {
@@ -202,7 +203,7 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
         }
     }
     if options.wants(CheckKind::Unique) {
-        for work in unique::list(session).await? {
+        for work in unique::list(session, &standings).await? {
             let (table, question) = ([work.key.object_oid], || carried::question(&work, &[]));
             if note_rule(&mut results, options, &work.key, &work.definition, &table, question) {
                 let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
@@ -211,7 +212,7 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
         }
     }
     if options.wants(CheckKind::Exclude) {
-        for work in exclude::list(session).await? {
+        for work in exclude::list(session, &standings).await? {
             let (table, question) = ([work.key.object_oid], || carried::question(&work, &[]));
             if !note_rule(&mut results, options, &work.key, &work.definition, &table, question) {
                 continue;
@@ -225,20 +226,20 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
         }
     }
     if options.wants(CheckKind::Sequences) {
-        for work in sequences::list(session).await? {
+        for work in sequences::list(session, &standings).await? {
             // Never passed over: setval leaves no trace in the table, and max() of a unique column is an index look-up.
             results.rules.insert(work.key.clone(), RuleState { ran: false, definition: String::new() });
             jobs.push(Job { size_bytes: 0, work: Work::Sequence(work) });
         }
     }
     if options.wants(CheckKind::Code) {
-        for work in code::list(session).await? {
+        for work in code::list(session, &standings).await? {
             results.rules.insert(work.key.clone(), RuleState::default());
             jobs.push(Job { size_bytes: 0, work: Work::Code(work) });
         }
     }
     if options.wants(CheckKind::Content) {
-        for work in content::list(session, options).await? {
+        for work in content::list(session, &standings, options).await? {
             let size_bytes = tables::size(&results.tables, &[work.key.object_oid]);
             jobs.push(Job { size_bytes, work: Work::Content(work) });
         }

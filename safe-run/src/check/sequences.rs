@@ -13,6 +13,7 @@ use super::model::{Finding, RuleKey, SequenceState, Severity, Skipped};
 use super::session::{Answer, CheckSession, TextRow, flag, number, text};
 use super::violations::thousands;
 use super::work::Question;
+use common::postgres::who_asks::{Rights, Standings};
 
 /// Every sequence with every column that it feeds, one row for each pair (or one without a column): sequence (oid,
 /// schema, name), increment, min, max, cycle, table (oid, schema, name), column, whether the column is unique, the
@@ -67,6 +68,7 @@ pub(super) struct Sequence {
     pub key: RuleKey,
     state: SequenceState,
     columns: Vec<Column>,
+    rights: Rights,
 }
 
 #[derive(Debug)]
@@ -77,10 +79,11 @@ struct Column {
     source: String,
     type_max: i64,
     type_min: i64,
+    rights: Rights,
 }
 
 /// Every sequence.
-pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Sequence>> {
+pub(super) async fn list(session: &CheckSession<'_>, standings: &Standings) -> Result<Vec<Sequence>> {
     let mut sequences: Vec<Sequence> = Vec::new();
     for row in session.catalog(CheckKind::Sequences, SEQUENCES).await? {
         let oid: u32 = number(&row, 0);
@@ -103,16 +106,17 @@ pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<Sequence>> {
                     cycles: flag(&row, 6),
                 },
                 columns: Vec::new(),
+                rights: standings.of(oid),
             });
         }
-        if let (Some(sequence), Some(column)) = (sequences.last_mut(), column(&row)) {
+        if let (Some(sequence), Some(column)) = (sequences.last_mut(), column(&row, standings)) {
             sequence.columns.push(column);
         }
     }
     Ok(sequences)
 }
 
-fn column(row: &TextRow) -> Option<Column> {
+fn column(row: &TextRow, standings: &Standings) -> Option<Column> {
     row.get(10)?.as_ref()?;
     Some(Column {
         table: QualifiedName::new(text(row, 8), text(row, 9)),
@@ -121,13 +125,14 @@ fn column(row: &TextRow) -> Option<Column> {
         source: text(row, 12),
         type_max: number(row, 13),
         type_min: number(row, 14),
+        rights: standings.of(number(row, 7)),
     })
 }
 
 impl Sequence {
     /// Where the sequence stands.
     pub fn question(&self) -> Question {
-        Question::plain(format!("SELECT last_value, is_called FROM {}", self.state.name))
+        Question::of(&self.rights, format!("SELECT last_value, is_called FROM {}", self.state.name))
     }
 
     /// Compares where it stands with its columns.
@@ -172,7 +177,7 @@ impl Sequence {
             common::ident::Ident::new(column.name.as_str()),
         );
         let sql = format!("SELECT trunc({function}({name})::numeric) FROM {}", column.source);
-        let furthest = match session.query(&sql).await? {
+        let furthest = match session.ask(0, &Question::of(&column.rights, sql)).await? {
             Ok(rows) => rows.first().map(|row| text(row, 0)).unwrap_or_default(),
             Err(refused) => {
                 out.skipped.push(self.skipped(refused.message));

@@ -2,26 +2,36 @@
 //!
 //! Everything happens inside a savepoint that is rolled back at the end, so that no setting, lock or role leaks into
 //! the migration's transaction. Every query has a savepoint of its own: a refused query never aborts the transaction.
-//! The session is read-only meanwhile, so that a function in a CHECK cannot write.
+//! The session is read-only meanwhile, so that a function in a CHECK cannot write. What would evaluate code of a role that is
+//! not trusted is asked as the owner of the object (`common::postgres::who_asks`), by functions that are made before the session is read-only,
+//! are rolled back with everything else, and can't be altered in between.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use common::error::{Error, Result};
+use common::postgres::as_owner::{self, OWN_PATH, Rows};
 use common::postgres::{Client, DriverError, SimpleQueryMessage};
 
 use super::catalogue::CheckKind;
 use super::model::{Skipped, WHOLE_CHECK};
 use super::work::Question;
+use common::postgres::who_asks::{self, Rights, Standings};
 
 /// One row as text, as the server prints it.
 pub(super) type TextRow = Vec<Option<String>>;
 
-/// Settings of every pass. `ROLE NONE` because a migration may have left `SET ROLE` behind; `statement_timeout` is off
-/// so that SQLSTATE 57014 can only mean that a person cancelled; with `constraint_exclusion` the planner would believe
-/// the very constraints that are in question.
-const SETTINGS: &str = "SET LOCAL ROLE NONE;
-SET LOCAL transaction_read_only = on;
-SET LOCAL search_path = '';
+/// What has to hold before anything is looked up. `ROLE NONE` because a migration may have left `SET ROLE` behind;
+/// `statement_timeout` is off so that SQLSTATE 57014 can only mean that a person cancelled.
+const FIRST: &str = "SET LOCAL ROLE NONE; SET LOCAL search_path = ''; SET LOCAL statement_timeout = 0;";
+
+/// The path that a new session of this role has in this database, whatever SET has made of it since, and when this is.
+const PATH: &str =
+    "SELECT reset_val, extract(epoch FROM pg_catalog.statement_timestamp()) FROM pg_catalog.pg_settings
+WHERE name = 'search_path'";
+
+/// Settings of every pass. With `constraint_exclusion` the planner would believe the very constraints that are in question.
+const SETTINGS: &str = "SET LOCAL transaction_read_only = on;
 SET LOCAL timezone = 'UTC';
 SET LOCAL datestyle = 'ISO';
 SET LOCAL intervalstyle = 'postgres';
@@ -30,7 +40,6 @@ SET LOCAL bytea_output = 'hex';
 SET LOCAL row_security = off;
 SET LOCAL quote_all_identifiers = off;
 SET LOCAL xmloption = 'content';
-SET LOCAL statement_timeout = 0;
 SET LOCAL constraint_exclusion = off;
 SET LOCAL jit = off;
 SET LOCAL check_function_bodies = off;
@@ -64,6 +73,10 @@ pub(super) struct CheckSession<'a> {
     owns_transaction: bool,
     parallel_workers: u32,
     search_path: String,
+    /// The roles as which this session can ask.
+    owners: BTreeSet<u32>,
+    /// When the session was opened, by the server's clock, in seconds since 1970.
+    opened: String,
     refused: Mutex<Vec<Skipped>>,
 }
 
@@ -102,7 +115,8 @@ impl<'a> CheckSession<'a> {
                 }
             };
         if !in_transaction {
-            let mode = if writable { "READ COMMITTED READ WRITE" } else { "REPEATABLE READ READ ONLY" };
+            // Not READ ONLY: it is set inside of the savepoint, once the functions that ask as an owner are made.
+            let mode = if writable { "READ COMMITTED READ WRITE" } else { "REPEATABLE READ" };
             let begin = format!("BEGIN ISOLATION LEVEL {mode}; SAVEPOINT safe_run_checks");
             client.batch_execute(&begin).await.map_err(failed)?;
         }
@@ -111,6 +125,8 @@ impl<'a> CheckSession<'a> {
             owns_transaction: !in_transaction,
             parallel_workers,
             search_path: String::new(),
+            owners: BTreeSet::new(),
+            opened: String::new(),
             refused: Mutex::default(),
         };
         if let Some((query, statements)) = prelude {
@@ -134,19 +150,34 @@ impl<'a> CheckSession<'a> {
                 return Ok(Err(refused));
             }
         }
-        // The path that a new session of this role has in this database, whatever SET has made of it since.
-        let path = "SELECT reset_val FROM pg_catalog.pg_settings WHERE name = 'search_path'";
-        match client.simple_query(&format!("{path}; {SETTINGS}")).await {
-            Ok(messages) => {
-                session.search_path =
-                    messages.into_iter().find_map(text_row).map(|row| text(&row, 0)).unwrap_or_default();
-                Ok(Ok(session))
-            }
+        match session.prepare().await {
+            Ok(()) => Ok(Ok(session)),
             Err(error) => {
                 let error = Error::postgres("could not prepare the session for the checks", error);
                 session.give_up(error).await
             }
         }
+    }
+
+    /// Applies the settings, after the functions are made for the owners that are not trusted, if there are any.
+    async fn prepare(&mut self) -> Result<(), DriverError> {
+        let owners = who_asks::owners();
+        let begin = format!("{FIRST} {PATH}; {owners}; SAVEPOINT safe_run_settings; {SETTINGS}");
+        let mut rows = self.client.simple_query(&begin).await?.into_iter().filter_map(text_row);
+        let first = rows.next().unwrap_or_default();
+        (self.search_path, self.opened) = (text(&first, 0), text(&first, 1));
+        if rows.next().is_none() {
+            return Ok(());
+        }
+        // Back to where it may be written.
+        let make = format!(
+            "ROLLBACK TO SAVEPOINT safe_run_settings; {}; {}; {SETTINGS}",
+            as_owner::create_for_all_sql(&owners),
+            as_owner::MADE
+        );
+        let made = self.client.simple_query(&make).await?;
+        self.owners = made.into_iter().filter_map(text_row).map(|row| number(&row, 0)).collect();
+        Ok(())
     }
 
     async fn give_up<T>(self, error: Error) -> Result<T> {
@@ -156,32 +187,42 @@ impl<'a> CheckSession<'a> {
 
     /// Puts the session back into the state in which it was found.
     pub async fn close(self) -> Result<()> {
-        let sql = if self.owns_transaction {
+        let back = if self.owns_transaction {
             "ROLLBACK"
         } else {
             "ROLLBACK TO SAVEPOINT safe_run_checks; RELEASE SAVEPOINT safe_run_checks"
         };
+        // The clock's text may have been rounded.
+        let since = format!("pg_catalog.to_timestamp({}::pg_catalog.float8 - 0.000002)", self.opened);
+        let sql = match self.owners.is_empty() {
+            true => back.to_owned(),
+            false => format!("{back}; {}", as_owner::forget_prepared_sql(&since)),
+        };
         self.client
-            .batch_execute(sql)
+            .batch_execute(&sql)
             .await
             .map_err(|error| Error::postgres("could not leave the checks' savepoint", error))
     }
 
-    /// The setting that gives a query the `search_path` that sessions of this role normally have.
+    /// The `search_path` that sessions of this role normally have.
     pub fn own_search_path(&self) -> String {
-        set_search_path(&self.search_path)
+        self.search_path.clone()
+    }
+
+    /// Who may ask about what.
+    pub async fn standings(&self) -> Result<Standings> {
+        Standings::read(self.client, self.owners.clone()).await
     }
 
     /// Runs `sql`, one statement, in a savepoint of its own.
     ///
     /// The outer result is an error when the run cannot go on: connection lost, query cancelled by a person.
     pub async fn query(&self, sql: &str) -> Result<Answer> {
-        self.query_with("", 0, sql).await
+        self.ask(0, &Question::plain(sql.to_owned())).await
     }
 
-    /// [`Self::query`], with `settings` (statements, each with its semicolon) that hold for this query alone, on a
-    /// table of `size_bytes`.
-    pub async fn query_with(&self, settings: &str, size_bytes: i64, sql: &str) -> Result<Answer> {
+    /// Asks `question` about a table of `size_bytes`, in a savepoint of its own, as whoever has the right to.
+    pub async fn ask(&self, size_bytes: i64, question: &Question) -> Result<Answer> {
         let parallel = if self.parallel_workers > 0 && size_bytes >= PARALLEL_FROM_BYTES {
             format!(
                 "SET LOCAL max_parallel_workers_per_gather = {}; SET LOCAL parallel_setup_cost = 0; \
@@ -191,13 +232,21 @@ impl<'a> CheckSession<'a> {
         } else {
             String::new()
         };
+        let rows = if parallel.is_empty() { Rows::InOrder } else { Rows::InAnyOrder };
+        let asked = match asked(question, rows) {
+            Ok(asked) => asked,
+            Err(refused) => return Ok(Err(refused)),
+        };
         // One round trip. On an error the server skips the rest, so the savepoint is still there to roll back to.
         let batch = format!(
-            "SAVEPOINT safe_run_check;{settings}{parallel}\n{sql}\n;\
+            "SAVEPOINT safe_run_check;{parallel}{asked}\
              ROLLBACK TO SAVEPOINT safe_run_check; RELEASE SAVEPOINT safe_run_check"
         );
         match self.client.simple_query(&batch).await {
-            Ok(messages) => Ok(Ok(messages.into_iter().filter_map(text_row).collect())),
+            Ok(messages) => {
+                let rows = messages.into_iter().filter_map(text_row).collect();
+                Ok(Ok(answered(question, rows)?))
+            }
             Err(error) => self.leave_refused(error).await.map(Err),
         }
     }
@@ -207,12 +256,12 @@ impl<'a> CheckSession<'a> {
     ///
     /// `None`: the server refused one of them, and there is no answer at all; each has to be asked alone.
     pub async fn query_many(&self, questions: &[Question]) -> Result<Option<Vec<Vec<TextRow>>>> {
-        let each: String = questions
-            .iter()
-            .map(|Question { settings, sql }| {
-                format!("{settings}\n{sql}\n;ROLLBACK TO SAVEPOINT safe_run_check;")
-            })
-            .collect();
+        let mut each = String::new();
+        for question in questions {
+            let Ok(asked) = asked(question, Rows::InOrder) else { return Ok(None) };
+            each.push_str(&asked);
+            each.push_str("ROLLBACK TO SAVEPOINT safe_run_check;");
+        }
         let batch = format!("SAVEPOINT safe_run_check;{each}RELEASE SAVEPOINT safe_run_check");
         let messages = match self.client.simple_query(&batch).await {
             Ok(messages) => messages,
@@ -227,7 +276,11 @@ impl<'a> CheckSession<'a> {
                 rows.push(row);
             }
         }
-        Ok((answers.len() == questions.len()).then_some(answers))
+        if answers.len() != questions.len() {
+            return Ok(None);
+        }
+        let answers = questions.iter().zip(answers).map(|(question, rows)| answered(question, rows));
+        answers.collect::<Result<_>>().map(Some)
     }
 
     /// After a refused query: back to before it. An error when the run cannot go on.
@@ -290,11 +343,39 @@ impl<'a> CheckSession<'a> {
     }
 }
 
-/// The setting that makes `path`, as the catalog and `pg_settings` print it, the `search_path` of a query.
-pub(super) fn set_search_path(path: &str) -> String {
-    // An empty path is printed as `""`, or as nothing since 19; SET takes neither.
-    let path = if matches!(path.trim(), "" | "\"\"") { "''" } else { path };
-    format!("SET LOCAL search_path = {path};")
+/// The statements of a question: its settings, and the query as whoever has the right to ask it.
+fn asked(question: &Question, rows: Rows) -> Result<String, RefusedQuery> {
+    let Question { settings, sql, path, rights } = question;
+    Ok(match rights {
+        Rights::Session => {
+            let path = path.as_deref().map_or(String::new(), |path| {
+                let path = if is_empty_path(path) { "''" } else { path };
+                format!("SET LOCAL search_path = {path};")
+            });
+            format!("{settings}{path}\n{sql}\n;")
+        }
+        Rights::Owner(owner, _) => {
+            let path = path.as_deref().map_or(OWN_PATH, |path| if is_empty_path(path) { "" } else { path });
+            format!("{settings}\n{};", owner.query_sql(sql, path, rows))
+        }
+        // insufficient_privilege
+        Rights::Nobody(why) => {
+            return Err(RefusedQuery { sqlstate: "42501".to_owned(), message: why.clone() });
+        }
+    })
+}
+
+/// An empty path is printed as `""`, or as nothing since 19; SET takes neither.
+fn is_empty_path(path: &str) -> bool {
+    matches!(path.trim(), "" | "\"\"")
+}
+
+/// The rows of an answer, whoever asked.
+fn answered(question: &Question, rows: Vec<TextRow>) -> Result<Vec<TextRow>> {
+    match question.rights {
+        Rights::Owner(..) => rows.iter().map(|row| as_owner::fields(&text(row, 0))).collect(),
+        _ => Ok(rows),
+    }
 }
 
 fn text_row(message: SimpleQueryMessage) -> Option<TextRow> {

@@ -247,8 +247,10 @@ impl Target {
         let regclass = |name: &QualifiedName| format!("{}::pg_catalog.regclass", literal(&name.to_string()));
         match &self.index {
             None if amcheck.heap => Ok(format!(
+                // Every argument, with its type: a function of the same name that somebody put beside it would fit less.
                 "SELECT concat_ws(' ', 'block ' || blkno, 'item ' || offnum, 'column ' || attnum) || ': ' || msg \
-                 FROM {schema}.verify_heapam({}, on_error_stop := false, check_toast := true) LIMIT 1000",
+                 FROM {schema}.verify_heapam({}, false, true, 'none'::pg_catalog.text, NULL::pg_catalog.int8, \
+                 NULL::pg_catalog.int8) LIMIT 1000",
                 regclass(&self.table)
             )),
             None => Err("this version of amcheck cannot look at tables".to_owned()),

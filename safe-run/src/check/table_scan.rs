@@ -10,16 +10,18 @@ use common::error::Result;
 use common::ident::{QualifiedName, printable, with_suffix};
 
 use super::catalogue::CheckKind;
-use super::model::{Finding, Level, Options, RuleKey, Severity, Skipped, TableFacts, TableRows};
+use super::model::{CheckResults, Finding, Level, Options, RuleKey, Severity, Skipped, TableRows};
 use super::session::{Answer, CheckSession, RefusedQuery, number, text};
 use super::violations::{self, Subject, Violations};
 use super::work::Question;
 use super::{Outcome, check_constraints, domains, not_null, partitions};
+use common::postgres::who_asks::{Rights, Standings};
 
-/// The key of a table's rows: the primary key's columns, as an expression of type text.
+/// The key of a table's rows: the primary key's columns, as an expression of type text. A type of somebody's own is printed and
+/// not cast: a cast is his function, and would say what he likes.
 const PRIMARY_KEYS: &str = r"
 SELECT i.indrelid,
-  CASE WHEN count(*) = 1 THEN min(format('%I::text', a.attname))
+  CASE WHEN count(*) = 1 THEN min(format(CASE WHEN a.atttypid < 16384 THEN '%I::text' ELSE 'pg_catalog.format(''%%s'', %I)' END, a.attname))
        ELSE format('ROW(%s)::text', string_agg(format('%I', a.attname), ', ' ORDER BY k.i)) END
 FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
 CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, i)
@@ -65,12 +67,16 @@ pub(super) struct Scan {
     root: Option<u32>,
     /// The primary key as text; `None` where there is none.
     row_key: Option<String>,
+    pub rights: Rights,
+    /// The session's own path leads into no schema in which somebody else could put what is looked up.
+    may_use_path: bool,
 }
 
 /// A scan for every heap, with every rule that is wanted.
 pub(super) async fn list(
     session: &CheckSession<'_>,
-    tables: &BTreeMap<u32, TableFacts>,
+    standings: &Standings,
+    results: &mut CheckResults,
     options: &Options,
 ) -> Result<Vec<Scan>> {
     let counts_rows = options.wants(CheckKind::Rows);
@@ -88,7 +94,9 @@ pub(super) async fn list(
         add(domains::rules(session).await?);
     }
     if options.wants(CheckKind::Partitions) && options.level > Level::Fast {
-        add(partitions::rules(session).await?);
+        let (rules, skipped) = partitions::rules(session, standings, &results.tables).await?;
+        add(rules);
+        results.skipped.extend(skipped);
     }
     let mut keys: BTreeMap<u32, String> = BTreeMap::new();
     if !rules.is_empty() {
@@ -96,7 +104,9 @@ pub(super) async fn list(
             keys.insert(number(&row, 0), text(&row, 1));
         }
     }
-    Ok(tables
+    let path_is_open = standings.path_is_open(&session.own_search_path());
+    Ok(results
+        .tables
         .iter()
         .filter(|(_, facts)| facts.kind == 'r')
         .map(|(oid, facts)| Scan {
@@ -106,6 +116,8 @@ pub(super) async fn list(
             name: facts.name.clone(),
             root: facts.root,
             row_key: keys.remove(oid),
+            rights: standings.of(*oid),
+            may_use_path: standings.of(*oid) != Rights::Session || !path_is_open,
         })
         .filter(|scan| scan.counts_rows || !scan.rules.is_empty())
         .collect())
@@ -115,7 +127,7 @@ impl Scan {
     /// Counts the rows and the violations of the first rules.
     pub fn question(&self) -> Question {
         let (rules, _) = self.rules.split_at(self.rules.len().min(RULES_PER_SCAN));
-        Question::plain(self.counts(rules))
+        Question::of(&self.rights, self.counts(rules))
     }
 
     /// The rows, and the violations of each of `rules`.
@@ -136,7 +148,8 @@ impl Scan {
         let (first, more) = self.rules.split_at(self.rules.len().min(RULES_PER_SCAN));
         self.read(session, size_bytes, first, answer, true, out).await?;
         for rules in more.chunks(RULES_PER_SCAN) {
-            let answer = session.query_with("", size_bytes, &self.counts(rules)).await?;
+            let question = Question::of(&self.rights, self.counts(rules));
+            let answer = session.ask(size_bytes, &question).await?;
             self.read(session, size_bytes, rules, answer, false, out).await?;
         }
         Ok(())
@@ -192,7 +205,7 @@ impl Scan {
         out: &mut Outcome,
     ) -> Result<()> {
         let count = format!("SELECT count(*) FROM ONLY {}", self.name);
-        match session.query_with("", size_bytes, &count).await? {
+        match session.ask(size_bytes, &Question::of(&self.rights, count)).await? {
             Ok(rows) => {
                 if let (true, Some(row)) = (records_rows, rows.first()) {
                     self.record_rows(number(row, 0), out);
@@ -214,14 +227,15 @@ impl Scan {
         }
         for rule in rules {
             let sql = format!("SELECT count(*) FILTER (WHERE {}) FROM ONLY {}", rule.violated, self.name);
-            match session.query_with("", size_bytes, &sql).await? {
+            let question = Question::of(&self.rights, sql);
+            match session.ask(size_bytes, &question).await? {
                 Ok(rows) => {
                     out.ran.push(rule.key.clone());
                     if rows.first().is_some_and(|row| number::<i64>(row, 0) > 0) {
                         self.fetch(session, size_bytes, rule, out).await?;
                     }
                 }
-                Err(refused) => self.refused(session, size_bytes, rule, refused, &sql, out).await?,
+                Err(refused) => self.refused(session, size_bytes, rule, refused, question, out).await?,
             }
         }
         Ok(())
@@ -234,11 +248,14 @@ impl Scan {
         size_bytes: i64,
         rule: &Rule,
         refused: RefusedQuery,
-        sql: &str,
+        question: Question,
         out: &mut Outcome,
     ) -> Result<()> {
         // A function in the expression may need the path that the session normally has.
-        if let Ok(rows) = session.query_with(&session.own_search_path(), size_bytes, sql).await? {
+        let with_path = Question { path: Some(session.own_search_path()), ..question };
+        if self.may_use_path
+            && let Ok(rows) = session.ask(size_bytes, &with_path).await?
+        {
             out.ran.push(rule.key.clone());
             let count: i64 = rows.first().map_or(0, |row| number(row, 0));
             if count > 0 {
@@ -247,7 +264,10 @@ impl Scan {
             }
             return Ok(());
         }
-        let unable = refused.sqlstate == "42501"
+        // Undefined function, object, table: what the path would have found.
+        let needs_path = matches!(refused.sqlstate.as_str(), "42883" | "42704" | "42P01");
+        let unable = (needs_path && !self.may_use_path)
+            || refused.sqlstate == "42501"
             || refused.sqlstate.starts_with("53")
             || refused.sqlstate.starts_with("55");
         if unable {
@@ -307,7 +327,7 @@ impl Scan {
             "SELECT {key} AS k, count(*) AS n FROM ONLY {} WHERE ({}) IS TRUE GROUP BY 1",
             self.name, rule.violated
         );
-        match violations::fetch(session, "", size_bytes, &grouped).await? {
+        match violations::fetch(session, size_bytes, Question::of(&self.rights, grouped)).await? {
             Ok(mut found) => {
                 if self.row_key.is_none() {
                     found.hash.clear();

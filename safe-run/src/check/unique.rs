@@ -11,6 +11,7 @@ use super::model::{RuleKey, Severity, Skipped};
 use super::session::{Answer, CheckSession, HEAP_ONLY, number, text};
 use super::violations::{self, Subject};
 use super::work::Question;
+use common::postgres::who_asks::{Rights, Standings};
 
 /// Unique indexes that have a heap: table (oid, schema, name), index oid, name, definition, the key columns as a
 /// select list `… AS k1, … AS k2`, their aliases, a key as text, and the WHERE clause.
@@ -20,7 +21,9 @@ use super::work::Question;
 /// all the rest.
 const UNIQUE_INDEXES: &str = r"
 SELECT i.indrelid, n.nspname, c.relname, i.indexrelid, x.relname, pg_get_indexdef(i.indexrelid), k.list, k.aliases,
-  CASE WHEN i.indnkeyatts = 1 THEN 'k1::text' ELSE format('ROW(%s)::text', k.aliases) END,
+  CASE WHEN i.indnkeyatts > 1 THEN format('ROW(%s)::text', k.aliases)
+    WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indexrelid AND a.attnum = 1 AND a.atttypid < 16384) THEN 'k1::text'
+    ELSE 'pg_catalog.format(''%s'', k1)' END,
   concat_ws(' AND ', '(' || pg_get_expr(i.indpred, i.indrelid) || ')',
     CASE WHEN NOT COALESCE((to_jsonb(i)->>'indnullsnotdistinct')::boolean, false) THEN k.not_null END)
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
@@ -52,10 +55,11 @@ pub(super) struct UniqueIndex {
     /// Selects the `ctid` of each row but the first of its key.
     surplus: String,
     index: QualifiedName,
+    pub rights: Rights,
 }
 
 /// Every unique index.
-pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<UniqueIndex>> {
+pub(super) async fn list(session: &CheckSession<'_>, standings: &Standings) -> Result<Vec<UniqueIndex>> {
     let rows = session.catalog(CheckKind::Unique, UNIQUE_INDEXES).await?;
     Ok(rows
         .iter()
@@ -87,6 +91,7 @@ pub(super) async fn list(session: &CheckSession<'_>) -> Result<Vec<UniqueIndex>>
                      FROM (SELECT ctid AS c, {keys} FROM ONLY {table}{filter}) q) q WHERE n > 1"
                 ),
                 index: QualifiedName::new(text(row, 1), text(row, 4)),
+                rights: standings.of(number(row, 0)),
                 table,
             }
         })
@@ -97,10 +102,7 @@ impl UniqueIndex {
     /// Groups the whole heap by the key, and counts the keys that are there twice: planned in a third of the time that
     /// their list takes.
     pub fn question(&self) -> Question {
-        Question {
-            settings: HEAP_ONLY.to_owned(),
-            sql: format!("SELECT pg_catalog.count(*) FROM ({}) q", self.grouped),
-        }
+        Question::of_heap(&self.rights, format!("SELECT pg_catalog.count(*) FROM ({}) q", self.grouped))
     }
 
     /// Counts the rows that are one too many, only if there are any.
@@ -111,7 +113,8 @@ impl UniqueIndex {
         count: Answer,
         out: &mut Outcome,
     ) -> Result<()> {
-        match violations::fetch_if_any(session, HEAP_ONLY, size_bytes, count, &self.grouped).await? {
+        let grouped = Question::of_heap(&self.rights, self.grouped.clone());
+        match violations::fetch_if_any(session, size_bytes, count, grouped).await? {
             Ok(found) => {
                 out.ran.push(self.key.clone());
                 if found.count > 0 {

@@ -7,6 +7,7 @@ use common::ident::printable;
 
 use super::model::{FETCHED_KEYS, Finding, RuleKey, SENTENCE_KEYS, SHOWN_KEYS, Severity, Wording};
 use super::session::{Answer, CheckSession, RefusedQuery, number, text};
+use super::work::Question;
 
 /// The violating keys of one rule.
 #[derive(Debug, Default)]
@@ -19,29 +20,29 @@ pub(super) struct Violations {
     pub keys: BTreeMap<String, i64>,
 }
 
-/// Fetches the violations of `grouped`, a SELECT of `k` (a key as text) and `n` (its violating rows), one row per key.
+/// Fetches the violations of `grouped`, whose SQL is a SELECT of `k` (a key as text) and `n` (its violating rows), one row per key.
 pub(super) async fn fetch(
     session: &CheckSession<'_>,
-    settings: &str,
     size_bytes: i64,
-    grouped: &str,
+    grouped: Question,
 ) -> Result<Result<Violations, RefusedQuery>> {
     // Shorter keys first, so that numbers come in their order.
     let sql = format!(
-        "WITH g AS MATERIALIZED ({grouped})
+        "WITH g AS MATERIALIZED ({})
 SELECT NULL AS k, COALESCE(sum(n), 0)::text AS n,
   (COALESCE(sum(h::numeric * n), 0) % 18446744073709551616)::text || ':' || COALESCE(bit_xor(h), 0)::text AS hash
 FROM (SELECT n, hashtextextended(COALESCE(k, '') COLLATE \"C\", 0) AS h FROM g) q
 UNION ALL
-(SELECT k, n::text, NULL FROM g ORDER BY length(k), k COLLATE \"C\" LIMIT {FETCHED_KEYS})"
+(SELECT k, n::text, NULL FROM g ORDER BY length(k), k COLLATE \"C\" LIMIT {FETCHED_KEYS})",
+        grouped.sql
     );
-    let rows = match session.query_with(settings, size_bytes, &sql).await? {
+    let rows = match session.ask(size_bytes, &Question { sql, ..grouped }).await? {
         Ok(rows) => rows,
         Err(refused) => return Ok(Err(refused)),
     };
     let mut violations = Violations::default();
-    for (index, row) in rows.iter().enumerate() {
-        if index == 0 {
+    for row in &rows {
+        if row.get(2).is_some_and(Option::is_some) {
             violations.count = number(row, 1);
             violations.hash = text(row, 2);
         } else {
@@ -54,14 +55,13 @@ UNION ALL
 /// Fetches the violations of `grouped` where `count`, the answer to how many keys it has, is not 0.
 pub(super) async fn fetch_if_any(
     session: &CheckSession<'_>,
-    settings: &str,
     size_bytes: i64,
     count: Answer,
-    grouped: &str,
+    grouped: Question,
 ) -> Result<Result<Violations, RefusedQuery>> {
     match count {
         Ok(rows) if rows.first().is_some_and(|row| text(row, 0) == "0") => Ok(Ok(Violations::default())),
-        Ok(_) => fetch(session, settings, size_bytes, grouped).await,
+        Ok(_) => fetch(session, size_bytes, grouped).await,
         Err(refused) => Ok(Err(refused)),
     }
 }

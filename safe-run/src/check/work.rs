@@ -15,10 +15,11 @@ use common::postgres::Client;
 use super::carried::Carried;
 use super::catalogue::CheckKind;
 use super::model::{Options, Skipped};
-use super::session::{Answer, CheckSession};
+use super::session::{Answer, CheckSession, HEAP_ONLY};
 use super::{
     Outcome, changed_rows, code, content, exclude, foreign_keys, sequences, structure, table_scan, unique,
 };
+use common::postgres::who_asks::Rights;
 
 /// Bytes up to which a piece of work is small: it is read in the time that its query takes to plan.
 const SMALL_BYTES: i64 = 256 << 10;
@@ -47,18 +48,32 @@ pub(super) struct Job {
 }
 
 /// What a piece of work asks first; what else it asks depends on the answer.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Question {
     /// Statements, each with its semicolon, that hold for this query alone.
     pub settings: String,
     /// One statement.
     pub sql: String,
+    /// Its `search_path`, if it has one of its own.
+    pub path: Option<String>,
+    /// Who asks.
+    pub rights: Rights,
 }
 
 impl Question {
-    /// A query under the session's own settings.
+    /// A query under the session's own settings, with its rights.
     pub fn plain(sql: String) -> Self {
-        Self { settings: String::new(), sql }
+        Self { sql, ..Self::default() }
+    }
+
+    /// A query under the session's own settings.
+    pub fn of(rights: &Rights, sql: String) -> Self {
+        Self { sql, rights: rights.clone(), ..Self::default() }
+    }
+
+    /// A query that no index may answer.
+    pub fn of_heap(rights: &Rights, sql: String) -> Self {
+        Self { settings: HEAP_ONLY.to_owned(), ..Self::of(rights, sql) }
     }
 }
 
@@ -217,8 +232,8 @@ impl Job {
     /// Does all of it.
     async fn run(&self, session: &CheckSession<'_>, out: &mut Outcome) -> error::Result<()> {
         match self.question(session) {
-            Ok(Question { settings, sql }) => {
-                let answer = session.query_with(&settings, self.size_bytes, &sql).await?;
+            Ok(question) => {
+                let answer = session.ask(self.size_bytes, &question).await?;
                 self.go_on(session, answer, out).await
             }
             Err(skipped) => {

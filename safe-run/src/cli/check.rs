@@ -44,7 +44,8 @@ impl Invocation<'_> {
         let connection = self.connection("safe-run check").await?;
         let holder = connection.connect().await?;
         holder
-            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            // Not READ ONLY: the checks make it so, once they have what they need to ask as an owner.
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             .await
             .map_err(|source| Error::postgres("could not begin the checks", source))?;
         let exported = exported_snapshot::ExportedSnapshot::export(&holder).await?;
@@ -58,7 +59,7 @@ impl Invocation<'_> {
         let mut sessions: Vec<Session> = Vec::new();
         if exported.only_session().is_none() {
             for _ in 0..jobs {
-                sessions.push(exported_snapshot::join(&connection, &exported).await?);
+                sessions.push(exported_snapshot::join_for_checks(&connection, &exported).await?);
             }
         }
         let sessions = exported.only_session().into_iter().chain(&sessions);

@@ -106,7 +106,10 @@ async fn everything_at_once_gives_no_false_alarm_and_leaves_nothing_behind() {
             all.join("\n")
         };
         assert_eq!(sorted(failures(&before)), sorted(expected.to_vec()), "what the fixture has on purpose");
-        let unchecked: Vec<_> = before.skipped.iter().filter(|skipped| skipped.counts_for_strict).collect();
+        let unchecked = before.skipped.iter().filter(|skipped| skipped.counts_for_strict);
+        // Its owner can't read all of it, and its code must not run as anybody else.
+        let owners_own = |object: &str| object.starts_with("app.secured") || object == "view app.invoker";
+        let unchecked: Vec<_> = unchecked.filter(|skipped| !owners_own(&skipped.object)).collect();
         assert!(unchecked.is_empty(), "{unchecked:?}");
         let again = Options { known: Some(before.known()), ..deep.clone() };
         let after = run_with_scratch(&[&db.client], Some(&scratch), &again).await.unwrap();

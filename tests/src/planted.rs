@@ -1,0 +1,180 @@
+//! Code of a low role in every place where PostgreSQL evaluates some, which tells the server's log as whom it ran.
+//!
+//! The code does nothing else, and works in read-only transactions. It also tries to become the session's user again, and
+//! tells whom it was then: SET ROLE alone is no containment. What may run it is its owner, whoever asks.
+
+use std::collections::BTreeMap;
+
+use crate::cluster::Database;
+use crate::psql;
+
+/// The role that planted its code in a database, which is dropped with everything it owns by [`Planted::remove`].
+pub struct Planted<'a, 'c> {
+    database: &'a Database<'c>,
+    role: String,
+    seen: usize,
+}
+
+/// What was planted where, in the order in which the role makes it. `say` is its function: it takes the name of the place, gives
+/// true, and is called with nothing but constants wherever that can be, so that planning alone evaluates it.
+const PLACES: &str = r"
+CREATE TYPE planted.mood AS ENUM ('good', 'bad');
+CREATE FUNCTION planted.as_text(planted.mood) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+  $$ BEGIN PERFORM planted.say('cast'); RETURN 'forged'; END $$;
+CREATE CAST (planted.mood AS text) WITH FUNCTION planted.as_text(planted.mood);
+CREATE FUNCTION planted.same(int, int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS
+  $$ BEGIN PERFORM planted.say('operator'); RETURN $1 = $2; END $$;
+CREATE OPERATOR planted.=== (LEFTARG = int, RIGHTARG = int, FUNCTION = planted.same);
+CREATE FUNCTION planted.add(int, int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+  $$ BEGIN PERFORM planted.say('aggregate'); RETURN COALESCE($1, 0) + $2; END $$;
+CREATE AGGREGATE planted.total(int) (SFUNC = planted.add, STYPE = int);
+CREATE FUNCTION planted.distance(float8, float8) RETURNS float8 LANGUAGE plpgsql IMMUTABLE AS
+  $$ BEGIN PERFORM planted.say('range type'); RETURN $1 - $2; END $$;
+CREATE TYPE planted.span AS RANGE (subtype = float8, subtype_diff = planted.distance);
+CREATE DOMAIN planted.given AS int NOT NULL CHECK (planted.say('not null domain') AND VALUE > 0);
+CREATE DOMAIN planted.word AS text DEFAULT 'w' CHECK (planted.say('domain'));
+CREATE TYPE planted.pair AS (one planted.given, two planted.word);
+
+CREATE TABLE planted.t (
+  id int PRIMARY KEY, feeling planted.mood NOT NULL DEFAULT 'good', given planted.given DEFAULT 1, word planted.word,
+  pair planted.pair, words planted.word[], span planted.span, other int,
+  CONSTRAINT checked CHECK (planted.say('check') AND id OPERATOR(planted.===) id),
+  made int GENERATED ALWAYS AS (planted.number('generated column') + id) STORED,
+  has_default int DEFAULT planted.number('default'));
+INSERT INTO planted.t (id, pair, words, span) SELECT i, ROW(1, 'x')::planted.pair, ARRAY['y']::planted.word[], planted.span(i, i + 1)
+  FROM generate_series(1, 30) i;
+CREATE TABLE planted.with_mood (feeling planted.mood PRIMARY KEY, n int);
+INSERT INTO planted.with_mood VALUES ('good', 1);
+CREATE INDEX plain ON planted.t ((planted.number('index expression')));
+CREATE INDEX partial ON planted.t (id) WHERE planted.say('partial index');
+CREATE UNIQUE INDEX one ON planted.t ((planted.number('unique expression') + id));
+CREATE UNIQUE INDEX two ON planted.t (id) WHERE planted.say('unique predicate');
+CREATE INDEX spans ON planted.t USING gist (span);
+ALTER TABLE planted.t ADD CONSTRAINT excluded EXCLUDE USING btree ((planted.number('exclude') + id) WITH =);
+CREATE STATISTICS planted.s ON (planted.number('statistics')), (id + planted.number('statistics of a column')) FROM planted.t;
+
+CREATE TABLE planted.parent (id int NOT NULL, v int) PARTITION BY RANGE ((planted.number('partition key') + id));
+CREATE TABLE planted.low PARTITION OF planted.parent FOR VALUES FROM (MINVALUE) TO (planted.number('partition bound') + 9);
+CREATE TABLE planted.high PARTITION OF planted.parent FOR VALUES FROM (10) TO (MAXVALUE);
+INSERT INTO planted.parent SELECT i, i FROM generate_series(1, 20) i;
+CREATE TABLE planted.child (id serial PRIMARY KEY, t_id int REFERENCES planted.t, feeling planted.mood REFERENCES planted.with_mood);
+INSERT INTO planted.child (t_id, feeling) SELECT i, 'good' FROM generate_series(1, 10) i;
+
+CREATE VIEW planted.seen AS SELECT id, planted.number('view') AS n FROM planted.t WHERE planted.say('view predicate')
+  AND id OPERATOR(planted.===) 1;
+CREATE VIEW planted.summed AS SELECT planted.total(id) FROM planted.t;
+CREATE MATERIALIZED VIEW planted.kept AS SELECT id, planted.number('materialized view') AS n FROM planted.t;
+CREATE UNIQUE INDEX kept_one ON planted.kept ((planted.number('index of a materialized view') + id));
+CREATE RULE noting AS ON UPDATE TO planted.t DO ALSO SELECT planted.number('rule');
+CREATE FUNCTION planted.fires() RETURNS trigger LANGUAGE plpgsql AS
+  $$ BEGIN PERFORM planted.say('trigger'); RETURN NEW; END $$;
+CREATE TRIGGER fires BEFORE INSERT OR UPDATE OR DELETE ON planted.t FOR EACH ROW EXECUTE FUNCTION planted.fires();
+ALTER TABLE planted.t ENABLE ROW LEVEL SECURITY;
+CREATE POLICY reading ON planted.t USING (planted.say('policy'));
+CREATE FUNCTION planted.body() RETURNS SETOF int LANGUAGE sql AS 'SELECT id FROM planted.t WHERE planted.say(''function body'')';
+CREATE FUNCTION planted.given_by_default(n int DEFAULT planted.number('argument default')) RETURNS int LANGUAGE sql AS 'SELECT $1';
+CREATE FOREIGN TABLE planted.far (id int DEFAULT planted.number('foreign table'), CHECK (planted.say('foreign check'))) SERVER planted_far;
+";
+
+/// The functions that tell. `set_config` in place of RESET ROLE, because an immutable function may say no utility statement;
+/// what it did is taken back.
+const FUNCTIONS: &str = r"
+CREATE FUNCTION planted.say(place text) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE before text := current_setting('role'); ran_as text := current_user; became text := current_user;
+BEGIN
+  IF current_setting('planted.quiet', true) = 'on' THEN RETURN true; END IF;
+  BEGIN
+    PERFORM set_config('role', 'none', true);
+    became := current_user;
+    PERFORM set_config('role', before, true);
+  EXCEPTION WHEN OTHERS THEN became := current_user; END;
+  RAISE LOG 'planted|MARK|%|%|%|%', place, ran_as, became, session_user;
+  RETURN true;
+END $$;
+CREATE FUNCTION planted.number(place text) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+  $$ BEGIN PERFORM planted.say(place); RETURN 1; END $$;
+";
+
+impl<'a, 'c> Planted<'a, 'c> {
+    /// Lets a fresh role with CREATE on the database plant its code.
+    pub fn plant(database: &'a Database<'c>) -> Planted<'a, 'c> {
+        let role = format!("low_{}", database.name());
+        let mut planted = Planted { database, role, seen: 0 };
+        let role = psql::quote_ident(&planted.role);
+        database.psql(&format!(
+            "CREATE ROLE {role} LOGIN; GRANT CREATE, TEMPORARY ON DATABASE {} TO {role};
+            CREATE FOREIGN DATA WRAPPER planted; CREATE SERVER planted_far FOREIGN DATA WRAPPER planted;
+            GRANT USAGE ON FOREIGN SERVER planted_far TO {role};",
+            psql::quote_ident(database.name())
+        ));
+        let functions = FUNCTIONS.replace("MARK", &planted.role);
+        planted.psql(&format!("SET planted.quiet = on; CREATE SCHEMA planted; {functions} {PLACES}"));
+        if database.cluster().major() >= 18 {
+            planted.psql(
+                "SET planted.quiet = on;
+                CREATE TABLE planted.computed (id int PRIMARY KEY, n int GENERATED ALWAYS AS (id + 1) VIRTUAL)",
+            );
+        }
+        if database.cluster().major() >= 15 {
+            planted.psql("CREATE PUBLICATION planted_changes FOR TABLE planted.t WHERE (id > 0)");
+        }
+        planted.heard();
+        planted
+    }
+
+    /// The role.
+    pub fn role(&self) -> &str {
+        &self.role
+    }
+
+    /// Runs SQL as the role, in a session of its own.
+    pub fn psql(&self, sql: &str) -> String {
+        psql::run(&self.database.cluster().url_as(&self.role, self.database.name()), sql)
+    }
+
+    /// As whom its code ran since the last time, by place; more than one where it could become somebody else.
+    pub fn heard(&mut self) -> BTreeMap<String, Vec<String>> {
+        let log = self.database.cluster().log();
+        let mark = format!("planted|{}|", self.role);
+        let lines: Vec<&str> = log.lines().filter_map(|line| Some(line.split_once(&mark)?.1)).collect();
+        let mut heard: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in &lines[self.seen..] {
+            let words: Vec<&str> = line.split('|').collect();
+            let roles = heard.entry(words[0].to_owned()).or_default();
+            for role in &words[1..3] {
+                if !roles.contains(&(*role).to_owned()) {
+                    roles.push((*role).to_owned());
+                }
+            }
+        }
+        self.seen = lines.len();
+        heard
+    }
+
+    /// Panics if its code ran as anybody but itself since the last time; gives the places that were heard of.
+    #[track_caller]
+    pub fn ran_only_as_itself(&mut self, after: &str) -> Vec<String> {
+        let (own, strange) = self.heard_apart();
+        assert!(strange.is_empty(), "after {after}, code of {} ran as: {strange:?}", self.role);
+        own
+    }
+
+    /// The places since the last time whose code ran as the role alone, and the others with whom they ran as.
+    pub fn heard_apart(&mut self) -> (Vec<String>, BTreeMap<String, Vec<String>>) {
+        let (own, strange): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            self.heard().into_iter().partition(|(_, roles)| roles.as_slice() == [self.role.clone()]);
+        (own.into_keys().collect(), strange)
+    }
+
+    /// Drops the role, here and in every database of the family.
+    pub fn remove(self) {
+        let role = psql::quote_ident(&self.role);
+        for name in self.database.family() {
+            psql::run(
+                &self.database.cluster().url(&name),
+                &format!("DROP OWNED BY {role} CASCADE; DROP FOREIGN DATA WRAPPER IF EXISTS planted CASCADE"),
+            );
+        }
+        self.database.cluster().psql(&format!("DROP ROLE {role}"));
+    }
+}

@@ -1,0 +1,234 @@
+//! Nobody's code runs with our rights: a low role plants code wherever PostgreSQL evaluates some, and every command is run as
+//! a superuser. What pg_dump and pg_restore let run is the control.
+
+use tests::{Cluster, Planted, ProtectedRun, Snapshots, psql};
+
+/// The oldest and the newest server.
+const ENDS: [u32; 2] = [14, 18];
+
+#[test]
+fn the_planted_code_tells_as_whom_it_runs_and_is_found_out_when_only_set_role_holds_it() {
+    for major in ENDS {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        run.database.psql("SELECT id FROM planted.t WHERE id = 1 AND feeling::text = 'x'");
+        let heard = planted.heard();
+        for place in ["partial index", "index expression", "statistics", "cast"] {
+            assert_eq!(heard.get(place).map(Vec::as_slice), Some(&["postgres".to_owned()][..]), "{heard:?}");
+        }
+        run.database.psql(&format!(
+            "BEGIN; SET LOCAL ROLE {}; SELECT id FROM planted.t WHERE id = 1; ROLLBACK",
+            psql::quote_ident(planted.role())
+        ));
+        let held = planted.heard();
+        assert_eq!(held["partial index"], [planted.role().to_owned(), "postgres".to_owned()], "{held:?}");
+        planted.remove();
+    }
+}
+
+#[test]
+fn checks_and_plans_run_an_owners_code_as_the_owner() {
+    for major in ENDS {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        // Violations, so that keys are listed and cast to text.
+        planted.psql(
+            "SET planted.quiet = on; UPDATE planted.with_mood SET n = -1;
+            ALTER TABLE planted.with_mood ADD CHECK (n > 0) NOT VALID",
+        );
+        planted.heard();
+        run.run(&["check", "--level", "fast"]).exits(0);
+        planted.ran_only_as_itself("check --level fast");
+        for level in ["standard", "deep"] {
+            let ended = run.run(&["check", "--level", level]).exits(31).says("good");
+            assert!(!ended.stdout.contains("forged"), "a row's key is its own text: {ended}");
+            let own = planted.ran_only_as_itself(&format!("check --level {level} on {major}"));
+            for place in [
+                "check",
+                "not null domain",
+                "domain",
+                "index expression",
+                "partial index",
+                "unique expression",
+                "unique predicate",
+                "exclude",
+                "statistics",
+                "operator",
+                "view",
+            ] {
+                assert!(own.iter().any(|heard| heard == place), "{place} was not looked at: {own:?}");
+            }
+        }
+        run.migration("1_add.sql", "ALTER TABLE orders ADD COLUMN more int;");
+        for command in [&["plan"][..], &["status"], &["history"]] {
+            run.run(command);
+            planted.ran_only_as_itself(command[0]);
+        }
+        planted.remove();
+    }
+}
+
+#[test]
+fn a_run_checks_an_owners_tables_as_the_owner_before_and_after() {
+    for major in ENDS {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        run.migration("1_add.sql", "ALTER TABLE orders ADD COLUMN more int;");
+        run.run(&["--snapshot", "none"]).exits(0);
+        planted.ran_only_as_itself("safe-run");
+        run.migration(
+            "2_outside.sql",
+            "-- safe-run: no-transaction\nCREATE INDEX CONCURRENTLY ON orders (more);",
+        );
+        run.run(&["--snapshot", "none", "--on-failure", "stop", "--level", "deep"]).exits(0);
+        planted.ran_only_as_itself("safe-run outside of a transaction");
+        let url = run.database.url();
+        let psql = ["--snapshot", "clone", "--", "psql", "-X", "-v", "ON_ERROR_STOP=1", &url, "-c"];
+        run.run(&[&psql[..], &["ALTER TABLE orders ADD COLUMN fine int"]].concat()).exits(0);
+        planted.ran_only_as_itself("a command behind a clone");
+        planted.remove();
+    }
+}
+
+#[test]
+fn a_backup_runs_nothing() {
+    for major in ENDS {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        let snapshots = Snapshots::new();
+        let first = snapshots.create(&run.database, &[]);
+        planted.ran_only_as_itself("backup create");
+        let second = snapshots.create(&run.database, &["--check-foreign-keys"]);
+        planted.ran_only_as_itself("backup create --check-foreign-keys");
+        for command in
+            [&["check"][..], &["verify"], &["list"], &["show", "latest"], &["diff", &first, &second]]
+        {
+            snapshots.run("backup", &run.database.url(), command);
+            planted.ran_only_as_itself(&command.join(" "));
+        }
+        planted.remove();
+    }
+}
+
+/// Which places pg_dump and pg_restore, as a superuser, let run as somebody else: for whoever compares.
+#[test]
+fn pg_dump_lets_nothing_run_and_pg_restore_what_it_loads() {
+    let run = ProtectedRun::on(Cluster::shared(18).fresh_database("control"));
+    let mut planted = Planted::plant(&run.database);
+    let file = run.folder().join("dump");
+    let file = file.to_str().unwrap();
+    let mut dump = psql::tool("pg_dump");
+    dump.args(["-Fc", "-f", file, "-d", &run.database.url()]);
+    psql::succeed(dump);
+    planted.ran_only_as_itself("pg_dump");
+    planted.remove();
+}
+
+/// The table as safe-run makes it.
+const HISTORY: &str = "version text PRIMARY KEY, description text NOT NULL, file_name text NOT NULL, checksum text NOT NULL,
+  checksum_normalized text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp(), applied_by text NOT NULL DEFAULT CURRENT_USER,
+  execution_ms bigint NOT NULL, run text NOT NULL";
+
+#[test]
+fn a_history_that_another_role_made_is_refused_before_anything_runs() {
+    for major in ENDS {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        run.migration("1_add.sql", "ALTER TABLE orders ADD COLUMN more int;");
+        let role = planted.role().to_owned();
+        let trigger = "CREATE TRIGGER t BEFORE INSERT OR UPDATE OR DELETE ON safe_run.migrations FOR EACH ROW EXECUTE FUNCTION planted.fires()";
+        for (made, says) in [
+            ("CREATE SCHEMA safe_run".to_owned(), format!("schema safe_run belongs to {role}")),
+            (
+                format!("CREATE SCHEMA safe_run; CREATE TABLE safe_run.migrations ({HISTORY}); {trigger}"),
+                "it has trigger t".to_owned(),
+            ),
+            (
+                "CREATE SCHEMA safe_run; CREATE VIEW safe_run.migrations AS SELECT * FROM planted.seen"
+                    .to_owned(),
+                "it is a view and not a table".to_owned(),
+            ),
+        ] {
+            planted.psql(&made);
+            let before = run.fingerprint();
+            planted.heard();
+            run.run(&[]).exits(3).says(&says);
+            run.run(&["status"]).exits(3).says(&says);
+            planted.ran_only_as_itself(&made);
+            run.assert_unchanged(&before);
+            planted.psql("DROP SCHEMA safe_run CASCADE");
+            planted.heard();
+        }
+        run.run(&["--snapshot", "none"]).exits(0);
+        // A trigger on the table of a trusted role, by one who was given the right.
+        run.database.psql(&format!(
+            "GRANT USAGE ON SCHEMA safe_run TO \"{role}\"; GRANT TRIGGER ON safe_run.migrations TO \"{role}\""
+        ));
+        planted.psql(trigger);
+        planted.heard();
+        run.migration("2_more.sql", "ALTER TABLE orders ADD COLUMN much int;");
+        run.run(&["--snapshot", "none"])
+            .exits(3)
+            .says("its trigger t uses function planted.fires() of another role");
+        planted.ran_only_as_itself("a trigger on the history");
+        run.database.psql("DROP TRIGGER t ON safe_run.migrations; CREATE SCHEMA other");
+        run.database.psql("ALTER TABLE safe_run.migrations ALTER applied_by TYPE planted.word");
+        run.run(&["--snapshot", "none"]).exits(3).says("its column applied_by has type planted.word");
+        run.database
+            .psql("SET planted.quiet = on; ALTER TABLE safe_run.migrations ALTER applied_by TYPE text");
+        planted.heard();
+        run.run(&["--snapshot", "none"]).exits(0);
+        planted.remove();
+    }
+}
+
+#[test]
+fn another_tools_history_of_another_role_is_used_only_without_code() {
+    for major in ENDS {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        run.migration("1_add.sql", "ALTER TABLE orders ADD COLUMN more int;");
+        run.database.psql(&format!("GRANT CREATE ON SCHEMA public TO \"{}\"", planted.role()));
+        planted.psql(
+            "CREATE TABLE public._sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
+             installed_on TIMESTAMPTZ NOT NULL DEFAULT now(), success BOOLEAN NOT NULL, checksum BYTEA NOT NULL, execution_time BIGINT NOT NULL)",
+        );
+        for (made, taken, says) in [
+            (
+                "CREATE TRIGGER t BEFORE INSERT ON _sqlx_migrations FOR EACH ROW EXECUTE FUNCTION planted.fires()",
+                "DROP TRIGGER t ON _sqlx_migrations",
+                "it has trigger t",
+            ),
+            (
+                "ALTER TABLE _sqlx_migrations ADD CHECK (planted.say('history check')) NOT VALID",
+                "ALTER TABLE _sqlx_migrations DROP CONSTRAINT _sqlx_migrations_check",
+                "it has constraint _sqlx_migrations_check",
+            ),
+            (
+                "CREATE INDEX i ON _sqlx_migrations (version) WHERE planted.say('history index')",
+                "DROP INDEX i",
+                "it has index i",
+            ),
+            (
+                "ALTER TABLE _sqlx_migrations ALTER installed_on SET DEFAULT now() + planted.number('history default') * interval '1 s'",
+                "ALTER TABLE _sqlx_migrations ALTER installed_on SET DEFAULT now()",
+                "it has default of installed_on",
+            ),
+            (
+                "CREATE RULE r AS ON INSERT TO _sqlx_migrations DO ALSO SELECT planted.say('history rule')",
+                "DROP RULE r ON _sqlx_migrations",
+                "it has rule r",
+            ),
+        ] {
+            planted.psql(made);
+            planted.heard();
+            run.run(&["--snapshot", "none", "--format", "sqlx"]).exits(3).says(says);
+            planted.ran_only_as_itself(made);
+            planted.psql(taken);
+        }
+        planted.heard();
+        run.run(&["--snapshot", "none", "--format", "sqlx"]).exits(0);
+        planted.ran_only_as_itself("a plain history of another role");
+        planted.remove();
+    }
+}
