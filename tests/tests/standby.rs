@@ -48,8 +48,8 @@ impl Pair {
     }
 
     /// Starts a backup of `database` from the standby and stops it in the middle of the rows of `wide`.
-    fn stopped_backup(&self, snapshots: &Snapshots, database: &Database) -> Running {
-        let url = self.standby.url(database.name());
+    fn stopped_backup(&self, snapshots: &Snapshots, database: &Database, role: &str) -> Running {
+        let url = self.standby.url_as(role, database.name());
         // Compression takes seconds, so that it is stopped in time.
         let arguments = ["create", "--jobs", "1", "--compress", "gzip:9"];
         let mut session = tests::Session::open(&self.standby.url("postgres"));
@@ -104,6 +104,12 @@ fn backup_of_the_standby_equals_the_primary(major: u32) {
     let standby_url = pair.standby.url(database.name());
     let checked = snapshots.run("backup", &standby_url, &["check"]).expect(0);
     assert!(checked.stdout.contains("hot standby"), "{}", checked.stdout);
+    assert_eq!(
+        checked.stdout.contains("PostgreSQL 14 has had its last release"),
+        major == 14,
+        "{}",
+        checked.stdout
+    );
     let announced = "a standby has no rows of them";
     let created = snapshots.run("backup", &standby_url, &["create"]).expect(0).says(&[
         "2 unlogged tables",
@@ -138,8 +144,12 @@ fn a_backup_from_a_standby_equals_the_primary_postgresql_18() {
     backup_of_the_standby_equals_the_primary(18);
 }
 
-fn a_conflict_is_said_with_what_to_do(major: u32) {
+fn a_conflict_is_said_with_what_to_do(major: u32, role: &str) {
     let pair = Pair::start(major, &["max_standby_streaming_delay = 0"]);
+    if role != "postgres" {
+        // Who is no superuser reads alone, in one session.
+        pair.primary.psql(&format!("CREATE ROLE {role} LOGIN IN ROLE pg_read_all_data"));
+    }
     for change in [
         "DELETE FROM wide WHERE i % 2 = 0; VACUUM wide",
         "DROP TABLE wide",
@@ -150,7 +160,7 @@ fn a_conflict_is_said_with_what_to_do(major: u32) {
     ] {
         let database = pair.wide();
         let snapshots = Snapshots::new();
-        let backup = pair.stopped_backup(&snapshots, &database);
+        let backup = pair.stopped_backup(&snapshots, &database, role);
         let conflicts = || pair.standby.log().matches("conflict with recovery").count();
         let earlier = conflicts();
         database.psql(change);
@@ -175,12 +185,12 @@ fn a_conflict_is_said_with_what_to_do(major: u32) {
 
 #[test]
 fn a_conflict_with_replay_is_said_with_what_to_do_postgresql_14() {
-    a_conflict_is_said_with_what_to_do(14);
+    a_conflict_is_said_with_what_to_do(14, "reader");
 }
 
 #[test]
 fn a_conflict_with_replay_is_said_with_what_to_do_postgresql_18() {
-    a_conflict_is_said_with_what_to_do(18);
+    a_conflict_is_said_with_what_to_do(18, "postgres");
 }
 
 #[test]
@@ -190,7 +200,7 @@ fn where_replay_waits_for_the_backup_it_is_complete_and_of_one_moment() {
     let database = pair.wide();
     let before = fingerprint(&database);
     let snapshots = Snapshots::new();
-    let backup = pair.stopped_backup(&snapshots, &database);
+    let backup = pair.stopped_backup(&snapshots, &database, "postgres");
     database.psql("DELETE FROM wide WHERE i % 2 = 0; VACUUM wide");
     std::thread::sleep(Duration::from_millis(300));
     backup.signal("CONT");
@@ -206,7 +216,7 @@ fn with_feedback_a_vacuum_on_the_primary_does_not_cancel_the_backup() {
     let database = pair.wide();
     let before = fingerprint(&database);
     let snapshots = Snapshots::new();
-    let backup = pair.stopped_backup(&snapshots, &database);
+    let backup = pair.stopped_backup(&snapshots, &database, "postgres");
     // The hint names this setting: it has to be true. Feedback is sent once a second.
     let told = "SELECT backend_xmin IS NOT NULL FROM pg_stat_replication";
     until("the primary knows of the snapshot", || pair.primary.psql(told) == "t");
