@@ -9,10 +9,13 @@ mod make;
 mod recover;
 mod undo;
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use common::{
-    Error, Ident, Result,
+    Error, Ident, Progress, Result,
     catalog::{DatabaseState, Grant},
     postgres::{Session, database, database_copy::CopyOrder, introspect},
     repository::write_private_file,
@@ -244,8 +247,44 @@ async fn drop_clone(control: &Session, clone: &DatabaseClone) -> Result<Option<S
     }
 }
 
+/// [`drop_clone`], which says for what it waits, and gives up: the run is over, and only a copy that nobody needs is left.
+async fn drop_in_time(
+    control: &Session,
+    clone: &DatabaseClone,
+    progress: &Progress,
+) -> Result<Option<String>> {
+    /// A drop takes well below a second, and some more where a checkpoint has much to write.
+    const SAY_EVERY: Duration = Duration::from_secs(5);
+    const AT_MOST: Duration = Duration::from_secs(60);
+    let mut dropping = std::pin::pin!(drop_clone(control, clone));
+    let began = Instant::now();
+    let mut is_cancelled = false;
+    loop {
+        tokio::select! {
+            dropped = &mut dropping => return dropped,
+            () = tokio::time::sleep(SAY_EVERY) => {}
+        }
+        let waited = began.elapsed();
+        if is_cancelled {
+            return Err(Error::busy(format!("the server did not answer within {} s", waited.as_secs())));
+        }
+        progress.note(format!(
+            "waiting for {} to drop the clone \"{}\" (server process {}), for {} s",
+            control.settings().host_label(),
+            clone.name,
+            control.backend_pid(),
+            waited.as_secs()
+        ));
+        if waited >= AT_MOST {
+            // What comes next in this session must not queue behind it.
+            is_cancelled = true;
+            let _ = control.cancel_handle().cancel().await;
+        }
+    }
+}
+
 /// After a run that stands: the clone goes, or stays as it was told to; then its name.
-pub async fn drop_or_keep(log: &mut RunLog, control: &Session) -> Option<String> {
+pub async fn drop_or_keep(log: &mut RunLog, control: &Session, progress: &Progress) -> Option<String> {
     match log.clone.take() {
         Some(clone) if clone.keep => {
             log.report.notes.push(format!("the clone \"{}\" is kept (--keep-clone), closed", clone.name));
@@ -254,16 +293,16 @@ pub async fn drop_or_keep(log: &mut RunLog, control: &Session) -> Option<String>
         }
         clone => {
             log.clone = clone;
-            drop_unneeded(log, control).await;
+            drop_unneeded(log, control, progress).await;
             None
         }
     }
 }
 
 /// Nobody needs the clone any more. A clone that stays is no failure of the run, and said.
-pub async fn drop_unneeded(log: &mut RunLog, control: &Session) {
+pub async fn drop_unneeded(log: &mut RunLog, control: &Session, progress: &Progress) {
     let Some(clone) = log.clone.take() else { return };
-    let why = match drop_clone(control, &clone).await {
+    let why = match drop_in_time(control, &clone, progress).await {
         Ok(None) => return,
         Ok(Some(why)) => why,
         Err(error) => error.to_string(),

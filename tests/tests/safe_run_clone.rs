@@ -325,3 +325,32 @@ fn a_clone_in_other_tablespaces_is_whole() {
         assert_eq!(run.database.psql(aside), "1");
     }
 }
+
+#[test]
+fn a_clone_that_takes_long_to_go_is_said_and_waited_for() {
+    let run = ProtectedRun::shop(18);
+    let cluster = run.database.cluster();
+    let running = run.start(&["--snapshot", "clone", "--", "psql", "-Xqc", "SELECT pg_sleep(3)"]);
+    let list = format!(
+        "SELECT datname FROM pg_database WHERE starts_with(datname, '{}_clone_') AND NOT datallowconn",
+        run.database.name()
+    );
+    let sleeping = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND query = 'SELECT pg_sleep(3)'",
+        run.database.name()
+    );
+    until("the command sleeps", || cluster.psql(&sleeping) == "1");
+    let clone = cluster.psql(&list);
+    // Whoever describes a database keeps it from being dropped.
+    let mut session = tests::Session::open(&cluster.url("postgres"));
+    session.run(&format!("BEGIN; COMMENT ON DATABASE \"{clone}\" IS 'looked at'"));
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE 'DROP DATABASE%{clone}%'"
+    );
+    until("the clone is being dropped", || cluster.psql(&waiting) == "1");
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    session.run("ROLLBACK");
+    running.outcome().exits(0).says("waiting for").says(&format!("to drop the clone \"{clone}\""));
+    assert_eq!(cluster.psql(&list), "");
+    run.assert_open();
+}

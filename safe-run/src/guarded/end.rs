@@ -29,7 +29,7 @@ pub(super) async fn keep(
     if lifted.is_ok() {
         fault::point("safe-run.stands");
         writes::end(&mut log, control).await;
-        kept = clone::drop_or_keep(&mut log, control).await;
+        kept = clone::drop_or_keep(&mut log, control, &context.progress).await;
         analyze_what_lost_statistics(&context.control, &mut log, &context.progress).await;
     }
     let report = &mut log.report;
@@ -84,7 +84,7 @@ pub(super) async fn abandon(
     let error = interrupt::explain(error);
     match lift(context, &mut log, control, standing).await {
         Ok(()) => {
-            clone::drop_unneeded(&mut log, control).await;
+            clone::drop_unneeded(&mut log, control, &context.progress).await;
             writes::end(&mut log, control).await;
             failed_before(log, &error)
         }
@@ -150,7 +150,7 @@ pub(super) async fn rolled_back(
         log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     };
-    clone::drop_unneeded(&mut log, control).await;
+    clone::drop_unneeded(&mut log, control, &context.progress).await;
     writes::end(&mut log, control).await;
     log.report.notes.extend(found.restored.into_iter().chain(found.ahead));
     let outside = std::mem::take(&mut log.outside);

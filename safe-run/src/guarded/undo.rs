@@ -117,7 +117,7 @@ pub(super) async fn undo(
             log.report.undo =
                 Some(UndoReport { how: "restore", seconds, failed_database_kept_as: kept_as, error: None });
             // A clone that could not be used has no purpose any more.
-            clone::drop_unneeded(&mut log, control).await;
+            clone::drop_unneeded(&mut log, control, &context.progress).await;
             Ok(log.finish(Verdict::Restored, stage.exit_code_undone(&error)))
         }
         Err(second) => {
