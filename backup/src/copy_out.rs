@@ -1,7 +1,7 @@
 //! Reads every row and every large object of an exported snapshot into chunk files, on several connections.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
@@ -31,7 +31,9 @@ use common::{
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::{
+    Guards,
     plan::{Piece, pieces},
+    planning_guard::PlanningGuard,
     reuse::{self, InPart, Reuse, Unchanged},
 };
 
@@ -85,6 +87,21 @@ pub struct CopyOptions {
     pub meter: Arc<CostMeter>,
 }
 
+/// What else the rows of tables may come from than a query, and what lets there be one.
+pub struct Ways<'r> {
+    /// For tables that are not ours; without one, a table is read as it was admitted.
+    pub guards: Guards,
+    /// The earlier snapshot.
+    pub reuse: &'r Reuse,
+}
+
+/// A chunk of a table, by the table's number.
+struct Made {
+    table: usize,
+    chunk: Chunk,
+    is_read: bool,
+}
+
 /// Copies every table; returns them with their chunks, in the given order, and how much was read for that.
 #[expect(clippy::too_many_arguments, reason = "one step of the flow in lib.rs, with all that it reads from")]
 pub async fn tables(
@@ -93,16 +110,17 @@ pub async fn tables(
     partial: &PartialSnapshot,
     database: &DatabaseState,
     tables: Vec<Table>,
+    ways: Ways<'_>,
     options: CopyOptions,
-    reuse: &Reuse,
     progress: &Progress,
 ) -> Result<(Vec<TableData>, Reading)> {
+    let Ways { guards, reuse } = ways;
     let plan = pieces(&tables, options.cut.chunk_blocks);
     let forms: Vec<Option<String>> =
         tables.iter().map(|table| reuse.form(table, &database.encoding)).collect();
-    let mut jobs = Vec::new();
+    let (mut jobs, mut pieces_read) = (Vec::new(), Vec::new());
     let (mut not_linked, mut too_old) = (Vec::new(), 0);
-    let mut linked: Vec<Option<Chunk>> = Vec::with_capacity(plan.len());
+    let mut made: Vec<Made> = Vec::with_capacity(plan.len());
     for piece in &plan {
         let table = &tables[piece.table];
         let mut job = table_job(table, piece, partial, options.codec);
@@ -124,37 +142,60 @@ pub async fn tables(
             let in_part = reuse.in_part(table, forms[piece.table].as_deref(), piece.range);
             job.source = Source::Pages(piece.table, piece.range, in_part);
             jobs.push(job);
+            pieces_read.push(piece.table);
         }
-        linked.push(chunk);
+        made.extend(chunk.map(|chunk| Made { table: piece.table, chunk, is_read: false }));
     }
-    let chunks_read = jobs.len() as u64;
-    let tables = Arc::new(Tables { tables, encoding: database.encoding.clone(), cut: options.cut });
-    let (chunks, damaged) = run(settings, exported, jobs, Some(tables.clone()), options, progress).await?;
-    let chunks_in_part = chunks.iter().filter(|chunk| chunk.read_in.is_some()).count() as u64;
-    let mut chunks = chunks.into_iter();
+    let encoding = database.encoding.clone();
+    let mut tables = Arc::new(Tables { tables, encoding, cut: options.cut, guards });
+    let (read, damaged) =
+        run(settings, exported, jobs, Some(tables.clone()), options.clone(), progress).await?;
+    not_linked.extend(damaged);
+    let number = |(job, chunk): (usize, Chunk)| Made { table: pieces_read[job], chunk, is_read: true };
+    made.extend(read.into_iter().map(number));
+    let refused: Vec<usize> = tables.refused();
+    if !refused.is_empty() {
+        made = discard(made, &refused, partial)?;
+        let all = Arc::get_mut(&mut tables).ok_or_else(|| Error::failed("a copy worker is still at work"))?;
+        all.read_whole(&refused, progress);
+        let whole = |table: &usize| Piece { table: *table, range: BlockRange::ALL };
+        let whole: Vec<Piece> = refused.iter().map(whole).collect();
+        let jobs = whole
+            .iter()
+            .map(|piece| table_job(&tables.tables[piece.table], piece, partial, options.codec))
+            .collect();
+        let (read, _) = run(settings, exported, jobs, Some(tables.clone()), options, progress).await?;
+        let number = |(job, chunk): (usize, Chunk)| Made { table: refused[job], chunk, is_read: true };
+        made.extend(read.into_iter().map(number));
+    }
     let tables = Arc::into_inner(tables).map(|tables| tables.tables);
     let tables = tables.ok_or_else(|| Error::failed("a copy worker is still at work"))?;
-    not_linked.extend(damaged);
+    let chunks = made.len() as u64;
+    let chunks_read = made.iter().filter(|made| made.is_read).count() as u64;
+    let chunks_in_part =
+        made.iter().filter(|made| made.is_read && made.chunk.read_in.is_some()).count() as u64;
     let mut data: Vec<TableData> = tables
         .into_iter()
         .zip(forms)
         .map(|(table, form)| TableData { table, chunks: Vec::new(), form })
         .collect();
-    for (piece, linked) in plan.iter().zip(linked) {
-        let table = &mut data[piece.table];
-        let chunk = match linked {
-            Some(chunk) => chunk,
-            None => {
-                let chunk =
-                    chunks.next().ok_or_else(|| Error::failed("a chunk that was to be read is missing"))?;
-                reuse.share(table.table.oid, chunk, partial)?
-            }
-        };
+    for Made { table, chunk, is_read } in made {
+        let table = &mut data[table];
+        let chunk = if is_read { reuse.share(table.table.oid, chunk, partial)? } else { chunk };
         table.chunks.push(chunk);
+    }
+    for table in &mut data {
+        table.chunks.sort_by_key(|chunk| chunk.first_block);
+        // The ranges that were read are the table: each begins where the one before it ended.
+        let ends = table.chunks.iter().map(|chunk| chunk.end_block);
+        let begins = table.chunks.iter().skip(1).map(|chunk| Some(chunk.first_block)).chain([None]);
+        if table.chunks.first().is_none_or(|first| first.first_block != 0) || !ends.eq(begins) {
+            return Err(Error::failed(format!("a chunk of {} is missing", table.table.name.short())));
+        }
     }
     let shared = || data.iter().flat_map(|table| &table.chunks).filter(|chunk| chunk.stored_in.is_some());
     let reading = Reading {
-        chunks: plan.len() as u64,
+        chunks,
         chunks_read,
         chunks_in_part,
         chunks_shared: shared().count() as u64,
@@ -164,6 +205,16 @@ pub async fn tables(
     };
     reuse::tell(&reading, &not_linked, too_old, progress);
     Ok((data, reading))
+}
+
+/// Takes away what was made of these tables, with the files.
+fn discard(made: Vec<Made>, tables: &[usize], partial: &PartialSnapshot) -> Result<Vec<Made>> {
+    let (out, kept): (Vec<Made>, Vec<Made>) = made.into_iter().partition(|made| tables.contains(&made.table));
+    for Made { chunk, .. } in out {
+        let path = partial.dir().join(&chunk.path);
+        std::fs::remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+    }
+    Ok(kept)
 }
 
 fn table_job(table: &Table, piece: &Piece, partial: &PartialSnapshot, codec: Codec) -> Job {
@@ -181,9 +232,35 @@ struct Tables {
     tables: Vec<Table>,
     encoding: String,
     cut: Cut,
+    guards: Guards,
 }
 
 impl Tables {
+    fn guard(&self, table: usize) -> Option<&Arc<PlanningGuard>> {
+        self.guards.get(&self.tables[table].oid)
+    }
+
+    /// The numbers of the tables that have to be read whole after all.
+    fn refused(&self) -> Vec<usize> {
+        (0..self.tables.len())
+            .filter(|table| self.guard(*table).is_some_and(|guard| guard.is_refused()))
+            .collect()
+    }
+
+    /// Has these tables read whole, and says so.
+    fn read_whole(&mut self, refused: &[usize], progress: &Progress) {
+        for table in refused {
+            let table = &mut self.tables[*table];
+            table.may_plan = false;
+            self.guards.remove(&table.oid);
+            progress.note(format!(
+                "{} is read whole, by one connection: another session has a lock on it that keeps us from seeing to it that no \
+                 code of others gets into a query",
+                table.name.short()
+            ));
+        }
+    }
+
     /// What has to be done for a page range. `in_part` is what of an earlier chunk may go on being used.
     fn out_chunk(
         &self,
@@ -291,7 +368,8 @@ pub async fn large_objects(
             ),
         ));
     }
-    let (mut chunks, _) = run(settings, exported, jobs, None, options, progress).await?;
+    let (chunks, _) = run(settings, exported, jobs, None, options, progress).await?;
+    let mut chunks: Vec<Chunk> = chunks.into_iter().map(|(_, chunk)| chunk).collect();
     let metadata = chunks.remove(0);
     if metadata.content.rows != count {
         return Err(Error::failed(format!(
@@ -327,8 +405,8 @@ impl Queue {
     }
 }
 
-/// Runs the jobs on up to `options.jobs` sessions that join the snapshot; chunks come back in the order of the jobs, and what
-/// was wrong with files of an earlier snapshot.
+/// Runs the jobs on up to `options.jobs` sessions that join the snapshot; chunks come back with the numbers of their jobs, in
+/// order, and what was wrong with files of an earlier snapshot. There is none for a job whose table was refused by its guard.
 ///
 /// Every worker has ended, or its connection is gone, when this returns: the borrow of `exported` covers them all.
 async fn run(
@@ -338,7 +416,7 @@ async fn run(
     tables: Option<Arc<Tables>>,
     options: CopyOptions,
     progress: &Progress,
-) -> Result<(Vec<Chunk>, Vec<String>)> {
+) -> Result<(Vec<(usize, Chunk)>, Vec<String>)> {
     let count = jobs.len();
     let queue = Arc::new(Queue { jobs, next: Mutex::new(0), workers: options.jobs.min(count).max(1) });
     let worker =
@@ -368,7 +446,7 @@ async fn run(
         damaged.extend(problems);
     }
     all.sort_by_key(|(index, _)| *index);
-    Ok((all.into_iter().map(|(_, chunk)| chunk).collect(), damaged))
+    Ok((all, damaged))
 }
 
 /// One connection that takes jobs until there are none.
@@ -398,6 +476,7 @@ impl Worker {
                 break;
             }
             let mut may_be_in_part = true;
+            let guards = self.enter(&mut numbers).await?;
             while !numbers.is_empty() {
                 let chunks = numbers
                     .iter()
@@ -429,9 +508,33 @@ impl Worker {
                 numbers = again;
                 may_be_in_part = false;
             }
+            for guard in guards {
+                guard.leave().await?;
+            }
         }
         syncing.finish().await?;
         Ok((done, damaged))
+    }
+
+    /// Comes into the guards of the jobs' tables, and takes out the jobs of those that refuse. In the order of their oids, so that
+    /// no two connections wait for each other.
+    async fn enter(&self, numbers: &mut Vec<usize>) -> Result<Vec<Arc<PlanningGuard>>> {
+        let Some(tables) = self.tables.as_ref().filter(|tables| !tables.guards.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        let guard_of = |number: &usize| match self.queue.jobs[*number].source {
+            Source::Pages(table, ..) => tables.guard(table).map(|guard| (tables.tables[table].oid, guard)),
+            Source::Statement(_) => None,
+        };
+        let guards: BTreeMap<u32, &Arc<PlanningGuard>> = numbers.iter().filter_map(guard_of).collect();
+        let mut entered = Vec::with_capacity(guards.len());
+        for guard in guards.into_values() {
+            if guard.enter().await? {
+                entered.push(guard.clone());
+            }
+        }
+        numbers.retain(|number| guard_of(number).is_none_or(|(_, guard)| !guard.is_refused()));
+        Ok(entered)
     }
 
     fn out_chunk(&self, number: usize, may_be_in_part: bool) -> Result<OutChunk> {

@@ -16,6 +16,7 @@ pub mod manage;
 pub mod orphans;
 pub mod part;
 pub mod plan;
+pub mod planning_guard;
 pub mod prune;
 pub mod reuse;
 pub mod schedule;
@@ -23,7 +24,7 @@ pub mod space;
 pub mod transfer;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     sync::Arc,
     time::Duration,
@@ -60,6 +61,7 @@ use common::{
 pub use common::cli::config::default_jobs;
 
 use copy_out::CopyOptions;
+use planning_guard::PlanningGuard;
 use reuse::{ReusePolicy, Settle};
 
 /// Oldest major version whose snapshots are exact: page ranges need its TID range scans.
@@ -397,21 +399,59 @@ async fn copy_state(
     Err(error)
 }
 
-/// The tables of which more than a plain COPY may be asked, and which not; says which are read whole for that.
-async fn admit(reader: &Session, tables: &mut [Table], progress: &Progress) -> Result<Vec<Standing>> {
-    let whole = trust::admit_by_oid(reader, tables, Others::MayInterfere).await?;
-    let blocks: std::collections::HashMap<u32, u64> =
-        tables.iter().map(|table| (table.oid, table.all_blocks())).collect();
-    let is_large =
-        |standing: &Standing| blocks.get(&standing.oid).is_some_and(|blocks| *blocks > PIECE_BLOCKS);
-    if let Some(line) = trust::read_whole(&whole, is_large) {
-        progress.note(line);
-    }
+/// What keeps tables as they are while page ranges of them are read, by the tables' oids.
+pub type Guards = HashMap<u32, Arc<PlanningGuard>>;
+
+/// Decides which tables are read by page ranges, and which whole; says which of the larger ones are read whole, and why. Those that are
+/// not ours and have no code of others now get a guard, where the role can have one.
+async fn admit(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    reader: &Session,
+    tables: &mut [Table],
+    cut: Cut,
+    progress: &Progress,
+) -> Result<Guards> {
+    /// Tables of 8 MiB and more are worth two transactions of the guard's.
+    const GUARDED_FROM_BLOCKS: u64 = 1024;
+    let mut whole = trust::admit_by_oid(reader, tables, Others::MayInterfere).await?;
     // What can't be read at all is known before anything is.
     for table in tables.iter().filter(|table| table.is_filtered()) {
         copy_out_statement(table, BlockRange::ALL, "")?;
     }
-    Ok(whole)
+    let mut guards = Guards::new();
+    let from_blocks = GUARDED_FROM_BLOCKS.min(cut.chunk_blocks);
+    let mut by_oid: HashMap<u32, &mut Table> = tables.iter_mut().map(|table| (table.oid, table)).collect();
+    if !whole.is_empty() && exported.only_session().is_none() && can_guard(reader).await? {
+        let fenced = exported.fenced(reader).await?;
+        whole.retain(|standing| {
+            let Some(table) = by_oid.get_mut(&standing.oid) else { return true };
+            let is_guarded = standing.code.is_none()
+                && table.is_heap
+                && table.extension_filter.is_none()
+                && table.all_blocks() > from_blocks;
+            if is_guarded {
+                table.may_plan = true;
+                let guard = PlanningGuard::new(settings, standing, !fenced.contains(&standing.oid));
+                guards.insert(standing.oid, Arc::new(guard));
+            }
+            !is_guarded
+        });
+    }
+    let is_large = |standing: &Standing| {
+        by_oid.get(&standing.oid).is_some_and(|table| table.all_blocks() > PIECE_BLOCKS)
+    };
+    if let Some(line) = trust::read_whole(&whole, is_large) {
+        progress.note(line);
+    }
+    Ok(guards)
+}
+
+/// Whether this role can lock a schema's row here, which is a superuser's right, and no standby's.
+async fn can_guard(reader: &Session) -> Result<bool> {
+    let asked = "SELECT r.rolsuper AND NOT pg_catalog.pg_is_in_recovery() FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
+    let row = reader.query_one(asked, &[]).await;
+    Ok(row.map_err(|source| Error::postgres("could not ask for the rights of this role", source))?.get(0))
 }
 
 #[expect(clippy::too_many_arguments, reason = "one step of the flow in copy_state")]
@@ -478,7 +518,7 @@ async fn copy_named(
     let named = catalog.tables.iter().map(|table| (table.oid, &table.name));
     let named = named.chain(catalog.partitioned.iter().map(|table| (table.oid, &table.name)));
     exported.check_locked(reader, named).await?;
-    admit(reader, &mut catalog.tables, progress).await?;
+    let guards = admit(settings, exported, reader, &mut catalog.tables, options.cut, progress).await?;
     fault::wait("backup.admitted");
     let block_bytes = 8192;
     let estimate: u64 = catalog.tables.iter().map(|table| table.all_blocks() * block_bytes).sum();
@@ -526,8 +566,8 @@ async fn copy_named(
         &partial,
         database,
         all,
+        copy_out::Ways { guards, reuse: &reuse },
         copy.clone(),
-        &reuse,
         progress,
     ));
     let (schema, orphans, settled, (mut tables, reading)) = match exported.only_session() {

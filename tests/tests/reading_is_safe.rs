@@ -127,6 +127,18 @@ fn the_owner_of_the_tables_reads_them_by_page_ranges() {
     }
     let of_superuser = chunks(&database.url());
     assert!(of_superuser["plain"] > 1, "{of_superuser:?}");
+    // Nothing of others is in it, and a guard sees to it that nothing gets into it.
+    assert!(of_superuser["mine"] > 1, "{of_superuser:?}");
+    // Where somebody has the lock that the guard needs, it is read whole.
+    let mut other = psql::Session::open(&database.url());
+    other.run("BEGIN; LOCK TABLE theirs.mine IN SHARE UPDATE EXCLUSIVE MODE");
+    let without_guard = chunks(&database.url());
+    assert_eq!(without_guard["mine"], 1, "{without_guard:?}");
+    // And a role that can't have one reads tables of others whole.
+    other.run("ROLLBACK");
+    database.psql("CREATE ROLE reads_all LOGIN; GRANT pg_read_all_data TO reads_all");
+    let of_reader = chunks(&cluster.url_as("reads_all", database.name()));
+    assert_eq!((of_reader["mine"], of_reader["plain"] > 1), (1, true), "{of_reader:?}");
     for table in ["ours", "t0", "t1", "t2", "t3", "t4", "t5"] {
         assert_eq!(of_superuser[table], 1, "{table}: {of_superuser:?}");
     }

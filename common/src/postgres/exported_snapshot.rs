@@ -168,7 +168,7 @@ impl<'holder> ExportedSnapshot<'holder> {
         observer: &Session,
         tables: impl Iterator<Item = (u32, &'t QualifiedName)>,
     ) -> Result<()> {
-        let locked = locked_by(observer, self.holder.backend_pid()).await?;
+        let locked = locked_by(observer, self.holder.backend_pid(), None).await?;
         let mut tables = tables;
         match tables.find(|(oid, _)| !locked.contains(oid)) {
             None => Ok(()),
@@ -177,6 +177,14 @@ impl<'holder> ExportedSnapshot<'holder> {
                 name.short()
             ))),
         }
+    }
+
+    /// The tables that its holder keeps every writer away from, and everybody who would make an index or statistics.
+    ///
+    /// # Errors
+    /// The locks can't be read.
+    pub async fn fenced(&self, observer: &Session) -> Result<HashSet<u32>> {
+        locked_by(observer, self.holder.backend_pid(), Some("ExclusiveLock")).await
     }
 
     /// When it was taken, by the server's clock.
@@ -367,7 +375,7 @@ async fn try_lock(
         // a REPEATABLE READ transaction.
         let now = list(observer).await?;
         // Locked by their names, which may have meant other tables at that moment.
-        let locked = locked_by(observer, holder.backend_pid()).await?;
+        let locked = locked_by(observer, holder.backend_pid(), None).await?;
         if now == wanted && wanted.iter().all(|relation| locked.contains(&relation.oid)) {
             let unlimited = match mode {
                 LockMode::AccessShare => "SET LOCAL lock_timeout = 0",
@@ -381,10 +389,10 @@ async fn try_lock(
     Ok(None)
 }
 
-/// The relations of this database that the session with this process id has locked, in whatever mode.
-async fn locked_by(observer: &Session, pid: i32) -> Result<HashSet<u32>> {
+/// The relations of this database that the session with this process id has locked, in this mode or in whatever mode.
+async fn locked_by(observer: &Session, pid: i32, mode: Option<&str>) -> Result<HashSet<u32>> {
     let rows = observer
-        .query(sql::LOCKED_BY, &[&pid])
+        .query(sql::LOCKED_BY, &[&pid, &mode])
         .await
         .map_err(|source| Error::postgres("could not read pg_locks", source))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())

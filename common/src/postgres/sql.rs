@@ -97,10 +97,11 @@ WHERE r.relkind = 'p' AND NOT r.relispartition AND leaf.isleaf
                 OR EXISTS (SELECT FROM pg_catalog.unnest(pt.partcollation::oid[]) k
                   JOIN pg_catalog.pg_collation l ON l.oid = k WHERE NOT l.collisdeterministic)))";
 
-/// Relations of this database that the session with the process id `$1` has locked.
+/// Relations of this database that the session with the process id `$1` has locked, in the mode `$2` unless it is NULL.
 pub const LOCKED_BY: &str = "
 SELECT DISTINCT l.relation FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database
-WHERE l.pid = $1 AND l.locktype = 'relation' AND l.granted AND d.datname = pg_catalog.current_database()";
+WHERE l.pid = $1 AND l.locktype = 'relation' AND l.granted AND d.datname = pg_catalog.current_database()
+  AND ($2::pg_catalog.text IS NULL OR l.mode = $2)";
 
 /// Which table is a partition or an heir of which.
 pub const INHERITS: &str = "

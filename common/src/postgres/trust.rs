@@ -95,11 +95,11 @@ const TABLES: &str = concat!(
                         'pg_catalog.pg_attrdef'::pg_catalog.regclass)
     AND (t.oid IS NULL OR t.typtype NOT IN ('b', 'e', 'p'))
 ), tables AS (
-  SELECT c.oid, n.nspname, c.relname, c.relowner, n.nspowner, c.relowner IN (SELECT oid FROM trusted) AS has_our_owner,
+  SELECT c.oid, n.oid AS schema, n.nspname, c.relname, c.relowner, n.nspowner, c.relowner IN (SELECT oid FROM trusted) AS has_our_owner,
          n.nspowner IN (SELECT oid FROM trusted) AS is_in_our_schema
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind IN ('r', 'p') AND ($1::pg_catalog.oid[] IS NULL OR c.oid = ANY ($1)))
-SELECT t.oid, t.nspname, t.relname, pg_catalog.pg_get_userbyid(t.relowner) AS owner,
+SELECT t.oid, t.schema, t.nspname, t.relname, pg_catalog.pg_get_userbyid(t.relowner) AS owner,
        pg_catalog.pg_get_userbyid(t.nspowner) AS schema_owner, t.has_our_owner, t.is_in_our_schema,
        (SELECT pg_catalog.pg_describe_object(k.class, k.object, 0) FROM code k
         WHERE k.rel = t.oid AND NOT (k.is_ours AND t.has_our_owner AND t.is_in_our_schema)
@@ -112,6 +112,8 @@ FROM tables t"
 pub struct Standing {
     /// `pg_class.oid`.
     pub oid: u32,
+    /// The oid of its schema.
+    pub schema: u32,
     /// Its name.
     pub name: QualifiedName,
     /// Who owns it.
@@ -168,6 +170,7 @@ pub async fn standings(client: &Client, tables: Option<&[u32]>) -> Result<Vec<St
         .iter()
         .map(|row| Standing {
             oid: row.get("oid"),
+            schema: row.get("schema"),
             name: QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname")),
             owner: row.get("owner"),
             schema_owner: row.get("schema_owner"),
@@ -270,6 +273,7 @@ mod tests {
     fn standing(has_our_owner: bool, is_in_our_schema: bool, code: Option<&str>) -> Standing {
         Standing {
             oid: 7,
+            schema: 8,
             name: QualifiedName::new("s", "t"),
             owner: "low".to_owned(),
             schema_owner: "other".to_owned(),
