@@ -20,6 +20,9 @@ use crate::{
 /// The snapshot is restored into a new database, and every row is compared with the snapshot. With --replace the two
 /// databases then swap names in one transaction, and the replaced one is kept. Until that moment the live database is
 /// not touched.
+///
+/// Restoring runs the code that the snapshot holds, as pg_restore does. One from somebody else is restored with --no-owner, by a
+/// role without rights, on a server of its own (docs/trust.md).
 #[derive(Debug, Parser)]
 #[command(
     name = "restore",
