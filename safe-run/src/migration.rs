@@ -261,6 +261,8 @@ impl MigrationFile {
         for statement in &self.statements {
             match verb(statement) {
                 Some(Verb::Begin) => open = true,
+                // A COMMIT without a BEGIN of its own is refused where the file is to run.
+                Some(Verb::Commit) if !open => return,
                 Some(Verb::Commit) => open = false,
                 Some(_) => return,
                 None => continue,
@@ -356,13 +358,19 @@ impl MigrationFile {
         use TransactionVerb as Verb;
         let kind_is =
             |statement: &Statement, verb| statement.class.kind == StatementKind::TransactionControl(verb);
-        let of = |verbs: &[Verb]| {
-            self.statements.iter().find(|statement| verbs.iter().any(|&verb| kind_is(statement, verb)))
-        };
-        // What a ROLLBACK takes back would be recorded as applied.
-        let offending = of(&[Verb::Rollback, Verb::Prepared])
-            .or_else(|| of(&[Verb::Begin]))
-            .or_else(|| of(&[Verb::Commit]));
+        // What a ROLLBACK takes back would be recorded as applied; a COMMIT is stray where nothing was begun.
+        let mut open = None;
+        let mut stray = None;
+        for statement in &self.statements {
+            let ends = kind_is(statement, Verb::Rollback) || kind_is(statement, Verb::Prepared);
+            if kind_is(statement, Verb::Begin) {
+                open = Some(statement);
+            } else if ends || kind_is(statement, Verb::Commit) && open.take().is_none() {
+                stray = Some(statement);
+                break;
+            }
+        }
+        let offending = stray.or(open);
         match offending {
             None => Ok(&self.statements),
             Some(statement) => Err(Error::new(

@@ -166,9 +166,11 @@ fn transactions_of_the_file_become_transactions_of_ours() {
         read("select 0; begin; select 1; commit; begin transaction; select 2; end; select 3"),
         (4, vec![2, 3], false)
     );
-    assert_eq!(read("begin; commit; select 1; commit; commit; select 2;"), (2, vec![1], false));
+    assert_eq!(read("begin; commit; select 1; begin; commit; select 2;"), (2, vec![1], false));
     assert_eq!(read("begin isolation level serializable; select 1; commit;"), (3, vec![], true));
-    for sql in ["begin; select 1;", "select 1; rollback;", "prepare transaction 'x'"] {
+    for sql in
+        ["begin; select 1;", "select 1; commit; select 2", "select 1; rollback;", "prepare transaction 'x'"]
+    {
         assert!(file("1_a.sql", sql).statements_without_wrapper().is_err(), "{sql}");
     }
 }
