@@ -18,7 +18,7 @@ pub fn text(text: &str) -> String {
             '\0'..='\x1f' => out.push(char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}')),
             '\x7f' => out.push('\u{2421}'),
             _ if c.is_control() || crate::ident::is_invisible(c) => {
-                out.push_str(&format!("\\u{{{:x}}}", u32::from(c)))
+                out.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
             }
             _ => out.push(c),
         }

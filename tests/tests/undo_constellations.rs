@@ -106,7 +106,7 @@ impl Constellation {
 
 /// Panics with all of what does not hold.
 #[track_caller]
-fn none(faults: Vec<String>) {
+fn none(faults: &[String]) {
     assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n=========\n"));
 }
 
@@ -314,16 +314,15 @@ fn owner_with_objects_of_others(major: u32, part: usize) {
             Ok((_, said)) | Err(said) => faults.push(said),
         }
     }
-    none(faults);
+    none(&faults);
 }
 
 fn rows_that_broke_their_rules(major: u32, who: As) {
     let cases = BROKEN_SINCE.iter().filter(|case| case.from <= major);
-    none(
-        cases
-            .filter_map(|case| Constellation::new(major, case.sql).wreck(who, case.name, &[]).err())
-            .collect(),
-    );
+    let faults: Vec<String> = cases
+        .filter_map(|case| Constellation::new(major, case.sql).wreck(who, case.name, &[]).err())
+        .collect();
+    none(&faults);
 }
 
 macro_rules! majors {

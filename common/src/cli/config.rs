@@ -203,7 +203,7 @@ impl Settings {
             file.trust_repo.is_some(),
         );
         let from_environment =
-            variable.map(|value| parse_switch("SAFE_RUN_TRUST_REPO", &value)).transpose()?;
+            variable.map(|value| parse_switch("SAFE_RUN_TRUST_REPO", value)).transpose()?;
         let trust_repo = shared.trust_repo || from_environment.or(file.trust_repo).unwrap_or(false);
 
         choose("dir", !flags.dirs.is_empty(), None, file.dir.is_some());

@@ -29,7 +29,7 @@ fn failed(what: &str) -> impl FnOnce(tokio_postgres::Error) -> Error {
 }
 
 /// A word that no version of PostgreSQL that this program knows has: of a newer one, most likely.
-fn unknown_word(problem: String) -> Error {
+fn unknown_word(problem: impl std::fmt::Display) -> Error {
     Error::refused(format!("could not read the catalog: {problem}"))
         .with_hint("Use a version of this program that knows the server's version.")
 }
