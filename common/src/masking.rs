@@ -102,8 +102,11 @@ pub fn after_names(text: &str) -> String {
         out.push_str(&rest[..end]);
         rest = &rest[end..];
         if let Some((open, length)) = is_secret.then(|| quoted(rest)).flatten() {
-            let quote = &rest[open..=open];
-            let quote = if quote == "$" { "'" } else { quote };
+            let quote = match &rest[open..=open] {
+                "$" => "'",
+                "'" => &rest[open..open + quotes_around(&rest[open..])],
+                quote => quote,
+            };
             // The quote stays where a backslash protects it.
             out.push_str(&rest[..open]);
             out.push_str(&format!("{quote}{MASK}{quote}"));
@@ -137,7 +140,12 @@ fn quoted(text: &str) -> Option<(usize, usize)> {
         } else if matches!(c, 'u' | 'U') && rest[1..].starts_with("&'") {
             return Some((at + 2, literal_length(&rest[2..], false)));
         } else if c == '\'' {
-            return Some((at, literal_length(rest, false)));
+            let quotes = quotes_around(rest);
+            let length = match rest[quotes..].find(&"'".repeat(quotes)) {
+                Some(inner) if quotes > 1 => quotes + inner + quotes,
+                _ => literal_length(rest, false),
+            };
+            return Some((at, length));
         } else if c == '"' && assigned {
             return Some((at, double_quoted_length(rest)));
         } else if c == '$' {
@@ -151,6 +159,14 @@ fn quoted(text: &str) -> Option<(usize, usize)> {
             return None;
         }
     }
+}
+
+/// How many quotes stand around the text that begins here: within a literal each is doubled, `''x''`, and in a literal of that
+/// literal twice. An empty literal has one on each side.
+fn quotes_around(text: &str) -> usize {
+    let run = text.len() - text.trim_start_matches('\'').len();
+    let is_within_a_literal = run > 0 && run.is_multiple_of(2) && text[run..].contains(&"'".repeat(run));
+    if is_within_a_literal { run } else { 1 }
 }
 
 /// Length of a literal that begins here; a quote in it is doubled, or escaped where backslashes mean something. All the rest
@@ -227,6 +243,15 @@ mod tests {
             ("psql -c \"alter role r password 's3cret'\"", "psql -c \"alter role r password '***'\""),
             ("OPTIONS (user 'a', \"password\" 's3cret')", "OPTIONS (user 'a', \"password\" '***')"),
             ("{\"password\": \"s3cret\", \"a\": 1}", "{\"password\": \"***\", \"a\": 1}"),
+            (
+                "EXECUTE 'ALTER ROLE a PASSWORD ''s3cret'' LOGIN'",
+                "EXECUTE 'ALTER ROLE a PASSWORD ''***'' LOGIN'",
+            ),
+            (
+                "DO 'EXECUTE ''ALTER ROLE a PASSWORD ''''s3cret'''' ''; x'",
+                "DO 'EXECUTE ''ALTER ROLE a PASSWORD ''''***'''' ''; x'",
+            ),
+            ("ALTER ROLE a PASSWORD '' LOGIN", "ALTER ROLE a PASSWORD '***' LOGIN"),
             ("f(password => $x$s3cret$x$)", "f(password => '***')"),
             ("password /* for a */ 's3cret", "password /* for a */ '***'"),
             ("SET PASSWORD = PASSWORD('s3cret')", "SET PASSWORD = PASSWORD('***')"),

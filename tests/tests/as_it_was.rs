@@ -227,7 +227,18 @@ fn what_differs_is_in_the_verdict(major: u32) {
     snapshots.run("restore", &url, &["latest", "--into", &into]).expect(0).says(&expected);
 
     let ended = run
-        .run(&["--report-json", "report.json", "--", "psql", "-Xqc", "DELETE FROM t", "-c", "SELECT 1/0"])
+        .run(&[
+            "--snapshot",
+            "file",
+            "--report-json",
+            "report.json",
+            "--",
+            "psql",
+            "-Xqc",
+            "DELETE FROM t",
+            "-c",
+            "SELECT 1/0",
+        ])
         .exits(12)
         .says("has its rows of before, but 2 things are not as before")
         .never_says("is as it was before");

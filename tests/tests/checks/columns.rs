@@ -37,16 +37,19 @@ async fn check_not_null_and_domain_violations_are_counted_and_named() {
             ALTER DOMAIN positive ADD CONSTRAINT positive_check CHECK (VALUE > 0) NOT VALID;
             ALTER DOMAIN small_positive ADD CONSTRAINT small_positive_check CHECK (VALUE < 100) NOT VALID;
             ALTER DOMAIN word ADD CONSTRAINT lower_case CHECK (VALUE = lower(VALUE)) NOT VALID;
-            UPDATE pg_type SET typnotnull = true WHERE typname = 'word';
-            UPDATE pg_attribute SET attnotnull = true WHERE attrelid = 't'::regclass AND attname IN ('nullable', 'value')",
+            UPDATE pg_type SET typnotnull = true WHERE typname = 'word'",
         )
         .await;
+        // From 19 on a row is read by what the catalog says of it: a NULL where none may be would move all columns behind it.
+        let has_nulls = db.version < 19;
+        if has_nulls {
+            db.sql("UPDATE pg_attribute SET attnotnull = true WHERE attrelid = 't'::regclass AND attname IN ('nullable', 'value')")
+                .await;
+        }
         let after = db.checked().await;
         let mut expected = vec![
             "2 rows violate CHECK keyless_n_check of keyless",
             "2 rows violate CHECK n_small of t (keys 3, 4)",
-            "1 row violates NOT NULL of t.nullable (key 11)",
-            "1 row violates NOT NULL of t.value (key 2)",
             "1 row violates the domain of t.arr (public.positive[]) (key 7)",
             "1 row violates the domain of t.d (public.small_positive) (key 5)",
             "1 row violates the domain of t.d (public.small_positive) (key 6)",
@@ -59,6 +62,10 @@ async fn check_not_null_and_domain_violations_are_counted_and_named() {
             "the domain of t.p (public.pair) is violated: value for domain public.positive violates check constraint \
              \"positive_check\""
         });
+        if has_nulls {
+            expected.push("1 row violates NOT NULL of t.nullable (key 11)");
+            expected.push("1 row violates NOT NULL of t.value (key 2)");
+        }
         let mut found = details(&after.findings);
         found.sort_unstable();
         expected.sort_unstable();
@@ -75,8 +82,8 @@ async fn check_not_null_and_domain_violations_are_counted_and_named() {
             assert!(now.findings.len() < left.findings.len(), "{repair}");
             left = now;
         }
-        let default = "SELECT nullable FROM t WHERE id = 11";
-        assert_eq!(db.client.query_one(default, &[]).await.unwrap().get::<_, i32>(0), 1);
+        let default = "SELECT coalesce(nullable, 0) FROM t WHERE id = 11";
+        assert_eq!(db.client.query_one(default, &[]).await.unwrap().get::<_, i32>(0), i32::from(has_nulls));
     })
     .await;
 }
