@@ -749,8 +749,20 @@ async fn dump_schema(
     }
     if !finished.success && exported.only_session().is_none() {
         // Where there is no place for one more session (a connection limit, a server that stops) that is the reason, with a
-        // SQLSTATE: the others of this backup are all still there.
+        // SQLSTATE.
         settings.connect().await?.close().await?;
+    }
+    // A session of this backup may have ended since, and left its place.
+    let full = [
+        "FATAL:  too many connections for",
+        "FATAL:  sorry, too many clients",
+        "FATAL:  remaining connection slots",
+    ];
+    if !finished.success && full.iter().any(|text| messages.contains(text)) {
+        return Err(Error::busy(format!("there was no place for pg_dump's connection:\n{messages}")).with_hint(
+            "Raise the role's or the database's CONNECTION LIMIT or the server's max_connections, or use fewer --jobs; \
+             then run the command again.",
+        ));
     }
     if !finished.success {
         return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}")).with_hint(
