@@ -1,14 +1,18 @@
 //! Nobody's code runs with our rights: a low role plants code wherever PostgreSQL evaluates some, and every command is run as
 //! a superuser. What pg_dump and pg_restore let run is the control.
 
-use tests::{Cluster, Planted, ProtectedRun, Snapshots, psql};
+use std::collections::BTreeMap;
 
-/// The oldest and the newest server.
-const ENDS: [u32; 2] = [14, 18];
+use tests::{Planted, ProtectedRun, Snapshots, psql};
+
+/// The oldest and the newest server, and the next one where it is to be had.
+fn ends() -> Vec<u32> {
+    tests::cluster::majors().into_iter().filter(|major| [14, 18, 19].contains(major)).collect()
+}
 
 #[test]
 fn the_planted_code_tells_as_whom_it_runs_and_is_found_out_when_only_set_role_holds_it() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         let mut planted = Planted::plant(&run.database);
         run.database.psql("SELECT id FROM planted.t WHERE id = 1 AND feeling::text = 'x'");
@@ -28,7 +32,7 @@ fn the_planted_code_tells_as_whom_it_runs_and_is_found_out_when_only_set_role_ho
 
 #[test]
 fn checks_and_plans_run_an_owners_code_as_the_owner() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         let mut planted = Planted::plant(&run.database);
         // Violations, so that keys are listed and cast to text.
@@ -70,7 +74,7 @@ fn checks_and_plans_run_an_owners_code_as_the_owner() {
 
 #[test]
 fn a_run_checks_an_owners_tables_as_the_owner_before_and_after() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         let mut planted = Planted::plant(&run.database);
         run.migration("1_add.sql", "ALTER TABLE orders ADD COLUMN more int;");
@@ -92,7 +96,7 @@ fn a_run_checks_an_owners_tables_as_the_owner_before_and_after() {
 
 #[test]
 fn a_backup_runs_nothing() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         let mut planted = Planted::plant(&run.database);
         let snapshots = Snapshots::new();
@@ -110,18 +114,153 @@ fn a_backup_runs_nothing() {
     }
 }
 
-/// Which places pg_dump and pg_restore, as a superuser, let run as somebody else: for whoever compares.
+/// What a restore of the whole snapshot still evaluates as whoever restores: constants of a generated column and of a partition
+/// key when pg_restore makes or attaches the table, and those of indexes and statistics when it plans the check of a foreign key.
+const DEFINITIONS: [&str; 9] = [
+    "exclude",
+    "generated column",
+    "index expression",
+    "partial index",
+    "partition key",
+    "statistics",
+    "statistics of a column",
+    "unique expression",
+    "unique predicate",
+];
+
+/// What only rows call: the owner's code at every row, as its owner in a restore of the whole snapshot.
+const ROWS: [&str; 4] = ["check", "domain", "not null domain", "operator"];
+
+/// What `restore --table planted.t` evaluates as whoever restores.
+const ONE_TABLE: [&str; 12] = [
+    "check",
+    "domain",
+    "exclude",
+    "generated column",
+    "index expression",
+    "not null domain",
+    "operator",
+    "partial index",
+    "statistics",
+    "statistics of a column",
+    "unique expression",
+    "unique predicate",
+];
+
+fn places(heard: &BTreeMap<String, Vec<String>>) -> Vec<&str> {
+    heard.keys().map(String::as_str).collect()
+}
+
+/// Of the whole snapshot: rows are loaded as the owner, and nothing is left that pg_restore does not run in the same way.
+#[track_caller]
+fn ran_definitions_alone(planted: &mut Planted, after: &str) {
+    let (own, strange) = planted.heard_apart();
+    assert_eq!(places(&strange), DEFINITIONS, "after {after}: {strange:?}");
+    for place in ROWS {
+        assert!(own.iter().any(|heard| heard == place), "after {after}: {place} was not called: {own:?}");
+    }
+}
+
+/// The control: what a superuser's pg_dump and pg_restore let run as the superuser.
 #[test]
-fn pg_dump_lets_nothing_run_and_pg_restore_what_it_loads() {
-    let run = ProtectedRun::on(Cluster::shared(18).fresh_database("control"));
-    let mut planted = Planted::plant(&run.database);
-    let file = run.folder().join("dump");
-    let file = file.to_str().unwrap();
-    let mut dump = psql::tool("pg_dump");
-    dump.args(["-Fc", "-f", file, "-d", &run.database.url()]);
-    psql::succeed(dump);
-    planted.ran_only_as_itself("pg_dump");
-    planted.remove();
+fn pg_dump_lets_nothing_run_and_pg_restore_the_rules_of_rows_and_definitions() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let cluster = run.database.cluster();
+        let mut planted = Planted::plant(&run.database);
+        let file = run.folder().join("dump");
+        let file = file.to_str().unwrap();
+        let mut dump = psql::tool("pg_dump");
+        dump.args(["-Fc", "-f", file, "-d", &run.database.url()]);
+        psql::succeed(dump);
+        planted.ran_only_as_itself("pg_dump");
+        let copy = format!("{}_control", run.database.name());
+        cluster.psql(&format!("CREATE DATABASE {}", psql::quote_ident(&copy)));
+        let ended = psql::tool("pg_restore").args(["-d", &cluster.url(&copy), file]).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        // A newer pg_restore sets what an older server does not have.
+        let only_a_setting = said.contains("transaction_timeout") && said.contains("ignored on restore: 1\n");
+        assert!(ended.status.success() || major < 17 && only_a_setting, "{said}");
+        let (_, strange) = planted.heard_apart();
+        for place in ROWS.iter().chain(&DEFINITIONS) {
+            let roles = strange.get(*place).unwrap_or_else(|| panic!("{place} on {major}: {strange:?}"));
+            assert!(roles.iter().any(|role| role == "postgres"), "{place} on {major}: {strange:?}");
+        }
+        planted.remove();
+    }
+}
+
+#[test]
+fn a_restore_and_a_drill_load_rows_as_their_owner_and_evaluate_definitions_alone_as_pg_restore_does() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        let url = run.database.url();
+        let snapshots = Snapshots::new();
+        snapshots.create(&run.database, &[]);
+        planted.ran_only_as_itself("backup create");
+        let into = format!("{}_into", run.database.name());
+        for (program, arguments) in [
+            ("backup", &["drill"][..]),
+            ("restore", &["latest", "--into", &into]),
+            ("restore", &["latest", "--replace", "-y"]),
+        ] {
+            snapshots.run(program, &url, arguments).expect(0);
+            ran_definitions_alone(&mut planted, &format!("{arguments:?} on {major}"));
+        }
+        planted.remove();
+    }
+}
+
+#[test]
+fn an_undo_by_clone_runs_nothing_and_one_by_file_what_a_restore_does() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        let url = run.database.url();
+        let psql = ["--", "psql", "-X", "-v", "ON_ERROR_STOP=1", &url];
+        let fails = ["-c", "DELETE FROM order_items", "-c", "SELECT 1/0"];
+        for kind in ["clone", "file"] {
+            let options = ["--snapshot", kind, "--on-failure", "undo"];
+            run.run(&[&options[..], &psql, &fails].concat()).exits(12).says("RESTORED ");
+            assert_eq!(run.database.psql("SELECT count(*) FROM order_items"), "300", "{kind} on {major}");
+            if kind == "clone" {
+                planted.ran_only_as_itself(&format!("an undo by clone on {major}"));
+            } else {
+                ran_definitions_alone(&mut planted, &format!("an undo by file on {major}"));
+            }
+        }
+        planted.remove();
+    }
+}
+
+/// What is left there (docs/trust.md): naming somebody's table runs its code, and naming another table does not.
+#[test]
+fn restoring_one_table_runs_its_code_as_the_superuser_and_restoring_another_does_not() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        let url = run.database.url();
+        let snapshots = Snapshots::new();
+        snapshots.create(&run.database, &[]);
+        for arguments in [
+            &["latest", "--table", "orders"][..],
+            &["latest", "--table", "orders", "--replace", "-y"],
+            &["latest", "--table", "planted.child", "--replace", "-y"],
+        ] {
+            snapshots.run("restore", &url, arguments).expect(0);
+            planted.ran_only_as_itself(&format!("{arguments:?} on {major}"));
+        }
+        snapshots.run("restore", &url, &["latest", "--table", "planted.t", "--replace", "-y"]).expect(0);
+        let (_, strange) = planted.heard_apart();
+        assert_eq!(places(&strange), ONE_TABLE, "in place on {major}: {strange:?}");
+        snapshots.run("restore", &url, &["latest", "--table", "planted.t"]).expect(0);
+        let (_, mut strange) = planted.heard_apart();
+        // ANALYZE runs as the owner of the table, and who restores a table beside the live one owns it.
+        assert!(strange.remove("range type").is_some(), "beside on {major}: {strange:?}");
+        assert_eq!(places(&strange), ONE_TABLE, "beside on {major}: {strange:?}");
+        planted.remove();
+    }
 }
 
 /// The table as safe-run makes it.
@@ -131,7 +270,7 @@ const HISTORY: &str = "version text PRIMARY KEY, description text NOT NULL, file
 
 #[test]
 fn a_history_that_another_role_made_is_refused_before_anything_runs() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         let mut planted = Planted::plant(&run.database);
         run.migration("1_add.sql", "ALTER TABLE orders ADD COLUMN more int;");
@@ -184,7 +323,7 @@ fn a_history_that_another_role_made_is_refused_before_anything_runs() {
 
 #[test]
 fn another_tools_history_of_another_role_is_used_only_without_code() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         let mut planted = Planted::plant(&run.database);
         run.migration("1_add.sql", "ALTER TABLE orders ADD COLUMN more int;");
