@@ -123,8 +123,8 @@ pub async fn run(
             status = child.wait() => break status,
             () = tokio::time::sleep(LOOK_EVERY) => {
                 // A server that does not answer now is found out by what comes next.
-                if let Ok(pids) = sessions(observer, settings, own).await {
-                    seen.extend(pids.into_iter().filter(|pid| !known.contains(pid)));
+                if let Ok(found) = sessions(observer, settings, own).await {
+                    seen.extend(found.into_iter().filter(|found| !known.contains(found)));
                 }
                 xids.extend(transactions(observer, settings, own).await.unwrap_or_default());
             }
@@ -139,11 +139,14 @@ pub async fn run(
     }
     let took = started.elapsed();
     let replaced = database_oid(observer, settings.database()).await? != identity;
-    let mut total = seen.len() as u64;
+    let mut total = seen.iter().map(|found| found.pid).collect::<BTreeSet<_>>().len() as u64;
     if total == 0 && !replaced {
         // Too quick to be seen: the server counts sessions, and tells a moment later.
         for _ in 0..30 {
             total = counted(observer, settings.database()).await?.sessions.saturating_sub(before.sessions);
+            // A pooler may have given it a session that was there before, and keeps it.
+            let kept = sessions(observer, settings, own).await?;
+            total += kept.iter().filter(|found| !known.contains(found)).count() as u64;
             if total > 0 {
                 break;
             }
@@ -155,7 +158,8 @@ pub async fn run(
     for pause in [Duration::ZERO, LOOK_EVERY, LOOK_EVERY * 3] {
         tokio::time::sleep(pause).await;
         let there = sessions(observer, settings, own).await?;
-        lasts = there.iter().any(|pid| !known.contains(pid));
+        let is_new = |found: &&Seen| !known.iter().any(|known| known.pid == found.pid);
+        lasts = there.iter().any(|found| is_new(&found));
         if !lasts {
             break;
         }
@@ -190,18 +194,33 @@ async fn transactions(observer: &Session, settings: &ConnectionSettings, own: &[
     Ok(rows.iter().filter_map(|row| row.get::<_, String>(0).parse().ok()).collect())
 }
 
+/// A session on the server.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Seen {
+    pid: i32,
+    /// When it was last used, behind a pooler that hands sessions on; empty elsewhere, where a session has one client.
+    used: String,
+}
+
 /// Sessions of the database that are neither ours nor a worker's.
-async fn sessions(observer: &Session, settings: &ConnectionSettings, own: &[i32]) -> Result<Vec<i32>> {
+async fn sessions(observer: &Session, settings: &ConnectionSettings, own: &[i32]) -> Result<Vec<Seen>> {
+    let is_handed_on = !settings.takes_options();
     let rows = observer
         .query(
-            "SELECT pid FROM pg_catalog.pg_stat_activity
+            "SELECT pid, CASE WHEN $5 THEN COALESCE(state_change::text, '') ELSE '' END FROM pg_catalog.pg_stat_activity
              WHERE datname = $1 AND backend_type = 'client backend' AND NOT (pid = ANY ($2))
                AND ($3 = '' OR application_name = $3 OR usename = $4)",
-            &[&settings.database(), &own, &settings.application_name().unwrap_or_default(), &settings.user()],
+            &[
+                &settings.database(),
+                &own,
+                &settings.application_name().unwrap_or_default(),
+                &settings.user(),
+                &is_handed_on,
+            ],
         )
         .await
         .map_err(|source| Error::postgres("could not look for the command's sessions", source))?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(rows.iter().map(|row| Seen { pid: row.get(0), used: row.get(1) }).collect())
 }
 
 /// The sessions that are there before the command, once our own workers have gone and are counted: a session ends, and
@@ -210,7 +229,7 @@ async fn settled_sessions(
     observer: &Session,
     settings: &ConnectionSettings,
     own: &[i32],
-) -> Result<Vec<i32>> {
+) -> Result<Vec<Seen>> {
     let mut found = sessions(observer, settings, own).await?;
     for _ in 0..20 {
         if found.is_empty() {
