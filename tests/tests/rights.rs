@@ -259,6 +259,14 @@ fn restoring_one_table_runs_its_code_as_the_superuser_and_restoring_another_does
         // ANALYZE runs as the owner of the table, and who restores a table beside the live one owns it.
         assert!(strange.remove("range type").is_some(), "beside on {major}: {strange:?}");
         assert_eq!(places(&strange), ONE_TABLE, "beside on {major}: {strange:?}");
+        let owner = "SELECT tableowner FROM pg_tables WHERE starts_with(tablename, 't_restored_')";
+        assert_eq!(run.database.psql(owner), "postgres");
+        // The way out: as the role itself.
+        let role = planted.role().to_owned();
+        run.database.psql(&format!("ALTER ROLE {} CREATEDB", psql::quote_ident(&role)));
+        let url = run.database.cluster().url_as(&role, run.database.name());
+        snapshots.run("restore", &url, &["latest", "--table", "planted.t", "--replace", "-y"]).expect(0);
+        planted.ran_only_as_itself(&format!("a restore by the role itself on {major}"));
         planted.remove();
     }
 }
