@@ -272,6 +272,49 @@ fn the_owner_with_createdb_runs_protected_postgresql_18() {
     the_owner_with_createdb_runs_protected(18);
 }
 
+/// An autovacuum worker belongs to no role, so DROP DATABASE … WITH (FORCE) is refused to whoever may not end every process.
+fn the_owner_drops_a_scratch_database_that_is_being_vacuumed(major: u32) {
+    let cluster = Cluster::start(major, &Options::new().conf("autovacuum_naptime = '1s'"));
+    cluster.psql("CREATE ROLE app LOGIN CREATEDB");
+    cluster.psql("CREATE DATABASE shop OWNER app");
+    psql::run(&cluster.url_as("app", "shop"), "CREATE TABLE t AS SELECT generate_series(1, 9) AS i");
+    let left = "shop_drill_20200101_000000";
+    for sql in [
+        format!("CREATE DATABASE {left}"),
+        format!(
+            "COMMENT ON DATABASE {left} IS 'safe-run: scratch database of a backup drill; the next drill drops it if this one was killed'"
+        ),
+    ] {
+        psql::run(&cluster.url_as("app", "postgres"), &sql);
+    }
+    // The worker sleeps for a tenth of a second after each page, of which there are thousands.
+    psql::run(
+        &cluster.url_as("app", left),
+        "CREATE TABLE slow (i int, filler text) WITH (fillfactor = 10, autovacuum_vacuum_cost_delay = 100,
+             autovacuum_vacuum_cost_limit = 1, autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0);
+         INSERT INTO slow SELECT i, repeat('x', 500) FROM generate_series(1, 3000) i; DELETE FROM slow WHERE i % 2 = 0",
+    );
+    until("a worker is at work", || {
+        cluster.psql(&format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{left}' AND backend_type = 'autovacuum worker'"
+        )) != "0"
+    });
+    let snapshots = Snapshots::new();
+    snapshots.run("backup", &cluster.url_as("app", "shop"), &["create"]).expect(0);
+    snapshots.run("backup", &cluster.url_as("app", "shop"), &["drill"]).expect(0);
+    assert_eq!(cluster.psql(&format!("SELECT count(*) FROM pg_database WHERE datname = '{left}'")), "0");
+}
+
+#[test]
+fn the_owner_drops_a_scratch_database_that_is_being_vacuumed_postgresql_14() {
+    the_owner_drops_a_scratch_database_that_is_being_vacuumed(14);
+}
+
+#[test]
+fn the_owner_drops_a_scratch_database_that_is_being_vacuumed_postgresql_18() {
+    the_owner_drops_a_scratch_database_that_is_being_vacuumed(18);
+}
+
 #[test]
 fn a_right_on_a_catalog_is_named_and_stops_no_undo() {
     for major in [14, 18] {
