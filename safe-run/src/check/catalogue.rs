@@ -224,9 +224,12 @@ impl CheckKind {
                  where it is installed)",
                 "one planning per view, one validation per function",
             ),
-            Self::Enums => {
-                (Level::Fast, true, "enum labels that are gone or in another order", "a look at the catalog")
-            }
+            Self::Enums => (
+                Level::Fast,
+                true,
+                "enum labels that were torn out, or are in another order",
+                "a look at the catalog",
+            ),
             Self::ReplicaIdentity => (
                 Level::Fast,
                 true,
