@@ -313,7 +313,11 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
             ..ByFile::default()
         }));
     }
-    trial::by_file(context, control, &rules, &key).await
+    let mut tried = trial::by_file(context, control, &rules, &key).await?;
+    if let Ok(file) = &mut tried {
+        file.lacks.extend(rules.uncertain());
+    }
+    Ok(tried)
 }
 
 /// What needs no look at the database's objects.

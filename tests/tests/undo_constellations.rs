@@ -183,7 +183,7 @@ const OF_OTHERS: [Case; 36] = [
 ];
 
 /// Rows that broke their own rules since they were written, and code that says something else now.
-const BROKEN_SINCE: [Case; 11] = [
+const BROKEN_SINCE: [Case; 12] = [
     case(
         "a time that has passed",
         "SET ROLE $OWNER; CREATE TABLE late (id int PRIMARY KEY, until timestamptz CHECK (until > now()));
@@ -199,6 +199,13 @@ const BROKEN_SINCE: [Case; 11] = [
         "SET ROLE $OWNER; CREATE TABLE zz (id int); INSERT INTO zz VALUES (1);
          CREATE FUNCTION known(i int) RETURNS bool LANGUAGE sql AS 'SELECT EXISTS (SELECT FROM public.zz WHERE id = i)';
          CREATE TABLE aa (id int CHECK (known(id))); INSERT INTO aa VALUES (1); DELETE FROM zz",
+    ),
+    case(
+        "a CHECK that passes or not by the order in which tables are loaded",
+        "SET ROLE $OWNER; CREATE TABLE lim (n int); INSERT INTO lim VALUES (5);
+         CREATE FUNCTION below(i int) RETURNS bool LANGUAGE sql AS 'SELECT $1 <= (SELECT max(n) FROM public.lim)';
+         CREATE TABLE aa (id int CHECK (below(id))); INSERT INTO aa VALUES (1), (5);
+         INSERT INTO aa SELECT 1 FROM generate_series(1, 200); UPDATE lim SET n = 2",
     ),
     case(
         "a CHECK function that was redefined",

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use common::{Error, Result, postgres::Session};
+use common::{Error, Result, cli::format::plural, postgres::Session};
 
 /// Rows of this many bytes in all are restored in a trial; then those of the smallest tables.
 const MOST_BYTES: i64 = 32 << 20;
@@ -18,6 +18,23 @@ pub struct Rules {
     pub too_large: Vec<String>,
     /// The rows of every table are in `rows`.
     pub is_all: bool,
+    /// Names of tables with rows whose CHECK constraints call what may answer otherwise in a moment: the time, or a function that
+    /// reads tables, which in a restore are loaded side by side. What a trial saw says little about the next time.
+    pub unsteady: Vec<String>,
+}
+
+impl Rules {
+    /// What an undo by a snapshot can't have because of them.
+    pub fn uncertain(&self) -> Option<String> {
+        let first = self.unsteady.first()?;
+        let more = match self.unsteady.len() {
+            1 => String::new(),
+            n => format!(" (and of {})", plural(n as u64 - 1, "other table", "other tables")),
+        };
+        Some(format!(
+            "the certainty that the rows of {first}{more} pass their CHECK constraints, which call functions that are not IMMUTABLE"
+        ))
+    }
 }
 
 /// Tables whose own rules run code that may say something else now than when the row was written: CHECK, domains, generated
@@ -47,6 +64,18 @@ WITH RECURSIVE
     OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m JOIN fickle f ON f.oid = m[1]::oid)
     OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':opno ([0-9]+)', 'g') m
                JOIN pg_catalog.pg_operator o ON o.oid = m[1]::oid JOIN fickle f ON f.oid = o.oprcode))),
+ unsteady(relation, type) AS (
+  SELECT DISTINCT t.relation, t.type FROM trees t WHERE (t.relation >= 16384 OR t.type >= 16384) AND (
+    t.tree ~ '\{(SQLVALUEFUNCTION|NEXTVALUEEXPR)'
+    OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m
+               JOIN pg_catalog.pg_proc p ON p.oid = m[1]::oid WHERE p.provolatile <> 'i')
+    OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':opno ([0-9]+)', 'g') m
+               JOIN pg_catalog.pg_operator o ON o.oid = m[1]::oid JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
+               WHERE p.provolatile <> 'i'))),
+ unsteady_types(oid) AS (
+  SELECT type FROM unsteady WHERE type <> 0
+  UNION SELECT t.oid FROM unsteady_types u JOIN pg_catalog.pg_type t ON t.typbasetype = u.oid OR t.typelem = u.oid
+    OR t.typtype = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = u.oid)),
  types(oid) AS (
   SELECT type FROM code WHERE type <> 0
   UNION SELECT t.oid FROM types JOIN pg_catalog.pg_type t ON t.typbasetype = types.oid OR t.typelem = types.oid
@@ -65,7 +94,10 @@ WITH RECURSIVE
  wanted(oid) AS (
   SELECT oid FROM tops UNION SELECT i.inhrelid FROM wanted JOIN pg_catalog.pg_inherits i ON i.inhparent = wanted.oid)
 SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
-       EXISTS (SELECT FROM wanted WHERE wanted.oid = c.oid) AS is_wanted
+       EXISTS (SELECT FROM wanted WHERE wanted.oid = c.oid) AS is_wanted,
+       pg_catalog.pg_relation_size(c.oid) > 0 AND (EXISTS (SELECT FROM unsteady u WHERE u.relation = c.oid)
+         OR EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN unsteady_types u ON u.oid = a.atttypid
+                    WHERE a.attrelid = c.oid AND a.attnum > 0)) AS is_unsteady
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 ORDER BY bytes, c.oid";
@@ -93,7 +125,8 @@ pub async fn read(session: &Session) -> Result<Rules> {
     let all: i64 = tables.iter().map(|row| row.get::<_, i64>("bytes")).sum();
     // A function may read what it likes: a small database is tried with every row.
     let is_all = all <= MOST_BYTES;
-    let mut rules = Rules { is_all, ..Rules::default() };
+    let unsteady = tables.iter().filter(|row| row.get("is_unsteady")).map(|row| row.get("name"));
+    let mut rules = Rules { is_all, unsteady: unsteady.collect(), ..Rules::default() };
     let mut bytes = 0;
     for row in tables.iter().filter(|row| is_all || wanted(row)) {
         bytes += row.get::<_, i64>("bytes");
