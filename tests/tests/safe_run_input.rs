@@ -141,7 +141,7 @@ fn without_pg_dump_nothing_is_changed() {
     let empty = run.folder().join("empty");
     std::fs::create_dir(&empty).unwrap();
     let before = run.fingerprint();
-    for arguments in [&[][..], &["--", "psql", "-c", "DROP TABLE audit"]] {
+    for arguments in [&[][..], &["--snapshot", "file", "--", "psql", "-c", "DROP TABLE audit"]] {
         let mut command = run.command(arguments);
         command.env("SAFE_RUN_PG_BIN", &empty);
         Running::start(command).outcome().exits(3).says("pg_dump is not installed").says("hint: ");
