@@ -387,6 +387,7 @@ fn a_half_done_database_becomes_no_snapshot_in_silence() {
     run.crash("safe-run.applied", &["--", "psql", "-Xqc", "DELETE FROM order_items"]);
     let id = run.runs().pop().unwrap();
     run.run(&["status"]).exits(20).says(&id);
+    run.run(&["status", "--dir", "nowhere"]).exits(20).says(&id);
     drop(backup(&["create"]).exits(3).says(&id).says("safe-run recover").says("--despite-unfinished-run"));
     let half =
         backup(&["create", "--despite-unfinished-run"]).exits(0).says("may hold half of what that run did");

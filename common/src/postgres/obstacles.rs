@@ -311,11 +311,13 @@ async fn others_objects(session: &Session, facts: &Facts) -> Result<Vec<Obstacle
             kind => kind.to_uppercase(),
         };
         let help = match is_superuser {
-            true => format!("ALTER {word} {identity} OWNER TO {role};"),
-            false => format!("GRANT {} TO {role};", Ident::new(&*owner)),
+            // One FOR ALL TABLES can only be a superuser's.
+            true if kind == "publication" => None,
+            true => Some(format!("ALTER {word} {identity} OWNER TO {role};")),
+            false => Some(format!("GRANT {} TO {role};", Ident::new(&*owner))),
         };
         let why = format!("it belongs to \"{owner}\", and \"{}\" may not give it to that role", facts.role);
-        found.push(restore_only(&kind, identity, why, vec![help]));
+        found.push(restore_only(&kind, identity, why, help.into_iter().collect()));
     }
     Ok(found)
 }

@@ -52,7 +52,12 @@ impl Invocation<'_> {
     }
 
     pub(super) async fn status(&self) -> Result<u8> {
-        let connection = self.connection_to_folders("safe-run status").await?;
+        // An unfinished run is told also where there is no folder: commands need none.
+        let folders = migration::signs(&self.settings.dirs);
+        let connection = match self.connection("safe-run status").await {
+            Ok(connection) => connection,
+            Err(error) => return Err(folders.err().unwrap_or(error)),
+        };
         let held = release::held_fences(&self.settings.repo, connection.database())?;
         let undecided = release::undecided(&self.settings.repo, connection.database())?;
         let left = release::left_behind(&self.settings.repo, connection.database())?;
@@ -65,7 +70,10 @@ impl Invocation<'_> {
             ));
         }
         let left: Vec<&str> = left.iter().map(|run| run.run.as_str()).collect();
-        let state = self.read_only_state(&connection).await;
+        let state = match folders {
+            Ok(_) => self.read_only_state(&connection).await,
+            Err(error) => Err(error),
+        };
         // Behind its fence the database may let nobody in.
         let (session, state) = if left.is_empty() {
             state?
