@@ -99,6 +99,7 @@ pub struct ExportedSnapshot<'holder> {
     id: String,
     taken_at: DateTime<Utc>,
     points: Vec<Point>,
+    in_recovery: bool,
     may_be_imported: bool,
     holder: &'holder Session,
 }
@@ -115,10 +116,11 @@ impl<'holder> ExportedSnapshot<'holder> {
             .await
             .map_err(failed)?;
         let id: String = row.get(0);
-        let may_be_imported = !row.get::<_, bool>(2)
+        let in_recovery: bool = row.get(2);
+        let may_be_imported = !in_recovery
             || Fix::StandbySnapshots.is_in(holder.server_version_num())
             || lists_everything(holder, &id).await.map_err(failed)?;
-        Ok(Self { id, taken_at: row.get(1), points: Vec::new(), may_be_imported, holder })
+        Ok(Self { id, taken_at: row.get(1), points: Vec::new(), in_recovery, may_be_imported, holder })
     }
 
     /// The session that holds it, where no other one may read it.
@@ -230,7 +232,8 @@ pub async fn join(settings: &ConnectionSettings, exported: &ExportedSnapshot<'_>
 }
 
 /// Like [`join`], for checks: the transaction is not read-only, because the functions that ask as the owner of a table
-/// (`as_owner`) have to be made in it. The checks make it so for their own time.
+/// (`as_owner`) have to be made in it. The checks make it so for their own time. A standby has none that is not, and no such
+/// functions: what only an owner may be asked is named as not checked there.
 ///
 /// # Errors
 /// As [`join`].
@@ -238,7 +241,7 @@ pub async fn join_for_checks(
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,
 ) -> Result<Session> {
-    join_with(settings, exported, "READ WRITE").await
+    join_with(settings, exported, if exported.in_recovery { "READ ONLY" } else { "READ WRITE" }).await
 }
 
 async fn join_with(
