@@ -112,15 +112,15 @@ fn lines(print: &tests::Fingerprint, replace: &[(&str, &str)]) -> Vec<String> {
             line.split_once(" TO ").filter(|(start, _)| start.starts_with("CREATE POLICY"))
         {
             let (list, rest) = list.split_once(" USING").unwrap();
-            let mut list: Vec<&str> = list.split(',').collect();
+            let mut list: Vec<&str> = list.split(',').map(str::trim).collect();
             list.sort_unstable();
-            *line = format!("{start} TO {} USING{rest}", list.join(","));
+            *line = format!("{start} TO {} USING{rest}", list.join(", "));
         }
         if let Some((start, list)) = line.split_once(r#""acl" : ["#) {
             let (list, rest) = list.split_once(']').unwrap();
-            let mut list: Vec<&str> = list.split(',').collect();
+            let mut list: Vec<&str> = list.split(',').map(str::trim).collect();
             list.sort_unstable();
-            *line = format!("{start}{}{rest}", list.join(","));
+            *line = format!("{start}{}{rest}", list.join(", "));
         }
     }
     // Nobody can give an extension away: it is whose who restores, and a warning says so.
