@@ -154,11 +154,12 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
     if let Some(archive) = cli.snapshot.as_deref().and_then(bundle::archive) {
         return restore_archive(cli, &settings, &archive, output).await;
     }
+    // A wrong URL is wrong whatever the repository holds.
+    let connection = settings.connection()?.with_application_name("restore");
     let repository = Repository::open(&settings.repo)?;
     let _lock = repository.lock_reading()?;
     let Some(wanted) = choose(cli, &repository, output)? else { return Ok(ErrorKind::Usage.exit_code()) };
     // `latest` means the latest of the database that the settings name, when they name one.
-    let connection = settings.connection()?.with_application_name("restore");
     connection.warnings().iter().for_each(|warning| output.warn(warning));
     let database = settings.names_database().then(|| connection.database().to_owned());
     let snapshot = repository.find(&wanted, database.as_deref())?;

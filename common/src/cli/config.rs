@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    postgres::{ConnectionSettings, Environment, others_may_read},
+    postgres::{ConnectionSettings, Environment, others_may_read, refuse_other_engine},
     snapshot::Codec,
 };
 
@@ -180,6 +180,8 @@ impl Settings {
             .or(variable.map(str::to_owned))
             .or_else(|| file.database_url.clone())
             .map(|value| (value, origin));
+        // Also where nothing would be asked of it: whoever gives one expects that it is worked on.
+        shared.database_url.as_deref().map_or(Ok(()), refuse_other_engine)?;
 
         let variable = environment.get("SAFE_RUN_REPO").filter(|value| !value.is_empty());
         choose(

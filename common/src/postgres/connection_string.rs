@@ -40,7 +40,7 @@ pub fn parse(text: &str) -> Result<Parsed> {
 }
 
 /// Without the quotes of a file that was read literally: Docker's `--env-file` keeps them.
-fn without_quotes(text: &str) -> &str {
+pub(super) fn without_quotes(text: &str) -> &str {
     let inner =
         |quote: char| text.strip_prefix(quote)?.strip_suffix(quote).filter(|inner| !inner.contains(quote));
     inner('"').or_else(|| inner('\'')).map_or(text, str::trim)

@@ -16,6 +16,7 @@ pub mod known_fixes;
 pub mod lend;
 pub mod names;
 pub mod obstacles;
+mod other_engine;
 pub mod passfile;
 mod pooler;
 mod resolve;
@@ -36,6 +37,7 @@ pub mod who_asks;
 mod wire;
 
 pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile};
+pub use other_engine::refuse as refuse_other_engine;
 pub use resolve::others_may_read;
 pub use tokio_postgres::{
     Client, Error as DriverError, Row, SimpleQueryMessage, SimpleQueryRow, error::ErrorPosition,

@@ -14,6 +14,7 @@ use std::{
 use super::{
     connection_string::{self, KEYWORDS, Parsed},
     environment::Environment,
+    other_engine,
     passfile::Passfile,
     secret::Secret,
     service,
@@ -41,7 +42,11 @@ impl ConnectionSettings {
     /// refuse, and settings that would silently weaken the connection if they were ignored.
     pub fn resolve(value: Option<&str>, env: &Environment) -> Result<Self> {
         let parsed = match value.map(str::trim).filter(|value| !value.is_empty()) {
-            Some(value) => connection_string::parse(value)?,
+            Some(value) => {
+                let value = connection_string::without_quotes(value);
+                other_engine::refuse_url(value)?;
+                connection_string::parse(value)?
+            }
             None => Parsed::default(),
         };
         let mut warnings = Vec::new();
@@ -58,6 +63,10 @@ impl ConnectionSettings {
         given.add_service(env, &mut warnings)?;
         given.add_variables(env, &mut warnings)?;
         let mut settings = given.settle(env, warnings)?;
+        // In a URL, the name can be nothing but a database's.
+        if parsed.scheme.is_none() {
+            other_engine::refuse_file(&settings.database)?;
+        }
         settings.scheme = parsed.scheme;
         settings.foreign = parsed.foreign;
         Ok(settings)

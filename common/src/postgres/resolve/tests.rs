@@ -106,7 +106,8 @@ fn errors_of_malformed_strings_never_repeat_the_secret() {
 #[test]
 fn what_libpq_would_refuse_is_a_usage_error_that_names_the_setting() {
     for (value, named) in [
-        ("mysql://db/shop", "\"mysql\""),
+        ("mysql://db/shop", "MySQL"),
+        ("cassandra://db/shop", "\"cassandra\""),
         ("host=db frobnicate=1", "\"frobnicate\""),
         ("postgres://db/shop?frobnicate=1", "\"frobnicate\""),
         ("host=db sslmode=strict", "\"sslmode\""),
