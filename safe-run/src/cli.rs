@@ -2,6 +2,7 @@
 
 mod args;
 mod check;
+mod import;
 mod look;
 mod mark;
 mod new;
@@ -21,6 +22,7 @@ use common::{
     repository::Repository,
 };
 
+use import::ImportArgs;
 use mark::MarkArgs;
 use state::State;
 
@@ -35,7 +37,8 @@ use crate::{
     release,
     report::{Report, Verdict, document, follow_up, targets::Targets},
     run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice, local_offset},
-    tidy, transactional,
+    tidy,
+    transactional::{self, Work},
     verify::{self, VerifyFile},
 };
 
@@ -51,11 +54,12 @@ use crate::{
     version,
     max_term_width = 100,
     subcommand_negates_reqs = true,
-    override_usage = "safe-run [OPTIONS]\n       safe-run [OPTIONS] -- COMMAND [ARGS]...\n       safe-run <status|plan|check|history|report|recover|release|baseline|stamp|repair|new> [OPTIONS]",
+    override_usage = "safe-run [OPTIONS]\n       safe-run [OPTIONS] -- COMMAND [ARGS]...\n       safe-run <status|plan|import|check|history|report|recover|release|baseline|stamp|repair|new> [OPTIONS]",
     after_help = "Examples:\n  \
         safe-run -d postgresql://app@db/shop                 apply ./migrations\n  \
         safe-run plan                                        what would be done; changes nothing\n  \
         safe-run -- alembic upgrade head                     any tool, under protection\n  \
+        safe-run import app.sqlite3 --dry-run                a SQLite file's rows, under protection\n  \
         safe-run --allow-loss orders=500 -- ./cleanup.sh     500 rows of orders may go\n  \
         safe-run --snapshot-only                             only take the snapshot\n  \
         safe-run --report run.html                           and a page that tells what happened\n\n\
@@ -77,7 +81,7 @@ pub struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     /// A command to run under protection
-    #[arg(last = true, value_name = "COMMAND")]
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "snapshot_only")]
     external: Vec<OsString>,
 }
 
@@ -87,6 +91,11 @@ enum Command {
     Status(MigrationArgs),
     /// Say what a run would do, statement by statement; changes nothing
     Plan(MigrationArgs),
+    /// Import the rows of a SQLite file, without one changed value, under the protection of a run
+    ///
+    /// Into tables that are there (made by alembic, Django, Prisma, …), or into an empty database, whose schema is made from
+    /// SQLite's. Everything is one transaction; every row is read back and compared before the COMMIT. docs/sqlite.md has the rules.
+    Import(Box<ImportArgs>),
     /// Check the database now; exit code 31 when something is violated
     Check {
         /// List every check: level, what it finds, what it costs
@@ -157,6 +166,32 @@ enum Command {
     },
 }
 
+impl Cli {
+    /// The flags of protection: an import has its own behind its word.
+    fn protection(&self) -> &ProtectionArgs {
+        match &self.command {
+            Some(Command::Import(args)) => &args.protection,
+            _ => &self.protection,
+        }
+    }
+
+    /// The flags of validation.
+    fn checks(&self) -> &ValidationArgs {
+        match &self.command {
+            Some(Command::Import(args)) => &args.checks,
+            _ => &self.checks,
+        }
+    }
+
+    /// The flags of the report.
+    fn reports(&self) -> &ReportArgs {
+        match &self.command {
+            Some(Command::Import(args)) => &args.reports,
+            _ => &self.reports,
+        }
+    }
+}
+
 /// Parses the command line, runs it, and returns the exit code.
 pub fn main() -> ExitCode {
     process::main(|cli: &Cli| &cli.shared, run)
@@ -184,13 +219,13 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         history_table: of_command.history_table.or_else(|| cli.migrations.history_table.clone()),
     };
     let flags = CommandFlags {
-        jobs: cli.protection.jobs,
-        compress: cli.protection.compress.clone(),
+        jobs: cli.protection().jobs,
+        compress: cli.protection().compress.clone(),
         dirs: migrations.dir.clone(),
         format: migrations.format.map(|choice| choice.name().to_owned()),
-        lock_timeout: cli.protection.lock_timeout,
-        lock_retries: cli.protection.lock_retries,
-        max_loss: cli.checks.max_loss.clone(),
+        lock_timeout: cli.protection().lock_timeout,
+        lock_retries: cli.protection().lock_retries,
+        max_loss: cli.checks().max_loss.clone(),
     };
     let settings = Settings::load(&cli.shared, flags, Environment::from_process())?;
     settings.apply_trust();
@@ -201,10 +236,11 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
     }
     let command = Invocation { cli, settings: &settings, migrations: &migrations, output };
     match &cli.command {
-        None if cli.protection.snapshot_only => command.snapshot_only().await,
+        None if cli.protection().snapshot_only => command.snapshot_only().await,
         None => command.protected_run().await,
         Some(Command::Status(_)) => command.status().await,
         Some(Command::Plan(_)) => command.plan().await,
+        Some(Command::Import(args)) => command.import(args).await,
         Some(Command::Check { list: true, .. }) => command.list_checks(),
         Some(Command::Check { checks, .. }) => command.check(checks).await,
         Some(Command::History) => command.history(),
@@ -253,7 +289,7 @@ impl Invocation<'_> {
     }
 
     fn run_options(&self, verify: Vec<VerifyFile>) -> RunOptions {
-        let (protection, checks, look) = (&self.cli.protection, &self.cli.checks, &self.cli.checks.look);
+        let (protection, checks, look) = (self.cli.protection(), self.cli.checks(), &self.cli.checks().look);
         RunOptions {
             jobs: self.settings.jobs.unwrap_or_else(backup::default_jobs),
             codec: self.settings.codec,
@@ -283,7 +319,7 @@ impl Invocation<'_> {
     /// what a killed run left on the server.
     async fn context(&self) -> Result<(Context, common::repository::RepositoryLock)> {
         // Files are read, and refused, before anything is asked of the server.
-        let verify = verify::load(&self.cli.checks.look.verify)?;
+        let verify = verify::load(&self.cli.checks().look.verify)?;
         let named = self.connection("safe-run").await?;
         let run = Context::new_run(named.database())?;
         let named = named.with_application_name(&format!("safe-run/{run}"));
@@ -293,7 +329,7 @@ impl Invocation<'_> {
         };
         let connection = control.settings().clone();
         if !self.cli.external.is_empty() {
-            refuse::command_without_options(&connection, self.cli.protection.fence)?;
+            refuse::command_without_options(&connection, self.cli.protection().fence)?;
         }
         let repository = Repository::open_or_create(&self.settings.repo)?;
         // Two runs of different databases may share a repository; two of one may not.
@@ -321,7 +357,7 @@ impl Invocation<'_> {
     /// Runs, prints the outcome, and writes the reports that were asked for, also about what was refused. A run without a
     /// report of its own has said itself that there was nothing to do.
     async fn reported(&self, run: impl Future<Output = Result<Option<Report>>>) -> Result<u8> {
-        let wanted = &self.cli.reports;
+        let wanted = self.cli.reports();
         let targets = Targets::check(wanted.report.as_deref(), wanted.report_json.as_deref())?;
         let began_at = Utc::now();
         let outcome = run.await.map_err(interrupt::explain);
@@ -406,7 +442,7 @@ impl Invocation<'_> {
                 || options.snapshot.has_clone()
                 || matches!(options.fence, FenceChoice::ReadOnly | FenceChoice::Exclusive);
             if transactions.one && !outer_fence {
-                transactional::run(&context, &plan.pending, &transactions).await?
+                transactional::run(&context, &Work::Files(&plan.pending, &transactions)).await?
             } else {
                 for why in &transactions.why {
                     context.progress.note(format!("not in one transaction: {why}"));
@@ -431,13 +467,16 @@ impl Invocation<'_> {
             proof::settle(&mut context).await?;
             guarded::run(&context, Job::Command(external, self.output.is_json())).await?
         };
-        if let Some(keep) = self.cli.reports.keep_runs {
-            let database = context.connection.database();
-            for problem in tidy::keep_runs(&context.repository, database, &report, keep) {
-                self.output.warn(&problem);
-            }
-        }
+        self.keep_runs(&context, &report);
         Ok(report)
+    }
+
+    /// Forgets older runs, if that was asked for.
+    fn keep_runs(&self, context: &Context, report: &Report) {
+        let Some(keep) = self.cli.reports().keep_runs else { return };
+        for problem in tidy::keep_runs(&context.repository, context.connection.database(), report, keep) {
+            self.output.warn(&problem);
+        }
     }
 
     /// The transactions that the pending files run in. The server is asked only where a file may use an enum label before
@@ -449,7 +488,7 @@ impl Invocation<'_> {
     }
 
     fn refuse_fence(&self, chosen: FenceChoice, impossible: &[FenceChoice], what: &str) -> Result<()> {
-        if self.cli.protection.hold_fence && matches!(chosen, FenceChoice::None | FenceChoice::Lock) {
+        if self.cli.protection().hold_fence && matches!(chosen, FenceChoice::None | FenceChoice::Lock) {
             return Err(Error::usage("--hold-fence needs a fence that can outlive the run")
                 .with_hint("Use --fence read-only or --fence exclusive with it."));
         }
@@ -462,7 +501,7 @@ impl Invocation<'_> {
 
     /// A clone is made behind a fence that ends all sessions, and for the time of a run.
     fn refuse_clone_usage(&self) -> Result<()> {
-        let protection = &self.cli.protection;
+        let protection = self.cli.protection();
         clone::refuse_usage(protection.snapshot, protection.fence, protection.keep_clone)
     }
 
@@ -504,7 +543,7 @@ impl Invocation<'_> {
     }
 
     async fn snapshot_only(&self) -> Result<u8> {
-        if self.cli.protection.snapshot.has_clone() {
+        if self.cli.protection().snapshot.has_clone() {
             return Err(Error::usage(
                 "--snapshot-only stores a snapshot in the repository, and makes no clone",
             )

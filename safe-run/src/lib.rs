@@ -21,6 +21,7 @@ pub mod fence;
 pub mod foreign;
 pub mod guarded;
 pub mod history;
+pub mod import;
 pub mod journal;
 pub mod large_objects;
 pub mod layout;

@@ -19,7 +19,6 @@ use common::{
     postgres::{
         Session,
         exported_snapshot::{ExportedSnapshot, LockMode, join_for_checks, lock_all_tables},
-        names,
         wal_summary::{self, Point},
     },
     repository::StoredSnapshot,
@@ -192,10 +191,7 @@ async fn first_checks(
     let options = check::Options { is_first: true, ..check_options(&context.options) };
     let results = check_parallel(context, &exported, &options).await;
     context.progress.done();
-    let results = match results {
-        Err(error) if names::is_about_names(&error) => return Ok(Err(error.to_string())),
-        results => results?,
-    };
+    let results = results?;
     exported.check_held().await?;
     drop(exported);
     holder.close().await?;

@@ -7,6 +7,7 @@
 pub mod document;
 pub mod follow_up;
 pub mod html;
+pub mod import;
 pub mod recovered;
 pub mod tables;
 pub mod targets;
@@ -243,6 +244,9 @@ pub struct Report {
     pub migrations: Vec<MigrationReport>,
     /// The external command.
     pub command: Option<CommandReport>,
+    /// What was imported from a SQLite file.
+    #[serde(default)]
+    pub import: Option<import::ImportReport>,
     /// Steps with their times.
     pub phases: Vec<Phase>,
     /// What the checks found.
@@ -297,6 +301,7 @@ impl Report {
             pending: 0,
             migrations: Vec::new(),
             command: None,
+            import: None,
             phases: Vec::new(),
             findings: None,
             skipped: Vec::new(),

@@ -1,5 +1,7 @@
-//! Migrations in one transaction: fence, snapshot and baseline, apply, check, COMMIT. Every failure before the COMMIT is a
-//! ROLLBACK: nothing lost, nothing to restore, milliseconds whatever the size.
+//! Migrations, and imports, in one transaction: fence, snapshot and baseline, apply, check, COMMIT. Every failure before the
+//! COMMIT is a ROLLBACK: nothing lost, nothing to restore, milliseconds whatever the size.
+
+mod work;
 
 use std::{
     sync::Arc,
@@ -11,30 +13,23 @@ use common::{
     postgres::{
         Session, SessionProfile,
         exported_snapshot::{ExportedSnapshot, LockMode as FenceMode, lock_all_tables},
-        names::Schemas,
     },
 };
 
 use crate::{
-    apply,
-    attempts::{Failed, Waiting, until_locked},
     check,
     check::untouched,
     journal::{Mode, Step},
-    lock_ahead,
-    migration::{MigrationFile, TransactionPlan},
     precopy::{self, Precopy},
     recover,
     report::{Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, analyze_what_lost_statistics,
-        announced, baseline, check_names, check_options, describe_files, judge, with_time,
+        baseline, check_options, judge, with_time,
     },
-    sequences,
-    statement::locks::LockMode,
-    statement_facts::Watch,
-    verify,
+    sequences, verify,
 };
+pub use work::Work;
 
 /// How far a run came before it failed; decides the exit code and what there is to undo.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,16 +48,13 @@ fn at(stage: Stage) -> impl Fn(Error) -> Failure {
     move |error| Failure { stage, error }
 }
 
-/// Runs the files; the report says what happened.
+/// Does the work; the report says what happened.
 ///
 /// # Errors
 /// Only what prevents a report: the journal can't be written. Everything else is in the report.
-pub async fn run(
-    context: &Context,
-    files: &[&MigrationFile],
-    transactions: &TransactionPlan,
-) -> Result<Report> {
-    let mut log = RunLog::begin(context, Mode::Transaction, describe_files(files), files.len())?;
+pub async fn run(context: &Context, work: &Work<'_>) -> Result<Report> {
+    let mut log = RunLog::begin(context, Mode::Transaction, work.what(), work.pending())?;
+    work.begun(&mut log.report);
     fault::point("safe-run.begun");
     let notices = context.progress.clone();
     let connected = context
@@ -74,19 +66,19 @@ pub async fn run(
         .await;
     let migrator = match connected {
         Ok(migrator) => migrator,
-        Err(error) => return failed_before(context, log, &error),
+        Err(error) => return failed_before(log, &error),
     };
     let mut known = None;
-    match protected(context, (files, transactions), &migrator, &mut log, &mut known).await {
-        Ok(()) => commit(context, log, migrator, known.as_ref()).await,
-        Err(failure) => roll_back(context, log, migrator, known.as_ref(), failure).await,
+    match protected(context, work, &migrator, &mut log, &mut known).await {
+        Ok(()) => commit((context, work), log, migrator, known.as_ref()).await,
+        Err(failure) => roll_back((context, work), log, migrator, known.as_ref(), failure).await,
     }
 }
 
 /// Everything up to the COMMIT. `known` is what was found before the migration, once it was found.
 async fn protected(
     context: &Context,
-    (files, transactions): (&[&MigrationFile], &TransactionPlan),
+    work: &Work<'_>,
     migrator: &Session,
     log: &mut RunLog,
     known: &mut Option<Baseline>,
@@ -163,18 +155,9 @@ async fn protected(
     interrupt::check().map_err(&before)?;
     remember_sequences(log, found).map_err(&before)?;
     let counters = untouched::write_counters(migrator).await.map_err(&before)?;
-    let mut watch = Watch::new(&found.results.tables, fenced);
-    watch.prepare(migrator).await.map_err(&before)?;
     log.journal.write(Step::Applying).map_err(&before)?;
     fault::point("safe-run.applying");
-    let began = Instant::now();
-    let mut reports = Vec::new();
-    let applying = context.applying(migrator, &log.report.run);
-    let applied =
-        apply_with_retries(context, applying, (files, transactions), fenced, &mut reports, &mut watch).await;
-    log.outside = apply::effects_outside(files, &reports);
-    log.applied(reports, began);
-    applied.map_err(at(Stage::Migration))?;
+    work.apply(context, migrator, log, found, fenced).await.map_err(at(Stage::Migration))?;
     fault::point("safe-run.applied");
 
     let began = Instant::now();
@@ -188,7 +171,8 @@ async fn protected(
         .map_err(interrupt::explain)
         .map_err(at(Stage::Validation))?;
     log.timed("checks after", began);
-    let announced = announced(options, files, found);
+    work.verify(context, migrator, log).await.map_err(interrupt::explain).map_err(at(Stage::Validation))?;
+    let announced = work.announced(options, found);
     judge(log, options, found, &after, &announced, verified).map_err(at(Stage::Validation))?;
     interrupt::check().map_err(at(Stage::Migration))
 }
@@ -201,52 +185,6 @@ async fn unfenced_holder(context: &Context, observer: &Session) -> Result<Sessio
     let (wait, progress) = (context.options.lock_wait, &context.progress);
     lock_all_tables(&holder, observer, begin, FenceMode::AccessShare, wait, progress).await?;
     Ok(holder)
-}
-
-/// Where the transaction goes back to when a lock can't be had: the fence, the snapshot and the checks before stay valid,
-/// and only what the statements did is taken back.
-const SAVEPOINT: &str = "\"safe-run: before the first statement\"";
-
-/// Runs the files, and once more from the first statement on when a lock could not be had in time.
-async fn apply_with_retries(
-    context: &Context,
-    applying: apply::Applying<'_>,
-    (files, transactions): (&[&MigrationFile], &TransactionPlan),
-    fenced: bool,
-    reports: &mut Vec<apply::MigrationReport>,
-    watch: &mut Watch,
-) -> Result<()> {
-    let migrator = applying.session;
-    let savepoint = async |verb: &str| {
-        let failed = |source| Error::postgres("could not set the savepoint before the migrations", source);
-        migrator.batch_execute(&format!("{verb} {SAVEPOINT}")).await.map_err(failed)
-    };
-    savepoint("SAVEPOINT").await?;
-    let wait = context.options.lock_wait;
-    let held = fenced.then_some(LockMode::Exclusive);
-    let waiting = Waiting { migrator, observer: &context.control, wait, progress: &context.progress };
-    let restart = format!("ROLLBACK TO SAVEPOINT {SAVEPOINT}");
-    if transactions.outside_savepoints {
-        // Only the locks are waited for within it: what the files do must not stand in a savepoint, and is not tried again.
-        let wanted = lock_ahead::wanted(files.iter().flat_map(|file| &file.statements));
-        until_locked(&waiting, &restart, async || {
-            let taken = lock_ahead::take(migrator, &wanted, held, wait.timeout).await;
-            taken.map(drop).map_err(Failed::repeatable)
-        })
-        .await?;
-        savepoint("RELEASE SAVEPOINT").await?;
-        return apply::in_transaction(applying, files, held, reports, watch).await;
-    }
-    until_locked(&waiting, &restart, async || {
-        reports.clear();
-        let applied = apply::in_transaction(applying, files, held, reports, watch).await;
-        applied.map_err(|error| {
-            let repeatable = apply::effects_outside(files, reports).is_empty();
-            Failed { error, repeatable }
-        })
-    })
-    .await?;
-    savepoint("RELEASE SAVEPOINT").await
 }
 
 /// What a ROLLBACK does not undo has to be known after a crash too.
@@ -274,33 +212,9 @@ async fn check_after(
         options.untouched = untouched::untouched(&before.results.tables, &touched);
     }
     context.progress.phase("checking", None);
-    let results = check_under_same_names(context, migrator, &options).await;
+    let results = check::run(migrator, &options).await;
     context.progress.done();
     results
-}
-
-/// One pass during which no schema got another name, as everybody else sees them: the migration's own names are nobody's
-/// to change before its COMMIT.
-async fn check_under_same_names(
-    context: &Context,
-    migrator: &Session,
-    options: &check::Options,
-) -> Result<check::CheckResults> {
-    const ATTEMPTS: u32 = 3;
-    let mut attempt = 1;
-    loop {
-        let before = Schemas::seen_by(&context.control).await?;
-        let results = check::run(migrator, options).await?;
-        let after = Schemas::seen_by(&context.control).await?;
-        match check_names(&before, &after, &results) {
-            Ok(()) => return Ok(results),
-            Err(error) if attempt < ATTEMPTS => {
-                attempt += 1;
-                context.progress.warn(format!("{error}: the checks begin again"));
-            }
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 /// Whether and when to take the snapshot; the reason goes into the report. `looks_first`: why there is a first look before
@@ -344,7 +258,7 @@ async fn choose_when(
 }
 
 async fn commit(
-    context: &Context,
+    (context, work): (&Context, &Work<'_>),
     mut log: RunLog,
     migrator: Session,
     baseline: Option<&Baseline>,
@@ -352,12 +266,13 @@ async fn commit(
     let xid = match current_xid(&migrator).await {
         Ok(xid) => xid,
         Err(error) => {
-            return roll_back(context, log, migrator, baseline, Failure { stage: Stage::Migration, error })
-                .await;
+            let failure = Failure { stage: Stage::Migration, error };
+            return roll_back((context, work), log, migrator, baseline, failure).await;
         }
     };
     if let Err(error) = log.journal.write(Step::Committing { xid: xid.clone() }) {
-        return roll_back(context, log, migrator, baseline, Failure { stage: Stage::Migration, error }).await;
+        let failure = Failure { stage: Stage::Migration, error };
+        return roll_back((context, work), log, migrator, baseline, failure).await;
     }
     fault::point("safe-run.before-commit");
     let began = Instant::now();
@@ -369,32 +284,32 @@ async fn commit(
         let refused =
             error.sqlstate().is_some_and(|code| !code.starts_with("08") && !code.starts_with("57P"));
         return if refused {
-            roll_back(context, log, migrator, baseline, Failure { stage: Stage::Migration, error }).await
+            let failure = Failure { stage: Stage::Migration, error };
+            roll_back((context, work), log, migrator, baseline, failure).await
         } else {
-            settle_lost_commit(context, log, baseline, xid, error).await
+            settle_lost_commit((context, work), log, baseline, xid, error).await
         };
     }
     fault::point("safe-run.after-commit");
-    stands(context, log, migrator).await
+    stands((context, work), log, migrator).await
 }
 
-async fn stands(context: &Context, mut log: RunLog, migrator: Session) -> Result<Report> {
+async fn stands(
+    (context, work): (&Context, &Work<'_>),
+    mut log: RunLog,
+    migrator: Session,
+) -> Result<Report> {
     log.note_step(Step::Stands);
     analyze_what_lost_statistics(&migrator, &mut log, &context.progress).await;
+    work.after_commit(context, &migrator, &mut log).await;
     migrator.close().await.unwrap_or_else(|error| context.progress.warn(error.to_string()));
-    describe_success(&mut log);
+    describe_success(work, &mut log);
     Ok(log.finish(Verdict::Committed, 0))
 }
 
-fn describe_success(log: &mut RunLog) {
+fn describe_success(work: &Work<'_>, log: &mut RunLog) {
     let report = &mut log.report;
-    let count = report.migrations.len();
-    let checks = report.checks_phrase();
-    report.headline = format!(
-        "{} applied to \"{}\" in one transaction, {checks}",
-        common::cli::format::plural(count as u64, "migration", "migrations"),
-        report.database
-    );
+    report.headline = work.succeeded(report);
     report.state = match &report.snapshot {
         Some(id) => format!("the state before is kept as snapshot {id}"),
         None => "no snapshot was taken".to_owned(),
@@ -433,7 +348,7 @@ async fn connect_again(context: &Context) -> Result<Session> {
 
 /// The connection broke during COMMIT: the server knows whether it committed.
 async fn settle_lost_commit(
-    context: &Context,
+    (context, work): (&Context, &Work<'_>),
     mut log: RunLog,
     baseline: Option<&Baseline>,
     xid: Option<String>,
@@ -448,31 +363,30 @@ async fn settle_lost_commit(
     };
     log.report.notes.push(format!("the connection broke while the commit was on its way: {error}"));
     match asked.await {
-        Ok((session, Some(fate))) if fate == "committed" => stands(context, log, session).await,
+        Ok((session, Some(fate))) if fate == "committed" => stands((context, work), log, session).await,
         Ok((session, Some(fate))) if fate == "aborted" => {
-            roll_back(context, log, session, baseline, Failure { stage: Stage::Migration, error }).await
+            let failure = Failure { stage: Stage::Migration, error };
+            roll_back((context, work), log, session, baseline, failure).await
         }
         _ => {
             log.fail(&error);
             log.report.headline =
                 "the connection broke during COMMIT, and its outcome could not be read".to_owned();
-            log.report.state =
-                format!("database \"{}\" holds all of the migrations or none", log.report.database);
+            log.report.state = format!("database \"{}\" holds {}", log.report.database, work.all_or_none());
             log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
 }
 
-fn failed_before(context: &Context, mut log: RunLog, error: &Error) -> Result<Report> {
-    let _ = context;
+fn failed_before(mut log: RunLog, error: &Error) -> Result<Report> {
     log.fail(error);
     log.report.state = format!("database \"{}\" unchanged", log.report.database);
     Ok(log.finish(Verdict::Failed, error.kind().exit_code()))
 }
 
 async fn roll_back(
-    context: &Context,
+    (context, work): (&Context, &Work<'_>),
     mut log: RunLog,
     migrator: Session,
     baseline: Option<&Baseline>,
@@ -540,10 +454,9 @@ async fn roll_back(
         failed_database_kept_as: None,
         error: None,
     });
-    let ran = log.report.migrations.iter().filter(|migration| migration.complete).count();
     let mut state = vec![format!("database \"{}\" unchanged", log.report.database)];
     if stage != Stage::Before {
-        state.push(format!("{ran} of {} migrations had run", log.report.pending));
+        state.push(work.had_run(&log.report));
     }
     if let Some(id) = &log.report.snapshot {
         state.push(format!("snapshot {id} kept"));

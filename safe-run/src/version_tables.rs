@@ -345,7 +345,15 @@ GROUP BY 1, 2, 4 ORDER BY 1, 2";
 
 /// Whether a table is the history of a tool that we know.
 pub fn is_history(table: &str, has_column: impl Fn(&str) -> bool) -> bool {
-    TOOLS.iter().any(|known| known.table == table && known.columns.iter().all(|column| has_column(column)))
+    tool_of(table, has_column).is_some()
+}
+
+/// The tool whose history a table of this name with these columns is.
+pub fn tool_of(table: &str, has_column: impl Fn(&str) -> bool) -> Option<&'static str> {
+    let known = TOOLS
+        .iter()
+        .find(|known| known.table == table && known.columns.iter().all(|column| has_column(column)));
+    known.map(|known| known.tool)
 }
 
 /// Reads the histories that are there. The session is left as it was found.

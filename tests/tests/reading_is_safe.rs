@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tests::oracle::{fingerprint, fingerprint_without};
-use tests::{Cluster, Database, Options, ProtectedRun, Running, Snapshots, psql};
+use tests::{Cluster, Database, Options, ProtectedRun, Snapshots, psql};
 
 /// A server of this test alone, whose log says as whom the planted function ran.
 fn servers() -> [Cluster; 2] {
@@ -281,26 +281,13 @@ fn swap(n: u64) -> String {
     }
 }
 
-/// Backs up some times beside `work`; every snapshot has to pass `check`, and every failure has to name a reason.
-fn back_up_beside(database: &Database, times: u64, work: impl Fn(u64) + Sync, check: impl Fn(&Path)) {
-    let done = AtomicU64::new(0);
-    back_up_until(database, || done.fetch_add(1, Ordering::SeqCst) >= times, work, check);
-}
-
-/// Backs up again and again beside `work` until it is `enough`.
-fn back_up_until(
-    database: &Database,
-    enough: impl Fn() -> bool,
-    work: impl Fn(u64) + Sync,
-    check: impl Fn(&Path),
-) {
+/// Backs up again and again beside `work`; every snapshot has to pass `check`, and every failure has to name a reason.
+fn back_up_beside(database: &Database, times: usize, work: impl Fn(u64) + Sync, check: impl Fn(&Path)) {
     let snapshots = Snapshots::new();
     let mut said = String::new();
     beside(work, || {
-        let mut n = 0;
-        while !enough() {
+        for n in 0..times {
             let jobs = if n % 2 == 0 { "2" } else { "8" };
-            n += 1;
             let arguments = ["create", "--chunk-blocks", "3", "--compress", "none", "--jobs", jobs, "--full"];
             let outcome = snapshots.run("backup", &database.url(), &arguments);
             said.push_str(&outcome.stderr);
@@ -328,40 +315,6 @@ fn a_schema_that_is_swapped_while_a_backup_reads_gives_one_state_or_none() {
     }
 }
 
-/// Many short swaps in a row, then none for a while that `n` decides: a backup begins, reads and ends at every moment of both.
-fn burst(n: u64) -> (u64, String) {
-    let swap =
-        "BEGIN; ALTER SCHEMA a RENAME TO c; ALTER SCHEMA b RENAME TO a; ALTER SCHEMA c RENAME TO b; COMMIT;";
-    let count = 1 + n * 7919 % 60;
-    let mut sql = String::new();
-    for k in 0..count {
-        sql.push_str(swap);
-        // From none to 4 ms.
-        let pause = (n + k) * 104_729 % 5;
-        if pause > 0 {
-            sql.push_str(&format!("SELECT pg_sleep({pause}.0 / 1000);"));
-        }
-    }
-    sql.push_str(&format!("SELECT pg_sleep({}.0 / 1000);", n * 31 * 97 % 1200));
-    (count, sql)
-}
-
-#[test]
-fn thousands_of_swaps_while_backups_read_give_one_state_or_none() {
-    for major in [14, 18] {
-        let database = Cluster::shared(major).fresh_database("swaps");
-        database.psql(TWINS);
-        let swaps = AtomicU64::new(0);
-        let work = |n: u64| {
-            let (count, sql) = burst(n);
-            database.psql(&sql);
-            swaps.fetch_add(count, Ordering::SeqCst);
-        };
-        let enough = || swaps.load(Ordering::SeqCst) >= 1500;
-        back_up_until(&database, enough, work, assert_one_state);
-    }
-}
-
 #[test]
 fn a_schema_that_was_swapped_is_named_and_the_backup_begins_again() {
     let database = Cluster::shared(18).fresh_database("named");
@@ -381,34 +334,6 @@ fn a_schema_that_was_swapped_is_named_and_the_backup_begins_again() {
     });
     let outcome = outcome.expect(0).says(&["the schema \"a\" was renamed to \"b\"", "begins again"]);
     assert_one_state(&snapshots.folder_of(outcome.stdout.trim()));
-}
-
-#[test]
-fn a_schema_that_is_swapped_while_checks_look_is_named() {
-    for major in [14, 18] {
-        let run = ProtectedRun::on(Cluster::shared(major).fresh_database("checked"));
-        run.database.psql(TWINS);
-        run.migration("1_new.sql", "CREATE TABLE public.made (i int)");
-        let pause = run.folder().join("pause");
-        for arguments in [&["check"][..], &["--fence", "none"]] {
-            std::fs::write(&pause, "").unwrap();
-            let reached = pause.with_file_name("pause.reached");
-            let mut command = run.command(arguments);
-            command.env("SAFE_RUN_FAULT_WAIT", format!("safe-run.checks-planned={}", pause.display()));
-            let running = Running::start(command);
-            tests::until("the checks know what to look at", || reached.exists());
-            run.database.psql(
-                "BEGIN; ALTER SCHEMA a RENAME TO c; ALTER SCHEMA b RENAME TO a; ALTER SCHEMA c RENAME TO b; COMMIT",
-            );
-            std::fs::remove_file(&pause).unwrap();
-            let ended = running.outcome().exits(4).says("\" was renamed to \"");
-            if arguments[0] != "check" {
-                ended.verdict("NOT RUN");
-            }
-            std::fs::remove_file(&reached).unwrap();
-        }
-        assert_eq!(run.database.psql("SELECT to_regclass('public.made') IS NULL"), "t");
-    }
 }
 
 #[test]
@@ -490,8 +415,8 @@ fn behind_a_fence_a_swapped_schema_stops_the_run_or_its_snapshot_is_one_state() 
                 assert_one_state(&folder.join(&snapshots[0]));
             }
             Some(4) => {
+                let outcome = outcome.says("NOT RUN");
                 let said = outcome.headline();
-                assert!(said.contains("NOT RUN") || said.contains("ROLLED BACK"), "{outcome}");
                 assert!(said.contains("schema") || said.contains("lock"), "{outcome}");
                 assert_eq!(made, "f", "{outcome}");
             }

@@ -403,11 +403,22 @@ fn is_complete(run: &ProtectedRun, states: &States, at: &str) -> bool {
     says_complete
 }
 
-/// Tests that kill where a setting of the server is needed.
-const ELSEWHERE: &[(&str, &[&str])] = &[(
-    "a_killed_run_leaves_no_slot_once_it_is_recovered",
-    &["safe-run.slot-making", "safe-run.slot-made", "safe-run.writes-saved", "safe-run.slot-dropped"],
-)];
+/// Tests that kill where a setting of the server is needed, or a file of SQLite.
+const ELSEWHERE: &[(&str, &[&str])] = &[
+    (
+        "a_killed_run_leaves_no_slot_once_it_is_recovered",
+        &["safe-run.slot-making", "safe-run.slot-made", "safe-run.writes-saved", "safe-run.slot-dropped"],
+    ),
+    (
+        "a_killed_import_leaves_the_database_as_it_was",
+        &[
+            "safe-run.import-ready",
+            "safe-run.import-table",
+            "safe-run.import-loaded",
+            "safe-run.import-finished",
+        ],
+    ),
+];
 
 #[test]
 fn every_fault_point_of_the_source_is_in_the_matrix() {

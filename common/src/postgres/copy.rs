@@ -312,6 +312,52 @@ pub async fn in_from_file(
     sink.finish().await.map_err(failed)
 }
 
+/// A `COPY … FROM STDIN` that is being fed.
+pub struct CopyIn(std::pin::Pin<Box<tokio_postgres::CopyInSink<Bytes>>>);
+
+impl CopyIn {
+    /// Begins it.
+    ///
+    /// # Errors
+    /// The server refuses the statement.
+    pub async fn begin(client: &Client, statement: &str) -> Result<Self> {
+        let sink = client
+            .copy_in(statement)
+            .await
+            .map_err(|source| Error::postgres("could not copy rows in", source))?;
+        Ok(Self(Box::pin(sink)))
+    }
+
+    /// Sends text, cut anywhere.
+    ///
+    /// # Errors
+    /// The server has refused something that was sent before.
+    pub async fn send(&mut self, text: Vec<u8>) -> Result<()> {
+        let sent = self.0.feed(Bytes::from(text)).await;
+        match sent {
+            Ok(()) => Ok(()),
+            // The connection to the sink is closed by the server's refusal, which is told at the end.
+            Err(_) => match self.0.as_mut().finish().await {
+                Ok(_) => Err(Error::failed("the server ended a COPY before its end")),
+                Err(source) => Err(Error::postgres("could not copy rows in", source)),
+            },
+        }
+    }
+
+    /// Ends it. Returns the server's count of rows.
+    ///
+    /// # Errors
+    /// The server refuses what was sent.
+    pub async fn finish(mut self) -> Result<u64> {
+        self.0.as_mut().finish().await.map_err(|source| Error::postgres("could not copy rows in", source))
+    }
+
+    /// Ends it without its rows: the transaction can only be rolled back after that.
+    pub fn give_up(self) {
+        drop(self);
+    }
+}
+
 /// Collects a small `COPY … TO STDOUT` in memory.
 pub async fn out_to_memory(client: &Client, statement: &str) -> Result<Vec<u8>> {
     let failed = |source| Error::postgres("could not copy rows out", source);

@@ -248,6 +248,18 @@ impl Session {
             .map_err(|source| Error::postgres("could not reset the session's settings", source))
     }
 
+    /// Sets everything that changes the text of values or the meaning of names, as it is in sessions of ours.
+    ///
+    /// # Errors
+    ///
+    /// The transaction is aborted, or the connection is gone.
+    pub async fn pin_settings(&self) -> Result<()> {
+        self.client
+            .batch_execute(&setup_sql(SessionProfile::Pinned, self.version_num))
+            .await
+            .map_err(|source| Error::postgres("could not set the session's settings", source))
+    }
+
     /// The notices since the last call, oldest first, and how many older ones were dropped. Empty with a handler.
     pub fn take_notices(&self) -> (Vec<Notice>, u64) {
         match &self.notices {

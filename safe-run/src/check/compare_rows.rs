@@ -68,7 +68,8 @@ impl Default for LossLimits {
 }
 
 impl LossLimits {
-    fn allows(&self, names: &[QualifiedName], lost: i64) -> bool {
+    /// Whether so many rows of one of these tables may be lost.
+    pub fn allows(&self, names: &[QualifiedName], lost: i64) -> bool {
         names.iter().any(|name| {
             let plain = format!("{}.{}", name.schema.as_str(), name.name.as_str());
             [name.short(), name.to_string(), plain]

@@ -145,7 +145,7 @@ pub struct ProtectionArgs {
     #[arg(long, value_enum, default_value = "auto")]
     pub snapshot_when: SnapshotWhen,
     /// Only take the snapshot; run nothing
-    #[arg(long, conflicts_with = "external")]
+    #[arg(long)]
     pub snapshot_only: bool,
     /// What happens on failure [default: undo; stop when no fence stood]
     #[arg(long, value_enum)]

@@ -219,7 +219,7 @@ impl Invocation<'_> {
             })
             .collect();
         self.refuse_clone_usage()?;
-        let choice = self.cli.protection.snapshot;
+        let choice = self.cli.protection().snapshot;
         let how = match (transactions.one, choice.has_clone()) {
             (true, false) => "all in one transaction; the undo is a ROLLBACK".to_owned(),
             (true, true) => format!(

@@ -55,6 +55,7 @@ pub(super) fn useless_flags(cli: &Cli) -> Result<()> {
         Some(Command::Status(_)) => ("status", &[Folder, Migrations]),
         // What the same command line would do without the word.
         Some(Command::Plan(_)) => ("plan", &[Folder, Migrations, Protection, Locks, Validation, KeepRuns]),
+        Some(Command::Import(_)) => ("import", &[]),
         Some(Command::Check { .. }) => ("check", &[]),
         Some(Command::History) => ("history", &[]),
         Some(Command::Report { .. }) => ("report", &[]),
@@ -67,6 +68,9 @@ pub(super) fn useless_flags(cli: &Cli) -> Result<()> {
     };
     if let Some((group, flag)) = given(cli).into_iter().find(|(group, _)| !allowed.contains(group)) {
         let hint = match (name, group) {
+            ("import", Protection | Locks | Validation | Report | KeepRuns) => {
+                format!("Give it after the word: safe-run import {flag} …")
+            }
             ("check", Validation) if !RUN_ONLY.contains(&flag) => {
                 format!("Give it after the word: safe-run check {flag} …")
             }
@@ -164,6 +168,7 @@ mod tests {
             "--jobs 3 recover",
             "--report r.html --lock-timeout 1s --dir m baseline 3",
             "--dir m new a",
+            "import a.db --allow-loss t --fence none --report r.html --keep-runs 3",
         ] {
             assert_eq!(refused(words), None, "{words}");
         }
@@ -178,6 +183,7 @@ mod tests {
             ("--report-json r report", "--report-json means nothing to `safe-run report`"),
             ("--keep-runs 3 baseline 1", "--keep-runs means nothing to `safe-run baseline`"),
             ("--report r.html stamp 1 --dry-run", "a dry run has no report for --report"),
+            ("--allow-loss t import a.db", "--allow-loss means nothing to `safe-run import`"),
             ("--to 3 new a", "--to means nothing to `safe-run new`"),
         ] {
             assert_eq!(refused(words).as_deref(), Some(flag), "{words}");

@@ -4,6 +4,7 @@
 //! For a person who wants to know in this order: what happened, what state the database is in, what to do next, why.
 
 mod findings;
+mod import;
 mod migrations;
 mod timeline;
 
@@ -31,6 +32,7 @@ pub fn page(report: &Report) -> String {
         notes(report),
         timeline::section(report),
         command(report),
+        import::section(report),
         rows(report),
         migrations::section(report),
         protection(report),
@@ -169,7 +171,9 @@ fn facts(report: &Report) -> String {
         });
         format!("<code>{}</code>{size}", text(id))
     });
-    if report.command.is_none() && report.verdict != Verdict::UpToDate {
+    if let Some(import) = &report.import {
+        facts.push(("Imported", format!("{}<small>from {}</small>", import.amount(), text(&import.file))));
+    } else if report.command.is_none() && report.verdict != Verdict::UpToDate {
         let complete = report.migrations.iter().filter(|migration| migration.complete).count();
         facts.push(("Migrations", format!("{complete} of {} ran", report.pending)));
     }

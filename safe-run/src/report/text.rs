@@ -47,6 +47,9 @@ impl Report {
             let undone = matches!(self.verdict, Verdict::RolledBack | Verdict::Restored);
             line(&if undone { table.told_as_undone() } else { table.to_string() });
         }
+        for told in self.import.iter().flat_map(|import| import.lines(verbose)) {
+            line(&told);
+        }
         for note in &self.notes {
             line(&format!("note: {note}"));
         }

@@ -1,0 +1,597 @@
+//! A SQLite file becomes rows of PostgreSQL, without one changed value: what is imported, and the steps inside of the
+//! transaction of a protected run ([`crate::transactional`]).
+//!
+//! file → schema → plan (or a schema made from the file's own) → orphans → [fence, snapshot, checks] → tables made ready → rows
+//! → keys, triggers, sequences → rows read back and compared → [checks, COMMIT] → ANALYZE
+//!
+//! What must never happen: a value that is another one afterwards, a row that is left out unsaid, a table that is emptied unasked.
+
+mod around;
+mod aside;
+pub mod choices;
+pub mod describe;
+mod load;
+mod make;
+mod options;
+mod order;
+mod orphans;
+pub mod plan;
+pub mod target;
+mod verify;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+    time::Instant,
+};
+
+use common::{Error, Result, fault, interrupt, postgres::Session};
+use sqlite::{
+    file::{Digest, Location, Reader, SqliteFile},
+    hash::Fingerprint,
+    schema::Schema,
+};
+
+pub use options::ImportOptions;
+
+use crate::{
+    attempts::{Failed, Waiting, until_locked},
+    check::{Accepted, Expectation, LossLimits},
+    report::{
+        Report,
+        import::{BadValueReport, ImportReport, ImportedTable},
+    },
+    run::{Announced, Context, RunLog, RunOptions},
+};
+use aside::Quarantine;
+use choices::{BadValues, Existing, Orphans};
+use load::{Job, Loaded, OrphanRows};
+use make::Made;
+use orphans::Found;
+use plan::{Plan, TablePlan};
+
+/// Readers of the file at once: two encode as fast as one COPY takes.
+const MOST_READERS: usize = 4;
+
+/// Bad values that a report holds.
+const REPORTED: usize = 100;
+
+/// A file that is open, in one state.
+#[derive(Debug)]
+pub struct Source {
+    /// The file.
+    pub file: SqliteFile,
+    /// Its bytes.
+    pub digest: Digest,
+    /// What is in it.
+    pub schema: Schema,
+    readers: Mutex<Vec<Reader>>,
+}
+
+impl Source {
+    /// Opens a file by its path, or by a URL of some driver.
+    ///
+    /// # Errors
+    /// Everything that keeps it from being read; it is never changed.
+    pub fn open(text: &str, jobs: usize) -> Result<Self> {
+        let file = SqliteFile::open(&Location::parse(text)?)?;
+        let readers = file.readers(jobs.clamp(1, MOST_READERS))?;
+        let first = readers.first().ok_or_else(|| Error::failed("the file could not be opened"))?;
+        let schema = Schema::read(first)?;
+        let digest = file.digest()?;
+        Ok(Self { file, digest, schema, readers: Mutex::new(readers) })
+    }
+
+    /// Lends the readers, which all see the same state.
+    fn readers(&self) -> Vec<Reader> {
+        std::mem::take(&mut *self.readers.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn give_back(&self, readers: Vec<Reader>) {
+        *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers;
+    }
+
+    /// Does something with one of the readers.
+    fn with_reader<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T> {
+        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        work(readers.first().ok_or_else(|| Error::failed("the file is in use"))?)
+    }
+
+    fn name(&self) -> String {
+        common::ident::printable(&self.file.path().display().to_string())
+    }
+}
+
+/// Where the rows go.
+#[derive(Debug)]
+enum Way {
+    /// Into tables that are there.
+    Into(Plan),
+    /// Into tables that are made from the file's schema.
+    Make(Made),
+}
+
+/// An import that nothing speaks against so far.
+#[derive(Debug)]
+pub struct Import {
+    source: Source,
+    options: ImportOptions,
+    limits: LossLimits,
+    search_path: String,
+    way: Way,
+    orphans: Vec<Found>,
+    /// Rows that the tables had when they were looked at.
+    existing: BTreeMap<u32, i64>,
+    done: Mutex<Option<Done>>,
+}
+
+/// What was loaded, to be compared.
+#[derive(Debug)]
+struct Done {
+    plan: Plan,
+    tables: Vec<Loaded>,
+    /// What the tables held before, where rows are added.
+    before: Vec<Fingerprint>,
+}
+
+impl Import {
+    /// Looks at the database and makes the plan. Changes nothing.
+    ///
+    /// # Errors
+    /// Refused, with everything that a person has to decide.
+    pub async fn prepare(
+        source: Source,
+        options: ImportOptions,
+        run: &RunOptions,
+        session: &Session,
+    ) -> Result<Self> {
+        let search_path = target::search_path(session).await?;
+        let there = target::read(session, &search_path).await?;
+        let way = if there.tables.is_empty() {
+            let schema = target::first_schema(session, &search_path).await?;
+            Way::Make(make::translate(&source, &options, &schema)?)
+        } else {
+            if let Some((name, _)) = options.types.first() {
+                return Err(Error::usage(format!(
+                    "--type {name}: the database has tables already, and their types decide"
+                ))
+                .with_hint(
+                    "Leave --type away. --epoch and --timezone say what numbers and local times mean.",
+                ));
+            }
+            Way::Into(plan::plan(&source.schema, &there, &options).map_err(|problems| undecided(&problems))?)
+        };
+        let limits = crate::run::loss_limits(run, &[]);
+        let mut import = Self {
+            source,
+            options,
+            limits,
+            search_path,
+            way,
+            orphans: Vec::new(),
+            existing: BTreeMap::new(),
+            done: Mutex::new(None),
+        };
+        if matches!(import.way, Way::Into(_)) {
+            import.existing = around::existing_rows(session, import.plan()).await?;
+        }
+        // Rows that are added may refer to rows that only PostgreSQL has: it checks them.
+        if import.options.existing != Existing::Append {
+            let keys = match &import.way {
+                Way::Into(plan) => orphans::keys_of_target(&import.source.schema, plan, &there.foreign_keys),
+                Way::Make(_) => orphans::keys_of_file(&import.source.schema, import.plan()),
+            };
+            let keeps = import.options.orphans != Orphans::Fail;
+            import.orphans = import
+                .source
+                .with_reader(|reader| orphans::find(reader, &import.source.schema, &keys, keeps))?;
+        }
+        Ok(import)
+    }
+
+    /// Refuses what can be known before anything is changed.
+    ///
+    /// # Errors
+    /// Refused: tables that are not empty, orphans that nobody decided about.
+    pub fn refuse(&self) -> Result<()> {
+        around::refuse_existing(self.plan(), &self.existing, self.options.existing, &self.limits)?;
+        match self.options.orphans {
+            Orphans::Fail => orphans::refuse(&self.orphans),
+            Orphans::Skip | Orphans::Null => Ok(()),
+        }
+    }
+
+    fn plan(&self) -> &Plan {
+        match &self.way {
+            Way::Into(plan) => plan,
+            Way::Make(made) => &made.plan,
+        }
+    }
+
+    /// What is going to run, for the journal.
+    pub fn what(&self) -> String {
+        format!("import of {} (SHA-256 {})", self.source.name(), self.source.digest.file)
+    }
+
+    /// What is known before it begins.
+    pub fn report(&self) -> ImportReport {
+        let left = |(name, why): &(String, String)| format!("{}: {why}", common::ident::printable(name));
+        ImportReport {
+            file: self.source.name(),
+            file_bytes: self.source.digest.file_bytes,
+            sha256: self.source.digest.file.clone(),
+            wal_sha256: self.source.digest.wal.clone(),
+            made_schema: matches!(self.way, Way::Make(_)),
+            untranslated: match &self.way {
+                Way::Make(made) => made.translation.untranslated.len() as u64,
+                Way::Into(_) => 0,
+            },
+            left_alone: self.plan().left_alone.iter().map(left).collect(),
+            ..ImportReport::default()
+        }
+    }
+
+    /// The sentence beside the verdict of a success.
+    pub fn succeeded(&self, report: &Report, checks: &str) -> String {
+        let amount = report.import.as_ref().map(ImportReport::amount).unwrap_or_default();
+        format!("{amount} imported into \"{}\" and read back equal, {checks}", report.database)
+    }
+
+    /// What the checks have to expect of every table.
+    pub fn announced(&self, options: &RunOptions) -> Announced {
+        let recreates = self.options.existing == Existing::Recreate;
+        let filled: Vec<u32> = self.plan().tables.iter().map(|table| table.target.oid).collect();
+        let fires = self.options.fire_triggers
+            && self.plan().tables.iter().any(|table| !table.target.triggers.is_empty());
+        Announced {
+            rows: Box::new(move |oid| match filled.contains(&oid) {
+                true if recreates => Expectation::MustAcknowledge { why: "--force-recreate".to_owned() },
+                true => Expectation::NotFewer,
+                false if fires => Expectation::Unknown { why: "triggers that fired".to_owned() },
+                false => Expectation::Equal,
+            }),
+            limits: crate::run::loss_limits(options, &[]),
+            accepted: Accepted::default(),
+        }
+    }
+
+    /// Loads everything into the transaction that is open in `session`.
+    ///
+    /// # Errors
+    /// The first thing that keeps the import from being exact; the transaction has to be rolled back.
+    pub async fn load(&self, context: &Context, session: &Session, log: &mut RunLog) -> Result<()> {
+        let began = Instant::now();
+        session.pin_settings().await?;
+        // Whoever waits for a lock makes everybody behind wait too.
+        let limit = format!("SET LOCAL lock_timeout = {}", context.options.lock_wait.timeout.as_millis());
+        around::run(session, "set lock_timeout", &limit).await?;
+        let plan = self.ready(context, session, log).await?;
+        fault::point("safe-run.import-ready");
+        log.timed("tables made ready", began);
+
+        let began = Instant::now();
+        let mut quarantine = Quarantine::new(log.journal.dir());
+        let loaded = self.rows(context, session, (&plan, &mut quarantine), log).await;
+        log.timed("rows", began);
+        let (tables, before) = loaded?;
+        fault::point("safe-run.import-loaded");
+        self.source.file.unchanged()?;
+
+        let began = Instant::now();
+        if let Way::Make(made) = &self.way {
+            made.after_rows(session, &context.progress).await?;
+        }
+        around::finish(session, &plan, self.options.fire_triggers).await?;
+        let given_out =
+            |table: &TablePlan| self.source.schema.tables.get(table.source).and_then(|t| t.autoincrement);
+        log.report.notes.extend(around::set_sequences(session, &plan, given_out).await?);
+        let stored = quarantine.store(session, &context.run).await?;
+        if let (Some((name, path)), Some(report)) = (stored, log.report.import.as_mut()) {
+            report.quarantined = quarantine.rows;
+            report.quarantine_table = Some(name.short());
+            report.quarantine_file = Some(common::ident::printable(&path.display().to_string()));
+        }
+        log.timed("keys, triggers and sequences", began);
+        fault::point("safe-run.import-finished");
+        *self.done.lock().unwrap_or_else(PoisonError::into_inner) = Some(Done { plan, tables, before });
+        Ok(())
+    }
+
+    /// Makes the tables ready, behind the fence: they have to be what they were when the plan was made.
+    async fn ready(&self, context: &Context, session: &Session, log: &mut RunLog) -> Result<Plan> {
+        let recreates = self.options.existing == Existing::Recreate && !self.existing.is_empty();
+        if let Some(sql) =
+            around::lock_sql(self.plan(), recreates).filter(|_| matches!(self.way, Way::Into(_)))
+        {
+            lock(context, session, &sql).await?;
+        }
+        let there = target::read(session, &self.search_path).await?;
+        let changed = || {
+            Error::refused("the tables of the database were changed while the import was being prepared")
+                .with_hint("Run the import again.")
+        };
+        let plan = match &self.way {
+            Way::Into(planned) => {
+                let plan = plan::plan(&self.source.schema, &there, &self.options).map_err(|_| changed())?;
+                if plan != *planned {
+                    return Err(changed());
+                }
+                let existing = around::existing_rows(session, &plan).await?;
+                around::refuse_existing(&plan, &existing, self.options.existing, &self.limits)?;
+                plan
+            }
+            Way::Make(made) => {
+                if !there.tables.is_empty() {
+                    return Err(changed());
+                }
+                made.before_rows(session).await?;
+                let there = target::read(session, &self.search_path).await?;
+                made.settle(&there)?
+            }
+        };
+        log.report.notes.extend(plan.notes.iter().cloned());
+        let notes = around::prepare(session, &plan, recreates, self.options.fire_triggers).await?;
+        log.report.notes.extend(notes);
+        Ok(plan)
+    }
+
+    /// The rows of all tables. After a bad value the rest is only looked at, so that all of them can be told.
+    async fn rows(
+        &self,
+        context: &Context,
+        session: &Session,
+        (plan, quarantine): (&Plan, &mut Quarantine),
+        log: &mut RunLog,
+    ) -> Result<(Vec<Loaded>, Vec<Fingerprint>)> {
+        let (mut tables, mut before) = (Vec::new(), Vec::new());
+        let mut session = Some(session);
+        context.progress.phase("importing rows", Some(self.source.digest.file_bytes));
+        for table in &plan.tables {
+            let began = Instant::now();
+            context.progress.step(table.target.name.short());
+            if let (Some(session), Existing::Append) = (session, self.options.existing) {
+                before.push(verify::read_back(session, table, &context.progress).await?);
+            }
+            let loaded = self.table(session, table, quarantine, &context.progress).await?;
+            fault::point("safe-run.import-table");
+            if let Some(report) = &mut log.report.import {
+                note_table(report, table, &loaded, began.elapsed().as_secs_f64());
+            }
+            if loaded.bad_rows > 0 && self.options.bad_values == BadValues::Stop {
+                session = None;
+            }
+            tables.push(loaded);
+        }
+        context.progress.done();
+        match session {
+            Some(_) => Ok((tables, before)),
+            None => Err(bad_values(plan, &tables)),
+        }
+    }
+
+    async fn table(
+        &self,
+        session: Option<&Session>,
+        table: &TablePlan,
+        quarantine: &mut Quarantine,
+        progress: &common::Progress,
+    ) -> Result<Loaded> {
+        interrupt::check()?;
+        let job = Job {
+            table: self.source.schema.tables[table.source].clone(),
+            plan: table.clone(),
+            orphans: self.orphan_rows(table),
+            null_orphans: self.options.orphans == Orphans::Null,
+            sets_aside: self.options.bad_values == BadValues::Quarantine,
+        };
+        let readers = self.source.readers();
+        let (readers, loaded) =
+            load::load(session, readers, job, |aside| quarantine.add(&aside), progress).await?;
+        self.source.give_back(readers);
+        Ok(loaded)
+    }
+
+    /// The orphans of a table, their columns by their place in the plan.
+    fn orphan_rows(&self, table: &TablePlan) -> OrphanRows {
+        let mut rows = OrphanRows::default();
+        for found in self.orphans.iter().filter(|found| found.source == table.source) {
+            found.put_into(&mut rows, &table.columns);
+        }
+        rows
+    }
+
+    /// Reads everything back and compares it with what was read from the file.
+    ///
+    /// # Errors
+    /// A table holds other rows than the file.
+    pub async fn verify(&self, context: &Context, session: &Session, log: &mut RunLog) -> Result<()> {
+        let began = Instant::now();
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Done { plan, tables, before }) = done else {
+            return Err(Error::failed("nothing was loaded that could be compared"));
+        };
+        session.pin_settings().await?;
+        context.progress.phase("reading the rows back", Some(self.source.digest.file_bytes));
+        for (place, (table, loaded)) in plan.tables.iter().zip(&tables).enumerate() {
+            interrupt::check()?;
+            context.progress.step(table.target.name.short());
+            let mut expected = loaded.sent;
+            if let Some(before) = before.get(place) {
+                expected.merge(*before);
+            }
+            let found = verify::read_back(session, table, &context.progress).await?;
+            if found != expected {
+                let note = self.other_spelling(
+                    context,
+                    session,
+                    (table, found.rows, expected.rows),
+                    before.is_empty(),
+                );
+                log.report.notes.push(note.await?);
+            }
+            if let Some(told) = log.report.import.as_mut().and_then(|report| report.tables.get_mut(place)) {
+                told.verified = true;
+            }
+        }
+        context.progress.done();
+        log.timed("rows read back", began);
+        Ok(())
+    }
+
+    /// Where a table has columns whose values PostgreSQL spells its own way: whether all others are equal. Gives the sentence.
+    async fn other_spelling(
+        &self,
+        context: &Context,
+        session: &Session,
+        (table, found, expected): (&TablePlan, u64, u64),
+        alone: bool,
+    ) -> Result<String> {
+        let name = table.target.name.short();
+        let (known, other): (Vec<_>, Vec<_>) =
+            table.columns.iter().cloned().partition(|column| column.rule.target.has_canonical_form());
+        let differs = if found == expected {
+            Error::failed(format!("{name} holds {found} rows as the file does, but not the same values"))
+        } else {
+            Error::failed(format!("{name} holds {found} rows, and {expected} were loaded"))
+        };
+        if other.is_empty() || known.is_empty() || !alone || found != expected {
+            return Err(differs);
+        }
+        let part = TablePlan { columns: known, ..table.clone() };
+        let mut nowhere = Quarantine::nowhere();
+        let sent = self.table(None, &part, &mut nowhere, &context.progress).await?.sent;
+        if verify::read_back(session, &part, &context.progress).await? != sent {
+            return Err(differs);
+        }
+        let columns: Vec<String> = other
+            .iter()
+            .map(|column| {
+                format!("{} ({})", common::ident::printable(&column.target.name), column.target.takes.shown)
+            })
+            .collect();
+        Ok(format!(
+            "{name}: PostgreSQL spells the values of some types its own way: of {} only the number of rows was compared",
+            columns.join(", ")
+        ))
+    }
+
+    /// Gathers statistics for the planner. Never fails the run.
+    pub async fn analyze(&self, context: &Context, session: &Session, log: &mut RunLog) {
+        let began = Instant::now();
+        context.progress.phase("analyzing", None);
+        let tables = log.report.import.as_ref().map_or_else(Vec::new, |report| report.tables.clone());
+        for (told, name) in tables.iter().zip(self.names_to_analyze(session).await) {
+            if let Err(source) = session.batch_execute(&format!("ANALYZE {name}")).await {
+                let error = Error::postgres(format!("could not analyze {}", told.table), source);
+                log.report.notes.push(format!("{error}; autovacuum will do it"));
+            }
+        }
+        context.progress.done();
+        log.timed("analyze", began);
+    }
+
+    async fn names_to_analyze(&self, session: &Session) -> Vec<common::QualifiedName> {
+        let plan = match &self.way {
+            Way::Into(plan) => Ok(plan.clone()),
+            Way::Make(made) => match target::read(session, &self.search_path).await {
+                Ok(there) => made.settle(&there),
+                Err(error) => Err(error),
+            },
+        };
+        plan.map_or_else(
+            |_| Vec::new(),
+            |plan| plan.tables.into_iter().map(|table| table.target.name).collect(),
+        )
+    }
+}
+
+/// Takes locks in short attempts.
+async fn lock(context: &Context, session: &Session, sql: &str) -> Result<()> {
+    let wait = context.options.lock_wait;
+    let waiting =
+        Waiting { migrator: session, observer: &context.control, wait, progress: &context.progress };
+    let savepoint = "\"safe-run: before the import\"";
+    around::run(session, "set a savepoint", &format!("SAVEPOINT {savepoint}")).await?;
+    until_locked(&waiting, &format!("ROLLBACK TO SAVEPOINT {savepoint}"), async || {
+        let sql = format!("SET LOCAL lock_timeout = {}; {sql}", wait.timeout.as_millis());
+        session
+            .batch_execute(&sql)
+            .await
+            .map_err(|source| Failed::repeatable(Error::postgres("could not lock the tables", source)))
+    })
+    .await?;
+    around::run(session, "release a savepoint", &format!("RELEASE SAVEPOINT {savepoint}")).await
+}
+
+/// Everything that a person has to decide, as one refusal.
+fn undecided(problems: &[plan::Problem]) -> Error {
+    /// Decisions that are told at once.
+    const TOLD: usize = 20;
+    let mut what: Vec<&str> = problems.iter().take(TOLD).map(|problem| problem.what.as_str()).collect();
+    let more = format!("and {} more", problems.len().saturating_sub(TOLD));
+    if problems.len() > TOLD {
+        what.push(&more);
+    }
+    let ways: Vec<String> =
+        problems.iter().take(TOLD).map(|problem| format!("{}.", problem.way_out)).collect();
+    Error::refused(what.join("; ")).with_hint(format!("Decide with: {}", ways.join(" ")))
+}
+
+/// Puts what became of a table into the report.
+fn note_table(report: &mut ImportReport, table: &TablePlan, loaded: &Loaded, seconds: f64) {
+    report.tables.push(ImportedTable {
+        source: common::ident::printable(&table.source_name),
+        table: table.target.name.short(),
+        columns: table.columns.len() as u64,
+        rows: loaded.rows,
+        loaded: loaded.sent.rows,
+        bad_rows: loaded.bad_rows,
+        orphans: loaded.orphans_aside,
+        hash: format!("{:032x}", loaded.sent.sum),
+        verified: false,
+        seconds,
+    });
+    report.nulled += loaded.orphans_nulled;
+    let room = REPORTED.saturating_sub(report.bad_values.len());
+    report.bad_values.extend(loaded.examples.iter().take(room).map(|bad| BadValueReport {
+        table: common::ident::printable(&table.source_name),
+        key: bad.key.clone(),
+        column: common::ident::printable(&bad.column),
+        value: bad.value.clone(),
+        rule: bad.rule.clone(),
+        reason: bad.why.clone(),
+    }));
+}
+
+/// The error of an import that found values which their columns can't hold.
+fn bad_values(plan: &Plan, tables: &[Loaded]) -> Error {
+    let total: u64 = tables.iter().map(|table| table.bad_rows).sum();
+    let mut counts = Vec::new();
+    let mut rules: Vec<&str> = Vec::new();
+    for (table, loaded) in plan.tables.iter().zip(tables) {
+        for ((column, rule), count) in &loaded.bad_counts {
+            let column = choices::ColumnName { table: table.source_name.clone(), column: column.clone() };
+            counts.push(format!("{column} ({count}, {rule})"));
+            rules.push(rule);
+        }
+    }
+    let first = plan.tables.iter().zip(tables).find_map(|(table, loaded)| {
+        let bad = loaded.examples.first()?;
+        Some(format!("{} row {}, column {}: {}", table.source_name, bad.key, bad.column, bad.why))
+    });
+    let mut hints = Vec::new();
+    if rules.iter().any(|rule| ["zone-missing", "zone-unwanted", "local-time"].contains(rule)) {
+        hints.push("--timezone says in which time zone local times are.");
+    }
+    if rules.contains(&"epoch-unit") {
+        hints.push("--epoch TABLE.COLUMN=seconds (or milliseconds, …) says what numbers mean as dates.");
+    }
+    hints.push("Correct these rows in SQLite, or import the others with --bad-values quarantine.");
+    let rows = common::cli::format::plural(total, "row has a value", "rows have values");
+    Error::failed(format!(
+        "{rows} that PostgreSQL can't hold unchanged: {}; the first: {}",
+        counts.join(", "),
+        first.unwrap_or_default()
+    ))
+    .with_hint(hints.join(" "))
+}

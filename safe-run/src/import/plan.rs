@@ -1,0 +1,363 @@
+//! Which table takes which rows, which column which values, and what has no partner: a value, made before anything is changed.
+//! Pure.
+//!
+//! Names are matched exactly first; where that finds nothing, without the case of ASCII letters if that leaves one. A table
+//! whose schema is on the search_path comes before one whose is not. Nothing is left out unless a person said so; what a
+//! migration tool keeps for itself is left alone always.
+
+use std::collections::BTreeSet;
+
+use common::QualifiedName;
+use sqlite::{
+    schema::{Schema, Table},
+    target::{ColumnRule, Target as TypeOf},
+};
+
+use super::{
+    choices::{ColumnName, Map, written},
+    options::ImportOptions,
+    target::{Target, TargetColumn, TargetForeignKey, TargetTable},
+};
+use crate::version_tables;
+
+/// The whole plan.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// The tables, in the order in which they are loaded: what is referred to comes first.
+    pub tables: Vec<TablePlan>,
+    /// Foreign keys that can be checked only at the end: their tables refer to each other.
+    pub checked_late: Vec<TargetForeignKey>,
+    /// Tables of SQLite that are not imported, each with the reason.
+    pub left_alone: Vec<(String, String)>,
+    /// Tables of PostgreSQL that nothing is imported into.
+    pub not_in_file: Vec<QualifiedName>,
+    /// What a person should know.
+    pub notes: Vec<String>,
+}
+
+/// How one table is taken over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TablePlan {
+    /// Its number in [`Schema::tables`].
+    pub source: usize,
+    /// Its name in SQLite.
+    pub source_name: String,
+    /// The table that takes its rows.
+    pub target: TargetTable,
+    /// The columns that are loaded.
+    pub columns: Vec<ColumnPlan>,
+}
+
+/// How one column is taken over.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ColumnPlan {
+    /// Its number in the table of SQLite.
+    pub source: usize,
+    /// Its name in SQLite.
+    pub source_name: String,
+    /// The column that takes its values.
+    pub target: TargetColumn,
+    /// How they are converted.
+    pub rule: ColumnRule,
+}
+
+/// A decision that nobody has made, and the flag that makes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The sentence.
+    pub what: String,
+    /// What decides it, such as `--skip-column t.c`.
+    pub way_out: String,
+}
+
+/// Tables that belong to a tool for migrations beside its history: locks, and what it knows of its environment.
+const COMPANIONS: [&str; 6] = [
+    "knex_migrations_lock",
+    "kysely_migration_lock",
+    "ar_internal_metadata",
+    "typeorm_metadata",
+    "aerich",
+    "migratehistory",
+];
+
+/// Makes the plan, or says everything that keeps it from being one.
+pub fn plan(schema: &Schema, target: &Target, options: &ImportOptions) -> Result<Plan, Vec<Problem>> {
+    let mut plan = Plan::default();
+    let mut problems = unknown_names(schema, options);
+    for (source, table) in schema.tables.iter().enumerate() {
+        if let Some(why) = left_alone(table, options) {
+            plan.left_alone.push((table.name.clone(), why));
+            continue;
+        }
+        match partner(table, target, options) {
+            Err(problem) => problems.push(problem),
+            Ok(found) => match columns(table, found, options, &mut plan.notes) {
+                Err(found) => problems.extend(found),
+                Ok(columns) => plan.tables.push(TablePlan {
+                    source,
+                    source_name: table.name.clone(),
+                    target: found.clone(),
+                    columns,
+                }),
+            },
+        }
+    }
+    plan.left_alone.extend(schema.left_out.iter().map(|left| (left.name.clone(), left.reason.clone())));
+    plan.left_alone
+        .extend(schema.views.iter().map(|view| (view.name.clone(), "a view holds no rows".to_owned())));
+    problems.extend(same_target(&plan.tables));
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    plan.not_in_file = target
+        .tables
+        .iter()
+        .filter(|table| plan.tables.iter().all(|planned| planned.target.oid != table.oid))
+        .filter(|table| plan.left_alone.iter().all(|(name, _)| name != table.name.name.as_str()))
+        .map(|table| table.name.clone())
+        .collect();
+    super::order::sort(&mut plan, &target.foreign_keys);
+    Ok(plan)
+}
+
+/// Why a table of SQLite is not imported, if it is not.
+pub fn left_alone(table: &Table, options: &ImportOptions) -> Option<String> {
+    if options.skip_tables.iter().any(|skipped| skipped.eq_ignore_ascii_case(&table.name)) {
+        return Some("as told by --skip-table".to_owned());
+    }
+    if options.map_of_table(&table.name).is_some() {
+        return None;
+    }
+    let has_column = |name: &str| table.columns.iter().any(|column| column.name == name);
+    if let Some(tool) = version_tables::tool_of(&table.name, has_column) {
+        return Some(format!("the history of {tool}: the one in PostgreSQL is its own"));
+    }
+    COMPANIONS.contains(&table.name.as_str()).then(|| "a migration tool keeps it for itself".to_owned())
+}
+
+/// Flags that name what the file does not have.
+fn unknown_names(schema: &Schema, options: &ImportOptions) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut unknown = |what: String| {
+        problems.push(Problem { what, way_out: "correct the flag".to_owned() });
+    };
+    let tables = options.skip_tables.iter().chain(options.maps.iter().filter_map(|map| match map {
+        Map::Table(table, ..) => Some(table),
+        Map::Column(..) => None,
+    }));
+    for table in tables {
+        if schema.table(table).is_none() {
+            unknown(format!("the file has no table {}, which a flag names", written(table)));
+        }
+    }
+    let columns = options.skip_columns.iter().chain(options.types.iter().map(|(name, _)| name));
+    let columns = columns.chain(options.epochs.iter().filter_map(|(name, _)| name.as_ref()));
+    let columns = columns.chain(options.maps.iter().filter_map(|map| match map {
+        Map::Column(name, _) => Some(name),
+        Map::Table(..) => None,
+    }));
+    for name in columns {
+        if schema.table(&name.table).and_then(|table| table.column(&name.column)).is_none() {
+            unknown(format!("the file has no column {name}, which a flag names"));
+        }
+    }
+    problems
+}
+
+/// The table that takes the rows of `table`.
+fn partner<'t>(
+    table: &Table,
+    target: &'t Target,
+    options: &ImportOptions,
+) -> Result<&'t TargetTable, Problem> {
+    let shown = written(&table.name);
+    let skip = format!("--skip-table {shown}");
+    if let Some((schema, name)) = options.map_of_table(&table.name) {
+        let fits = |there: &&TargetTable| {
+            there.name.name.as_str() == name
+                && schema.is_none_or(|schema| there.name.schema.as_str() == schema)
+        };
+        let found: Vec<&TargetTable> = target.tables.iter().filter(fits).collect();
+        return choose(&found).ok_or_else(|| Problem {
+            what: match found.len() {
+                0 => format!("the database has no table {}, which --map names for {shown}", written(name)),
+                _ => format!("several schemas have a table {}, which --map names for {shown}", written(name)),
+            },
+            way_out: format!("--map {shown}=SCHEMA.TABLE"),
+        });
+    }
+    let exact: Vec<&TargetTable> =
+        target.tables.iter().filter(|there| there.name.name.as_str() == table.name).collect();
+    let alike: Vec<&TargetTable> = target
+        .tables
+        .iter()
+        .filter(|there| there.name.name.as_str().eq_ignore_ascii_case(&table.name))
+        .collect();
+    let candidates = if exact.is_empty() { alike } else { exact };
+    if let Some(found) = choose(&candidates) {
+        return Ok(found);
+    }
+    let names: Vec<String> = candidates.iter().map(|there| there.name.short()).collect();
+    Err(Problem {
+        what: match names.as_slice() {
+            [] => format!("table {shown} has no partner in PostgreSQL"),
+            _ => format!("table {shown} could go into {}", names.join(" or ")),
+        },
+        way_out: format!("--map {shown}=TABLE, or {skip} to leave its rows out"),
+    })
+}
+
+/// The only one; of several the only one that a plain name can mean.
+fn choose<'t>(found: &[&'t TargetTable]) -> Option<&'t TargetTable> {
+    match found {
+        [] => None,
+        [only] => Some(only),
+        several => {
+            let mut visible = several.iter().filter(|table| table.visible);
+            visible.next().filter(|_| visible.next().is_none()).copied()
+        }
+    }
+}
+
+/// The partners of all columns of a table.
+fn columns(
+    table: &Table,
+    target: &TargetTable,
+    options: &ImportOptions,
+    notes: &mut Vec<String>,
+) -> Result<Vec<ColumnPlan>, Vec<Problem>> {
+    let (mut planned, mut problems): (Vec<ColumnPlan>, Vec<Problem>) = (Vec::new(), Vec::new());
+    let mut taken: BTreeSet<&str> = BTreeSet::new();
+    for (source, column) in table.columns.iter().enumerate() {
+        let name = ColumnName { table: table.name.clone(), column: column.name.clone() };
+        if options.skip_columns.iter().any(|skipped| skipped.is(&table.name, &column.name)) {
+            notes.push(format!("column {name} is left out, as told by --skip-column"));
+            continue;
+        }
+        let found = match column_partner(&name, target, options) {
+            Ok(found) => found,
+            Err(problem) => {
+                problems.push(problem);
+                continue;
+            }
+        };
+        if !taken.insert(&found.name) {
+            problems.push(Problem {
+                what: format!(
+                    "two columns of {} go into {}.{}",
+                    written(&table.name),
+                    target.name.short(),
+                    found.name
+                ),
+                way_out: format!("--map {name}=COLUMN, or --skip-column {name}"),
+            });
+        } else if found.generated {
+            notes.push(format!("column {name} is computed by PostgreSQL, and not loaded"));
+        } else {
+            planned.push(ColumnPlan {
+                source,
+                source_name: column.name.clone(),
+                target: found.clone(),
+                rule: options.rule(
+                    &name,
+                    TypeOf::parse(&found.takes.base, found.takes.labels.as_deref()),
+                    !found.not_null,
+                ),
+            });
+        }
+    }
+    for column in
+        target.columns.iter().filter(|column| !taken.contains(column.name.as_str()) && !column.generated)
+    {
+        let shown = format!("{}.{}", target.name.short(), common::ident::printable(&column.name));
+        if column.not_null && !column.has_default {
+            problems.push(Problem {
+                what: format!(
+                    "column {shown} is NOT NULL, has no default, and has no partner in SQLite's {}",
+                    written(&table.name)
+                ),
+                way_out: format!(
+                    "--map {}.COLUMN={}, or give it a default in PostgreSQL",
+                    written(&table.name),
+                    written(&column.name)
+                ),
+            });
+        } else {
+            let by = if column.has_default { "its default" } else { "NULL" };
+            notes.push(format!("column {shown} has no partner in SQLite: every row gets {by}"));
+        }
+    }
+    if problems.is_empty() { Ok(planned) } else { Err(problems) }
+}
+
+/// The column that takes the values of `name`.
+fn column_partner<'t>(
+    name: &ColumnName,
+    target: &'t TargetTable,
+    options: &ImportOptions,
+) -> Result<&'t TargetColumn, Problem> {
+    let mapped = options.map_of_column(name);
+    let wanted = mapped.unwrap_or(&name.column);
+    let exact = target.columns.iter().find(|column| column.name == wanted);
+    if let Some(found) = exact {
+        return Ok(found);
+    }
+    let alike: Vec<&TargetColumn> =
+        target.columns.iter().filter(|column| column.name.eq_ignore_ascii_case(wanted)).collect();
+    match (alike.as_slice(), mapped) {
+        ([only], None) => Ok(only),
+        (_, Some(mapped)) => Err(Problem {
+            what: format!(
+                "table {} has no column {}, which --map names for {name}",
+                target.name.short(),
+                written(mapped)
+            ),
+            way_out: format!("--map {name}=COLUMN"),
+        }),
+        ([], None) => Err(Problem {
+            what: format!("column {name} has no partner in {}", target.name.short()),
+            way_out: format!("--map {name}=COLUMN, or --skip-column {name} to leave its values out"),
+        }),
+        (several, None) => {
+            let names: Vec<String> = several.iter().map(|column| written(&column.name)).collect();
+            Err(Problem {
+                what: format!(
+                    "column {name} could go into {} of {}",
+                    names.join(" or "),
+                    target.name.short()
+                ),
+                way_out: format!("--map {name}=COLUMN"),
+            })
+        }
+    }
+}
+
+fn same_target(tables: &[TablePlan]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (place, table) in tables.iter().enumerate() {
+        if let Some(other) = tables[..place].iter().find(|other| other.target.oid == table.target.oid) {
+            problems.push(Problem {
+                what: format!(
+                    "tables {} and {} both go into {}",
+                    written(&other.source_name),
+                    written(&table.source_name),
+                    table.target.name.short()
+                ),
+                way_out: format!("--map {}=TABLE, or --skip-table", written(&table.source_name)),
+            });
+        }
+    }
+    problems
+}
+
+impl TablePlan {
+    /// The columns that are loaded, for SQL.
+    pub fn column_list(&self) -> String {
+        let names: Vec<String> = self
+            .columns
+            .iter()
+            .map(|column| common::Ident::new(column.target.name.as_str()).to_string())
+            .collect();
+        names.join(", ")
+    }
+}

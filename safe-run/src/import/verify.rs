@@ -1,0 +1,79 @@
+//! Whether PostgreSQL holds what was read: the rows of every table are read back in the same transaction and hashed from what
+//! the server gives, independently of what was sent.
+
+use common::{
+    Error, Progress, Result,
+    postgres::{Session, tap::RowSink},
+};
+use sqlite::hash::{Fingerprint, ServerRows};
+
+use super::plan::TablePlan;
+
+/// Bytes between two progress events.
+const REPORT_BYTES: usize = 1024 * 1024;
+
+/// What a table holds now.
+///
+/// # Errors
+/// It can't be read, or the server gives what is no value of its column's type.
+pub async fn read_back(session: &Session, plan: &TablePlan, progress: &Progress) -> Result<Fingerprint> {
+    let name = plan.target.name.short();
+    let targets = plan.columns.iter().map(|column| column.rule.target.clone()).collect();
+    let sink = Hashing {
+        buffer: Vec::new(),
+        rows: ServerRows::new(targets),
+        found: Fingerprint::default(),
+        table: name.clone(),
+        told: 0,
+        progress: progress.clone(),
+    };
+    // A query reaches the partitions of a table too, which COPY by name does not.
+    let statement = format!("COPY (SELECT {} FROM {}) TO STDOUT", plan.column_list(), plan.target.name);
+    let (sink, sent) = session.copy_out(&statement, sink, &format!("could not read {name} back")).await?;
+    if sent != [sink.found.rows] {
+        return Err(Error::failed(format!(
+            "{} rows of {name} were read back, and the server sent {sent:?}",
+            sink.found.rows
+        )));
+    }
+    Ok(sink.found)
+}
+
+struct Hashing {
+    buffer: Vec<u8>,
+    rows: ServerRows,
+    found: Fingerprint,
+    table: String,
+    told: usize,
+    progress: Progress,
+}
+
+impl RowSink for Hashing {
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    fn added(&mut self) -> Result<()> {
+        self.told += self.buffer.len();
+        if self.told >= REPORT_BYTES {
+            self.progress.advance(std::mem::take(&mut self.told) as u64, 0);
+        }
+        // Cut anywhere: the last line may not be whole yet.
+        let Some(end) = self.buffer.iter().rposition(|byte| *byte == b'\n') else { return Ok(()) };
+        for line in self.buffer[..end].split(|byte| *byte == b'\n') {
+            let hash = self.rows.hash_line(line).map_err(|unreadable| {
+                Error::failed(format!(
+                    "{} gives {} back in column {}, which is no {}",
+                    self.table, unreadable.field, unreadable.column, unreadable.target
+                ))
+            })?;
+            self.found.add(hash);
+        }
+        self.buffer.drain(..=end);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
