@@ -1,11 +1,16 @@
 //! Rows of SQLite as lines of COPY text, and the hash of their values on the way.
 
+mod number;
+mod time;
+mod value;
+
 use crate::{
-    hash::RowHash,
-    rows::Cells,
-    target::ColumnRule,
-    value::{BadValue, Rule},
+    canonical::CanonicalRow, decimal::Decimal, hash::RowHash, rows::Cells, target::ColumnRule,
+    value::BadValue,
 };
+
+pub(crate) use number::special;
+pub(crate) use value::{boolean_word, convert, parse_uuid};
 
 /// A value that its column can't hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,19 +21,27 @@ pub struct BadCell {
     pub bad: BadValue,
 }
 
-/// Writes rows as COPY text (tab, `\N`, backslashes), each with its line feed. It keeps buffers of its own, so that no value costs
-/// an allocation: one encoder for each thread.
+/// Buffers that are used again for each value.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    pub decimal: Decimal,
+    pub other: Decimal,
+    pub bytes: Vec<u8>,
+}
+
+/// Writes rows as COPY text (tab, `\N`, backslashes), each with its line feed. It keeps buffers of its own, so that common values cost
+/// no allocation: one encoder for each thread.
 #[derive(Debug)]
 pub struct RowEncoder {
     rules: Vec<ColumnRule>,
-    /// The values of a row in canonical form.
-    canonical: Vec<u8>,
+    canonical: CanonicalRow,
+    scratch: Scratch,
 }
 
 impl RowEncoder {
     /// For rows whose columns have these rules, in this order.
     pub fn new(rules: Vec<ColumnRule>) -> Self {
-        Self { rules, canonical: Vec::new() }
+        Self { rules, canonical: CanonicalRow::default(), scratch: Scratch::default() }
     }
 
     /// Appends a row to `out`. After an error `out` is as it was.
@@ -43,7 +56,7 @@ impl RowEncoder {
                 out.push(b'\t');
             }
             let cell = cells.cell(column);
-            if let Err(broken) = convert(cell, rule, out, &mut self.canonical) {
+            if let Err(broken) = convert(cell, rule, out, &mut self.canonical, &mut self.scratch) {
                 out.truncate(start);
                 let bad = BadValue {
                     rule: broken,
@@ -53,31 +66,40 @@ impl RowEncoder {
                 };
                 return Err(BadCell { column, bad });
             }
+            self.canonical.end_column();
         }
         out.push(b'\n');
-        Ok(RowHash(xxhash_rust::xxh3::xxh3_128(&self.canonical)))
+        Ok(self.canonical.hash())
     }
-}
 
-/// Writes one value as a field of COPY text, and its canonical form.
-fn convert(
-    cell: crate::value::Cell<'_>,
-    rule: &ColumnRule,
-    out: &mut Vec<u8>,
-    canonical: &mut Vec<u8>,
-) -> Result<(), Rule> {
-    use crate::{target::Target, value::Cell};
-    match (cell, &rule.target) {
-        (Cell::Null, _) => {
-            out.extend_from_slice(b"\\N");
-            canonical.push(0);
-        }
-        (Cell::Integer(value), Target::Int8) => {
-            out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-            canonical.push(1);
-            canonical.extend_from_slice(&value.to_le_bytes());
-        }
-        _ => return Err(Rule::StorageClass),
+    /// The hash of some columns of the row that was encoded last: what its key is found by on the other side.
+    pub fn hash_of(&self, columns: &[usize]) -> RowHash {
+        self.canonical.hash_of(columns)
     }
-    Ok(())
+
+    /// One value of the row that was encoded last, in canonical form: to tell which column differs.
+    pub fn canonical(&self, column: usize) -> &[u8] {
+        self.canonical.column(column)
+    }
+
+    /// Every value of a row that its column can't hold, where [`Self::encode`] ends at the first.
+    pub fn bad_cells(&mut self, cells: &(impl Cells + ?Sized)) -> Vec<BadCell> {
+        let mut found = Vec::new();
+        let mut out = Vec::new();
+        for (column, rule) in self.rules.iter().enumerate() {
+            let cell = cells.cell(column);
+            out.clear();
+            self.canonical.clear();
+            if let Err(broken) = convert(cell, rule, &mut out, &mut self.canonical, &mut self.scratch) {
+                let bad = BadValue {
+                    rule: broken,
+                    value: cell.to_string(),
+                    storage_class: cell.storage_class(),
+                    target: rule.target.to_string(),
+                };
+                found.push(BadCell { column, bad });
+            }
+        }
+        found
+    }
 }

@@ -13,11 +13,18 @@
 //!
 //! The rules stand in docs/sqlite.md.
 
+mod array;
+mod canonical;
+mod copy;
+mod dates;
 pub mod ddl;
+mod decimal;
 pub mod encode;
 pub mod error;
 pub mod file;
 pub mod hash;
+mod interval;
+mod json;
 pub mod orphans;
 pub mod rows;
 pub mod scan;

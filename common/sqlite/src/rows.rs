@@ -82,6 +82,13 @@ impl RowQuery {
         }
         Self { sql, columns: columns.len(), key_columns, range, table: table.name.clone(), encoding }
     }
+
+    /// Only the rows for which `condition` is true, in which the table is called `alias`. The query must have no range.
+    pub(crate) fn restrict(&mut self, alias: &str, condition: &str) {
+        debug_assert!(self.range.is_none(), "a condition and a range are not put together");
+        let plain = self.sql.strip_suffix(" not indexed").unwrap_or(&self.sql);
+        self.sql = format!("{plain} as {alias} not indexed where {condition}");
+    }
 }
 
 /// One row, valid until the next one is asked for.

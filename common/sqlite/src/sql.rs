@@ -17,10 +17,11 @@ pub(crate) fn statement<'a>(bump: &'a Bump, sql: &'a str) -> Result<Stmt<'a>, St
     if sql.len() > LONGEST {
         return Err(format!("it has more than {LONGEST} bytes"));
     }
-    match Parser::new(bump, sql.as_bytes()).next() {
-        Ok(Some(Cmd::Stmt(statement))) => Ok(statement),
-        Ok(_) => Err("it is no statement".to_owned()),
-        Err(error) => Err(error.to_string()),
+    let mut parser = Parser::new(bump, sql.as_bytes());
+    match (parser.next(), parser.next()) {
+        (Ok(Some(Cmd::Stmt(statement))), Ok(None)) => Ok(statement),
+        (Ok(_), Ok(_)) => Err("it is no single statement".to_owned()),
+        (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
     }
 }
 
@@ -32,13 +33,11 @@ pub(crate) fn expression<'a>(bump: &'a Bump, text: &str) -> Result<&'a Expr<'a>,
     };
     match &select.body.select {
         OneSelect::Select { columns: [ResultColumn::Expr(expression, None)], from: None, .. } => {
-            Ok(&*bump.alloc(ExprRef(expression)).0)
+            Ok(expression)
         }
         _ => Err("it is no single expression".to_owned()),
     }
 }
-
-struct ExprRef<'a>(&'a Expr<'a>);
 
 /// A tree as SQL text.
 pub(crate) struct Shown<'a, T>(pub &'a T);
