@@ -22,6 +22,7 @@ mod pooler;
 mod resolve;
 pub mod role_passwords;
 mod round_trip;
+pub mod rule_code;
 pub mod scratch;
 pub mod secret;
 pub mod service;

@@ -99,6 +99,9 @@ pub struct Facts {
     pub methods: HashMap<u32, Method>,
     /// Tables whose rules call somebody else's code.
     pub contained: HashSet<QualifiedName>,
+    /// Tables whose rules read tables, in the order in which they are loaded: after all others and one after the other, so that
+    /// every restore asks those rules about the same rows.
+    pub in_order: Vec<QualifiedName>,
     /// From how many bytes a table is large.
     pub large_bytes: u64,
     /// Connections.
@@ -196,7 +199,9 @@ impl<'a> Plan<'a> {
     fn load(&mut self) {
         let total: u64 = self.bytes.iter().sum();
         let share = total / self.facts.jobs.max(1) as u64;
-        for (table, data) in self.data.iter().enumerate() {
+        let in_order = self.in_order();
+        let is_in_order: HashSet<usize> = in_order.iter().copied().collect();
+        for (table, data) in self.data.iter().enumerate().filter(|(table, _)| !is_in_order.contains(table)) {
             let bytes = self.bytes[table];
             let is_plain = data.table.is_heap && data.table.load_into.is_none();
             let frozen = is_plain
@@ -220,6 +225,45 @@ impl<'a> Plan<'a> {
             }
             self.loads.entry(self.group[table]).or_default().extend(loads);
         }
+        self.load_in_order(&in_order);
+    }
+
+    /// The tables of `in_order` that are here, with all that are loaded through the same root.
+    fn in_order(&self) -> Vec<usize> {
+        let names: HashMap<&QualifiedName, usize> =
+            self.data.iter().enumerate().map(|(number, data)| (&data.table.name, number)).collect();
+        let mut seen = HashSet::new();
+        let named = self.facts.in_order.iter().filter_map(|name| names.get(name));
+        let groups = named.map(|table| self.group[*table]).filter(|group| seen.insert(*group));
+        groups
+            .flat_map(|group| (0..self.data.len()).filter(move |table| self.group[*table] == group))
+            .collect()
+    }
+
+    /// Each chunk after the one before, the first of them after everything else.
+    fn load_in_order(&mut self, tables: &[usize]) {
+        let mut needs: Vec<usize> = (0..self.tasks.len()).collect();
+        for &table in tables {
+            let data = &self.data[table];
+            let steps: Vec<(Step, u64)> = if self.facts.contained.contains(&data.table.name) {
+                let has_rows = data.rows() > 0;
+                has_rows.then_some((Step::LoadContained { table }, self.bytes[table])).into_iter().collect()
+            } else {
+                let chunks = data.chunks.iter().enumerate().filter(|(_, chunk)| chunk.content.rows > 0);
+                chunks.map(|(chunk, it)| (Step::Load { table, chunk }, it.content.raw_bytes)).collect()
+            };
+            for (step, cost) in steps {
+                let task = self.add(step, std::mem::take(&mut needs), Vec::new(), cost);
+                needs.push(task);
+                self.loads.entry(self.group[table]).or_default().push(task);
+            }
+        }
+    }
+
+    /// Whether an entry may use what reads tables: it comes when all of them are there.
+    fn may_read_tables(&self, entry: &Entry, table: usize) -> bool {
+        let is_known = |need: &u32| self.tables.contains_key(need) || self.facts.post_data.contains(need);
+        self.facts.in_order.contains(&self.data[table].table.name) && !entry.needs.iter().all(is_known)
     }
 
     fn loads_of(&self, table: usize) -> Vec<usize> {
@@ -270,7 +314,7 @@ impl<'a> Plan<'a> {
                 let Some(&table) = tables.first() else { continue };
                 let stands_alone =
                     tables.len() == 1 && !entry.needs.iter().any(|need| facts.post_data.contains(need));
-                if !is_it || !stands_alone || !wanted.contains(&table) {
+                if !is_it || !stands_alone || !wanted.contains(&table) || self.may_read_tables(entry, table) {
                     continue;
                 }
                 let mut needs = self.loads_of(table);
