@@ -1,5 +1,7 @@
 //! What a snapshot says of content that it does not store, so that a restore can compare it.
 
+use std::collections::HashSet;
+
 use common::{
     Progress, Result,
     catalog::Sequence,
@@ -25,8 +27,21 @@ impl Beside {
         Ok(Self {
             extension_tables: Some(beside_rows::extension_tables(settings, reader, progress).await?),
             extension_sequences: beside_rows::extension_sequences(reader).await?,
-            generated: Some(beside_rows::generated(reader, progress).await?),
+            generated: Some(beside_rows::generated(reader, None, progress).await?),
         })
+    }
+
+    /// Of a part nothing is read but the generated columns of tables whose rows are in it, where those were chosen.
+    pub async fn of_rows(
+        reader: &Session,
+        rows_of: Option<&HashSet<u32>>,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let generated = match rows_of {
+            Some(rows) => Some(beside_rows::generated(reader, Some(rows), progress).await?),
+            None => None,
+        };
+        Ok(Self { generated, ..Self::default() })
     }
 
     /// A sentence on rows of extensions that pg_dump does not write. Some of them may come with CREATE EXTENSION: a restore

@@ -582,7 +582,7 @@ async fn copy_named(
     let sequences = introspect::sequences_of(reader, part.as_ref().map(|part| &part.sequences)).await?;
     let beside = match part {
         None => beside::Beside::read(settings, reader, progress).await?,
-        Some(_) => beside::Beside::default(),
+        Some(_) => beside::Beside::of_rows(reader, options.rows_of.as_ref(), progress).await?,
     };
     // What a newer pg_dump writes for a server before 15 that the server does not understand.
     let is_foreign = server.major() < 15 && pg_dump.major >= 15;

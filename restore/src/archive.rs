@@ -20,6 +20,7 @@ use common::{
 };
 
 use crate::{
+    broken_rules::BrokenRules,
     column_marks::{self, without_marks},
     event_triggers::Silenced,
     lent_paths::LentPaths,
@@ -74,13 +75,16 @@ pub struct Remedies {
     pub paths: LentPaths,
     /// Event triggers that an extension has brought.
     pub event_triggers: Silenced,
+    /// Constraints that rows break.
+    pub broken_rules: BrokenRules,
 }
 
 impl Remedies {
     /// Nothing is done yet.
     pub fn new(settings: &ConnectionSettings, manifest: &Manifest, progress: &Progress) -> Self {
         let paths = LentPaths::new(settings, manifest, progress);
-        Self { paths, event_triggers: Silenced::default() }
+        let broken_rules = BrokenRules::new(settings, progress);
+        Self { paths, event_triggers: Silenced::default(), broken_rules }
     }
 }
 

@@ -30,21 +30,33 @@ JOIN pg_catalog.pg_attribute p ON p.attrelid = i.inhparent AND p.attidentity <> 
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = p.attname AND a.attidentity = '' AND NOT a.attisdropped
 WHERE c.relispartition ORDER BY 1";
 
-/// Finds all of it, one sentence each. The database's own code may have run for the last time.
+/// What differs, one sentence each.
+#[derive(Debug, Clone, Default)]
+pub struct Differences {
+    /// All of it.
+    pub all: Vec<String>,
+    /// What of it the rows decided, or could have: generated columns of which the snapshot speaks.
+    pub by_rows: Vec<String>,
+}
+
+/// Finds all of it. The database's own code may have run for the last time.
 pub async fn find(
     session: &Session,
     settings: &ConnectionSettings,
     manifest: &Manifest,
     progress: &Progress,
-) -> Result<Vec<String>> {
+) -> Result<Differences> {
     // Earlier versions did not tell what differs from what is only good to know.
     let mut found = manifest.differs.clone().unwrap_or_else(|| manifest.not_kept.clone());
     found.extend(extensions::differences(session, manifest).await?);
     let now = beside_rows::extension_tables(settings, session, progress).await?;
     found.extend(of_extension_tables(manifest.extension_tables.as_deref(), &now));
-    let now = beside_rows::generated(session, progress).await?;
-    found.extend(of_generated(manifest.generated.as_deref(), &now));
-    Ok(found.iter().map(|line| printable(line)).collect())
+    let now = beside_rows::generated(session, None, progress).await?;
+    let (by_rows, unknown) = of_generated(manifest.generated.as_deref(), &now);
+    let printable = |lines: Vec<String>| lines.iter().map(|line| printable(line)).collect::<Vec<_>>();
+    found.extend(by_rows.iter().cloned());
+    found.extend(unknown);
+    Ok(Differences { all: printable(found), by_rows: printable(by_rows) })
 }
 
 fn of_extension_tables(before: Option<&[ExtensionTable]>, now: &[ExtensionTable]) -> Vec<String> {
@@ -87,10 +99,11 @@ fn of_extension_tables(before: Option<&[ExtensionTable]>, now: &[ExtensionTable]
     lines
 }
 
-fn of_generated(before: Option<&[GeneratedColumns]>, now: &[GeneratedColumns]) -> Vec<String> {
+/// Those that have other values than before, or could; and those of which the snapshot says nothing.
+fn of_generated(before: Option<&[GeneratedColumns]>, now: &[GeneratedColumns]) -> (Vec<String>, Vec<String>) {
     let known: HashMap<&QualifiedName, &GeneratedColumns> =
         before.unwrap_or_default().iter().map(|columns| (&columns.table, columns)).collect();
-    let mut lines = Vec::new();
+    let (mut by_rows, mut unknown) = (Vec::new(), Vec::new());
     for columns in now {
         let what = format!(
             "generated {} of {} ({})",
@@ -99,17 +112,19 @@ fn of_generated(before: Option<&[GeneratedColumns]>, now: &[GeneratedColumns]) -
             columns.columns.join(", ")
         );
         let by = columns.made_by.join(", ");
-        match (known.get(&columns.table).and_then(|before| before.found.as_ref()), &columns.found) {
-            (Some(want), Some(have)) if want == have => {}
-            (Some(_), Some(_)) => {
-                lines.push(format!(
+        let uncompared = format!("{what}: computed again by {by}, and not compared");
+        match (known.get(&columns.table).map(|before| before.found.as_ref()), &columns.found) {
+            (Some(Some(want)), Some(have)) if want == have => {}
+            (Some(Some(_)), Some(_)) => {
+                by_rows.push(format!(
                     "{what}: other values than before, because {by} gives others than when they were stored"
                 ));
             }
-            _ => lines.push(format!("{what}: computed again by {by}, and not compared")),
+            (Some(_), _) => by_rows.push(uncompared),
+            (None, _) => unknown.push(uncompared),
         }
     }
-    lines
+    (by_rows, unknown)
 }
 
 /// Sets the sequences of extensions that are no configuration; one that can't be set is a difference.

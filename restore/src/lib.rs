@@ -7,6 +7,7 @@
 //! Until that commit the live database is untouched, and after it the replaced one still exists under another name.
 
 pub mod archive;
+pub mod broken_rules;
 pub mod bundle;
 pub mod cli;
 pub mod collation;
@@ -87,6 +88,9 @@ pub struct RestoreReport {
     /// What else is not as in the snapshot, or was not compared with it, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<String>,
+    /// What of the differences the rows decided: of a trial with some of the rows, what is known for certain.
+    #[serde(skip)]
+    pub by_rows: Vec<String>,
     /// Under which name the replaced database still exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_as: Option<String>,
@@ -214,6 +218,7 @@ pub async fn execute(
         other_owners: found.other_owners,
         missing: found.missing,
         differences: found.differences,
+        by_rows: found.by_rows,
         spent: found.spent,
         database: plan.replaces.clone().filter(|_| in_place).unwrap_or_else(|| plan.staged.clone()),
         replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),

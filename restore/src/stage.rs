@@ -59,6 +59,8 @@ pub struct Found {
     pub missing: Vec<MissingObject>,
     /// What else is not as in the snapshot, or was not compared with it, one sentence each.
     pub differences: Vec<String>,
+    /// What of it the rows decided.
+    pub by_rows: Vec<String>,
     /// Where the time of loading went.
     pub spent: Vec<Spent>,
 }
@@ -234,6 +236,7 @@ impl StagedDatabase {
         };
         let loaded = load::load(settings, &session, &others, facts, load_options, progress).await?;
         progress.done();
+        let broken = remedies.broken_rules.put_back(&session).await?;
         let compared = compare::loaded(&others.manifest, &loaded.read)?;
         common::fault::point("restore.loaded");
         let refused: Vec<(QualifiedName, String)> = loaded
@@ -276,8 +279,11 @@ impl StagedDatabase {
 
         progress.phase("setting sequences, refreshing views, analyzing", None);
         set_sequences(&session, &snapshot).await?;
-        let mut differences = differences::set_extension_sequences(&session, &snapshot).await?;
-        refresh_views(&session, &snapshot, &remedies.paths, plan.force, &mut missing).await?;
+        let (mut differences, mut by_rows) = (broken.clone(), broken);
+        differences.extend(differences::set_extension_sequences(&session, &snapshot).await?);
+        // An undo brings the rows back where a view can't be filled.
+        let keep_going = plan.force || plan.accept_missing_objects;
+        refresh_views(&session, &snapshot, &remedies.paths, keep_going, &mut missing).await?;
         let analyze = || analyze(&session, settings, options.jobs, &snapshot, &loaded.analyzed, progress);
         let were_lent = remedies.paths.are_lent();
         if let Err(error) = analyze().await {
@@ -300,7 +306,9 @@ impl StagedDatabase {
         compare::rest(settings, &snapshot, &compared, options.jobs, progress).await?;
         let (wanted, major) = (&snapshot.manifest.owners, snapshot.manifest.server.major());
         missing.extend(differences::lost_on_an_older_server(&session, &snapshot.manifest, plan).await?);
-        differences.extend(differences::find(&session, settings, &snapshot.manifest, progress).await?);
+        let found = differences::find(&session, settings, &snapshot.manifest, progress).await?;
+        differences.extend(found.all);
+        by_rows.extend(found.by_rows);
         let mut other_owners = owners::settle(&session, wanted, major, plan, Which::Objects).await?;
         let grants = grants::settle(&session, &snapshot.manifest, plan).await?;
         if plan.replaces.is_none() {
@@ -334,7 +342,7 @@ impl StagedDatabase {
                 Error::postgres(format!("could not make the database \"{}\" read-only", self.name), source)
             })?;
         }
-        let found = Found { grants, other_owners, missing, differences, spent: loaded.spent };
+        let found = Found { grants, other_owners, missing, differences, by_rows, spent: loaded.spent };
         Ok(ValidatedDatabase { name: self.name.clone(), found })
     }
 }

@@ -2,7 +2,7 @@
 //! not write, sequences of extensions, and the values of generated columns. It is read when a snapshot is taken and again
 //! when it was restored, so that "equal" is said of nothing that was not compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::{Client, ConnectionSettings, Session, copy, trust};
 use crate::{
@@ -109,13 +109,21 @@ pub async fn extension_sequences(reader: &Client) -> Result<Vec<Sequence>> {
     Ok(sequences)
 }
 
-/// Reads the values of generated columns that code of this database computes, as the state of `session` has them.
+/// Reads the values of generated columns that code of this database computes, as the state of `session` has them; with `only`, of
+/// these tables (`pg_class.oid`).
 ///
 /// A table whose reading could run code of somebody whom this role does not trust is not read: it has no count.
-pub async fn generated(session: &Session, progress: &Progress) -> Result<Vec<GeneratedColumns>> {
+pub async fn generated(
+    session: &Session,
+    only: Option<&HashSet<u32>>,
+    progress: &Progress,
+) -> Result<Vec<GeneratedColumns>> {
     let failed = |source| Error::postgres("could not list the generated columns", source);
     let mut tables: BTreeMap<u32, GeneratedColumns> = BTreeMap::new();
     for row in &session.query(GENERATED, &[]).await.map_err(failed)? {
+        if only.is_some_and(|only| !only.contains(&row.get(0))) {
+            continue;
+        }
         let table = tables.entry(row.get(0)).or_insert_with(|| GeneratedColumns {
             table: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
             columns: Vec::new(),

@@ -24,7 +24,7 @@ use common::{
     cli::config::default_jobs,
     interrupt,
     postgres::{
-        ConnectionSettings, Row, Session, copy,
+        ConnectionSettings, Row, Session, copy, rule_code,
         tools::Tool,
         trust::{self, Others},
     },
@@ -216,6 +216,7 @@ pub async fn load(
     let contained = contained::find(session).await?;
     let mut facts = Facts {
         contained: contained.keys().cloned().collect(),
+        in_order: rule_code::load_order(&rule_code::find(session).await?),
         large_bytes: large_bytes(),
         jobs: options.jobs,
         reads_back: !options.only_load,
@@ -362,7 +363,7 @@ impl Shared {
             Step::Load { table, .. } | Step::LoadFrozen { table } | Step::LoadContained { table } => *table,
             _ => return self.perform_once_or_twice(session, step).await,
         };
-        match self.perform_once_or_twice(session, step).await {
+        match self.perform_past_broken_rules(session, step).await {
             // 22: a value, 23: a rule, 42: a name.
             Err(error)
                 if self.keep_going
@@ -374,6 +375,16 @@ impl Shared {
                 Ok(true)
             }
             outcome => outcome,
+        }
+    }
+
+    /// Does it again for as long as there is another constraint to take off that rows break.
+    async fn perform_past_broken_rules(&self, session: &Session, step: &Step) -> Result<bool> {
+        loop {
+            match self.perform_once_or_twice(session, step).await {
+                Err(error) if self.remedies.broken_rules.take_off(&error).await? => interrupt::check()?,
+                outcome => return outcome,
+            }
         }
     }
 
@@ -520,16 +531,17 @@ impl Shared {
             contained.ok_or_else(|| Error::failed("a table is loaded in a way that it is not"))?;
         for chunk in data.chunks.iter().filter(|chunk| chunk.content.rows > 0) {
             interrupt::check()?;
-            let were_lent = self.remedies.paths.are_lent();
-            let load = || contained.load(&self.settings, &self.snapshot, data, chunk, &self.progress);
-            match load().await {
-                Err(error) if lent_paths::may_be_a_name(&error) => {
-                    if !self.remedies.paths.lend(were_lent).await? {
-                        return Err(lent_paths::hint(error));
-                    }
-                    load().await.map_err(lent_paths::hint)?;
+            let mut is_lent = self.remedies.paths.are_lent();
+            // Nothing of the chunk is there after an error, and each remedy can help once.
+            while let Err(error) =
+                contained.load(&self.settings, &self.snapshot, data, chunk, &self.progress).await
+            {
+                interrupt::check()?;
+                if lent_paths::may_be_a_name(&error) && self.remedies.paths.lend(is_lent).await? {
+                    is_lent = true;
+                } else if !self.remedies.broken_rules.take_off(&error).await? {
+                    return Err(lent_paths::hint(error));
                 }
-                outcome => outcome?,
             }
         }
         Ok(())
