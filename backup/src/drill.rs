@@ -16,7 +16,8 @@ use common::{
     },
     repository::{Repository, StoredSnapshot, verifications::How},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt as _;
 
 use crate::manage;
 
@@ -46,6 +47,23 @@ struct Drill<'a> {
     tables: u64,
     rows: u64,
     restore_seconds: f64,
+    #[serde(flatten)]
+    found: Found,
+}
+
+/// What of the restored database is not as in the snapshot, as `restore` says it: its report has the same names.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Found {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<serde_json::Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    missing_grants: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    extra_grants: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    other_owners: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    differences: Vec<String>,
 }
 
 /// Runs `backup drill`. The caller holds the repository's lock for all of it: the child's own comes later.
@@ -66,7 +84,8 @@ pub async fn run(
         quiet: shared.quiet,
         verbose: shared.verbose,
     };
-    let (scratch, seconds) = rehearse(&connection, &repository, &snapshot, &rehearsal, output).await?;
+    let rehearsed = rehearse(&connection, &repository, &snapshot, &rehearsal, output).await?;
+    let Rehearsed { scratch, seconds, found } = rehearsed;
     let drill = Drill {
         id: manifest.id.as_str(),
         ok: true,
@@ -74,6 +93,7 @@ pub async fn run(
         tables: manifest.tables.len() as u64,
         rows: manifest.rows(),
         restore_seconds: seconds,
+        found,
     };
     if output.is_json() {
         output.document(&drill)?;
@@ -103,15 +123,26 @@ pub struct Rehearsal {
     pub verbose: bool,
 }
 
-/// Restores a snapshot into a scratch database, drops it again, and records what was found. Returns the name of that
-/// database and how long the restore took. The caller holds the repository's lock for all of it.
+/// What a drill did.
+#[derive(Debug)]
+pub struct Rehearsed {
+    /// The name that the scratch database had.
+    pub scratch: String,
+    /// How long the restore took.
+    pub seconds: f64,
+    /// What is not as in the snapshot; only where a document is wanted, otherwise `restore` has said it.
+    pub found: Found,
+}
+
+/// Restores a snapshot into a scratch database, drops it again, and records what was found. The caller holds the repository's
+/// lock for all of it.
 pub async fn rehearse(
     connection: &ConnectionSettings,
     repository: &Repository,
     snapshot: &StoredSnapshot,
     rehearsal: &Rehearsal,
     output: &Output,
-) -> Result<(String, f64)> {
+) -> Result<Rehearsed> {
     let manifest = &snapshot.manifest;
     let connection = &connection.with_application_name("backup drill");
     let restore = restore_program()?;
@@ -140,14 +171,14 @@ pub async fn rehearse(
     let seconds = started.elapsed().as_secs_f64();
     common::fault::point("drill.restored");
     let dropped = drop_scratch(connection, &scratch).await;
-    let code = match (code, dropped) {
-        (Ok(code), Ok(())) => code,
+    let (code, told) = match (code, dropped) {
+        (Ok(ended), Ok(())) => ended,
         (Err(error), Ok(())) => return Err(error),
-        (Ok(0), Err(error)) => return Err(error),
+        (Ok((0, _)), Err(error)) => return Err(error),
         // Both: the first failure is the reason, the second must not be lost.
-        (Ok(code), Err(error)) => {
+        (Ok(ended), Err(error)) => {
             output.warn(&error.to_string());
-            code
+            ended
         }
         (Err(first), Err(second)) => {
             output.warn(&second.to_string());
@@ -163,7 +194,14 @@ pub async fn rehearse(
         return Err(Error::new(kind(code), format!("the drill of {} failed: see above", manifest.id))
             .with_database_state("The scratch database was dropped; no other database was changed."));
     }
-    Ok((scratch, seconds))
+    let found = if output.is_json() {
+        serde_json::from_slice(&told).map_err(|source| {
+            Error::failed(format!("the report of restore can't be read: {source}")).with_source(source)
+        })?
+    } else {
+        Found::default()
+    };
+    Ok(Rehearsed { scratch, seconds, found })
 }
 
 /// The scratch databases of drills.
@@ -171,6 +209,8 @@ pub const SCRATCH: ScratchKind = ScratchKind {
     word: "drill",
     marker: "safe-run: scratch database of a backup drill; the next drill drops it if this one was killed",
     swept_by: "The next `backup drill`",
+    // A database of terabytes has thousands of files to remove.
+    patience: std::time::Duration::from_secs(1800),
 };
 
 async fn drop_leftovers(connection: &ConnectionSettings, output: &Output) -> Result<()> {
@@ -216,18 +256,24 @@ fn child(program: &PathBuf, connection: &ConnectionSettings) -> tokio::process::
     }
     // The settings file may name another database, and comes after the environment.
     command.env("DATABASE_URL", connection.url_for_child().expose());
-    command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
     command
 }
 
-async fn wait(mut command: tokio::process::Command) -> Result<u8> {
+/// The exit code, and what the program wrote to its standard output.
+async fn wait(mut command: tokio::process::Command) -> Result<(u8, Vec<u8>)> {
     let failed = |source: std::io::Error| {
         Error::failed(format!("could not run restore: {source}")).with_source(source)
     };
     let mut child = command.spawn().map_err(failed)?;
     let _guard = child.id().and_then(ChildGuard::register_id);
+    let mut told = Vec::new();
+    if let Some(mut stdout) = child.stdout.take() {
+        stdout.read_to_end(&mut told).await.map_err(failed)?;
+    }
     let status = child.wait().await.map_err(failed)?;
-    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(ErrorKind::Failed.exit_code()))
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok((code.unwrap_or(ErrorKind::Failed.exit_code()), told))
 }
 
 async fn refuse_existing(connection: &ConnectionSettings, scratch: &str) -> Result<()> {

@@ -10,8 +10,6 @@ mod rules;
 mod trial;
 mod workers;
 
-use std::collections::BTreeSet;
-
 use common::{
     Error, ErrorKind, Result,
     cli::format::plural,
@@ -41,8 +39,6 @@ pub struct Proof {
     pub lines: Vec<String>,
     /// The clone is the undo, and the snapshot only a copy: it need not be restorable here.
     pub snapshot_is_spare: bool,
-    /// Tables whose rows were restored in the trial.
-    pub tried: BTreeSet<u32>,
     /// Workers of extensions that the run ends: looked for afterwards.
     pub workers: Vec<Worker>,
 }
@@ -75,6 +71,11 @@ impl Impossible {
         Self { reasons: vec![format!("{}{hint}", error.message())], helps: Vec::new(), is_stored: true }
     }
 
+    fn without_answer(why: String) -> Self {
+        let help = "Update the extension and restart the server.".to_owned();
+        Self { reasons: vec![why], helps: vec![help], is_stored: true }
+    }
+
     fn text(&self) -> String {
         self.reasons.join("; ")
     }
@@ -87,7 +88,6 @@ struct ByFile {
     how: String,
     /// What would be missing afterwards.
     lacks: Vec<String>,
-    tried: BTreeSet<u32>,
 }
 
 /// Decides which undo the run has, and refuses one without any.
@@ -226,7 +226,6 @@ impl ByFile {
         if !self.lacks.is_empty() {
             proof.lines.push(format!("the undo would lack {}", first_of(&self.lacks)));
         }
-        proof.tried = self.tried;
     }
 }
 
@@ -248,20 +247,15 @@ fn hint(helps: &[String], other: &str) -> String {
     if helps.is_empty() { other.to_owned() } else { format!("What would help: {} {other}", helps.join(" ")) }
 }
 
-/// Refuses, before the job, where the snapshot is the only undo and rows break rules that a restore would hold them to. A trial
-/// with the rows of the table has answered that already.
-pub(crate) fn refuse_broken_rules(found: &CheckResults, tried: &BTreeSet<u32>) -> Result<()> {
+/// What a person should know where the snapshot is the only undo and rows break rules: those rules come back NOT VALID.
+pub(crate) fn broken_rules(found: &CheckResults) -> Option<String> {
     let breaks = |finding: &&Finding| {
         matches!(finding.key.check, CheckKind::Check | CheckKind::Domains)
             && finding.severity == Severity::Failure
             && !finding.definition.ends_with(" NOT VALID")
-            && !tried.contains(&finding.key.object_oid)
     };
-    let Some(finding) = found.findings.iter().find(breaks) else { return Ok(()) };
-    Err(Error::refused(format!("an undo by a snapshot would not be possible: {}", finding.detail)).with_hint(
-        "A restore holds every row to its rules. Repair the rows, use --snapshot clone, or go without an undo: --on-failure stop \
-         --snapshot none.",
-    ))
+    let finding = found.findings.iter().find(breaks)?;
+    Some(format!("an undo by the snapshot would bring this rule back NOT VALID: {}", finding.detail))
 }
 
 /// After the run: says which workers of extensions it ended for good.
@@ -313,6 +307,9 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
             ..ByFile::default()
         }));
     }
+    if let Some(why) = workers::without_answer(control).await? {
+        return Ok(Err(Impossible::without_answer(why)));
+    }
     let mut tried = trial::by_file(context, control, &rules, &key).await?;
     if let Ok(file) = &mut tried {
         file.lacks.extend(rules.uncertain());
@@ -349,6 +346,9 @@ async fn by_clone(context: &Context, control: &Session) -> Result<Option<Impossi
     let in_the_way: Vec<&Obstacle> = found.iter().filter(|one| Way::Clone.is_stopped_by(one)).collect();
     if !in_the_way.is_empty() {
         return Ok(Some(Impossible::by(&in_the_way)));
+    }
+    if let Some(why) = workers::without_answer(control).await? {
+        return Ok(Some(Impossible::without_answer(why)));
     }
     let proved = async {
         clone::refuse_obstacles(context, control).await?;

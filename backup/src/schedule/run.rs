@@ -291,7 +291,7 @@ async fn rehearse(job: &Job, repository: &Repository, output: &Output) -> Result
     let _reading = repository.lock_reading()?;
     let snapshot = repository.find("latest", Some(&job.database))?;
     let rehearsal = Rehearsal { jobs: job.jobs, no_owner: job.drill_no_owner, quiet: true, verbose: false };
-    let (_, seconds) = drill::rehearse(&connection, repository, &snapshot, &rehearsal, output).await?;
+    let seconds = drill::rehearse(&connection, repository, &snapshot, &rehearsal, output).await?.seconds;
     let time = |seconds| format::duration(std::time::Duration::from_secs_f64(seconds));
     let mut made = Made {
         snapshot: Some(snapshot.manifest.id.clone()),

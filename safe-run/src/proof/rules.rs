@@ -1,8 +1,13 @@
 //! Tables whose rows have to pass code when they are restored: what held when a row was written may not hold now.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use common::{Error, Result, cli::format::plural, postgres::Session};
+use common::{
+    Error, Result,
+    cli::format::plural,
+    ident::printable,
+    postgres::{Session, rule_code},
+};
 
 /// Rows of this many bytes in all are restored in a trial; then those of the smallest tables.
 const MOST_BYTES: i64 = 32 << 20;
@@ -18,22 +23,29 @@ pub struct Rules {
     pub too_large: Vec<String>,
     /// The rows of every table are in `rows`.
     pub is_all: bool,
-    /// Names of tables with rows whose CHECK constraints call what may answer otherwise in a moment: the time, or a function that
-    /// reads tables, which in a restore are loaded side by side. What a trial saw says little about the next time.
-    pub unsteady: Vec<String>,
+    /// Tables with rows of which no trial can say that an undo takes them, each with the reason.
+    pub uncertain: Vec<Uncertain>,
+}
+
+/// A table with rows that an undo by a snapshot might not take, or might take otherwise.
+#[derive(Debug)]
+pub struct Uncertain {
+    name: String,
+    why: String,
 }
 
 impl Rules {
     /// What an undo by a snapshot can't have because of them.
     pub fn uncertain(&self) -> Option<String> {
-        let first = self.unsteady.first()?;
-        let more = match self.unsteady.len() {
+        let first = self.uncertain.first()?;
+        let more = match self.uncertain.len() {
             1 => String::new(),
             n => format!(" (and of {})", plural(n as u64 - 1, "other table", "other tables")),
         };
-        Some(format!(
-            "the certainty that the rows of {first}{more} pass their CHECK constraints, which call functions that are not IMMUTABLE"
-        ))
+        Some(printable(&format!(
+            "the certainty that the rows of {}{more} pass their own rules as they did: {}",
+            first.name, first.why
+        )))
     }
 }
 
@@ -44,14 +56,14 @@ impl Rules {
 /// not do: it knows nothing of what PostgreSQL brings, `now()` included.
 const TABLES: &str = r"
 WITH RECURSIVE
- trees(relation, type, tree) AS (
-  SELECT conrelid, contypid, conbin::text FROM pg_catalog.pg_constraint WHERE contype = 'c' AND convalidated
-  UNION ALL SELECT d.adrelid, 0, d.adbin::text FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a
+ trees(relation, type, tree, is_check) AS (
+  SELECT conrelid, contypid, conbin::text, true FROM pg_catalog.pg_constraint WHERE contype = 'c' AND convalidated
+  UNION ALL SELECT d.adrelid, 0, d.adbin::text, false FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a
     ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE a.attgenerated <> ''
-  UNION ALL SELECT indrelid, 0, pg_catalog.concat(indexprs::text, indpred::text) FROM pg_catalog.pg_index
+  UNION ALL SELECT indrelid, 0, pg_catalog.concat(indexprs::text, indpred::text), false FROM pg_catalog.pg_index
     WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
-  UNION ALL SELECT partrelid, 0, partexprs::text FROM pg_catalog.pg_partitioned_table WHERE partexprs IS NOT NULL
-  UNION ALL SELECT stxrelid, 0, stxexprs::text FROM pg_catalog.pg_statistic_ext WHERE stxexprs IS NOT NULL),
+  UNION ALL SELECT partrelid, 0, partexprs::text, false FROM pg_catalog.pg_partitioned_table WHERE partexprs IS NOT NULL
+  UNION ALL SELECT stxrelid, 0, stxexprs::text, false FROM pg_catalog.pg_statistic_ext WHERE stxexprs IS NOT NULL),
  own(class, oid) AS (
   SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'),
  fickle(oid) AS (
@@ -64,18 +76,6 @@ WITH RECURSIVE
     OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m JOIN fickle f ON f.oid = m[1]::oid)
     OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':opno ([0-9]+)', 'g') m
                JOIN pg_catalog.pg_operator o ON o.oid = m[1]::oid JOIN fickle f ON f.oid = o.oprcode))),
- unsteady(relation, type) AS (
-  SELECT DISTINCT t.relation, t.type FROM trees t WHERE (t.relation >= 16384 OR t.type >= 16384) AND (
-    t.tree ~ '\{(SQLVALUEFUNCTION|NEXTVALUEEXPR)'
-    OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m
-               JOIN pg_catalog.pg_proc p ON p.oid = m[1]::oid WHERE p.provolatile <> 'i')
-    OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':opno ([0-9]+)', 'g') m
-               JOIN pg_catalog.pg_operator o ON o.oid = m[1]::oid JOIN pg_catalog.pg_proc p ON p.oid = o.oprcode
-               WHERE p.provolatile <> 'i'))),
- unsteady_types(oid) AS (
-  SELECT type FROM unsteady WHERE type <> 0
-  UNION SELECT t.oid FROM unsteady_types u JOIN pg_catalog.pg_type t ON t.typbasetype = u.oid OR t.typelem = u.oid
-    OR t.typtype = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = u.oid)),
  types(oid) AS (
   SELECT type FROM code WHERE type <> 0
   UNION SELECT t.oid FROM types JOIN pg_catalog.pg_type t ON t.typbasetype = types.oid OR t.typelem = types.oid
@@ -92,12 +92,15 @@ WITH RECURSIVE
   UNION SELECT i.indrelid FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indclass::oid[]) u WHERE u >= 16384
     AND NOT EXISTS (SELECT FROM own WHERE own.class = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND own.oid = u)),
  wanted(oid) AS (
-  SELECT oid FROM tops UNION SELECT i.inhrelid FROM wanted JOIN pg_catalog.pg_inherits i ON i.inhparent = wanted.oid)
+  SELECT oid FROM tops UNION SELECT i.inhrelid FROM wanted JOIN pg_catalog.pg_inherits i ON i.inhparent = wanted.oid),
+ bound(oid) AS (
+  SELECT t.relation FROM trees t WHERE t.relation >= 16384 AND NOT t.is_check
+    AND EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m
+                JOIN fickle f ON f.oid = m[1]::oid AND f.oid >= 16384)
+  UNION SELECT i.inhrelid FROM bound JOIN pg_catalog.pg_inherits i ON i.inhparent = bound.oid)
 SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
        EXISTS (SELECT FROM wanted WHERE wanted.oid = c.oid) AS is_wanted,
-       pg_catalog.pg_relation_size(c.oid) > 0 AND (EXISTS (SELECT FROM unsteady u WHERE u.relation = c.oid)
-         OR EXISTS (SELECT FROM pg_catalog.pg_attribute a JOIN unsteady_types u ON u.oid = a.atttypid
-                    WHERE a.attrelid = c.oid AND a.attnum > 0)) AS is_unsteady
+       EXISTS (SELECT FROM bound WHERE bound.oid = c.oid) AS is_bound, pg_catalog.pg_relation_size(c.oid) > 0 AS has_rows
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 ORDER BY bytes, c.oid";
@@ -125,8 +128,17 @@ pub async fn read(session: &Session) -> Result<Rules> {
     let all: i64 = tables.iter().map(|row| row.get::<_, i64>("bytes")).sum();
     // A function may read what it likes: a small database is tried with every row.
     let is_all = all <= MOST_BYTES;
-    let unsteady = tables.iter().filter(|row| row.get("is_unsteady")).map(|row| row.get("name"));
-    let mut rules = Rules { is_all, unsteady: unsteady.collect(), ..Rules::default() };
+    let mut rules = Rules { is_all, ..Rules::default() };
+    let with_rows: HashMap<u32, String> = tables
+        .iter()
+        .filter(|row| row.get("has_rows"))
+        .map(|row| (row.get("oid"), row.get("name")))
+        .collect();
+    for code in rule_code::find(session).await? {
+        if let (Some(name), Some(why)) = (with_rows.get(&code.oid), code.unsteady) {
+            rules.uncertain.push(Uncertain { name: name.clone(), why });
+        }
+    }
     let mut bytes = 0;
     for row in tables.iter().filter(|row| is_all || wanted(row)) {
         bytes += row.get::<_, i64>("bytes");
@@ -134,6 +146,11 @@ pub async fn read(session: &Session) -> Result<Rules> {
             rules.rows.insert(row.get("oid"));
         } else {
             rules.too_large.push(row.get("name"));
+            // Rows that break a CHECK come back all the same; what an index or a generated column makes of them is not known.
+            if row.get("is_bound") {
+                let why = "they are too many for a trial of what its rules call".to_owned();
+                rules.uncertain.push(Uncertain { name: row.get("name"), why });
+            }
         }
     }
     Ok(rules)

@@ -4,7 +4,7 @@
 //! It reads with writers at work, and holds nobody up for longer than a backup does. The scratch database is dropped on every
 //! path, and what a killed run left is dropped by the next one; the rows lie in the repository's trash meanwhile, mode 0700.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use chrono::Utc;
 use common::{
@@ -13,7 +13,7 @@ use common::{
     cli::format::{duration, plural},
     ident::literal,
     interrupt,
-    postgres::{Session, database, introspect, scratch::ScratchKind},
+    postgres::{Session, introspect, scratch::ScratchKind},
     repository::{Repository, proofs::KnownProof},
     snapshot::{manifest::Kind, readme::database_statements},
 };
@@ -27,6 +27,7 @@ const SCRATCH: ScratchKind = ScratchKind {
     word: "trial",
     marker: "safe-run: scratch database of a trial of the undo; the next run drops it if this one was killed",
     swept_by: "The next run of safe-run",
+    patience: Duration::from_secs(60),
 };
 
 /// Drops what killed runs left. What can't be dropped is said, and stops nothing.
@@ -36,7 +37,7 @@ pub async fn sweep(context: &Context, control: &Session) {
         Err(error) => return context.progress.warn(error.to_string()),
     };
     for name in dead {
-        match database::drop_database(control, &name).await {
+        match SCRATCH.drop(&context.connection, &name).await {
             Ok(()) => {
                 context.progress.note(format!("dropped \"{name}\", which a killed run had left behind"));
             }
@@ -99,13 +100,14 @@ fn succeeded(
             plural(rules.too_large.len() as u64, "table", "tables")
         ));
     }
-    Ok(Ok(ByFile { how, lacks, tried: rules.rows.iter().copied().collect() }))
+    Ok(Ok(ByFile { how, lacks }))
 }
 
-/// What the undo would leave otherwise than it was. Rows of extensions and generated columns are not among it: a trial has not all
-/// rows, and the snapshot of a part says nothing of them.
+/// What the undo would leave otherwise than it was. Rows of extensions are not among it: the snapshot of a part says nothing of them.
+/// Of what is decided by rows, what was seen in those that were tried.
 fn lacks(report: &RestoreReport, differs: &[String]) -> Vec<String> {
-    let of_all_rows = RestoreReport { differences: differs.to_vec(), ..report.clone() };
+    let differences = differs.iter().chain(&report.by_rows).cloned().collect();
+    let of_all_rows = RestoreReport { differences, ..report.clone() };
     of_all_rows.not_as_before()
 }
 

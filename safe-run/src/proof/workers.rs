@@ -39,6 +39,32 @@ pub(super) async fn connected(control: &Session, database: &str) -> Result<Vec<W
     Ok(rows.iter().map(|row| Worker { kind: printable(row.get(0)), count: row.get(1) }).collect())
 }
 
+/// A worker that does not answer the server, which from 15 on waits for the answer of every process before it drops a database:
+/// whoever drops one waits for ever. Nothing where there is none that is known.
+///
+/// Source: pglogical's issues 399 and 418; it answers from 2.4.4 on.
+pub(super) async fn without_answer(control: &Session) -> Result<Option<String>> {
+    if control.server_major() < 15 {
+        return Ok(None);
+    }
+    let row = control
+        .query_opt(
+            "SELECT a.pid FROM pg_catalog.pg_stat_activity a WHERE a.backend_type = 'pglogical supervisor' AND EXISTS (
+               SELECT FROM pg_catalog.pg_available_extensions e WHERE e.name = 'pglogical' AND e.default_version ~ '^[0-9.]+$'
+                 AND pg_catalog.string_to_array(e.default_version, '.')::int[] < ARRAY[2, 4, 4]) LIMIT 1",
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for background workers", source))?;
+    Ok(row.map(|row| {
+        format!(
+            "no database can be dropped on this server, a scratch database neither: it waits for the answer of the worker \
+             \"pglogical supervisor\" (pid {}), which before pglogical 2.4.4 never comes",
+            row.get::<_, i32>(0)
+        )
+    }))
+}
+
 /// Refuses to end workers unasked.
 pub(super) fn refuse(workers: &[Worker], may_end: bool) -> Result<()> {
     if workers.is_empty() || may_end {
