@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use common::{
-    Error, Ident, Result, fault,
+    Error, ErrorKind, Ident, Result, fault,
     ident::literal,
     postgres::{
         ConnectionSettings, Session,
@@ -117,8 +117,17 @@ pub async fn lift(control: &Session, database: &str, previous: Option<&str>, own
 
 /// A session for setting and lifting, on the maintenance database: the fence does not reach it.
 pub async fn control(settings: &ConnectionSettings) -> Result<Session> {
-    connect_maintenance(settings, &[settings.database()]).await
+    let control = connect_maintenance(settings, &[settings.database()]).await?;
+    let patience = fault::number("safe-run.patience").unwrap_or(LOCK_PATIENCE.as_secs());
+    control.batch_execute(&format!("SET lock_timeout = '{patience}s'")).await.map_err(|source| {
+        Error::postgres("could not prepare the session that sets and lifts fences", source)
+    })?;
+    Ok(control)
 }
+
+/// How long a change of the database itself waits for somebody else's. Such a change takes moments; who is not through after this
+/// long has left a transaction open.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 async fn alter(control: &Session, database: &str, value: Option<&str>) -> Result<()> {
     let name = Ident::new(database);
@@ -127,8 +136,15 @@ async fn alter(control: &Session, database: &str, value: Option<&str>) -> Result
         None => format!("ALTER DATABASE {name} RESET {PARAMETER}"),
     };
     control.batch_execute(&change).await.map_err(|source| {
-        Error::postgres(format!("could not change the settings of the database \"{database}\""), source)
-            .with_hint("The fence needs the database's owner or a superuser; --fence none goes without it.")
+        let is_waiting = source.code().is_some_and(|code| code.code() == "55P03");
+        let error = Error::postgres(format!("could not change the settings of the database \"{database}\""), source);
+        if is_waiting {
+            return error.with_kind(ErrorKind::Busy).with_hint(
+                "Somebody else's transaction has changed them and is still open: end it (pg_stat_activity, backend_xid), then run \
+                 the command again.",
+            );
+        }
+        error.with_hint("The fence needs the database's owner or a superuser; --fence none goes without it.")
     })
 }
 

@@ -118,7 +118,13 @@ pub async fn recover(
         if let Err(error) = document::store(&report, &past.dir) {
             progress.warn(format!("the report of run {} could not be written: {error}", past.run));
         }
-        journal.write(Step::Finished { exit_code, verdict: verdict.to_owned() })?;
+        journal.write(Step::Finished { exit_code, verdict: verdict.to_owned() }).map_err(|error| {
+            let done = recovered.what.join("; ");
+            error
+                .context(format!("run {} is recovered, and that could not be recorded", past.run))
+                .with_hint("Free some space for the repository, then run the same command again: it finds everything done.")
+                .with_database_state(format!("What was done: {done}."))
+        })?;
         done.push(recovered);
     }
     Ok(done)
@@ -164,6 +170,18 @@ impl Recovery<'_> {
 
     fn has(&self, wanted: impl Fn(&Step) -> bool) -> bool {
         self.past.steps.iter().any(wanted)
+    }
+
+    /// Writes a step whose effect is there. Whoever has decided to keep the database is not kept from it by a full disk: done
+    /// again, such a step finds nothing to do.
+    fn record(&mut self, journal: &mut Journal, step: Step) -> Result<()> {
+        match journal.write(step) {
+            Err(error) if self.decision == Decision::Keep => {
+                self.progress.warn(format!("a step could not be recorded: {error}"));
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     fn unreadable(&self) -> Error {
@@ -388,7 +406,7 @@ impl Recovery<'_> {
             return Ok(());
         }
         writes::drop_slot(self.control, &slot).await?;
-        journal.write(Step::SlotDropped)?;
+        self.record(journal, Step::SlotDropped)?;
         fault::point("safe-run.slot-dropped");
         if verdict == Verdict::Stopped.word() {
             // The database itself has all of it.
@@ -487,7 +505,7 @@ impl Recovery<'_> {
         {
             exclusive::lift(self.settings, self.control, &names).await?;
             fault::point("safe-run.fence-lifted");
-            journal.write(Step::FenceLifted)?;
+            self.record(journal, Step::FenceLifted)?;
             self.say("the database has its name back");
         }
         let fencing = self.past.steps.iter().find_map(|step| match step {
@@ -499,7 +517,7 @@ impl Recovery<'_> {
         {
             fence::lift(self.control, self.settings.database(), previous.as_deref(), &[]).await?;
             fault::point("safe-run.fence-lifted");
-            journal.write(Step::FenceLifted)?;
+            self.record(journal, Step::FenceLifted)?;
             self.say("the fence was lifted");
         }
         Ok(())
