@@ -50,6 +50,7 @@ pub struct Options {
     tls: bool,
     primary: Option<String>,
     extensions: Vec<(String, String)>,
+    unpacked: Option<PathBuf>,
 }
 
 impl Options {
@@ -67,6 +68,12 @@ impl Options {
     /// Files of extensions beside the server's own: a name such as `words--1.0.sql`, and its text.
     pub fn extension(mut self, files: &[(&str, &str)]) -> Options {
         self.extensions.extend(files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())));
+        self
+    }
+
+    /// The extensions of [`crate::other_tools::extensions`]: for PostgreSQL 15 alone.
+    pub fn real_extensions(mut self) -> Options {
+        self.unpacked = Some(crate::other_tools::extensions());
         self
     }
 
@@ -144,11 +151,17 @@ impl Cluster {
                 Cluster::shared(major).psql("SELECT setting FROM pg_config WHERE name = 'SHAREDIR'");
             bin = installation::with_extensions(&bin, Path::new(&sharedir), &dir, &options.extensions);
         }
+        let mut libraries = None;
+        if let Some(root) = &options.unpacked {
+            let (copy, folders) = installation::with_unpacked(&bin, root, &dir);
+            (bin, libraries) = (copy, Some(("LD_LIBRARY_PATH", folders)));
+        }
         let setup = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/setup");
         let mut child = Command::new("bash")
             .arg(setup)
             .arg("serve")
             .args([&bin, &dir])
+            .envs(libraries)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

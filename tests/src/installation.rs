@@ -38,6 +38,50 @@ pub(crate) fn with_extensions(
     new_bin
 }
 
+/// The same for packages of Debian that were unpacked below `root`: the folder of programs, and what LD_LIBRARY_PATH has to be for
+/// the libraries that they need. `bin` is Debian's, `/usr/lib/postgresql/<major>/bin`.
+pub(crate) fn with_unpacked(bin: &Path, root: &Path, dir: &Path) -> (PathBuf, std::ffi::OsString) {
+    let bin = bin.canonicalize().unwrap();
+    let major = bin.parent().and_then(Path::file_name).expect("it is Debian's").to_owned();
+    let usr = dir.join("installation/usr");
+    let at = |base: &Path, kind: &str| base.join(kind).join("postgresql").join(&major);
+    let (own, theirs) = (Path::new("/usr"), root.join("usr"));
+    let new_bin = at(&usr, "lib").join("bin");
+    link_all(&bin, &new_bin);
+    for program in ["postgres", "initdb"] {
+        let to = new_bin.join(program);
+        fs::remove_file(&to).expect("it was just linked");
+        fs::copy(bin.join(program), &to).unwrap_or_else(|e| panic!("{}: {e}", to.display()));
+    }
+    link_both(&at(own, "lib").join("lib"), &at(&theirs, "lib").join("lib"), &at(&usr, "lib").join("lib"));
+    link_both(&at(own, "share"), &at(&theirs, "share"), &at(&usr, "share"));
+    // Some lie in folders of their own, from which Debian links them once they are installed.
+    let mut folders = vec![theirs.join("lib")];
+    for at in 0.. {
+        let Some(folder) = folders.get(at).cloned() else { break };
+        let below = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        folders.extend(
+            below.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir() && !path.is_symlink()),
+        );
+    }
+    (new_bin, std::env::join_paths(folders).expect("no folder has a colon"))
+}
+
+/// Links what is in either folder; a folder that both have is made, with what is in either.
+fn link_both(one: &Path, other: &Path, to: &Path) {
+    link_all(one, to);
+    for entry in fs::read_dir(other).unwrap_or_else(|e| panic!("{}: {e}", other.display())) {
+        let entry = entry.unwrap();
+        let (from, to) = (one.join(entry.file_name()), to.join(entry.file_name()));
+        if from.is_dir() && entry.path().is_dir() {
+            fs::remove_file(&to).expect("it was just linked");
+            link_both(&from, &entry.path(), &to);
+        } else if !to.exists() {
+            symlink(entry.path(), to).unwrap();
+        }
+    }
+}
+
 /// Writes the files into the folder `extension` below `share`, which `extension_control_path` may name from 18 on.
 pub(crate) fn write_extensions(share: &Path, files: &[(String, String)]) {
     let folder = share.join("extension");

@@ -25,6 +25,12 @@ pub fn python() -> PathBuf {
     folder("python")
 }
 
+/// The folder with unpacked extensions for Debian's PostgreSQL 15: pg_cron, periods, pgq, postgis, pg_partman and pglogical. A test
+/// that needs it is called `real_extension_…`.
+pub fn extensions() -> PathBuf {
+    folder("extensions")
+}
+
 /// The folder `node_modules` that has dbmate and Prisma.
 pub fn node_modules() -> PathBuf {
     folder("node").join("node_modules")

@@ -9,6 +9,7 @@
 use crate::psql::{quote_ident, quote_literal};
 
 mod objects;
+mod strangers;
 mod values;
 
 use values::{Class, Type, builtin_types, word};
@@ -137,6 +138,7 @@ pub fn random_schema(seed: u64, major: u32) -> RandomSchema {
     generator.views();
     generator.large_objects();
     generator.database_objects();
+    generator.strangers();
     RandomSchema { sql: generator.sql, moving: generator.moving }
 }
 

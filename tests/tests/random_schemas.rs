@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use tests::oracle::{fingerprint, fingerprint_without};
 use tests::outcome::ALL_LARGE;
 use tests::random_schema::{RandomSchema, random_schema};
-use tests::{Cluster, Database, Fingerprint, Snapshots, on_every_major, psql};
+use tests::{Cluster, Database, Fingerprint, ProtectedRun, Snapshots, on_every_major, psql};
 
 /// One INSERT of nothing but defaults into every table, but for partitions, whose bounds may depend on object ids. A
 /// table that refuses one must refuse it for the same reason in both databases.
@@ -122,6 +122,66 @@ on_every_major! {
         let count = if [14, 18].contains(&cluster.major()) { 6 } else { 2 };
         run(cluster, seeds(first..=first + count - 1));
     }
+}
+
+/// A random database after a command that destroyed much of it, and failed: as it was before, or never touched.
+fn is_undone(cluster: &Cluster, seed: u64) {
+    let schema = random_schema(seed, cluster.major());
+    let protected = ProtectedRun::on(cluster.fresh_database("undone"));
+    protected.database.psql(&schema.sql);
+    let moving: Vec<String> =
+        schema.moving.iter().flat_map(|table| leaves(&protected.database, table)).collect();
+    let moving: Vec<&str> = moving.iter().map(String::as_str).collect();
+    let before = fingerprint(&protected.database).without(&moving);
+    let kept: Vec<String> =
+        schema.moving.iter().map(|table| rows(&protected.database.url(), table)).collect();
+    let wreck = "DROP SCHEMA \"on path\" CASCADE; ALTER TABLE public.log ADD COLUMN more int; SELECT lo_unlink(oid)
+        FROM pg_largeobject_metadata; DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r'
+        AND relnamespace = 'public'::regnamespace LOOP EXECUTE format('TRUNCATE %s CASCADE', t); END LOOP; END $$";
+    let ended = protected.run(&[
+        "--snapshot",
+        "file",
+        "--",
+        "psql",
+        "-Xq",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-c",
+        wreck,
+        "-c",
+        "SELECT 1/0",
+    ]);
+    let code = ended.status.code();
+    assert!(matches!(code, Some(12 | 3)), "seed {seed}: {ended}");
+    before.assert_same(&fingerprint(&protected.database).without(&moving));
+    let now: Vec<String> = schema.moving.iter().map(|table| rows(&protected.database.url(), table)).collect();
+    assert_eq!(now, kept, "seed {seed}: {ended}");
+    protected.assert_open();
+    // A refusal is right only where it says what can't come back.
+    assert!(code == Some(12) || ended.to_string().contains("would not be possible"), "seed {seed}: {ended}");
+}
+
+fn random_databases_are_undone(major: u32) {
+    let first = u64::from(major) * 1000 + 500;
+    for seed in seeds(first..=first + 2) {
+        eprintln!("PostgreSQL {major}, SAFE_RUN_RANDOM_SEEDS={seed}-{seed}");
+        is_undone(Cluster::shared(major), seed);
+    }
+}
+
+#[test]
+fn a_random_database_is_undone_by_file_postgresql_14() {
+    random_databases_are_undone(14);
+}
+
+#[test]
+fn a_random_database_is_undone_by_file_postgresql_18() {
+    random_databases_are_undone(18);
+}
+
+#[test]
+fn a_random_database_is_undone_by_file_postgresql_19() {
+    random_databases_are_undone(19);
 }
 
 #[test]

@@ -1,0 +1,151 @@
+//! Extensions of others, as Debian has them for PostgreSQL 15: what `scripts/setup-tools` got.
+
+use tests::{Cluster, Options, psql};
+
+use super::{As, Case, Constellation, WRECKS, case, none};
+
+/// What each brings that no other has: event triggers and rows of its own tables, sequences, functions in C, a database-wide state.
+const EXTENSIONS: [Case; 5] = [
+    case(
+        "periods",
+        "CREATE EXTENSION btree_gist; CREATE EXTENSION periods CASCADE;
+         CREATE TABLE held (id int, s date, e date); ALTER TABLE held OWNER TO $OWNER; INSERT INTO held VALUES (1, '2020-01-01', '2021-01-01');
+         SELECT periods.add_period('held', 'valid', 's', 'e'); SELECT periods.add_unique_key('held', ARRAY['id'], 'valid')",
+    ),
+    case(
+        "pgq",
+        "CREATE EXTENSION pgq; SELECT pgq.create_queue('q'); SELECT pgq.register_consumer('q', 'c');
+         SELECT pgq.insert_event('q', 'kind', 'data'); SELECT pgq.force_tick('q'); SELECT pgq.ticker()",
+    ),
+    case(
+        "postgis with topology",
+        "CREATE EXTENSION postgis; CREATE EXTENSION postgis_topology;
+         CREATE TABLE places (id int, at public.geometry(Point, 4326), area float8 GENERATED ALWAYS AS (public.st_x(at)) STORED);
+         CREATE INDEX ON places USING gist (at); INSERT INTO places VALUES (1, public.ST_SetSRID(public.ST_MakePoint(1, 2), 4326));
+         SELECT topology.CreateTopology('town', 4326); ALTER TABLE places OWNER TO $OWNER",
+    ),
+    case(
+        "pg_partman",
+        "CREATE SCHEMA partman; CREATE EXTENSION pg_partman SCHEMA partman; CREATE TABLE days (id int, at date NOT NULL) PARTITION BY RANGE (at);
+         SELECT partman.create_parent('public.days', 'at', 'native', 'monthly'); INSERT INTO days VALUES (1, CURRENT_DATE)",
+    ),
+    case(
+        "the owner's part of an extension",
+        "CREATE EXTENSION pgq; ALTER SCHEMA pgq OWNER TO $OWNER; GRANT ALL ON ALL TABLES IN SCHEMA pgq TO $OWNER;
+         SELECT pgq.create_queue('q')",
+    ),
+];
+
+fn undone_or_refused(case: &Case) {
+    let cluster = Cluster::start(15, &Options::new().real_extensions());
+    let made = Constellation::on(&cluster, case.sql);
+    let mut faults = Vec::new();
+    for (who, flags) in
+        [(As::Superuser, &[][..]), (As::Owner, &[][..]), (As::Superuser, &["--snapshot", "clone"])]
+    {
+        let snapshots = made.run.folder().join("snapshots");
+        if snapshots.exists() {
+            std::fs::remove_dir_all(&snapshots).expect("the folder is ours");
+        }
+        match made.wreck(who, case.name, flags) {
+            Ok((code, said)) if who == As::Superuser && code != 12 => faults.push(said),
+            outcome => faults.extend(outcome.err()),
+        }
+    }
+    none(&faults);
+}
+
+#[test]
+fn real_extension_periods_is_undone_or_refused_before_anything() {
+    undone_or_refused(&EXTENSIONS[0]);
+}
+
+#[test]
+fn real_extension_pgq_is_undone_or_refused_before_anything() {
+    undone_or_refused(&EXTENSIONS[1]);
+}
+
+#[test]
+fn real_extension_postgis_with_topology_is_undone_or_refused_before_anything() {
+    undone_or_refused(&EXTENSIONS[2]);
+}
+
+#[test]
+fn real_extension_pg_partman_is_undone_or_refused_before_anything() {
+    undone_or_refused(&EXTENSIONS[3]);
+}
+
+#[test]
+fn real_extension_of_which_the_owner_has_a_part_is_undone_or_refused_before_anything() {
+    undone_or_refused(&EXTENSIONS[4]);
+}
+
+/// Its manager is a worker in the database, and its nodes are rows that nobody dumps.
+#[test]
+fn real_extension_pglogical_is_undone_or_refused_before_anything() {
+    let options = Options::new()
+        .real_extensions()
+        .conf("shared_preload_libraries = 'pglogical'")
+        .conf("wal_level = logical")
+        .conf("max_worker_processes = 20");
+    let cluster = Cluster::start(15, &options);
+    let made = Constellation::on(
+        &cluster,
+        "CREATE EXTENSION pglogical; SELECT pglogical.create_node('n', 'host=/nowhere dbname=$DATABASE');
+         SELECT pglogical.replication_set_add_table('default', 't')",
+    );
+    let workers = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ 'pglogical' AND datname = '{}'",
+        made.database().name()
+    );
+    tests::until("the manager is there", || cluster.psql(&workers) != "0");
+    for who in [As::Superuser, As::Owner] {
+        let (code, said) = made.wreck(who, "pglogical", &[]).unwrap_or_else(|said| panic!("{said}"));
+        assert_eq!(code, 3, "{said}");
+    }
+    // Debian's 2.4.2 does not answer when a database is dropped: whoever tried would wait for ever.
+    let (code, said) =
+        made.wreck(As::Superuser, "pglogical", &["--end-workers"]).unwrap_or_else(|said| panic!("{said}"));
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("no database can be dropped on this server"), "{said}");
+}
+
+#[test]
+fn real_extension_workers_are_not_ended_unasked_and_their_absence_is_told() {
+    let options = Options::new()
+        .real_extensions()
+        .conf("shared_preload_libraries = 'pg_cron'")
+        .conf("cron.database_name = 'held'")
+        .conf("cron.use_background_workers = on")
+        .conf("wal_level = logical");
+    let cluster = Cluster::start(15, &options);
+    cluster.psql("CREATE DATABASE held");
+    let workers =
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_cron launcher' AND datname = 'held'";
+    tests::until("the launcher is there", || cluster.psql(workers) == "1");
+    let url = cluster.url("held");
+    psql::run(
+        &url,
+        "CREATE EXTENSION pg_cron; CREATE TABLE t (id int); INSERT INTO t SELECT generate_series(1, 9)",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let run = |flags: &[&str]| {
+        let mut command = tests::binaries::command("safe-run");
+        command.args([flags, &WRECKS].concat()).current_dir(folder.path()).env("DATABASE_URL", &url);
+        tests::Running::start(command).outcome()
+    };
+    let before = tests::oracle::fingerprint_without(&url, &[]);
+    // The extension can't be made in another database, so only a clone is an undo; that would end the launcher.
+    drop(run(&[]).exits(3).says("pg_cron launcher").says("--end-workers"));
+    drop(run(&["--snapshot", "clone"]).exits(3).says("--end-workers"));
+    drop(run(&["--snapshot", "file"]).exits(3).says("cron.database_name"));
+    drop(
+        run(&["--fence", "exclusive", "--snapshot", "none", "--on-failure", "stop"])
+            .exits(3)
+            .says("--end-workers"),
+    );
+    assert_eq!(cluster.psql(workers), "1");
+    before.assert_same(&tests::oracle::fingerprint_without(&url, &[]));
+    drop(run(&["--end-workers"]).exits(12).says("did not come back: pg_cron launcher"));
+    before.assert_same(&tests::oracle::fingerprint_without(&url, &[]));
+}

@@ -1,0 +1,179 @@
+//! Rules that rows break, and rules that read tables: what a restore, a drill and an undo by file make of them.
+
+use tests::oracle::{fingerprint, fingerprint_without};
+use tests::{Cluster, Database, Snapshots, psql};
+
+use super::{As, Constellation};
+
+/// Every CHECK constraint with its state and its comment.
+const CHECKS: &str = "SELECT conrelid::regclass::text, contypid::regtype::text, conname, pg_get_constraintdef(oid), convalidated,
+    conislocal, coninhcount, obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace
+    ORDER BY 1, 2, 3";
+
+/// A table, a partitioned one, an heir, a domain over a domain, an array of it, and an owner who is nobody special.
+const BROKEN: &str = "
+SET ROLE $OWNER; CREATE TABLE late (id int PRIMARY KEY, until timestamptz CONSTRAINT ahead CHECK (until > now()));
+COMMENT ON CONSTRAINT ahead ON late IS 'it''s not yet'; INSERT INTO late VALUES (1, clock_timestamp() + interval '50 ms');
+CREATE TABLE parted (id int, until timestamptz, CONSTRAINT ahead CHECK (until > now())) PARTITION BY LIST (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1); CREATE TABLE parted_2 PARTITION OF parted FOR VALUES IN (2);
+INSERT INTO parted VALUES (1, clock_timestamp() + interval '50 ms'), (2, 'infinity');
+CREATE TABLE parent (id int, CONSTRAINT small CHECK (id < 10)); CREATE TABLE heir (more int) INHERITS (parent);
+INSERT INTO heir VALUES (1); CREATE DOMAIN soon AS timestamptz CONSTRAINT ahead CHECK (VALUE > now());
+CREATE DOMAIN sooner AS soon CHECK (VALUE < 'infinity'); CREATE TABLE of_domain (until sooner, more soon[]);
+INSERT INTO of_domain VALUES (clock_timestamp() + interval '50 ms', ARRAY[clock_timestamp() + interval '50 ms']::soon[]);
+SELECT pg_sleep(0.1)";
+
+fn expected() -> Vec<String> {
+    let line = |what: &str| {
+        format!("the CHECK constraint ahead of the {what}: it came back NOT VALID, because rows break it")
+    };
+    let mut lines = vec![line("domain soon"), line("table late"), line("table parted")];
+    lines.sort();
+    lines
+}
+
+/// Sorted: which table is loaded first is nobody's business.
+fn differences(document: &str) -> Vec<String> {
+    let report: serde_json::Value = serde_json::from_str(document).expect("one document");
+    let lines = report["differences"].as_array().unwrap_or_else(|| panic!("{document}"));
+    let mut lines: Vec<String> = lines.iter().map(|line| line.as_str().unwrap().to_owned()).collect();
+    lines.sort();
+    lines
+}
+
+/// As `before` says, but that nobody vouches for the rows that are there.
+fn assert_not_valid(database: &Database, url: &str, before: &str) {
+    let names = ["late|-|ahead", "parted|-|ahead", "parted_1|-|ahead", "parted_2|-|ahead", "-|soon|ahead"];
+    let wanted: Vec<String> = before
+        .lines()
+        .map(|line| match names.iter().any(|name| line.starts_with(name)) {
+            true => line.replacen("|t|", "|f|", 1).replacen("())))|", "()))) NOT VALID|", 1).replacen(
+                "()))|",
+                "())) NOT VALID|",
+                1,
+            ),
+            false => line.to_owned(),
+        })
+        .collect();
+    assert_eq!(psql::run(url, CHECKS).lines().collect::<Vec<_>>(), wanted, "{}", database.name());
+}
+
+fn rules_that_rows_break_come_back_not_valid(major: u32) {
+    let made = Constellation::new(major, BROKEN);
+    let (database, url) = (made.database(), made.database().url());
+    let before = database.psql(CHECKS);
+    let rows = |url: &str| psql::run(url, "SELECT * FROM late, parted, heir, of_domain ORDER BY 1, 3");
+    let snapshots = Snapshots::new();
+    snapshots.create(database, &[]);
+    for (name, flags) in [("one", &["--jobs", "1"][..]), ("more", &["--jobs", "4"])] {
+        let into = format!("{}_{name}", database.name());
+        let arguments = [&["latest", "--into", &into, "--json"], flags].concat();
+        let told = snapshots.run("restore", &url, &arguments).expect(0).stdout;
+        assert_eq!(differences(&told), expected());
+        let copy = database.cluster().url(&into);
+        assert_not_valid(database, &copy, &before);
+        assert_eq!(rows(&copy), rows(&url));
+        // They hold for new rows.
+        let refused = psql::try_run(&copy, "INSERT INTO late VALUES (2, '2020-01-01')").unwrap_err();
+        assert!(refused.contains("violates check constraint \"ahead\""), "{refused}");
+    }
+    let drilled = snapshots.run("backup", &url, &["drill", "--json"]).expect(0).stdout;
+    assert_eq!(differences(&drilled), expected());
+
+    let live = rows(&url);
+    let ended = made
+        .run
+        .run(&["--snapshot", "file", "--", "psql", "-Xqc", "DELETE FROM late", "-c", "SELECT 1/0"])
+        .exits(12)
+        .says("has its rows of before, but 3 things are not as before");
+    assert!(expected().iter().all(|line| ended.to_string().contains(line)), "{ended}");
+    assert_not_valid(database, &url, &before);
+    assert_eq!(rows(&url), live);
+}
+
+#[test]
+fn rules_that_rows_break_come_back_not_valid_and_are_named_postgresql_14() {
+    rules_that_rows_break_come_back_not_valid(14);
+}
+
+#[test]
+fn rules_that_rows_break_come_back_not_valid_and_are_named_postgresql_18() {
+    rules_that_rows_break_come_back_not_valid(18);
+}
+
+#[test]
+fn rules_that_rows_break_come_back_not_valid_and_are_named_postgresql_19() {
+    rules_that_rows_break_come_back_not_valid(19);
+}
+
+/// In every place, over functions that lie; what they read is large, comes later by name, and has rules that read as well.
+const READERS: &str = "
+SET ROLE $OWNER; CREATE TABLE zz (id int PRIMARY KEY, name text); INSERT INTO zz SELECT i, 'name ' || i FROM generate_series(1, 20000) i;
+CREATE FUNCTION has(i int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT EXISTS (SELECT FROM public.zz WHERE id = i)';
+CREATE TABLE yy (id int CHECK (has(id))); INSERT INTO yy VALUES (1), (20000);
+CREATE FUNCTION called(i int) RETURNS text LANGUAGE plpgsql IMMUTABLE
+  AS 'BEGIN RETURN (SELECT z.name FROM public.zz z JOIN public.yy y USING (id) WHERE z.id = i); END';
+CREATE TABLE aa (id int CHECK (called(id) IS NOT NULL), g text GENERATED ALWAYS AS (called(id)) STORED);
+CREATE UNIQUE INDEX ON aa (called(id)); CREATE INDEX ON aa (id) WHERE called(id) <> ''; INSERT INTO aa VALUES (1), (20000);
+CREATE DOMAIN d AS int CHECK (has(VALUE)); CREATE TABLE bb (id d); INSERT INTO bb VALUES (20000);
+CREATE FUNCTION part(i int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT id % 2 FROM public.zz WHERE id = i';
+CREATE TABLE cc (id int) PARTITION BY LIST (part(id)); CREATE TABLE cc0 PARTITION OF cc FOR VALUES IN (0);
+CREATE TABLE cc1 PARTITION OF cc FOR VALUES IN (1); INSERT INTO cc VALUES (1), (20000);
+CREATE TABLE dd (id int, EXCLUDE USING btree (called(id) WITH =)); INSERT INTO dd VALUES (1), (20000)";
+
+fn rules_that_read_tables(major: u32) {
+    let made = Constellation::new(major, READERS);
+    let (database, url) = (made.database(), made.database().url());
+    let before = fingerprint(database);
+    let snapshots = Snapshots::new();
+    snapshots.create(database, &["--chunk-blocks", "50"]);
+    for jobs in ["1", "4"] {
+        let large = &[tests::outcome::ALL_LARGE];
+        for environment in [&[][..], large] {
+            let copy = snapshots.restore_copy_with(database, &["--jobs", jobs], environment);
+            before.assert_same(&fingerprint_without(&copy, &[]));
+        }
+    }
+    snapshots.run("backup", &url, &["drill"]).expect(0);
+    let wreck = ["--", "psql", "-Xqc", "DELETE FROM zz", "-c", "SELECT 1/0"];
+    // A trial can't prove what others may change in a moment.
+    made.run.run(&wreck).exits(12).says("the undo is a clone").says("reads tables, or may");
+    before.assert_same(&fingerprint(database));
+    made.run.run(&[&["--snapshot", "file"], &wreck[..]].concat()).exits(12).says("reads tables, or may");
+    before.assert_same(&fingerprint(database));
+    // Before 15 the schema public is a superuser's to give.
+    if major >= 15 {
+        let (code, said) =
+            made.wreck(As::Owner, "readers", &["--snapshot", "file"]).unwrap_or_else(|said| panic!("{said}"));
+        assert_eq!(code, 12, "{said}");
+    }
+}
+
+#[test]
+fn rules_that_read_tables_come_back_by_file_and_a_clone_is_preferred_postgresql_14() {
+    rules_that_read_tables(14);
+}
+
+#[test]
+fn rules_that_read_tables_come_back_by_file_and_a_clone_is_preferred_postgresql_18() {
+    rules_that_read_tables(18);
+}
+
+#[test]
+fn rules_that_read_tables_come_back_by_file_and_a_clone_is_preferred_postgresql_19() {
+    rules_that_read_tables(19);
+}
+
+/// Rows beyond what a trial takes, and an index over the database's own code.
+#[test]
+fn what_is_too_large_for_a_trial_makes_the_clone_the_undo() {
+    let made = Constellation::on(
+        Cluster::shared(18),
+        "SET ROLE $OWNER; CREATE FUNCTION key(i int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT i';
+         CREATE TABLE aa (id int, filler text); CREATE INDEX ON aa (key(id));
+         INSERT INTO aa SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 40000) i",
+    );
+    let (code, said) = made.wreck(As::Superuser, "large", &[]).unwrap_or_else(|said| panic!("{said}"));
+    assert_eq!(code, 12, "{said}");
+    assert!(said.contains("the undo is a clone") && said.contains("too many for a trial"), "{said}");
+}
