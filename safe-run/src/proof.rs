@@ -312,7 +312,8 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
     }
     let mut tried = trial::by_file(context, control, &rules, &key).await?;
     if let Ok(file) = &mut tried {
-        file.lacks.extend(rules.uncertain());
+        // First: a message names one.
+        file.lacks.splice(0..0, rules.uncertain());
     }
     Ok(tried)
 }

@@ -79,6 +79,13 @@ fn a_full_disk_keeps_nobody_from_keeping_the_database() {
             "safe-run.applied",
             &["--fence", fence, "--snapshot", "file", "--", "psql", "-Xqc", "DELETE FROM order_items"],
         );
+        // What is there fills its pages: another line needs another one.
+        let journal = snapshots.join("runs").join(run.runs().pop().unwrap()).join("journal.jsonl");
+        let mut lines = std::fs::read_to_string(&journal).unwrap().trim_end().to_owned();
+        while !(lines.len() + 1).is_multiple_of(4096) {
+            lines.push(' ');
+        }
+        std::fs::write(&journal, lines + "\n").unwrap();
         let filling = snapshots.join("filling");
         let mut file = std::fs::File::create(&filling).unwrap();
         while file.write_all(&[7; 4096]).is_ok() {}
@@ -105,16 +112,12 @@ fn recover_and_release_wait_for_a_lock_on_the_database_for_a_time_and_say_for_wh
     let run = killed(18);
     let mut somebody = psql::Session::open(&run.database.cluster().url("postgres"));
     let hold = format!("BEGIN; ALTER DATABASE \"{}\" SET work_mem = '7MB'", run.database.name());
-    for arguments in [&["recover", "--keep"][..], &["recover"]] {
-        somebody.run(&hold);
-        let mut command = run.command(arguments);
-        command.env("SAFE_RUN_FAULT_NUMBER", "safe-run.patience=1");
-        let ended = tests::Running::start(command).outcome();
-        drop(
-            ended.exits(4).says("Somebody else's transaction").says("holds what the failed run left behind"),
-        );
-        somebody.run("ROLLBACK");
-    }
+    somebody.run(&hold);
+    let mut command = run.command(&["recover", "--keep"]);
+    command.env("SAFE_RUN_FAULT_NUMBER", "safe-run.patience=1");
+    let ended = tests::Running::start(command).outcome();
+    drop(ended.exits(4).says("Somebody else's transaction").says("holds what the failed run left behind"));
+    somebody.run("ROLLBACK");
     run.run(&["recover", "--keep"]).exits(0).says("STOPPED");
     assert_kept(&run);
 

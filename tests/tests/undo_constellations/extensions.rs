@@ -80,6 +80,17 @@ fn real_extension_of_which_the_owner_has_a_part_is_undone_or_refused_before_anyt
     undone_or_refused(&EXTENSIONS[4]);
 }
 
+/// Lets a database be dropped at the end of a test: until its supervisor is started again, everybody answers.
+struct Answers<'c>(&'c Cluster);
+
+impl Drop for Answers<'_> {
+    fn drop(&mut self) {
+        self.0.psql(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE backend_type = 'pglogical supervisor'",
+        );
+    }
+}
+
 /// Its manager is a worker in the database, and its nodes are rows that nobody dumps.
 #[test]
 fn real_extension_pglogical_is_undone_or_refused_before_anything() {
@@ -94,6 +105,7 @@ fn real_extension_pglogical_is_undone_or_refused_before_anything() {
         "CREATE EXTENSION pglogical; SELECT pglogical.create_node('n', 'host=/nowhere dbname=$DATABASE');
          SELECT pglogical.replication_set_add_table('default', 't')",
     );
+    let _answers = Answers(&cluster);
     let workers = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE backend_type ~ 'pglogical' AND datname = '{}'",
         made.database().name()
