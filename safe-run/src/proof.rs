@@ -10,6 +10,7 @@ mod rules;
 mod trial;
 mod workers;
 
+use chrono::Utc;
 use common::{
     Error, ErrorKind, Result,
     cli::format::plural,
@@ -18,6 +19,7 @@ use common::{
         obstacles::{self, Obstacle, Way},
         tools,
     },
+    repository::proofs::KnownProof,
 };
 
 pub(crate) use workers::Worker;
@@ -296,22 +298,27 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
                 .to_owned();
         return Ok(Ok(ByFile { how, ..ByFile::default() }));
     }
-    let key = fingerprint::read(&context.control).await?;
-    if rules.rows.is_empty()
-        && let Some(known) = context.repository.recall_proof(&key)?
+    let catalog = fingerprint::read(&context.control).await?;
+    let key = fingerprint::with_rows(&context.connection, &catalog, &rules.rows).await?;
+    if let Some(key) = &key
+        && let Some(known) = context.repository.recall_proof(key)?
     {
-        return Ok(Ok(ByFile {
-            how: "the undo is proved: nothing that it depends on has changed since a trial that succeeded"
-                .to_owned(),
-            lacks: known.lacks,
-            ..ByFile::default()
-        }));
+        let how = "the undo is proved: nothing that it depends on has changed since a trial that succeeded";
+        let mut file = ByFile { how: how.to_owned(), lacks: known.lacks };
+        file.lacks.splice(0..0, rules.uncertain());
+        return Ok(Ok(file));
     }
     if let Some(why) = workers::without_answer(control).await? {
         return Ok(Err(Impossible::without_answer(why)));
     }
-    let mut tried = trial::by_file(context, control, &rules, &key).await?;
+    let mut tried = trial::by_file(context, control, &rules).await?;
     if let Ok(file) = &mut tried {
+        // The trial's rows are these only if they are so before it and after it.
+        let now = fingerprint::with_rows(&context.connection, &catalog, &rules.rows).await?;
+        if let Some(key) = key.filter(|key| now.as_ref() == Some(key)) {
+            let known = KnownProof { at: Utc::now(), lacks: file.lacks.clone() };
+            context.repository.remember_proof(&key, &known)?;
+        }
         // First: a message names one.
         file.lacks.splice(0..0, rules.uncertain());
     }

@@ -3,7 +3,12 @@
 //! Rows of the catalog count by the transaction that wrote them, and where that changes without a change of meaning (ANALYZE,
 //! TRUNCATE, REFRESH, our own fence) by their content. Other roles' temporary objects do not count.
 
-use common::{Error, Result, postgres::Session};
+use std::collections::HashSet;
+
+use common::{
+    Error, Progress, Result,
+    postgres::{ConnectionSettings, Session, copy},
+};
 
 /// Catalogs whose rows count by oid and writer.
 const BY_WRITER: [&str; 34] = [
@@ -144,4 +149,40 @@ pub async fn read(session: &Session) -> Result<String> {
         text.push('\n');
     }
     Ok(common::digest::sha256_hex(text.as_bytes()))
+}
+
+/// A fingerprint of a catalog and of the rows of these tables, by a hash of each table's rows; none where they can't be read in a
+/// moment. Plain COPY plans nothing and runs no code of the tables' owners.
+pub async fn with_rows(
+    settings: &ConnectionSettings,
+    catalog: &str,
+    rows_of: &HashSet<u32>,
+) -> Result<Option<String>> {
+    if rows_of.is_empty() {
+        return Ok(Some(catalog.to_owned()));
+    }
+    let failed = |source| Error::postgres("could not read the rows for a fingerprint", source);
+    let session = settings.connect().await?;
+    session.batch_execute("SET lock_timeout = '2s'").await.map_err(failed)?;
+    let oids: Vec<u32> = rows_of.iter().copied().collect();
+    let tables = session
+        .query(
+            "SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1) ORDER BY 1",
+            &[&oids],
+        )
+        .await
+        .map_err(failed)?;
+    let mut text = format!("{catalog}\n");
+    for row in &tables {
+        let statement = format!("COPY {} TO STDOUT", row.get::<_, String>(1));
+        match copy::hash_rows(&session, &statement, &Progress::none()).await {
+            Ok((rows, hash)) => text.push_str(&format!("{} {rows} {hash:?}\n", row.get::<_, u32>(0))),
+            // Locked, or not for this role to read: the trial says so if that is in its way.
+            Err(error) if error.sqlstate().is_some() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    session.close().await?;
+    Ok(Some(common::digest::sha256_hex(text.as_bytes())))
 }

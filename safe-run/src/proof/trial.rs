@@ -6,7 +6,6 @@
 
 use std::time::{Duration, Instant};
 
-use chrono::Utc;
 use common::{
     Error, ErrorKind, Ident, Progress, Result,
     catalog::DatabaseState,
@@ -14,7 +13,7 @@ use common::{
     ident::literal,
     interrupt,
     postgres::{Session, introspect, scratch::ScratchKind},
-    repository::{Repository, proofs::KnownProof},
+    repository::Repository,
     snapshot::{manifest::Kind, readme::database_statements},
 };
 use restore::{Choices, RestoreOptions, RestoreReport, Target};
@@ -46,12 +45,11 @@ pub async fn sweep(context: &Context, control: &Session) {
     }
 }
 
-/// Tries whether a snapshot can be the undo; a success is remembered.
+/// Tries whether a snapshot can be the undo.
 pub async fn by_file(
     context: &Context,
     control: &Session,
     rules: &Rules,
-    fingerprint: &str,
 ) -> Result<std::result::Result<ByFile, Impossible>> {
     let began = Instant::now();
     context.progress.phase("trying the undo in a scratch database", None);
@@ -59,7 +57,7 @@ pub async fn by_file(
     context.progress.done();
     let (error, is_stored) = match restored {
         Ok(Ok((report, differs))) => {
-            return succeeded(context, rules, fingerprint, (&report, &differs), began);
+            return Ok(Ok(succeeded(context, rules, (&report, &differs), began)));
         }
         Ok(Err(error)) => (error, true),
         Err(error) => (error, false),
@@ -74,16 +72,14 @@ pub async fn by_file(
     Ok(Err(Impossible { is_stored, ..Impossible::of(&error) }))
 }
 
-/// Remembers the success, and says what was done.
+/// Says what was done.
 fn succeeded(
     context: &Context,
     rules: &Rules,
-    fingerprint: &str,
     (report, differs): (&RestoreReport, &[String]),
     began: Instant,
-) -> Result<std::result::Result<ByFile, Impossible>> {
+) -> ByFile {
     let lacks = lacks(report, differs);
-    context.repository.remember_proof(fingerprint, &KnownProof { at: Utc::now(), lacks: lacks.clone() })?;
     let what = match rules.rows.len() as u64 {
         0 => "every definition".to_owned(),
         _ if rules.is_all => "every definition and every row".to_owned(),
@@ -100,7 +96,7 @@ fn succeeded(
             plural(rules.too_large.len() as u64, "table", "tables")
         ));
     }
-    Ok(Ok(ByFile { how, lacks }))
+    ByFile { how, lacks }
 }
 
 /// What the undo would leave otherwise than it was. Rows of extensions are not among it: the snapshot of a part says nothing of them.

@@ -254,3 +254,27 @@ fn a_trial_is_remembered_until_something_changes_and_what_a_killed_one_left_is_d
         .says("came back in a scratch database");
     assert_eq!(made.run.others(), Vec::<String>::new());
 }
+
+#[test]
+fn a_trial_with_rows_is_remembered_until_a_row_changes() {
+    let made = Constellation::new(
+        18,
+        "CREATE FUNCTION ok(i int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT i > 0';
+         CREATE TABLE aa (id int CHECK (ok(id))); INSERT INTO aa VALUES (1), (2);
+         CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM aa",
+    );
+    let (fine, trial) = (["--", "psql", "-Xc", "SELECT 1"], "came back in a scratch database");
+    let known = "nothing that it depends on has changed";
+    made.run.run(&fine).exits(0).says(trial);
+    made.run.run(&fine).exits(0).says(known).never_says("scratch database");
+    for change in
+        ["INSERT INTO aa VALUES (3)", "UPDATE aa SET id = 4 WHERE id = 3", "DELETE FROM t WHERE id = 1"]
+    {
+        made.psql(change);
+        made.run.run(&fine).exits(0).says(trial);
+        made.run.run(&fine).exits(0).says(known);
+    }
+    // As before the first change but one: the same rows are the same proof.
+    made.psql("UPDATE aa SET id = 3 WHERE id = 4; UPDATE aa SET id = 4 WHERE id = 3");
+    made.run.run(&fine).exits(0).says(known);
+}
