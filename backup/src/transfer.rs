@@ -84,6 +84,9 @@ pub async fn export(args: ExportArgs, snapshot: StoredSnapshot, output: &Output)
     let progress = output.progress();
     progress.phase(format!("exporting {id}"), Some(snapshot.manifest.stored_bytes()));
     let (sink, file, force) = (progress.clone(), target.clone(), args.force);
+    if to_stdout {
+        output.take_stdout();
+    }
     let bytes = blocking(move || {
         if to_stdout {
             // Unbuffered: Rust's own stdout looks for line ends in what is none of text.

@@ -10,7 +10,7 @@ use common::{
     cli::format::plural,
     interrupt,
     postgres::{
-        ConnectionSettings, Session, database,
+        ConnectionSettings, Session, database, regdatabase,
         tools::Tool,
         trust::{self, Others},
     },
@@ -309,6 +309,9 @@ impl StagedDatabase {
         let found = differences::find(&session, settings, &snapshot.manifest, progress).await?;
         differences.extend(found.all);
         by_rows.extend(found.by_rows);
+        if let (Some(live), Some(kept_as)) = (&plan.replaces, &plan.kept_as) {
+            differences.extend(regdatabase::after_swap(&session, live, kept_as).await?);
+        }
         let mut other_owners = owners::settle(&session, wanted, major, plan, Which::Objects).await?;
         let grants = grants::settle(&session, &snapshot.manifest, plan).await?;
         if plan.replaces.is_none() {

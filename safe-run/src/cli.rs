@@ -223,6 +223,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         compress: cli.protection().compress.clone(),
         dirs: migrations.dir.clone(),
         format: migrations.format.map(|choice| choice.name().to_owned()),
+        ignore_history: migrations.ignore_history.clone(),
         lock_timeout: cli.protection().lock_timeout,
         lock_retries: cli.protection().lock_retries,
         max_loss: cli.checks().max_loss.clone(),
@@ -373,7 +374,13 @@ impl Invocation<'_> {
                 report.headline = "there was nothing to do; nothing was changed".to_owned();
                 report
             }
-            Err(error) => self.refusal(error, began_at),
+            Err(error) => {
+                let report = self.refusal(error, began_at);
+                if self.output.is_json() {
+                    self.print(&report)?;
+                }
+                report
+            }
         };
         for error in targets.write(&report) {
             self.output.warn(&format!("the report could not be written: {error}"));

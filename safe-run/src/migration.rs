@@ -12,6 +12,7 @@ mod plan;
 mod section;
 mod transactions;
 mod version;
+mod way_down;
 
 use std::path::PathBuf;
 
@@ -23,7 +24,8 @@ pub use create::{NewFile, new_files};
 pub use load::{load, signs};
 pub use past::original;
 pub use plan::{AppliedMigration, Drift, DriftKind, MigrationPlan, RowKind, classify_drift, plan};
-pub(crate) use section::{Sections, find as sections, unknown_way_down};
+pub(crate) use section::{Sections, find as sections};
+pub(crate) use way_down::unknown_way_down;
 pub use transactions::{TransactionChoice, TransactionPlan, decide, uses_new_labels};
 pub(crate) use version::FileName;
 pub use version::Version;

@@ -41,6 +41,8 @@ pub struct Config {
     pub dir: Option<Vec<PathBuf>>,
     /// Whose layout the migrations follow.
     pub format: Option<String>,
+    /// Tables that are not the history of the migrations, whatever stands in them.
+    pub ignore_history: Option<Vec<String>>,
     /// How long one attempt waits for locks.
     pub lock_timeout: Option<String>,
     /// Attempts after the first.
@@ -94,6 +96,8 @@ pub struct Settings {
     pub dirs: Vec<PathBuf>,
     /// Whose layout they follow, when somebody said so.
     pub format: Option<String>,
+    /// Tables that are not the history of the migrations, whatever stands in them.
+    pub ignore_history: Vec<String>,
     /// Connections, when somebody said how many.
     pub jobs: Option<usize>,
     /// Compression.
@@ -118,6 +122,8 @@ pub struct CommandFlags {
     pub dirs: Vec<PathBuf>,
     /// `--format`.
     pub format: Option<String>,
+    /// `--ignore-history`.
+    pub ignore_history: Vec<String>,
     /// `--lock-timeout`.
     pub lock_timeout: Option<Duration>,
     /// `--lock-retries`.
@@ -218,6 +224,8 @@ impl Settings {
             flags.dirs
         };
         choose("format", flags.format.is_some(), None, file.format.is_some());
+        let ignored = !flags.ignore_history.is_empty();
+        choose("ignore-history", ignored, None, file.ignore_history.is_some());
         choose("jobs", flags.jobs.is_some(), None, file.jobs.is_some());
         choose("compress", flags.compress.is_some(), None, file.compress.is_some());
         choose("lock-timeout", flags.lock_timeout.is_some(), None, file.lock_timeout.is_some());
@@ -238,6 +246,11 @@ impl Settings {
             warnings: readable_by_others(file, path).into_iter().collect(),
             dirs,
             format: flags.format.or_else(|| file.format.clone()),
+            ignore_history: if ignored {
+                flags.ignore_history
+            } else {
+                file.ignore_history.clone().unwrap_or_default()
+            },
             jobs,
             codec: compress.map_or(Ok(Codec::default()), |text| text.parse())?,
             // A DDL statement that waits blocks everybody behind it: 2 s is what a busy application survives.
@@ -279,12 +292,14 @@ impl Settings {
         let origin = |name: &str| self.origins.get(name).map(ToString::to_string).unwrap_or_default();
         let dirs: Vec<String> =
             self.dirs.iter().map(|dir| format!("{:?}", dir.display().to_string())).collect();
+        let ignored: Vec<String> = self.ignore_history.iter().map(|table| format!("{table:?}")).collect();
         let lines = [
             ("database-url", format!("{:?}", self.connection()?.redacted_url())),
             ("repo", format!("{:?}", self.repo.display().to_string())),
             ("trust-repo", self.trust_repo.to_string()),
             ("dir", format!("[{}]", dirs.join(", "))),
             ("format", format!("{:?}", self.format.as_deref().unwrap_or("auto"))),
+            ("ignore-history", format!("[{}]", ignored.join(", "))),
             ("jobs", self.jobs.map_or("one per processor".to_owned(), |jobs| jobs.to_string())),
             ("compress", format!("\"{}\"", self.codec)),
             ("lock-timeout", format!("\"{}ms\"", self.lock_timeout.as_millis())),

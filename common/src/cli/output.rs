@@ -7,7 +7,10 @@
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -33,6 +36,8 @@ pub struct Output {
     /// What stands for colours in a text until it is written; without, there are none.
     marks: Option<Marks>,
     terminal: bool,
+    /// Something is on stdout: no second document goes there.
+    answered: Arc<AtomicBool>,
 }
 
 /// The colours that carry meaning. Without a terminal, or with NO_COLOR, none is used.
@@ -131,6 +136,7 @@ impl Output {
             yes: shared.yes,
             marks: color.then(Marks::new).flatten(),
             terminal,
+            answered: Arc::default(),
         }
     }
 
@@ -165,12 +171,18 @@ impl Output {
 
     /// Writes to stdout what is for a program, such as JSON or a page, and is as it is.
     pub fn exactly(&self, text: &str) -> Result<()> {
+        self.take_stdout();
         match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
             Err(source) if source.kind() != io::ErrorKind::BrokenPipe => {
                 Err(Error::failed(format!("could not write to stdout: {source}")).with_source(source))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Says that stdout has, or will have, something of the command's own: an error adds no document to it.
+    pub fn take_stdout(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 
     /// Prints one JSON document.
@@ -215,13 +227,18 @@ impl Output {
         let _ = writeln!(io::stderr(), "{value}");
     }
 
-    /// The error with its hint and what happened to the database.
+    /// The error with its hint and what happened to the database. With `--json`, an event on stderr, and the document on stdout
+    /// unless the command has written one.
     pub fn error(&self, error: &Error) {
         if self.json {
-            self.json_line(&serde_json::json!({
-                "event": "error", "schema": JSON_SCHEMA, "message": error.message(), "hint": error.hint(),
-                "database": error.database_state(), "sqlstate": error.sqlstate(), "exit_code": error.kind().exit_code(),
-            }));
+            let mut value = error_value(error);
+            value["event"] = "error".into();
+            value["schema"] = JSON_SCHEMA.into();
+            self.json_line(&value);
+            if !self.answered.load(Ordering::Relaxed) {
+                // Nobody is left to be told when stdout is gone too.
+                let _ = self.document(&serde_json::json!({"error": error_value(error)}));
+            }
             return;
         }
         self.err_line(&format!("{} {}", self.paint(Tone::Bad, "error:"), indented(error.message())));
@@ -292,6 +309,14 @@ impl Output {
             Event::Advance { .. } => {}
         }
     }
+}
+
+/// An error as a value.
+fn error_value(error: &Error) -> serde_json::Value {
+    serde_json::json!({
+        "message": error.message(), "hint": error.hint(), "database": error.database_state(),
+        "sqlstate": error.sqlstate(), "exit_code": error.kind().exit_code(),
+    })
 }
 
 /// A message of several lines, of a server for example: none of the later ones looks like one of ours.

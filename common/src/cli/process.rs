@@ -12,7 +12,7 @@ use crate::{
     Error, Result,
     ident::{printable, visible},
     interrupt,
-    postgres::ConnectionSettings,
+    postgres::{ConnectionSettings, login},
 };
 
 /// Runs a flow to its end and turns its result into the process's exit code.
@@ -65,6 +65,8 @@ where
         Err(error) => return usage(&error, &C::command()),
     };
     let output = Output::new(shared(&cli));
+    let told = output.clone();
+    login::tell_with(move |warning| told.warn(warning));
     run(&output, flow(&cli, &output))
 }
 
@@ -76,15 +78,28 @@ fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
         std::borrow::Cow::Owned(visible) if error.use_stderr() => write!(io::stderr(), "{visible}"),
         _ => error.print(),
     };
-    if let Some(hint) = meant_command(error, command) {
-        let _ = writeln!(io::stderr(), "hint: {hint}");
-    }
     // clap shows the message of a value that was refused, but not its hint.
     let refused = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
-    if let Some(hint) = refused.and_then(Error::hint) {
+    let hints = [meant_command(error, command), refused.and_then(Error::hint).map(str::to_owned)];
+    for hint in hints.iter().flatten() {
         let _ = writeln!(io::stderr(), "hint: {}", visible(hint));
     }
+    if error.use_stderr() && asks_for_json(std::env::args_os().skip(1)) {
+        let message = text.trim_start_matches("error: ").split("\n\n").next().unwrap_or_default();
+        let message = message.split_whitespace().collect::<Vec<_>>().join(" ");
+        let hint = hints.into_iter().flatten().next();
+        let document = serde_json::json!({
+            "schema": super::output::JSON_SCHEMA,
+            "error": {"message": message, "hint": hint, "database": null, "sqlstate": null, "exit_code": 2},
+        });
+        let _ = writeln!(io::stdout(), "{document:#}");
+    }
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
+}
+
+/// Whether the command line, which could not be read, has `--json` in it, and not in a command of somebody else.
+fn asks_for_json(arguments: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    arguments.take_while(|word| word != "--").any(|word| word == "--json")
 }
 
 /// Where a program takes a command of somebody else, a mistyped word of its own is an argument too many for clap: which

@@ -6,6 +6,10 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -211,6 +215,8 @@ struct Opened {
     tls: Option<Connector>,
     route: Route,
     tap: TapHandle,
+    /// Until the first statement is answered: what the server warns of so long belongs to the login.
+    logging_in: Arc<AtomicBool>,
 }
 
 /// What must hold before the first statement of a session of ours: `ALTER ROLE … SET statement_timeout = '5ms'` ends it
@@ -288,6 +294,7 @@ impl Attempt<'_> {
         let route = self.route();
         let wire = route.dial().await.map_err(Failure::Dial)?;
         let tap = TapHandle::default();
+        let logging_in = Arc::new(AtomicBool::new(true));
         match connector.filter(|_| use_tls != UseTls::No) {
             Some(connector) => {
                 let is_direct = self.settings.tls().direct;
@@ -297,16 +304,16 @@ impl Attempt<'_> {
                 let (client, connection) =
                     config.connect_raw(wire, handshake).await.map_err(Failure::Driver)?;
                 let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
-                let driver = drive(connection, self.notices.clone());
+                let driver = drive(connection, self.notices.clone(), logging_in.clone());
                 let tls = Some(connector.clone()).filter(Connector::was_used);
-                Ok(Opened { client, driver, server_version, tls, route, tap })
+                Ok(Opened { client, driver, server_version, tls, route, tap, logging_in })
             }
             None => {
                 let wire = Tap::new(wire, Begins::Plain, tap.clone());
                 let (client, connection) = config.connect_raw(wire, NoTls).await.map_err(Failure::Driver)?;
                 let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
-                let driver = drive(connection, self.notices.clone());
-                Ok(Opened { client, driver, server_version, tls: None, route, tap })
+                let driver = drive(connection, self.notices.clone(), logging_in.clone());
+                Ok(Opened { client, driver, server_version, tls: None, route, tap, logging_in })
             }
         }
     }
@@ -349,7 +356,7 @@ impl Attempt<'_> {
 
     /// Checks the kind of server and pins the session's parameters.
     async fn start(&self, opened: Opened, target: TargetSession, profile: SessionProfile) -> Result<Session> {
-        let Opened { client, driver, server_version, tls, route, tap } = opened;
+        let Opened { client, driver, server_version, tls, route, tap, logging_in } = opened;
         let mut sql = setup_sql(profile, version_num(&server_version));
         // One round trip: the parameters, and what we need to know about the server.
         sql.push_str(
@@ -357,6 +364,7 @@ impl Attempt<'_> {
              pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')",
         );
         let rows = client.simple_query(&sql).await.map_err(|error| self.explain(&Failure::Driver(error)))?;
+        logging_in.store(false, Ordering::Relaxed);
         let row = rows.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,

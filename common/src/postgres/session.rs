@@ -8,7 +8,10 @@ use std::{
     fmt,
     future::poll_fn,
     ops::Deref,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,9 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     task::JoinHandle,
 };
-use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection, NoTls, SimpleQueryMessage};
+use tokio_postgres::{
+    AsyncMessage, CancelToken, Client, Connection, NoTls, SimpleQueryMessage, error::Severity,
+};
 
 use super::{
     settings::ConnectionSettings,
@@ -109,10 +114,12 @@ impl Notices {
     }
 }
 
-/// Runs the connection until the client is dropped or the connection breaks; gives the reason of a break.
+/// Runs the connection until the client is dropped or the connection breaks; gives the reason of a break. Warnings while
+/// `logging_in` are those of the login.
 pub(super) fn drive<S, T>(
     mut connection: Connection<S, T>,
     notices: Notices,
+    logging_in: Arc<AtomicBool>,
 ) -> JoinHandle<Result<(), tokio_postgres::Error>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -121,13 +128,19 @@ where
     tokio::spawn(async move {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
             if let AsyncMessage::Notice(notice) = message? {
-                notices.add(Notice {
+                let is_warning = notice.parsed_severity() == Some(Severity::Warning);
+                let notice = Notice {
                     severity: notice.severity().to_owned(),
                     code: notice.code().code().to_owned(),
                     message: notice.message().to_owned(),
                     detail: notice.detail().map(str::to_owned),
                     hint: notice.hint().map(str::to_owned),
-                });
+                };
+                if is_warning && logging_in.load(Ordering::Relaxed) {
+                    super::login::heard(notice);
+                } else {
+                    notices.add(notice);
+                }
             }
         }
         Ok(())

@@ -228,7 +228,7 @@ async fn finish(mut command: tokio::process::Command, name: &str) -> Result<(Fin
         .map_err(|source| Error::failed(format!("could not run {name}: {source}")).with_source(source))?;
     let finished = Finished {
         success: output.status.success(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        stderr: super::login::without_told(&String::from_utf8_lossy(&output.stderr)),
     };
     Ok((finished, output.stdout))
 }

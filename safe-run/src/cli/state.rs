@@ -208,7 +208,7 @@ impl Invocation<'_> {
     ) -> Result<Option<Error>> {
         let own = planned.map(|(state, _)| &state.history.table);
         let left_out: Vec<TableName> =
-            self.migrations.ignore_history.iter().map(|text| names::parse(text)).collect();
+            self.settings.ignore_history.iter().map(|text| names::parse(text)).collect();
         let found = foreign::find(session, &self.settings.dirs, own, &left_out).await?;
         let database = session.settings().database();
         for elsewhere in &found {

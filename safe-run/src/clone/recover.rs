@@ -7,7 +7,7 @@ use common::{
 
 use super::{
     DatabaseClone, Found, drop_clone, look,
-    undo::{not_as_before, ready, swap_in},
+    undo::{names_of_databases, not_as_before, ready, swap_in},
 };
 use crate::{
     journal::{Journal, PastRun, Step},
@@ -84,6 +84,7 @@ pub async fn recover_by(
         "it was killed while it changed the database: its clone took the database's place now".to_owned(),
     );
     what.extend(not_as_before(clone.differences(control, settings.database()).await, read_only));
+    what.extend(names_of_databases(settings, Some(&clone.kept_as)).await);
     say_kept(control, &clone.kept_as, what).await.map(|()| true)
 }
 

@@ -8,6 +8,7 @@ use common::{
     postgres::{
         ConnectionSettings, Session,
         database::{self, SwapNames},
+        regdatabase,
     },
 };
 
@@ -98,6 +99,7 @@ pub(crate) async fn undo(
         report.database
     );
     report.notes.extend(not_as_before(differences, read_only));
+    report.notes.extend(names_of_databases(&context.connection, kept_as.as_deref()).await);
     if let Some(kept_as) = &kept_as {
         report.notes.push(format!("the failed state is kept as database \"{kept_as}\""));
         report.next.push(format!("when it is no longer needed: DROP DATABASE {}", Ident::new(&**kept_as)));
@@ -115,6 +117,23 @@ pub(super) fn not_as_before(differences: Result<Vec<String>>, held: bool) -> Vec
             .map(|difference| format!("NOT as before: the database itself has {difference}"))
             .collect(),
         Err(error) => vec![format!("the database's own settings could not be compared: {error}")],
+    }
+}
+
+/// Values that name the database that was replaced.
+pub(super) async fn names_of_databases(
+    settings: &ConnectionSettings,
+    kept_as: Option<&str>,
+) -> Vec<String> {
+    let Some(kept_as) = kept_as else { return Vec::new() };
+    let found = async {
+        let session = settings.connect().await?;
+        let found = regdatabase::after_swap(&session, settings.database(), kept_as).await?;
+        session.close().await.map(|()| found)
+    };
+    match found.await {
+        Ok(found) => found.iter().map(|line| format!("NOT as before: {line}")).collect(),
+        Err(error) => vec![format!("whether values name the replaced database could not be found out: {error}")],
     }
 }
 

@@ -222,7 +222,10 @@ fn drift<'a>(
     let edited: Vec<String> = all
         .iter()
         .filter(|(drift, _)| drift.kind == DriftKind::Real)
-        .map(|(drift, applied)| format!("{} (applied {})", drift.file.path.display(), applied.applied_at))
+        .map(|(drift, applied)| match applied.applied_at.as_str() {
+            "" => drift.file.path.display().to_string(),
+            at => format!("{} (applied {at})", drift.file.path.display()),
+        })
         .collect();
     if edited.is_empty() {
         return Ok(all.into_iter().map(|(drift, _)| drift).collect());
@@ -240,7 +243,12 @@ fn refuse_missing(missing: &[&AppliedMigration]) -> Result<()> {
     let names: Vec<String> = missing
         .iter()
         .map(|applied| {
-            format!("{} {} (applied {})", applied.version, applied.description, applied.applied_at)
+            // Most tools record neither a name nor a time.
+            let name = match applied.description.as_str() {
+                "" => applied.version.to_string(),
+                description => format!("{} {description}", applied.version),
+            };
+            if applied.applied_at.is_empty() { name } else { format!("{name} (applied {})", applied.applied_at) }
         })
         .collect();
     Err(Error::refused(format!("applied, but its file is missing: {}", names.join(", "))).with_hint(

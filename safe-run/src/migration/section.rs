@@ -6,10 +6,7 @@
 
 use std::ops::Range;
 
-use crate::statement::{
-    ParseProblem, Statement,
-    token::{TokenKind, tokens},
-};
+use crate::statement::ParseProblem;
 
 /// The parts of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,20 +147,17 @@ fn direction(line: &str) -> Option<Direction> {
     let bare = text.trim_start_matches(['-', ' ']);
     let begins =
         |marker: &str| bare.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '));
-    const UP: [&str; 7] =
-        ["migrate:up", "+goose up", "+migrate up", "+micrate up", "rambler up", "up migration", "==== up"];
-    const DOWN: [&str; 7] = [
-        "migrate:down",
-        "+goose down",
-        "+migrate down",
-        "+micrate down",
-        "rambler down",
-        "down migration",
-        "==== down",
-    ];
-    if UP.iter().any(|marker| begins(marker)) {
+    // Words of plain English: node-pg-migrate would take `-- Up migration of the users` too, others mean nothing by it.
+    let says = |marker: &str| {
+        bare.strip_prefix(marker).is_some_and(|rest| !rest.contains(|c: char| c.is_alphanumeric()))
+    };
+    const UP: [&str; 6] =
+        ["migrate:up", "+goose up", "+migrate up", "+micrate up", "rambler up", "==== up"];
+    const DOWN: [&str; 6] =
+        ["migrate:down", "+goose down", "+migrate down", "+micrate down", "rambler down", "==== down"];
+    if UP.iter().any(|marker| begins(marker)) || says("up migration") {
         Some(Direction::Up)
-    } else if DOWN.iter().any(|marker| begins(marker)) || divides(line) {
+    } else if DOWN.iter().any(|marker| begins(marker)) || says("down migration") || divides(line) {
         Some(Direction::Down)
     } else {
         None
@@ -175,93 +169,6 @@ fn divides(line: &str) -> bool {
     comment(line).is_some_and(|text| {
         text == "-- create above / drop below ----" || text == "//@undo" || text == "@undo"
     })
-}
-
-/// The first comment of what runs that reads like the start of a way down that no tool of ours writes, with statements
-/// behind it: its line and its text. Comments inside of functions and strings are none.
-pub(crate) fn unknown_way_down(
-    sql: &str,
-    sections: &Sections,
-    statements: &[Statement],
-) -> Option<ParseProblem> {
-    let is_liquibase =
-        sql.trim_start_matches('\u{feff}').trim_start().to_ascii_lowercase().starts_with("--liquibase");
-    for range in super::annotation::outside_copy_data(sql, sections, statements) {
-        for token in tokens(&sql[..range.end], range.start).map_while(Result::ok) {
-            if !matches!(token.kind, TokenKind::LineComment | TokenKind::BlockComment) {
-                continue;
-            }
-            let text = token.text(sql).trim();
-            let begins_line =
-                sql[..token.range.start].rsplit('\n').next().is_none_or(|line| line.trim().is_empty());
-            if !begins_line || is_liquibase || !reads_like_down(text) {
-                continue;
-            }
-            let is_followed =
-                statements.iter().any(|statement| statement.byte_range.start >= token.range.end);
-            if is_followed {
-                return Some(ParseProblem {
-                    line: sql[..token.range.start].matches('\n').count() as u32 + 1,
-                    column: 1,
-                    message: format!("`{text}` reads like the start of a way down, and what follows it would run"),
-                    hint: "Move the way down out of the file. If it is an ordinary comment, and all of the file goes up, say so \
-                           with --whole-file VERSION, or with `-- safe-run: whole-file` in the file."
-                        .to_owned(),
-                });
-            }
-        }
-    }
-    None
-}
-
-/// Whether a comment is nothing but a word for the way down, with words around it that add nothing.
-fn reads_like_down(comment: &str) -> bool {
-    const DOWN: [&str; 14] = [
-        "down",
-        "downs",
-        "undo",
-        "rollback",
-        "rollbacks",
-        "revert",
-        "reverse",
-        "downgrade",
-        "backout",
-        "unapply",
-        "teardown",
-        "backward",
-        "backwards",
-        "undeploy",
-    ];
-    const AROUND: [&str; 19] = [
-        "migration",
-        "migrations",
-        "migrate",
-        "script",
-        "scripts",
-        "section",
-        "sql",
-        "part",
-        "below",
-        "begin",
-        "begins",
-        "start",
-        "starts",
-        "here",
-        "schema",
-        "way",
-        "path",
-        "direction",
-        "of",
-    ];
-    let lower = comment.to_ascii_lowercase();
-    let words: Vec<&str> =
-        lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect();
-    let is_down = |word: &&str| DOWN.contains(word);
-    // `roll back` is two words.
-    let joined = words.join(" ").replace("roll back", "rollback").replace("tear down", "teardown");
-    let words: Vec<&str> = joined.split(' ').collect();
-    words.iter().filter(|word| is_down(word)).count() == 1
-        && words.iter().all(|word| is_down(word) || AROUND.contains(word))
 }
 
 /// The markers of every tool in `migration-layouts`; ours is read with the other annotations.

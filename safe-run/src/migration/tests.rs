@@ -146,8 +146,31 @@ fn a_comment_that_reads_like_a_way_down_is_refused_by_its_line() {
         "select '\n-- down\n';\nselect 2;",
         "select 1; -- down\nselect 2;",
         "copy t from stdin;\n-- down\n\\.\nselect 2;",
+        "create table a (x int);\n/* ROLLBACK; begin */\ninsert into a values (1);",
+        "create table a (x int);\n-- rollback;\n-- begin;\ninsert into a values (1);",
+        "create table a (x int);\n-- revert\nupdate b set y = 1;",
+        "create table a (x int);\n-- revert\nalter table b drop column y;",
+        "-- revert\nalter table a drop column x;\nselect 1;",
+        "-- Rollback\ndrop table a;",
+        "create table a (\n  x int,\n  -- down\n  y int\n);\nselect 1;",
+        "select 1;\n/* down */ select 2;",
+        "-- Up migration of the users\nselect 1;",
     ] {
-        assert!(try_file("1_a.sql", sql).is_ok(), "{sql}");
+        let read = try_file("1_a.sql", sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let expected = crate::statement::split(sql).unwrap().len();
+        assert_eq!(read.statements.len(), expected, "all of it runs: {sql}");
+    }
+    // Up or down: what takes away what the file has made, or stands under a heading of either.
+    for (sql, line) in [
+        ("create table a (x int);\n-- revert\ndrop table if exists public.a;", 2),
+        ("alter table b rename c to d;\n/* undo */\nalter table b rename d to c;", 2),
+        ("create table a (x int);\n-- == revert ==\ninsert into b values (1);", 2),
+        ("-- up\ncreate table a (x int);\n-- revert\ninsert into b values (1);", 3),
+        ("-- undo\ndrop table a;\n-- apply\ncreate table a (x int);", 1),
+        ("select 1;\n-- Down migration is below\nselect 2;", 2),
+    ] {
+        let error = try_file("1_a.sql", sql).expect_err(sql);
+        assert!(error.message().contains(&format!("1_a.sql:{line}: `")), "{sql}: {error}");
     }
 }
 
@@ -409,6 +432,37 @@ fn bad_directories_and_files_are_named_with_a_next_step() {
 }
 
 proptest! {
+    /// Whatever stands around it: the words of an ordinary comment refuse nothing and leave nothing out.
+    #[test]
+    fn an_ordinary_comment_takes_no_statement_away(
+        words in prop::collection::vec(prop::sample::select(vec![
+            "rollback", "revert", "the", "down", "payment", "undo", "log", "up", "prices", "of", "0012", "migration",
+        ]), 2..7),
+        form in prop::sample::select(vec![("-- ", ""), ("--", " "), ("/* ", " */"), ("  -- ", "")]),
+    ) {
+        // A sentence has a word that is no word of a heading.
+        let says_more = words.iter().any(|word| ["payment", "log", "prices", "0012"].contains(word));
+        let text = words.join(" ");
+        prop_assume!(says_more && !text.starts_with("down migration") && !text.starts_with("up migration"));
+        let sql = format!("create table a (x int);\n{}{text}{}\ndrop table a;\n", form.0, form.1);
+        let read = try_file("1_a.sql", &sql);
+        prop_assert!(read.as_ref().is_ok_and(|file| file.statements.len() == 2), "{sql:?}: {read:?}");
+    }
+
+    /// A heading for the way down, in whatever decoration, runs nothing that follows it unseen.
+    #[test]
+    fn a_heading_for_the_way_down_never_runs_what_follows(
+        word in prop::sample::select(vec!["down", "DOWN", "Rollback", "revert", "UNDO", "roll back", "Downgrade"]),
+        before in prop::sample::select(vec!["=== ", "### ", "[", "<<<", "*** ", "--- ", "@"]),
+        after in prop::sample::select(vec!["", " ===", "]", ":", " migration", " script"]),
+        statement in prop::sample::select(vec!["drop table a;", "update b set c = 1;", "insert into b values (1);"]),
+    ) {
+        let sql = format!("create table a (x int);\n\n-- {before}{word}{after}\n{statement}\n");
+        let read = try_file("1_a.sql", &sql);
+        let runs = read.as_ref().map_or(0, |file| file.statements.len());
+        prop_assert!(runs < 2, "{sql:?}: {read:?}");
+    }
+
     #[test]
     fn reading_a_file_never_panics_and_never_runs_the_way_down(
         lines in prop::collection::vec(prop::sample::select(vec![
