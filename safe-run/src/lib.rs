@@ -22,6 +22,7 @@ pub mod foreign;
 pub mod guarded;
 pub mod history;
 pub mod import;
+mod history_tables;
 pub mod journal;
 pub mod large_objects;
 pub mod layout;

@@ -25,10 +25,10 @@ pub use load::{load, signs};
 pub use past::original;
 pub use plan::{AppliedMigration, Drift, DriftKind, MigrationPlan, RowKind, classify_drift, plan};
 pub(crate) use section::{Sections, find as sections};
-pub(crate) use way_down::unknown_way_down;
 pub use transactions::{TransactionChoice, TransactionPlan, decide, uses_new_labels};
 pub(crate) use version::FileName;
 pub use version::Version;
+pub(crate) use way_down::unknown_way_down;
 
 use crate::{
     layout::{Format, Layout, RecordedName, flyway},

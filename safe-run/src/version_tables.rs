@@ -1,9 +1,8 @@
 //! The history tables of the migration tools that we know, before and after a command: which migrations it added is what a
 //! person wants to read about `safe-run -- alembic upgrade head`.
 //!
-//! For the report alone: nothing is decided by it, and a table that can't be read is left out. A table of a role that is not
-//! trusted is read as that role (`common::postgres::who_asks`), on a session that is used for nothing else: its code could let go
-//! of an advisory lock that a session of ours holds.
+//! For the report alone: nothing is decided by it, and a table that can't be read is left out. It is read by COPY
+//! (`history_tables.rs`), so that nobody's code runs for it.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -11,26 +10,23 @@ use common::{
     Result,
     cli::format::plural,
     ident::{QualifiedName, printable},
-    postgres::{
-        Client, DriverError, Row, Session, SimpleQueryMessage,
-        as_owner::{self, OWN_PATH, Rows},
-        who_asks::{self, Rights, Standings},
-    },
+    postgres::Session,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::history_tables::{self, Candidate};
 
 /// Most versions that are read of one table; a longer history is cut, and then only its length is compared.
 const MAX_VERSIONS: usize = 50_000;
 
-/// Longest that one look may take: a command may have left a lock behind.
-const TIMEOUT: &str = "5s";
-
-/// A tool's table: its name, the columns by which it is known, the version as an SQL expression, and what tells the newest.
+/// A tool's table: its name, the columns by which it is known, those of the version, and the one that tells the newest.
 pub(crate) struct Known {
     pub tool: &'static str,
     pub table: &'static str,
     pub columns: &'static [&'static str],
-    version: &'static str,
+    /// The columns of the version as a person reads it, and what stands between them; one that is NULL is left out.
+    shown: &'static [&'static str],
+    between: &'static str,
     order: &'static str,
     /// The columns in which names or versions of migrations stand.
     pub names: &'static [&'static str],
@@ -44,12 +40,12 @@ pub(crate) struct Known {
     pub by_columns: bool,
 }
 
-/// `order` and `version` as SQL over `columns`.
+/// A tool whose version stands in one column of `columns`, as `order` does.
 const fn known(
     tool: &'static str,
     table: &'static str,
     columns: &'static [&'static str],
-    version: &'static str,
+    version: &'static [&'static str; 1],
     order: &'static str,
 ) -> Known {
     let (names, endings): (&[&str], &[&str]) = (&[], &["sql"]);
@@ -57,7 +53,8 @@ const fn known(
         tool,
         table,
         columns,
-        version,
+        shown: version,
+        between: "",
         order,
         names,
         endings,
@@ -72,6 +69,13 @@ impl Known {
     const fn records(mut self, names: &'static [&'static str], command: &'static str) -> Self {
         self.names = names;
         self.command = command;
+        self
+    }
+
+    /// The version is made of several columns.
+    const fn shown(mut self, columns: &'static [&'static str], between: &'static str) -> Self {
+        self.shown = columns;
+        self.between = between;
         self
     }
 
@@ -95,26 +99,27 @@ const SCRIPTS: &[&str] = &["js", "ts", "mjs", "cjs", "mts", "cts", "sql"];
 
 /// The first that fits a table names its tool. Whatever `order` names is among the columns.
 pub(crate) const TOOLS: [Known; 41] = [
-    known("Alembic", "alembic_version", &["version_num"], "version_num", "version_num")
+    known("Alembic", "alembic_version", &["version_num"], &["version_num"], "version_num")
         .records(&["version_num"], "alembic upgrade head")
         .runs(&["py"])
         .by_columns(),
-    known("Django", "django_migrations", &["app", "name", "id"], "app || '.' || name", "id")
+    known("Django", "django_migrations", &["app", "name", "id"], &["name"], "id")
+        .shown(&["app", "name"], ".")
         .records(&["name"], "python manage.py migrate")
         .runs(&["py"]),
-    known("golang-migrate", "schema_migrations", &["version", "dirty"], "version", "version")
+    known("golang-migrate", "schema_migrations", &["version", "dirty"], &["version"], "version")
         .records(&["version"], "migrate -path DIR -database URL up")
         .up_to()
         .by_columns(),
-    known("Ecto", "schema_migrations", &["version", "inserted_at"], "version", "version")
+    known("Ecto", "schema_migrations", &["version", "inserted_at"], &["version"], "version")
         .records(&["version"], "mix ecto.migrate")
         .runs(&["exs", "ex", "sql"]),
-    known("the Supabase CLI", "schema_migrations", &["version", "statements"], "version", "version")
+    known("the Supabase CLI", "schema_migrations", &["version", "statements"], &["version"], "version")
         .records(&["version", "name"], "supabase migration up --db-url URL"),
-    known("Rails or dbmate", "schema_migrations", &["version"], "version", "version")
+    known("Rails or dbmate", "schema_migrations", &["version"], &["version"], "version")
         .records(&["version"], "bin/rails db:migrate")
         .runs(&["rb", "sql"]),
-    known("Liquibase", "databasechangelog", &["id", "author", "orderexecuted"], "id", "orderexecuted")
+    known("Liquibase", "databasechangelog", &["id", "author", "orderexecuted"], &["id"], "orderexecuted")
         .records(&["filename", "id"], "liquibase update")
         .runs(&["sql", "xml", "yaml", "yml", "json"])
         .by_columns(),
@@ -122,126 +127,133 @@ pub(crate) const TOOLS: [Known; 41] = [
         "Sqitch",
         "changes",
         &["change", "change_id", "planner_name", "committed_at"],
-        "change",
+        &["change"],
         "committed_at",
     )
     .records(&["change"], "sqitch deploy")
     .by_columns(),
-    known("Drizzle", "__drizzle_migrations", &["hash", "created_at"], "hash", "created_at")
+    known("Drizzle", "__drizzle_migrations", &["hash", "created_at"], &["hash"], "created_at")
         .records(&["hash", "created_at", "name"], "npx drizzle-kit migrate"),
-    known("Knex", "knex_migrations", &["name", "id", "batch", "migration_time"], "name", "id")
+    known("Knex", "knex_migrations", &["name", "id", "batch", "migration_time"], &["name"], "id")
         .records(&["name"], "npx knex migrate:latest")
         .runs(SCRIPTS)
         .by_columns(),
-    known("node-pg-migrate", "pgmigrations", &["name", "id", "run_on"], "name", "id")
+    known("node-pg-migrate", "pgmigrations", &["name", "id", "run_on"], &["name"], "id")
         .records(&["name"], "npx node-pg-migrate up")
         .runs(SCRIPTS),
-    known("Prisma", "_prisma_migrations", &["migration_name", "started_at"], "migration_name", "started_at")
-        .records(&["migration_name"], "npx prisma migrate deploy")
-        .by_columns(),
+    known(
+        "Prisma",
+        "_prisma_migrations",
+        &["migration_name", "started_at"],
+        &["migration_name"],
+        "started_at",
+    )
+    .records(&["migration_name"], "npx prisma migrate deploy")
+    .by_columns(),
     known(
         "Flyway",
         "flyway_schema_history",
         &["version", "description", "installed_rank"],
-        "COALESCE(version || ' ', '') || description",
+        &["version"],
         "installed_rank",
     )
+    .shown(&["version", "description"], " ")
     .records(&["version", "script"], "flyway migrate")
     .by_columns(),
     known(
         "pgmigrate",
         "schema_version",
         &["version", "description", "type", "installed_by", "installed_on"],
-        "version",
+        &["version"],
         "version",
     )
     .records(&["version"], "pgmigrate -t latest migrate"),
-    known("tern", "schema_version", &["version"], "version", "version")
+    known("tern", "schema_version", &["version"], &["version"], "version")
         .records(&["version"], "tern migrate")
         .up_to(),
     known(
         "sqlx",
         "_sqlx_migrations",
         &["version", "checksum", "success", "installed_on"],
-        "version",
+        &["version"],
         "version",
     )
     .records(&["version"], "sqlx migrate run")
     .by_columns(),
-    known("goose", "goose_db_version", &["version_id", "id", "is_applied"], "version_id", "id")
+    known("goose", "goose_db_version", &["version_id", "id", "is_applied"], &["version_id"], "id")
         .records(&["version_id"], "goose postgres URL up")
         .by_columns(),
-    known("micrate", "micrate_db_version", &["version_id", "id"], "version_id", "id")
+    known("micrate", "micrate_db_version", &["version_id", "id"], &["version_id"], "id")
         .records(&["version_id"], "micrate up"),
-    known("Diesel", "__diesel_schema_migrations", &["version", "run_on"], "version", "version")
+    known("Diesel", "__diesel_schema_migrations", &["version", "run_on"], &["version"], "version")
         .records(&["version"], "diesel migration run")
         .by_columns(),
     known(
         "refinery",
         "refinery_schema_history",
         &["version", "applied_on", "checksum"],
-        "version",
+        &["version"],
         "version",
     )
     .records(&["version"], "refinery migrate -e DATABASE_URL")
     .by_columns(),
-    known("Laravel", "migrations", &["migration", "batch", "id"], "migration", "id")
+    known("Laravel", "migrations", &["migration", "batch", "id"], &["migration"], "id")
         .records(&["migration"], "php artisan migrate")
         .runs(&["php", "sql"]),
-    known("Graphile Migrate", "migrations", &["filename", "previous_hash"], "filename", "filename")
+    known("Graphile Migrate", "migrations", &["filename", "previous_hash"], &["filename"], "filename")
         .records(&["filename"], "npx graphile-migrate migrate")
         .by_columns(),
-    known("postgres-migrations", "migrations", &["id", "name", "hash", "executed_at"], "name", "id")
+    known("postgres-migrations", "migrations", &["id", "name", "hash", "executed_at"], &["name"], "id")
         .records(&["id"], "npx pg-migrations apply")
         .runs(&["sql", "js"]),
-    known("TypeORM", "migrations", &["id", "timestamp", "name"], "name", "id")
+    known("TypeORM", "migrations", &["id", "timestamp", "name"], &["name"], "id")
         .records(&["timestamp", "name"], "npx typeorm migration:run")
         .runs(SCRIPTS),
-    known("db-migrate", "migrations", &["id", "name", "run_on"], "name", "id")
+    known("db-migrate", "migrations", &["id", "name", "run_on"], &["name"], "id")
         .records(&["name"], "npx db-migrate up")
         .runs(SCRIPTS),
-    known("rambler", "migrations", &["migration"], "migration", "migration")
+    known("rambler", "migrations", &["migration"], &["migration"], "migration")
         .records(&["migration"], "rambler apply --all"),
     known(
         "Atlas",
         "atlas_schema_revisions",
         &["version", "description", "executed_at", "operator_version"],
-        "version",
+        &["version"],
         "version",
     )
     .records(&["version"], "atlas migrate apply --url URL")
     .by_columns(),
-    known("sql-migrate", "gorp_migrations", &["id", "applied_at"], "id", "applied_at")
+    known("sql-migrate", "gorp_migrations", &["id", "applied_at"], &["id"], "applied_at")
         .records(&["id"], "sql-migrate up"),
-    known("yoyo", "_yoyo_migration", &["migration_hash", "migration_id"], "migration_id", "migration_id")
+    known("yoyo", "_yoyo_migration", &["migration_hash", "migration_id"], &["migration_id"], "migration_id")
         .records(&["migration_id"], "yoyo apply --database URL DIR")
         .runs(&["sql", "py"])
         .by_columns(),
-    known("Play evolutions", "play_evolutions", &["id", "apply_script", "revert_script"], "id", "id")
+    known("Play evolutions", "play_evolutions", &["id", "apply_script", "revert_script"], &["id"], "id")
         .records(&["id"], "sbt run")
         .by_columns(),
-    known("Sequelize", "SequelizeMeta", &["name"], "name", "name")
+    known("Sequelize", "SequelizeMeta", &["name"], &["name"], "name")
         .records(&["name"], "npx sequelize-cli db:migrate")
         .runs(SCRIPTS),
-    known("MikroORM", "mikro_orm_migrations", &["id", "name", "executed_at"], "name", "id")
+    known("MikroORM", "mikro_orm_migrations", &["id", "name", "executed_at"], &["name"], "id")
         .records(&["name"], "npx mikro-orm migration:up")
         .runs(SCRIPTS),
-    known("Kysely", "kysely_migration", &["name", "timestamp"], "name", "name")
+    known("Kysely", "kysely_migration", &["name", "timestamp"], &["name"], "name")
         .records(&["name"], "npx kysely migrate:latest")
         .runs(SCRIPTS),
-    known("shmig", "shmig_version", &["version"], "version", "version").records(&["version"], "shmig up"),
-    known("MyBatis Migrations", "changelog", &["id", "applied_at", "description"], "id", "id")
+    known("shmig", "shmig_version", &["version"], &["version"], "version").records(&["version"], "shmig up"),
+    known("MyBatis Migrations", "changelog", &["id", "applied_at", "description"], &["id"], "id")
         .records(&["id"], "migrate up"),
-    known("bun", "bun_migrations", &["name", "group_id", "id"], "name", "id")
+    known("bun", "bun_migrations", &["name", "group_id", "id"], &["name"], "id")
         .records(&["name"], "YOUR-PROGRAM migrate")
         .runs(&["sql", "go"]),
-    known("DbUp", "schemaversions", &["scriptname", "applied"], "scriptname", "applied")
+    known("DbUp", "schemaversions", &["scriptname", "applied"], &["scriptname"], "applied")
         .records(&["scriptname"], "YOUR-PROGRAM")
         .by_columns(),
-    known("Doctrine", "doctrine_migration_versions", &["version", "executed_at"], "version", "version")
+    known("Doctrine", "doctrine_migration_versions", &["version", "executed_at"], &["version"], "version")
         .records(&["version"], "php bin/console doctrine:migrations:migrate")
         .runs(&["php", "sql"]),
-    known("Phinx", "phinxlog", &["version", "migration_name", "start_time"], "version", "version")
+    known("Phinx", "phinxlog", &["version", "migration_name", "start_time"], &["version"], "version")
         .records(&["version"], "vendor/bin/phinx migrate")
         .runs(&["php", "sql"])
         .by_columns(),
@@ -249,13 +261,13 @@ pub(crate) const TOOLS: [Known; 41] = [
         "Entity Framework",
         "__EFMigrationsHistory",
         &["MigrationId", "ProductVersion"],
-        "\"MigrationId\"",
-        "\"MigrationId\"",
+        &["MigrationId"],
+        "MigrationId",
     )
     .records(&["MigrationId"], "dotnet ef database update")
     .runs(&["cs", "sql"])
     .by_columns(),
-    known("Evolve", "changelog", &["id", "version", "description", "name", "checksum"], "version", "id")
+    known("Evolve", "changelog", &["id", "version", "description", "name", "checksum"], &["version"], "id")
         .records(&["version", "name"], "evolve migrate postgresql"),
 ];
 
@@ -334,15 +346,6 @@ pub struct History {
     versions: BTreeSet<String>,
 }
 
-const FIND: &str = "
-SELECT n.nspname::text, c.relname::text, pg_catalog.array_agg(a.attname::text), c.oid
-FROM pg_catalog.pg_class c
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-WHERE c.relkind IN ('r', 'p') AND c.relname = ANY ($1)
-  AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND pg_catalog.has_table_privilege(c.oid, 'SELECT')
-GROUP BY 1, 2, 4 ORDER BY 1, 2";
-
 /// Whether a table is the history of a tool that we know.
 pub fn is_history(table: &str, has_column: impl Fn(&str) -> bool) -> bool {
     tool_of(table, has_column).is_some()
@@ -357,122 +360,60 @@ pub fn tool_of(table: &str, has_column: impl Fn(&str) -> bool) -> Option<&'stati
 }
 
 /// Reads the histories that are there. The session is left as it was found.
+///
+/// # Errors
+/// The connection's own.
 pub async fn read(session: &Session) -> Result<Vec<History>> {
-    let failed = |source| common::Error::postgres("could not read the history tables of other tools", source);
-    session
-        .batch_execute(&format!("BEGIN READ ONLY; SET LOCAL statement_timeout = '{TIMEOUT}'"))
-        .await
-        .map_err(failed)?;
-    let read = within(session).await;
-    session.batch_execute("ROLLBACK").await.map_err(failed)?;
-    let (mut histories, others) = read?;
-    if !others.is_empty()
-        && let Ok(session) = session.settings().connect().await
-    {
-        histories.extend(as_owners(&session, &others).await);
-        histories.sort_by(|one, other| one.table.cmp(&other.table));
-        // Nothing depends on how it ends.
-        drop(session.close().await);
-    }
+    let found = history_tables::candidates(session).await?;
+    let known: Vec<(&Candidate, &Known, Vec<String>)> = found
+        .iter()
+        .filter_map(|candidate| {
+            let tool = candidate.tool?;
+            let read = tool.read(&candidate.plain)?;
+            Some((candidate, tool, read))
+        })
+        .collect();
+    let wanted: Vec<(&QualifiedName, &[String])> =
+        known.iter().map(|(candidate, _, read)| (&candidate.table, read.as_slice())).collect();
+    let contents = history_tables::contents(session, &wanted).await?;
+    let mut histories: Vec<History> = known
+        .iter()
+        .zip(contents)
+        .filter_map(|((candidate, tool, read), text)| {
+            let rows = history_tables::rows(&text?, read.len());
+            Some(tool.holds(candidate.table.short(), &rows))
+        })
+        .collect();
+    histories.sort_by(|one, other| one.table.cmp(&other.table));
     Ok(histories)
 }
 
-/// A table that is found, and the query that reads it.
-struct Found {
-    oid: u32,
-    tool: &'static str,
-    name: QualifiedName,
-    sql: String,
-}
-
-/// What is in the tables that this session may read itself, and the others.
-async fn within(client: &Client) -> Result<(Vec<History>, Vec<Found>)> {
-    let failed = |source| common::Error::postgres("could not read the history tables of other tools", source);
-    let standings = Standings::read(client, BTreeSet::new()).await?;
-    let (mut histories, mut others) = (Vec::new(), Vec::new());
-    for found in find(client).await.map_err(failed)? {
-        if standings.of(found.oid) != Rights::Session {
-            others.push(found);
-            continue;
-        }
-        let rows = client.query(&found.sql, &[]).await.map_err(failed)?;
-        let value = |row: &Row, column: usize| row.get::<_, Option<String>>(column);
-        let rows: Vec<[Option<String>; 3]> =
-            rows.iter().map(|row| [value(row, 0), value(row, 1), value(row, 2)]).collect();
-        histories.push(found.holds(&rows));
+impl Known {
+    /// The columns to read: those of the version, then what tells the newest. `None` where one has a type of the database's own.
+    fn read(&self, plain: &[String]) -> Option<Vec<String>> {
+        let wanted = self.shown.iter().chain(std::iter::once(&self.order));
+        wanted.map(|name| plain.iter().find(|column| column == name).cloned()).collect()
     }
-    Ok((histories, others))
-}
 
-/// What is in tables of roles that are not trusted, as far as they can be asked.
-async fn as_owners(session: &Session, tables: &[Found]) -> Vec<History> {
-    let begin = format!(
-        "BEGIN; SET LOCAL statement_timeout = '{TIMEOUT}'; {}; {}; SAVEPOINT safe_run_versions; SET LOCAL transaction_read_only = on",
-        as_owner::create_for_all_sql(&who_asks::owners()),
-        as_owner::MADE
-    );
-    let Ok(made) = texts(session, &begin).await else { return Vec::new() };
-    let made = made.iter().filter_map(|oid| oid.parse().ok()).collect();
-    let Ok(standings) = Standings::read(session, made).await else { return Vec::new() };
-    let mut histories = Vec::new();
-    for table in tables {
-        let Rights::Owner(owner, _) = standings.of(table.oid) else { continue };
-        let sql = owner.query_sql(&table.sql, OWN_PATH, Rows::InOrder);
-        let asked = texts(session, &format!("SAVEPOINT safe_run_table; {sql}")).await;
-        if session.batch_execute("ROLLBACK TO SAVEPOINT safe_run_table").await.is_err() {
-            break;
-        }
-        let Ok(rows) = asked else { continue };
-        let fields = |row: &String| <[Option<String>; 3]>::try_from(as_owner::fields(row).ok()?).ok();
-        let rows: Vec<[Option<String>; 3]> = rows.iter().filter_map(fields).collect();
-        histories.push(table.holds(&rows));
-    }
-    histories
-}
-
-/// The first column of what some statements give.
-async fn texts(client: &Client, sql: &str) -> Result<Vec<String>, DriverError> {
-    let value = |message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
-    };
-    Ok(client.simple_query(sql).await?.into_iter().filter_map(value).collect())
-}
-
-impl Found {
-    /// `rows`: a version, the number of all rows, the newest version.
-    fn holds(&self, rows: &[[Option<String>; 3]]) -> History {
-        let count = rows.first().and_then(|row| row[1].as_deref()?.parse().ok());
+    /// `rows`: the columns of the version, and last what tells the newest. Pure.
+    fn holds(&self, table: String, rows: &[Vec<Option<String>>]) -> History {
+        let version = |row: &Vec<Option<String>>| {
+            let parts: Vec<&str> =
+                row.iter().take(self.shown.len()).filter_map(|part| part.as_deref()).collect();
+            (!parts.is_empty()).then(|| parts.join(self.between))
+        };
+        let place = |row: &&Vec<Option<String>>| {
+            let value = row.last().cloned().flatten();
+            (value.as_ref().map(|value| value.parse::<i128>().ok()), value)
+        };
         History {
             tool: self.tool,
-            table: self.name.short(),
-            rows: count.unwrap_or(0),
-            newest: rows.first().and_then(|row| row[2].clone()),
-            versions: rows.iter().filter_map(|row| row[0].clone()).collect(),
+            table,
+            rows: rows.len(),
+            newest: rows.iter().max_by_key(place).and_then(version),
+            versions: rows.iter().take(MAX_VERSIONS).filter_map(version).collect(),
         }
     }
-}
-
-async fn find(client: &Client) -> Result<Vec<Found>, DriverError> {
-    let names: Vec<&str> = TOOLS.iter().map(|known| known.table).collect();
-    let mut all = Vec::new();
-    for row in client.query(FIND, &[&names]).await? {
-        let (schema, table, columns): (String, String, Vec<String>) = (row.get(0), row.get(1), row.get(2));
-        let fits = |known: &&Known| {
-            known.table == table && known.columns.iter().all(|column| columns.iter().any(|has| has == column))
-        };
-        let Some(tool) = TOOLS.iter().find(fits) else { continue };
-        let name = QualifiedName::new(schema, table);
-        let sql = format!(
-            "SELECT ({version})::text, (pg_catalog.count(*) OVER ())::text,
-               (SELECT ({version})::text FROM {name} ORDER BY {order} DESC NULLS LAST LIMIT 1)
-             FROM {name} LIMIT {MAX_VERSIONS}",
-            version = tool.version,
-            order = tool.order
-        );
-        all.push(Found { oid: row.get(3), tool: tool.tool, name, sql });
-    }
-    Ok(all)
 }
 
 /// What became of each table. Pure.

@@ -25,6 +25,11 @@ pub fn majors() -> Vec<u32> {
     MAJORS.into_iter().filter(|major| *major <= LAST_RELEASED || servers().bins.contains_key(major)).collect()
 }
 
+/// The oldest and the newest released major version, and the one that is not released yet where it is to be had.
+pub fn ends() -> Vec<u32> {
+    majors().into_iter().filter(|major| *major == MAJORS[0] || *major >= LAST_RELEASED).collect()
+}
+
 /// A running server.
 pub struct Cluster {
     major: u32,

@@ -261,7 +261,7 @@ fn what_a_restore_changes_is_in_verdict_report_and_json_postgresql_18() {
 /// `''` in its place would be a library without a name, and nobody could connect.
 #[test]
 fn a_list_setting_without_elements_comes_back_without_elements() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let database = Cluster::shared(major).fresh_database("lists");
         let name = database.name();
         database.psql(&format!(
@@ -411,7 +411,7 @@ fn event_triggers_of_extensions_are_off_until_the_end_and_then_as_the_extension_
         ALTER EVENT TRIGGER guard_always ENABLE ALWAYS;";
     let files =
         [("guard.control", "default_version = '1.0'\nrelocatable = true\n"), ("guard--1.0.sql", SCRIPT)];
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let cluster = Cluster::start(major, &tests::Options::new().extension(&files));
         let database = cluster.fresh_database("guarded");
         database.psql(

@@ -346,7 +346,7 @@ fn old_orphans_under_a_validated_foreign_key_do_not_make_a_snapshot_unrestorable
 
 #[test]
 fn orphans_are_said_when_the_snapshot_is_taken_if_somebody_asks() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let database = small(Cluster::shared(major), "asked");
         let snapshots = Snapshots::new();
         let asked = ["create", "--check-foreign-keys"];

@@ -1,13 +1,9 @@
 //! What another tool has applied is never applied a second time: it is refused before anything, with the ways on; recorded as
 //! told, it is not run, and what comes later is.
 //!
-//! The tools themselves are there where PyPI and npm have them (`scripts/setup-tools`); the others' tables are made as they
-//! make them.
+//! Their tables are made as they make them; `foreign_tools.rs` lets the tools themselves make them.
 
-use std::process::Command;
-
-use tests::other_tools::{self, copy, fixtures, node_modules};
-use tests::{Cluster, ProtectedRun, psql};
+use tests::{Cluster, ProtectedRun};
 
 /// A tool, the table that it makes, with rows for two files, and those files: `a` and `b` run, `c` is new.
 struct Foreign {
@@ -311,136 +307,49 @@ fn what_lies_in_other_tables_by_chance_or_can_not_be_read_is_in_nobodys_way() {
     }
 }
 
-/// The folder in which the tool runs: with the packages beside the migrations.
-fn project<'c>(cluster: &'c Cluster, files: &[(&str, &str)]) -> ProtectedRun<'c> {
-    let run = ProtectedRun::on(cluster.fresh_database("real"));
-    copy(&fixtures().join("foreign"), run.folder());
-    std::os::unix::fs::symlink(node_modules(), run.folder().join("node_modules")).unwrap();
-    for (name, text) in files {
-        run.file(&format!("migrations/{name}"), text);
-    }
-    run
-}
-
-fn let_run(run: &ProtectedRun, mut command: Command) -> String {
-    let database = &run.database;
-    command
-        .current_dir(run.folder())
-        .env("DATABASE_URL", format!("{}&sslmode=disable", database.url()))
-        .env("PGHOST", database.cluster().socket_dir())
-        .env("PGPORT", database.cluster().port().to_string())
-        .env("PGUSER", "postgres")
-        .env("PGDATABASE", database.name());
-    psql::succeed(command)
-}
-
-fn node_tool(name: &str, words: &[&str]) -> Command {
-    let mut command = Command::new(node_modules().join(".bin").join(name));
-    command.args(words);
-    command
-}
-
-fn library(name: &str) -> Command {
-    let mut command = Command::new("node");
-    command.args(["migrate.mjs", name]);
-    command
-}
-
-/// It applies its folder; we refuse to apply that again, take it over as told, and apply what comes later.
-fn is_not_applied_again(run: &ProtectedRun, tool: Command, name: &str, baseline: &str, later: (&str, &str)) {
-    let_run(run, tool);
-    let before = run.fingerprint();
-    run.run(&[]).exits(3).says(&format!("the history of {name}")).says(&format!("baseline {baseline}"));
-    run.assert_unchanged(&before);
-    run.run(&["--yes", "baseline", baseline]).exits(0);
-    run.run(&["status"]).exits(0);
-    run.file(&format!("migrations/{}", later.0), later.1);
+/// Another application's history lies in the database, in the table of an adopted tool that could not have these files.
+#[test]
+fn a_history_of_other_files_is_in_nobodys_way_and_one_of_the_same_names_no_time_that_it_has_not() {
+    let cluster = Cluster::shared(18);
+    let run = ProtectedRun::on(cluster.fresh_database("others"));
+    run.migration("0001_a.sql", "CREATE TABLE a ();\n");
+    run.database.psql(
+        "CREATE TABLE schema_migrations (version varchar PRIMARY KEY); INSERT INTO schema_migrations VALUES ('20200101000000')",
+    );
     run.run(&[]).exits(0).verdict("COMMITTED").says("1 migration");
-    assert_eq!(run.database.psql("SELECT count(*) FROM t; SELECT count(*) FROM later"), "1\n0");
-}
-
-const CREATE: &str = "CREATE TABLE t (i int);\nINSERT INTO t VALUES (1);\n";
-const LATER: &str = "CREATE TABLE later ();\n";
-
-#[test]
-fn real_node_pg_migrate_is_not_applied_again() {
-    let text = format!("-- Up Migration\n{CREATE}\n-- Down Migration\nDROP TABLE t;\n");
-    let run = project(Cluster::shared(14), &[("1700000000000_t.sql", &text)]);
-    let tool = node_tool("node-pg-migrate", &["up", "-m", "migrations"]);
-    let later = (
-        "1700000000001_later.sql",
-        "-- Up Migration\nCREATE TABLE later ();\n-- Down Migration\nDROP TABLE later;\n",
+    assert_eq!(
+        run.database.psql("SELECT count(*) FROM schema_migrations; SELECT count(*) FROM safe_run.migrations"),
+        "1\n1"
     );
-    is_not_applied_again(&run, tool, "node-pg-migrate", "1700000000000", later);
-}
 
-#[test]
-fn real_drizzle_is_not_applied_again() {
-    let journal = r#"{"version": "7", "dialect": "postgresql", "entries": [
-        {"idx": 0, "version": "7", "when": 1700000000000, "tag": "0000_init", "breakpoints": true}]}"#;
-    let run = project(Cluster::shared(18), &[("0000_init.sql", CREATE), ("meta/_journal.json", journal)]);
-    is_not_applied_again(&run, library("drizzle"), "Drizzle", "0000", ("0001_later.sql", LATER));
-}
-
-#[test]
-fn real_postgres_migrations_are_not_applied_again() {
-    let run = project(Cluster::shared(18), &[("1_t.sql", CREATE)]);
-    is_not_applied_again(
-        &run,
-        library("postgres-migrations"),
-        "postgres-migrations",
-        "1",
-        ("2_later.sql", LATER),
+    // The same table with the very files.
+    let same = ProtectedRun::on(cluster.fresh_database("same"));
+    same.migration("20200101000000_a.sql", "CREATE TABLE a ();\n");
+    same.database.psql(
+        "CREATE TABLE schema_migrations (version varchar PRIMARY KEY); INSERT INTO schema_migrations VALUES ('20200101000000')",
     );
+    same.run(&[]).exits(3).says("stands in schema_migrations, the history of Rails or dbmate");
+
+    // dbmate's own files, one of which is gone: its table has neither name nor time.
+    let gone = ProtectedRun::on(cluster.fresh_database("gone"));
+    gone.migration("20200101000000_a.sql", "-- migrate:up\nCREATE TABLE a ();\n-- migrate:down\n");
+    gone.database.psql(
+        "CREATE TABLE schema_migrations (version varchar PRIMARY KEY);
+         INSERT INTO schema_migrations VALUES ('20200101000000'), ('20200202000000')",
+    );
+    gone.run(&[])
+        .exits(3)
+        .says("error: applied, but its file is missing: 20200202000000\n")
+        .never_says("(applied");
 }
 
 #[test]
-fn real_sequelize_is_not_applied_again() {
-    let run = project(Cluster::shared(14), &[("20240101120000-t.sql", CREATE)]);
-    is_not_applied_again(
-        &run,
-        library("umzug"),
-        "Sequelize",
-        "20240101120000",
-        ("20240102120000-later.sql", LATER),
-    );
-}
-
-#[test]
-fn real_yoyo_is_not_applied_again() {
-    let run =
-        project(Cluster::shared(14), &[("0001_t.sql", CREATE), ("0001_t.rollback.sql", "DROP TABLE t;\n")]);
-    let mut tool = Command::new("python3");
-    let place = run.database.cluster().socket_dir();
-    let url = format!(
-        "postgresql://postgres@/{}?host={}&port={}",
-        run.database.name(),
-        place.display(),
-        run.database.cluster().port()
-    );
-    tool.env("PYTHONPATH", other_tools::python())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .args([
-            "-c",
-            "import sys; from yoyo.scripts.main import main; sys.exit(main())",
-            "apply",
-            "--batch",
-            "--no-config-file",
-        ])
-        .args(["--database", &url, "migrations"]);
-    is_not_applied_again(&run, tool, "yoyo", "0001", ("0002_later.sql", LATER));
-}
-
-#[test]
-fn real_knex_is_refused_although_its_files_are_no_sql() {
-    let text = "exports.up = (knex) => knex.raw('CREATE TABLE t (i int)')\nexports.down = (knex) => knex.raw('DROP TABLE t')\n";
-    let run = project(Cluster::shared(18), &[("20240101120000_t.js", text)]);
-    run.file(
-        "knexfile.js",
-        "module.exports = { client: 'pg', connection: process.env.DATABASE_URL, migrations: { directory: 'migrations' } }\n",
-    );
-    let_run(&run, node_tool("knex", &["migrate:latest"]));
-    let before = run.fingerprint();
-    run.run(&[]).exits(3).says("the history of Knex: 20240101120000_t.js").says("npx knex migrate:latest");
-    run.assert_unchanged(&before);
+fn the_settings_file_can_say_that_a_table_is_no_history_of_these_files() {
+    let run = ProtectedRun::on(Cluster::shared(14).fresh_database("ignored"));
+    run.migration("0001_a.sql", "CREATE TABLE a ();\n");
+    run.database.psql("CREATE TABLE done (what text); INSERT INTO done VALUES ('0001_a.sql')");
+    run.run(&[]).exits(3).says("--ignore-history done");
+    run.file("safe-run.toml", "ignore-history = [\"public.done\"]\n");
+    run.run(&["--show-config"]).exits(0).says("ignore-history = [\"public.done\"]  # safe-run.toml");
+    run.run(&[]).exits(0).verdict("COMMITTED");
 }

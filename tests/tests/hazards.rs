@@ -147,7 +147,7 @@ fn snapshots_of_older_servers_restore_into_newer_ones() {
 
 #[test]
 fn a_transaction_timeout_of_a_millisecond_ends_no_session_of_ours() {
-    for major in [17, 18] {
+    for major in tests::cluster::majors().into_iter().filter(|major| *major >= 17) {
         let cluster = Cluster::shared(major);
         let database = cluster.fresh_database("timeouts");
         fixtures::load_shop(&database, 0.001);

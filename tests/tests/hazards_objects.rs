@@ -62,7 +62,7 @@ fn a_view_whose_function_relies_on_a_sessions_search_path_fails_the_restore_by_t
 /// server without the provider refuses it.
 #[test]
 fn a_security_label_without_its_provider_fails_the_restore_by_name() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let database = Cluster::shared(major).fresh_database("label");
         database.psql(
             "CREATE TABLE labelled (i int); SET allow_system_table_mods = on;

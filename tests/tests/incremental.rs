@@ -340,6 +340,11 @@ fn what_is_taken_over_is_what_a_full_snapshot_reads_on_18() {
     histories(18, 2..3);
 }
 
+#[test]
+fn what_is_taken_over_is_what_a_full_snapshot_reads_postgresql_19() {
+    histories(19, 3..4);
+}
+
 fn create(snapshots: &Snapshots, database: &Database, arguments: &[&str]) -> (String, Outcome) {
     let arguments = [&["create", "--chunk-blocks", "8"], arguments].concat();
     let outcome = snapshots.run("backup", &database.url(), &arguments).expect(0);

@@ -317,7 +317,7 @@ fn the_owner_drops_a_scratch_database_that_is_being_vacuumed_postgresql_18() {
 
 #[test]
 fn a_right_on_a_catalog_is_named_and_stops_no_undo() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let shop = Shop::start(major);
         let grant = "GRANT SELECT ON pg_catalog.pg_largeobject TO reader";
         let by_superuser = |sql: &str| psql::run(&shop.cluster.url("shop"), sql);
@@ -459,7 +459,7 @@ fn an_extension_that_needs_a_superuser_is_named_before_anything_is_made() {
 /// pg_dump's own error has no SQLSTATE: that its session found no place is asked of the server.
 #[test]
 fn a_connection_limit_that_leaves_no_place_is_busy_and_names_itself() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let shop = Shop::start(major);
         let snapshots = Snapshots::new();
         for limit in 1..4 {

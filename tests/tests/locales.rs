@@ -104,7 +104,7 @@ fn collations_that_single_objects_name_are_refused_before_the_restore_where_they
 
 #[test]
 fn a_libc_locale_of_one_column_that_the_machine_lacks_is_refused_and_named() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let database = Cluster::shared(major).fresh_database("libc");
         database.psql(
             "CREATE COLLATION absent (PROVIDER = libc, LOCALE = 'C'); CREATE TABLE t (c text COLLATE absent); INSERT INTO t VALUES ('a');

@@ -216,7 +216,7 @@ tests::on_every_major! {
 #[test]
 fn the_bootstrap_superuser_can_be_mapped() {
     // PostgreSQL records no dependencies on that role.
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let source = Cluster::shared(major);
         let database = source.fresh_database("bootstrap");
         database.psql(

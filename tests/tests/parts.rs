@@ -212,7 +212,7 @@ on_every_major! {
 
 #[test]
 fn names_of_63_bytes_that_end_differently_do_not_meet() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let (database, snapshots) = shop(Cluster::shared(major), "long");
         let outcome = snapshots.run("restore", &database.url(), &["latest", "--table", "x2345*"]).expect(0);
         let made: Vec<&str> = outcome.stdout.lines().collect();
@@ -270,7 +270,7 @@ fn only_the_chunks_of_the_table_are_read_and_damage_in_them_changes_nothing() {
 
 #[test]
 fn what_does_not_fit_is_refused_with_its_reason_and_changes_nothing() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let (database, snapshots) = shop(Cluster::shared(major), "refused");
         let url = database.url();
         database.psql("ALTER TABLE app.draws ADD extra int, ALTER t TYPE varchar(9); ALTER TYPE app.mood ADD VALUE 'worse'");
@@ -311,7 +311,7 @@ fn what_does_not_fit_is_refused_with_its_reason_and_changes_nothing() {
 
 #[test]
 fn a_killed_restore_leaves_the_live_database_as_it_was() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let (database, snapshots) = shop(Cluster::shared(major), "killed");
         database.psql("DELETE FROM app.items; DELETE FROM app.draws");
         let before = fingerprint(&database);
@@ -374,7 +374,7 @@ fn a_signal_while_the_replacement_waits_for_its_locks_changes_nothing() {
 
 #[test]
 fn no_committed_row_is_lost_when_others_write_during_a_replacement() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let (database, snapshots) = shop(Cluster::shared(major), "writers");
         let before = content(&database.url(), "app.draws");
         let stop = AtomicBool::new(false);

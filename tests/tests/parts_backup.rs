@@ -169,7 +169,7 @@ fn patterns_that_mean_nothing_and_tables_that_need_others_are_refused() {
 
 #[test]
 fn a_role_with_rights_on_one_table_takes_a_snapshot_of_it_while_others_are_locked() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let cluster = Cluster::start(major, &tests::Options::new());
         let database = shop(&cluster, "limited");
         database.psql(

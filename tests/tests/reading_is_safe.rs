@@ -8,12 +8,13 @@ use tests::oracle::{fingerprint, fingerprint_without};
 use tests::{Cluster, Database, Options, ProtectedRun, Snapshots, psql};
 
 /// A server of this test alone, whose log says as whom the planted function ran.
-fn servers() -> [Cluster; 2] {
-    [14, 18].map(|major| {
+fn servers() -> Vec<Cluster> {
+    let start = |major| {
         let cluster = Cluster::start(major, &Options::new());
         cluster.psql("CREATE ROLE low LOGIN");
         cluster
-    })
+    };
+    tests::cluster::ends().into_iter().map(start).collect()
 }
 
 /// A schema of the role `low`, with a function that says in the server's log as whom it runs.
@@ -308,7 +309,7 @@ fn back_up_beside(database: &Database, times: usize, work: impl Fn(u64) + Sync, 
 
 #[test]
 fn a_schema_that_is_swapped_while_a_backup_reads_gives_one_state_or_none() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let database = Cluster::shared(major).fresh_database("swapped");
         database.psql(TWINS);
         back_up_beside(&database, 12, |n| drop(database.psql(&swap(n))), assert_one_state);

@@ -110,6 +110,11 @@ fn everything_that_depends_on_an_index_comes_back_postgresql_18() {
     everything_that_depends_on_an_index_comes_back(18);
 }
 
+#[test]
+fn everything_that_depends_on_an_index_comes_back_postgresql_19() {
+    everything_that_depends_on_an_index_comes_back(19);
+}
+
 /// An index whose expression fails, or gives every row the same key, in any database but the first.
 fn an_index_that_can_not_be_built_fails_the_restore(major: u32) {
     for (body, kind, reason) in

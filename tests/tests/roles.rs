@@ -123,6 +123,11 @@ fn passwords_are_stored_only_on_request_on_18() {
 }
 
 #[test]
+fn passwords_are_stored_only_on_request_postgresql_19() {
+    passwords_are_stored_only_on_request(19);
+}
+
+#[test]
 fn grant_all_of_an_older_server_gives_nobody_maintain() {
     let source = Cluster::start(14, &Options::new());
     let target = Cluster::start(18, &Options::new());

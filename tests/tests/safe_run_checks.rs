@@ -2,12 +2,11 @@
 
 use tests::{Cluster, ProtectedRun};
 
-/// The oldest and the newest server.
-const ENDS: [u32; 2] = [14, 18];
+use tests::cluster::ends;
 
 #[test]
 fn a_view_made_again_without_its_grants_is_undone_and_one_with_them_stands() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         run.database.psql(
             "DO $$ BEGIN CREATE ROLE safe_run_checks_reader; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
@@ -39,7 +38,7 @@ fn a_view_made_again_without_its_grants_is_undone_and_one_with_them_stands() {
 
 #[test]
 fn what_lost_its_statistics_is_analyzed_after_the_commit_in_a_transaction_and_outside() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         run.database.psql("ANALYZE");
         let statistics = "SELECT count(*) FROM pg_stats WHERE tablename IN ('orders', 'users') AND attname IN ('total', 'id', 'name')";
@@ -58,7 +57,7 @@ fn what_lost_its_statistics_is_analyzed_after_the_commit_in_a_transaction_and_ou
 
 #[test]
 fn a_command_that_breaks_a_function_or_an_enum_is_undone() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         run.database.psql(
             "CREATE FUNCTION spent() RETURNS numeric LANGUAGE sql AS 'SELECT sum(total) FROM orders';
@@ -82,7 +81,7 @@ fn a_command_that_breaks_a_function_or_an_enum_is_undone() {
 
 #[test]
 fn files_of_verify_undo_a_run_whose_rows_they_do_not_want() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         run.file(
             "verify/1_totals.sql",
@@ -136,7 +135,7 @@ fn files_of_verify_undo_a_run_whose_rows_they_do_not_want() {
 /// Any query may answer in TAP; what it needs does not have to be pgTAP.
 #[test]
 fn tap_is_understood_whoever_writes_it() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         run.migration("1_a.sql", "CREATE TABLE a (id int)");
         let tap =
@@ -191,7 +190,7 @@ fn pgtap_itself_runs_inside_the_transaction_and_leaves_nothing() {
 
 #[test]
 fn rows_may_only_go_where_the_sql_or_an_annotation_says_so() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         run.database.psql(
             "CREATE TABLE log (at int, what text) PARTITION BY RANGE (at);
@@ -237,7 +236,7 @@ fn rows_may_only_go_where_the_sql_or_an_annotation_says_so() {
 
 #[test]
 fn new_indexes_are_looked_at_with_an_amcheck_that_does_not_stay_and_strict_wants_it() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         run.migration("1_a.sql", "CREATE INDEX ON orders (user_id); UPDATE order_items SET sku = sku || '!'");
         let done = run.run(&["--strict", "--verbose", "--json"]).exits(0);
@@ -318,7 +317,7 @@ fn the_check_command_lists_its_catalogue_and_says_what_it_could_not_look_at() {
 
 #[test]
 fn grants_and_labels_that_are_meant_to_go_may_go() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         run.database.psql(
             "DO $$ BEGIN CREATE ROLE safe_run_checks_reader; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$;
@@ -361,7 +360,7 @@ fn grants_and_labels_that_are_meant_to_go_may_go() {
 /// "CLEAN" and "every check passed" are said of what was looked at, and of nothing else.
 #[test]
 fn no_verdict_is_good_where_nothing_was_looked_at() {
-    for major in ENDS {
+    for major in ends() {
         let run = ProtectedRun::shop(major);
         for checks in ["structure", "privileges", "enums", "statistics", "content"] {
             run.run(&["check", "--only", checks])

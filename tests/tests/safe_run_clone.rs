@@ -77,7 +77,7 @@ fn who_works_on_the_database_as_a_whole_is_waited_for_and_then_nothing_was_chang
 
 #[test]
 fn the_clone_goes_after_a_success_or_stays_as_it_was_told_to() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = shop(Cluster::shared(major));
         run.migration("0001_a.sql", "CREATE TABLE a (i int);\n");
         run.run(&["--snapshot", "clone"])
@@ -200,7 +200,7 @@ fn killed_when_the_changes_stand_the_clone_goes_or_stays() {
 #[test]
 fn a_signal_or_a_kill_while_the_server_copies_changes_nothing() {
     // Who holds pg_database stops CREATE DATABASE behind its lock on the source: the server is this test's alone.
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let cluster = Cluster::start(major, &Options::new());
         let run = ProtectedRun::shop_on(&cluster);
         let before = run.fingerprint();
@@ -297,7 +297,7 @@ fn what_can_not_be_cloned_is_refused_before_anything_is_changed() {
 
 #[test]
 fn a_clone_in_other_tablespaces_is_whole() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let cluster = Cluster::start(major, &Options::new());
         for name in ["home", "aside"] {
             let folder = cluster.data_dir().parent().unwrap().join(format!("space {name}"));

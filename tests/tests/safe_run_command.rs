@@ -111,7 +111,7 @@ fn an_index_left_invalid_by_a_command_that_says_nothing_is_undone() {
 
 #[test]
 fn a_database_with_everything_in_it_comes_back() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::on(tests::Cluster::shared(major).fresh_database("all"));
         fixtures::load_everything(&run.database);
         // What a swap would leave behind is refused before anything runs.
@@ -352,7 +352,7 @@ fn the_run_log_has_its_steps_with_times() {
 
 #[test]
 fn a_command_that_swallows_the_refusal_of_the_fence_is_not_called_a_success_of_every_check() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::shop(major);
         // Options of its own take the place of ours, and its errors are ignored.
         let script = "PGOPTIONS='-c statement_timeout=60s' psql -Xqc 'CREATE TABLE never_made ()'; exit 0";

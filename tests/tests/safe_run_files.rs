@@ -184,7 +184,7 @@ COMMIT;
 
 #[test]
 fn transactions_of_a_files_own_run_unedited_and_are_undone_when_it_fails_behind_them() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::shop(major);
         run.database.psql(
             "CREATE TYPE \"Mood\" AS ENUM ('sad', 'ok', 'glad'); CREATE TABLE people (m \"Mood\"); INSERT INTO people VALUES ('ok')",
@@ -256,7 +256,7 @@ fn a_file_of_its_own_transaction_commits_a_label_of_a_new_type_before_its_use() 
 
 #[test]
 fn a_text_that_reads_like_a_new_label_needs_no_commit() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::shop(major);
         run.database.psql(
             "CREATE TYPE mood AS ENUM ('sad'); CREATE TABLE people (m mood); CREATE VIEW happy AS SELECT * FROM people;

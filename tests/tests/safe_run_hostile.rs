@@ -17,7 +17,7 @@ fn elsewhere(run: &ProtectedRun, sql: &str) -> String {
 
 #[test]
 fn a_command_that_drops_the_database_is_undone() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::shop(major);
         let before = run.fingerprint();
         let script = elsewhere(&run, "DROP DATABASE $DATABASE WITH (FORCE)");
@@ -73,7 +73,7 @@ fn a_command_that_ends_all_sessions_and_lifts_the_fence_is_undone() {
 #[test]
 fn a_command_that_never_connects_is_never_taken_for_one_that_did() {
     // The server counts sessions late: those of our own checks must not be taken for the command's.
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::shop(major);
         run.run(&["--", "true"]).exits(1).verdict("NOT RUN");
         run.run(&["--", "sleep", "0.5"]).exits(1).verdict("NOT RUN");
@@ -91,7 +91,7 @@ fn a_failing_command_that_never_connected_changes_nothing() {
 
 #[test]
 fn clients_that_come_back_at_once_do_not_stop_the_undo() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::shop(major);
         let before = run.fingerprint();
         let stop = AtomicBool::new(false);
@@ -260,7 +260,7 @@ fn assert_harmless(what: &str, text: &str) {
 
 #[test]
 fn what_a_terminal_is_told_is_harmless_and_json_is_exact() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::shop(major);
         let table = format!("t{HOSTILE}");
         run.database.psql(&format!(

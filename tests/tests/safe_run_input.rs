@@ -172,7 +172,7 @@ fn a_second_run_at_the_same_time_is_busy_and_names_the_first() {
 
 #[test]
 fn a_lock_of_another_session_is_named_with_pid_user_application_and_query() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::shop_on(Cluster::shared(major));
         run.migration("0001_a.sql", "DROP TABLE audit;\n");
         let before = run.fingerprint();
@@ -242,7 +242,7 @@ fn plan_lists_statements_with_warnings_and_changes_nothing() {
 
 #[test]
 fn check_tells_violations_and_changes_nothing() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::shop_on(Cluster::shared(major));
         let before = run.fingerprint();
         run.run(&["check"]).exits(0).verdict("CLEAN");

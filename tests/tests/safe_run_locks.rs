@@ -190,7 +190,7 @@ fn a_prepared_transaction_in_the_way_is_named() {
 
 #[test]
 fn a_vacuum_that_prevents_wraparound_is_named_and_never_ended() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let settings = "autovacuum = on\nautovacuum_freeze_max_age = 100000\nautovacuum_naptime = 1s\nautovacuum_max_workers = 3\ndeadlock_timeout = 200ms";
         let cluster = Cluster::start(major, &tests::Options::new().conf(settings));
         let run = ProtectedRun::shop_on(&cluster);

@@ -46,7 +46,7 @@ fn judged(report: &Value) -> [Value; 4] {
 
 #[test]
 fn a_run_with_a_first_look_judges_as_one_that_reads_everything_behind_the_fence() {
-    for major in [17, 18] {
+    for major in tests::cluster::majors().into_iter().filter(|major| *major >= 17) {
         let cluster = telling(major);
         let run = ProtectedRun::shop_on(&cluster);
         run.database.psql(&format!("{OLD_ORPHANS}; VACUUM (FREEZE)"));
@@ -81,7 +81,7 @@ fn a_run_with_a_first_look_judges_as_one_that_reads_everything_behind_the_fence(
 
 #[test]
 fn a_command_behind_the_read_only_fence_is_judged_alike() {
-    for major in [17, 18] {
+    for major in tests::cluster::majors().into_iter().filter(|major| *major >= 17) {
         let cluster = telling(major);
         let run = ProtectedRun::shop_on(&cluster);
         run.database.psql(&format!("{OLD_ORPHANS}; VACUUM (FREEZE)"));

@@ -62,7 +62,7 @@ macro_rules! in_a_transaction {
     ($($name:ident: $point:literal => $end:ident;)+) => { $(
         #[test]
         fn $name() {
-            for major in [14, 18] {
+            for major in tests::cluster::ends() {
                 let run = shop(major);
                 let before = run.fingerprint();
                 run.crash($point, &[]);

@@ -132,7 +132,7 @@ fn sequences(database: &Database) -> Vec<i64> {
 
 #[test]
 fn what_others_wrote_is_replayed_to_the_last_value_and_the_commands_own_is_not() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let cluster = logical(major);
         let expected = nasty(&cluster);
         expected.database.psql(WRITES);
@@ -244,7 +244,7 @@ fn file_after(ended: tests::Ended, run: &ProtectedRun) -> std::path::PathBuf {
 
 #[test]
 fn files_know_their_own_transactions_and_others_are_told_apart() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let cluster = logical(major);
         let run = ProtectedRun::shop_on(&cluster);
         run.migration("0001_a.sql", "UPDATE users SET name = 'migrated';\nDELETE FROM audit;\n")

@@ -100,7 +100,7 @@ fn in_the_snapshot() {
 #[test]
 fn in_a_long_statement_of_a_migration() {
     for signal in SIGNALS {
-        for major in [14, 18] {
+        for major in tests::cluster::ends() {
             let run = ProtectedRun::shop_on(Cluster::shared(major));
             run.migration(
                 "0001_a.sql",

@@ -98,7 +98,7 @@ fn a_password_is_in_no_output_in_no_file_and_in_no_command_line() {
 
 #[test]
 fn a_password_in_a_commands_arguments_and_in_its_sql_is_masked_wherever_the_run_is_told() {
-    for major in [14, 18] {
+    for major in tests::cluster::ends() {
         let run = ProtectedRun::shop(major);
         let sql = format!("alter role nobody password '{TYPED}'");
         let mapping =

@@ -37,6 +37,11 @@ fn a_restored_database_with_everything_takes_the_same_rows_postgresql_18() {
 }
 
 #[test]
+fn a_restored_database_with_everything_takes_the_same_rows_postgresql_19() {
+    a_database_with_everything(19);
+}
+
+#[test]
 fn a_restored_shop_takes_the_same_rows_and_every_key_is_a_new_one() {
     let database = Cluster::shared(18).fresh_database("writes");
     fixtures::load_shop(&database, 0.01);

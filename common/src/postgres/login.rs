@@ -42,8 +42,8 @@ fn without(stderr: &str, told: &[Notice]) -> String {
     let mut rest = String::with_capacity(stderr.len());
     let mut after: Option<&Notice> = None;
     for line in stderr.split_inclusive('\n') {
-        let begins =
-            text(line).and_then(|text| told.iter().find(|notice| notice.message.lines().next() == Some(&text)));
+        let begins = text(line)
+            .and_then(|text| told.iter().find(|notice| notice.message.lines().next() == Some(&text)));
         if begins.is_some() {
             after = begins;
             continue;
@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn what_was_told_at_login_is_left_out_of_a_childs_words_and_nothing_else_is() {
-        let told = [notice("role password will expire soon", Some("in 5 hours")), notice("läuft ab", Some("bald"))];
+        let told =
+            [notice("role password will expire soon", Some("in 5 hours")), notice("läuft ab", Some("bald"))];
         let stderr = "WARNING:  role password will expire soon\nDETAIL:  in 4 hours\nHINT:  renew it\n\
                       pg_dump: warning: there are circular foreign-key constraints\n\
                       WARNUNG:  läuft ab\nDETAIL:  bald\n\

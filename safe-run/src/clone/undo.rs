@@ -121,10 +121,7 @@ pub(super) fn not_as_before(differences: Result<Vec<String>>, held: bool) -> Vec
 }
 
 /// Values that name the database that was replaced.
-pub(super) async fn names_of_databases(
-    settings: &ConnectionSettings,
-    kept_as: Option<&str>,
-) -> Vec<String> {
+pub(super) async fn names_of_databases(settings: &ConnectionSettings, kept_as: Option<&str>) -> Vec<String> {
     let Some(kept_as) = kept_as else { return Vec::new() };
     let found = async {
         let session = settings.connect().await?;
@@ -133,7 +130,9 @@ pub(super) async fn names_of_databases(
     };
     match found.await {
         Ok(found) => found.iter().map(|line| format!("NOT as before: {line}")).collect(),
-        Err(error) => vec![format!("whether values name the replaced database could not be found out: {error}")],
+        Err(error) => {
+            vec![format!("whether values name the replaced database could not be found out: {error}")]
+        }
     }
 }
 

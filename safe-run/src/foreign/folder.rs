@@ -65,6 +65,9 @@ impl Folder {
             let is_folder = path.is_dir();
             let script = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().into_owned();
             self.add(path.clone(), &name, &script, is_folder);
+            if !is_folder && name.ends_with(".py") {
+                self.add_revision(&path);
+            }
             if is_folder && depth < MAX_DEPTH {
                 self.walk(root, &path, depth + 1);
             }
@@ -99,6 +102,21 @@ impl Folder {
             self.numbers.entry(number).or_default().push(place);
         }
         self.entries.push(Entry { path, extension });
+    }
+
+    /// Adds the revision that a file of Alembic says it is, which its name need not begin with.
+    fn add_revision(&mut self, path: &Path) {
+        /// It stands in the first lines.
+        const MAX_LENGTH: u64 = 1 << 20;
+        if self.entries.last().is_none_or(|entry| entry.path != path)
+            || std::fs::metadata(path).is_ok_and(|file| file.len() > MAX_LENGTH)
+        {
+            return;
+        }
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        if let Some(revision) = text.lines().find_map(revision_of) {
+            self.names.entry(revision).or_default().push(self.entries.len() - 1);
+        }
     }
 
     /// Adds the SHA-256 of the text of every `.sql` file as one of its names: Drizzle records nothing else.
@@ -177,6 +195,19 @@ impl Folder {
     }
 }
 
+/// `revision = "1f"` and `revision: str = '1f'`.
+fn revision_of(line: &str) -> Option<String> {
+    let rest = line.strip_prefix("revision")?.trim_start();
+    let value = match rest.strip_prefix(':') {
+        Some(typed) => typed.split_once('=')?.1,
+        None => rest.strip_prefix('=')?,
+    };
+    let value = value.trim_start();
+    let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+    let revision = value[1..].split(quote).next()?;
+    (!revision.is_empty()).then(|| revision.to_owned())
+}
+
 /// A number without its leading zeros; `None` for anything else.
 fn digits(text: &str) -> Option<String> {
     let is_number = !text.is_empty() && text.len() <= 40 && text.bytes().all(|b| b.is_ascii_digit());
@@ -252,6 +283,21 @@ mod tests {
             ("0001_add.sql", "x0001_add.sql"),
         ] {
             assert_eq!(folder(&[file]).find(value), None, "{file} {value}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_alembic_says_its_revision() {
+        for (line, revision) in [
+            ("revision = 'a1'", Some("a1")),
+            ("revision: str = \"1f3c\"  # new", Some("1f3c")),
+            ("revision: Union[str, None] = '2'", Some("2")),
+            ("down_revision = 'a0'", None),
+            ("revision = None", None),
+            ("revision = ''", None),
+            ("    revision = 'a1'", None),
+        ] {
+            assert_eq!(revision_of(line).as_deref(), revision, "{line}");
         }
     }
 

@@ -128,6 +128,18 @@ impl Signs {
         found
     }
 
+    /// Whether the tool could have files like these. Its history in the database is another folder's otherwise, and what stands in
+    /// it is compared with these files as any foreign history.
+    fn could_be(&self, format: Format) -> bool {
+        let (has, others) = match format {
+            Format::Dbmate => (self.dbmate, self.plain + self.goose),
+            Format::Goose => (self.goose, self.plain + self.dbmate),
+            Format::GolangMigrate => (self.up_files, self.plain + self.goose + self.dbmate),
+            _ => return true,
+        };
+        has > 0 || others == 0
+    }
+
     /// [`Self::candidates`], where a project's own settings say more than the names of its files.
     fn candidates_with(&self, settings: &Settings) -> Vec<Format> {
         let mut found = self.candidates();
@@ -272,6 +284,7 @@ pub fn decide(
         .filter(|(format, _)| {
             *format != Format::Dbmate || !rails || wanted == Some(*format) || signs.dbmate > 0
         })
+        .filter(|(format, _)| wanted == Some(*format) || signs.could_be(*format))
         .filter(|(format, _)| wanted.is_none_or(|wanted| *format == wanted))
         .collect();
     let found: Vec<&(Format, &Seen)> = usable.iter().filter(|(_, seen)| seen.on_path).collect();

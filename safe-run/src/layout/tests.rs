@@ -223,19 +223,30 @@ fn the_history_in_the_database_decides_first() {
     );
     let hidden = Seen { on_path: false, ..sqlx.clone() };
     let plain = signs(&[("1_a.sql", "")]);
-    let decided = |wanted, tables: &[Seen], rails| {
-        decide(wanted, tables, rails, &plain, &Settings::default())
+    let up = signs(&[("1_a.up.sql", "")]);
+    let marked = signs(&[("1_a.sql", "-- migrate:up\n")]);
+    let decided_for = |files: &Signs, wanted, tables: &[Seen], rails| {
+        decide(wanted, tables, rails, files, &Settings::default())
             .map(|decision| decision.layout.format)
             .map_err(|error| format!("{}: {}", error.message(), error.hint().unwrap_or_default()))
     };
+    let decided = |wanted, tables: &[Seen], rails| decided_for(&plain, wanted, tables, rails);
     assert_eq!(decided(None, std::slice::from_ref(&sqlx), false), Ok(Format::Sqlx));
-    assert_eq!(decided(None, std::slice::from_ref(&migrate), false), Ok(Format::GolangMigrate));
-    assert_eq!(decided(None, std::slice::from_ref(&dbmate), false), Ok(Format::Dbmate));
+    assert_eq!(decided_for(&up, None, std::slice::from_ref(&migrate), false), Ok(Format::GolangMigrate));
+    assert_eq!(decided_for(&marked, None, std::slice::from_ref(&dbmate), false), Ok(Format::Dbmate));
+    assert_eq!(
+        decided_for(&Signs::default(), None, std::slice::from_ref(&dbmate), false),
+        Ok(Format::Dbmate)
+    );
+    // Files that the tool could not have: what stands in the table is compared with them as any other history.
+    for table in [&migrate, &dbmate] {
+        assert_eq!(decided(None, std::slice::from_ref(table), false), Ok(Format::SafeRun));
+    }
     assert_eq!(decided(None, std::slice::from_ref(&dbmate), true), Ok(Format::SafeRun), "Rails' own table");
     assert_eq!(decided(Some(Format::Dbmate), std::slice::from_ref(&dbmate), true), Ok(Format::Dbmate));
     assert_eq!(decided(None, &[ecto], false), Ok(Format::SafeRun));
     assert!(
-        decided(None, &[sqlx.clone(), migrate.clone()], false)
+        decided_for(&up, None, &[sqlx.clone(), migrate.clone()], false)
             .is_err_and(|text| text.contains("--format sqlx"))
     );
     assert_eq!(decided(Some(Format::Sqlx), &[sqlx, migrate], false), Ok(Format::Sqlx));

@@ -248,7 +248,11 @@ fn refuse_missing(missing: &[&AppliedMigration]) -> Result<()> {
                 "" => applied.version.to_string(),
                 description => format!("{} {description}", applied.version),
             };
-            if applied.applied_at.is_empty() { name } else { format!("{name} (applied {})", applied.applied_at) }
+            if applied.applied_at.is_empty() {
+                name
+            } else {
+                format!("{name} (applied {})", applied.applied_at)
+            }
         })
         .collect();
     Err(Error::refused(format!("applied, but its file is missing: {}", names.join(", "))).with_hint(

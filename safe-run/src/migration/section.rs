@@ -151,8 +151,7 @@ fn direction(line: &str) -> Option<Direction> {
     let says = |marker: &str| {
         bare.strip_prefix(marker).is_some_and(|rest| !rest.contains(|c: char| c.is_alphanumeric()))
     };
-    const UP: [&str; 6] =
-        ["migrate:up", "+goose up", "+migrate up", "+micrate up", "rambler up", "==== up"];
+    const UP: [&str; 6] = ["migrate:up", "+goose up", "+migrate up", "+micrate up", "rambler up", "==== up"];
     const DOWN: [&str; 6] =
         ["migrate:down", "+goose down", "+migrate down", "+micrate down", "rambler down", "==== down"];
     if UP.iter().any(|marker| begins(marker)) || says("up migration") {

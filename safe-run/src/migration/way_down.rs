@@ -20,15 +20,24 @@ use crate::statement::{
 const DOWN: [&str; 5] = ["down", "downs", "downgrade", "rollback", "rollbacks"];
 
 /// Also what an ordinary comment says of the next statement.
-const BACK: [&str; 9] = [
-    "undo", "revert", "reverse", "backout", "unapply", "teardown", "backward", "backwards", "undeploy",
-];
+const BACK: [&str; 9] =
+    ["undo", "revert", "reverse", "backout", "unapply", "teardown", "backward", "backwards", "undeploy"];
 
 const UP: [&str; 7] = ["up", "ups", "upgrade", "apply", "forward", "forwards", "deploy"];
 
 /// Make a heading of a word.
 const HEADING: [&str; 12] = [
-    "migration", "migrations", "migrate", "script", "scripts", "section", "sql", "part", "schema", "way", "path",
+    "migration",
+    "migrations",
+    "migrate",
+    "script",
+    "scripts",
+    "section",
+    "sql",
+    "part",
+    "schema",
+    "way",
+    "path",
     "direction",
 ];
 
@@ -118,8 +127,11 @@ fn says(comment: &str) -> Option<Says> {
         None => bare.strip_prefix("--").unwrap_or(bare),
     };
     let lower = bare.to_ascii_lowercase();
-    let joined =
-        lower.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
+    let joined = lower
+        .split(|c: char| !c.is_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
     let joined = joined.replace("roll back", "rollback").replace("tear down", "teardown");
     let words: Vec<&str> = joined.split(' ').collect();
     // node-pg-migrate takes whatever begins so.
@@ -146,17 +158,57 @@ fn takes_away(before: &[&Statement], behind: &[&Statement]) -> bool {
         let mut tokens = tokens(&statement.text, 0).map_while(Result::ok);
         tokens.any(|token| words.iter().any(|word| token.is_word(&statement.text, word)))
     };
-    behind.iter().filter(removes).flat_map(|statement| names(&statement.text)).any(|name| made.contains(&name))
+    behind
+        .iter()
+        .filter(removes)
+        .flat_map(|statement| names(&statement.text))
+        .any(|name| made.contains(&name))
 }
 
 /// The words of a statement that may be names, as PostgreSQL folds them.
 fn names(sql: &str) -> BTreeSet<String> {
     /// Stand in every statement that makes or takes away.
     const KEY_WORDS: [&str; 40] = [
-        "create", "drop", "alter", "table", "column", "index", "view", "type", "schema", "function", "procedure", "trigger",
-        "sequence", "constraint", "policy", "materialized", "concurrently", "if", "exists", "not", "null", "only", "add",
-        "rename", "to", "from", "on", "set", "default", "delete", "truncate", "revoke", "grant", "all", "cascade", "restrict",
-        "where", "and", "or", "public",
+        "create",
+        "drop",
+        "alter",
+        "table",
+        "column",
+        "index",
+        "view",
+        "type",
+        "schema",
+        "function",
+        "procedure",
+        "trigger",
+        "sequence",
+        "constraint",
+        "policy",
+        "materialized",
+        "concurrently",
+        "if",
+        "exists",
+        "not",
+        "null",
+        "only",
+        "add",
+        "rename",
+        "to",
+        "from",
+        "on",
+        "set",
+        "default",
+        "delete",
+        "truncate",
+        "revoke",
+        "grant",
+        "all",
+        "cascade",
+        "restrict",
+        "where",
+        "and",
+        "or",
+        "public",
     ];
     tokens(sql, 0)
         .map_while(Result::ok)
@@ -176,9 +228,15 @@ mod tests {
     #[test]
     fn a_heading_is_told_from_a_word_in_an_ordinary_comment() {
         let plain = |text: &str| says(text).map(|says| (says.up, says.is_plain));
-        for text in
-            ["-- Down", "-- DOWN:", "--- undo", "-- ##### Revert", "-- Undo migration", "/* [revert] */", "-- roll back"]
-        {
+        for text in [
+            "-- Down",
+            "-- DOWN:",
+            "--- undo",
+            "-- ##### Revert",
+            "-- Undo migration",
+            "/* [revert] */",
+            "-- roll back",
+        ] {
             assert_eq!(plain(text), Some((false, true)), "{text}");
         }
         for text in ["-- revert", "/* undo */", "-- Reverse.", "-- tear down"] {
@@ -188,8 +246,14 @@ mod tests {
         assert_eq!(plain("-- === UP ==="), Some((true, true)));
         assert_eq!(plain("-- Down migration of 0004"), Some((false, true)));
         for text in [
-            "/* ROLLBACK; begin */", "-- rollback;", "-- up or down", "-- revert the prices", "-- DROP TABLE a", "--",
-            "-- Rollback of 0012", "-- the undo log",
+            "/* ROLLBACK; begin */",
+            "-- rollback;",
+            "-- up or down",
+            "-- revert the prices",
+            "-- DROP TABLE a",
+            "--",
+            "-- Rollback of 0012",
+            "-- the undo log",
         ] {
             assert_eq!(plain(text), None, "{text}");
         }

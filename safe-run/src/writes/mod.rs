@@ -98,7 +98,9 @@ pub async fn make_slot(context: &Context, log: &mut RunLog) -> Result<()> {
         .await
         .map_err(|source| Error::postgres("could not read wal_level", source))?;
     let level: String = row.get(0);
-    if level != "logical" {
+    // A slot makes it logical for as long as there is one (effective_wal_level).
+    let becomes_logical = session.server_major() >= 19 && level == "replica";
+    if level != "logical" && !becomes_logical {
         let text = format!("writes of others are not saved: wal_level is {level}, not logical");
         log.report.protection.push(text);
         return Ok(());
