@@ -35,6 +35,7 @@ use crate::{
     plan::{Piece, pieces},
     planning_guard::PlanningGuard,
     reuse::{self, InPart, Reuse, Unchanged},
+    too_large,
 };
 
 /// Files that one connection has waiting to become durable, at most: the disk takes many at once in little more time than
@@ -484,8 +485,9 @@ impl Worker {
                     .collect::<Result<Vec<_>>>()?;
                 let are_in_part: Vec<bool> = chunks.iter().map(|chunk| chunk.earlier.is_some()).collect();
                 let (codec, progress, meter) = (self.codec, &self.progress, &self.meter);
-                let written =
-                    copy::out_to_files(session, chunks, &mut compressor, codec, progress, meter).await?;
+                let written = copy::out_to_files(session, chunks, &mut compressor, codec, progress, meter)
+                    .await
+                    .map_err(|error| too_large::explain(error, self.tables_of(&numbers)))?;
                 let mut again = Vec::new();
                 for ((number, is_in_part), written) in numbers.into_iter().zip(are_in_part).zip(written) {
                     let job = &self.queue.jobs[number];
@@ -535,6 +537,15 @@ impl Worker {
         }
         numbers.retain(|number| guard_of(number).is_none_or(|(_, guard)| !guard.is_refused()));
         Ok(entered)
+    }
+
+    /// The tables that these jobs read.
+    fn tables_of(&self, numbers: &[usize]) -> Vec<String> {
+        let name = |number: &usize| match (&self.queue.jobs[*number].source, &self.tables) {
+            (Source::Pages(table, ..), Some(tables)) => Some(tables.tables[*table].name.short()),
+            _ => None,
+        };
+        numbers.iter().filter_map(name).collect()
     }
 
     fn out_chunk(&self, number: usize, may_be_in_part: bool) -> Result<OutChunk> {

@@ -21,6 +21,7 @@ pub mod prune;
 pub mod reuse;
 pub mod schedule;
 pub mod space;
+mod too_large;
 pub mod transfer;
 
 use std::{
@@ -40,6 +41,7 @@ use common::{
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
         introspect, lend,
         names::{self, Schemas},
+        names_as_bytes,
         obstacles::{self, Obstacle, Way},
         role_passwords, tools,
         trust::{self, Others, Standing},
@@ -308,7 +310,7 @@ pub async fn check_server(session: &Session) -> Result<()> {
         ))
         .with_hint("Use pg_dump for this server."));
     }
-    Ok(())
+    names_as_bytes::refuse(session).await
 }
 
 /// Takes a snapshot of the state that `exported` stands for. Its tables must be locked by the holder.

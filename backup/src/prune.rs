@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
 use common::{
     Error, Result,
     cli::{
@@ -12,22 +13,28 @@ use common::{
         format,
         output::Tone,
     },
+    digest::sha256_hex,
     ident::printable,
-    repository::Repository,
+    repository::{Repository, StoredSnapshot, files::read_plain},
     snapshot::{
         SnapshotId,
         keep::{self, Candidate, Decision, KeepPolicy, Soundness},
+        manifest::{Kind, SCHEMA_FILE},
         simulate::{self, MOST_BACKUPS},
+        state_of,
     },
 };
 use serde::Serialize;
 
-use crate::manage::{self, Facts};
+use crate::{
+    manage::{self, Facts},
+    schedule::cron::parse_zone,
+};
 
 /// The floor, unless somebody says otherwise.
 pub const KEEP_MIN: u32 = 3;
 
-/// The keep rules, with restic's names and meaning; each database on its own, in UTC.
+/// The keep rules, with restic's names and meaning; each database on its own.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Retention")]
 pub struct KeepArgs {
@@ -58,7 +65,8 @@ pub struct KeepArgs {
     /// Never leave fewer good snapshots of a database than this, verified ones first, whatever the rules say
     #[arg(long, value_name = "N", default_value_t = KEEP_MIN)]
     keep_min: u32,
-    /// Let the rules decide on snapshots from before migrations too [default: they are kept]
+    /// Let the rules decide on snapshots from before migrations too [default: they are kept; of several one after another that hold
+    /// the same state, the newest]
     #[arg(long)]
     include_pre_migration: bool,
 }
@@ -77,6 +85,7 @@ impl KeepArgs {
             tags: self.keep_tag.clone(),
             min: self.keep_min,
             include_pre_migration: self.include_pre_migration,
+            zone: None,
         }
     }
 }
@@ -89,6 +98,9 @@ pub struct PruneArgs {
     /// Only snapshots of this database
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
+    /// Where days, weeks and the like begin, such as Europe/Berlin [default: UTC]
+    #[arg(long, value_name = "ZONE", value_parser = parse_zone)]
+    timezone: Option<Tz>,
     /// Say what would be deleted, and delete nothing
     #[arg(long)]
     dry_run: bool,
@@ -108,6 +120,9 @@ struct Row {
     time: DateTime<Utc>,
     keep: bool,
     reasons: Vec<String>,
+    /// A newer one from before a migration that holds the same state, and stays.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    same_as: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -121,7 +136,7 @@ struct Document {
 
 /// Runs `backup prune`.
 pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8> {
-    let policy = args.keep.policy();
+    let policy = KeepPolicy { zone: args.timezone, ..args.keep.policy() };
     if !policy.has_rules() {
         return Err(Error::usage("no rule says what to keep")
             .with_hint("Give at least one, such as --keep-daily 7; try it with --dry-run first."));
@@ -248,7 +263,7 @@ fn simulated(
     })?;
     let taken_at = |id: &SnapshotId| candidates.iter().find(|one| one.id == *id).map(|one| one.taken_at);
     let kept = found.survivors.iter().map(|survivor| {
-        let Row { id, database, time, keep, reasons } = row(&survivor.decision);
+        let Row { id, database, time, keep, reasons, .. } = row(&survivor.decision);
         SimulatedRow { id: survivor.exists.then_some(id), database, time, keep, deleted_at: None, reasons }
     });
     let deleted = found.deleted.iter().map(|gone| SimulatedRow {
@@ -325,10 +340,11 @@ fn candidates(repository: &Repository, database: Option<&str>) -> Result<(Vec<Ca
             damaged.push(entry.id);
             continue;
         };
-        let manifest = snapshot.manifest;
-        if database.is_some_and(|name| name != manifest.database.name) {
+        if database.is_some_and(|name| name != snapshot.manifest.database.name) {
             continue;
         }
+        let state = state(&snapshot);
+        let manifest = snapshot.manifest;
         let standing = facts.standing(&entry.id);
         candidates.push(Candidate {
             protection: protections.of(&entry.id, Some(&manifest)).map(|why| why.to_string()).or_else(|| {
@@ -341,6 +357,7 @@ fn candidates(repository: &Repository, database: Option<&str>) -> Result<(Vec<Ca
             taken_at: manifest.taken_at,
             kind: manifest.kind,
             tags: manifest.tags,
+            state,
             soundness: if standing.is_bad() {
                 Soundness::Damaged
             } else if standing.is_good() {
@@ -353,6 +370,18 @@ fn candidates(repository: &Repository, database: Option<&str>) -> Result<(Vec<Ca
     Ok((candidates, damaged))
 }
 
+/// What a snapshot from before a migration holds: only of those is it asked. One whose archive can't be read, or is not the one
+/// that was written, is like no other.
+fn state(snapshot: &StoredSnapshot) -> Option<String> {
+    let manifest = &snapshot.manifest;
+    let entry = manifest.files.iter().find(|file| file.path == SCHEMA_FILE)?;
+    if manifest.kind != Kind::PreMigration {
+        return None;
+    }
+    let archive = read_plain(&snapshot.path(SCHEMA_FILE), entry.bytes).ok()?;
+    (sha256_hex(&archive) == entry.sha256).then(|| state_of(manifest, &archive)).flatten()
+}
+
 fn row(decision: &Decision) -> Row {
     Row {
         id: decision.id.to_string(),
@@ -360,6 +389,7 @@ fn row(decision: &Decision) -> Row {
         time: decision.taken_at,
         keep: decision.is_kept(),
         reasons: decision.reasons.iter().map(ToString::to_string).collect(),
+        same_as: decision.same_as.as_ref().map(ToString::to_string),
     }
 }
 

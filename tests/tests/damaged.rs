@@ -150,5 +150,22 @@ fn every_json_document_has_its_schema_version() {
         }
     }
     let error = snapshots.run("backup", &url, &["show", "2001", "--json"]).expect(5);
-    assert!(error.stdout.is_empty() && error.stderr.contains("\"exit_code\":5"), "{}", error.stderr);
+    assert!(error.stderr.contains("\"exit_code\":5"), "{}", error.stderr);
+    for (program, arguments, code) in [
+        ("backup", &["show", "2001"][..], 5),
+        ("backup", &["verify", "2001"], 5),
+        ("backup", &["prune"], 2),
+        ("backup", &["prune", "--keep-last", "many"], 2),
+        ("backup", &["export", "2001", "-o", "-"], 5),
+        ("restore", &["2001"], 5),
+        ("restore", &["latest", "--replace"], 3),
+    ] {
+        let told = snapshots.run(program, &url, &[arguments, &["--json"]].concat()).expect(code);
+        let document: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+        assert_eq!(
+            (&document["schema"], &document["error"]["exit_code"]),
+            (&1.into(), &code.into()),
+            "{told:?}"
+        );
+    }
 }

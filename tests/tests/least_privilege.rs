@@ -473,3 +473,18 @@ fn a_connection_limit_that_leaves_no_place_is_busy_and_names_itself() {
         snapshots.run("backup", &shop.url_as("app"), &["create", "--jobs", "1"]).expect(0);
     }
 }
+
+/// Before 15 nobody can be given the right to make such a setting; what is printed keeps it for the role all the same.
+#[test]
+fn on_14_a_setting_of_a_superuser_can_go_to_the_role() {
+    let shop = Shop::start(14);
+    let superuser = |sql: &str| psql::run(&shop.cluster.url("shop"), sql);
+    superuser("ALTER DATABASE shop SET log_min_duration_statement = '100ms'");
+    let snapshots = Snapshots::new();
+    let checked = snapshots.run("backup", &shop.url_as("app"), &["check", "--can", "undo"]).expect(3);
+    let help = "ALTER ROLE app SET log_min_duration_statement TO '100ms'; ALTER DATABASE shop RESET log_min_duration_statement;";
+    assert!(checked.stdout.contains(help), "{}", checked.stdout);
+    superuser(help);
+    snapshots.run("backup", &shop.url_as("app"), &["check", "--can", "undo"]).expect(0);
+    assert_eq!(psql::run(&shop.url_as("app"), "SHOW log_min_duration_statement"), "100ms");
+}

@@ -200,3 +200,24 @@ fn another_version_of_the_collation_is_said_with_what_depends_on_it() {
     assert!(!outcome.stderr.contains("not_unique"), "{}", outcome.stderr);
     assert_eq!(psql::run(&cluster.url(&copy), "SELECT count(*) FROM t"), "4");
 }
+
+/// We read names as UTF-8; bytes in rows are another thing.
+#[test]
+fn a_name_that_is_no_utf_8_is_refused_with_its_bytes_and_rows_of_such_bytes_are_not() {
+    let cluster = Cluster::shared(18);
+    let options = "ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0";
+    let database = cluster.fresh_database_with("bytes", options);
+    database.psql(r"CREATE TABLE t (i int, v text); INSERT INTO t VALUES (1, E'na\xefve')");
+    let snapshots = Snapshots::new();
+    snapshots.create(&database, &[]);
+    database.psql(r#"DO $$ BEGIN EXECUTE E'ALTER TABLE t ADD "na\xefve" int'; EXECUTE E'CREATE TYPE "t\xff" AS (i int)'; END $$"#);
+    let told = r#""na\xefve" is no UTF-8"#;
+    snapshots
+        .run("backup", &database.url(), &["create"])
+        .fails(3, &["column", told, "SQL_ASCII", "and 1 more"]);
+    let checked = snapshots.run("backup", &database.url(), &["check"]).expect(3);
+    assert!(checked.stdout.contains(told), "{}", checked.stdout);
+    for arguments in [&["check"][..], &["--", "true"]] {
+        snapshots.run("safe-run", &database.url(), arguments).fails(3, &[told]);
+    }
+}

@@ -157,6 +157,7 @@ fn postgresql_19_statements_of_the_new_version_run_and_are_undone() {
         "INSERT INTO users (id, name) VALUES (1, 'again') ON CONFLICT (id) DO SELECT RETURNING name;",
         "SELECT count(*) FILTER (WHERE id > 1), lag(id) IGNORE NULLS OVER (ORDER BY id) FROM users GROUP BY id;",
         "REPACK (ANALYZE) orders;",
+        "REPACK (VERBOSE, ANALYZE off) orders USING INDEX orders_pkey;",
     ];
     for statement in statements {
         let shop = || {
@@ -171,7 +172,9 @@ fn postgresql_19_statements_of_the_new_version_run_and_are_undone() {
         let run = shop();
         let before = run.fingerprint();
         run.migration("0001_a.sql", &format!("{}\nSELECT 1/0;\n", of(&run)));
-        run.run(&[]).exits(10).says("division by zero");
+        // REPACK (ANALYZE) runs alone, and is undone by the snapshot.
+        let ended = run.run(&[]).says("division by zero");
+        assert!(matches!(ended.status.code(), Some(10 | 12)), "{ended}");
         run.assert_unchanged(&before);
     }
 }

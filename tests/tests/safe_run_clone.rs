@@ -354,3 +354,15 @@ fn a_clone_that_takes_long_to_go_is_said_and_waited_for() {
     assert_eq!(cluster.psql(&list), "");
     run.assert_open();
 }
+
+/// Asking about a key that the run made begins no savepoint where there is no transaction.
+#[test]
+fn checks_behind_a_clone_leave_no_error_in_the_servers_log() {
+    let cluster = Cluster::start(18, &Options::new());
+    let run = ProtectedRun::shop_on(&cluster);
+    let sql = "ALTER TABLE audit ADD CONSTRAINT one UNIQUE (id); CREATE INDEX ON orders (note)";
+    run.run(&["--snapshot", "clone", "--", "psql", "-Xqc", sql]).exits(0).verdict("COMMITTED");
+    let errors: Vec<String> =
+        cluster.log().lines().filter(|line| line.contains("ERROR: ")).map(str::to_owned).collect();
+    assert_eq!(errors, Vec::<String>::new());
+}

@@ -306,9 +306,31 @@ fn json_is_one_document_whatever_happens() {
     json(&run.run(&["status", "--json"]).exits(0));
     json(&run.run(&["recover", "--json"]).exits(0));
     let outcome = run.run(&["--json", "--dir", "nowhere"]).exits(2);
-    assert_eq!(outcome.stdout, "");
     let error: Value = serde_json::from_str(outcome.stderr.lines().last().unwrap()).unwrap();
     assert_eq!((&error["event"], &error["exit_code"]), (&"error".into(), &2.into()));
+    // What never became a run has a report all the same, with the verdict NOT RUN.
+    let refused = |report: Value, code: i32| {
+        assert_eq!((&report["verdict"], &report["exit_code"]), (&"failed".into(), &code.into()), "{report}");
+        assert!(report["error"]["message"].is_string() && report["state"].is_string(), "{report}");
+    };
+    refused(json(&outcome), 2);
+    run.migration("0002_b.sql", "SELECT 1;\nROLLBACK;\n");
+    refused(json(&run.run(&["--json"]).exits(3)), 3);
+    refused(json(&run.run(&["--json", "--", "no-such-program"]).exits(2)), 2);
+    // Everything else has the error as its document.
+    for (arguments, code) in [
+        (&["plan", "--json"][..], 3),
+        (&["report", "20991231", "--json"], 5),
+        (&["--json", "--nonsense"], 2),
+        (&["--json", "--level", "much"], 2),
+        (&["status", "--json", "--fence", "none"], 2),
+    ] {
+        let error = json(&run.run(arguments).exits(code));
+        assert_eq!(error["error"]["exit_code"], code, "{arguments:?}: {error}");
+        assert!(error["error"]["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
+    }
+    // Somebody else's `--json` is none of ours.
+    assert_eq!(run.run(&["--nonsense", "--", "tool", "--json"]).exits(2).stdout, "");
 }
 
 #[test]

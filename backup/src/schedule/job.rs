@@ -219,7 +219,7 @@ async fn resolve_one(
         Ok(Some(Rhythm { schedule, delay, catch_up, retries }))
     };
     let tags = file.keep_tag.unwrap_or_default().iter().map(|tag| parse_tag(tag)).collect::<Result<_>>()?;
-    let policy = KeepPolicy {
+    let mut policy = KeepPolicy {
         last: file.keep_last.unwrap_or(0),
         hourly: file.keep_hourly.unwrap_or(0),
         daily: file.keep_daily.unwrap_or(0),
@@ -230,6 +230,7 @@ async fn resolve_one(
         tags,
         min: file.keep_min.unwrap_or(3),
         include_pre_migration: file.include_pre_migration.unwrap_or(false),
+        zone: None,
     };
     let usual = Thresholds::default();
     let share = |text: Option<String>, default: f64| text.map_or(Ok(default), |text| parse_percentage(&text));
@@ -255,6 +256,8 @@ async fn resolve_one(
     let (backup, drill) = (rhythm(file.cron)?, rhythm(file.drill)?);
     // An expression may have a zone of its own.
     let zone = backup.as_ref().or(drill.as_ref()).map_or(zone, |rhythm| rhythm.schedule.zone());
+    // A night's backup belongs to the day that it is for people there.
+    policy.zone = Some(zone);
     Ok(Job {
         database,
         repo: std::path::absolute(&settings.repo).unwrap_or_else(|_| settings.repo.clone()),

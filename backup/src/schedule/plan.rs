@@ -251,6 +251,7 @@ mod tests {
                         tags: std::collections::BTreeMap::new(),
                         soundness: Soundness::Verified,
                         protection: None,
+                        state: None,
                         part: None,
                     });
                     let before = night.candidates.len();

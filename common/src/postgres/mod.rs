@@ -16,6 +16,7 @@ pub mod known_fixes;
 pub mod lend;
 pub mod login;
 pub mod names;
+pub mod names_as_bytes;
 pub mod obstacles;
 mod other_engine;
 pub mod passfile;

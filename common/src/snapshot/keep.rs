@@ -9,12 +9,16 @@
 //!   clock was wrong), or from before a migration (unless asked to);
 //! - leave fewer good snapshots of a database than the floor, of those that can be had. Verified ones count first.
 //!
-//! Buckets are hours, days, ISO weeks, months and years in UTC. `within` counts from the newest snapshot and not from
+//! Of snapshots from before migrations that hold the same state one after another, only the newest is kept for that: runs that
+//! changed nothing do not pile up.
+//!
+//! Buckets are hours, days, ISO weeks, months and years in the policy's time zone. `within` counts from the newest snapshot and not from
 //! today: when backups stop, the old ones stay.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono_tz::Tz;
 
 use super::{SnapshotId, manifest::Kind};
 
@@ -41,6 +45,8 @@ pub struct KeepPolicy {
     pub min: u32,
     /// Whether the rules also decide on snapshots from before migrations.
     pub include_pre_migration: bool,
+    /// Where hours, days, weeks, months and years begin; UTC if nobody said so.
+    pub zone: Option<Tz>,
 }
 
 impl KeepPolicy {
@@ -82,6 +88,8 @@ pub struct Candidate {
     pub soundness: Soundness,
     /// Why it may not be deleted at all: a pin, or a run that needs it.
     pub protection: Option<String>,
+    /// What it holds, where somebody looked: two of the same state are as good as one.
+    pub state: Option<String>,
 }
 
 /// Why a snapshot is kept.
@@ -134,6 +142,8 @@ pub struct Decision {
     pub taken_at: DateTime<Utc>,
     /// Why it stays; empty means that it goes.
     pub reasons: Vec<Reason>,
+    /// A newer one that holds the same state, and stays.
+    pub same_as: Option<SnapshotId>,
 }
 
 impl Decision {
@@ -145,7 +155,12 @@ impl Decision {
     /// All reasons in one line.
     pub fn describe(&self) -> String {
         if self.reasons.is_empty() {
-            return "no rule keeps it".to_owned();
+            return match &self.same_as {
+                Some(newer) => {
+                    format!("from before a migration, with the same state as {newer}, which stays")
+                }
+                None => "no rule keeps it".to_owned(),
+            };
         }
         self.reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     }
@@ -162,25 +177,57 @@ pub fn plan(policy: &KeepPolicy, candidates: &[Candidate], now: DateTime<Utc>) -
 
 fn plan_database(policy: &KeepPolicy, mut group: Vec<&Candidate>, now: DateTime<Utc>) -> Vec<Decision> {
     group.sort_by(|a, b| (b.taken_at, &b.id).cmp(&(a.taken_at, &a.id)));
-    let mut reasons: Vec<Vec<Reason>> =
-        group.iter().map(|candidate| exemptions(policy, candidate, now)).collect();
+    let same_as = repeated(policy, &group, now);
+    let mut reasons: Vec<Vec<Reason>> = group
+        .iter()
+        .zip(&same_as)
+        .map(|(candidate, same_as)| exemptions(policy, candidate, same_as.is_some(), now))
+        .collect();
     // What rules count: a damaged one must not take a good one's place, nor one of a wrong clock a real one's. Pinned ones
     // are ordinary snapshots besides.
     let counted: Vec<usize> = (0..group.len())
+        .filter(|&index| same_as[index].is_none())
         .filter(|&index| reasons[index].iter().all(|reason| matches!(reason, Reason::Protected(_))))
         .collect();
     apply_rules(policy, &group, &counted, &mut reasons);
     apply_floor(policy, &group, &mut reasons);
-    let decide = |(candidate, reasons): (&Candidate, Vec<Reason>)| Decision {
-        id: candidate.id.clone(),
-        database: candidate.database.clone(),
-        taken_at: candidate.taken_at,
-        reasons,
-    };
-    group.into_iter().zip(reasons).map(decide).collect()
+    let decide =
+        |((candidate, reasons), same_as): ((&Candidate, Vec<Reason>), Option<SnapshotId>)| Decision {
+            id: candidate.id.clone(),
+            database: candidate.database.clone(),
+            taken_at: candidate.taken_at,
+            reasons,
+            same_as,
+        };
+    group.into_iter().zip(reasons).zip(same_as).map(decide).collect()
 }
 
-fn exemptions(policy: &KeepPolicy, candidate: &Candidate, now: DateTime<Utc>) -> Vec<Reason> {
+/// Of each that is from before a migration, newest first: the newer one before a migration whose state is the same, with none of
+/// another state between them. A damaged one, or one of a wrong clock, stands for no other.
+fn repeated(policy: &KeepPolicy, group: &[&Candidate], now: DateTime<Utc>) -> Vec<Option<SnapshotId>> {
+    let mut newer: Option<&Candidate> = None;
+    let mut same_as = vec![None; group.len()];
+    for (index, candidate) in group.iter().enumerate() {
+        let counts = candidate.kind == Kind::PreMigration
+            && candidate.soundness != Soundness::Damaged
+            && candidate.taken_at <= now;
+        if policy.include_pre_migration || !counts {
+            continue;
+        }
+        match newer.filter(|newer| newer.state.is_some() && newer.state == candidate.state) {
+            Some(newer) => same_as[index] = Some(newer.id.clone()),
+            None => newer = Some(candidate),
+        }
+    }
+    same_as
+}
+
+fn exemptions(
+    policy: &KeepPolicy,
+    candidate: &Candidate,
+    is_repeated: bool,
+    now: DateTime<Utc>,
+) -> Vec<Reason> {
     let mut reasons: Vec<Reason> = candidate.protection.clone().map(Reason::Protected).into_iter().collect();
     if candidate.soundness == Soundness::Damaged {
         reasons.push(Reason::Damaged);
@@ -188,14 +235,14 @@ fn exemptions(policy: &KeepPolicy, candidate: &Candidate, now: DateTime<Utc>) ->
     if candidate.taken_at > now {
         reasons.push(Reason::Future);
     }
-    if candidate.kind == Kind::PreMigration && !policy.include_pre_migration {
+    if candidate.kind == Kind::PreMigration && !policy.include_pre_migration && !is_repeated {
         reasons.push(Reason::PreMigration);
     }
     reasons
 }
 
 /// A rule's name, how many periods it keeps, and the period of a time.
-type PeriodRule = (&'static str, u32, fn(DateTime<Utc>) -> String);
+type PeriodRule = (&'static str, u32, fn(DateTime<Tz>) -> String);
 
 fn apply_rules(policy: &KeepPolicy, group: &[&Candidate], counted: &[usize], reasons: &mut [Vec<Reason>]) {
     for (number, &index) in (1..=policy.last).zip(counted) {
@@ -208,11 +255,12 @@ fn apply_rules(policy: &KeepPolicy, group: &[&Candidate], counted: &[usize], rea
         ("monthly", policy.monthly, |at| format!("{}-{:02}", at.year(), at.month())),
         ("yearly", policy.yearly, |at| at.year().to_string()),
     ];
+    let zone = policy.zone.unwrap_or(Tz::UTC);
     for (rule, limit, period_of) in periods {
         let mut seen = 0;
         let mut last = None;
         for &index in counted {
-            let period = period_of(group[index].taken_at);
+            let period = period_of(group[index].taken_at.with_timezone(&zone));
             if last.as_ref() == Some(&period) {
                 continue;
             }

@@ -15,9 +15,11 @@ pub mod pattern;
 pub mod pieces;
 pub mod readme;
 pub mod simulate;
+mod state;
 pub mod toc;
 pub mod wal_base;
 
 pub use codec::{Codec, RowHash};
 pub use id::SnapshotId;
 pub use manifest::Manifest;
+pub use state::state_of;

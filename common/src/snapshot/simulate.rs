@@ -130,6 +130,7 @@ fn play(
                     tags: BTreeMap::new(),
                     soundness: Soundness::Unverified,
                     protection: None,
+                    state: None,
                 });
             }
             _ => clock = end,
@@ -193,6 +194,7 @@ mod tests {
             tags: BTreeMap::new(),
             soundness: Soundness::Unverified,
             protection: None,
+            state: None,
         }
     }
 

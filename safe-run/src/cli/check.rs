@@ -43,6 +43,7 @@ impl Invocation<'_> {
         let files = verify::load(&args.verify)?;
         let connection = self.connection("safe-run check").await?;
         let holder = connection.connect().await?;
+        backup::check_server(&holder).await?;
         holder
             // Not READ ONLY: the checks make it so, once they have what they need to ask as an owner.
             .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ")

@@ -244,6 +244,11 @@ pub(crate) fn transaction(words: &Words<'_>) -> TransactionClass {
         "repack" if words.has("concurrently") && !words.option_is_off("concurrently") => {
             alone("REPACK CONCURRENTLY")
         }
+        "repack"
+            if ["analyze", "analyse"].iter().any(|word| words.has(word) && !words.option_is_off(word)) =>
+        {
+            alone("REPACK (ANALYZE)")
+        }
         "repack" => match words.top_level().find(|&at| at > 0 && !words.is(at, "verbose")) {
             Some(at) if !words.is(at, "using") => {
                 unknown("REPACK runs in a transaction only for a table without partitions")

@@ -114,12 +114,17 @@ ORDER BY 1, 2";
 /// A parameter that the server does not know belongs to a library that is not loaded: only a superuser may set it.
 pub fn superuser_settings(major: u32) -> String {
     // From 15 on the right to set a parameter can be granted.
+    // Before, a role can have it for itself in every database: that belongs to the server, and no restore has to make it.
     let (may, help) = match major {
         15.. => (
             "pg_catalog.has_parameter_privilege(s.name, 'SET')",
-            "pg_catalog.format('GRANT SET ON PARAMETER %I TO %I;', s.name, current_user)",
+            "pg_catalog.format('GRANT SET ON PARAMETER %I TO %I;  -- or: ', s.name, current_user)",
         ),
-        _ => ("false", "NULL"),
+        _ => (
+            "false",
+            "CASE WHEN s.of_database THEN pg_catalog.format('ALTER ROLE %I SET %I TO %L; ', CASE s.role WHEN 0 THEN current_user
+               ELSE pg_catalog.pg_get_userbyid(s.role) END, s.name, pg_catalog.substr(s.item, pg_catalog.strpos(s.item, '=') + 1)) END",
+        ),
     };
     format!(
         "WITH settings(kind, object, item, role, of_database, reset) AS (
@@ -138,7 +143,7 @@ pub fn superuser_settings(major: u32) -> String {
          named AS (SELECT n.*, pg_catalog.split_part(n.item, '=', 1) AS name FROM settings n)
          SELECT s.kind, pg_catalog.format('%s %s', s.name, s.object) AS object, CASE WHEN s.role <> 0 AND NOT may_role.it
                   THEN 'only that role, or one that may create and administer roles, may set it' ELSE 'only a superuser may set it' END AS why,
-                COALESCE({help} || '  -- or: ', '') || pg_catalog.format('%s %I;', s.reset, s.name) AS helps, s.of_database
+                COALESCE({help}, '') || pg_catalog.format('%s %I;', s.reset, s.name) AS helps, s.of_database
          FROM named s LEFT JOIN pg_catalog.pg_settings g ON g.name = s.name
          CROSS JOIN LATERAL (SELECT s.role = 0 OR pg_catalog.pg_get_userbyid(s.role) = current_user
                 OR (SELECT r.rolcreaterole FROM pg_catalog.pg_roles r WHERE r.rolname = current_user) AS it) may_role

@@ -19,6 +19,7 @@ fn candidate(number: u64, taken_at: DateTime<Utc>) -> Candidate {
         tags: BTreeMap::new(),
         soundness: Soundness::Unverified,
         protection: None,
+        state: None,
     }
 }
 
@@ -222,4 +223,68 @@ proptest! {
             prop_assert!(plan(&policy, &left, now).iter().all(Decision::is_kept), "a second prune deletes nothing");
         }
     }
+}
+
+#[test]
+fn days_are_those_of_the_time_zone() {
+    // Half past eleven in the evening and half past midnight in Berlin: one day in UTC, two there.
+    let time = |text: &str| text.parse::<DateTime<Utc>>().unwrap();
+    let all = [candidate(1, time("2026-11-10T22:30:00Z")), candidate(2, time("2026-11-10T23:30:00Z"))];
+    let count = |zone: Option<Tz>| {
+        let policy = KeepPolicy { daily: 7, weekly: 1, monthly: 1, yearly: 1, zone, ..KeepPolicy::default() };
+        kept(&policy, &all)
+    };
+    assert_eq!(count(None).len(), 1);
+    let berlin = count(Some(Tz::Europe__Berlin));
+    assert_eq!(berlin[1], "11-10 22 daily 2026-11-10");
+    assert!(
+        berlin[0].starts_with("11-10 23 daily 2026-11-11, weekly 2026-W46, monthly 2026-11"),
+        "{berlin:?}"
+    );
+    // An hour that comes twice is one that has two.
+    let night = [candidate(1, time("2026-10-25T00:30:00Z")), candidate(2, time("2026-10-25T01:30:00Z"))];
+    let policy = KeepPolicy { daily: 7, zone: Some(Tz::Europe__Berlin), ..KeepPolicy::default() };
+    assert_eq!(kept(&policy, &night).len(), 1);
+}
+
+#[test]
+fn of_runs_that_changed_nothing_the_newest_snapshot_is_kept() {
+    let before = |number: u64, hours_ago: i64, state: &str| Candidate {
+        kind: Kind::PreMigration,
+        state: (!state.is_empty()).then(|| state.to_owned()),
+        ..candidate(number, at(hours_ago))
+    };
+    let mut all = vec![
+        before(1, 1, "b"),
+        before(2, 2, "b"),
+        before(3, 3, "b"),
+        before(4, 4, "a"),
+        before(5, 5, "a"),
+        before(6, 6, "b"),
+        before(7, 7, ""),
+        before(8, 8, ""),
+    ];
+    all.push(candidate(9, at(0)));
+    let policy = KeepPolicy { last: 1, ..KeepPolicy::default() };
+    let ids = |policy: &KeepPolicy, all: &[Candidate]| -> Vec<String> {
+        let kept = plan(policy, all, at(0)).into_iter().filter(Decision::is_kept);
+        kept.map(|decision| decision.taken_at.format("%H").to_string()).collect()
+    };
+    let hours = |hours: &[i64]| -> Vec<String> {
+        hours.iter().map(|hours| at(*hours).format("%H").to_string()).collect()
+    };
+    assert_eq!(ids(&policy, &all), hours(&[0, 1, 4, 6, 7, 8]));
+    let gone = plan(&policy, &all, at(0)).into_iter().find(|decision| decision.id == all[1].id).unwrap();
+    assert_eq!(
+        gone.describe(),
+        format!("from before a migration, with the same state as {}, which stays", all[0].id)
+    );
+    // A damaged one stands for no other, and what is pinned stays.
+    all[0].soundness = Soundness::Damaged;
+    all[2].protection = Some("pinned".to_owned());
+    assert_eq!(ids(&policy, &all), hours(&[0, 1, 2, 3, 4, 6, 7, 8]));
+    // The floor is of good ones, whatever they hold.
+    all[0].soundness = Soundness::Unverified;
+    all[2].protection = None;
+    assert_eq!(ids(&KeepPolicy { min: 9, ..policy }, &all).len(), 9);
 }
