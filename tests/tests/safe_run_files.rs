@@ -356,3 +356,37 @@ mod repack {
             .says("REPACK of more than one table cannot run in a transaction");
     }
 }
+
+/// A type, its label and every kind of use in a database that is as new, and the transactions of the files beside it.
+#[test]
+fn a_new_label_may_stand_wherever_a_constant_may() {
+    for major in tests::cluster::ends() {
+        let run = ProtectedRun::on(tests::Cluster::shared(major).fresh_database("labels"));
+        run.migration(
+            "1_a.sql",
+            "CREATE TYPE st AS ENUM ('a', 'b');\nCREATE TABLE t (id int PRIMARY KEY, s st DEFAULT 'a', n text);\n",
+        );
+        run.migration("2_b.sql", "ALTER TYPE st ADD VALUE 'c';\n");
+        run.migration(
+            "3_c.sql",
+            "CREATE INDEX ON t (id) WHERE s = 'c';\nALTER TABLE t ALTER s SET DEFAULT 'c';\n\
+             ALTER TABLE t ADD CONSTRAINT k CHECK (s <> 'c' OR n IS NOT NULL);\n\
+             CREATE FUNCTION f() RETURNS st LANGUAGE sql AS $$ SELECT 'c'::st $$;\n\
+             CREATE TABLE p (s st) PARTITION BY LIST (s); CREATE TABLE p_c PARTITION OF p FOR VALUES IN ('c');\n\
+             INSERT INTO t VALUES (1, 'c', 'x');\n",
+        );
+        run.migration(
+            "4_d.sql",
+            "BEGIN WORK; INSERT INTO t VALUES (2, 'b', 'c'); END;\n\
+             START TRANSACTION; INSERT INTO t VALUES (3, 'b', 'BEGIN; x COMMIT'); COMMIT WORK;\n",
+        );
+        run.migration(
+            "5_e.sql",
+            "ALTER TYPE st ADD VALUE IF NOT EXISTS 'd' BEFORE 'a';\nINSERT INTO t VALUES (4, 'd', 'y');\n\
+             DO $$ BEGIN PERFORM 'd'::st; END $$;\n",
+        );
+        run.run(&[]).exits(0).verdict("COMMITTED").says("5 migrations");
+        let rows = "SELECT string_agg(s || n, ' ' ORDER BY id) FROM t";
+        assert_eq!(run.database.psql(rows), "cx bc bBEGIN; x COMMIT dy", "{major}");
+    }
+}

@@ -9,9 +9,10 @@ const NAMES: &str = r"
 SELECT n.what, pg_catalog.encode(pg_catalog.convert_to(n.name::text, 'SQL_ASCII'), 'hex')
 FROM (
   SELECT 'schema' AS what, nspname AS name FROM pg_catalog.pg_namespace
-  UNION ALL SELECT 'relation', relname FROM pg_catalog.pg_class WHERE oid >= 16384
+  UNION ALL SELECT 'relation', relname FROM pg_catalog.pg_class WHERE oid >= 16384 AND relkind <> 'c'
   UNION ALL SELECT 'column', attname FROM pg_catalog.pg_attribute WHERE attrelid >= 16384 AND attnum > 0
-  UNION ALL SELECT 'type', typname FROM pg_catalog.pg_type WHERE oid >= 16384
+  UNION ALL SELECT 'type', t.typname FROM pg_catalog.pg_type t LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+    WHERE t.oid >= 16384 AND t.typcategory <> 'A' AND (c.oid IS NULL OR c.relkind = 'c')
   UNION ALL SELECT 'function', proname FROM pg_catalog.pg_proc WHERE oid >= 16384
   UNION ALL SELECT 'constraint', conname FROM pg_catalog.pg_constraint WHERE oid >= 16384
   UNION ALL SELECT 'trigger', tgname FROM pg_catalog.pg_trigger WHERE oid >= 16384
@@ -19,7 +20,7 @@ FROM (
   UNION ALL SELECT 'role', rolname FROM pg_catalog.pg_roles
 ) n
 WHERE pg_catalog.getdatabaseencoding() = 'SQL_ASCII' AND n.name::text ~ '[^\x01-\x7f]'
-LIMIT 10000";
+ORDER BY 1, 2 LIMIT 10000";
 
 /// Refuses a database with a name that is no UTF-8.
 ///
