@@ -28,7 +28,6 @@ use std::{
 use common::{Error, Result, fault, interrupt, postgres::Session};
 use sqlite::{
     file::{Digest, Location, Reader, SqliteFile},
-    hash::Fingerprint,
     schema::Schema,
 };
 
@@ -45,10 +44,11 @@ use crate::{
 };
 use aside::Quarantine;
 use choices::{BadValues, Existing, Orphans};
-use load::{Job, Loaded, OrphanRows};
+use load::{Job, Loaded, OrphanRows, Outcome};
 use make::Made;
 use orphans::Found;
 use plan::{Plan, TablePlan};
+use verify::Held;
 
 /// Readers of the file at once: two encode as fast as one COPY takes.
 const MOST_READERS: usize = 4;
@@ -131,7 +131,7 @@ struct Done {
     plan: Plan,
     tables: Vec<Loaded>,
     /// What the tables held before, where rows are added.
-    before: Vec<Fingerprint>,
+    before: Vec<Held>,
 }
 
 impl Import {
@@ -342,7 +342,7 @@ impl Import {
         session: &Session,
         (plan, quarantine): (&Plan, &mut Quarantine),
         log: &mut RunLog,
-    ) -> Result<(Vec<Loaded>, Vec<Fingerprint>)> {
+    ) -> Result<(Vec<Loaded>, Vec<Held>)> {
         let (mut tables, mut before) = (Vec::new(), Vec::new());
         let mut session = Some(session);
         context.progress.phase("importing rows", Some(self.source.digest.file_bytes));
@@ -369,6 +369,7 @@ impl Import {
         }
     }
 
+    /// One table. Rows that the server refuses, each by itself, are set aside too, if that was asked for.
     async fn table(
         &self,
         session: Option<&Session>,
@@ -376,19 +377,52 @@ impl Import {
         quarantine: &mut Quarantine,
         progress: &common::Progress,
     ) -> Result<Loaded> {
-        interrupt::check()?;
-        let job = Job {
-            table: self.source.schema.tables[table.source].clone(),
-            plan: table.clone(),
-            orphans: self.orphan_rows(table),
-            null_orphans: self.options.orphans == Orphans::Null,
-            sets_aside: self.options.bad_values == BadValues::Quarantine,
-        };
-        let readers = self.source.readers();
-        let (readers, loaded) =
-            load::load(session, readers, job, |aside| quarantine.add(&aside), progress).await?;
-        self.source.give_back(readers);
-        Ok(loaded)
+        /// Each costs another attempt.
+        const MOST_REFUSED: usize = 50;
+        let sets_aside = self.options.bad_values == BadValues::Quarantine;
+        let mut refused = BTreeMap::new();
+        let savepoint = "\"safe-run: one table\"";
+        loop {
+            interrupt::check()?;
+            let job = Job {
+                table: self.source.schema.tables[table.source].clone(),
+                plan: table.clone(),
+                orphans: self.orphan_rows(table),
+                null_orphans: self.options.orphans == Orphans::Null,
+                sets_aside,
+                refused: refused.clone(),
+            };
+            let kept = quarantine.mark()?;
+            if let (Some(session), true) = (session, sets_aside) {
+                around::run(session, "set a savepoint", &format!("SAVEPOINT {savepoint}")).await?;
+            }
+            let readers = self.source.readers();
+            let (readers, outcome) =
+                load::load(session, readers, job, |aside| quarantine.add(&aside), progress).await?;
+            self.source.give_back(readers);
+            match (outcome, session) {
+                (Outcome::Loaded(loaded), session) => {
+                    if let (Some(session), true) = (session, sets_aside) {
+                        around::run(
+                            session,
+                            "release a savepoint",
+                            &format!("RELEASE SAVEPOINT {savepoint}"),
+                        )
+                        .await?;
+                    }
+                    return Ok(loaded);
+                }
+                (Outcome::Refused { error, key: Some(key) }, Some(session))
+                    if sets_aside && refused.len() < MOST_REFUSED && !error.is_retryable() =>
+                {
+                    refused.insert(key, error.message().to_owned());
+                    quarantine.rewind(kept)?;
+                    let back = format!("ROLLBACK TO SAVEPOINT {savepoint}");
+                    around::run(session, "go back to before a table", &back).await?;
+                }
+                (Outcome::Refused { error, .. }, _) => return Err(error),
+            }
+        }
     }
 
     /// The orphans of a table, their columns by their place in the plan.
@@ -415,20 +449,13 @@ impl Import {
         for (place, (table, loaded)) in plan.tables.iter().zip(&tables).enumerate() {
             interrupt::check()?;
             context.progress.step(table.target.name.short());
-            let mut expected = loaded.sent;
+            let mut expected = Held { all: loaded.sent, comparable: loaded.comparable };
             if let Some(before) = before.get(place) {
-                expected.merge(*before);
+                expected.all.merge(before.all);
+                expected.comparable.merge(before.comparable);
             }
             let found = verify::read_back(session, table, &context.progress).await?;
-            if found != expected {
-                let note = self.other_spelling(
-                    context,
-                    session,
-                    (table, found.rows, expected.rows),
-                    before.is_empty(),
-                );
-                log.report.notes.push(note.await?);
-            }
+            log.report.notes.extend(verify::compare(table, expected, found)?);
             if let Some(told) = log.report.import.as_mut().and_then(|report| report.tables.get_mut(place)) {
                 told.verified = true;
             }
@@ -436,43 +463,6 @@ impl Import {
         context.progress.done();
         log.timed("rows read back", began);
         Ok(())
-    }
-
-    /// Where a table has columns whose values PostgreSQL spells its own way: whether all others are equal. Gives the sentence.
-    async fn other_spelling(
-        &self,
-        context: &Context,
-        session: &Session,
-        (table, found, expected): (&TablePlan, u64, u64),
-        alone: bool,
-    ) -> Result<String> {
-        let name = table.target.name.short();
-        let (known, other): (Vec<_>, Vec<_>) =
-            table.columns.iter().cloned().partition(|column| column.rule.target.has_canonical_form());
-        let differs = if found == expected {
-            Error::failed(format!("{name} holds {found} rows as the file does, but not the same values"))
-        } else {
-            Error::failed(format!("{name} holds {found} rows, and {expected} were loaded"))
-        };
-        if other.is_empty() || known.is_empty() || !alone || found != expected {
-            return Err(differs);
-        }
-        let part = TablePlan { columns: known, ..table.clone() };
-        let mut nowhere = Quarantine::nowhere();
-        let sent = self.table(None, &part, &mut nowhere, &context.progress).await?.sent;
-        if verify::read_back(session, &part, &context.progress).await? != sent {
-            return Err(differs);
-        }
-        let columns: Vec<String> = other
-            .iter()
-            .map(|column| {
-                format!("{} ({})", common::ident::printable(&column.target.name), column.target.takes.shown)
-            })
-            .collect();
-        Ok(format!(
-            "{name}: PostgreSQL spells the values of some types its own way: of {} only the number of rows was compared",
-            columns.join(", ")
-        ))
     }
 
     /// Gathers statistics for the planner. Never fails the run.

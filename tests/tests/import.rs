@@ -217,6 +217,40 @@ fn a_bad_value_stops_before_the_commit_and_all_of_them_are_told() {
 }
 
 #[test]
+fn a_row_that_the_server_refuses_is_named_and_can_be_set_aside() {
+    let run = prepared(18);
+    run.database
+        .psql("ALTER TABLE home ADD CHECK (street <> 'bad'); ALTER TABLE home ADD at inet DEFAULT '::1'");
+    sqlite(
+        &run,
+        "app.sqlite3",
+        "ALTER TABLE home ADD at TEXT; UPDATE home SET at = '0:0::1';
+         INSERT INTO home VALUES (30, NULL, 'bad', NULL), (40, NULL, 'short', NULL), (50, NULL, 'good', '10.0.0.1/32');",
+    );
+    let before = run.fingerprint();
+    import(&run, &["--jobs", "1"])
+        .exits(10)
+        .says("could not load home, row 30: ")
+        .says("violates check constraint \"home_street_check\"");
+    run.assert_unchanged(&before);
+    import(&run, &["--jobs", "1", "--bad-values", "quarantine"])
+        .exits(0)
+        .says("quarantine: 2 rows")
+        .says("of at (inet) only the number of rows was compared");
+    assert_eq!(
+        run.database
+            .psql("SELECT string_agg(id::text, ' ' ORDER BY id) FROM home; SELECT count(*) FROM \"Person\""),
+        "10 20 50\n3"
+    );
+    let table =
+        run.database.psql("SELECT relname FROM pg_class WHERE relname LIKE 'quarantine%' AND relkind = 'r'");
+    assert_eq!(
+        run.database.psql(&format!("SELECT source_key, rule FROM safe_run.{table} ORDER BY 1")),
+        "30|refused\n40|refused"
+    );
+}
+
+#[test]
 fn orphans_are_found_before_anything_is_loaded_and_decided() {
     let run = prepared(18);
     sqlite(

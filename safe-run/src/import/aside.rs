@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, BufWriter, Write},
+    io::{BufRead, BufReader, BufWriter, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -60,6 +60,13 @@ fn value(cell: Cell<'_>) -> Value {
     }
 }
 
+/// A place in the file.
+#[derive(Debug, Clone, Copy)]
+pub struct Mark {
+    rows: u64,
+    bytes: u64,
+}
+
 /// The file in the making. It is made with the first row.
 #[derive(Debug)]
 pub struct Quarantine {
@@ -93,13 +100,34 @@ impl Quarantine {
         written.and_then(|()| file.write_all(b"\n")).map_err(|source| Error::io("write", path, source))
     }
 
+    /// Where it stands.
+    pub fn mark(&mut self) -> Result<Mark> {
+        let bytes = match (&mut self.file, &self.path) {
+            (Some(file), Some(path)) => {
+                file.stream_position().map_err(|source| Error::io("write", path, source))?
+            }
+            _ => 0,
+        };
+        Ok(Mark { rows: self.rows, bytes })
+    }
+
+    /// Takes back what was written since.
+    pub fn rewind(&mut self, mark: Mark) -> Result<()> {
+        self.rows = mark.rows;
+        let (Some(file), Some(path)) = (&mut self.file, &self.path) else { return Ok(()) };
+        let back = file.seek(SeekFrom::Start(mark.bytes)).and_then(|_| file.get_ref().set_len(mark.bytes));
+        back.map_err(|source| Error::io("write", path, source))
+    }
+
     /// Makes the file durable, and a table of the same rows in the transaction of `session`. `None` where there are none.
     pub async fn store(
         &mut self,
         session: &Session,
         run: &SnapshotId,
     ) -> Result<Option<(QualifiedName, PathBuf)>> {
-        let (Some(file), Some(path)) = (self.file.take(), self.path.clone()) else { return Ok(None) };
+        let (Some(file), Some(path)) = (self.file.take().filter(|_| self.rows > 0), self.path.clone()) else {
+            return Ok(None);
+        };
         let io = |source| Error::io("write", &path, source);
         let file = file.into_inner().map_err(|error| io(error.into_error()))?;
         file.sync_all().map_err(io)?;

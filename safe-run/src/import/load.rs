@@ -3,30 +3,28 @@
 //! Blocks wait in a bounded channel, so that memory does not grow with the table. What can't be sent is counted, and either
 //! kept as an example (nothing is imported then) or set aside whole.
 
+mod worker;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    error::Error as _,
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
 use common::{
     Error, Progress, Result, interrupt,
-    postgres::{Session, copy::CopyIn},
+    postgres::{DriverError, Session, copy::CopyIn},
 };
 use sqlite::{
-    ReadError,
-    encode::RowEncoder,
     file::Reader,
     hash::Fingerprint,
-    rows::{Cells, Row, RowQuery, RowidRange},
+    rows::{Row, RowidRange},
     schema::Table,
-    value::Cell,
 };
 use tokio::sync::mpsc;
 
 use super::{aside::SetAside, plan::TablePlan};
+use worker::Worker;
 
 /// Bytes of COPY text that go to the server at once.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -89,6 +87,22 @@ pub struct Job {
     pub null_orphans: bool,
     /// Rows that can't be sent are set aside; otherwise nothing is sent any more after the first.
     pub sets_aside: bool,
+    /// Rows that the server has refused, by their keys, with its reason: they count as bad.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// How the load of a table ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Every row was sent, or set aside, or counted as bad.
+    Loaded(Loaded),
+    /// The server refused a row; the transaction is aborted.
+    Refused {
+        /// What it said, with the row where that is known.
+        error: Error,
+        /// The key of the row, where it is known.
+        key: Option<String>,
+    },
 }
 
 /// What became of the rows of a table.
@@ -98,6 +112,8 @@ pub struct Loaded {
     pub rows: u64,
     /// The rows that were sent: how many, and the sum of their hashes.
     pub sent: Fingerprint,
+    /// The same without the columns whose values PostgreSQL spells its own way.
+    pub comparable: Fingerprint,
     /// Rows that can't be sent.
     pub bad_rows: u64,
     /// How many for each column and rule.
@@ -114,6 +130,7 @@ impl Loaded {
     fn merge(&mut self, other: Self) {
         self.rows += other.rows;
         self.sent.merge(other.sent);
+        self.comparable.merge(other.comparable);
         self.bad_rows += other.bad_rows;
         for (what, count) in other.bad_counts {
             *self.bad_counts.entry(what).or_default() += count;
@@ -128,8 +145,17 @@ impl Loaded {
 
 /// What a reader hands over.
 enum Message {
-    Rows { text: Vec<u8>, rows: u64 },
+    Rows { text: Vec<u8>, sent: Block },
     Aside(SetAside),
+}
+
+/// Which rows a block has.
+#[derive(Clone, Copy)]
+struct Block {
+    range: Option<RowidRange>,
+    /// Rows of that range that were sent before.
+    before: u64,
+    rows: u64,
 }
 
 /// What the threads of one table share.
@@ -144,55 +170,53 @@ struct Shared {
 /// readers back.
 ///
 /// # Errors
-/// What the file or the server refuses; a signal.
+/// The file can't be read, rows got lost on the way, a signal.
 pub async fn load(
     session: Option<&Session>,
     readers: Vec<Reader>,
     job: Job,
     mut on_aside: impl FnMut(SetAside) -> Result<()>,
     progress: &Progress,
-) -> Result<(Vec<Reader>, Loaded)> {
-    let statement = copy_statement(&job.plan);
+) -> Result<(Vec<Reader>, Outcome)> {
+    let statement = format!("COPY {} ({}) FROM STDIN", job.plan.target.name, job.plan.column_list());
     let name = job.plan.target.name.short();
-    let ranges = match readers.first() {
-        Some(first) if readers.len() > 1 => first
-            .rowid_ranges(&job.table, readers.len() * RANGES_PER_READER)?
-            .map_or_else(|| vec![None], |ranges| ranges.into_iter().map(Some).collect()),
-        _ => vec![None],
-    };
-    let shared = Arc::new(Shared {
-        job,
-        ranges: Mutex::new(ranges.into()),
-        silent: AtomicBool::new(session.is_none()),
-    });
-    let (sender, mut receiver) = mpsc::channel(QUEUE);
-    let workers: Vec<_> = readers
-        .into_iter()
-        .map(|reader| {
-            let (shared, sender) = (shared.clone(), sender.clone());
-            tokio::task::spawn_blocking(move || Worker::new(&shared, &sender).run(reader))
-        })
-        .collect();
-    drop(sender);
-    let failed = |error: Error| error.context(format!("could not load {name}"));
     let mut copying = match session {
-        Some(session) => Some(CopyIn::begin(session, &statement).await.map_err(failed)?),
+        Some(session) => match CopyIn::begin(session, &statement).await {
+            Ok(copying) => Some(copying),
+            Err(error) => return Ok((readers, refused(error, &name, None))),
+        },
         None => None,
     };
-    let mut sent = 0;
+    let ranges = ranges(&readers, &job.table)?;
+    let silent = AtomicBool::new(session.is_none());
+    let shared = Arc::new(Shared { job, ranges: Mutex::new(ranges), silent });
+    let (sender, mut receiver) = mpsc::channel(QUEUE);
+    let begin = |reader| {
+        let (shared, sender) = (shared.clone(), sender.clone());
+        tokio::task::spawn_blocking(move || Worker::new(&shared, &sender).run(reader))
+    };
+    let workers: Vec<_> = readers.into_iter().map(begin).collect();
+    drop(sender);
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut failure = None;
     while let Some(message) = receiver.recv().await {
         interrupt::check()?;
         match message {
             Message::Aside(aside) => on_aside(aside)?,
-            Message::Rows { text, rows } => {
-                sent += rows;
-                progress.advance(text.len() as u64, rows);
-                if let Some(copying) = copying.as_mut().filter(|_| !text.is_empty()) {
-                    copying.send(text).await.map_err(failed)?;
+            Message::Rows { text, sent } => {
+                progress.advance(text.len() as u64, sent.rows);
+                blocks.push(sent);
+                let copying = copying.as_mut().filter(|_| !text.is_empty());
+                if let Some(copying) = copying
+                    && let Err(error) = copying.send(text).await
+                {
+                    failure = Some(error);
+                    break;
                 }
             }
         }
     }
+    drop(receiver);
     let (mut readers, mut loaded) = (Vec::new(), Loaded::default());
     for worker in workers {
         let (reader, part) =
@@ -202,183 +226,56 @@ pub async fn load(
     }
     // With a bad row the transaction is going to be rolled back, and what was sent counts for nothing.
     let is_whole = loaded.bad_rows == 0 || shared.job.sets_aside;
-    match copying {
-        Some(copying) if is_whole => {
-            let arrived = copying.finish().await.map_err(failed)?;
-            if arrived != sent || sent != loaded.sent.rows {
-                return Err(Error::failed(format!(
-                    "{} rows of {name} were read, {sent} were sent, and the server says that it got {arrived}",
-                    loaded.sent.rows
-                )));
+    let ended = match (failure, copying) {
+        (Some(error), _) => Err(error),
+        (None, Some(copying)) if is_whole => copying.finish().await,
+        (None, copying) => {
+            if let Some(copying) = copying {
+                copying.give_up();
             }
+            return Ok((readers, Outcome::Loaded(loaded)));
         }
-        Some(copying) => copying.give_up(),
-        None => {}
+    };
+    let arrived = match ended {
+        Ok(arrived) => arrived,
+        Err(error) => {
+            let key = match (line_of(&error, shared.job.plan.target.name.name.as_str()), readers.first()) {
+                (Some(line), Some(reader)) => worker::key_of(reader, &shared.job, &blocks, line)?,
+                _ => None,
+            };
+            return Ok((readers, refused(error, &name, key)));
+        }
+    };
+    let sent: u64 = blocks.iter().map(|block| block.rows).sum();
+    if arrived != sent || sent != loaded.sent.rows {
+        return Err(Error::failed(format!(
+            "{} rows of {name} were read, {sent} were sent, and the server says that it got {arrived}",
+            loaded.sent.rows
+        )));
     }
-    Ok((readers, loaded))
+    Ok((readers, Outcome::Loaded(loaded)))
 }
 
-/// `COPY "s"."t" ("a", "b") FROM STDIN`.
-fn copy_statement(plan: &TablePlan) -> String {
-    format!("COPY {} ({}) FROM STDIN", plan.target.name, plan.column_list())
+/// Where several threads read, each takes one range after the other.
+fn ranges(readers: &[Reader], table: &Table) -> Result<VecDeque<Option<RowidRange>>> {
+    let whole = || VecDeque::from([None]);
+    let Some(first) = readers.first().filter(|_| readers.len() > 1) else { return Ok(whole()) };
+    let found = first.rowid_ranges(table, readers.len() * RANGES_PER_READER)?;
+    Ok(found.map_or_else(whole, |ranges| ranges.into_iter().map(Some).collect()))
 }
 
-/// Why reading ends early.
-enum Stopped {
-    /// The file can't be read.
-    Read(ReadError),
-    /// Nobody takes the rows any more, and who does not says why.
-    Unwanted,
+fn refused(error: Error, table: &str, key: Option<String>) -> Outcome {
+    let row = key.as_ref().map_or(String::new(), |key| format!(", row {}", common::ident::printable(key)));
+    Outcome::Refused { error: error.context(format!("could not load {table}{row}")), key }
 }
 
-impl From<ReadError> for Stopped {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
-    }
-}
-
-/// One thread.
-struct Worker<'a> {
-    shared: &'a Shared,
-    sender: &'a mpsc::Sender<Message>,
-    encoder: RowEncoder,
-    block: Vec<u8>,
-    rows: u64,
-    loaded: Loaded,
-    nulls: HashSet<usize>,
-}
-
-impl<'a> Worker<'a> {
-    fn new(shared: &'a Shared, sender: &'a mpsc::Sender<Message>) -> Self {
-        let rules = shared.job.plan.columns.iter().map(|column| column.rule.clone()).collect();
-        Self {
-            shared,
-            sender,
-            encoder: RowEncoder::new(rules),
-            block: Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 4),
-            rows: 0,
-            loaded: Loaded::default(),
-            nulls: HashSet::new(),
-        }
-    }
-
-    fn run(mut self, reader: Reader) -> (Reader, Result<Loaded>) {
-        let columns: Vec<usize> = self.shared.job.plan.columns.iter().map(|column| column.source).collect();
-        loop {
-            let next = self.shared.ranges.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(range) = next else { break };
-            let query = RowQuery::new(&self.shared.job.table, &columns, range, reader.encoding());
-            match reader.rows(&query, |row| self.row(row)) {
-                Ok(rows) => self.loaded.rows += rows,
-                Err(Stopped::Unwanted) => break,
-                Err(Stopped::Read(error)) => return (reader, Err(error.into())),
-            }
-        }
-        // Whoever does not take it says why.
-        let _ = self.hand_over();
-        (reader, Ok(self.loaded))
-    }
-
-    fn row(&mut self, row: &Row<'_>) -> Result<(), Stopped> {
-        let job = &self.shared.job;
-        self.nulls.clear();
-        if let Some(columns) = job.orphans.of(row) {
-            if !job.null_orphans {
-                self.loaded.orphans_aside += 1;
-                let column =
-                    columns.iter().filter_map(|at| job.plan.columns.get(*at)).map(|c| c.source_name.clone());
-                let bad = BadRow {
-                    key: row.key().0,
-                    column: column.collect::<Vec<_>>().join(", "),
-                    value: columns.first().map(|at| row.cell(*at).to_string()).unwrap_or_default(),
-                    rule: "orphan".to_owned(),
-                    why: "the row that it refers to does not exist".to_owned(),
-                };
-                return self.set_aside(row, bad);
-            }
-            self.nulls.extend(columns);
-            self.loaded.orphans_nulled += 1;
-        }
-        let masked = Masked { row, nulls: &self.nulls };
-        let missing = job
-            .plan
-            .columns
-            .iter()
-            .enumerate()
-            .find(|(at, column)| column.target.not_null && matches!(masked.cell(*at), Cell::Null));
-        let bad = match missing {
-            Some((at, column)) => Some((
-                at,
-                "not-null".to_owned(),
-                format!("NULL does not fit {} NOT NULL", column.target.takes.shown),
-            )),
-            None => match self.encoder.encode(&masked, &mut self.block) {
-                Ok(hash) => {
-                    self.loaded.sent.add(hash);
-                    self.rows += 1;
-                    None
-                }
-                Err(bad) => Some((bad.column, bad.bad.rule.name().to_owned(), bad.bad.to_string())),
-            },
-        };
-        if let Some((at, rule, why)) = bad {
-            let column =
-                job.plan.columns.get(at).map(|column| column.source_name.clone()).unwrap_or_default();
-            let bad = BadRow { key: row.key().0, column, value: masked.cell(at).to_string(), rule, why };
-            self.loaded.bad_rows += 1;
-            *self.loaded.bad_counts.entry((bad.column.clone(), bad.rule.clone())).or_default() += 1;
-            if self.loaded.examples.len() < EXAMPLES {
-                self.loaded.examples.push(bad.clone());
-            }
-            if !job.sets_aside {
-                self.shared.silent.store(true, Ordering::Relaxed);
-                return Ok(());
-            }
-            return self.set_aside(row, bad);
-        }
-        if self.block.len() >= BLOCK_BYTES { self.hand_over() } else { Ok(()) }
-    }
-
-    /// Hands the block over. Where nothing is sent any more it is only emptied: the rest is read for its bad values.
-    fn hand_over(&mut self) -> Result<(), Stopped> {
-        let rows = std::mem::take(&mut self.rows);
-        if self.block.is_empty() {
-            return Ok(());
-        }
-        let text = if self.shared.silent.load(Ordering::Relaxed) {
-            self.block.clear();
-            Vec::new()
-        } else {
-            std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES + BLOCK_BYTES / 4))
-        };
-        self.sender.blocking_send(Message::Rows { text, rows }).map_err(|_| Stopped::Unwanted)
-    }
-
-    fn set_aside(&self, row: &Row<'_>, bad: BadRow) -> Result<(), Stopped> {
-        let job = &self.shared.job;
-        let cells = job
-            .plan
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(at, column)| (column.source_name.as_str(), row.cell(at)));
-        let aside = SetAside::new(&job.plan.source_name, bad, cells);
-        self.sender.blocking_send(Message::Aside(aside)).map_err(|_| Stopped::Unwanted)
-    }
-}
-
-/// A row with some of its values taken for NULL.
-struct Masked<'a> {
-    row: &'a Row<'a>,
-    nulls: &'a HashSet<usize>,
-}
-
-impl Cells for Masked<'_> {
-    fn cell(&self, column: usize) -> Cell<'_> {
-        if !self.nulls.is_empty() && self.nulls.contains(&column) {
-            Cell::Null
-        } else {
-            self.row.cell(column)
-        }
-    }
+/// The line of a COPY that the server refused, counted from 1. Its words are in the server's language; the number is not.
+fn line_of(error: &Error, table: &str) -> Option<u64> {
+    let context = error.source()?.downcast_ref::<DriverError>()?.as_db_error()?.where_()?.to_owned();
+    let after = context
+        .lines()
+        .find_map(|line| line.strip_prefix("COPY ")?.strip_prefix(table).map(str::to_owned))?;
+    let digits: String =
+        after.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
 }

@@ -360,4 +360,12 @@ impl TablePlan {
             .collect();
         names.join(", ")
     }
+
+    /// The places of the columns whose values PostgreSQL gives back in a form that is known; `None` where these are all.
+    pub fn comparable(&self) -> Option<Vec<usize>> {
+        let known = |(_, column): &(usize, &ColumnPlan)| column.rule.target.has_canonical_form();
+        let places: Vec<usize> =
+            self.columns.iter().enumerate().filter(known).map(|(place, _)| place).collect();
+        (places.len() < self.columns.len()).then_some(places)
+    }
 }

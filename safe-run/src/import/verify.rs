@@ -12,17 +12,27 @@ use super::plan::TablePlan;
 /// Bytes between two progress events.
 const REPORT_BYTES: usize = 1024 * 1024;
 
+/// What a table holds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// All of its values.
+    pub all: Fingerprint,
+    /// Those that can be compared in any case.
+    pub comparable: Fingerprint,
+}
+
 /// What a table holds now.
 ///
 /// # Errors
 /// It can't be read, or the server gives what is no value of its column's type.
-pub async fn read_back(session: &Session, plan: &TablePlan, progress: &Progress) -> Result<Fingerprint> {
+pub async fn read_back(session: &Session, plan: &TablePlan, progress: &Progress) -> Result<Held> {
     let name = plan.target.name.short();
     let targets = plan.columns.iter().map(|column| column.rule.target.clone()).collect();
     let sink = Hashing {
         buffer: Vec::new(),
         rows: ServerRows::new(targets),
-        found: Fingerprint::default(),
+        found: Held::default(),
+        comparable: plan.comparable(),
         table: name.clone(),
         told: 0,
         progress: progress.clone(),
@@ -30,19 +40,52 @@ pub async fn read_back(session: &Session, plan: &TablePlan, progress: &Progress)
     // A query reaches the partitions of a table too, which COPY by name does not.
     let statement = format!("COPY (SELECT {} FROM {}) TO STDOUT", plan.column_list(), plan.target.name);
     let (sink, sent) = session.copy_out(&statement, sink, &format!("could not read {name} back")).await?;
-    if sent != [sink.found.rows] {
+    if sent != [sink.found.all.rows] {
         return Err(Error::failed(format!(
             "{} rows of {name} were read back, and the server sent {sent:?}",
-            sink.found.rows
+            sink.found.all.rows
         )));
     }
     Ok(sink.found)
 }
 
+/// Whether a table holds what it should. Gives what a person should know of that comparison.
+///
+/// # Errors
+/// It holds something else.
+pub fn compare(plan: &TablePlan, expected: Held, found: Held) -> Result<Option<String>> {
+    let name = plan.target.name.short();
+    if found == expected {
+        return Ok(None);
+    }
+    if found.all.rows != expected.all.rows {
+        return Err(Error::failed(format!(
+            "{name} holds {} rows, and {} were loaded",
+            found.all.rows, expected.all.rows
+        )));
+    }
+    if plan.comparable().is_none() || found.comparable != expected.comparable {
+        return Err(Error::failed(format!(
+            "{name} holds as many rows as were loaded, but not the same values"
+        )));
+    }
+    let other = plan.columns.iter().filter(|column| !column.rule.target.has_canonical_form());
+    let columns: Vec<String> = other
+        .map(|column| {
+            format!("{} ({})", common::ident::printable(&column.target.name), column.target.takes.shown)
+        })
+        .collect();
+    Ok(Some(format!(
+        "{name}: PostgreSQL spells values of some types its own way: of {} only the number of rows was compared",
+        columns.join(", ")
+    )))
+}
+
 struct Hashing {
     buffer: Vec<u8>,
     rows: ServerRows,
-    found: Fingerprint,
+    found: Held,
+    comparable: Option<Vec<usize>>,
     table: String,
     told: usize,
     progress: Progress,
@@ -67,7 +110,10 @@ impl RowSink for Hashing {
                     self.table, unreadable.field, unreadable.column, unreadable.target
                 ))
             })?;
-            self.found.add(hash);
+            self.found.all.add(hash);
+            self.found
+                .comparable
+                .add(self.comparable.as_ref().map_or(hash, |columns| self.rows.hash_of(columns)));
         }
         self.buffer.drain(..=end);
         Ok(())
