@@ -501,10 +501,7 @@ impl Run<'_> {
             if lines.len() == 1 { "" } else { "s" },
             lines.join("\n  ")
         ))
-        .with_hint(
-            "The server's own words say why. A role, extension or privilege that is missing can be made there; a definition that \
-             the server does not take has to be put right where the snapshot comes from. Then restore again.",
-        ))
+        .with_hint(missing::hint(&fatal)))
     }
 
     fn describe(&self, error: &RestoreError) -> MissingObject {

@@ -52,6 +52,13 @@ JOIN pg_catalog.pg_roles r ON r.oid = o.owner AND NOT r.rolsuper,
 WHERE o.object >= 16384 AND n.nspname <> 'pg_catalog'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e')";
 
+/// Who else may make something in a schema, which in a database that is in use can happen at any moment.
+const MAY_CREATE: &str = "
+SELECT n.nspname::text, COALESCE(r.rolname::text, 'PUBLIC'), 'anything in schema ' || n.nspname::text
+FROM pg_catalog.pg_namespace n, pg_catalog.aclexplode(COALESCE(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) a
+LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND (a.grantee = 0 OR NOT r.rolsuper)";
+
 /// Lends search paths to the functions of one database that is being made.
 #[derive(Debug)]
 pub struct LentPaths {
@@ -114,7 +121,7 @@ impl LentPaths {
             return Ok(self.are_lent() && !were_lent);
         }
         let session = self.settings.connect().await?;
-        let lent = self.lend_in(&session).await?;
+        let lent = self.lend_in(&session, STRANGERS).await?;
         session.close().await?;
         let some = !lent.is_empty();
         *state = Some(lent);
@@ -122,14 +129,20 @@ impl LentPaths {
         Ok(some)
     }
 
-    async fn lend_in(&self, session: &Session) -> Result<Vec<String>> {
+    /// Lends in the transaction of this session, in a database that others use; the functions that have a path now. It is for
+    /// [`take_back_in`] to take it back before the transaction ends.
+    pub async fn lend_within(&self, session: &Session) -> Result<Vec<String>> {
+        self.lend_in(session, &format!("{STRANGERS} UNION ALL {MAY_CREATE}")).await
+    }
+
+    async fn lend_in(&self, session: &Session, strangers: &str) -> Result<Vec<String>> {
         let failed = |source| Error::postgres("could not look for functions that need a search path", source);
         let functions = session.query(FUNCTIONS, &[]).await.map_err(failed)?;
         if functions.is_empty() {
             return Ok(Vec::new());
         }
         let strangers: Vec<Stranger> = session
-            .query(STRANGERS, &[])
+            .query(strangers, &[])
             .await
             .map_err(failed)?
             .iter()
@@ -196,17 +209,22 @@ impl LentPaths {
     pub async fn take_back(&self, session: &Session) -> Result<()> {
         let mut state = self.state.lock().await;
         self.are_lent.store(false, Ordering::Release);
-        for function in state.take().into_iter().flatten() {
-            let statement = format!("ALTER FUNCTION {function} RESET search_path");
-            session.batch_execute(&statement).await.map_err(|source| {
-                Error::postgres(
-                    format!("could not take the search path of {} back", printable(&function)),
-                    source,
-                )
-            })?;
-        }
-        Ok(())
+        take_back_in(session, &state.take().unwrap_or_default()).await
     }
+}
+
+/// Takes the paths of these functions back.
+///
+/// # Errors
+/// A function could not be changed back.
+pub async fn take_back_in(session: &Session, functions: &[String]) -> Result<()> {
+    for function in functions {
+        let statement = format!("ALTER FUNCTION {function} RESET search_path");
+        session.batch_execute(&statement).await.map_err(|source| {
+            Error::postgres(format!("could not take the search path of {} back", printable(function)), source)
+        })?;
+    }
+    Ok(())
 }
 
 impl Paths {

@@ -142,9 +142,35 @@ pub fn entries(listed: &str) -> BTreeMap<u32, String> {
         .collect()
 }
 
+/// What helps where these could not be restored.
+pub fn hint(fatal: &[MissingObject]) -> &'static str {
+    // pg_restore gives no SQLSTATE; the C locale's text of 42501 is the only sign there is.
+    if fatal.iter().any(|object| object.reason.starts_with("permission denied for type ")) {
+        return "Whoever makes something of a type needs USAGE on it, and the minor releases of August 2026 and later ask for it in \
+                more places. Grant it where the snapshot comes from (GRANT USAGE ON TYPE … TO …) and take a new one, or restore as \
+                a superuser.";
+    }
+    "The server's own words say why. A role, extension or privilege that is missing can be made there; a definition that the server \
+     does not take has to be put right where the snapshot comes from. Then restore again."
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_type_without_usage_is_told_with_the_grant_that_helps() {
+        let object = |reason: &str| MissingObject {
+            object: "DEFAULT app t c".to_owned(),
+            reason: reason.to_owned(),
+            definition: None,
+        };
+        let other = object("type \"app.mood\" does not exist");
+        assert!(
+            hint(&[other.clone(), object("permission denied for type mood")]).contains("GRANT USAGE ON TYPE")
+        );
+        assert!(!hint(&[other]).contains("GRANT"));
+    }
 
     #[test]
     fn entries_are_named_as_the_list_names_them() {

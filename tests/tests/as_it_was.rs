@@ -102,6 +102,58 @@ fn functions_that_need_the_databases_search_path_find_it_postgresql_18() {
     names_are_found(18);
 }
 
+/// Single tables, into the database that is in use: its functions are as they were before and after, for everybody else all the time.
+fn names_are_found_for_single_tables(major: u32) {
+    let database = Cluster::shared(major).fresh_database("single");
+    database.psql(&unqualified(major, database.name()));
+    database.psql("REVOKE CREATE ON SCHEMA public FROM PUBLIC; ALTER TABLE found ADD CHECK (slug(x) <> '')");
+    let snapshots = Snapshots::new();
+    snapshots.create(&database, &[]);
+    let functions = "SELECT oid::regprocedure, proconfig FROM pg_proc WHERE oid >= 16384 ORDER BY 1";
+    let before = (fingerprint(&database), database.psql(functions));
+    let tables = [
+        "--table",
+        "public.checked",
+        "--table",
+        "public.found",
+        "--table",
+        "public.parted",
+        "--table",
+        "public.of_domain",
+    ];
+    let restore = |more: &[&str]| {
+        let arguments = [&["latest"], &tables[..], more].concat();
+        snapshots.run("restore", &database.url(), &arguments).expect(0)
+    };
+    for name in restore(&[]).stdout.lines() {
+        let old = name.split("_restored_").next().unwrap();
+        let rows = |table: &str| database.psql(&format!("SELECT x FROM {table} ORDER BY 1"));
+        assert_eq!(rows(name), rows(old), "{name}");
+        database.psql(&format!("DROP TABLE {name}"));
+    }
+    before.0.assert_same(&fingerprint(&database));
+    assert_eq!(database.psql(functions), before.1);
+    database.psql("DELETE FROM checked; UPDATE found SET x = x || 'c'; TRUNCATE parted");
+    restore(&["--replace", "--drop-replaced", "--yes"]);
+    before.0.assert_same(&fingerprint(&database));
+    assert_eq!(database.psql(functions), before.1);
+    // Where anybody may put something under a name of the path, none is lent.
+    database.psql("GRANT CREATE ON SCHEMA ext TO PUBLIC");
+    let refused = snapshots.run("restore", &database.url(), &["latest", "--table", "public.checked"]);
+    refused.fails(1, &["anything in schema ext of PUBLIC", "does not exist"]);
+    assert_eq!(database.psql(functions), before.1);
+}
+
+#[test]
+fn functions_find_names_while_single_tables_are_restored_and_are_left_as_they_were_postgresql_14() {
+    names_are_found_for_single_tables(14);
+}
+
+#[test]
+fn functions_find_names_while_single_tables_are_restored_and_are_left_as_they_were_postgresql_18() {
+    names_are_found_for_single_tables(18);
+}
+
 /// A role with CREATE on a schema of the path puts its own function under the name that another's calls.
 #[test]
 fn no_search_path_leads_to_what_a_third_role_made() {

@@ -399,3 +399,35 @@ fn no_verdict_is_good_where_nothing_was_looked_at() {
         );
     }
 }
+
+/// A fix mends no index that was made before it. What the release notes name is named with the SQL, and nothing else.
+#[test]
+fn indexes_that_a_fixed_fault_may_have_left_wrong_are_named_where_the_server_is_new_enough() {
+    let run = ProtectedRun::on(Cluster::shared(18).fresh_database("wrong"));
+    run.database.psql(
+        "CREATE EXTENSION pg_trgm; CREATE TABLE t (b bpchar, c char(5), v varchar, w text[], x text);
+         CREATE INDEX by_bpchar ON t (b); CREATE INDEX by_char ON t (c); CREATE INDEX by_text ON t (v, x);
+         CREATE INDEX by_gin ON t USING gin (w); CREATE INDEX by_trigram ON t USING gist (x gist_trgm_ops);
+         CREATE INDEX by_hash ON t USING hash (b); INSERT INTO t VALUES ('a', 'a', 'a', '{a}', 'a');
+         DO $$ BEGIN FOR i IN 1..200 LOOP PERFORM lo_create(0); END LOOP; END $$",
+    );
+    run.database.psql("REINDEX TABLE CONCURRENTLY t");
+    let check = |version: &str| {
+        let mut command = run.command(&["check", "--verbose"]);
+        command.env("SAFE_RUN_FAULT_NUMBER", format!("safe-run.server_version={version}"));
+        tests::Running::start(command).outcome().exits(0)
+    };
+    let fixed = check("180007");
+    for index in ["by_bpchar", "by_gin", "by_trigram"] {
+        let sql = format!("REINDEX INDEX CONCURRENTLY \"public\".\"{index}\";");
+        assert!(fixed.to_string().contains(&sql), "{index}: {fixed}");
+    }
+    let fixed = fixed
+        .says("a B-tree on bpchar without a length")
+        .says("a TOAST index that REINDEX CONCURRENTLY made");
+    let fixed =
+        fixed.says("it may be wrong").never_says("by_char").never_says("by_text").never_says("by_hash");
+    assert_eq!(fixed.to_string().matches("it may be wrong").count(), 4, "{fixed}");
+    // One that has the fault makes such indexes still: an upgrade comes first.
+    drop(check("180006").never_says("it may be wrong"));
+}

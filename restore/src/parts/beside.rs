@@ -17,6 +17,7 @@ use super::{
     scratch::{self, Definitions, Renamed},
     transaction::LiveTransaction,
 };
+use crate::lent_paths::{self, LentPaths};
 
 /// What belongs to the live table alone, and would act on others or be acted on.
 pub const WITHOUT: [Kind; 7] = [
@@ -74,7 +75,16 @@ pub async fn restore(
         scratch::definitions(&settings, sides.scratch, &live, sides.pg_dump, sides.pg_restore).await?;
     live.close().await?;
     progress.done();
-    fill(sides.live, snapshot, &renamed, &definitions, progress).await?;
+    let filled = match fill(sides.live, snapshot, &renamed, &definitions, None, progress).await {
+        // Nothing is left of it, and with the search path of the database it may work.
+        Err(error) if lent_paths::may_be_a_name(&error) => {
+            let paths = LentPaths::new(sides.live, &snapshot.snapshot().manifest, progress);
+            let again = fill(sides.live, snapshot, &renamed, &definitions, Some(&paths), progress);
+            again.await.map_err(lent_paths::hint)
+        }
+        filled => filled,
+    };
+    filled?;
     Ok(Made { renamed, objects: definitions.made })
 }
 
@@ -83,6 +93,7 @@ async fn fill(
     snapshot: &VerifiedSnapshot,
     renamed: &Renamed,
     definitions: &Definitions,
+    lend: Option<&LentPaths>,
     progress: &Progress,
 ) -> Result<()> {
     let stored = snapshot.snapshot();
@@ -95,7 +106,10 @@ async fn fill(
     };
     let tables: Vec<(&TableData, QualifiedName)> =
         manifest.tables.iter().map(|data| Ok((data, new_name(&data.table.name)?))).collect::<Result<_>>()?;
-    let transaction = LiveTransaction::begin(live).await?;
+    let mut transaction = LiveTransaction::begin(live).await?;
+    if let Some(paths) = lend {
+        transaction.lend(paths).await?;
+    }
     transaction.run("could not make the tables", &definitions.before).await?;
     progress.phase("loading rows", Some(manifest.raw_bytes()));
     for (data, target) in &tables {

@@ -21,6 +21,7 @@ use super::{
     select::{Selection, Unit},
     transaction::{LiveTransaction, differs},
 };
+use crate::lent_paths::{self, LentPaths};
 
 /// How the live tables are replaced.
 #[derive(Debug, Clone)]
@@ -144,8 +145,31 @@ pub async fn replace(
     options: &ReplaceOptions,
     progress: &Progress,
 ) -> Result<()> {
+    match replace_once(live, scratch, snapshot, selection, options, None, progress).await {
+        // Nothing is left of it, and with the search path of the database it may work.
+        Err(error) if lent_paths::may_be_a_name(&error) => {
+            let paths = LentPaths::new(live, &snapshot.snapshot().manifest, progress);
+            let again = replace_once(live, scratch, snapshot, selection, options, Some(&paths), progress);
+            again.await.map_err(lent_paths::hint)
+        }
+        replaced => replaced,
+    }
+}
+
+async fn replace_once(
+    live: &ConnectionSettings,
+    scratch: &Session,
+    snapshot: &VerifiedSnapshot,
+    selection: &Selection,
+    options: &ReplaceOptions,
+    lend: Option<&LentPaths>,
+    progress: &Progress,
+) -> Result<()> {
     let units = &selection.units;
-    let transaction = LiveTransaction::begin(live).await?;
+    let mut transaction = LiveTransaction::begin(live).await?;
+    if let Some(paths) = lend {
+        transaction.lend(paths).await?;
+    }
     check_columns(scratch, transaction.session(), units).await?;
     let staged = stage(&transaction, scratch, snapshot, units, progress).await?;
     common::fault::point("parts.loaded");

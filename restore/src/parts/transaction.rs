@@ -19,11 +19,15 @@ use common::{
     },
 };
 
+use crate::lent_paths::{self, LentPaths};
+
 /// A transaction that is open in a session of its own. Dropped, or with the process gone, the server takes all of it back.
 #[derive(Debug)]
 pub struct LiveTransaction {
     session: Session,
     id: String,
+    /// Functions that have a search path until it commits.
+    lent: Vec<String>,
     /// Of the schemas when it began: its statements find tables by their names.
     schemas: Schemas,
 }
@@ -39,7 +43,13 @@ impl LiveTransaction {
             .await
             .map_err(failed)?;
         let schemas = Schemas::seen_by(&session).await?;
-        Ok(Self { id: row.get(0), session, schemas })
+        Ok(Self { id: row.get(0), lent: Vec::new(), session, schemas })
+    }
+
+    /// Lends search paths to functions. Nobody else sees that: they are taken back before the transaction commits.
+    pub async fn lend(&mut self, paths: &LentPaths) -> Result<()> {
+        self.lent = paths.lend_within(&self.session).await?;
+        Ok(())
     }
 
     /// Its session.
@@ -135,6 +145,7 @@ impl LiveTransaction {
     /// [`ErrorKind::Unknown`] only when the connection broke meanwhile and the outcome can't be read.
     pub async fn commit(self, settings: &ConnectionSettings) -> Result<()> {
         interrupt::check()?;
+        lent_paths::take_back_in(&self.session, &self.lent).await?;
         let now = Schemas::seen_by(&self.session).await?;
         let used = self.schemas.names().into_iter().filter(|name| !name.starts_with("pg_")).collect();
         self.schemas.check_same(&now, &used)?;

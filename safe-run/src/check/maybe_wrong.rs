@@ -6,6 +6,7 @@
 
 use common::{
     error::Result,
+    fault,
     ident::{QualifiedName, printable},
     postgres::known_fixes::Fix,
 };
@@ -43,7 +44,12 @@ ORDER BY n.nspname, t.relname, x.relname";
 /// One note for each such index.
 pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
     let version = session.catalog(CheckKind::Advice, VERSION).await?;
-    if !version.first().is_some_and(|row| Fix::WrongIndexes.is_in(number(row, 0))) {
+    let number_of = |row| {
+        fault::number("safe-run.server_version")
+            .and_then(|it| i32::try_from(it).ok())
+            .unwrap_or_else(|| number(row, 0))
+    };
+    if !version.first().is_some_and(|row| Fix::WrongIndexes.is_in(number_of(row))) {
         return Ok(Vec::new());
     }
     let rows = session.catalog(CheckKind::Advice, MAYBE_WRONG).await?;
