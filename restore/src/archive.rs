@@ -15,6 +15,7 @@ use common::{
     postgres::{
         ConnectionSettings, Session,
         tools::{self, RestoreError, Tool},
+        trust::Role,
     },
     snapshot::Manifest,
 };
@@ -24,7 +25,10 @@ use crate::{
     column_marks::{self, without_marks},
     event_triggers::Silenced,
     lent_paths::LentPaths,
+    make_owned,
     missing::{self, MissingObject},
+    owned::{Batch, Owned},
+    passes,
 };
 
 /// The part of the archive to restore.
@@ -64,6 +68,8 @@ pub struct ArchiveOptions<'a> {
     pub session: &'a str,
     /// Entries that were restored, or tried, before.
     pub ahead: Option<&'a Ahead>,
+    /// Entries that their owners make.
+    pub owned: Option<&'a Owned>,
     /// What may help where an entry fails.
     pub remedies: &'a Remedies,
 }
@@ -98,16 +104,16 @@ pub struct Ahead {
 }
 
 /// Where the archive goes, and how.
-struct Run<'a> {
-    pg_restore: &'a Tool,
-    settings: &'a ConnectionSettings,
-    session: &'a Session,
-    archive: &'a Path,
+pub(crate) struct Run<'a> {
+    pub pg_restore: &'a Tool,
+    pub settings: &'a ConnectionSettings,
+    pub session: &'a Session,
+    pub archive: &'a Path,
     section: Section,
-    options: ArchiveOptions<'a>,
+    pub options: ArchiveOptions<'a>,
     /// What each number in the archive's list means.
-    entries: BTreeMap<u32, String>,
-    progress: &'a Progress,
+    pub entries: BTreeMap<u32, String>,
+    pub progress: &'a Progress,
 }
 
 /// Restores one section into the database that `settings` name; what could not be restored, and may be missing, comes back.
@@ -135,6 +141,10 @@ pub async fn restore(
     let run = Run { pg_restore, settings, session, archive, section, options, entries, progress };
     let jobs = options.jobs.max(1);
     if section == Section::PreData {
+        let order: Vec<u32> = listed.lines().filter_map(passes::id).collect();
+        if order.iter().any(|id| run.maker(*id).is_some()) {
+            return run.batches(&order).await;
+        }
         let all = options.ahead.is_none_or(|ahead| ahead.done.is_empty());
         return if all {
             run.pass(chosen, 1).await
@@ -142,27 +152,27 @@ pub async fn restore(
             run.pass(Some(list_file(&listed)?.path()), 1).await
         };
     }
-    let mut passes = split_list(&listed);
+    let split = passes::split(&listed);
     if section == Section::EventTriggers {
-        let entries = &passes.event_triggers;
+        let entries = &split.event_triggers;
         return if entries.is_empty() {
             Ok(Vec::new())
         } else {
             run.pass(Some(list_file(entries)?.path()), 1).await
         };
     }
-    let mut others = jobs;
-    if jobs > 1 && has_inheritance(session).await? {
-        others = 1;
-    } else {
-        passes.indexes.push_str(&std::mem::take(&mut passes.others));
-    }
+    let by_several = !(jobs > 1 && has_inheritance(session).await?);
     let mut missing = Vec::new();
-    for (entries, jobs) in
-        [(passes.indexes, jobs), (passes.others, others), (passes.foreign_keys, others), (passes.last, 1)]
-    {
-        if !entries.is_empty() {
-            missing.extend(run.pass(Some(list_file(&entries)?.path()), jobs).await?);
+    let late = options.owned.map(|owned| owned.late.clone()).unwrap_or_default();
+    for pass in split.in_order(&late, by_several) {
+        let jobs = if pass.in_parallel { jobs } else { 1 };
+        let (theirs, ours) = passes::apart(&pass.list, |id, _| run.maker(id).is_some());
+        if !ours.is_empty() {
+            missing.extend(run.pass(Some(list_file(&ours)?.path()), jobs).await?);
+        }
+        let theirs: Vec<u32> = theirs.lines().filter_map(passes::id).collect();
+        if !theirs.is_empty() {
+            missing.extend(make_owned::make(&run, &theirs).await?);
         }
     }
     Ok(missing)
@@ -188,9 +198,9 @@ pub async fn post_data_entries(pg_restore: &Tool, archive: &Path) -> Result<BTre
     Ok(entries(pg_restore, archive, Section::PostData).await?.into_keys().collect())
 }
 
-/// The statements of one entry, as pg_restore would print them.
-pub async fn script(pg_restore: &Tool, archive: &Path, entry: u32) -> Result<String> {
-    let list = list_of(&[entry])?;
+/// The statements of some entries, as pg_restore would print them.
+pub async fn script(pg_restore: &Tool, archive: &Path, entries: &[u32]) -> Result<String> {
+    let list = list_of(entries)?;
     let mut command = tools::offline_command(&pg_restore.path);
     command.args(["--file", "-", "--use-list"]).arg(list.path()).arg(archive);
     tools::output(command, "pg_restore").await
@@ -279,48 +289,6 @@ fn list_command(
     command
 }
 
-/// The post-data section in parts.
-#[derive(Debug, Default)]
-struct Passes {
-    /// What builds an index: an index, a primary key, a unique or exclusion constraint.
-    indexes: String,
-    others: String,
-    foreign_keys: String,
-    /// Comments and labels.
-    last: String,
-    /// Event triggers, with their comments and labels.
-    event_triggers: String,
-}
-
-/// Takes a list apart.
-///
-/// A line is `3456; 2606 16401 CONSTRAINT schema name owner`. An index in a schema named ATTACH is taken for the
-/// attaching of one: it is built later, in its order, and that is all.
-fn split_list(listed: &str) -> Passes {
-    let mut passes = Passes::default();
-    for line in listed.lines().filter(|line| !line.starts_with(';')) {
-        let entry = line.splitn(4, ' ').nth(3).unwrap_or_default();
-        let is = |kind: &str| entry.starts_with(kind);
-        let part = if is("CONSTRAINT ") || (is("INDEX ") && !is("INDEX ATTACH ")) {
-            &mut passes.indexes
-        } else if is("FK CONSTRAINT ") {
-            &mut passes.foreign_keys
-        } else if is("EVENT TRIGGER ")
-            || is("COMMENT - EVENT TRIGGER ")
-            || is("SECURITY LABEL - EVENT TRIGGER ")
-        {
-            &mut passes.event_triggers
-        } else if is("COMMENT ") || is("SECURITY LABEL ") {
-            &mut passes.last
-        } else {
-            &mut passes.others
-        };
-        part.push_str(line);
-        part.push('\n');
-    }
-    passes
-}
-
 /// A list of entries by their numbers, which are all that pg_restore reads of a line.
 pub fn list_of(entries: &[u32]) -> Result<tempfile::NamedTempFile> {
     list_file(&entries.iter().map(|entry| format!("{entry};\n")).collect::<String>())
@@ -335,6 +303,23 @@ fn list_file(entries: &str) -> Result<tempfile::NamedTempFile> {
 }
 
 impl Run<'_> {
+    /// The owner that has to make an entry.
+    pub fn maker(&self, id: u32) -> Option<&Role> {
+        self.options.owned?.makers.get(&id)
+    }
+
+    /// The pre-data section where owners make some of it.
+    async fn batches(&self, order: &[u32]) -> Result<Vec<MissingObject>> {
+        let mut missing = Vec::new();
+        for batch in self.options.owned.map(|owned| owned.batches(order)).unwrap_or_default() {
+            missing.extend(match batch {
+                Batch::Ours(ids) => self.pass(Some(list_of(&ids)?.path()), 1).await?,
+                Batch::Owner(ids) => make_owned::make(self, &ids).await?,
+            });
+        }
+        Ok(missing)
+    }
+
     /// Restores the entries of a list, or all.
     ///
     /// What parallel jobs say about their errors comes interleaved, so nothing is decided from it: if anything failed, the
@@ -531,7 +516,7 @@ fn is_there_already(error: &RestoreError) -> bool {
 /// A foreign key that existing rows violate, as a statement that leaves those rows alone.
 ///
 /// Rows that were orphans in the source, where nothing complained, must not make a snapshot unrestorable.
-fn not_valid_statement(error: &RestoreError) -> Option<String> {
+pub(crate) fn not_valid_statement(error: &RestoreError) -> Option<String> {
     let statement = error.statement.as_deref()?.trim_end().strip_suffix(';')?;
     // Not the entry's name: with several jobs that line may belong to another worker's error.
     let is_foreign_key = statement.starts_with("ALTER TABLE ")
@@ -558,30 +543,4 @@ fn without_logged(error: &RestoreError) -> Option<String> {
 
 fn first_line(text: &str) -> String {
     common::ident::printable(text.lines().next().unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_builds_an_index_is_built_in_parallel() {
-        let listed = "; Archive created at 2026-11-21\n\
-            1; 1259 11 INDEX app events_body postgres\n\
-            2; 2606 12 CONSTRAINT app a a_pkey postgres\n\
-            3; 0 0 INDEX ATTACH app events_1_body postgres\n\
-            4; 2606 13 FK CONSTRAINT app b b_a_fk postgres\n\
-            5; 2606 14 CHECK CONSTRAINT app b positive postgres\n\
-            6; 2620 15 TRIGGER app b INDEX postgres\n\
-            7; 0 0 COMMENT app CONSTRAINT b_a_fk ON b postgres\n\
-            8; 3466 17 EVENT TRIGGER - e postgres\n\
-            9; 0 0 COMMENT - EVENT TRIGGER e postgres\n";
-        let passes = split_list(listed);
-        let ids = |list: &str| list.lines().filter_map(|line| line.split(';').next()).collect::<String>();
-        assert_eq!(ids(&passes.indexes), "12");
-        assert_eq!(ids(&passes.others), "356");
-        assert_eq!(ids(&passes.foreign_keys), "4");
-        assert_eq!(ids(&passes.last), "7");
-        assert_eq!(ids(&passes.event_triggers), "89");
-    }
 }

@@ -66,7 +66,7 @@ pub async fn make(
     let mut waiting: Vec<(u32, String)> = Vec::new();
     for (id, text) in entries {
         let Some(name) = text.strip_prefix("EXTENSION - ").filter(|_| is_chosen(&id)) else { continue };
-        let script = archive::script(to.pg_restore, to.archive, id).await?;
+        let script = archive::script(to.pg_restore, to.archive, &[id]).await?;
         let statement = script.lines().find(|line| line.starts_with("CREATE EXTENSION "));
         let Some(statement) = statement.and_then(|line| line.strip_suffix(';')) else { continue };
         let version =

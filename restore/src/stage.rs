@@ -26,8 +26,9 @@ use crate::{
     collation, compare, copy_in, differences, extension_tables, extensions, grants,
     lent_paths::{self, LentPaths},
     load::{self, LoadOptions, Spent},
-    maintain,
+    maintain, make_owned,
     missing::{self, MissingObject},
+    owned::Owned,
     owners::{self, Which},
     plan::RestorePlan,
     role_map, tablespaces,
@@ -173,6 +174,11 @@ impl StagedDatabase {
         let archive = snapshot.path(SCHEMA_FILE);
         let entries = snapshot.manifest.partial.as_ref().map(|partial| partial.entries.clone());
         let remedies = Arc::new(Remedies::new(settings, &snapshot.manifest, progress));
+        let owned = if plan.no_owner {
+            Owned::default()
+        } else {
+            make_owned::find(&session, pg_restore, &archive, &snapshot.manifest, entries.as_deref()).await?
+        };
         let archive_options = ArchiveOptions {
             jobs: options.jobs,
             no_owner: plan.no_owner,
@@ -181,6 +187,7 @@ impl StagedDatabase {
             keep_going: plan.force,
             session: load::SESSION,
             ahead: None,
+            owned: Some(&owned),
             remedies: &remedies,
         };
 

@@ -32,12 +32,20 @@
 //! | a flood of notices | a session keeps a bounded number of them |
 //!
 //! A caller whose statements write, and are meant to stay, has no savepoint to roll back to. It must use a session for
-//! nothing but the statements of one owner, make the function anew for each call, and close the session afterwards.
+//! nothing but the statements of one owner, make the function anew for each call, and close the session afterwards. COMMIT
+//! itself runs the queries of cursors WITH HOLD, and before PostgreSQL 18 deferred triggers, with the rights of the session:
+//! [`commit`] closes the ones, and refuses where the others could be.
 //!
 //! Where the function can't be made (a standby or a read-only transaction, a role that may not become the owner, no right to
 //! temporary objects, no PL/pgSQL) the statement must not be run in another way: the caller says what it did not look at.
 
-use crate::{Error, Result, ident::literal};
+use tokio_postgres::SimpleQueryMessage;
+
+use super::Client;
+use crate::{
+    Error, Result,
+    ident::{literal, printable},
+};
 
 /// The path that a statement gets unless the caller names another: nothing but PostgreSQL's own.
 pub const OWN_PATH: &str = "pg_catalog, pg_temp";
@@ -133,6 +141,37 @@ impl AsOwner {
             literal(how)
         )
     }
+}
+
+/// Tables that this transaction has written to and that have a deferred trigger, other than those of foreign keys, which the
+/// server runs as the owners of the tables. What queues a trigger holds the lock of its table until the transaction ends,
+/// and while it is queued neither the trigger nor the table can be dropped.
+const BEFORE_COMMIT: &str = "CLOSE ALL; SET LOCAL search_path = pg_catalog, pg_temp;
+SELECT DISTINCT t.tgrelid::regclass::text FROM pg_locks l JOIN pg_trigger t ON t.tgrelid = l.relation
+LEFT JOIN pg_constraint k ON k.oid = t.tgconstraint
+WHERE l.locktype = 'relation' AND l.pid = pg_backend_pid() AND t.tgdeferrable AND k.contype IS DISTINCT FROM 'f'
+  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+  AND l.mode = 'RowExclusiveLock'";
+
+/// Commits the session's transaction, in which statements of an owner have run, without running anything of his.
+///
+/// # Errors
+/// Refused where a deferred trigger could run. The transaction is still open then.
+pub async fn commit(client: &Client) -> Result<()> {
+    let failed = |source| Error::postgres("could not commit what was run as an owner", source);
+    let messages = client.simple_query(BEFORE_COMMIT).await.map_err(failed)?;
+    let table = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0),
+        _ => None,
+    });
+    if let Some(table) = table {
+        return Err(Error::refused(format!(
+            "code of the owner wrote to {}, which has a deferred trigger: the server would run it with the rights of this session",
+            printable(table)
+        )));
+    }
+    client.simple_query("COMMIT").await.map_err(failed)?;
+    Ok(())
 }
 
 /// What the functions' names begin with; the oid of the role follows.

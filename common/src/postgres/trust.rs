@@ -51,6 +51,34 @@ pub(super) use {is_trusted, trusted_roles};
 /// A query that gives the oids of all roles that are trusted in the session that runs it: `owner IN (` this `)`.
 pub const TRUSTED_ROLES: &str = trusted_roles!();
 
+/// A role of the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Its oid.
+    pub oid: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is trusted.
+    pub is_trusted: bool,
+}
+
+/// All roles, as they stand to the role of this session.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn roles(client: &Client) -> Result<Vec<Role>> {
+    const ROLES: &str = concat!(
+        "SELECT a.oid, a.rolname::pg_catalog.text, a.oid IN (",
+        trusted_roles!(),
+        ") FROM pg_catalog.pg_roles a"
+    );
+    let rows = client
+        .query(ROLES, &[])
+        .await
+        .map_err(|source| Error::postgres("could not list the roles of the server", source))?;
+    Ok(rows.iter().map(|row| Role { oid: row.get(0), name: row.get(1), is_trusted: row.get(2) }).collect())
+}
+
 /// Of every table among `$1`, or all if it is NULL: oid, schema, name, owner, the schema's owner, whether each of the two is
 /// trusted, and one object whose code planning a query on the table could run and that is not ours, or NULL.
 ///

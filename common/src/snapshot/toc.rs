@@ -542,7 +542,7 @@ impl<'a> Graph<'a> {
 }
 
 /// The schema of an entry: the longest name that fits, because `--list` quotes nothing.
-fn namespace<'a>(text: &str, schemas: &'a BTreeSet<String>) -> Option<&'a str> {
+pub fn namespace<'a>(text: &str, schemas: &'a BTreeSet<String>) -> Option<&'a str> {
     const KINDS: [&str; 12] = [
         "OPERATOR CLASS ",
         "OPERATOR FAMILY ",

@@ -16,7 +16,7 @@ use common::{
     catalog::Table,
     postgres::{
         ConnectionSettings, Session, SimpleQueryMessage,
-        as_owner::{AsOwner, OWN_PATH},
+        as_owner::{self, AsOwner, OWN_PATH},
         trust,
     },
     repository::StoredSnapshot,
@@ -79,8 +79,8 @@ bases(rel, attnum, typ, typmod) AS (
   SELECT b.rel, b.attnum, t.typbasetype, CASE WHEN b.typmod = -1 THEN t.typtypmod ELSE b.typmod END
   FROM bases b JOIN pg_catalog.pg_type t ON t.oid = b.typ AND t.typtype = 'd')
 SELECT c.nspname::text, c.relname::text, c.relowner, pg_catalog.pg_get_userbyid(c.relowner)::text, c.attname::text,
-       -- The text of a row, or of a list of rows or domains, is read by the owner.
-       CASE WHEN t.typtype IN ('b', 'e', 'r', 'm') AND COALESCE(e.typtype IN ('b', 'e', 'r', 'm'), true)
+       -- The text of a row, of a range that the user made, or of a list of these or of domains, is read by the owner.
+       CASE WHEN (t.oid < 16384 OR t.typtype IN ('b', 'e')) AND COALESCE(e.oid < 16384 OR e.typtype IN ('b', 'e'), true)
             THEN pg_catalog.format_type(b.typ, b.typmod) ELSE 'pg_catalog.text' END,
        pg_catalog.format_type(c.atttypid, c.atttypmod)
 FROM columns c JOIN bases b ON b.rel = c.rel AND b.attnum = c.attnum
@@ -145,6 +145,7 @@ impl Contained {
         copy_in::perform(&session, &work, manifest.codec, progress).await?;
         // In messages of their own: nothing may be prepared where code of somebody else has been.
         let owner = AsOwner::of(self.owner);
+        session.batch_execute("BEGIN").await.map_err(failed)?;
         session.batch_execute(&owner.create_sql()).await.map_err(failed)?;
         let answer = session
             .simple_query(&owner.run_sql(&self.insert_sql(&data.table), OWN_PATH))
@@ -160,6 +161,7 @@ impl Contained {
                 chunk.content.rows
             )));
         }
+        as_owner::commit(&session).await.map_err(|error| error.context(short))?;
         session.close().await
     }
 

@@ -222,6 +222,9 @@ pub async fn load(
         reads_back: !options.only_load,
         ..Facts::default()
     };
+    if let Some(owned) = options.archive.owned {
+        facts.late.clone_from(&owned.late);
+    }
     if !options.only_load {
         facts.in_trees = in_trees(session).await?;
         facts.entries = archive.entries;
@@ -478,6 +481,7 @@ impl Shared {
             keep_going: false,
             session: settings,
             ahead: None,
+            owned: None,
             remedies: &self.remedies,
         };
         let archive = self.snapshot.path(SCHEMA_FILE);

@@ -102,6 +102,8 @@ pub struct Facts {
     /// Tables whose rules read tables, in the order in which they are loaded: after all others and one after the other, so that
     /// every restore asks those rules about the same rows.
     pub in_order: Vec<QualifiedName>,
+    /// Entries that come after the foreign keys.
+    pub late: BTreeSet<u32>,
     /// From how many bytes a table is large.
     pub large_bytes: u64,
     /// Connections.
@@ -314,7 +316,8 @@ impl<'a> Plan<'a> {
                 let Some(&table) = tables.first() else { continue };
                 let stands_alone =
                     tables.len() == 1 && !entry.needs.iter().any(|need| facts.post_data.contains(need));
-                if !is_it || !stands_alone || !wanted.contains(&table) || self.may_read_tables(entry, table) {
+                let is_late = facts.late.contains(&entry.id) || self.may_read_tables(entry, table);
+                if !is_it || !stands_alone || is_late || !wanted.contains(&table) {
                     continue;
                 }
                 let mut needs = self.loads_of(table);

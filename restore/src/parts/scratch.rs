@@ -119,6 +119,7 @@ pub async fn define(
         keep_going: false,
         session: "",
         ahead: None,
+        owned: None,
         remedies: &remedies,
     };
     for section in sections {
@@ -336,7 +337,7 @@ async fn compare(entry: &Entry, scratch: &Session, live: &Session) -> Result<Sta
 ///
 /// Only whole lines of pg_restore's own go: the one that begins the restricted mode, whose token is random, its
 /// counterpart with the same token, and the setting in the head.
-fn for_the_server(text: &str, major: u32) -> String {
+pub fn for_the_server(text: &str, major: u32) -> String {
     let mut token = None;
     let mut in_head = true;
     let mut out = String::with_capacity(text.len());

@@ -1,0 +1,247 @@
+//! Makes entries of the archive as their owner, through [`AsOwner`]: with no way back to the rights of whoever restores.
+//!
+//! The statements are those that pg_restore would run. Each batch is one transaction of a session of its own. For its time the
+//! owner gets what he needs of the schemas, and does not have: he may not have it any more.
+
+use std::{collections::BTreeSet, path::Path};
+
+use common::{
+    Error, Ident, Result,
+    postgres::{
+        Session,
+        as_owner::{self, AsOwner},
+        tools::{self, RestoreError, Tool},
+        trust::{self, Role},
+    },
+    snapshot::{
+        Manifest,
+        toc::{self, Entry},
+    },
+};
+
+use crate::{
+    archive::{self, Run},
+    column_marks, lent_paths,
+    missing::MissingObject,
+    owned::{self, Owned},
+    parts::{self, scratch},
+};
+
+/// What the owners of the archive's objects have to make, or nothing where no role that is not trusted owns anything.
+///
+/// # Errors
+/// The archive or the catalog can't be read.
+pub async fn find(
+    session: &Session,
+    pg_restore: &Tool,
+    archive: &Path,
+    manifest: &Manifest,
+    chosen: Option<&[u32]>,
+) -> Result<Owned> {
+    let roles = trust::roles(session).await?;
+    let is_trusted = |name: &String| roles.iter().any(|role| role.is_trusted && role.name == *name);
+    // Snapshots of earlier versions do not say who owns what.
+    if !manifest.owners.is_empty() && manifest.owners.keys().all(is_trusted) {
+        return Ok(Owned::default());
+    }
+    let mut entries = parts::contents(pg_restore, archive).await?;
+    if let Some(chosen) = chosen {
+        entries.retain(|entry| chosen.contains(&entry.id));
+    }
+    if !owned::may_matter(&entries, &roles) {
+        return Ok(Owned::default());
+    }
+    let post_data = archive::post_data_entries(pg_restore, archive).await?;
+    let exclusions = exclusions(pg_restore, archive, &entries, &post_data).await?;
+    Ok(owned::find(&entries, &post_data, &roles, &exclusions))
+}
+
+/// Constraints that may be exclusion constraints, as their statements say. Nothing that a definition holds can hide the word.
+async fn exclusions(
+    pg_restore: &Tool,
+    archive: &Path,
+    entries: &[Entry],
+    post_data: &BTreeSet<u32>,
+) -> Result<BTreeSet<u32>> {
+    let is_key = |entry: &&Entry| post_data.contains(&entry.id) && entry.text.starts_with("CONSTRAINT ");
+    let mut waiting = vec![entries.iter().filter(is_key).map(|entry| entry.id).collect::<Vec<u32>>()];
+    let mut found = BTreeSet::new();
+    while let Some(ids) = waiting.pop() {
+        if ids.is_empty() || !archive::script(pg_restore, archive, &ids).await?.contains(" EXCLUDE ") {
+            continue;
+        }
+        if let [id] = ids.as_slice() {
+            found.insert(*id);
+        } else {
+            let (one, other) = ids.split_at(ids.len() / 2);
+            waiting.extend([one.to_vec(), other.to_vec()]);
+        }
+    }
+    Ok(found)
+}
+
+/// Makes entries, in their order; those that could not be made come back.
+///
+/// # Errors
+/// As those of pg_restore: an entry that can't be made, unless missing objects are named and passed over.
+pub async fn make(run: &Run<'_>, ids: &[u32]) -> Result<Vec<MissingObject>> {
+    let mut missing = Vec::new();
+    let mut rest = ids;
+    while let Some(role) = rest.first().and_then(|id| run.maker(*id)) {
+        let is_his = |id: &&u32| run.maker(**id) == Some(role);
+        let (batch, others) = rest.split_at(rest.iter().take_while(is_his).count());
+        rest = others;
+        if attempt(run, role, batch, Form::AsStored).await.is_ok() {
+            continue;
+        }
+        // All of it was taken back. One by one, each says what is wrong with it.
+        for id in batch {
+            if let Err(error) = one(run, role, *id).await {
+                let object = run.entries.get(id).cloned().unwrap_or_else(|| format!("entry {id}"));
+                let definition = archive::script(run.pg_restore, run.archive, &[*id]).await.ok();
+                missing.push(MissingObject {
+                    object,
+                    reason: format!("as its owner \"{}\": {}", role.name, error.message()),
+                    definition,
+                });
+            }
+        }
+    }
+    if missing.is_empty() || run.options.keep_going {
+        return Ok(missing);
+    }
+    let lines: Vec<String> = missing.iter().map(MissingObject::line).collect();
+    Err(Error::failed(format!("what its owner has to make could not be restored:\n  {}", lines.join("\n  "))).with_hint(
+        "Its definition calls functions, which run with the rights of the owner alone (docs/trust.md). Give the role what it lacks where \
+         the snapshot comes from, or restore with --no-owner.",
+    ))
+}
+
+/// What is changed in the statements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    AsStored,
+    /// Without options of columns that this server does not know.
+    WithoutMarks,
+    /// A foreign key that rows violate.
+    NotValid,
+}
+
+async fn one(run: &Run<'_>, role: &Role, id: u32) -> Result<()> {
+    let Err(error) = attempt(run, role, &[id], Form::AsStored).await else { return Ok(()) };
+    if error.message().contains("unrecognized parameter \"pg_attver\"") {
+        return attempt(run, role, &[id], Form::WithoutMarks).await;
+    }
+    if error.sqlstate() == Some("23503") {
+        run.progress.warn(format!(
+            "{} has old orphans and came back NOT VALID: {}",
+            run.entries.get(&id).map_or("a foreign key", String::as_str),
+            error.message()
+        ));
+        return attempt(run, role, &[id], Form::NotValid).await;
+    }
+    let remedies = run.options.remedies;
+    let silenced = remedies.event_triggers.silence(run.session, run.progress).await?;
+    let may_be_a_name = lent_paths::may_be_a_name(&error);
+    if silenced || (may_be_a_name && remedies.paths.lend(false).await?) {
+        return attempt(run, role, &[id], Form::AsStored).await;
+    }
+    Err(error)
+}
+
+async fn attempt(run: &Run<'_>, role: &Role, ids: &[u32], form: Form) -> Result<()> {
+    let (head, body) = statements(run, ids).await?;
+    let body = match form {
+        Form::AsStored => body,
+        Form::WithoutMarks => column_marks::cleaned(&body),
+        Form::NotValid => not_valid(&body)?,
+    };
+    let session = run.settings.connect().await?;
+    let failed = |source| Error::postgres("the server does not take it", source);
+    session.batch_execute(crate::load::STATEMENT).await.map_err(failed)?;
+    session.batch_execute(&head).await.map_err(failed)?;
+    let lacking = lacking(&session, run, role, ids, &body).await?;
+    session.batch_execute("BEGIN").await.map_err(failed)?;
+    let name = Ident::new(role.name.as_str());
+    for privilege in &lacking {
+        session.batch_execute(&format!("GRANT {privilege} TO {name}")).await.map_err(failed)?;
+    }
+    let owner = AsOwner::of(role.oid);
+    session.batch_execute(&owner.create_sql()).await.map_err(failed)?;
+    // From here on only text statements: nothing may be prepared where code of somebody else has been.
+    session.simple_query(&owner.run_sql(&body, "")).await.map_err(failed)?;
+    for privilege in &lacking {
+        session.batch_execute(&format!("REVOKE {privilege} FROM {name}")).await.map_err(failed)?;
+    }
+    as_owner::commit(&session).await?;
+    session.close().await
+}
+
+/// The statements of entries: what pg_restore sets first, and the entries themselves.
+async fn statements(run: &Run<'_>, ids: &[u32]) -> Result<(String, String)> {
+    let list = archive::list_of(ids)?;
+    let mut command = tools::offline_command(&run.pg_restore.path);
+    command.args(["--file=-", "--no-owner", "--no-privileges"]);
+    if run.options.no_tablespaces {
+        command.arg("--no-tablespaces");
+    }
+    command.arg("--use-list").arg(list.path()).arg(run.archive);
+    let text = tools::output(command, "pg_restore").await?;
+    let text = scratch::for_the_server(&text, run.session.server_major());
+    let at = text.find("\n-- Name: ").map_or(text.len(), |at| at + 1);
+    let (head, body) = text.split_at(at);
+    Ok((head.to_owned(), body.to_owned()))
+}
+
+/// The foreign key of the statements, for rows that violate it.
+fn not_valid(body: &str) -> Result<String> {
+    let at = body.find("\nALTER TABLE ").map(|at| at + 1);
+    let statement = at.and_then(|at| body[at..].split_inclusive(";\n").next());
+    let error = RestoreError {
+        dump_id: None,
+        entry: None,
+        message: "violates foreign key constraint".to_owned(),
+        statement: statement.map(str::to_owned),
+    };
+    archive::not_valid_statement(&error)
+        .ok_or_else(|| Error::failed("the statement of a foreign key is not what it is in an archive"))
+}
+
+/// What the role lacks, as `CREATE ON SCHEMA app`: CREATE where the entries lie, and USAGE of all schemas.
+async fn lacking(
+    session: &Session,
+    run: &Run<'_>,
+    role: &Role,
+    ids: &[u32],
+    body: &str,
+) -> Result<Vec<String>> {
+    const SCHEMAS: &str =
+        "SELECT n.nspname::pg_catalog.text, pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'USAGE'),
+        pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'CREATE')
+        FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+    const TABLESPACES: &str = "SELECT t.spcname::pg_catalog.text FROM pg_catalog.pg_tablespace t
+        WHERE t.spcname <> 'pg_global' AND NOT pg_catalog.has_tablespace_privilege($1::pg_catalog.oid, t.oid, 'CREATE')";
+    let failed = |source| Error::postgres("could not look at the rights of the owner", source);
+    let rows = session.query(SCHEMAS, &[&role.oid]).await.map_err(failed)?;
+    let names: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
+    let lie_in: BTreeSet<&str> =
+        ids.iter().filter_map(|id| toc::namespace(run.entries.get(id)?, &names)).collect();
+    let mut lacking = Vec::new();
+    for row in &rows {
+        let name: String = row.get(0);
+        let schema = Ident::new(name.as_str());
+        if !row.get::<_, bool>(1) {
+            lacking.push(format!("USAGE ON SCHEMA {schema}"));
+        }
+        if !row.get::<_, bool>(2) && lie_in.contains(name.as_str()) {
+            lacking.push(format!("CREATE ON SCHEMA {schema}"));
+        }
+    }
+    const PLACE: &str = "\nSET default_tablespace = ";
+    if body.matches(PLACE).count() > body.matches(&format!("{PLACE}''")).count() {
+        for row in &session.query(TABLESPACES, &[&role.oid]).await.map_err(failed)? {
+            lacking.push(format!("CREATE ON TABLESPACE {}", Ident::new(row.get::<_, String>(0))));
+        }
+    }
+    Ok(lacking)
+}

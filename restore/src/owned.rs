@@ -1,0 +1,354 @@
+//! Which entries of the archive evaluate code while they are made, and who has to make them. Pure.
+//!
+//! pg_restore makes everything as whoever restores, who is mostly a superuser, and PostgreSQL computes what is constant in a
+//! generated column or a partition key when the table is made or attached, and the CHECK constraints of a partition when it
+//! is attached. So where such a table belongs to a role that is not trusted (`common::postgres::trust`) and calls anything that the
+//! archive makes, its owner makes it ([`crate::make_owned`]). What indexes and statistics hold is computed when a query is planned: the
+//! check of a foreign key is one, and comes before them ([`crate::passes`]).
+//!
+//! An owner is read from the end of an entry, where pg_restore prints it without quotes: the longest name of a role that fits.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use common::{
+    postgres::trust::Role,
+    snapshot::toc::{Entry, Kind},
+};
+
+/// Who makes what, and in which order.
+#[derive(Debug, Default)]
+pub struct Owned {
+    /// Entries that their owner makes.
+    pub makers: BTreeMap<u32, Role>,
+    /// Entries of the post-data section that come after the foreign keys.
+    pub late: BTreeSet<u32>,
+    /// What each entry needs; empty where no owner makes anything.
+    needs: HashMap<u32, Vec<u32>>,
+    /// Grants, which come last: until then everybody may call functions and use types, as whoever made the tables could.
+    grants: HashSet<u32>,
+}
+
+/// Entries that are made one after another by one role.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Batch {
+    /// By pg_restore.
+    Ours(Vec<u32>),
+    /// By their owner.
+    Owner(Vec<u32>),
+}
+
+/// Whether anything in the archive could belong to a role that is not trusted, and call something.
+pub fn may_matter(entries: &[Entry], roles: &[Role]) -> bool {
+    let roles = Roles::new(roles);
+    entries.iter().any(is_code) && entries.iter().any(|entry| roles.untrusted(entry).is_some())
+}
+
+/// Decides. `exclusions` are the constraints that may be exclusion constraints: the archive does not say what those call.
+pub fn find(
+    entries: &[Entry],
+    post_data: &BTreeSet<u32>,
+    roles: &[Role],
+    exclusions: &BTreeSet<u32>,
+) -> Owned {
+    let search = Search::new(entries, roles);
+    let mut owned = Owned::default();
+    for entry in entries.iter().filter(|entry| entry.kind == Kind::Table) {
+        if let Some(role) = search.roles.untrusted(entry).filter(|_| search.calls(entry)) {
+            owned.makers.insert(entry.id, role.clone());
+        }
+    }
+    let mut in_trees: HashSet<u32> = HashSet::new();
+    for entry in entries.iter().filter(|entry| entry.kind == Kind::Attach) {
+        let tables = search.tables_of(entry);
+        if entry.text.starts_with("TABLE ATTACH ") && tables.iter().any(|id| owned.makers.contains_key(id)) {
+            if let Some(role) = search.owner_of_all(&tables) {
+                owned.makers.insert(entry.id, role.clone());
+            }
+            in_trees.extend(tables);
+        }
+    }
+    for entry in entries.iter().filter(|entry| post_data.contains(&entry.id)) {
+        let is_check = entry.text.starts_with("CHECK CONSTRAINT ") && search.calls(entry);
+        // These look at the key of a partitioned table.
+        let looks_at_keys = matches!(entry.kind, Kind::ForeignKey | Kind::Trigger | Kind::Attach);
+        let tables = if looks_at_keys { search.tables_of(entry) } else { BTreeSet::new() };
+        let role = if is_check {
+            search.roles.untrusted(entry)
+        } else if tables.iter().any(|table| in_trees.contains(table)) {
+            search.owner_of_all(&tables)
+        } else {
+            None
+        };
+        if let Some(role) = role {
+            owned.makers.insert(entry.id, role.clone());
+        }
+    }
+    owned.late = search.late(post_data, exclusions);
+    if !owned.makers.is_empty() {
+        owned.needs = entries.iter().map(|entry| (entry.id, entry.needs.clone())).collect();
+        let is_grant = |entry: &&Entry| entry.kind == Kind::Acl;
+        owned.grants = entries.iter().filter(is_grant).map(|entry| entry.id).collect();
+    }
+    owned
+}
+
+impl Owned {
+    /// The entries `order` of the pre-data section in batches, each after all that it needs.
+    pub fn batches(&self, order: &[u32]) -> Vec<Batch> {
+        let (grants, mut left): (Vec<u32>, Vec<u32>) =
+            order.iter().copied().partition(|id| self.grants.contains(id));
+        let mut batches = Vec::new();
+        let mut maker: Option<&Role> = None;
+        while !left.is_empty() {
+            let mut waiting: HashSet<u32> = left.iter().copied().collect();
+            let (mut batch, mut rest) = (Vec::new(), Vec::new());
+            for id in left {
+                let is_ready = self
+                    .needs
+                    .get(&id)
+                    .is_none_or(|needs| needs.iter().all(|need| !waiting.contains(need) || *need == id));
+                if is_ready && self.makers.get(&id) == maker {
+                    waiting.remove(&id);
+                    batch.push(id);
+                } else {
+                    rest.push(id);
+                }
+            }
+            left = rest;
+            let made_nothing = batch.is_empty();
+            match maker {
+                _ if made_nothing => {}
+                None => batches.push(Batch::Ours(batch)),
+                Some(_) => batches.push(Batch::Owner(batch)),
+            }
+            let ready = left.iter().find(|id| {
+                self.needs.get(*id).is_none_or(|needs| needs.iter().all(|need| !left.contains(need)))
+            });
+            // In a circle, which pg_dump does not write, the first one is tried by whoever has to make it.
+            maker = match (maker, ready.or(left.first())) {
+                (Some(_), _) if !made_nothing => None,
+                (_, next) => next.and_then(|id| self.makers.get(id)),
+            };
+            if ready.is_none() && made_nothing && !left.is_empty() {
+                let id = left.remove(0);
+                let is_owned = self.makers.contains_key(&id);
+                batches.push(if is_owned { Batch::Owner(vec![id]) } else { Batch::Ours(vec![id]) });
+            }
+        }
+        if !grants.is_empty() {
+            batches.push(Batch::Ours(grants));
+        }
+        batches
+    }
+}
+
+/// Whether an entry is something that can be called, or calls something when a value comes in.
+fn is_code(entry: &Entry) -> bool {
+    const CALLED: [&str; 4] = ["FUNCTION ", "AGGREGATE ", "OPERATOR ", "DOMAIN "];
+    entry.kind == Kind::Other && CALLED.iter().any(|kind| entry.text.starts_with(kind))
+}
+
+struct Roles<'a>(HashMap<&'a str, &'a Role>);
+
+impl<'a> Roles<'a> {
+    fn new(roles: &'a [Role]) -> Self {
+        Self(roles.iter().map(|role| (role.name.as_str(), role)).collect())
+    }
+
+    /// The owner of an entry, if it is a role that is not trusted.
+    fn untrusted(&self, entry: &Entry) -> Option<&'a Role> {
+        // The longest one comes first.
+        let mut ends = entry.text.match_indices(' ').map(|(at, _)| &entry.text[at + 1..]);
+        ends.find_map(|end| self.0.get(end)).copied().filter(|role| !role.is_trusted)
+    }
+}
+
+struct Search<'a> {
+    entries: &'a [Entry],
+    by_id: HashMap<u32, &'a Entry>,
+    roles: Roles<'a>,
+    /// What can be called, and types and tables whose values are made of such.
+    code: HashSet<u32>,
+    /// What of it belongs to a role that is not trusted, or needs such.
+    foreign: HashSet<u32>,
+}
+
+impl<'a> Search<'a> {
+    fn new(entries: &'a [Entry], roles: &'a [Role]) -> Self {
+        let mut search = Self {
+            entries,
+            by_id: entries.iter().map(|entry| (entry.id, entry)).collect(),
+            roles: Roles::new(roles),
+            code: HashSet::new(),
+            foreign: HashSet::new(),
+        };
+        // What is needed mostly comes before, and not always.
+        loop {
+            let before = (search.code.len(), search.foreign.len());
+            for entry in entries {
+                let is_made_of_code = (entry.kind == Kind::Table || entry.text.starts_with("TYPE "))
+                    && entry.needs.iter().any(|need| search.code.contains(need));
+                if is_code(entry) || is_made_of_code {
+                    search.code.insert(entry.id);
+                    let needs_foreign = entry.needs.iter().any(|need| search.foreign.contains(need));
+                    if needs_foreign || search.roles.untrusted(entry).is_some() {
+                        search.foreign.insert(entry.id);
+                    }
+                }
+            }
+            if (search.code.len(), search.foreign.len()) == before {
+                return search;
+            }
+        }
+    }
+
+    fn calls(&self, entry: &Entry) -> bool {
+        entry.needs.iter().any(|need| self.code.contains(need))
+    }
+
+    fn tables_of(&self, entry: &Entry) -> BTreeSet<u32> {
+        let mut near: BTreeSet<u32> = entry.needs.iter().copied().collect();
+        // What is attached names indexes and keys.
+        for need in entry.needs.iter().filter_map(|need| self.by_id.get(need)) {
+            if need.kind != Kind::Table {
+                near.extend(&need.needs);
+            }
+        }
+        near.retain(|id| self.by_id.get(id).is_some_and(|entry| entry.kind == Kind::Table));
+        near
+    }
+
+    /// The role that all these tables belong to, if it is one, and not trusted.
+    fn owner_of_all(&self, tables: &BTreeSet<u32>) -> Option<&'a Role> {
+        let mut owners =
+            tables.iter().map(|id| self.by_id.get(id).and_then(|table| self.roles.untrusted(table)));
+        let first = owners.next()??;
+        owners.all(|owner| owner == Some(first)).then_some(first)
+    }
+
+    /// Indexes, keys and statistics that hold code of somebody else, and what needs them.
+    fn late(&self, post_data: &BTreeSet<u32>, exclusions: &BTreeSet<u32>) -> BTreeSet<u32> {
+        let is_table = |need: &u32| self.by_id.get(need).is_some_and(|entry| entry.kind == Kind::Table);
+        let of_keys: HashSet<u32> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == Kind::ForeignKey)
+            .flat_map(|entry| entry.needs.iter().copied())
+            .collect();
+        let holds = |entry: &Entry| match entry.kind {
+            Kind::Constraint if exclusions.contains(&entry.id) => true,
+            Kind::Index | Kind::Constraint | Kind::Statistics => {
+                let mut needs = entry.needs.iter().filter(|need| !is_table(need));
+                needs.any(|need| match self.roles.untrusted(entry) {
+                    Some(_) => self.code.contains(need),
+                    None => self.foreign.contains(need),
+                })
+            }
+            _ => false,
+        };
+        let mut late: BTreeSet<u32> = BTreeSet::new();
+        for entry in self.entries.iter().filter(|entry| post_data.contains(&entry.id)) {
+            let needs_late = entry.needs.iter().any(|need| late.contains(need));
+            if (holds(entry) || needs_late) && !of_keys.contains(&entry.id) {
+                late.insert(entry.id);
+            }
+        }
+        late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use common::snapshot::toc;
+
+    use super::*;
+
+    const LISTED: &str = "\
+1; 2615 11 SCHEMA - app low
+2; 1255 12 FUNCTION app f() low
+;	depends on: 1
+3; 1247 13 TYPE app mood low
+;	depends on: 1
+4; 1259 14 TABLE app plain low
+;	depends on: 1 3
+5; 1259 15 TABLE app t low
+;	depends on: 1 2
+6; 1255 16 FUNCTION app of_t() low
+;	depends on: 5
+7; 1259 17 TABLE app u low
+;	depends on: 6
+8; 1259 18 TABLE app ours postgres
+;	depends on: 1 2
+9; 1259 19 TABLE app p low
+;	depends on: 2
+10; 1259 20 TABLE app p1 low
+;	depends on: 1
+11; 0 0 TABLE ATTACH app p1 low
+;	depends on: 9 10
+12; 0 0 ACL app TABLE t low
+;	depends on: 5
+20; 2606 31 CONSTRAINT app plain plain_pkey low
+;	depends on: 4
+21; 2606 32 CONSTRAINT app plain plain_excl low
+;	depends on: 4
+22; 1259 33 INDEX app by_f low
+;	depends on: 4 2
+23; 1259 34 INDEX app by_id low
+;	depends on: 5
+24; 3381 35 STATISTICS app s low
+;	depends on: 4 2
+25; 2606 36 FK CONSTRAINT app t t_plain_fk low
+;	depends on: 5 4 20
+26; 2606 37 FK CONSTRAINT app p p_plain_fk low
+;	depends on: 9 4 20
+27; 2606 38 CHECK CONSTRAINT app plain checked low
+;	depends on: 4 2
+28; 2620 39 TRIGGER app t fires low
+;	depends on: 5 2
+29; 2620 40 TRIGGER app p fires low
+;	depends on: 9 2
+";
+
+    fn role(name: &str, is_trusted: bool) -> Role {
+        Role { oid: 10, name: name.to_owned(), is_trusted }
+    }
+
+    fn found(roles: &[Role]) -> Owned {
+        find(&toc::parse(LISTED), &(20..30).collect(), roles, &BTreeSet::from([21]))
+    }
+
+    #[test]
+    fn owners_make_what_calls_code_and_nothing_of_trusted_roles_is_made_otherwise() {
+        let owned = found(&[role("low", false), role("postgres", true)]);
+        assert_eq!(owned.makers.keys().copied().collect::<Vec<_>>(), [5, 7, 9, 11, 26, 27, 29]);
+        assert_eq!(owned.late.iter().copied().collect::<Vec<_>>(), [21, 22, 24]);
+        let trusted = found(&[role("low", true), role("postgres", true)]);
+        assert!(trusted.makers.is_empty(), "{trusted:?}");
+        assert!(!may_matter(&toc::parse(LISTED), &[role("low", true)]));
+        assert!(may_matter(&toc::parse(LISTED), &[role("low", false)]));
+    }
+
+    #[test]
+    fn a_batch_comes_after_all_that_it_needs_and_grants_come_last() {
+        let owned = found(&[role("low", false), role("postgres", true)]);
+        let order: Vec<u32> = (1..=12).collect();
+        assert_eq!(
+            owned.batches(&order),
+            [
+                Batch::Ours(vec![1, 2, 3, 4, 8, 10]),
+                Batch::Owner(vec![5, 9, 11]),
+                Batch::Ours(vec![6]),
+                Batch::Owner(vec![7]),
+                Batch::Ours(vec![12]),
+            ]
+        );
+        assert_eq!(Owned::default().batches(&order), [Batch::Ours(order.clone())]);
+    }
+
+    #[test]
+    fn the_owner_of_an_entry_is_the_longest_name_that_fits() {
+        let roles = [role("low", true), role("not low", false)];
+        let entry = &toc::parse("1; 1259 14 TABLE app t not low\n")[0];
+        assert_eq!(Roles::new(&roles).untrusted(entry).map(|role| role.name.as_str()), Some("not low"));
+    }
+}
