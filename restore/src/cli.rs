@@ -112,6 +112,13 @@ pub struct Cli {
     #[arg(short, long)]
     jobs: Option<usize>,
 
+    /// With --table or --schema, beside or in place: run code of other roles with the rights of this one
+    ///
+    /// Functions that CHECK constraints, domains, generated columns, indexes, statistics and partition keys call. Without it such
+    /// tables are refused, unless they go into a database of their own (--into), where owners run their code.
+    #[arg(long)]
+    run_owners_code: bool,
+
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -357,6 +364,7 @@ fn part_request(cli: &Cli) -> PartRequest<'_> {
         into: cli.into.as_deref(),
         replace: cli.replace,
         drop_replaced: cli.drop_replaced,
+        run_owners_code: cli.run_owners_code,
         dry_run: cli.dry_run,
     }
 }

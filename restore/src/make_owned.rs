@@ -57,7 +57,10 @@ pub async fn find(
 }
 
 /// Constraints that may be exclusion constraints, as their statements say. Nothing that a definition holds can hide the word.
-async fn exclusions(
+///
+/// # Errors
+/// The archive can't be read.
+pub async fn exclusions(
     pg_restore: &Tool,
     archive: &Path,
     entries: &[Entry],

@@ -92,6 +92,47 @@ pub fn find(
     owned
 }
 
+/// The owner of an entry, if it is a role of the server that is not trusted.
+pub fn untrusted_owner<'a>(entry: &Entry, roles: &'a [Role]) -> Option<&'a Role> {
+    Roles::new(roles).untrusted(entry)
+}
+
+/// A table that calls what is not of trusted roles.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TableWithCode {
+    /// The table, for messages.
+    pub table: String,
+    /// Whose it is, if that role is not trusted.
+    pub owner: Option<String>,
+    /// One of the things that it calls.
+    pub calls: String,
+}
+
+/// The tables among `entries` that call something themselves, or by their indexes, constraints and statistics.
+pub fn tables_with_code(entries: &[Entry], roles: &[Role], exclusions: &BTreeSet<u32>) -> Vec<TableWithCode> {
+    let search = Search::new(entries, roles);
+    let tables = entries.iter().filter(|entry| entry.kind == Kind::Table);
+    let found = tables.filter_map(|table| {
+        let owner = search.roles.untrusted(table);
+        let calls = |entry: &Entry| {
+            let is_called = |need: &&u32| match owner {
+                Some(_) => search.code.contains(need) && **need != table.id,
+                None => search.foreign.contains(need),
+            };
+            let needs = entry.needs.iter().find(is_called).and_then(|need| search.by_id.get(need));
+            let is_exclusion = owner.is_some() && exclusions.contains(&entry.id);
+            needs.map(|need| need.describe()).or_else(|| is_exclusion.then(|| entry.describe()))
+        };
+        let parts = entries.iter().filter(|entry| {
+            matches!(entry.kind, Kind::Index | Kind::Constraint | Kind::Statistics)
+                && entry.needs.contains(&table.id)
+        });
+        let calls = std::iter::once(table).chain(parts).find_map(calls)?;
+        Some(TableWithCode { table: table.describe(), owner: owner.map(|role| role.name.clone()), calls })
+    });
+    found.collect()
+}
+
 impl Owned {
     /// The entries `order` of the pre-data section in batches, each after all that it needs.
     pub fn batches(&self, order: &[u32]) -> Vec<Batch> {
@@ -343,6 +384,28 @@ mod tests {
             ]
         );
         assert_eq!(Owned::default().batches(&order), [Batch::Ours(order.clone())]);
+    }
+
+    #[test]
+    fn a_table_calls_what_it_or_its_indexes_need() {
+        let found = |roles: &[Role]| -> Vec<String> {
+            let found = tables_with_code(&toc::parse(LISTED), roles, &BTreeSet::from([21]));
+            found
+                .into_iter()
+                .map(|found| format!("{} {:?} {}", found.table, found.owner, found.calls))
+                .collect()
+        };
+        assert_eq!(
+            found(&[role("low", false), role("postgres", true)]),
+            [
+                "table app.plain Some(\"low\") constraint app.plain plain_excl",
+                "table app.t Some(\"low\") function app.f()",
+                "table app.u Some(\"low\") function app.of_t()",
+                "table app.ours None function app.f()",
+                "table app.p Some(\"low\") function app.f()",
+            ]
+        );
+        assert!(found(&[role("low", true)]).is_empty());
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! Nobody's code runs with our rights: a low role plants code wherever PostgreSQL evaluates some, and every command is run as
 //! a superuser. What pg_dump and pg_restore let run is the control.
 
-use std::collections::BTreeMap;
-
 use tests::{Planted, ProtectedRun, Snapshots, psql};
 
 /// The oldest and the newest server, and the next one where it is to be had.
@@ -131,26 +129,6 @@ const DEFINITIONS: [&str; 9] = [
 /// What only rows call: the owner's code at every row, as its owner in a restore of the whole snapshot.
 const ROWS: [&str; 4] = ["check", "domain", "not null domain", "operator"];
 
-/// What `restore --table planted.t` evaluates as whoever restores.
-const ONE_TABLE: [&str; 12] = [
-    "check",
-    "domain",
-    "exclude",
-    "generated column",
-    "index expression",
-    "not null domain",
-    "operator",
-    "partial index",
-    "statistics",
-    "statistics of a column",
-    "unique expression",
-    "unique predicate",
-];
-
-fn places(heard: &BTreeMap<String, Vec<String>>) -> Vec<&str> {
-    heard.keys().map(String::as_str).collect()
-}
-
 /// Of the whole snapshot: rows are loaded and definitions made as the owner.
 #[track_caller]
 fn restored_as_its_owner(planted: &mut Planted, after: &str) {
@@ -233,39 +211,64 @@ fn an_undo_by_clone_runs_nothing_and_one_by_file_an_owners_code_as_the_owner() {
     }
 }
 
-/// What is left there (docs/trust.md): naming somebody's table runs its code, and naming another table does not.
+/// Naming somebody's table would run its code, and is refused; naming another does not. Into a database of its own its owner runs it.
 #[test]
-fn restoring_one_table_runs_its_code_as_the_superuser_and_restoring_another_does_not() {
+fn restoring_one_table_that_calls_its_owners_code_is_refused_unless_it_goes_into_a_database_of_its_own() {
     for major in ends() {
         let run = ProtectedRun::shop(major);
         let mut planted = Planted::plant(&run.database);
+        let role = planted.role().to_owned();
+        // A trusted role's table that points to the planted one, with code in an index of its own.
+        run.database.psql(
+            "CREATE TABLE pointing (t_id int REFERENCES planted.t);
+            SET planted.quiet = on; CREATE INDEX pointing_code ON pointing ((planted.number('index of another')))",
+        );
         let url = run.database.url();
         let snapshots = Snapshots::new();
         snapshots.create(&run.database, &[]);
         for arguments in [
             &["latest", "--table", "orders"][..],
             &["latest", "--table", "orders", "--replace", "-y"],
+            &["latest", "--table", "planted.child"],
             &["latest", "--table", "planted.child", "--replace", "-y"],
         ] {
             snapshots.run("restore", &url, arguments).expect(0);
             planted.ran_only_as_itself(&format!("{arguments:?} on {major}"));
         }
-        snapshots.run("restore", &url, &["latest", "--table", "planted.t", "--replace", "-y"]).expect(0);
-        let (_, strange) = planted.heard_apart();
-        assert_eq!(places(&strange), ONE_TABLE, "in place on {major}: {strange:?}");
-        snapshots.run("restore", &url, &["latest", "--table", "planted.t"]).expect(0);
-        let (_, mut strange) = planted.heard_apart();
-        // ANALYZE runs as the owner of the table, and who restores a table beside the live one owns it.
-        assert!(strange.remove("range type").is_some(), "beside on {major}: {strange:?}");
-        assert_eq!(places(&strange), ONE_TABLE, "beside on {major}: {strange:?}");
-        let owner = "SELECT tableowner FROM pg_tables WHERE starts_with(tablename, 't_restored_')";
-        assert_eq!(run.database.psql(owner), "postgres");
-        // The way out: as the role itself.
-        let role = planted.role().to_owned();
-        run.database.psql(&format!("ALTER ROLE {} CREATEDB", psql::quote_ident(&role)));
-        let url = run.database.cluster().url_as(&role, run.database.name());
-        snapshots.run("restore", &url, &["latest", "--table", "planted.t", "--replace", "-y"]).expect(0);
+        let owner = "SELECT tableowner FROM pg_tables WHERE starts_with(tablename, 'child_restored_')";
+        assert_eq!(run.database.psql(owner), role, "a table beside belongs to its owner on {major}");
+        let before = run.fingerprint();
+        for (table, says) in [("planted.t", "planted.t: "), ("planted.parent", "planted.parent: ")] {
+            for more in [&[][..], &["--dry-run"], &["--replace", "-y"], &["--replace", "--dry-run"]] {
+                let arguments = [&["latest", "--table", table][..], more].concat();
+                let refused = snapshots.run("restore", &url, &arguments).expect(3);
+                for said in [says, &role, "--run-owners-code", "--into"] {
+                    assert!(refused.stderr.contains(said), "{arguments:?} on {major}: {}", refused.stderr);
+                }
+                planted.ran_only_as_itself(&format!("{arguments:?} on {major}"));
+            }
+        }
+        // The foreign key to it would be made again.
+        let refused =
+            snapshots.run("restore", &url, &["latest", "--table", "planted.t", "--replace", "-y"]).expect(3);
+        assert!(refused.stderr.contains("public.pointing: "), "{}", refused.stderr);
+        run.assert_unchanged(&before);
+        let into = format!("{}_alone", run.database.name());
+        let arguments = ["latest", "--table", "planted.t", "--table", "planted.parent", "--into", &into];
+        snapshots.run("restore", &url, &arguments).expect(0);
+        restored_as_its_owner(&mut planted, &format!("{arguments:?} on {major}"));
+        // The ways on: as the role itself, or as it is.
+        run.database.psql(&format!("DROP TABLE pointing; ALTER ROLE {} CREATEDB", psql::quote_ident(&role)));
+        let as_owner = run.database.cluster().url_as(&role, run.database.name());
+        snapshots.run("restore", &as_owner, &["latest", "--table", "planted.t", "--replace", "-y"]).expect(0);
         planted.ran_only_as_itself(&format!("a restore by the role itself on {major}"));
+        let accepted = ["latest", "--table", "planted.t", "--run-owners-code"];
+        snapshots.run("restore", &url, &accepted).expect(0);
+        let (_, strange) = planted.heard_apart();
+        assert!(strange.contains_key("check"), "{accepted:?} on {major}: {strange:?}");
+        let owner = "SELECT tableowner FROM pg_tables WHERE starts_with(tablename, 't_restored_')";
+        assert_eq!(run.database.psql(owner), role);
+        snapshots.run("restore", &url, &[&accepted[..], &["--replace", "-y"]].concat()).expect(0);
         planted.remove();
     }
 }

@@ -6,7 +6,7 @@
 //! restored that is not. An entry that fails here is no failure yet: pg_restore does it again with the rest of the archive,
 //! one by one, and its error counts.
 
-mod contained;
+pub mod contained;
 mod schedule;
 mod script;
 mod tasks;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use common::{
-    Error, Progress, QualifiedName, Result,
+    Error, Ident, Progress, QualifiedName, Result,
     postgres::{ConnectionSettings, Session, tools::Tool},
     repository::verify::VerifiedSnapshot,
     snapshot::{manifest::TableData, readme::setval, toc::Kind},
@@ -60,6 +60,7 @@ pub async fn restore(
     sides: &Sides<'_>,
     snapshot: &VerifiedSnapshot,
     fixed: &BTreeMap<QualifiedName, QualifiedName>,
+    owners: &BTreeMap<QualifiedName, String>,
     suffix: &str,
     progress: &Progress,
 ) -> Result<Made> {
@@ -75,11 +76,11 @@ pub async fn restore(
         scratch::definitions(&settings, sides.scratch, &live, sides.pg_dump, sides.pg_restore).await?;
     live.close().await?;
     progress.done();
-    let filled = match fill(sides.live, snapshot, &renamed, &definitions, None, progress).await {
+    let filled = match fill(sides.live, snapshot, &renamed, owners, &definitions, None, progress).await {
         // Nothing is left of it, and with the search path of the database it may work.
         Err(error) if lent_paths::may_be_a_name(&error) => {
             let paths = LentPaths::new(sides.live, &snapshot.snapshot().manifest, progress);
-            let again = fill(sides.live, snapshot, &renamed, &definitions, Some(&paths), progress);
+            let again = fill(sides.live, snapshot, &renamed, owners, &definitions, Some(&paths), progress);
             again.await.map_err(lent_paths::hint)
         }
         filled => filled,
@@ -92,6 +93,7 @@ async fn fill(
     live: &ConnectionSettings,
     snapshot: &VerifiedSnapshot,
     renamed: &Renamed,
+    owners: &BTreeMap<QualifiedName, String>,
     definitions: &Definitions,
     lend: Option<&LentPaths>,
     progress: &Progress,
@@ -131,5 +133,20 @@ async fn fill(
     progress.phase("comparing every row with the snapshot", Some(manifest.raw_bytes()));
     transaction.compare(stored, &tables, progress).await?;
     progress.done();
+    for (old, owner) in owners {
+        give(&transaction, &new_name(old)?, owner).await?;
+    }
     transaction.commit(live).await
+}
+
+/// Gives a table to the role that owned it. Where this role may not, it keeps the table.
+async fn give(transaction: &LiveTransaction, table: &QualifiedName, owner: &str) -> Result<()> {
+    let what = format!("could not give {} to its owner", table.short());
+    let give = format!("SAVEPOINT before_owner; ALTER TABLE {table} OWNER TO {}", Ident::new(owner));
+    match transaction.run(&what, &give).await {
+        Err(error) if error.sqlstate() == Some("42501") => {
+            transaction.run(&what, "ROLLBACK TO SAVEPOINT before_owner").await
+        }
+        result => result,
+    }
 }

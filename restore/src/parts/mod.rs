@@ -6,6 +6,7 @@
 pub mod beside;
 pub mod plan;
 pub mod replace;
+pub mod rights;
 pub mod run;
 pub mod scratch;
 pub mod select;

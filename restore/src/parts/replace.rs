@@ -17,6 +17,7 @@ use common::{
 };
 
 use super::{
+    rights,
     scratch::{self, Column, regclass},
     select::{Selection, Unit},
     transaction::{LiveTransaction, differs},
@@ -32,6 +33,8 @@ pub struct ReplaceOptions {
     pub lock_timeout: Duration,
     /// Attempts after the first.
     pub lock_retries: u32,
+    /// Whether code of others may run with the rights of this role.
+    pub run_owners_code: bool,
 }
 
 /// Foreign keys that point to the tables `$1`, or to what lies below them: the topmost of each.
@@ -177,6 +180,9 @@ async fn replace_once(
     lock(&transaction, units, options).await?;
     // What was true before the lock need not be true now.
     check_columns(scratch, transaction.session(), units).await?;
+    if !options.run_owners_code {
+        rights::refuse(&rights::of_live(transaction.session(), units).await?)?;
+    }
     let oids = oids(transaction.session(), units).await?;
     keep(&transaction, units, options).await?;
     let incoming = incoming(transaction.session(), &oids).await?;

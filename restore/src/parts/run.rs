@@ -6,7 +6,7 @@ use chrono::Utc;
 use common::{
     Error, ErrorKind, Progress, QualifiedName, Result,
     cli::{Output, Settings, format, output::Tone},
-    postgres::{ConnectionSettings, Session, tools},
+    postgres::{ConnectionSettings, Session, tools, trust},
     repository::{
         StoredSnapshot,
         verify::{VerifiedSnapshot, verify_part},
@@ -19,12 +19,13 @@ use super::{
     beside::{self, Sides},
     plan::{self, FreeNames, Mode, PartPlan},
     replace::{self, ReplaceOptions},
-    scratch,
+    rights, scratch,
     select::{self, Selection},
 };
 use crate::{
     RestoreOptions, Target,
     archive::{self, Section},
+    make_owned,
     plan::time_suffix,
     stage::StagedDatabase,
 };
@@ -42,6 +43,8 @@ pub struct PartRequest<'a> {
     pub replace: bool,
     /// `--drop-replaced`.
     pub drop_replaced: bool,
+    /// `--run-owners-code`.
+    pub run_owners_code: bool,
     /// `--dry-run`.
     pub dry_run: bool,
 }
@@ -77,9 +80,12 @@ struct Prepared {
     plan: PartPlan,
     /// New names of the tables, beside.
     becomes: BTreeMap<QualifiedName, QualifiedName>,
+    /// Who owned each table, where that role is not the session's own, beside.
+    owners: BTreeMap<QualifiedName, String>,
     /// For each table, what keeps its content, in place.
     kept_as: Vec<Option<QualifiedName>>,
     suffix: String,
+    run_owners_code: bool,
 }
 
 /// Runs it.
@@ -156,8 +162,17 @@ async fn prepare(
     let suffix = time_suffix(Utc::now());
     let mut becomes = BTreeMap::new();
     let mut kept = BTreeMap::new();
+    let mut owners = BTreeMap::new();
     if mode != Mode::Into {
         let live = connection.connect().await?;
+        let chosen: Vec<Entry> =
+            entries.iter().filter(|entry| choice.entries.contains(&entry.id)).cloned().collect();
+        if !request.run_owners_code {
+            rights::refuse(&code(mode, &live, pg_restore, snapshot, &chosen, &selection).await?)?;
+        }
+        if mode == Mode::Beside {
+            owners = rights::owners(&chosen, &part.manifest, &trust::roles(&live).await?);
+        }
         let mut free = FreeNames::new(scratch::taken(&live).await?);
         live.close().await?;
         for unit in &selection.units {
@@ -172,7 +187,27 @@ async fn prepare(
     let database = request.into.unwrap_or(connection.database());
     let plan = plan::plan(manifest, &part.manifest, &selection, &choice, mode, database, names);
     let kept_as = selection.units.iter().map(|unit| kept.get(&unit.name).cloned()).collect();
-    Ok(Prepared { part, selection, plan, becomes, kept_as, suffix })
+    let run_owners_code = request.run_owners_code;
+    Ok(Prepared { part, selection, plan, becomes, owners, kept_as, suffix, run_owners_code })
+}
+
+/// What would be run that is not of trusted roles.
+async fn code(
+    mode: Mode,
+    live: &Session,
+    pg_restore: &tools::Tool,
+    snapshot: &StoredSnapshot,
+    chosen: &[Entry],
+    selection: &Selection,
+) -> Result<rights::Code> {
+    if mode == Mode::Replace {
+        return rights::of_live(live, &selection.units).await;
+    }
+    let roles = trust::roles(live).await?;
+    let archive = super::archive(snapshot);
+    let post_data = archive::post_data_entries(pg_restore, &archive).await?;
+    let exclusions = make_owned::exclusions(pg_restore, &archive, chosen, &post_data).await?;
+    Ok(rights::of_entries(chosen, &roles, &exclusions))
 }
 
 fn choose(snapshot: &StoredSnapshot, entries: &[Entry], selection: &Selection, mode: Mode) -> Result<Choice> {
@@ -300,12 +335,15 @@ async fn work(
     let made = if beside {
         let sides = Sides { live: connection, scratch: &session, pg_dump: &pg_dump, pg_restore: &pg_restore };
         let suffix = format!("_restored_{}", prepared.suffix);
-        beside::restore(&sides, verified, &prepared.becomes, &suffix, progress).await?.objects
+        beside::restore(&sides, verified, &prepared.becomes, &prepared.owners, &suffix, progress)
+            .await?
+            .objects
     } else {
         let options = ReplaceOptions {
             kept_as: prepared.kept_as.clone(),
             lock_timeout: settings.lock_timeout,
             lock_retries: settings.lock_retries,
+            run_owners_code: prepared.run_owners_code,
         };
         let selection = &prepared.selection;
         replace::replace(connection, &session, verified, selection, &options, progress).await?;
