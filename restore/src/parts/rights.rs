@@ -31,7 +31,7 @@ pub fn of_entries(entries: &[Entry], roles: &[Role], exclusions: &BTreeSet<u32>)
     owned::tables_with_code(entries, roles, exclusions)
         .into_iter()
         .map(|found| {
-            let owner = found.owner.map_or_else(String::new, |owner| format!(" of the role \"{owner}\""));
+            let owner = found.owner.map_or_else(String::new, |owner| belongs_to(&owner));
             (found.table, format!("{}{owner}", found.calls))
         })
         .collect()
@@ -76,12 +76,12 @@ pub async fn of_live(session: &Session, units: &[Unit]) -> Result<Code> {
     let others = Standings::read(session, BTreeSet::new()).await?;
     let mut code = Code::new();
     for standing in trust::standings(session, Some(&oids)).await? {
-        let owner = printable(&standing.owner);
         let is_named = is_named.get(&standing.oid) == Some(&true);
+        let owner = if standing.has_our_owner { String::new() } else { belongs_to(&standing.owner) };
         let found = match (&standing.code, others.of(standing.oid)) {
-            (Some(object), _) => Some(format!("{} of the role \"{owner}\"", printable(object))),
+            (Some(object), _) => Some(printable(object) + &owner),
             (None, _) if is_named && called.contains(&standing.name) => {
-                Some(format!("functions that its rules call, of the role \"{owner}\""))
+                Some(format!("what its rules call{owner}"))
             }
             (None, Rights::Nobody(why)) if is_named && standing.has_our_owner => Some(why),
             _ => None,
@@ -91,6 +91,10 @@ pub async fn of_live(session: &Session, units: &[Unit]) -> Result<Code> {
         }
     }
     Ok(code)
+}
+
+fn belongs_to(owner: &str) -> String {
+    format!(" (the table belongs to \"{}\")", printable(owner))
 }
 
 /// Refuses, if there is any.
