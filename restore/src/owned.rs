@@ -278,6 +278,7 @@ impl<'a> Search<'a> {
             .collect();
         let holds = |entry: &Entry| match entry.kind {
             Kind::Constraint if exclusions.contains(&entry.id) => true,
+            Kind::Constraint if entry.text.starts_with("CHECK ") => false,
             Kind::Index | Kind::Constraint | Kind::Statistics => {
                 let mut needs = entry.needs.iter().filter(|need| !is_table(need));
                 needs.any(|need| match self.roles.untrusted(entry) {

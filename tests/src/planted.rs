@@ -59,6 +59,20 @@ CREATE TABLE planted.high PARTITION OF planted.parent FOR VALUES FROM (10) TO (M
 INSERT INTO planted.parent SELECT i, i FROM generate_series(1, 20) i;
 CREATE TABLE planted.child (id serial PRIMARY KEY, t_id int REFERENCES planted.t, feeling planted.mood REFERENCES planted.with_mood);
 INSERT INTO planted.child (t_id, feeling) SELECT i, 'good' FROM generate_series(1, 10) i;
+ALTER TABLE planted.parent ADD FOREIGN KEY (v) REFERENCES planted.t;
+CREATE INDEX of_parts ON planted.parent ((planted.number('index of partitions') + v));
+CREATE TABLE planted.whole (id int PRIMARY KEY);
+INSERT INTO planted.whole VALUES (1);
+CREATE FUNCTION planted.is_whole(planted.whole) RETURNS bool LANGUAGE plpgsql AS
+  $$ BEGIN RETURN planted.say('check of a row'); END $$;
+ALTER TABLE planted.whole ADD CHECK (planted.is_whole(whole));
+CREATE FUNCTION planted.leaves() RETURNS bool LANGUAGE plpgsql AS
+  $$ BEGIN
+    EXECUTE 'DECLARE left_behind CURSOR WITH HOLD FOR SELECT planted.say(''cursor that outlives the transaction'')';
+    RETURN true;
+  EXCEPTION WHEN duplicate_cursor THEN RETURN true; END $$;
+CREATE TABLE planted.leaving (id int CHECK (planted.leaves()));
+INSERT INTO planted.leaving VALUES (1);
 
 CREATE VIEW planted.seen AS SELECT id, planted.number('view') AS n FROM planted.t WHERE planted.say('view predicate')
   AND id OPERATOR(planted.===) 1;
@@ -69,6 +83,7 @@ CREATE RULE noting AS ON UPDATE TO planted.t DO ALSO SELECT planted.number('rule
 CREATE FUNCTION planted.fires() RETURNS trigger LANGUAGE plpgsql AS
   $$ BEGIN PERFORM planted.say('trigger'); RETURN NEW; END $$;
 CREATE TRIGGER fires BEFORE INSERT OR UPDATE OR DELETE ON planted.t FOR EACH ROW EXECUTE FUNCTION planted.fires();
+CREATE TRIGGER fires_for_parts AFTER INSERT ON planted.parent FOR EACH ROW EXECUTE FUNCTION planted.fires();
 ALTER TABLE planted.t ENABLE ROW LEVEL SECURITY;
 CREATE POLICY reading ON planted.t USING (planted.say('policy'));
 CREATE FUNCTION planted.body() RETURNS SETOF int LANGUAGE sql AS 'SELECT id FROM planted.t WHERE planted.say(''function body'')';

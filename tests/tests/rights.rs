@@ -133,7 +133,9 @@ const ROWS: [&str; 4] = ["check", "domain", "not null domain", "operator"];
 #[track_caller]
 fn restored_as_its_owner(planted: &mut Planted, after: &str) {
     let own = planted.ran_only_as_itself(after);
-    for place in ROWS.iter().chain(&["generated column", "partition key", "index expression"]) {
+    for place in
+        ROWS.iter().chain(&["generated column", "partition key", "index expression", "check of a row"])
+    {
         assert!(own.iter().any(|heard| heard == place), "after {after}: {place} was not called: {own:?}");
     }
 }
@@ -256,7 +258,9 @@ fn restoring_one_table_that_calls_its_owners_code_is_refused_unless_it_goes_into
         run.assert_unchanged(&before);
         planted.heard();
         let into = format!("{}_alone", run.database.name());
-        let arguments = ["latest", "--table", "planted.t", "--table", "planted.parent", "--into", &into];
+        let tables = ["planted.t", "planted.parent", "planted.whole", "planted.leaving"];
+        let named = tables.iter().flat_map(|table| ["--table", table]);
+        let arguments: Vec<&str> = ["latest", "--into", &into].into_iter().chain(named).collect();
         snapshots.run("restore", &url, &arguments).expect(0);
         restored_as_its_owner(&mut planted, &format!("{arguments:?} on {major}"));
         // The ways on: as the role itself, or as it is.
