@@ -1,4 +1,4 @@
-//! The canonical form of values, over which rows are hashed: one form for one value, whatever its spelling. docs/sqlite.md has the
+//! The canonical form of values, over which rows are hashed: one form for one value, whatever its spelling. docs/sqlite-values.md has the
 //! same table for people.
 //!
 //! Each value begins with a byte for its kind, and its length is known from what follows, so that no two rows have one form.

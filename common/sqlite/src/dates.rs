@@ -307,7 +307,9 @@ pub(crate) fn write_timestamp(micros: i64, has_zone: bool, out: &mut Vec<u8>) {
 mod tests {
     use super::*;
 
-    fn at(text: &str) -> Result<(Option<i64>, Option<i64>, Option<i32>), Rule> {
+    type Read = (Option<i64>, Option<i64>, Option<i32>);
+
+    fn at(text: &str) -> Result<Read, Rule> {
         match parse(text.as_bytes())? {
             Moment::At(parts) => Ok((parts.day, parts.time, parts.offset)),
             Moment::Infinite { .. } => Err(Rule::NotFinite),

@@ -1,13 +1,22 @@
-//! A schema of PostgreSQL from SQLite's own.
+//! A schema of PostgreSQL from SQLite's own: in stages, so that rows are loaded into bare tables, and with a list of what has no
+//! translation.
 
 use std::collections::BTreeMap;
+
+mod defaults;
+mod expression;
+mod keys;
+mod kind;
+mod names;
+mod tables;
+mod types;
 
 use common::ident::Ident;
 
 use crate::{
     scan::TableScan,
     schema::Schema,
-    target::{ColumnRule, EpochUnit, Target},
+    target::{ColumnRule, EpochUnit},
 };
 
 /// What the caller decides.
@@ -112,6 +121,93 @@ impl Translation {
 
 /// Makes the schema. `scans` has one entry for each of [`Schema::tables`], in the same order.
 pub fn translate(schema: &Schema, scans: &[TableScan], options: &DdlOptions) -> Translation {
-    let _ = (schema, scans, options, Target::Text);
-    Translation::default()
+    let mut made = Translation::default();
+    let designs = tables::design(schema, scans, options, &mut made);
+    for design in &designs {
+        tables::create(design, options, &mut made);
+    }
+    for design in &designs {
+        keys::keys(design, options, &mut made);
+        keys::indexes(design, options, &mut made);
+        keys::checks(design, options, &mut made);
+        keys::foreign_keys(design, &designs, schema, options, &mut made);
+        keys::sequence(design, options, &mut made);
+    }
+    left_out(schema, &mut made);
+    made.statements.sort_by_key(|statement| statement.stage);
+    made.tables = designs.into_iter().map(|design| design.plan).collect();
+    made
+}
+
+fn left_out(schema: &Schema, made: &mut Translation) {
+    let mut put = |what: String, sql: &str, reason: &str| {
+        made.untranslated.push(Untranslated { what, sql: sql.to_owned(), reason: reason.to_owned() });
+    };
+    for left in &schema.left_out {
+        put(format!("table {}", left.name), &left.sql, &left.reason);
+    }
+    for view in &schema.views {
+        put(
+            format!("view {}", view.name),
+            &view.sql,
+            "queries are not translated: functions and comparisons differ",
+        );
+    }
+    for trigger in &schema.triggers {
+        put(
+            format!("trigger {} of {}", trigger.name, trigger.table),
+            &trigger.sql,
+            "PostgreSQL's triggers call a function, which has to be written",
+        );
+    }
+}
+
+impl Translation {
+    /// Everything as a file of SQL that can be read, edited and run: the stages in their order, and what has no translation as comments.
+    pub fn to_sql(&self) -> String {
+        let mut sql = String::new();
+        let mut stage = None;
+        for statement in &self.statements {
+            if stage != Some(statement.stage) {
+                stage = Some(statement.stage);
+                sql.push_str(&format!("\n-- {}\n", statement.stage));
+            }
+            sql.push_str(&statement.sql);
+            sql.push_str(";\n");
+        }
+        if !self.notes.is_empty() {
+            sql.push_str("\n-- What is other than it was\n");
+            self.notes.iter().for_each(|note| comment(note, &mut sql));
+        }
+        if !self.untranslated.is_empty() {
+            sql.push_str(&format!("\n-- Not translated: {}\n", self.untranslated.len()));
+        }
+        for missing in &self.untranslated {
+            sql.push('\n');
+            comment(&format!("{}: {}", missing.what, missing.reason), &mut sql);
+            comment(&missing.sql, &mut sql);
+        }
+        sql
+    }
+}
+
+/// Every line as a comment, with nothing that a terminal would obey.
+fn comment(text: &str, sql: &mut String) {
+    for line in text.split(['\n', '\r']) {
+        sql.push_str(&format!("-- {}\n", common::ident::printable(line)));
+    }
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tables => "Tables",
+            Self::Keys => "After the rows: keys",
+            Self::Indexes => "Indexes",
+            Self::Checks => "CHECK constraints",
+            Self::ForeignKeys => "Foreign keys",
+            Self::Sequences => "Sequences",
+            Self::Views => "Views",
+        })
+    }
 }

@@ -9,7 +9,11 @@
 //! | WAL | a `-wal`, and nobody is there | the WAL's index in our own memory, no locks; [`SqliteFile::unchanged`] proves at the end that nobody came |
 //! | WAL | no `-wal` | `immutable`, the same proof |
 //!
-//! A hot rollback journal would have to be played back by a writer: such a file is refused.
+//! A hot rollback journal would have to be played back by a writer: such a file is refused. (Run by root, SQLite gives a WAL the owner of
+//! its database, should they differ.)
+//!
+//! A process loses all its locks on a file as soon as it closes any descriptor of it. So the file is opened once, and stays open for as
+//! long as a reader lives; nothing else in the process may open it meanwhile, not even to copy it.
 
 mod access;
 mod header;
@@ -19,8 +23,9 @@ mod reader;
 use std::{
     fs::{File, Metadata},
     io::Read,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -42,6 +47,8 @@ const ATTEMPTS: usize = 20;
 #[derive(Debug)]
 pub struct SqliteFile {
     path: PathBuf,
+    /// Closed after the last reader: see above.
+    handle: Arc<File>,
     header: Header,
     access: Access,
     seen: Seen,
@@ -72,7 +79,6 @@ struct Stamp {
     inode: u64,
     size: u64,
     modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl Stamp {
@@ -81,7 +87,6 @@ impl Stamp {
             inode: metadata.ino(),
             size: metadata.size(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }
@@ -121,9 +126,10 @@ impl SqliteFile {
             Err(e) => return Err(ReadError::Unreadable(given.to_owned(), e)),
         };
         let seen = Seen::at(&path)?;
-        let header = Header::read(&path)?;
-        let access = Access::decide(&path, &header)?;
-        let file = Self { path, header, access, seen };
+        let handle = header::open(&path)?;
+        let header = Header::read(&path, &handle)?;
+        let access = Access::decide(&path, &handle, &header)?;
+        let file = Self { path, handle: Arc::new(handle), header, access, seen };
         // The first statement finds a hot journal, a lock, and a damaged or unknown schema.
         file.readers(1)?;
         Ok(file)
@@ -143,11 +149,12 @@ impl SqliteFile {
     /// own, and nobody committed between the first and the last. At least one; fewer than `count` where somebody commits all the time.
     pub fn readers(&self, count: usize) -> Result<Vec<Reader>> {
         for _ in 0..ATTEMPTS {
-            let observer = if count > 1 { Some(self.access.connect(&self.path)?) } else { None };
+            let observer =
+                if count > 1 { Some(self.access.connect(&self.path, &self.handle)?) } else { None };
             let before = observer.as_ref().map(|o| o.data_version(&self.path)).transpose()?;
             let mut readers = Vec::with_capacity(count.max(1));
             while readers.len() < count.max(1) {
-                let mut reader = self.access.connect(&self.path)?;
+                let mut reader = self.access.connect(&self.path, &self.handle)?;
                 match reader.begin(&self.path) {
                     Ok(()) => readers.push(reader),
                     // A writer waits for those that read already to end, and lets no more in.
@@ -160,7 +167,7 @@ impl SqliteFile {
                 return Ok(readers);
             }
         }
-        let mut reader = self.access.connect(&self.path)?;
+        let mut reader = self.access.connect(&self.path, &self.handle)?;
         reader.begin(&self.path)?;
         Ok(vec![reader])
     }
@@ -181,25 +188,36 @@ impl SqliteFile {
     /// The SHA-256 of the file as its bytes are now, and of its WAL. While an application writes to it these are the bytes of a
     /// moment, and not what the readers see.
     pub fn digest(&self) -> Result<Digest> {
-        let (file, file_bytes) = sha256(&self.path)?;
-        let wal_path = beside(&self.path, "-wal");
-        let (wal, wal_bytes) = if wal_path.exists() { sha256(&wal_path)? } else { (String::new(), 0) };
+        let unreadable = |e| ReadError::Unreadable(self.path.clone(), e);
+        let mut position = 0;
+        let (file, file_bytes) = sha256(|buffer| {
+            let read = self.handle.read_at(buffer, position).map_err(unreadable)?;
+            position += read as u64;
+            Ok(read)
+        })?;
+        let path = beside(&self.path, "-wal");
+        let (wal, wal_bytes) = match File::open(&path) {
+            Ok(mut log) => {
+                sha256(|buffer| log.read(buffer).map_err(|e| ReadError::Unreadable(path.clone(), e)))?
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => (String::new(), 0),
+            Err(e) => return Err(ReadError::Unreadable(path, e)),
+        };
         Ok(Digest { file, file_bytes, wal: (wal_bytes > 0).then_some(wal), wal_bytes })
     }
 }
 
-fn sha256(path: &Path) -> Result<(String, u64)> {
-    let unreadable = |e| ReadError::Unreadable(path.to_owned(), e);
-    let mut file = File::open(path).map_err(unreadable)?;
+/// Hashes what `read` fills its buffer with, until it fills in nothing.
+fn sha256(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<(String, u64)> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 256 * 1024];
     let mut bytes = 0;
     loop {
-        match file.read(&mut buffer).map_err(unreadable)? {
+        match read(&mut buffer)? {
             0 => return Ok((common::digest::hex(&hasher.finalize()), bytes)),
-            read => {
-                hasher.update(&buffer[..read]);
-                bytes += read as u64;
+            count => {
+                hasher.update(&buffer[..count]);
+                bytes += count as u64;
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     value::Cell,
 };
 
-/// The hash of one row: XXH3-128 over its values in canonical form (docs/sqlite.md has the form).
+/// The hash of one row: XXH3-128 over its values in canonical form (docs/sqlite-values.md has the form).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RowHash(pub u128);
 
@@ -153,7 +153,7 @@ impl ServerRows {
 fn take_value(field: &[u8], target: &Target, row: &mut CanonicalRow, scratch: &mut Scratch) -> Option<()> {
     match target {
         Target::Text | Target::Varchar(_) | Target::Enum(_) | Target::Json | Target::Other(_) => {
-            row.text(field)
+            row.text(field);
         }
         Target::Char(_) => {
             let blanks = field.iter().rev().take_while(|byte| **byte == b' ').count();
@@ -228,7 +228,7 @@ fn utf8(field: &[u8]) -> Option<&str> {
 fn take_moment(field: &[u8], target: &Target, row: &mut CanonicalRow) -> Option<()> {
     match (dates::parse(field).ok()?, target) {
         (Moment::Infinite { is_negative }, Target::Date) => {
-            row.date(if is_negative { i64::MIN } else { i64::MAX })
+            row.date(if is_negative { i64::MIN } else { i64::MAX });
         }
         (Moment::Infinite { is_negative }, Target::Timestamp(_) | Target::TimestampTz(_)) => {
             row.timestamp(if is_negative { i64::MIN } else { i64::MAX });

@@ -156,7 +156,7 @@ fn parse_iso(iso: &str) -> Result<Interval, Rule> {
             continue;
         }
         let end = rest.find(|c: char| c.is_ascii_alphabetic()).ok_or(Rule::Form)?;
-        let number = Decimal::parse(rest[..end].as_bytes()).ok_or(Rule::Form)?;
+        let number = Decimal::parse(&rest.as_bytes()[..end]).ok_or(Rule::Form)?;
         let letter = &rest[end..=end];
         let lower = letter.to_ascii_lowercase();
         let unit = match (is_time, letter) {

@@ -11,7 +11,7 @@
 //!    the column can't hold and why ([`value::BadValue`]).
 //! 5. [`hash::ServerRows`] makes the same hash of what PostgreSQL gives back.
 //!
-//! The rules stand in docs/sqlite.md.
+//! The rules stand in docs/sqlite-values.md.
 
 mod array;
 mod canonical;

@@ -103,7 +103,7 @@ fn text(
 
 /// `char(n)`: blanks at the end mean nothing, here and there.
 fn padded(cell: Cell<'_>, n: u32, out: &mut Vec<u8>, canonical: &mut CanonicalRow) -> Result<(), Rule> {
-    let (Cell::Text(bytes), true) = (cell, true) else {
+    let Cell::Text(bytes) = cell else {
         return text(cell, Some(n), out, canonical);
     };
     let value = utf8(bytes)?;
@@ -118,7 +118,7 @@ fn bool(cell: Cell<'_>, out: &mut Vec<u8>, canonical: &mut CanonicalRow) -> Resu
     let value = match cell {
         Cell::Integer(0) => false,
         Cell::Integer(1) => true,
-        Cell::Real(value) if value == 1.0 => true,
+        Cell::Real(1.0) => true,
         Cell::Real(value) if value == 0.0 && value.is_sign_positive() => false,
         Cell::Text(text) => boolean_word(text).ok_or(Rule::NotBoolean)?,
         Cell::Blob(_) => return Err(Rule::StorageClass),

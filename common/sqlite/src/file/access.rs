@@ -1,6 +1,6 @@
 //! How a file can be read without writing anything, and the connection for it.
 
-use std::{fs::File, os::unix::ffi::OsStrExt, path::Path};
+use std::{fs::File, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
@@ -26,7 +26,7 @@ pub(super) enum Access {
 }
 
 impl Access {
-    pub(super) fn decide(path: &Path, header: &Header) -> Result<Self> {
+    pub(super) fn decide(path: &Path, file: &File, header: &Header) -> Result<Self> {
         if !header.is_wal {
             return Ok(Self::Locked);
         }
@@ -42,10 +42,11 @@ impl Access {
             }
         }
         // A connection in exclusive locking mode has no `-shm`, but holds the file itself.
-        let file = File::open(path).map_err(|e| ReadError::Unreadable(path.to_owned(), e))?;
-        if fcntl_lock(&file, FlockOperation::NonBlockingLockShared).is_err() {
+        if fcntl_lock(file, FlockOperation::NonBlockingLockShared).is_err() {
             return Err(ReadError::Locked(path.to_owned()));
         }
+        fcntl_lock(file, FlockOperation::Unlock)
+            .map_err(|e| ReadError::Unreadable(path.to_owned(), e.into()))?;
         let has_wal = std::fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0);
         Ok(if has_wal { Self::PrivateWal } else { Self::Immutable })
     }
@@ -56,7 +57,7 @@ impl Access {
     }
 
     /// A connection, not yet in a transaction.
-    pub(super) fn connect(self, path: &Path) -> Result<Reader> {
+    pub(super) fn connect(self, path: &Path, handle: &Arc<File>) -> Result<Reader> {
         let flags =
             OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let options = match self {
@@ -81,6 +82,8 @@ impl Access {
                 .execute_batch("pragma query_only = on; pragma cache_size = -4096; pragma mmap_size = 0")?;
             Ok(connection)
         };
-        open().map(Reader::new).map_err(|e| failure(path, "open the file", e))
+        open()
+            .map(|connection| Reader::new(connection, handle.clone()))
+            .map_err(|e| failure(path, "open the file", e))
     }
 }

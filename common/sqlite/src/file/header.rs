@@ -32,23 +32,29 @@ pub struct Header {
     pub written_by: u32,
 }
 
+/// Opens the file, and nothing else in its place: a FIFO would wait for a writer for ever.
+pub(super) fn open(path: &Path) -> Result<File> {
+    let unreadable = |e| ReadError::Unreadable(path.to_owned(), e);
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(ReadError::NotPlain(path.to_owned()));
+    }
+    let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
+    let file = File::options().read(true).custom_flags(nonblocking).open(path).map_err(unreadable)?;
+    if file.metadata().map_err(unreadable)?.is_file() {
+        Ok(file)
+    } else {
+        Err(ReadError::NotPlain(path.to_owned()))
+    }
+}
+
 impl Header {
-    pub(super) fn read(path: &Path) -> Result<Self> {
+    pub(super) fn read(path: &Path, file: &File) -> Result<Self> {
         let unreadable = |e| ReadError::Unreadable(path.to_owned(), e);
-        // A FIFO would wait for a writer for ever.
-        if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
-            return Err(ReadError::NotPlain(path.to_owned()));
-        }
-        let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
-        let file = File::options().read(true).custom_flags(nonblocking).open(path).map_err(unreadable)?;
-        let metadata = file.metadata().map_err(unreadable)?;
-        if !metadata.is_file() {
-            return Err(ReadError::NotPlain(path.to_owned()));
-        }
+        let bytes = file.metadata().map_err(unreadable)?.len();
         let mut head = Vec::with_capacity(HEAD_BYTES);
         file.take(HEAD_BYTES as u64).read_to_end(&mut head).map_err(unreadable)?;
         let has_wal = std::fs::metadata(beside(path, "-wal")).is_ok_and(|wal| wal.len() > 0);
-        parse(path, &head, metadata.len(), has_wal)
+        parse(path, &head, bytes, has_wal)
     }
 }
 
@@ -89,7 +95,9 @@ fn parse(path: &Path, head: &[u8], has_bytes: u64, has_wal: bool) -> Result<Head
     let pages = u64::from(u32_at(28));
     let needs_bytes = pages * u64::from(page_bytes);
     let is_pages_valid = pages > 0 && u32_at(24) == u32_at(92);
-    if !has_wal && ((is_pages_valid && has_bytes < needs_bytes) || has_bytes % u64::from(page_bytes) != 0) {
+    if !has_wal
+        && ((is_pages_valid && has_bytes < needs_bytes) || !has_bytes.is_multiple_of(u64::from(page_bytes)))
+    {
         let needs_bytes = needs_bytes.max(has_bytes.next_multiple_of(u64::from(page_bytes)));
         return Err(ReadError::Truncated { path: path_buf(), has_bytes, needs_bytes });
     }

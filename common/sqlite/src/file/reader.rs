@@ -1,6 +1,10 @@
 //! One connection to a SQLite file, in one transaction.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rusqlite::{Connection, ErrorCode, InterruptHandle, ffi};
 
@@ -15,12 +19,14 @@ pub struct Reader {
     connection: Connection,
     path: PathBuf,
     encoding: Encoding,
+    /// Dropped after the connection, and closed after the last one.
+    _handle: Arc<File>,
 }
 
 impl Reader {
-    pub(super) fn new(connection: Connection) -> Self {
+    pub(super) fn new(connection: Connection, handle: Arc<File>) -> Self {
         let path = connection.path().map(PathBuf::from).unwrap_or_default();
-        Self { connection, path, encoding: Encoding::Utf8 }
+        Self { connection, path, encoding: Encoding::Utf8, _handle: handle }
     }
 
     /// Begins the transaction and reads the schema, so that the state is fixed.

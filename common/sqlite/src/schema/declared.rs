@@ -80,7 +80,7 @@ impl Declared {
             let name = constraint.name.as_ref().map(|name| unquoted(name.0));
             match &constraint.constraint {
                 ColumnConstraint::PrimaryKey { auto_increment, .. } => {
-                    self.is_autoincrement |= auto_increment
+                    self.is_autoincrement |= auto_increment;
                 }
                 ColumnConstraint::Unique(_) => {
                     self.uniques.extend(name.map(|name| (name, vec![column_name.clone()])));
@@ -108,7 +108,9 @@ impl Declared {
     fn take_constraint(&mut self, constraint: &NamedTableConstraint<'_>) {
         let name = constraint.name.as_ref().map(|name| unquoted(name.0));
         match &constraint.constraint {
-            TableConstraint::PrimaryKey { auto_increment, .. } => self.is_autoincrement |= auto_increment,
+            TableConstraint::PrimaryKey { auto_increment, .. } => {
+                self.is_autoincrement |= auto_increment;
+            }
             TableConstraint::Unique { columns, .. } => {
                 let columns = columns.iter().filter_map(|column| plain_name(&column.expr)).collect();
                 self.uniques.extend(name.map(|name| (name, columns)));
