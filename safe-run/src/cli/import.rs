@@ -1,6 +1,6 @@
 //! `safe-run import`: the flags, the dry run, the schema as a file, and the run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use common::{Error, ErrorKind, Result, repository::files::replace_private_file};
@@ -153,7 +153,8 @@ impl Invocation<'_> {
         if args.output.as_os_str() == "-" {
             self.output.data(&script)?;
         } else {
-            replace_private_file(&args.output, script.as_bytes())?;
+            // A name alone has no folder.
+            replace_private_file(&Path::new(".").join(&args.output), script.as_bytes())?;
         }
         Ok(0)
     }

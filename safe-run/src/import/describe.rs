@@ -7,8 +7,9 @@ use super::{
     Import, ImportOptions, Source, Way, around,
     aside::Quarantine,
     choices::{BadValues, Existing, Orphans},
-    make, note_table, orphans,
+    make, orphans,
     plan::TablePlan,
+    tell::note_table,
 };
 use crate::report::import::ImportReport;
 
