@@ -52,6 +52,9 @@ impl Rules {
 /// Tables whose own rules run code that may say something else now than when the row was written: CHECK, domains, generated
 /// columns, indexes, partition keys, statistics; and what materialized views read.
 ///
+/// What a recursion begins with is taken from `pg_class` and `pg_type`, whose sizes the planner knows: PostgreSQL 19 makes room for as
+/// many rows as it expects at once, and once expected gigabytes of them.
+///
 /// An expression is trusted if it calls only what is immutable and comes with PostgreSQL or with an extension. `pg_depend` would
 /// not do: it knows nothing of what PostgreSQL brings, `now()` included.
 const TABLES: &str = r"
@@ -77,26 +80,30 @@ WITH RECURSIVE
     OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':opno ([0-9]+)', 'g') m
                JOIN pg_catalog.pg_operator o ON o.oid = m[1]::oid JOIN fickle f ON f.oid = o.oprcode))),
  types(oid) AS (
-  SELECT type FROM code WHERE type <> 0
-  UNION SELECT t.oid FROM types JOIN pg_catalog.pg_type t ON t.typbasetype = types.oid OR t.typelem = types.oid
-    OR t.typtype = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.atttypid = types.oid)),
+  SELECT t.oid FROM pg_catalog.pg_type t WHERE t.oid IN (SELECT type FROM code)
+  UNION SELECT n.typ FROM types, LATERAL (
+    SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typbasetype = types.oid
+    UNION ALL SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typelem = types.oid
+    UNION ALL SELECT c.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.reltype <> 0
+      WHERE a.atttypid = types.oid AND a.attnum > 0) n(typ)),
  reads(oid) AS (
   SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relkind = 'm' AND c.relispopulated
   UNION SELECT d.refobjid FROM reads JOIN pg_catalog.pg_rewrite r ON r.ev_class = reads.oid
     JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass),
- tops(oid) AS (
-  SELECT relation FROM code WHERE relation <> 0
-  UNION SELECT a.attrelid FROM pg_catalog.pg_attribute a JOIN types ON types.oid = a.atttypid WHERE a.attnum > 0
-  UNION SELECT oid FROM reads
-  UNION SELECT i.indrelid FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indclass::oid[]) u WHERE u >= 16384
-    AND NOT EXISTS (SELECT FROM own WHERE own.class = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND own.oid = u)),
+ tops(oid) AS MATERIALIZED (
+  SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT relation FROM code)
+   OR c.oid IN (SELECT a.attrelid FROM pg_catalog.pg_attribute a JOIN types ON types.oid = a.atttypid WHERE a.attnum > 0)
+   OR c.oid IN (SELECT oid FROM reads)
+   OR c.oid IN (SELECT i.indrelid FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indclass::oid[]) u WHERE u >= 16384
+    AND NOT EXISTS (SELECT FROM own WHERE own.class = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND own.oid = u))),
  wanted(oid) AS (
   SELECT oid FROM tops UNION SELECT i.inhrelid FROM wanted JOIN pg_catalog.pg_inherits i ON i.inhparent = wanted.oid),
  bound(oid) AS (
-  SELECT t.relation FROM trees t WHERE t.relation >= 16384 AND NOT t.is_check
-    AND EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m
-                JOIN fickle f ON f.oid = m[1]::oid AND f.oid >= 16384)
+  SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN (
+    SELECT t.relation FROM trees t WHERE t.relation >= 16384 AND NOT t.is_check
+      AND EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m
+                  JOIN fickle f ON f.oid = m[1]::oid AND f.oid >= 16384))
   UNION SELECT i.inhrelid FROM bound JOIN pg_catalog.pg_inherits i ON i.inhparent = bound.oid)
 SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
        EXISTS (SELECT FROM wanted WHERE wanted.oid = c.oid) AS is_wanted,
