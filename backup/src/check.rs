@@ -2,7 +2,7 @@
 //! run commands with an undo? Four answers, each with the SQL that would help. Changes nothing and shows no secret.
 
 use common::{
-    Error, Result,
+    Error, Result, Verdict,
     cli::{Output, Settings, SharedArgs, format, output::Tone, process},
     postgres::{
         ConnectionSettings, Session, connect, database,
@@ -68,6 +68,7 @@ struct Answer {
 
 #[derive(Debug, Serialize)]
 struct Report {
+    verdict: Verdict,
     database: String,
     host: String,
     user: String,
@@ -95,11 +96,17 @@ pub async fn run(asked: &[Ability], shared: &SharedArgs, settings: &Settings, ou
     let answers = answers(&checks, &obstacles::find(&session).await?);
     session.close().await?;
     let asked = if asked.is_empty() { &[Ability::Backup] } else { asked };
+    let ok = answers.iter().all(|answer| answer.ok || !asked.contains(&answer.ability));
     let report = Report {
+        verdict: match (ok, answers.iter().all(|answer| answer.ok)) {
+            (true, true) => Verdict::Ready,
+            (true, false) => Verdict::ReadyFor,
+            (false, _) => Verdict::NotReady,
+        },
         database: connection.database().to_owned(),
         host: connection.host_label(),
         user: connection.user().to_owned(),
-        ok: answers.iter().all(|answer| answer.ok || !asked.contains(&answer.ability)),
+        ok,
         checks,
         answers,
     };
@@ -187,10 +194,11 @@ fn render_answers(report: &Report, output: &Output) -> String {
 fn render(report: &Report, asked: &[Ability], output: &Output) -> String {
     let what: Vec<&str> = asked.iter().map(|ability| ability.phrase()).collect();
     let what = what.join(", ");
-    let word = match (report.ok, report.answers.iter().all(|answer| answer.ok)) {
-        (true, true) => output.paint(Tone::Good, "READY"),
-        (true, false) => output.paint(Tone::Good, &format!("READY to {what}")),
-        (false, _) => output.paint(Tone::Bad, "NOT READY"),
+    let word = match report.verdict {
+        Verdict::ReadyFor => {
+            output.paint(Verdict::ReadyFor.tone(), &format!("{} {what}", Verdict::ReadyFor.word()))
+        }
+        verdict => output.verdict(verdict),
     };
     let mut text =
         format!("{word}  database \"{}\" on {} as \"{}\"\n", report.database, report.host, report.user);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use common::{
-    Error, ErrorKind, Result,
+    Error, ErrorKind, Result, Verdict,
     cli::{
         Output, Settings, SharedArgs,
         args::{parse_duration, parse_tag},
@@ -65,6 +65,12 @@ use crate::{
 pub struct Cli {
     #[command(flatten)]
     shared: SharedArgs,
+    /// Print the manual page and exit, as `backup man` does (in roff: `… --man | man -l -`)
+    #[arg(long, exclusive = true)]
+    man: bool,
+    /// Print a completion script for a shell and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    completions: Option<common::cli::completions::Shell>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -73,7 +79,7 @@ pub struct Cli {
 enum Command {
     /// Take a snapshot of the whole database
     Create(CreateArgs),
-    /// List the snapshots
+    /// List the snapshots; --verbose for every column
     List(ListArgs),
     /// Show one snapshot: tables, rows, sizes, and what it can't bring back
     Show(ShowArgs),
@@ -235,6 +241,14 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli, output: &Output) -> Result<u8> {
+    if cli.man {
+        output.data(&common::cli::completions::manual::<Cli>()?)?;
+        return Ok(0);
+    }
+    if let Some(shell) = cli.completions {
+        output.data(&common::cli::completions::script::<Cli>(shell))?;
+        return Ok(0);
+    }
     let mut flags = CommandFlags::default();
     if let Some(Command::Create(args)) = &cli.command {
         flags.jobs = args.jobs;
@@ -338,18 +352,29 @@ async fn create(cli: &Cli, args: &CreateArgs, settings: &Settings, output: &Outp
     Ok(0)
 }
 
+fn created(manifest: &Manifest) -> Verdict {
+    if manifest.is_partial() { Verdict::PartialSnapshot } else { Verdict::Snapshot }
+}
+
 fn report_created(snapshot: &StoredSnapshot, output: &Output) -> Result<()> {
     let manifest = &snapshot.manifest;
     if output.is_json() {
         let sharing = Sharing::read(std::iter::once(snapshot));
-        return output.document(&Row::new(snapshot, &Facts::default(), &sharing));
+        #[derive(Serialize)]
+        struct Created {
+            verdict: Verdict,
+            #[serde(flatten)]
+            row: Row,
+        }
+        let row = Row::new(snapshot, &Facts::default(), &sharing);
+        return output.document(&Created { verdict: created(manifest), row });
     }
     for line in &manifest.not_kept {
         output.say(&format!("{} {line}", output.paint(Tone::Dim, "note:")));
     }
     output.say(&format!(
         "{} {} of \"{}\": {}, {}, {} stored as {} in {}",
-        output.paint(Tone::Good, if manifest.is_partial() { "PARTIAL SNAPSHOT" } else { "SNAPSHOT" }),
+        output.verdict(created(manifest)),
         manifest.id,
         manifest.database.name,
         format::plural(manifest.tables.len() as u64, "table", "tables"),
@@ -529,7 +554,7 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
             .say(&format!("No snapshots in {}. Take one with `backup create`.", repository.root().display()));
         return Ok(0);
     }
-    output.data(&snapshot_table(&listed, &facts, Utc::now()))?;
+    output.data(&snapshot_table(&listed, &facts, Utc::now(), output.is_verbose()))?;
     for entry in &listed {
         if let Err(error) = &entry.snapshot {
             output.warn(&format!("{}: {error}", entry.id));
@@ -538,54 +563,93 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
     Ok(0)
 }
 
-/// The table of `backup list`. SHARED is the part of STORED that other snapshots hold as well.
-pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>) -> String {
-    let header = [
-        "ID", "TIME", "AGE", "DATABASE", "PG", "KIND", "TABLES", "ROWS", "SIZE", "STORED", "SHARED", "TOOK",
-        "VERIFIED", "PIN", "TAGS",
+/// Columns that the short table of `backup list` takes.
+const LIST_WIDTH: usize = 100;
+
+/// The table of `backup list`: what fits a terminal of 100 columns, or everything. SHARED is the part of STORED that other
+/// snapshots hold as well.
+pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>, is_wide: bool) -> String {
+    const ALL: [(&str, bool, bool); 15] = [
+        ("ID", false, true),
+        ("TIME", false, false),
+        ("AGE", true, true),
+        ("DATABASE", false, false),
+        ("PG", true, false),
+        ("KIND", false, true),
+        ("TABLES", true, false),
+        ("ROWS", true, true),
+        ("SIZE", true, false),
+        ("STORED", true, true),
+        ("SHARED", true, false),
+        ("TOOK", true, false),
+        ("VERIFIED", false, true),
+        ("PIN", false, true),
+        ("TAGS", false, true),
     ];
-    let right =
-        [false, false, true, false, true, false, true, true, true, true, true, true, false, false, false];
     let sharing = Sharing::read(listed.iter().filter_map(|entry| entry.snapshot.as_ref().ok()));
-    let rows: Vec<Vec<String>> = listed
+    let row = |entry: &Listed| match &entry.snapshot {
+        Ok(snapshot) => {
+            let manifest = &snapshot.manifest;
+            let age = (now - manifest.taken_at).to_std().unwrap_or_default();
+            let mut tags: Vec<String> =
+                manifest.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            tags.extend(manifest.role_passwords.then(|| "(role passwords)".to_owned()));
+            tags.extend(manifest.name.iter().map(|name| format!("\"{name}\"")));
+            vec![
+                manifest.id.to_string(),
+                manifest.taken_at.format("%Y-%m-%d %H:%M:%SZ").to_string(),
+                format::age(age),
+                common::ident::printable(&manifest.database.name),
+                manifest.server.major().to_string(),
+                manifest.kind_cell(),
+                format::count(manifest.tables.len() as u64),
+                format::count(manifest.rows()),
+                format::bytes(manifest.raw_bytes()),
+                format::bytes(manifest.stored_bytes()),
+                match sharing.shared_bytes(&manifest.id) {
+                    0 => "-".to_owned(),
+                    shared => format::bytes(shared),
+                },
+                format::duration(manifest.took()),
+                facts.verified_cell(&manifest.id, now),
+                facts.pin_cell(&manifest.id).to_owned(),
+                common::ident::printable(&tags.join(" ")),
+            ]
+        }
+        Err(_) => {
+            let mut row = vec!["-".to_owned(); ALL.len()];
+            row[0] = entry.id.to_string();
+            row[1] = Verdict::Damaged.word().to_owned();
+            row[5] = Verdict::Damaged.word().to_owned();
+            row[13] = facts.pin_cell(&entry.id).to_owned();
+            row
+        }
+    };
+    let chosen = |(number, _): &(usize, &(&str, bool, bool))| is_wide || ALL[*number].2;
+    let columns: Vec<usize> = ALL.iter().enumerate().filter(chosen).map(|(number, _)| number).collect();
+    let mut rows: Vec<Vec<String>> = listed
         .iter()
-        .map(|entry| match &entry.snapshot {
-            Ok(snapshot) => {
-                let manifest = &snapshot.manifest;
-                let age = (now - manifest.taken_at).to_std().unwrap_or_default();
-                let mut tags: Vec<String> =
-                    manifest.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
-                tags.extend(manifest.role_passwords.then(|| "(role passwords)".to_owned()));
-                tags.extend(manifest.name.iter().map(|name| format!("\"{name}\"")));
-                vec![
-                    manifest.id.to_string(),
-                    manifest.taken_at.format("%Y-%m-%d %H:%M:%SZ").to_string(),
-                    format::duration(age),
-                    common::ident::printable(&manifest.database.name),
-                    manifest.server.major().to_string(),
-                    manifest.kind_cell(),
-                    format::count(manifest.tables.len() as u64),
-                    format::count(manifest.rows()),
-                    format::bytes(manifest.raw_bytes()),
-                    format::bytes(manifest.stored_bytes()),
-                    match sharing.shared_bytes(&manifest.id) {
-                        0 => "-".to_owned(),
-                        shared => format::bytes(shared),
-                    },
-                    format::duration(manifest.took()),
-                    facts.verified_cell(&manifest.id, now),
-                    facts.pin_cell(&manifest.id).to_owned(),
-                    common::ident::printable(&tags.join(" ")),
-                ]
-            }
-            Err(_) => {
-                let mut row = vec![entry.id.to_string(), "DAMAGED".to_owned()];
-                row.resize(header.len(), "-".to_owned());
-                row[13] = facts.pin_cell(&entry.id).to_owned();
-                row
-            }
+        .map(|entry| {
+            let cells = row(entry);
+            columns.iter().map(|number| cells[*number].clone()).collect()
         })
         .collect();
+    let header: Vec<&str> = columns.iter().map(|number| ALL[*number].0).collect();
+    let right: Vec<bool> = columns.iter().map(|number| ALL[*number].1).collect();
+    if !is_wide {
+        // The last column takes what is left.
+        let width = |column: usize| {
+            let cells = rows.iter().map(|row| row[column].chars().count());
+            cells.chain([header[column].len()]).max().unwrap_or(0)
+        };
+        let others: usize = (0..columns.len() - 1).map(|column| width(column) + 2).sum();
+        let left = LIST_WIDTH.saturating_sub(others).max("TAGS".len());
+        for row in &mut rows {
+            if let Some(tags) = row.last_mut() {
+                *tags = format::cut(tags, left);
+            }
+        }
+    }
     format::table(&header, &right, &rows)
 }
 
@@ -701,6 +765,7 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
     #[derive(Serialize)]
     struct Verified {
         id: String,
+        verdict: Verdict,
         ok: bool,
         problem: Option<String>,
     }
@@ -745,6 +810,12 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
         }
         results.push(Verified {
             id,
+            verdict: match &result {
+                Ok(_) => Verdict::Ok,
+                Err(_) if is_damaged => Verdict::Damaged,
+                // A file that may not be read, for example: nothing is known of it.
+                Err(_) => Verdict::NotChecked,
+            },
             ok: result.is_ok(),
             problem: result.err().map(|error| error.to_string()),
         });
@@ -758,12 +829,8 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
         output.document(&Document { verified: &results })?;
     } else {
         for result in &results {
-            let word = if result.ok {
-                output.paint(Tone::Good, "OK     ")
-            } else {
-                output.paint(Tone::Bad, "DAMAGED")
-            };
-            output.say(&format!("{word}  {}", result.id));
+            let word = format!("{:<11}", result.verdict.word());
+            output.say(&format!("{}  {}", output.paint(result.verdict.tone(), &word), result.id));
         }
     }
     Ok(if damaged == 0 { 0 } else { ErrorKind::Damaged.exit_code() })

@@ -330,9 +330,10 @@ pub async fn large_objects(
         .get(0);
     if !may_read {
         return Err(Error::refused(format!("the role may not read the database's {count} large objects"))
-            .with_hint(
-                "Run `GRANT SELECT ON pg_catalog.pg_largeobject TO role` in this database as a superuser.",
-            ));
+            .with_hint(format!(
+                "Run `GRANT SELECT ON pg_catalog.pg_largeobject TO {}` in this database as a superuser.",
+                common::ident::printable(&common::Ident::new(reader.settings().user()).to_string())
+            )));
     }
     create_private_dir(&partial.dir().join(LARGE_OBJECTS_DIR))?;
     let borders = reader

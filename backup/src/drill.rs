@@ -7,8 +7,8 @@
 use std::{path::PathBuf, process::Stdio, time::Instant};
 
 use common::{
-    Error, ErrorKind, Result,
-    cli::{Output, Settings, SharedArgs, config::CommandFlags, format, output::Tone, process},
+    Account, Error, ErrorKind, Result, Verdict,
+    cli::{Output, Settings, SharedArgs, config::CommandFlags, format, process},
     ident::printable,
     interrupt::{self, ChildGuard},
     postgres::{
@@ -16,8 +16,7 @@ use common::{
     },
     repository::{Repository, StoredSnapshot, verifications::How},
 };
-use serde::{Deserialize, Serialize};
-use tokio::io::AsyncReadExt as _;
+use serde::Serialize;
 
 use crate::manage;
 
@@ -41,29 +40,15 @@ pub struct DrillArgs {
 /// What a drill found.
 #[derive(Debug, Serialize)]
 struct Drill<'a> {
+    verdict: Verdict,
     id: &'a str,
     ok: bool,
     scratch_database: &'a str,
     tables: u64,
     rows: u64,
     restore_seconds: f64,
-    #[serde(flatten)]
-    found: Found,
-}
-
-/// What of the restored database is not as in the snapshot, as `restore` says it: its report has the same names.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Found {
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    missing: Vec<serde_json::Value>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    missing_grants: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    extra_grants: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    other_owners: Vec<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    differences: Vec<String>,
+    /// What the verdict does not vouch for.
+    account: &'a Account,
 }
 
 /// Runs `backup drill`. The caller holds the repository's lock for all of it: the child's own comes later.
@@ -84,30 +69,43 @@ pub async fn run(
         quiet: shared.quiet,
         verbose: shared.verbose,
     };
-    let rehearsed = rehearse(&connection, &repository, &snapshot, &rehearsal, output).await?;
-    let Rehearsed { scratch, seconds, found } = rehearsed;
+    let Rehearsed { scratch, seconds, account } =
+        rehearse(&connection, &repository, &snapshot, &rehearsal, output).await?;
     let drill = Drill {
+        verdict: Verdict::DrillOk,
+        account: &account,
         id: manifest.id.as_str(),
         ok: true,
         scratch_database: &scratch,
         tables: manifest.tables.len() as u64,
         rows: manifest.rows(),
         restore_seconds: seconds,
-        found,
     };
     if output.is_json() {
         output.document(&drill)?;
         return Ok(0);
     }
     output.say(&format!(
-        "{} {}: {} and {} restored, compared and equal; a restore of this snapshot takes {}",
-        output.paint(Tone::Good, "DRILL OK"),
+        "{} {}: {} and {} restored, compared and equal{}; a restore of this snapshot takes {}",
+        output.verdict(drill.verdict),
         drill.id,
         format::plural(drill.tables, "table", "tables"),
         format::plural(drill.rows, "row", "rows"),
+        account.but(),
         format::duration(std::time::Duration::from_secs_f64(seconds)),
     ));
     Ok(0)
+}
+
+/// What a rehearsal found.
+#[derive(Debug)]
+pub struct Rehearsed {
+    /// The database that was made and dropped again.
+    pub scratch: String,
+    /// How long the restore took.
+    pub seconds: f64,
+    /// What the verdict does not vouch for.
+    pub account: Account,
 }
 
 /// How to restore in a drill.
@@ -121,17 +119,6 @@ pub struct Rehearsal {
     pub quiet: bool,
     /// Let it say more.
     pub verbose: bool,
-}
-
-/// What a drill did.
-#[derive(Debug)]
-pub struct Rehearsed {
-    /// The name that the scratch database had.
-    pub scratch: String,
-    /// How long the restore took.
-    pub seconds: f64,
-    /// What is not as in the snapshot; only where a document is wanted, otherwise `restore` has said it.
-    pub found: Found,
 }
 
 /// Restores a snapshot into a scratch database, drops it again, and records what was found. The caller holds the repository's
@@ -163,15 +150,15 @@ pub async fn rehearse(
         .arg(repository.root());
     command.args(rehearsal.jobs.map(|jobs| format!("--jobs={jobs}")));
     command.args(rehearsal.no_owner.then_some("--no-owner"));
-    command.args(output.is_json().then_some("--json"));
+    command.arg(if output.is_json() { "--json" } else { "--document" });
     command.args((rehearsal.quiet && !output.is_json()).then_some("--quiet"));
     command.args(rehearsal.verbose.then_some("--verbose"));
     let started = Instant::now();
-    let code = wait(command).await;
+    let ended = wait(command).await;
     let seconds = started.elapsed().as_secs_f64();
     common::fault::point("drill.restored");
     let dropped = drop_scratch(connection, &scratch).await;
-    let (code, told) = match (code, dropped) {
+    let (code, told) = match (ended, dropped) {
         (Ok(ended), Ok(())) => ended,
         (Err(error), Ok(())) => return Err(error),
         (Ok((0, _)), Err(error)) => return Err(error),
@@ -194,14 +181,21 @@ pub async fn rehearse(
         return Err(Error::new(kind(code), format!("the drill of {} failed: see above", manifest.id))
             .with_database_state("The scratch database was dropped; no other database was changed."));
     }
-    let found = if output.is_json() {
-        serde_json::from_slice(&told).map_err(|source| {
-            Error::failed(format!("the report of restore can't be read: {source}")).with_source(source)
-        })?
-    } else {
-        Found::default()
-    };
-    Ok(Rehearsed { scratch, seconds, found })
+    let account = account(&told)?;
+    Ok(Rehearsed { scratch, seconds, account })
+}
+
+/// What `restore` said in its JSON that its verdict does not vouch for.
+fn account(told: &[u8]) -> Result<Account> {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        account: Account,
+    }
+    let told: Told = serde_json::from_slice(told).map_err(|source| {
+        Error::failed(format!("the report of restore could not be read: {source}"))
+            .with_hint("Install backup and restore of the same version.")
+    })?;
+    Ok(told.account)
 }
 
 /// The scratch databases of drills.
@@ -260,20 +254,16 @@ fn child(program: &PathBuf, connection: &ConnectionSettings) -> tokio::process::
     command
 }
 
-/// The exit code, and what the program wrote to its standard output.
+/// Its exit code, and what it printed for programs.
 async fn wait(mut command: tokio::process::Command) -> Result<(u8, Vec<u8>)> {
     let failed = |source: std::io::Error| {
         Error::failed(format!("could not run restore: {source}")).with_source(source)
     };
-    let mut child = command.spawn().map_err(failed)?;
+    let child = command.spawn().map_err(failed)?;
     let _guard = child.id().and_then(ChildGuard::register_id);
-    let mut told = Vec::new();
-    if let Some(mut stdout) = child.stdout.take() {
-        stdout.read_to_end(&mut told).await.map_err(failed)?;
-    }
-    let status = child.wait().await.map_err(failed)?;
-    let code = status.code().and_then(|code| u8::try_from(code).ok());
-    Ok((code.unwrap_or(ErrorKind::Failed.exit_code()), told))
+    let ended = child.wait_with_output().await.map_err(failed)?;
+    let code = ended.status.code().and_then(|code| u8::try_from(code).ok());
+    Ok((code.unwrap_or(ErrorKind::Failed.exit_code()), ended.stdout))
 }
 
 async fn refuse_existing(connection: &ConnectionSettings, scratch: &str) -> Result<()> {

@@ -767,9 +767,12 @@ async fn dump_schema(
         ));
     }
     if !finished.success {
-        return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}")).with_hint(
-            "pg_dump's own words say why; `backup check` lists the privileges that the role lacks.",
-        ));
+        // The C locale's text.
+        let hint = match messages.contains("permission denied") {
+            true => "`backup check` lists the privileges that the role lacks.",
+            false => "pg_dump's own words say why; pg_dump --schema-only alone should fail in the same way.",
+        };
+        return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}")).with_hint(hint));
     }
     for line in messages.lines().filter(|line| !line.trim().is_empty()) {
         progress.warn(format!("pg_dump says: {line}"));

@@ -219,8 +219,11 @@ impl Error {
 
     /// Adds the next action, a full sentence. Replaces an earlier hint.
     #[must_use]
+    #[track_caller]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
+        let hint = hint.into();
+        crate::fault::hint(std::panic::Location::caller().file(), &hint);
+        self.0.hint = Some(hint);
         self
     }
 

@@ -66,3 +66,21 @@ pub fn number(name: &str) -> Option<u64> {
 pub fn number(_name: &str) -> Option<u64> {
     None
 }
+
+/// In a debug build, `SAFE_RUN_HINT_TRACE=path` writes every hint that is given into a file, a line of JSON each, with the source
+/// file that gives it and the test that leads there: the ledger of hints (tests/hints.txt) is made from it.
+#[cfg(debug_assertions)]
+pub fn hint(file: &str, hint: &str) {
+    let Some(path) = std::env::var_os("SAFE_RUN_HINT_TRACE") else { return };
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let line = serde_json::json!({
+        "file": file, "hint": hint, "binary": variable("NEXTEST_BINARY_ID"), "test": variable("NEXTEST_TEST_NAME"),
+    });
+    let opened = std::fs::File::options().create(true).append(true).open(path);
+    let _ = opened.and_then(|mut file| std::io::Write::write_all(&mut file, format!("{line}\n").as_bytes()));
+}
+
+/// Nothing: this build has no fault points.
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+pub fn hint(_file: &str, _hint: &str) {}

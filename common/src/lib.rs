@@ -22,7 +22,9 @@ pub mod progress;
 pub mod random;
 pub mod repository;
 pub mod snapshot;
+pub mod verdict;
 
 pub use error::{Error, ErrorKind, Result};
 pub use ident::{Ident, QualifiedName};
 pub use progress::{Event, Progress};
+pub use verdict::{Account, Remark, Verdict};

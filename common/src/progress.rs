@@ -19,6 +19,12 @@ pub enum Event {
         /// Rows of it.
         rows: u64,
     },
+    /// Work that belongs to the phase and is no amount of its own, such as reading back what was written: the bar moves, and what
+    /// is told at the end stays the amount.
+    Again {
+        /// Bytes of it.
+        bytes: u64,
+    },
     /// The phase has come to another of its many parts.
     Step(String),
     /// The phase is over.
@@ -57,6 +63,16 @@ impl Progress {
     /// [`Event::Advance`].
     pub fn advance(&self, bytes: u64, rows: u64) {
         self.emit(Event::Advance { bytes, rows });
+    }
+
+    /// This progress for work that goes over the same bytes once more: [`Event::Again`] in the place of [`Event::Advance`].
+    #[must_use]
+    pub fn again(&self) -> Self {
+        let all = self.clone();
+        Self::new(move |event| match event {
+            Event::Advance { bytes, .. } => all.emit(Event::Again { bytes }),
+            event => all.emit(event),
+        })
     }
 
     /// [`Event::Step`].

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use chrono::Utc;
 use clap::Parser;
 use common::{
-    Error, ErrorKind, Result,
-    cli::{Output, Settings, SharedArgs, config::CommandFlags, facts::Facts, format, output::Tone, process},
+    Account, Error, ErrorKind, Result, Verdict,
+    cli::{Output, Settings, SharedArgs, config::CommandFlags, facts::Facts, format, process},
     postgres::{ConnectionSettings, Environment, connect::refuse_pooler, database},
     repository::{Listed, Repository, StoredSnapshot},
 };
+use serde::Serialize;
 
 use crate::{
     Choices, RestoreOptions, RestorePlan, RestoreReport, Target, bundle, load, parts::run::PartRequest,
@@ -127,7 +128,11 @@ pub struct Cli {
     #[arg(long, value_name = "TEXT", hide = true, requires = "into")]
     marker: Option<String>,
 
-    /// Print the manual page and exit (in roff: `restore --man | man -l -`)
+    /// Print the report as JSON to stdout, beside the text for people, for `backup drill`
+    #[arg(long, hide = true, requires = "into")]
+    document: bool,
+
+    /// Print the manual page and exit, as `restore man` does (in roff: `restore --man | man -l -`)
     #[arg(long, exclusive = true)]
     man: bool,
 
@@ -142,7 +147,8 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli, output: &Output) -> Result<u8> {
-    if cli.man {
+    // No id begins like that.
+    if cli.man || cli.snapshot.as_deref() == Some("man") {
         output.data(&common::cli::completions::manual::<Cli>()?)?;
         return Ok(0);
     }
@@ -245,7 +251,7 @@ fn numbered_table(listed: &[Listed], facts: &Facts) -> String {
                     vec![
                         number,
                         manifest.id.to_string(),
-                        format::duration(age),
+                        format::age(age),
                         common::ident::printable(&manifest.database.name),
                         manifest.kind_cell(),
                         format::count(manifest.rows()),
@@ -254,7 +260,7 @@ fn numbered_table(listed: &[Listed], facts: &Facts) -> String {
                         facts.pin_cell(&manifest.id).to_owned(),
                     ]
                 }
-                Err(_) => vec![number, entry.id.to_string(), "DAMAGED".to_owned()],
+                Err(_) => vec![number, entry.id.to_string(), Verdict::Damaged.word().to_owned()],
             }
         })
         .collect();
@@ -339,10 +345,15 @@ async fn restore(
     let verified = crate::verified(snapshot, options.jobs, &progress).await?;
     let report = crate::execute(&connection, &maintenance, &verified, plan, &options, &progress).await?;
     maintenance.close().await?;
-    if output.is_json() {
-        output.document(&report)?;
+    if !output.is_json() {
+        print(&report, output);
+    }
+    if output.is_json() || cli.document {
+        let (verdict, account) = (report.verdict(), &report.account());
+        output.document(&Document { verdict, report: &report, account })?;
     } else {
-        print(&report, &connection, output)?;
+        let url = connection.without_application_name().with_database(&report.database).redacted_url();
+        output.data(&format!("{url}\n"))?;
     }
     Ok(if report.missing.is_empty() { 0 } else { ErrorKind::Failed.exit_code() })
 }
@@ -405,37 +416,16 @@ fn describe(plan: &RestorePlan) -> String {
     text
 }
 
-/// The verdict on a database that lacks something, and each object by name.
-fn print_missing(report: &RestoreReport, output: &Output) {
-    for missing in &report.missing {
-        output.warn(&format!("missing: {}", missing.line()));
-        // A constraint that was left out can be added again when the rows are mended.
-        if (output.is_verbose() || missing.object.starts_with("FK CONSTRAINT "))
-            && let Some(definition) = &missing.definition
-        {
-            output.say(&format!("         {}", definition.replace('\n', "\n         ")));
-        }
-    }
-    output.say(&format!(
-        "{} {} as \"{}\": the rest was compared with the snapshot and is equal",
-        output.paint(
-            Tone::Bad,
-            &format!(
-                "RESTORED WITH {} MISSING",
-                format::plural(report.missing.len() as u64, "OBJECT", "OBJECTS")
-            )
-        ),
-        report.plan.snapshot,
-        report.database,
-    ));
-    if let Some(live) = &report.plan.replaces {
-        output.say(&format!(
-            "         it did not take the place of \"{live}\", which was not changed; if it shall, rename the two by hand"
-        ));
-    }
+/// The JSON of a restore.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    verdict: Verdict,
+    #[serde(flatten)]
+    report: &'a RestoreReport,
+    account: &'a Account,
 }
 
-fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Output) -> Result<()> {
+fn print(report: &RestoreReport, output: &Output) {
     let took = format::duration(std::time::Duration::from_secs_f64(report.seconds));
     if output.is_verbose() && !report.spent.is_empty() {
         let cell = |spent: &load::Spent| {
@@ -446,25 +436,31 @@ fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Outpu
         output.say("What the connections did, their times added up:");
         output.say(format::table(&["WORK", "TASKS", "TIME"], &[false, true, true], &rows).trim_end());
     }
-    if report.missing.is_empty() {
+    let account = report.account();
+    output.say(&format!(
+        "{} {} as \"{}\": {} compared with the snapshot and equal{}, in {took}",
+        output.verdict(report.verdict()),
+        report.plan.snapshot,
+        report.database,
+        format::plural(report.plan.rows, "row", "rows"),
+        account.but(),
+    ));
+    // They belong to the verdict, as in the JSON: --quiet leaves them too.
+    for line in account.lines() {
+        output.warn(&line);
+    }
+    for missing in &report.missing {
+        // A constraint that was left out can be added again when the rows are mended.
+        if (output.is_verbose() || missing.object.starts_with("FK CONSTRAINT "))
+            && let Some(definition) = &missing.definition
+        {
+            output.say(&format!("         {}", definition.replace('\n', "\n         ")));
+        }
+    }
+    if let (false, Some(live)) = (report.missing.is_empty(), &report.plan.replaces) {
         output.say(&format!(
-            "{} {} as \"{}\": {} compared with the snapshot and equal, in {took}",
-            output.paint(Tone::Good, "RESTORED"),
-            report.plan.snapshot,
-            report.database,
-            format::plural(report.plan.rows, "row", "rows"),
+            "         it did not take the place of \"{live}\", which was not changed; if it shall, rename the two by hand"
         ));
-    } else {
-        print_missing(report, output);
-    }
-    for grant in &report.missing_grants {
-        output.warn(&format!("not granted, as in the snapshot: {grant}"));
-    }
-    for grant in &report.extra_grants {
-        output.warn(&format!("granted, other than in the snapshot: {grant}"));
-    }
-    for line in report.other_owners.iter().chain(&report.differences) {
-        output.warn(line);
     }
     if let Some(kept) = &report.replaced_as {
         output.say(&format!(
@@ -472,8 +468,4 @@ fn print(report: &RestoreReport, connection: &ConnectionSettings, output: &Outpu
             common::Ident::new(&**kept)
         ));
     }
-    output.data(&format!(
-        "{}\n",
-        connection.without_application_name().with_database(&report.database).redacted_url()
-    ))
 }

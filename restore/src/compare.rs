@@ -24,6 +24,11 @@ use crate::{
     load::ReadBack,
 };
 
+/// What to do about rows that are not the snapshot's, although the server took what is in the files.
+const DIFFERS: &str = "The files of the snapshot are whole. Look for what writes into a new database by itself (event triggers, a scheduler \
+                       such as pg_cron, extensions in template1), and for a type whose text is another on this server (another version \
+                       of an extension). If there is neither, report it with the snapshot's id.";
+
 /// Tables that were found equal.
 #[derive(Debug, Default)]
 pub struct Compared(BTreeMap<QualifiedName, Seen>);
@@ -202,7 +207,7 @@ fn judge(sides: &BTreeMap<QualifiedName, Sides>, others: &[String]) -> Result<()
         return Ok(());
     }
     Err(Error::damaged(format!("the restored database differs from the snapshot: {}", problems.join("; ")))
-        .with_hint("This is a defect, or something else wrote into the new database. Please report it with the snapshot's id."))
+        .with_hint(DIFFERS))
 }
 
 /// Size of every table in blocks, so that a large one is read by several connections.

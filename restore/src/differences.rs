@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use common::{
-    Error, Progress, QualifiedName, Result,
-    cli::format::plural,
+    Account, Error, Progress, QualifiedName, Remark, Result,
+    cli::format::{count, plural},
     ident::printable,
     postgres::{ConnectionSettings, Session, beside_rows},
     repository::StoredSnapshot,
@@ -30,16 +30,19 @@ JOIN pg_catalog.pg_attribute p ON p.attrelid = i.inhparent AND p.attidentity <> 
 JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = p.attname AND a.attidentity = '' AND NOT a.attisdropped
 WHERE c.relispartition ORDER BY 1";
 
-/// What differs, one sentence each.
+/// One thing: how it counts, and a sentence.
+type Found = (Remark, String);
+
+/// What differs, and what could not be compared.
 #[derive(Debug, Clone, Default)]
 pub struct Differences {
     /// All of it.
-    pub all: Vec<String>,
+    pub account: Account,
     /// What of it the rows decided, or could have: generated columns of which the snapshot speaks.
     pub by_rows: Vec<String>,
 }
 
-/// Finds all of it. The database's own code may have run for the last time.
+/// Finds all of it, one sentence each. The database's own code may have run for the last time.
 pub async fn find(
     session: &Session,
     settings: &ConnectionSettings,
@@ -47,26 +50,36 @@ pub async fn find(
     progress: &Progress,
 ) -> Result<Differences> {
     // Earlier versions did not tell what differs from what is only good to know.
-    let mut found = manifest.differs.clone().unwrap_or_else(|| manifest.not_kept.clone());
-    found.extend(extensions::differences(session, manifest).await?);
+    let known = manifest.differs.clone().unwrap_or_else(|| manifest.not_kept.clone());
+    let known = known.into_iter().chain(extensions::differences(session, manifest).await?);
+    let mut found: Vec<Found> = known.map(|line| (Remark::Differs, line)).collect();
     let now = beside_rows::extension_tables(settings, session, progress).await?;
     found.extend(of_extension_tables(manifest.extension_tables.as_deref(), &now));
     let now = beside_rows::generated(session, None, progress).await?;
     let (by_rows, unknown) = of_generated(manifest.generated.as_deref(), &now);
-    let printable = |lines: Vec<String>| lines.iter().map(|line| printable(line)).collect::<Vec<_>>();
-    found.extend(by_rows.iter().cloned());
+    let by_rows_lines = by_rows.iter().map(|(_, line)| printable(line)).collect();
+    found.extend(by_rows);
     found.extend(unknown);
-    Ok(Differences { all: printable(found), by_rows: printable(by_rows) })
+    let of = |wanted: Remark| {
+        let lines = found.iter().filter(|(remark, _)| *remark == wanted);
+        lines.map(|(_, line)| printable(line)).collect()
+    };
+    let account =
+        Account { missing: Vec::new(), not_checked: of(Remark::NotChecked), differs: of(Remark::Differs) };
+    Ok(Differences { account, by_rows: by_rows_lines })
 }
 
-fn of_extension_tables(before: Option<&[ExtensionTable]>, now: &[ExtensionTable]) -> Vec<String> {
+fn of_extension_tables(before: Option<&[ExtensionTable]>, now: &[ExtensionTable]) -> Vec<Found> {
     let Some(before) = before else {
         let some = now.len() as u64;
         return match some {
             0 => Vec::new(),
-            _ => vec![format!(
-                "{} that pg_dump does not write: the snapshot does not say what was in them",
-                plural(some, "table of an extension", "tables of extensions")
+            _ => vec![(
+                Remark::NotChecked,
+                format!(
+                    "{} that pg_dump does not write: the snapshot does not say what was in them",
+                    plural(some, "table of an extension", "tables of extensions")
+                ),
             )],
         };
     };
@@ -80,27 +93,29 @@ fn of_extension_tables(before: Option<&[ExtensionTable]>, now: &[ExtensionTable]
             (Some(Counted { rows: 0, .. }), None) => {}
             (Some(want), Some(Some(have))) if want == have => {}
             (Some(want), Some(Some(have))) if want.rows == have.rows => {
-                lines.push(format!(
-                    "{what}: other content than before; pg_dump writes none of its {}",
-                    plural(want.rows, "row", "rows")
+                let rows = plural(want.rows, "row", "rows");
+                lines.push((
+                    Remark::Differs,
+                    format!("{what}: other content than before; pg_dump writes none of its {rows}"),
                 ));
             }
             (Some(want), have) => {
                 let have = have.and_then(Option::as_ref).map_or(0, |have| have.rows);
-                lines.push(format!(
-                    "{what}: {} instead of {}; pg_dump writes none of them",
-                    plural(have, "row", "rows"),
-                    want.rows
+                let (have, want) = (plural(have, "row", "rows"), count(want.rows));
+                lines.push((
+                    Remark::Differs,
+                    format!("{what}: {have} instead of {want}; pg_dump writes none of them"),
                 ));
             }
-            (None, _) => lines.push(format!("{what}: not compared, because it could not be read")),
+            (None, _) => lines
+                .push((Remark::NotChecked, format!("{what}: not compared, because it could not be read"))),
         }
     }
     lines
 }
 
 /// Those that have other values than before, or could; and those of which the snapshot says nothing.
-fn of_generated(before: Option<&[GeneratedColumns]>, now: &[GeneratedColumns]) -> (Vec<String>, Vec<String>) {
+fn of_generated(before: Option<&[GeneratedColumns]>, now: &[GeneratedColumns]) -> (Vec<Found>, Vec<Found>) {
     let known: HashMap<&QualifiedName, &GeneratedColumns> =
         before.unwrap_or_default().iter().map(|columns| (&columns.table, columns)).collect();
     let (mut by_rows, mut unknown) = (Vec::new(), Vec::new());
@@ -112,12 +127,13 @@ fn of_generated(before: Option<&[GeneratedColumns]>, now: &[GeneratedColumns]) -
             columns.columns.join(", ")
         );
         let by = columns.made_by.join(", ");
-        let uncompared = format!("{what}: computed again by {by}, and not compared");
+        let uncompared = (Remark::NotChecked, format!("{what}: computed again by {by}, and not compared"));
         match (known.get(&columns.table).map(|before| before.found.as_ref()), &columns.found) {
             (Some(Some(want)), Some(have)) if want == have => {}
             (Some(Some(_)), Some(_)) => {
-                by_rows.push(format!(
-                    "{what}: other values than before, because {by} gives others than when they were stored"
+                by_rows.push((
+                    Remark::Differs,
+                    format!("{what}: other values than before, computed again by {by}"),
                 ));
             }
             (Some(_), _) => by_rows.push(uncompared),
@@ -194,12 +210,21 @@ mod tests {
     fn rows_that_nobody_dumps_are_named_unless_they_are_there_again() {
         let of =
             |before: Option<u64>, now: &[ExtensionTable]| of_extension_tables(Some(&[table(before)]), now);
-        assert_eq!(of(Some(3), &[table(Some(3))]), Vec::<String>::new());
-        assert_eq!(of(Some(0), &[]), Vec::<String>::new());
+        assert_eq!(of(Some(3), &[table(Some(3))]), []);
+        assert_eq!(of(Some(0), &[]), []);
         let gone = "table ext.nodes of the extension ext: 0 rows instead of 3; pg_dump writes none of them";
-        assert_eq!(of(Some(3), &[table(Some(0))]), [gone]);
-        assert_eq!(of(Some(3), &[]), [gone]);
-        assert_eq!(of(None, &[table(Some(3))]).len(), 1);
-        assert_eq!(of_extension_tables(None, &[table(Some(0))]).len(), 1);
+        let gone = [(Remark::Differs, gone.to_owned())];
+        assert_eq!(of(Some(3), &[table(Some(0))]), gone);
+        assert_eq!(of(Some(3), &[]), gone);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_not_called_different() {
+        let remark = |found: Vec<Found>| found.iter().map(|(remark, _)| *remark).collect::<Vec<_>>();
+        assert_eq!(
+            remark(of_extension_tables(Some(&[table(None)]), &[table(Some(3))])),
+            [Remark::NotChecked]
+        );
+        assert_eq!(remark(of_extension_tables(None, &[table(Some(0))])), [Remark::NotChecked]);
     }
 }

@@ -274,7 +274,10 @@ pub fn may_be_a_name(error: &Error) -> bool {
 
 /// How to mend for good what fails with an empty search path.
 pub fn hint(error: Error) -> Error {
-    if !may_be_a_name(&error) || error.hint().is_some() {
+    // Not every error of that class, and not the server's own advice, such as to add type casts: the definition was right where it
+    // comes from.
+    let is_name = matches!(error.sqlstate(), Some("42883" | "42P01" | "42704" | "42703" | "3F000"));
+    if !is_name {
         return error;
     }
     error.with_hint(
@@ -286,6 +289,21 @@ pub fn hint(error: Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The server's advice to add type casts is none for whoever restores.
+    #[test]
+    fn a_name_that_is_not_found_is_answered_with_where_to_mend_it_and_nothing_else_is() {
+        let of = |state: &str| {
+            let error = Error::failed("x")
+                .with_sqlstate(state)
+                .with_hint("You might need to add explicit type casts.");
+            hint(error).hint().is_some_and(|hint| hint.contains("without its schema"))
+        };
+        assert_eq!(
+            ["42883", "42P01", "3F000", "42501", "42601", "23505"].map(of),
+            [true, true, true, false, false, false]
+        );
+    }
 
     fn paths() -> Paths {
         let strings = |path: &[&str]| path.iter().map(|&schema| schema.to_owned()).collect();

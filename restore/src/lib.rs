@@ -38,8 +38,7 @@ pub mod tablespaces;
 
 use chrono::Utc;
 use common::{
-    Error, ErrorKind, Progress, Result,
-    cli::format::plural,
+    Account, Error, ErrorKind, Progress, Result, Verdict,
     ident::printable,
     postgres::{
         ConnectionSettings, Secret, Session,
@@ -88,12 +87,15 @@ pub struct RestoreReport {
     /// Objects of the snapshot that the database lacks. It has then not taken the place of another, unless that was wanted.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<MissingObject>,
-    /// What else is not as in the snapshot, or was not compared with it, one sentence each.
+    /// What else is not as in the snapshot, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<String>,
     /// What of the differences the rows decided: of a trial with some of the rows, what is known for certain.
     #[serde(skip)]
     pub by_rows: Vec<String>,
+    /// What could not be compared with the snapshot, one sentence each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub not_checked: Vec<String>,
     /// Under which name the replaced database still exists.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replaced_as: Option<String>,
@@ -105,27 +107,35 @@ pub struct RestoreReport {
 }
 
 impl RestoreReport {
-    /// Everything by which the restored database differs from the snapshot's, or could differ, one sentence each. What is said
-    /// of the database goes by this: nothing that is here may be left out of a verdict.
-    pub fn not_as_before(&self) -> Vec<String> {
-        let sentence = |head: &'static str| move |phrase: &String| format!("{head} {phrase}");
-        let missing = self.missing.iter().map(MissingObject::line);
-        missing
-            .chain(self.missing_grants.iter().map(sentence("the role may not grant")))
-            .chain(self.extra_grants.iter().map(sentence("the role may not take back")))
-            .chain(self.other_owners.iter().cloned())
-            .chain(self.differences.iter().cloned())
-            .collect()
+    /// How it ended, in a word.
+    pub fn verdict(&self) -> Verdict {
+        if self.missing.is_empty() { Verdict::Restored } else { Verdict::RestoredWithMissing }
     }
 
-    /// The verdict on the database, as a sentence's end: `is as it was before`.
+    /// Everything that the verdict does not vouch for, one sentence each. What is said of the database goes by this: nothing
+    /// that is here may be left out of a verdict.
+    pub fn account(&self) -> Account {
+        let sentence = |head: &'static str| move |phrase: &String| format!("{head} {phrase}");
+        let differs = self
+            .missing_grants
+            .iter()
+            .map(sentence("the role may not grant"))
+            .chain(self.extra_grants.iter().map(sentence("the role may not take back")))
+            .chain(self.other_owners.iter().cloned())
+            .chain(self.differences.iter().cloned());
+        Account {
+            missing: self.missing.iter().map(MissingObject::line).collect(),
+            not_checked: self.not_checked.clone(),
+            differs: differs.collect(),
+        }
+    }
+
+    /// The verdict on a live database, as a sentence's end: `is as it was before`.
     pub fn as_before(&self) -> String {
-        match self.not_as_before().len() as u64 {
-            0 => "is as it was before".to_owned(),
-            count => format!(
-                "has its rows of before, but {} not as before",
-                plural(count, "thing is", "things are")
-            ),
+        let account = self.account();
+        match account.is_whole() {
+            true => "is as it was before".to_owned(),
+            false => format!("has its rows of before{}", account.but()),
         }
     }
 }
@@ -222,6 +232,7 @@ pub async fn execute(
         missing: found.missing,
         differences: found.differences,
         by_rows: found.by_rows,
+        not_checked: found.not_checked,
         spent: found.spent,
         database: plan.replaces.clone().filter(|_| in_place).unwrap_or_else(|| plan.staged.clone()),
         replaced_as: plan.kept_as.clone().filter(|_| replaced && !plan.drop_replaced),

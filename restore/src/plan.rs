@@ -45,6 +45,8 @@ pub struct TargetFacts {
     pub tablespaces: BTreeSet<String>,
     /// Available versions of each extension.
     pub extensions: BTreeMap<String, BTreeSet<String>>,
+    /// The connected role.
+    pub role: String,
     /// Whether the connected role is a superuser.
     pub is_superuser: bool,
     /// Whether it may create databases.
@@ -249,7 +251,8 @@ pub fn plan(
         reasons.push(format!("\"{}\" is longer than PostgreSQL's 63 bytes", printable(&staged)));
     }
     if !facts.is_superuser && !facts.may_create_databases {
-        reasons.push("the role may not create databases (ALTER ROLE … CREATEDB)".to_owned());
+        let role = printable(&Ident::new(&*facts.role).to_string());
+        reasons.push(format!("the role may not create databases (ALTER ROLE {role} CREATEDB)"));
     }
     let is_older = facts.major < manifest.server.major();
     if is_older && !choices.force {

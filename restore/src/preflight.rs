@@ -106,6 +106,7 @@ pub async fn facts(
         superuser_extensions: names(SUPERUSER_EXTENSIONS).await?,
         is_superuser: rights.get(0),
         may_create_databases: rights.get(1),
+        role: maintenance.settings().user().to_owned(),
         may_create_roles: rights.get(2),
         member_of: names(MEMBER_OF).await?,
         temporary_roles: names(&format!("{TEMPORARY_ROLES} = {}", literal(TEMPORARY_ROLE_COMMENT))).await?,

@@ -114,14 +114,14 @@ pub fn mapped_grants(mappings: &[RoleMapping], grants: &[ObjectGrant]) -> Vec<Ob
 /// Makes the roles that the archive names and the server has not. They can't log in and have no rights.
 pub async fn make_temporary_roles(maintenance: &Session, mappings: &[RoleMapping]) -> Result<()> {
     let failed = |role: &str, source| {
-        Error::postgres(
-            format!("could not make the role \"{}\" for the time of the restore", printable(role)),
-            source,
-        )
-        .with_hint(
-            "--map-role needs a superuser, or CREATEROLE where the old role does not exist on the server.",
-        )
-        .with_database_state("No database was changed.")
+        let what = format!("could not make the role \"{}\" for the time of the restore", printable(role));
+        let error = Error::postgres(what, source).with_database_state("No database was changed.");
+        match error.sqlstate() {
+            Some("42501") => error.with_hint(
+                "--map-role needs a superuser, or CREATEROLE where the old role does not exist on the server.",
+            ),
+            _ => error,
+        }
     };
     for mapping in mappings.iter().filter(|mapping| mapping.is_temporary) {
         let role = Ident::new(&*mapping.from);
@@ -446,9 +446,13 @@ struct Step {
 
 async fn run(session: &Session, step: &Step) -> Result<()> {
     session.batch_execute(&step.sql).await.map_err(|source| {
-        Error::postgres(format!("could not map the roles of {}", printable(&step.what)), source).with_hint(
-            "Restore as a superuser, or as a member of both roles; the new role needs CREATE on the schemas.",
-        )
+        let error = Error::postgres(format!("could not map the roles of {}", printable(&step.what)), source);
+        match error.sqlstate() {
+            Some("42501") => error.with_hint(
+                "Restore as a superuser, or as a member of both roles; the new role needs CREATE on the schemas.",
+            ),
+            _ => error,
+        }
     })
 }
 

@@ -58,10 +58,12 @@ pub struct Found {
     pub other_owners: Vec<String>,
     /// Objects of the snapshot that it lacks.
     pub missing: Vec<MissingObject>,
-    /// What else is not as in the snapshot, or was not compared with it, one sentence each.
+    /// What else is not as in the snapshot, one sentence each.
     pub differences: Vec<String>,
     /// What of it the rows decided.
     pub by_rows: Vec<String>,
+    /// What could not be compared with the snapshot, one sentence each.
+    pub not_checked: Vec<String>,
     /// Where the time of loading went.
     pub spent: Vec<Spent>,
 }
@@ -220,10 +222,7 @@ impl StagedDatabase {
         let (others, theirs) = extension_tables::apart(&session, &snapshot).await?;
         let bytes = manifest.raw_bytes() + if plan.force { 0 } else { others.manifest.raw_bytes() };
         progress.phase(
-            format!(
-                "loading {}, with every row read back, and building indexes",
-                plural(manifest.tables.len() as u64, "table", "tables")
-            ),
+            format!("loading and reading back {}", plural(manifest.tables.len() as u64, "table", "tables")),
             Some(bytes),
         );
         copy_in::run(settings, 1, theirs, manifest.codec, progress).await?;
@@ -314,7 +313,8 @@ impl StagedDatabase {
         let (wanted, major) = (&snapshot.manifest.owners, snapshot.manifest.server.major());
         missing.extend(differences::lost_on_an_older_server(&session, &snapshot.manifest, plan).await?);
         let found = differences::find(&session, settings, &snapshot.manifest, progress).await?;
-        differences.extend(found.all);
+        let not_checked = found.account.not_checked;
+        differences.extend(found.account.differs);
         by_rows.extend(found.by_rows);
         if let (Some(live), Some(kept_as)) = (&plan.replaces, &plan.kept_as) {
             differences.extend(regdatabase::after_swap(&session, live, kept_as).await?);
@@ -352,7 +352,8 @@ impl StagedDatabase {
                 Error::postgres(format!("could not make the database \"{}\" read-only", self.name), source)
             })?;
         }
-        let found = Found { grants, other_owners, missing, differences, by_rows, spent: loaded.spent };
+        let found =
+            Found { grants, other_owners, missing, differences, not_checked, by_rows, spent: loaded.spent };
         Ok(ValidatedDatabase { name: self.name.clone(), found })
     }
 }
@@ -519,9 +520,11 @@ async fn apply_database_state(
         let what = common::ident::printable(&what);
         let error = Error::postgres(format!("the server does not accept the {what}"), source);
         if !(is_refused && plan.skip_settings) {
-            return Err(
-                error.with_hint("--skip-settings leaves out what the server does not accept, and names it.")
-            );
+            return Err(match is_refused {
+                true => error
+                    .with_hint("--skip-settings leaves out what the server does not accept, and names it."),
+                false => error,
+            });
         }
         left_out.push(format!("{what} of the database was left out: {}", error.message()));
     }

@@ -52,7 +52,9 @@ pub fn check(manifest: &Manifest, facts: &TargetFacts, choices: &Choices, reason
             ));
         } else if tablespace != DEFAULT && !facts.usable_tablespaces.contains(tablespace) {
             reasons.push(format!(
-                "the role may not use the tablespace \"{name}\" for {what} (GRANT CREATE ON TABLESPACE)"
+                "the role may not use the tablespace \"{name}\" for {what} (GRANT CREATE ON TABLESPACE {} TO {})",
+                printable(&common::Ident::new(tablespace).to_string()),
+                printable(&common::Ident::new(&*facts.role).to_string())
             ));
         }
     }

@@ -232,9 +232,15 @@ pub async fn in_transaction(
             report.footprint = footprint;
         }
     }
-    execute(session, "check deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE")
-        .await
-        .map_err(|error| error.with_hint("A deferred constraint does not hold at the end of the migrations."))
+    execute(session, "check deferred constraints", "SET CONSTRAINTS ALL IMMEDIATE").await.map_err(|error| {
+        match error.sqlstate() {
+            // Integrity constraint violation.
+            Some(code) if code.starts_with("23") => {
+                error.with_hint("A deferred constraint does not hold at the end of the migrations.")
+            }
+            _ => error,
+        }
+    })
 }
 
 /// Runs the files in order as `plan` says: all in one transaction, a file per transaction, or each statement by itself
@@ -326,7 +332,7 @@ async fn in_pieces(
                     // From the first commit on, a crash leaves the file half done.
                     applying.begin(file).await?;
                 }
-                run_statements(session, file, piece, report, watch).await?;
+                run_statements(applying, file, piece, report, watch).await?;
                 if last {
                     session.reset_settings().await?;
                     footprint = watch.after_file(session, true).await?;
@@ -428,6 +434,7 @@ async fn one_by_one(
             && statement.class.outside_transaction.iter().all(|text| is_setval(text));
         let notes = &mut trace.notes;
         let mut rows = 0;
+        applying.progress.step(statement.told_at(file));
         let result = until_locked(waiting, "SELECT 1", async || {
             let applied =
                 concurrently::guarded(session, statement, waiting.wait.timeout, notes, async || {
@@ -511,7 +518,7 @@ async fn run_file(
     teller.file(reports.len() + 1, file.name());
     let started = Instant::now();
     let mut report = MigrationReport::begun(file, applying.began);
-    let result = run_statements(applying.session, file, statements, &mut report, watch).await;
+    let result = run_statements(applying, file, statements, &mut report, watch).await;
     let took = started.elapsed();
     report.seconds = took.as_secs_f64();
     report.complete = result.is_ok();

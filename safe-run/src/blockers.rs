@@ -9,7 +9,7 @@ use common::{
     ident::printable,
     postgres::{
         Row, Session,
-        exported_snapshot::{WAIT_FOR_THE_VACUUM, prevents_wraparound},
+        exported_snapshot::{NOBODY_IN_THE_WAY, WAIT_FOR_THE_VACUUM, prevents_wraparound},
     },
 };
 
@@ -53,6 +53,8 @@ impl Blockers {
     pub fn hint(&self) -> &'static str {
         if prevents_wraparound(&self.lines) {
             WAIT_FOR_THE_VACUUM
+        } else if self.lines.is_empty() {
+            NOBODY_IN_THE_WAY
         } else {
             "Let the named sessions finish or end them with pg_terminate_backend(pid), then run the command again; or raise \
              --lock-timeout and --lock-retries."

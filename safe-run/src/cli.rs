@@ -78,6 +78,12 @@ pub struct Cli {
     checks: ValidationArgs,
     #[command(flatten)]
     reports: ReportArgs,
+    /// Print the manual page and exit, as `safe-run man` does (in roff: `… --man | man -l -`)
+    #[arg(long, exclusive = true)]
+    man: bool,
+    /// Print a completion script for a shell and exit
+    #[arg(long, value_name = "SHELL", exclusive = true)]
+    completions: Option<common::cli::completions::Shell>,
     #[command(subcommand)]
     command: Option<Command>,
     /// A command to run under protection
@@ -198,6 +204,14 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli, output: &Output) -> Result<u8> {
+    if cli.man {
+        output.data(&common::cli::completions::manual::<Cli>()?)?;
+        return Ok(0);
+    }
+    if let Some(shell) = cli.completions {
+        output.data(&common::cli::completions::script::<Cli>(shell))?;
+        return Ok(0);
+    }
     refuse::useless_flags(cli)?;
     let of_command = match &cli.command {
         Some(Command::Status(args) | Command::Plan(args)) => args.clone(),
@@ -538,14 +552,7 @@ impl Invocation<'_> {
         if self.output.is_json() {
             return self.output.exactly(&document::to_json(report)?);
         }
-        let text = report.text(verbose, |verdict, word| {
-            let tone = match verdict {
-                Verdict::UpToDate | Verdict::Committed => Tone::Good,
-                Verdict::RolledBack | Verdict::Restored | Verdict::Stopped => Tone::Warning,
-                Verdict::Failed | Verdict::Unknown => Tone::Bad,
-            };
-            self.output.paint(tone, word)
-        });
+        let text = report.text(verbose, |verdict, word| self.output.paint(verdict.common().tone(), word));
         self.output.data(&text)
     }
 
@@ -607,7 +614,7 @@ impl Invocation<'_> {
                 "{}  run {run} waits for your decision, and its replication slot fills the server's disk\n         \
                  safe-run recover --undo: back to its snapshot; what others wrote since is saved for a replay\n         \
                  safe-run recover --keep: the database stays as it is\n",
-                self.output.paint(Tone::Warning, "STOPPED"),
+                self.output.verdict(common::Verdict::Stopped),
             ))?;
         }
         if done.is_empty() && undecided.is_empty() {
@@ -654,7 +661,7 @@ impl Invocation<'_> {
         for run in &released {
             self.output.data(&format!(
                 "{}  the fence of run {run} is lifted; everybody can write to \"{}\" again\n",
-                self.output.paint(Tone::Good, "RELEASED"),
+                self.output.verdict(common::Verdict::Released),
                 connection.database()
             ))?;
         }
@@ -675,10 +682,10 @@ fn up_to_date(context: &Context, plan: &MigrationPlan<'_>) -> Report {
     report.verdict = Verdict::UpToDate;
     report.exit_code = 0;
     report.applied = Some(applied);
-    report.headline = format!(
-        "all {} are applied to \"{}\"; nothing was changed",
-        format::plural(applied as u64, "migration", "migrations"),
-        report.database
-    );
+    let what = match applied {
+        1 => "the only migration is".to_owned(),
+        _ => format!("all {} migrations are", format::count(applied as u64)),
+    };
+    report.headline = format!("{what} applied to \"{}\"; nothing was changed", report.database);
     report
 }

@@ -81,8 +81,13 @@ pub async fn set(settings: &ConnectionSettings, control: &Session, names: &Hidde
     let made = async {
         let create = format!("CREATE DATABASE {closed} TEMPLATE template0 ALLOW_CONNECTIONS false");
         control.batch_execute(&create).await.map_err(|source| {
-            Error::postgres("could not make the database that stands in", source)
-                .with_hint("The exclusive fence needs CREATEDB; --fence read-only goes without it.")
+            let error = Error::postgres("could not make the database that stands in", source);
+            match error.sqlstate() {
+                Some("42501") => {
+                    error.with_hint("The exclusive fence needs CREATEDB; --fence read-only goes without it.")
+                }
+                _ => error,
+            }
         })?;
         fault::point("safe-run.placeholder");
         let comment = format!("COMMENT ON DATABASE {closed} IS {}", literal(&comment));

@@ -136,15 +136,19 @@ async fn alter(control: &Session, database: &str, value: Option<&str>) -> Result
         None => format!("ALTER DATABASE {name} RESET {PARAMETER}"),
     };
     control.batch_execute(&change).await.map_err(|source| {
-        let is_waiting = source.code().is_some_and(|code| code.code() == "55P03");
-        let error = Error::postgres(format!("could not change the settings of the database \"{database}\""), source);
-        if is_waiting {
-            return error.with_kind(ErrorKind::Busy).with_hint(
+        let what = format!("could not change the settings of the database \"{database}\"");
+        let error = Error::postgres(what, source);
+        match error.sqlstate() {
+            // lock_not_available
+            Some("55P03") => error.with_kind(ErrorKind::Busy).with_hint(
                 "Somebody else's transaction has changed them and is still open: end it (pg_stat_activity, backend_xid), then run \
                  the command again.",
-            );
+            ),
+            Some("42501") => error.with_hint(
+                "The fence needs the database's owner or a superuser; --fence none goes without it.",
+            ),
+            _ => error,
         }
-        error.with_hint("The fence needs the database's owner or a superuser; --fence none goes without it.")
     })
 }
 

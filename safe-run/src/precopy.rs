@@ -188,7 +188,11 @@ async fn first_checks(
         Err(why) => return Ok(Err(why)),
     };
     context.progress.phase("checking, with writers at work", None);
-    let options = check::Options { is_first: true, ..check_options(&context.options) };
+    let options = check::Options {
+        is_first: true,
+        progress: Some(context.progress.clone()),
+        ..check_options(&context.options)
+    };
     let results = check_parallel(context, &exported, &options).await;
     context.progress.done();
     let results = results?;

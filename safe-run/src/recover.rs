@@ -258,7 +258,7 @@ impl Recovery<'_> {
     async fn transaction(&mut self) -> Result<(&'static str, u8)> {
         if self.has(|step| *step == Step::Stands) {
             self.say("the migrations had been committed");
-            return Ok(("COMMITTED", 0));
+            return Ok((Verdict::Committed.word(), 0));
         }
         let session = self.settings.connect().await?;
         let xid = self.past.steps.iter().find_map(|step| match step {
@@ -269,7 +269,7 @@ impl Recovery<'_> {
             match transactional::fate(&session, &xid).await?.as_deref() {
                 Some("committed") => {
                     self.say("the commit had gone through: the migrations are applied");
-                    return Ok(("COMMITTED", 0));
+                    return Ok((Verdict::Committed.word(), 0));
                 }
                 Some("aborted") => {}
                 Some("in progress") => {
@@ -295,7 +295,7 @@ impl Recovery<'_> {
         }
         if !self.has(|step| *step == Step::Applying) {
             self.say("it was killed before the first migration: nothing had been changed");
-            return Ok(("NOT RUN", ErrorKind::Failed.exit_code()));
+            return Ok((Verdict::Failed.word(), ErrorKind::Failed.exit_code()));
         }
         self.say("the server had rolled the migrations back");
         let path = self.past.dir.join(SEQUENCES_FILE);
@@ -308,13 +308,13 @@ impl Recovery<'_> {
         let before = match read() {
             Err(error) if self.decision == Decision::Keep => {
                 self.say(format!("sequences were left where they stand: {error}"));
-                return Ok(("ROLLED BACK", ErrorKind::MigrationRolledBack.exit_code()));
+                return Ok((Verdict::RolledBack.word(), ErrorKind::MigrationRolledBack.exit_code()));
             }
             before => before?,
         };
         let put_back = sequences::put_back(&session, &before).await?;
         self.what.extend(put_back.restored.into_iter().chain(put_back.ahead));
-        Ok(("ROLLED BACK", ErrorKind::MigrationRolledBack.exit_code()))
+        Ok((Verdict::RolledBack.word(), ErrorKind::MigrationRolledBack.exit_code()))
     }
 
     async fn restore(&mut self, journal: &mut Journal) -> Result<(&'static str, u8)> {
@@ -324,25 +324,25 @@ impl Recovery<'_> {
         });
         let outcome = if self.has(|step| *step == Step::Stands) {
             self.say("the checks had passed: the changes stand");
-            ("COMMITTED", 0)
+            (Verdict::Committed.word(), 0)
         } else if self.has(|step| *step == Step::Undone) {
             self.say("the state before had been brought back");
-            ("RESTORED", ErrorKind::MigrationRestored.exit_code())
+            (Verdict::Restored.word(), ErrorKind::MigrationRestored.exit_code())
         } else if let Some((_, kept_as)) = undoing.as_ref().filter(|(_, kept_as)| !kept_as.is_empty())
             && database::exists(self.control, kept_as).await?
         {
             self.say(format!(
                 "the snapshot had been restored; the failed state is kept as database \"{kept_as}\""
             ));
-            ("RESTORED", ErrorKind::MigrationRestored.exit_code())
+            (Verdict::Restored.word(), ErrorKind::MigrationRestored.exit_code())
         } else if clone::took_its_place(self.settings, self.control, self.past, &mut self.what).await? {
-            ("RESTORED", ErrorKind::MigrationRestored.exit_code())
+            (Verdict::Restored.word(), ErrorKind::MigrationRestored.exit_code())
         } else if self.has(|step| *step == Step::Applying) && self.decision == Decision::Keep {
             return self.keep(journal).await;
         } else if self.has(|step| *step == Step::Applying)
             && clone::recover_by(self.settings, self.control, self.past, journal, &mut self.what).await?
         {
-            ("RESTORED", ErrorKind::MigrationRestored.exit_code())
+            (Verdict::Restored.word(), ErrorKind::MigrationRestored.exit_code())
         } else if self.has(|step| *step == Step::Applying) {
             if let Some((staged, _)) = &undoing {
                 database::drop_database(self.control, staged).await?;
@@ -350,10 +350,10 @@ impl Recovery<'_> {
             self.undo(journal).await?
         } else {
             self.say("it was killed before anything was changed");
-            ("NOT RUN", ErrorKind::Failed.exit_code())
+            (Verdict::Failed.word(), ErrorKind::Failed.exit_code())
         };
         self.settle_writes(journal, outcome.0).await?;
-        let nothing_happened = outcome.0 == "NOT RUN";
+        let nothing_happened = outcome.0 == Verdict::Failed.word();
         self.lift_fence(journal, nothing_happened).await?;
         clone::recover_leftover(self.control, self.past, outcome.0, &mut self.what).await?;
         Ok(outcome)
@@ -426,7 +426,7 @@ impl Recovery<'_> {
             self.say(
                 "it was killed while it changed the database, and there is no snapshot: look at the database",
             );
-            return Ok(("STOPPED", ErrorKind::Stopped.exit_code()));
+            return Ok((Verdict::Stopped.word(), ErrorKind::Stopped.exit_code()));
         };
         if !fenced && self.decision != Decision::Undo {
             let waits = writes::open_slot(journal.steps()).is_some() && self.decision == Decision::Open;
@@ -457,8 +457,8 @@ impl Recovery<'_> {
         } else {
             format!("it was killed while it changed the database: snapshot {id} was restored now")
         });
-        for line in report.not_as_before() {
-            self.say(format!("NOT as before: {line}"));
+        for line in report.account().lines() {
+            self.say(line);
         }
         if let (true, Some(kept_as)) = (fenced, &report.replaced_as) {
             let failed = self.settings.with_database(kept_as);
@@ -472,7 +472,7 @@ impl Recovery<'_> {
         if let Some(kept_as) = report.replaced_as {
             self.say(format!("the half-changed state is kept as database \"{kept_as}\""));
         }
-        Ok(("RESTORED", ErrorKind::MigrationRestored.exit_code()))
+        Ok((Verdict::Restored.word(), ErrorKind::MigrationRestored.exit_code()))
     }
 
     /// Without a fence others may have written: what differs is said, and a person decides.
@@ -492,7 +492,7 @@ impl Recovery<'_> {
             self.next.push(keep.to_owned());
             self.next.push(format!("go back to the state before: restore {id} --replace"));
         }
-        Ok(("STOPPED", ErrorKind::Stopped.exit_code()))
+        Ok((Verdict::Stopped.word(), ErrorKind::Stopped.exit_code()))
     }
 
     async fn lift_fence(&mut self, journal: &mut Journal, nothing_happened: bool) -> Result<()> {

@@ -13,8 +13,10 @@ pub mod tables;
 pub mod targets;
 mod text;
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
-use common::{Error, cli::format, masking, repository::StoredSnapshot};
+use common::{Account, Error, cli::format, masking, repository::StoredSnapshot};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
@@ -56,17 +58,22 @@ impl Verdict {
         Self::Unknown,
     ];
 
+    /// The same verdict among those of all tools.
+    pub fn common(self) -> common::Verdict {
+        match self {
+            Self::UpToDate => common::Verdict::UpToDate,
+            Self::Committed => common::Verdict::Committed,
+            Self::RolledBack => common::Verdict::RolledBack,
+            Self::Restored => common::Verdict::Restored,
+            Self::Stopped => common::Verdict::Stopped,
+            Self::Failed => common::Verdict::NotRun,
+            Self::Unknown => common::Verdict::UnknownState,
+        }
+    }
+
     /// The word that a person sees.
     pub fn word(self) -> &'static str {
-        match self {
-            Self::UpToDate => "UP TO DATE",
-            Self::Committed => "COMMITTED",
-            Self::RolledBack => "ROLLED BACK",
-            Self::Restored => "RESTORED",
-            Self::Stopped => "STOPPED",
-            Self::Failed => "NOT RUN",
-            Self::Unknown => "UNKNOWN STATE",
-        }
+        self.common().word()
     }
 
     /// Whether all is well.
@@ -261,6 +268,9 @@ pub struct Report {
     /// The number of rows of every table, before and after; the changed ones first.
     #[serde(default)]
     pub tables: Vec<tables::TableRows>,
+    /// What of the database is not as it was before, after an undo.
+    #[serde(default)]
+    pub account: Account,
     /// What a person should know.
     pub notes: Vec<String>,
     /// Why it failed.
@@ -308,6 +318,7 @@ impl Report {
             checked: Vec::new(),
             rows: None,
             tables: Vec::new(),
+            account: Account::default(),
             notes: Vec::new(),
             error: None,
             undo: None,
@@ -319,17 +330,24 @@ impl Report {
     /// could not be checked did not pass.
     pub fn checks_phrase(&self) -> String {
         let new = self.findings.as_ref().map_or(0, |findings| findings.new.len());
-        let unchecked = self.skipped.iter().filter(|skipped| skipped.counts_for_strict).count();
-        let could_not =
-            format::plural(unchecked as u64, "thing could not be checked", "things could not be checked");
-        match (new, unchecked) {
+        let skipped: Vec<&Skipped> =
+            self.skipped.iter().filter(|skipped| skipped.counts_for_strict).collect();
+        let kinds: BTreeSet<CheckKind> = skipped.iter().map(|skipped| skipped.check).collect();
+        let kinds: Vec<&str> = kinds.into_iter().map(CheckKind::as_str).collect();
+        let could_not = format!(
+            "{} ({})",
+            format::plural(skipped.len() as u64, "thing could not be checked", "things could not be checked"),
+            kinds.join(", ")
+        );
+        match (new, skipped.len()) {
             (0, 0) if self.checked.is_empty() => {
                 "nothing was checked: no check had anything to look at".to_owned()
             }
-            (0, 0) => "every check passed".to_owned(),
+            (0, 0) if self.skipped.iter().all(Skipped::is_proven) => "every check passed".to_owned(),
+            (0, 0) => "every check that can run here passed".to_owned(),
             (0, _) if self.checked.is_empty() => format!("nothing was checked: {could_not}"),
             (0, _) => format!("every check that ran passed, but {could_not}"),
-            (count, _) => {
+            (count, unchecked) => {
                 let found = format::plural(count as u64, "new violation was", "new violations were");
                 let rest = if unchecked == 0 { String::new() } else { format!(", and {could_not}") };
                 format!("{found} found (--fail-on none){rest}")
@@ -391,13 +409,13 @@ mod tests {
             cases.iter().map(|(case, report)| format!("{case}: {}", report.checks_phrase())).collect();
         insta::assert_snapshot!(said.join("\n"), @r"
         all ran: every check passed
-        what this server can't look at was left out: every check passed
-        one could not: every check that ran passed, but 1 thing could not be checked
-        two could not: every check that ran passed, but 2 things could not be checked
+        what this server can't look at was left out: every check that can run here passed
+        one could not: every check that ran passed, but 1 thing could not be checked (structure)
+        two could not: every check that ran passed, but 2 things could not be checked (structure)
         nothing to look at: nothing was checked: no check had anything to look at
-        the only one could not: nothing was checked: 1 thing could not be checked
+        the only one could not: nothing was checked: 1 thing could not be checked (structure)
         --fail-on none: 1 new violation was found (--fail-on none)
-        --fail-on none, and one could not: 2 new violations were found (--fail-on none), and 1 thing could not be checked
+        --fail-on none, and one could not: 2 new violations were found (--fail-on none), and 1 thing could not be checked (structure)
         ");
     }
 

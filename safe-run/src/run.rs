@@ -416,6 +416,7 @@ pub async fn baseline(
     let (facts, functions) = facts::read(first).await?;
     let sequences = introspect::sequences(first).await?;
     let still_holds = carried.as_ref().and_then(|carried| carried.as_ref().ok()).cloned();
+    // It tells nobody how far it is: rows are copied meanwhile, and that is the phase.
     let options = check::Options { carried: still_holds, ..check_options(&context.options) };
     let results = check_on(&context.connection, &sessions, &options).await?;
     close_all(sessions).await?;
@@ -581,7 +582,16 @@ pub fn judge(
         }
     }
     report.findings = Some(comparison);
-    report.rows = rows;
+    // The sums are those of the tables, one by one.
+    report.rows = rows.map(|rows| {
+        let totals = tables::totals(&report.tables);
+        check::RowComparison {
+            tables: totals.tables,
+            rows_before: totals.before,
+            rows_after: totals.after,
+            ..rows
+        }
+    });
     let skipped = report.skipped.iter().find(|skipped| skipped.counts_for_strict);
     if let (true, Some(skipped)) = (options.strict, skipped) {
         return Err(Error::failed(format!(

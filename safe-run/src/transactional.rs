@@ -205,6 +205,7 @@ async fn check_after(
     let mut options = check_options(&context.options);
     options.known_rules = before.results.rules.keys().cloned().collect();
     options.known = Some(before.results.known());
+    options.progress = Some(context.progress.clone());
     options.parallel_workers = u32::try_from(context.options.jobs).unwrap_or(1);
     if let Some(counters) = counters
         && let Some(touched) = untouched::touched_tables(migrator, counters, &before.results.tables).await?

@@ -71,10 +71,10 @@ fn postgresql_19_values_that_name_the_database_are_named_after_an_undo() {
         let report: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
         let kept = run.database.psql("SELECT here FROM places WHERE id = 2");
         assert!(run.others().contains(&kept), "{kept}");
-        let notes = report["notes"].to_string();
+        let notes = report["account"]["differs"].to_string();
         for column in ["here", "more"] {
             let told = format!(
-                "NOT as before: column public.places.{column} has the type regdatabase: its values that named the database \\\"{}\\\" \
+                "column public.places.{column} has the type regdatabase: its values that named the database \\\"{}\\\" \
                  name \\\"{kept}\\\" now",
                 run.database.name()
             );

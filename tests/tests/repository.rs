@@ -161,7 +161,7 @@ fn verify_writes_its_result_to_the_log_and_list_shows_it() {
     };
     shown("never");
     repo.backup(&["verify", "--all"]);
-    shown("hash ");
+    shown("files ");
     let readme = repo.root().join("snapshots").join(&id).join("README.txt");
     let good = std::fs::read(&readme).unwrap();
     std::fs::write(&readme, b"x").unwrap();
@@ -169,7 +169,7 @@ fn verify_writes_its_result_to_the_log_and_list_shows_it() {
     shown("FAILED ");
     std::fs::write(&readme, good).unwrap();
     repo.backup(&["verify", "latest"]);
-    shown("hash ");
+    shown("files ");
     let log = std::fs::read_to_string(repo.root().join("verifications.jsonl")).unwrap();
     assert_eq!(log.lines().count(), 3);
     assert!(repo.backup(&["list", "--json"]).contains("\"last_hash\""));

@@ -388,15 +388,27 @@ fn no_verdict_is_good_where_nothing_was_looked_at() {
         let mut command = run.command(&["--verbose"]);
         command.env("DATABASE_URL", run.database.cluster().url_as(&owner, run.database.name()));
         let outcome = tests::Running::start(command).outcome();
+        let sql = "only a superuser can create amcheck: ";
+        let outcome = outcome
+            .exits(0)
+            .verdict("COMMITTED")
+            .says(&format!("not checked: structure of 1 index or table: {sql}"));
+        let outcome = outcome
+            .says("every check that ran passed, but 1 thing could not be checked (structure)")
+            .says("checked: foreign-keys")
+            .never_says("session_replication_role");
+        // The SQL is what helps: with it, the same role's next index is looked at.
+        let line =
+            outcome.stdout.lines().find_map(|line| line.split_once(sql)).expect("the line").1.to_owned();
+        run.database.psql(&line);
+        run.migration("3_index.sql", "CREATE INDEX by_user ON orders (user_id);\n");
+        let mut command = run.command(&["--strict"]);
+        command.env("DATABASE_URL", run.database.cluster().url_as(&owner, run.database.name()));
+        let again = tests::Running::start(command).outcome();
         run.database.psql(&format!(
             "REASSIGN OWNED BY \"{owner}\" TO postgres; DROP OWNED BY \"{owner}\"; DROP ROLE \"{owner}\""
         ));
-        let outcome = outcome.exits(0).verdict("COMMITTED").says("not checked: structure of ");
-        drop(
-            outcome
-                .says("every check that ran passed, but 1 thing could not be checked")
-                .says("checked: foreign-keys"),
-        );
+        drop(again.exits(0).says("every check passed"));
     }
 }
 

@@ -220,8 +220,8 @@ fn a_grant_that_an_undo_may_not_give_again_is_named_and_fails_a_plain_restore() 
     Running::start(command)
         .outcome()
         .exits(12)
-        .says("has its rows of before, but 1 thing is not as before")
-        .says(&format!("NOT as before: the role may not grant CREATE on schema public to {reader}"));
+        .says("has its rows of before, but 1 thing differs")
+        .says(&format!("differs: the role may not grant CREATE on schema public to {reader}"));
 
     run.database.psql(&format!("GRANT CREATE ON SCHEMA public TO {reader}"));
     let mut command = run.command(&["--snapshot-only"]);

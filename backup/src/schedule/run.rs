@@ -291,11 +291,13 @@ async fn rehearse(job: &Job, repository: &Repository, output: &Output) -> Result
     let _reading = repository.lock_reading()?;
     let snapshot = repository.find("latest", Some(&job.database))?;
     let rehearsal = Rehearsal { jobs: job.jobs, no_owner: job.drill_no_owner, quiet: true, verbose: false };
-    let seconds = drill::rehearse(&connection, repository, &snapshot, &rehearsal, output).await?.seconds;
+    let drill::Rehearsed { seconds, account, .. } =
+        drill::rehearse(&connection, repository, &snapshot, &rehearsal, output).await?;
     let time = |seconds| format::duration(std::time::Duration::from_secs_f64(seconds));
     let mut made = Made {
         snapshot: Some(snapshot.manifest.id.clone()),
-        summary: format!("restored, compared and equal in {}", time(seconds)),
+        summary: format!("restored, compared and equal{} in {}", account.but(), time(seconds)),
+        warnings: account.lines(),
         ..Made::default()
     };
     let attempts = repository.attempts(&job.name)?;

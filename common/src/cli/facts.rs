@@ -38,9 +38,9 @@ impl Facts {
         self.verifications.get(id).cloned().unwrap_or_default()
     }
 
-    /// The cell VERIFIED: `never`, `hash 3 min 02 s`, `restored 2 d 04 h`, `FAILED 1 h 00 min`, with the age.
+    /// The cell VERIFIED, with the age: `never`, `files 3 min` (`backup verify`), `restored 2 d` (`backup drill`), `FAILED 1 h`.
     pub fn verified_cell(&self, id: &SnapshotId, now: DateTime<Utc>) -> String {
-        let age = |line: &Verification| format::duration((now - line.at).to_std().unwrap_or_default());
+        let age = |line: &Verification| format::age((now - line.at).to_std().unwrap_or_default());
         match self.standing(id).proof() {
             Proof::Never => "never".to_owned(),
             Proof::Good(line) => format!("{} {}", line.how, age(line)),

@@ -61,6 +61,32 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
+/// `42 s`, `5 min 02 s`: a time that is only estimated, in whole seconds.
+pub fn seconds(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        _ => duration(time),
+    }
+}
+
+/// `42 s`, `5 min`, `7 h`, `12 d`: how long ago, in the largest unit, for a narrow column.
+pub fn age(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..60 => format!("{seconds} s"),
+        seconds @ 60..3600 => format!("{} min", seconds / 60),
+        seconds @ 3600..86_400 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
+    }
+}
+
+/// The text in at most so many characters; what is cut off is an ellipsis.
+pub fn cut(text: &str, characters: usize) -> String {
+    if text.chars().count() <= characters {
+        return text.to_owned();
+    }
+    text.chars().take(characters.saturating_sub(1)).chain(['…']).collect()
+}
+
 /// A table with a header and columns that line up; numbers are right-aligned where `right` says so.
 pub fn table(header: &[&str], right: &[bool], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
@@ -103,6 +129,16 @@ mod tests {
         assert_eq!(duration(Duration::from_millis(12)), "12 ms");
         assert_eq!(duration(Duration::from_secs(302)), "5 min 02 s");
         assert_eq!(duration(Duration::from_secs(100_000)), "1 d 03 h");
+    }
+
+    #[test]
+    fn ages_and_texts_fit_narrow_columns() {
+        let ages = [0, 59, 60, 7199, 86_399, 86_400 * 400].map(|seconds| age(Duration::from_secs(seconds)));
+        assert_eq!(ages, ["0 s", "59 s", "1 min", "1 h", "23 h", "400 d"]);
+        assert_eq!(
+            (cut("häuser", 6), cut("häuser", 5), cut("ab", 0)),
+            ("häuser".into(), "häus…".into(), "…".into())
+        );
     }
 
     #[test]

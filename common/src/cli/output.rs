@@ -6,6 +6,7 @@
 //! people: it holds the exact values.
 
 use std::{
+    fmt,
     io::{self, BufRead, IsTerminal, Write},
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,13 +15,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::{args::SharedArgs, format};
+pub use crate::verdict::Tone;
 use crate::{
     Error, Event, Progress, Result,
     ident::{printable, visible},
+    verdict::Verdict,
 };
 
 /// Version of every JSON document that the tools print.
@@ -40,33 +43,17 @@ pub struct Output {
     answered: Arc<AtomicBool>,
 }
 
-/// The colours that carry meaning. Without a terminal, or with NO_COLOR, none is used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
-    /// It went well.
-    Good,
-    /// Look at this.
-    Warning,
-    /// It failed.
-    Bad,
-    /// Less important.
-    Dim,
-    /// A heading.
-    Strong,
-}
+/// Every tone.
+const TONES: [Tone; 5] = [Tone::Good, Tone::Warning, Tone::Bad, Tone::Dim, Tone::Strong];
 
-impl Tone {
-    const ALL: [Self; 5] = [Self::Good, Self::Warning, Self::Bad, Self::Dim, Self::Strong];
-
-    /// What a terminal is told.
-    fn sequence(self) -> &'static str {
-        match self {
-            Self::Good => "\x1b[1;32m",
-            Self::Warning => "\x1b[1;33m",
-            Self::Bad => "\x1b[1;31m",
-            Self::Dim => "\x1b[2m",
-            Self::Strong => "\x1b[1m",
-        }
+/// What a terminal is told. Without a terminal, or with NO_COLOR, it is told nothing.
+fn sequence(tone: Tone) -> &'static str {
+    match tone {
+        Tone::Good => "\x1b[1;32m",
+        Tone::Warning => "\x1b[1;33m",
+        Tone::Bad => "\x1b[1;31m",
+        Tone::Dim => "\x1b[2m",
+        Tone::Strong => "\x1b[1m",
     }
 }
 
@@ -94,19 +81,19 @@ impl Marks {
     }
 
     fn of(self, tone: Tone) -> char {
-        self.character(Tone::ALL.iter().position(|one| *one == tone).unwrap_or(0))
+        self.character(TONES.iter().position(|one| *one == tone).unwrap_or(0))
     }
 
     fn end(self) -> char {
-        self.character(Tone::ALL.len())
+        self.character(TONES.len())
     }
 
     /// The text as a terminal shows it in colours.
     fn painted(self, text: &str) -> String {
         let mut out = String::with_capacity(text.len() + 32);
         for c in text.chars() {
-            match Tone::ALL.into_iter().find(|tone| self.of(*tone) == c) {
-                Some(tone) => out.push_str(tone.sequence()),
+            match TONES.into_iter().find(|tone| self.of(*tone) == c) {
+                Some(tone) => out.push_str(sequence(tone)),
                 None if c == self.end() => out.push_str(PLAIN),
                 None => out.push(c),
             }
@@ -162,6 +149,11 @@ impl Output {
             Some(marks) => format!("{}{text}{}", marks.of(tone), marks.end()),
             None => text.to_owned(),
         }
+    }
+
+    /// The word of a verdict in its colour.
+    pub fn verdict(&self, verdict: Verdict) -> String {
+        self.paint(verdict.tone(), verdict.word())
     }
 
     /// Writes a text for people to stdout. A reader that has gone away is not an error of ours.
@@ -306,7 +298,7 @@ impl Output {
             Event::Warning(text) => self.warn(text),
             Event::Step(what) => self.json_line(&serde_json::json!({"event": "step", "what": what})),
             Event::Done => self.json_line(&serde_json::json!({"event": "done"})),
-            Event::Advance { .. } => {}
+            Event::Advance { .. } | Event::Again { .. } => {}
         }
     }
 }
@@ -332,12 +324,43 @@ fn indented(text: &str) -> String {
     lines.join("\n")
 }
 
+/// Longest time that a phase of many steps says nothing where there is no terminal.
+const SILENCE: Duration = Duration::from_secs(30);
+
 struct Phase {
     what: String,
     started: Instant,
+    /// When it was last said where it is.
+    told: Instant,
+    /// The amount that is told.
     bytes: u64,
     rows: u64,
+    /// The work that moves the bar.
+    worked: u64,
     bar: ProgressBar,
+}
+
+impl Phase {
+    fn work(&mut self, bytes: u64) {
+        self.worked += bytes;
+        // The total is an estimate: a bar that overruns it stands at its end and goes on counting.
+        if self.bar.length().is_some_and(|length| self.worked > length) {
+            self.bar.set_length(self.worked);
+        }
+        self.bar.set_position(self.worked);
+    }
+}
+
+/// How a phase looks while it lasts. It never takes more than one line: a line that wraps is left behind at every step, so what is
+/// done is cut to what fits.
+fn template(has_total: bool, columns: u16) -> &'static str {
+    /// Narrower terminals have no place for a bar beside the words.
+    const BAR_FROM: u16 = 80;
+    match (has_total, columns >= BAR_FROM) {
+        (true, true) => "{spinner} {wide_msg} {bar:20} {percent:>3} %  {prefix}{left}",
+        (true, false) => "{spinner} {wide_msg} {percent:>3} %  {prefix}{left}",
+        (false, _) => "{spinner} {wide_msg} {took}",
+    }
 }
 
 struct Renderer {
@@ -353,16 +376,25 @@ impl Renderer {
                 if let Some(phase) = &mut self.phase {
                     phase.bytes += bytes;
                     phase.rows += rows;
-                    // The total is an estimate: a bar that overruns it stands at its end and goes on counting.
-                    if phase.bar.length().is_some_and(|length| phase.bytes > length) {
-                        phase.bar.set_length(phase.bytes);
-                    }
-                    phase.bar.set_position(phase.bytes);
+                    phase.bar.set_prefix(format::bytes(phase.bytes));
+                    phase.work(bytes);
+                }
+            }
+            Event::Again { bytes } => {
+                if let Some(phase) = &mut self.phase {
+                    phase.work(bytes);
                 }
             }
             Event::Step(what) => {
-                if let Some(phase) = &self.phase {
+                if let Some(phase) = &mut self.phase {
                     phase.bar.set_message(printable(&format!("{}  {what}", phase.what)));
+                    // Where no bar moves, a long phase says now and then where it is.
+                    if !self.output.terminal && !self.output.quiet && phase.told.elapsed() > SILENCE {
+                        phase.told = Instant::now();
+                        let took = format::duration(phase.started.elapsed());
+                        let line = printable(&format!("{}, for {took}: {what}", phase.what));
+                        self.output.err_line(&self.output.paint(Tone::Dim, &line));
+                    }
                 }
             }
             Event::Done => self.end(),
@@ -386,23 +418,34 @@ impl Renderer {
         }
     }
 
+    fn columns() -> u16 {
+        /// Where the terminal does not say.
+        const USUAL: u16 = 80;
+        rustix::termios::tcgetwinsize(io::stderr())
+            .map_or(USUAL, |size| if size.ws_col == 0 { USUAL } else { size.ws_col })
+    }
+
     fn begin(&mut self, what: String, total_bytes: Option<u64>) {
         self.end();
         let visible = self.output.terminal && !self.output.quiet;
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(total_bytes, target).with_message(printable(&what));
-        let template = if total_bytes.is_some() {
-            "{spinner} {msg}  {bar:24} {percent:>3} %  {bytes} at {bytes_per_sec}, {eta} left"
-        } else {
-            "{spinner} {msg}  {elapsed}"
-        };
-        bar.set_style(
-            ProgressStyle::with_template(template)
-                .unwrap_or_else(|_| ProgressStyle::default_bar())
-                .progress_chars("━╸ "),
-        );
+        let style = ProgressStyle::with_template(template(total_bytes.is_some(), Self::columns()))
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .with_key("left", |state: &ProgressState, text: &mut dyn fmt::Write| {
+                // Nothing is done yet: nobody knows. Less than a second is not worth saying.
+                if state.pos() > 0 && state.eta() >= Duration::from_secs(1) {
+                    let _ = write!(text, ", {} left", format::seconds(state.eta()));
+                }
+            })
+            .with_key("took", |state: &ProgressState, text: &mut dyn fmt::Write| {
+                let _ = write!(text, "{}", format::seconds(state.elapsed()));
+            })
+            .progress_chars("━╸ ");
+        bar.set_style(style);
         bar.enable_steady_tick(Duration::from_millis(100));
-        self.phase = Some(Phase { what, started: Instant::now(), bytes: 0, rows: 0, bar });
+        let now = Instant::now();
+        self.phase = Some(Phase { what, started: now, told: now, bytes: 0, rows: 0, worked: 0, bar });
     }
 
     fn end(&mut self) {

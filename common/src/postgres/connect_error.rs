@@ -201,7 +201,10 @@ fn refused_by_server(
         "55000" => (
             ErrorKind::Refused,
             format!("database \"{database}\" on {place} is closed: {says}"),
-            "It was closed with ALLOW_CONNECTIONS false; open it with ALTER DATABASE … ALLOW_CONNECTIONS true.".to_owned(),
+            format!(
+                "It was closed with ALLOW_CONNECTIONS false; open it with ALTER DATABASE {} ALLOW_CONNECTIONS true.",
+                quoted(settings.database())
+            ),
         ),
         "42501" => (
             ErrorKind::Refused,

@@ -14,18 +14,23 @@ const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
 
 /// Connects to a database from which `avoid` can be renamed or dropped.
 pub async fn connect_maintenance(settings: &ConnectionSettings, avoid: &[&str]) -> Result<Session> {
-    let mut last = None;
+    let mut first = None;
     for name in MAINTENANCE.iter().filter(|name| !avoid.contains(name)) {
         match settings.with_database(name).connect().await {
             Ok(session) => return Ok(session),
-            Err(error) if error.sqlstate().is_some() => last = Some(error),
+            Err(error) if error.sqlstate().is_some() => first = first.or(Some(error)),
             Err(error) => return Err(error),
         }
     }
-    let error = last.unwrap_or_else(|| Error::refused("there is no maintenance database to connect to"));
-    Err(error
-        .context("could not connect to the maintenance database")
-        .with_hint("Give the role CONNECT on the database \"postgres\"."))
+    let error = first.unwrap_or_else(|| Error::refused("there is no maintenance database to connect to"));
+    let error = error.context("could not connect to the maintenance database");
+    // invalid_catalog_name; what else is refused has a hint of its own.
+    Err(match error.sqlstate() {
+        Some("3D000") | None => error.with_hint(
+            "Databases are made, renamed and dropped from another one: run CREATE DATABASE postgres, and let the role connect to it.",
+        ),
+        _ => error,
+    })
 }
 
 /// Whether a database exists.
@@ -201,12 +206,12 @@ pub async fn swap_and(settings: &ConnectionSettings, names: &SwapNames, then: &[
     settle(&terminator).await;
     if let Err(error) = result {
         // 55006: object in use.
-        return Err(if error.sqlstate() == Some("55006") || error.is_retryable() {
-            error.with_kind(ErrorKind::Busy).with_hint(
-                format!("Sessions are connected to the database: end them, or run this as a role that may; {WHO_MAY_END_SESSIONS}."),
-            )
-        } else {
-            error
+        return Err(match error.sqlstate() {
+            Some("55006") => error.with_kind(ErrorKind::Busy).with_hint(format!(
+                "Sessions are connected to the database: end them, or run this as a role that may; {WHO_MAY_END_SESSIONS}."
+            )),
+            _ if error.is_retryable() => error.with_kind(ErrorKind::Busy),
+            _ => error,
         });
     }
     crate::fault::point("restore.before-swap-commit");

@@ -418,6 +418,10 @@ async fn rollback(holder: &Session) {
 pub const WAIT_FOR_THE_VACUUM: &str = "Wait for the vacuum, which the database needs and which PostgreSQL would start again: \
     pg_stat_progress_vacuum shows how far it is. Then run the command again.";
 
+/// Where nobody was seen in the way any more.
+pub const NOBODY_IN_THE_WAY: &str = "Whoever held the lock was gone when it was asked who it is. Run the command again, or raise \
+    --lock-timeout and --lock-retries.";
+
 /// Whether one of those who are in the way is a vacuum that keeps the server from running out of transaction ids.
 pub fn prevents_wraparound(in_the_way: &[String]) -> bool {
     in_the_way
@@ -429,6 +433,8 @@ fn busy(error: &Error, attempts: u32, held: &[String]) -> Error {
     let who = if held.is_empty() { String::new() } else { format!("; in the way: {}", held.join("; ")) };
     let hint = if prevents_wraparound(held) {
         WAIT_FOR_THE_VACUUM
+    } else if held.is_empty() {
+        NOBODY_IN_THE_WAY
     } else {
         "Let the named sessions finish or end them with pg_terminate_backend(pid), or raise --lock-timeout and --lock-retries."
     };

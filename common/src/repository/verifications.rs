@@ -35,10 +35,11 @@ pub enum How {
     Restored,
 }
 
+/// `files` and not the JSON's `hash`: rows have hashes too, which only a restore compares.
 impl std::fmt::Display for How {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Hash => "hash",
+            Self::Hash => "files",
             Self::Restored => "restored",
         })
     }

@@ -418,7 +418,7 @@ impl Shared {
                 let data = &self.snapshot.manifest.tables[*table].table;
                 let before = transaction_id(session).await?;
                 let statement = copy_out_statement(data, *range, &self.snapshot.manifest.database.encoding)?;
-                let (rows, hash) = copy::hash_rows(session, &statement, &self.progress)
+                let (rows, hash) = copy::hash_rows(session, &statement, &self.progress.again())
                     .await
                     .map_err(|error| error.context(data.name.short()))?;
                 let mut results = lock(&self.results);

@@ -4,6 +4,7 @@
 //! the live database is one transaction of one session: it is there as a whole or not at all, also after kill -9.
 
 pub mod beside;
+mod dry_run;
 pub mod plan;
 pub mod replace;
 pub mod rights;

@@ -92,7 +92,7 @@ pub async fn check_columns(scratch: &Session, live: &Session, units: &[Unit]) ->
     for unit in units {
         let name = unit.name.short();
         let Some(found) = scratch::columns(live, &unit.name).await? else {
-            problems.push(format!("there is no table {name} in the live database"));
+            problems.push(no_such_table(&unit.name));
             continue;
         };
         let wanted = scratch::columns(scratch, &unit.name).await?.unwrap_or_default();
@@ -101,9 +101,19 @@ pub async fn check_columns(scratch: &Session, live: &Session, units: &[Unit]) ->
     if problems.is_empty() {
         return Ok(());
     }
-    Err(Error::refused(format!("the live tables are not as in the snapshot: {}", problems.join("; "))).with_hint(
+    Err(not_as_in_the_snapshot(&problems))
+}
+
+/// What is said of a table that is not there.
+pub fn no_such_table(name: &QualifiedName) -> String {
+    format!("there is no table {} in the live database", name.short())
+}
+
+/// The refusal of live tables that can't take the rows.
+pub fn not_as_in_the_snapshot(problems: &[String]) -> Error {
+    Error::refused(format!("the live tables are not as in the snapshot: {}", problems.join("; "))).with_hint(
         "Leave --replace out: the tables come back beside the live ones, and their rows can be taken over by hand.",
-    ))
+    )
 }
 
 fn differences(wanted: &[Column], found: &[Column]) -> Vec<String> {

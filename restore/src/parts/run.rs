@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Instant};
 
 use chrono::Utc;
 use common::{
-    Error, ErrorKind, Progress, QualifiedName, Result,
-    cli::{Output, Settings, format, output::Tone},
+    Account, Error, ErrorKind, Progress, QualifiedName, Result, Verdict,
+    cli::{Output, Settings, format},
     postgres::{ConnectionSettings, Session, tools, trust},
     repository::{
         StoredSnapshot,
@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::{
     beside::{self, Sides},
+    dry_run,
     plan::{self, FreeNames, Mode, PartPlan},
     replace::{self, ReplaceOptions},
     rights, scratch,
@@ -67,10 +68,21 @@ impl PartRequest<'_> {
 /// What was done.
 #[derive(Debug, Serialize)]
 struct Report {
+    verdict: Verdict,
     plan: PartPlan,
     /// What the live database did not have and got, beside the tables.
     made: Vec<String>,
+    /// What the verdict does not vouch for.
+    account: Account,
     seconds: f64,
+}
+
+/// The JSON of a dry run.
+#[derive(Debug, Serialize)]
+struct DryRun<'a> {
+    #[serde(flatten)]
+    plan: &'a PartPlan,
+    account: &'a Account,
 }
 
 /// What the plan stands on.
@@ -104,10 +116,17 @@ pub async fn run(
     let prepared = prepare(request, connection, &snapshot, &pg_restore).await?;
     let plan = &prepared.plan;
     if request.dry_run {
+        let (target, options) = database_to_make(&prepared, connection.database(), options);
+        let units = (plan.mode, &*prepared.selection.units);
+        dry_run::refuse(connection, maintenance, &prepared.part, &target, &options, units).await?;
+        let not_checked =
+            if plan.mode == Mode::Into { vec![] } else { vec![dry_run::NOT_CHECKED.to_owned()] };
+        let account = Account { not_checked, ..Account::default() };
         if output.is_json() {
-            output.document(plan)?;
+            output.document(&DryRun { plan, account: &account })?;
         } else {
-            output.data(&plan.describe())?;
+            let lines: String = account.lines().iter().map(|line| format!("  {line}\n")).collect();
+            output.data(&format!("{}{lines}", plan.describe()))?;
         }
         return Ok(0);
     }
@@ -123,15 +142,20 @@ pub async fn run(
     }
     let progress = output.progress();
     let verified = verified(prepared.part.clone(), options.jobs, &progress).await?;
-    let made = match plan.mode {
-        Mode::Into => into(request, connection, maintenance, &verified, options, &progress).await?,
+    let (made, account) = match plan.mode {
+        Mode::Into => {
+            (Vec::new(), into(request, connection, maintenance, &verified, options, &progress).await?)
+        }
         Mode::Beside | Mode::Replace => {
-            with_scratch(connection, maintenance, &verified, &prepared, settings, options, &progress).await?
+            let made =
+                with_scratch(connection, maintenance, &verified, &prepared, settings, options, &progress);
+            (made.await?, Account::default())
         }
     };
     analyze(connection, &prepared, output).await;
     let seconds = started.elapsed().as_secs_f64();
-    let report = Report { plan: prepared.plan, made, seconds };
+    let verdict = if prepared.plan.mode == Mode::Replace { Verdict::Replaced } else { Verdict::Restored };
+    let report = Report { verdict, plan: prepared.plan, made, account, seconds };
     if output.is_json() {
         output.document(&report)?;
     } else {
@@ -239,7 +263,7 @@ async fn into(
     verified: &VerifiedSnapshot,
     options: RestoreOptions,
     progress: &Progress,
-) -> Result<Vec<String>> {
+) -> Result<Account> {
     let target = Target::Into(request.into.unwrap_or_default().to_owned());
     let plan = crate::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
     let report = crate::execute(connection, maintenance, verified, plan, &options, progress).await?;
@@ -249,10 +273,24 @@ async fn into(
             .with_hint("The new database holds everything else. Restore into a server of the snapshot's version, or make them by hand.")
             .with_database_state("The live database was not changed."));
     }
-    for grant in &report.missing_grants {
-        progress.warn(format!("not granted, as in the snapshot: {grant}"));
+    Ok(report.account())
+}
+
+/// The new database that the work needs: the one that was asked for, or a scratch database.
+fn database_to_make(
+    prepared: &Prepared,
+    live: &str,
+    mut options: RestoreOptions,
+) -> (Target, RestoreOptions) {
+    if prepared.plan.mode == Mode::Into {
+        return (Target::Into(prepared.plan.database.clone()), options);
     }
-    Ok(Vec::new())
+    // Nothing of the scratch database but definitions goes on: whoever restores owns the tables.
+    options.choices.no_owner = true;
+    options.choices.create_roles = false;
+    options.choices.no_tablespaces = true;
+    let name = common::ident::with_suffix(live, &format!("_restored_{}", prepared.suffix));
+    (Target::Into(name), options)
 }
 
 /// Makes the scratch database, does the work, and drops it again on every path.
@@ -277,13 +315,7 @@ async fn with_scratch(
             common::ident::printable(live)
         ))
     };
-    let mut options = options;
-    // Nothing of the scratch database but definitions goes on: whoever restores owns the tables.
-    options.choices.no_owner = true;
-    options.choices.create_roles = false;
-    options.choices.no_tablespaces = true;
-    let name = common::ident::with_suffix(live, &format!("_restored_{}", prepared.suffix));
-    let target = Target::Into(name);
+    let (target, options) = database_to_make(prepared, live, options);
     let restore_plan =
         crate::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
     let staged =
@@ -378,13 +410,17 @@ fn print(report: &Report, connection: &ConnectionSettings, output: &Output) -> R
     let took = format::duration(std::time::Duration::from_secs_f64(report.seconds));
     let plan = &report.plan;
     output.say(&format!(
-        "{} {} of {} in \"{}\": {} compared with the snapshot and equal, in {took}",
-        output.paint(Tone::Good, if plan.mode == Mode::Replace { "REPLACED" } else { "RESTORED" }),
+        "{} {} of {} in \"{}\": {} compared with the snapshot and equal{}, in {took}",
+        output.verdict(report.verdict),
         format::plural(plan.tables.len() as u64, "table", "tables"),
         plan.snapshot,
         common::ident::printable(&plan.database),
         format::plural(plan.rows, "row", "rows"),
+        report.account.but(),
     ));
+    for line in report.account.lines() {
+        output.warn(&line);
+    }
     for object in &report.made {
         output.say(&format!("         also made, because it was missing: {object}"));
     }

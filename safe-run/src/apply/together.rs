@@ -18,7 +18,7 @@ use common::{
 };
 use futures_util::future::join_all;
 
-use super::{MigrationReport, StatementReport, run_statement};
+use super::{Applying, MigrationReport, StatementReport, run_statement};
 use crate::{
     migration::MigrationFile,
     statement::{Class, Statement, StatementKind},
@@ -33,7 +33,7 @@ const LONGEST: usize = 64 << 10;
 
 /// Runs the statements in order, and reports each.
 pub(super) async fn run_statements(
-    session: &Session,
+    Applying { session, progress, .. }: Applying<'_>,
     file: &MigrationFile,
     statements: &[Statement],
     report: &mut MigrationReport,
@@ -53,9 +53,21 @@ pub(super) async fn run_statements(
             group.push((next, watch.question(next)));
             rest = behind;
         }
+        if let Some((first, _)) = group.first() {
+            progress.step(first.told_at(file));
+        }
         run_group(session, file, group, report, watch).await?;
     }
     Ok(())
+}
+
+impl Statement {
+    /// Where a person finds it, and what it is, for the time that it runs.
+    pub(super) fn told_at(&self, file: &MigrationFile) -> String {
+        /// Of a line on a terminal, which is cut to what fits.
+        const CHARS: usize = 60;
+        format!("{}:{}: {}", file.name(), self.line, self.summary(CHARS))
+    }
 }
 
 /// Sends the statements, the question of the last one behind them.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::Progress;
 use common::ident::QualifiedName;
 use serde::{Deserialize, Serialize};
 
@@ -151,6 +152,18 @@ pub struct Skipped {
     pub why: String,
     /// `false` for a table that was proven untouched: that is no reason for `--strict` to fail.
     pub counts_for_strict: bool,
+}
+
+impl Skipped {
+    /// Not read again because a proof says what reading would say.
+    pub fn is_proven(&self) -> bool {
+        self.check == CheckKind::Rows && !self.counts_for_strict
+    }
+
+    /// `structure of orders (orders_pkey): canceled`.
+    pub fn phrase(&self) -> String {
+        format!("{} of {}: {}", self.check, self.object, self.why)
+    }
 }
 
 /// A table as the catalog has it; partitioned tables included.
@@ -303,6 +316,8 @@ pub struct Options {
     pub is_first: bool,
     /// What a pass with writers at work answered: what still holds is not asked again.
     pub carried: Option<Arc<Carried>>,
+    /// Who is told how far it has come.
+    pub progress: Option<Progress>,
 }
 
 /// What a later pass takes from an earlier one; see [`CheckResults::known`].

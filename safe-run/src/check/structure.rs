@@ -7,7 +7,7 @@
 
 use common::error::Result;
 use common::ident::{QualifiedName, literal, printable};
-use common::postgres::Client;
+use common::postgres::{Client, SimpleQueryMessage};
 
 use super::Outcome;
 use super::catalogue::CheckKind;
@@ -28,10 +28,15 @@ WHERE x.relkind = 'i' AND i.indisvalid AND i.indisready AND i.indislive AND t.re
   AND tn.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
 ORDER BY tn.nspname, t.relname, x.relname";
 
-/// amcheck's functions as they are installed: name, arguments, schema (quoted), and whether this role may call them.
-/// An upgraded server may still have an older version of the extension, so the server's version says nothing.
+/// amcheck's functions as they are installed: name, arguments, schema (quoted), whether this role may call them, the grant that
+/// would let it, and whether it may use the schema. An upgraded server may still have an older version of the extension, so the
+/// server's version says nothing.
 const FUNCTIONS: &str = r"
-SELECT p.proname, p.pronargs, quote_ident(n.nspname), has_function_privilege(p.oid, 'EXECUTE')
+SELECT p.proname, p.pronargs, quote_ident(n.nspname), has_function_privilege(p.oid, 'EXECUTE'),
+  'GRANT EXECUTE ON FUNCTION ' || quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '('
+    || pg_get_function_identity_arguments(p.oid) || ') TO ' || quote_ident(current_user),
+  has_schema_privilege(n.oid, 'USAGE'),
+  'GRANT USAGE ON SCHEMA ' || quote_ident(n.nspname) || ' TO ' || quote_ident(current_user)
 FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'::regclass AND d.refobjid = e.oid
   AND d.deptype = 'e' AND d.classid = 'pg_catalog.pg_proc'::regclass
 JOIN pg_proc p ON p.oid = d.objid JOIN pg_namespace n ON n.oid = p.pronamespace
@@ -45,6 +50,20 @@ const CREATE: &str = "SET LOCAL session_replication_role = replica;
 CREATE SCHEMA safe_run_amcheck; CREATE EXTENSION amcheck SCHEMA safe_run_amcheck;
 SET LOCAL session_replication_role = origin;";
 
+/// The role that a grant would be given to.
+const ROLE: &str = "SELECT pg_catalog.quote_ident(current_user)";
+
+/// The server refuses a statement to this role.
+const INSUFFICIENT_PRIVILEGE: &str = "42501";
+
+/// Why there is no amcheck for a role that is no superuser, with the SQL that gives it one, on one line.
+fn needs_superuser(role: &str) -> String {
+    format!(
+        "only a superuser can create amcheck: CREATE SCHEMA amcheck; CREATE EXTENSION amcheck SCHEMA amcheck; GRANT USAGE ON \
+         SCHEMA amcheck TO {role}; GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA amcheck TO {role}"
+    )
+}
+
 /// What amcheck offers here.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Amcheck {
@@ -53,7 +72,8 @@ pub(super) struct Amcheck {
     btree_arguments: u32,
     gin: bool,
     heap: bool,
-    allowed: bool,
+    /// What would let this role call it; empty where it may.
+    grants: Vec<String>,
 }
 
 /// One index or heap to look at.
@@ -147,14 +167,19 @@ pub(super) async fn plan(
 async fn installed(session: &CheckSession<'_>) -> Result<Option<Amcheck>> {
     let rows = session.catalog(CheckKind::Structure, FUNCTIONS).await?;
     let Some(first) = rows.first() else { return Ok(None) };
-    let mut amcheck = Amcheck { schema: text(first, 2), allowed: true, ..Amcheck::default() };
+    let mut amcheck = Amcheck { schema: text(first, 2), ..Amcheck::default() };
+    if !flag(first, 5) {
+        amcheck.grants.push(text(first, 6));
+    }
     for row in &rows {
         match text(row, 0).as_str() {
             "bt_index_check" => amcheck.btree_arguments = amcheck.btree_arguments.max(number(row, 1)),
             "gin_index_check" => amcheck.gin = true,
             _ => amcheck.heap = true,
         }
-        amcheck.allowed &= flag(row, 3);
+        if !flag(row, 3) {
+            amcheck.grants.push(text(row, 4));
+        }
     }
     Ok(Some(amcheck))
 }
@@ -184,6 +209,16 @@ pub(super) async fn run_with_created(
         Err(refused) => {
             let why = match refused {
                 None => "the server does not have the extension amcheck".to_owned(),
+                // What is refused first is a setting of ours; a role that may not set it may not create the extension either.
+                Some(RefusedQuery { sqlstate, .. }) if sqlstate == INSUFFICIENT_PRIVILEGE => {
+                    let role = client.simple_query(ROLE).await.ok().and_then(|answer| {
+                        answer.iter().find_map(|message| match message {
+                            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                            _ => None,
+                        })
+                    });
+                    needs_superuser(role.as_deref().unwrap_or("PUBLIC"))
+                }
                 Some(RefusedQuery { message, .. }) => format!(
                     "the extension amcheck is not installed, and could not be created for the time of the check: {message}; \
                      install it (CREATE EXTENSION amcheck), or go without with --skip structure"
@@ -196,7 +231,7 @@ pub(super) async fn run_with_created(
     let checked = async {
         let amcheck = installed(&session).await?.unwrap_or_default();
         let jobs = targets.iter().map(|target| target.clone().job(&amcheck)).collect();
-        Queue::new(jobs, 1).drain(&session, None, out).await
+        Queue::new(jobs, 1, None).drain(&session, None, out).await
     }
     .await;
     let closed = session.close().await;
@@ -212,11 +247,10 @@ impl Target {
 
     /// How to look at it; the reason where amcheck can't.
     pub fn question(&self, amcheck: &Amcheck) -> Result<Question, Skipped> {
-        if !amcheck.allowed {
-            return Err(self.skipped(format!(
-                "this role may not call amcheck: GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {} TO it",
-                amcheck.schema
-            )));
+        if !amcheck.grants.is_empty() {
+            return Err(
+                self.skipped(format!("this role may not call amcheck: {}", amcheck.grants.join("; ")))
+            );
         }
         self.sql(amcheck)
             .map(Question::plain)
@@ -314,7 +348,7 @@ mod tests {
             }),
         };
         let old =
-            Amcheck { schema: "public".into(), btree_arguments: 2, heap: true, allowed: true, gin: false };
+            Amcheck { schema: "public".into(), btree_arguments: 2, heap: true, grants: vec![], gin: false };
         let new = Amcheck { btree_arguments: 3, gin: true, ..old.clone() };
         assert_eq!(
             target("btree").sql(&old).unwrap(),

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use common::Progress;
 use common::error;
 use common::postgres::Client;
 
@@ -82,17 +83,19 @@ impl Question {
 pub(super) struct Queue {
     jobs: Mutex<VecDeque<Job>>,
     sessions: usize,
+    all: usize,
+    progress: Option<Progress>,
 }
 
 impl Queue {
     /// `sessions` will take from it.
-    pub fn new(mut jobs: Vec<Job>, sessions: usize) -> Self {
+    pub fn new(mut jobs: Vec<Job>, sessions: usize, progress: Option<Progress>) -> Self {
         // Behind the large ones, what is of one kind lies together.
         jobs.sort_by_key(|job| {
             let large = if job.is_small() { 0 } else { job.size_bytes };
             (std::cmp::Reverse(large), job.kind())
         });
-        Self { jobs: Mutex::new(VecDeque::from(jobs)), sessions: sessions.max(1) }
+        Self { all: jobs.len(), jobs: Mutex::new(VecDeque::from(jobs)), sessions: sessions.max(1), progress }
     }
 
     /// The next piece, or the next small ones of one kind; none: there is nothing left.
@@ -112,6 +115,9 @@ impl Queue {
                 break;
             }
             taken.extend(jobs.pop_front());
+        }
+        if let (Some(progress), Some(first)) = (&self.progress, taken.first()) {
+            progress.step(format!("{} of {}: {}", self.all - jobs.len(), self.all, first.kind()));
         }
         taken
     }

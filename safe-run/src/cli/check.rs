@@ -1,7 +1,7 @@
 //! `safe-run check`: the rules that the database breaks today, and the catalogue of checks.
 
 use common::{
-    Error, ErrorKind, Result,
+    Error, ErrorKind, Remark, Result, Verdict,
     cli::{format, output::Tone},
     postgres::{Session, SessionProfile, exported_snapshot},
 };
@@ -50,10 +50,12 @@ impl Invocation<'_> {
             .await
             .map_err(|source| Error::postgres("could not begin the checks", source))?;
         let exported = exported_snapshot::ExportedSnapshot::export(&holder).await?;
+        let progress = self.output.progress();
         let options = check::Options {
             level: args.level,
             only: args.only.clone(),
             skip: args.skip.clone(),
+            progress: Some(progress.clone()),
             ..check::Options::default()
         };
         let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
@@ -64,10 +66,13 @@ impl Invocation<'_> {
             }
         }
         let sessions = exported.only_session().into_iter().chain(&sessions);
-        let mut results = check_on(&connection, sessions, &options).await?;
+        progress.phase("checking", None);
+        let checked = check_on(&connection, sessions, &options).await;
+        progress.done();
+        let mut results = checked?;
         if !files.is_empty() && options.wants(CheckKind::Verify) {
             let session = connection.connect_as(SessionProfile::Migration, None).await?;
-            results.findings.extend(verify::run_all(&session, &files, &self.output.progress()).await?);
+            results.findings.extend(verify::run_all(&session, &files, &progress).await?);
             session.close().await?;
         }
         // What compares two states has nothing to compare here.
@@ -78,12 +83,20 @@ impl Invocation<'_> {
         }
         let unchecked = results.unchecked();
         let failing = of(&results, Severity::Failure).count();
-        let bad = failing > 0 || (args.strict && (unchecked > 0 || checked.is_empty()));
+        let verdict = match (failing, unchecked) {
+            (1.., _) => Verdict::Violations,
+            (0, _) if checked.is_empty() => Verdict::NothingChecked,
+            (0, 0) => Verdict::Clean,
+            (0, _) if args.strict => Verdict::NotChecked,
+            (0, _) => Verdict::CleanSoFar,
+        };
+        let bad = failing > 0 || (args.strict && verdict != Verdict::Clean);
         if self.output.is_json() {
-            let document = Document { results: &results, checked: &checked, violations: failing, unchecked };
+            let document =
+                Document { verdict, results: &results, checked: &checked, violations: failing, unchecked };
             self.output.document(&document)?;
         } else {
-            self.output.data(&self.told(&results, &checked, failing, unchecked, bad))?;
+            self.output.data(&self.told(verdict, &results, &checked, failing, unchecked))?;
         }
         Ok(if bad { ErrorKind::Violations.exit_code() } else { 0 })
     }
@@ -91,46 +104,36 @@ impl Invocation<'_> {
     /// The verdict first, then what was not checked, violations, and advice.
     fn told(
         &self,
+        verdict: Verdict,
         results: &CheckResults,
         checked: &[CheckKind],
         failing: usize,
         unchecked: usize,
-        bad: bool,
     ) -> String {
         let tables = format::plural(results.tables.len() as u64, "table", "tables");
         let not_checked = format::plural(unchecked as u64, "thing", "things");
-        let mut text = match (bad, failing, unchecked) {
-            (_, 0, _) if checked.is_empty() => format!(
-                "{}  no check that was asked for had anything to look at, at level {}\n",
-                self.output.paint(if bad { Tone::Bad } else { Tone::Warning }, "NOTHING CHECKED"),
-                results.level
+        let level = results.level;
+        let said = match verdict {
+            Verdict::NothingChecked => {
+                format!("no check that was asked for had anything to look at, at level {level}")
+            }
+            Verdict::NotChecked => format!("{not_checked} could not be checked, and --strict was given"),
+            Verdict::Violations => {
+                let rest = match unchecked {
+                    0 => String::new(),
+                    _ => format!(", and {not_checked} could not be checked"),
+                };
+                format!("{}{rest}", format::plural(failing as u64, "rule does not hold", "rules do not hold"))
+            }
+            Verdict::CleanSoFar => format!(
+                "{tables} looked at, at level {level}: every rule that could be checked holds, but {not_checked} could not be"
             ),
-            (true, 0, _) => format!(
-                "{}  {not_checked} could not be checked, and --strict was given\n",
-                self.output.paint(Tone::Bad, "NOT CHECKED")
-            ),
-            (true, ..) => format!(
-                "{}  {}\n",
-                self.output.paint(Tone::Bad, "VIOLATIONS"),
-                format::plural(failing as u64, "rule does not hold", "rules do not hold")
-            ),
-            (false, _, 0) => format!(
-                "{}  {tables} checked at level {}, every rule holds\n",
-                self.output.paint(Tone::Good, "CLEAN"),
-                results.level
-            ),
-            (false, ..) => format!(
-                "{}  {tables} looked at, at level {}: every rule that could be checked holds, but {not_checked} could not \
-                 be\n",
-                self.output.paint(Tone::Warning, "CLEAN SO FAR"),
-                results.level
-            ),
+            _ if results.skipped.is_empty() => format!("{tables} checked at level {level}, every rule holds"),
+            _ => format!("{tables} checked at level {level}, every rule that can be checked here holds"),
         };
+        let mut text = format!("{}  {said}\n", self.output.verdict(verdict));
         for skipped in &results.skipped {
-            text.push_str(&format!(
-                "  not checked: {} of {}: {}\n",
-                skipped.check, skipped.object, skipped.why
-            ));
+            text.push_str(&format!("  {}\n", Remark::NotChecked.line(&skipped.phrase())));
         }
         if checked.is_empty() {
             text.push_str(
@@ -184,6 +187,7 @@ fn of(results: &CheckResults, severity: Severity) -> impl Iterator<Item = &Findi
 /// Everything that was found, and how it counts.
 #[derive(Serialize)]
 struct Document<'a> {
+    verdict: Verdict,
     #[serde(flatten)]
     results: &'a CheckResults,
     /// The checks that looked at something.

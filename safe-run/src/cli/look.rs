@@ -290,7 +290,10 @@ impl Invocation<'_> {
                 run: run.run.clone(),
                 began_at: run.began_at,
                 database: run.database().unwrap_or_default().to_owned(),
-                verdict: run.finished().map_or("UNFINISHED", |(_, verdict)| verdict).to_owned(),
+                verdict: run
+                    .finished()
+                    .map_or(common::Verdict::Unfinished.word(), |(_, verdict)| verdict)
+                    .to_owned(),
                 exit_code: run.finished().map(|(code, _)| code),
                 what: run.what().to_owned(),
             })

@@ -83,8 +83,9 @@ pub async fn recover_by(
     what.push(
         "it was killed while it changed the database: its clone took the database's place now".to_owned(),
     );
-    what.extend(not_as_before(clone.differences(control, settings.database()).await, read_only));
-    what.extend(names_of_databases(settings, Some(&clone.kept_as)).await);
+    let mut account = not_as_before(clone.differences(control, settings.database()).await, read_only);
+    account.add(names_of_databases(settings, Some(&clone.kept_as)).await);
+    what.extend(account.lines());
     say_kept(control, &clone.kept_as, what).await.map(|()| true)
 }
 

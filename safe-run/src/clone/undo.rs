@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use common::{
-    Error, ErrorKind, Ident, Result, fault,
+    Account, Error, ErrorKind, Ident, Result, fault,
     ident::literal,
     postgres::{
         ConnectionSettings, Session,
@@ -94,12 +94,16 @@ pub(crate) async fn undo(
         return Ok(Undone::Yes(Box::new(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))));
     }
     let report = &mut log.report;
+    report.account = not_as_before(differences, read_only);
+    report.account.add(names_of_databases(&context.connection, kept_as.as_deref()).await);
+    let before = match report.account.is_whole() {
+        true => "is as it was before".to_owned(),
+        false => format!("has its rows of before{}", report.account.but()),
+    };
     report.state = format!(
-        "database \"{}\" is as it was before · its clone, made behind the fence and closed since, took its name; rows were not read again",
+        "database \"{}\" {before} · its clone, made behind the fence and closed since, took its name; rows were not read again",
         report.database
     );
-    report.notes.extend(not_as_before(differences, read_only));
-    report.notes.extend(names_of_databases(&context.connection, kept_as.as_deref()).await);
     if let Some(kept_as) = &kept_as {
         report.notes.push(format!("the failed state is kept as database \"{kept_as}\""));
         report.next.push(format!("when it is no longer needed: DROP DATABASE {}", Ident::new(&**kept_as)));
@@ -109,44 +113,59 @@ pub(crate) async fn undo(
 }
 
 /// A role that the run renamed or dropped is the server's, and no undo of a database brings it back.
-pub(super) fn not_as_before(differences: Result<Vec<String>>, held: bool) -> Vec<String> {
+pub(super) fn not_as_before(differences: Result<Vec<String>>, held: bool) -> Account {
     match differences {
-        Ok(differences) => differences
-            .iter()
-            .filter(|difference| !(held && difference.as_str() == "other settings"))
-            .map(|difference| format!("NOT as before: the database itself has {difference}"))
-            .collect(),
-        Err(error) => vec![format!("the database's own settings could not be compared: {error}")],
+        Ok(differences) => {
+            let differs = differences.iter().filter(|one| !(held && one.as_str() == "other settings"));
+            let differs = differs.map(|one| format!("the database itself has {one}")).collect();
+            Account { differs, ..Account::default() }
+        }
+        Err(error) => {
+            let line = format!("the database's own settings could not be compared: {error}");
+            Account { not_checked: vec![line], ..Account::default() }
+        }
     }
 }
 
 /// Values that name the database that was replaced.
-pub(super) async fn names_of_databases(settings: &ConnectionSettings, kept_as: Option<&str>) -> Vec<String> {
-    let Some(kept_as) = kept_as else { return Vec::new() };
+pub(super) async fn names_of_databases(settings: &ConnectionSettings, kept_as: Option<&str>) -> Account {
+    let mut account = Account::default();
+    let Some(kept_as) = kept_as else { return account };
     let found = async {
         let session = settings.connect().await?;
         let found = regdatabase::after_swap(&session, settings.database(), kept_as).await?;
         session.close().await.map(|()| found)
     };
     match found.await {
-        Ok(found) => found.iter().map(|line| format!("NOT as before: {line}")).collect(),
-        Err(error) => {
-            vec![format!("whether values name the replaced database could not be found out: {error}")]
-        }
+        Ok(found) => account.differs = found,
+        Err(error) => account
+            .not_checked
+            .push(format!("whether values name the replaced database could not be found out: {error}")),
     }
+    account
 }
 
 /// The clone's oid, if it may take the place of the database.
 pub(super) async fn ready(control: &Session, clone: &DatabaseClone) -> Result<u32> {
-    let why = match look(control, clone).await? {
+    let (why, hint) = match look(control, clone).await? {
         Found::Closed(oid) => return Ok(oid),
-        Found::Nothing => "it is gone".to_owned(),
-        Found::HalfMade => "it was never finished".to_owned(),
-        Found::Foreign(why) => why,
+        Found::Nothing => (
+            "it is gone".to_owned(),
+            "Somebody dropped or renamed it: psql -l lists what there is. Without it, restore an older snapshot.".to_owned(),
+        ),
+        Found::HalfMade => (
+            "it was never finished".to_owned(),
+            "It holds nothing that could be gone back to. Restore an older snapshot.".to_owned(),
+        ),
+        Found::Foreign(why) => (
+            why,
+            format!(
+                "Look into it by hand; if it is right, give it the database's name: ALTER DATABASE {} RENAME TO ….",
+                common::ident::printable(&Ident::new(&*clone.name).to_string())
+            ),
+        ),
     };
-    Err(Error::refused(format!("the clone \"{}\" can't be trusted: {why}", clone.name)).with_hint(
-        "Look into it by hand; if it is right, rename it to the database's name with ALTER DATABASE … RENAME.",
-    ))
+    Err(Error::refused(format!("the clone \"{}\" can't be trusted: {why}", clone.name)).with_hint(hint))
 }
 
 /// Both renames, and what only the live database has, in one transaction. Whether a database had the name before.

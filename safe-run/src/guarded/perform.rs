@@ -248,6 +248,7 @@ async fn check_after(
     let exported = ExportedSnapshot::export(&holder).await?;
     let mut options = check_options(&context.options);
     options.known = Some(before.results.known());
+    options.progress = Some(context.progress.clone());
     let results = check_parallel(context, &exported, &options).await;
     drop(exported);
     context.progress.done();

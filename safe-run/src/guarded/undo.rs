@@ -70,8 +70,7 @@ pub(super) async fn undo(
                 "database \"{database}\" {as_before} · restored from snapshot {} and compared row by row",
                 log.report.snapshot.clone().unwrap_or_default()
             );
-            let differences = restored.not_as_before();
-            log.report.notes.extend(differences.iter().map(|line| format!("NOT as before: {line}")));
+            log.report.account = restored.account();
             let kept_as = restored.replaced_as;
             if let Some(error) = settle_fence(context, &mut log, control, standing, kept_as.as_deref()).await
             {

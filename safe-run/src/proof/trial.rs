@@ -104,7 +104,8 @@ fn succeeded(
 fn lacks(report: &RestoreReport, differs: &[String]) -> Vec<String> {
     let differences = differs.iter().chain(&report.by_rows).cloned().collect();
     let of_all_rows = RestoreReport { differences, ..report.clone() };
-    of_all_rows.not_as_before()
+    let account = of_all_rows.account();
+    [account.missing, account.differs].concat()
 }
 
 /// Backup and restore, as the run and its undo would do them. The inner result is the restore's, with

@@ -177,13 +177,14 @@ fn facts(report: &Report) -> String {
         let complete = report.migrations.iter().filter(|migration| migration.complete).count();
         facts.push(("Migrations", format!("{complete} of {} ran", report.pending)));
     }
-    if let Some(rows) = report.rows.as_ref().filter(|rows| rows.tables > 0) {
+    let rows = super::tables::totals(&report.tables);
+    if rows.tables > 0 {
         facts.push((
             "Rows",
             format!(
                 "{} before, {} after<small>of {} compared</small>",
-                signed(rows.rows_before),
-                signed(rows.rows_after),
+                signed(rows.before),
+                signed(rows.after),
                 format::plural(rows.tables as u64, "table", "tables")
             ),
         ));
@@ -359,14 +360,14 @@ fn rows(report: &Report) -> String {
         0 => String::new(),
         more => format!("<p class=\"keys\">and {more} more tables, in the JSON report</p>\n"),
     };
-    let changed = report.tables.iter().filter(|table| table.change < Change::NotCounted).count();
+    let super::tables::Totals { tables: counted, changed, .. } = super::tables::totals(&report.tables);
     let undone = match report.verdict {
         Verdict::RolledBack | Verdict::Restored => " The change was undone.",
         _ => "",
     };
     let summary = format!(
         "<small>The number of rows changed in {changed} of {}.{undone}</small>\n",
-        format::plural(report.tables.len() as u64, "table", "tables")
+        format::plural(counted as u64, "table that was counted", "tables that were counted")
     );
     format!("<section>\n{}{summary}{shown}{more}</section>\n", heading("Rows"))
 }

@@ -86,6 +86,30 @@ pub fn compare(before: &CheckResults, after: &CheckResults, history: &str) -> Ve
     tables
 }
 
+/// What was counted, all tables together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Tables whose rows are known on both sides; one that was made or dropped counts, it had or has none.
+    pub tables: usize,
+    /// Their rows before.
+    pub before: i64,
+    /// Their rows after.
+    pub after: i64,
+    /// Those whose number of rows is another now, or that are new or gone.
+    pub changed: usize,
+}
+
+/// Adds up the tables of [`compare`]. Every sum that is printed comes from here, so that it is the sum of the lines.
+pub fn totals(tables: &[TableRows]) -> Totals {
+    let counted = tables.iter().filter(|table| table.change != TableChange::NotCounted);
+    counted.fold(Totals::default(), |sum, table| Totals {
+        tables: sum.tables + 1,
+        before: sum.before + table.before.unwrap_or(0),
+        after: sum.after + table.after.unwrap_or(0),
+        changed: sum.changed + usize::from(table.change < TableChange::NotCounted),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet as Set;
@@ -160,5 +184,7 @@ mod tests {
             ]
         );
         assert_eq!(told[7].renamed_from.as_deref(), Some("old_name"));
+        // The table that could not be counted is in none of the sums.
+        assert_eq!(totals(&told), Totals { tables: 7, before: 1022, after: 1022, changed: 4 });
     }
 }

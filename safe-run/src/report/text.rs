@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::cli::format;
+use common::{Remark, cli::format};
 
 use super::{Report, Verdict};
 use crate::check::{Finding, Severity};
@@ -33,9 +33,12 @@ impl Report {
                 line(&format!("hint: {hint}"));
             }
         }
-        // Part of the verdict: what was not looked at did not pass.
+        // Part of the verdict: what was not looked at did not pass, and what differs is not as before.
+        for text in self.account.lines() {
+            line(&text);
+        }
         for skipped in self.skipped.iter().filter(|skipped| verbose || skipped.counts_for_strict) {
-            line(&format!("not checked: {} of {}: {}", skipped.check, skipped.object, skipped.why));
+            line(&Remark::NotChecked.line(&skipped.phrase()));
         }
         for change in
             self.rows.iter().flat_map(|rows| &rows.changes).filter(|change| change.severity == Severity::Note)
@@ -51,7 +54,7 @@ impl Report {
             line(&told);
         }
         for note in &self.notes {
-            line(&format!("note: {note}"));
+            line(&Remark::Note.line(note));
         }
         if verbose {
             self.details(&mut line);
@@ -122,8 +125,10 @@ impl Report {
             for statement in &migration.statements {
                 let seconds = format::duration(Duration::from_secs_f64(statement.seconds));
                 line(&format!(
-                    "  line {}: {} ({seconds}, {} rows)",
-                    statement.line, statement.summary, statement.rows
+                    "  line {}: {} ({seconds}, {})",
+                    statement.line,
+                    statement.summary,
+                    format::plural(statement.rows, "row", "rows")
                 ));
             }
         }

@@ -4,7 +4,7 @@ use common::html::text;
 
 use super::{SHOWN, heading};
 use crate::{
-    check::{Finding, RowFinding, SENTENCE_KEYS, Severity},
+    check::{Finding, RowFinding, SENTENCE_KEYS, Severity, Skipped},
     report::Report,
 };
 
@@ -117,15 +117,14 @@ fn finding(finding: &Finding) -> String {
     out
 }
 
-/// What could not be checked.
+/// What is missing, what differs, and what could not be checked.
 pub fn unchecked(report: &Report) -> String {
-    if report.skipped.is_empty() {
-        return String::new();
-    }
-    let list: Vec<String> = report
-        .skipped
-        .iter()
-        .map(|skipped| format!("{} of {}: {}", skipped.check, skipped.object, skipped.why))
-        .collect();
-    format!("<section>\n{}{}</section>\n", heading("Not checked"), super::sentences(&list))
+    let skipped = report.skipped.iter().map(Skipped::phrase);
+    let not_checked: Vec<String> = report.account.not_checked.iter().cloned().chain(skipped).collect();
+    let account = &report.account;
+    [("Missing", &account.missing), ("Differs", &account.differs), ("Not checked", &not_checked)]
+        .into_iter()
+        .filter(|(_, list)| !list.is_empty())
+        .map(|(title, list)| format!("<section>\n{}{}</section>\n", heading(title), super::sentences(list)))
+        .collect()
 }

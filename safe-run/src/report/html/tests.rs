@@ -123,6 +123,8 @@ fn full(said: &str) -> Report {
         change: TableChange::Fewer,
     }];
     report.notes = vec![said()];
+    report.account =
+        common::Account { missing: vec![said()], not_checked: vec![said()], differs: vec![said()] };
     let error = || ErrorReport { message: said(), hint: Some(said()), sqlstate: Some(said()) };
     report.error = Some(error());
     report.undo = Some(UndoReport {
