@@ -391,11 +391,13 @@ pub async fn read(session: &Session) -> Result<Vec<History>> {
 impl Known {
     /// The columns to read: those of the version, then what tells the newest. `None` where one has a type of the database's own.
     fn read(&self, plain: &[String]) -> Option<Vec<String>> {
-        let wanted = self.shown.iter().chain(std::iter::once(&self.order));
+        // COPY takes no column twice.
+        let order = Some(&self.order).filter(|order| !self.shown.contains(order));
+        let wanted = self.shown.iter().chain(order);
         wanted.map(|name| plain.iter().find(|column| column == name).cloned()).collect()
     }
 
-    /// `rows`: the columns of the version, and last what tells the newest. Pure.
+    /// `rows`: the columns of [`Self::read`]. Pure.
     fn holds(&self, table: String, rows: &[Vec<Option<String>>]) -> History {
         let version = |row: &Vec<Option<String>>| {
             let parts: Vec<&str> =
@@ -403,7 +405,8 @@ impl Known {
             (!parts.is_empty()).then(|| parts.join(self.between))
         };
         let place = |row: &&Vec<Option<String>>| {
-            let value = row.last().cloned().flatten();
+            let at = self.shown.iter().position(|column| *column == self.order);
+            let value = row.get(at.unwrap_or(self.shown.len())).cloned().flatten();
             (value.as_ref().map(|value| value.parse::<i128>().ok()), value)
         };
         History {
@@ -452,6 +455,32 @@ mod tests {
         let versions: BTreeSet<String> = versions.iter().map(|&version| version.to_owned()).collect();
         let newest = versions.last().cloned();
         History { tool: "Alembic", table: table.to_owned(), rows: versions.len(), newest, versions }
+    }
+
+    #[test]
+    fn no_column_is_read_twice_and_the_newest_row_is_told_as_its_tool_writes_it() {
+        let tool = |name: &str| TOOLS.iter().find(|known| known.tool == name).unwrap();
+        for known in &TOOLS {
+            let columns: Vec<String> = known.columns.iter().map(|name| (*name).to_owned()).collect();
+            let read =
+                known.read(&columns).unwrap_or_else(|| panic!("{} is known by other columns", known.tool));
+            let unique: BTreeSet<&String> = read.iter().collect();
+            assert_eq!(unique.len(), read.len(), "{}: {read:?}", known.tool);
+        }
+        let rows = |rows: &[&[&str]]| -> Vec<Vec<Option<String>>> {
+            let value = |value: &&str| (!value.is_empty()).then(|| (*value).to_owned());
+            rows.iter().map(|row| row.iter().map(value).collect()).collect()
+        };
+        let alembic = tool("Alembic").holds("a".to_owned(), &rows(&[&["a1"]]));
+        assert_eq!((alembic.rows, alembic.newest.as_deref()), (1, Some("a1")));
+        // By the number of the row, and not by its text.
+        let django = rows(&[&["shop", "0002_b", "10"], &["shop", "0001_a", "9"]]);
+        assert_eq!(tool("Django").holds("d".to_owned(), &django).newest.as_deref(), Some("shop.0002_b"));
+        // A repeatable one of Flyway has no version.
+        let flyway = rows(&[&["1", "one", "1"], &["", "views", "2"]]);
+        let told = tool("Flyway").holds("f".to_owned(), &flyway);
+        assert_eq!(told.newest.as_deref(), Some("views"));
+        assert_eq!(told.versions.into_iter().collect::<Vec<_>>(), ["1 one", "views"]);
     }
 
     #[test]

@@ -167,6 +167,7 @@ fn any_policy() -> impl Strategy<Value = KeepPolicy> {
                 tags: tag.then(|| ("keep".to_owned(), "yes".to_owned())).into_iter().collect(),
                 min,
                 include_pre_migration: include,
+                zone: None,
             }
         })
 }
