@@ -366,3 +366,97 @@ fn a_killed_import_leaves_the_database_as_it_was() {
     run.run(&["recover"]).exits(0).says("COMMITTED");
     assert_eq!(run.database.psql(ROWS), ARRIVED);
 }
+
+/// What a schema has to carry over: keys of several kinds, actions, checks, defaults, indexes, a view, and what has no translation.
+const WHOLE: &str = r#"
+CREATE TABLE customer (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name VARCHAR(40) NOT NULL UNIQUE, vip BOOLEAN DEFAULT 0 CHECK (vip IN (0, 1)),
+  since DATE, made TIMESTAMP DEFAULT CURRENT_TIMESTAMP, balance DECIMAL(10, 2), score REAL
+);
+CREATE TABLE purchase (
+  customer_id INTEGER NOT NULL REFERENCES customer (id) ON DELETE CASCADE, line INTEGER NOT NULL, note TEXT, raw BLOB,
+  PRIMARY KEY (customer_id, line)
+) WITHOUT ROWID;
+CREATE TABLE "odd Names" ("select" INTEGER PRIMARY KEY, "a""b" TEXT, parent INTEGER REFERENCES "odd Names");
+CREATE INDEX by_note ON purchase (note) WHERE note IS NOT NULL;
+CREATE TRIGGER touch AFTER UPDATE ON customer BEGIN UPDATE customer SET score = 0; END;
+INSERT INTO customer VALUES
+  (1, 'Ann', 1, '2020-02-29', '2024-01-02 03:04:05', 10.5, 0.1), (7, 'Bob', 0, NULL, '2024-01-02 03:04:06', NULL, 1e300);
+DELETE FROM sqlite_sequence; INSERT INTO sqlite_sequence VALUES ('customer', 41);
+INSERT INTO purchase VALUES (1, 1, 'x', x'00ff'), (1, 2, NULL, NULL), (7, 1, 'ü', x'');
+INSERT INTO "odd Names" VALUES (-3, 'q"', NULL), (5, '', -3);
+"#;
+
+fn makes_the_schema(major: u32) {
+    let run = ProtectedRun::on(Cluster::shared(major).fresh_database("empty"));
+    sqlite(&run, "app.sqlite3", WHOLE);
+    let before = run.fingerprint();
+    import(&run, &["--dry-run", "--verbose"])
+        .exits(0)
+        .says("customer → customer: 2 rows")
+        .says("CREATE TABLE");
+    import(&run, &["--schema-only", "-o", "schema.sql"]).exits(0);
+    run.assert_unchanged(&before);
+    let script = std::fs::read_to_string(run.folder().join("schema.sql")).unwrap();
+    assert!(script.contains("NOT TRANSLATED: trigger touch") || script.contains("touch"), "{script}");
+    import(&run, &[])
+        .exits(0)
+        .verdict("COMMITTED")
+        .says("7 rows of 3 tables imported")
+        .says("read back equal");
+    let rows = r#"SELECT row_to_json(c) FROM customer c ORDER BY id; SELECT * FROM purchase ORDER BY 1, 2; SELECT * FROM "odd Names" ORDER BY 1"#;
+    assert_eq!(
+        run.database.psql(rows),
+        r#"{"id":1,"name":"Ann","vip":true,"since":"2020-02-29","made":"2024-01-02T03:04:05","balance":10.50,"score":0.1}
+{"id":7,"name":"Bob","vip":false,"since":null,"made":"2024-01-02T03:04:06","balance":null,"score":1e+300}
+1|1|x|\x00ff
+1|2||
+7|1|ü|\x
+-3|q"|
+5||-3"#
+    );
+    // The rules hold, and keys go on.
+    for wrong in [
+        "INSERT INTO customer (name) VALUES ('Ann')",
+        "INSERT INTO customer (name) VALUES (NULL)",
+        "INSERT INTO purchase VALUES (99, 1)",
+        "INSERT INTO purchase VALUES (1, 1)",
+    ] {
+        assert!(psql::try_run(&run.database.url(), wrong).is_err(), "{wrong}");
+    }
+    run.database.psql("DELETE FROM customer WHERE id = 1");
+    let after = "SELECT count(*) FROM purchase; INSERT INTO customer (name) VALUES ('Cid') RETURNING vip, made IS NOT NULL;
+        INSERT INTO \"odd Names\" (\"a\"\"b\") VALUES ('new') RETURNING 1; SELECT count(*) FROM pg_indexes WHERE indexname = 'by_note'";
+    assert_eq!(run.database.psql(after), "1\nf|t\n1\n1");
+    assert!(run.database.psql("SELECT max(id) FROM customer").parse::<i64>().unwrap() > 41);
+    // What was written out first is a schema like any other.
+    let other = ProtectedRun::on(Cluster::shared(major).fresh_database("written"));
+    std::fs::copy(run.folder().join("app.sqlite3"), other.folder().join("app.sqlite3")).unwrap();
+    psql::run_file(&other.database.url(), &run.folder().join("schema.sql"));
+    import(&other, &[]).exits(0).says("7 rows of 3 tables imported");
+}
+
+#[test]
+fn into_an_empty_database_the_schema_is_made_on_postgresql_14() {
+    makes_the_schema(14);
+}
+
+#[test]
+fn into_an_empty_database_the_schema_is_made_on_postgresql_18() {
+    makes_the_schema(18);
+}
+
+#[test]
+fn a_killed_import_leaves_an_empty_database_empty() {
+    for (place, point) in ["safe-run.import-ready", "safe-run.import-table#3", "safe-run.import-finished"]
+        .into_iter()
+        .enumerate()
+    {
+        let run = ProtectedRun::on(Cluster::shared([18, 14, 18][place]).fresh_database("empty"));
+        sqlite(&run, "app.sqlite3", WHOLE);
+        let before = run.fingerprint();
+        drop(run.crash(point, &["import", "app.sqlite3"]));
+        run.run(&["recover"]).exits(0);
+        run.assert_unchanged(&before);
+    }
+}
