@@ -183,6 +183,6 @@ impl Made {
 
 /// Text within a comment of one line: its line breaks begin further ones.
 fn commented(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(|line| common::ident::printable(line)).collect();
+    let lines: Vec<String> = text.lines().map(common::ident::printable).collect();
     lines.join("\n--   ")
 }
