@@ -10,6 +10,7 @@ mod kind;
 mod names;
 mod tables;
 mod types;
+mod views;
 
 use common::ident::Ident;
 
@@ -133,6 +134,9 @@ pub fn translate(schema: &Schema, scans: &[TableScan], options: &DdlOptions) -> 
         keys::foreign_keys(design, &designs, schema, options, &mut made);
         keys::sequence(design, options, &mut made);
     }
+    for view in &schema.views {
+        views::create(view, &designs, options, &mut made);
+    }
     left_out(schema, &mut made);
     made.statements.sort_by_key(|statement| statement.stage);
     made.tables = designs.into_iter().map(|design| design.plan).collect();
@@ -145,13 +149,6 @@ fn left_out(schema: &Schema, made: &mut Translation) {
     };
     for left in &schema.left_out {
         put(format!("table {}", left.name), &left.sql, &left.reason);
-    }
-    for view in &schema.views {
-        put(
-            format!("view {}", view.name),
-            &view.sql,
-            "queries are not translated: functions and comparisons differ",
-        );
     }
     for trigger in &schema.triggers {
         put(

@@ -129,6 +129,9 @@ create table lost (id integer primary key, gone integer references nowhere(id));
 create unique index orders_paid on orders (paid_at, customer) where total > 0;
 create index customers_lower on customers (lower(email));
 create view v as select 1;
+create view paid (who, what, shown) as select c.email, o.total, o.total > 6 from Customers c left join orders as o
+  on o.customer = c.id where c.active and "order" in (1, 3);
+create view counted as select customer, count(*) from orders group by customer;
 create trigger touch after insert on orders begin select 1; end;
 insert into customers values (7, 'A@b.c', 1, '2024-01-02 03:04:05', 'tab	and \ and "', 3);
 insert into customers values (9, 'x@b.c', 0, '2024-01-02 03:04:05.678901', null, null);
@@ -156,7 +159,11 @@ on_three_majors! {
         let missing: Vec<String> = made.untranslated.iter().map(|missing| missing.what.clone()).collect();
         assert_eq!(
             missing,
-            ["CHECK of orders", "foreign key of lost (\"gone\")", "view v", "trigger touch of orders"]
+            ["CHECK of orders", "foreign key of lost (\"gone\")", "view v", "view counted", "trigger touch of orders"]
+        );
+        assert_eq!(
+            tests::psql::run(&url, "select * from paid order by what").trim(),
+            "A@b.c|123.45|t"
         );
         let one = |sql: &str| tests::psql::run(&url, sql).trim().to_owned();
         assert_eq!(one("insert into \"Customers\" (email) values ('new') returning id, active"), "10|t");

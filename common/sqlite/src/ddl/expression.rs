@@ -36,14 +36,23 @@ impl Scope<'_> {
     /// Why it has no translation.
     pub fn condition(&self, text: &str) -> Result<String, String> {
         let bump = Bump::new();
-        let made = self.any(sql::expression(&bump, text)?, DEPTH)?;
-        as_condition(made)
+        self.condition_of(sql::expression(&bump, text)?)
+    }
+
+    /// The same of a tree.
+    pub fn condition_of(&self, expression: &Expr<'_>) -> Result<String, String> {
+        as_condition(self.any(expression, DEPTH)?)
     }
 
     /// An expression with a value, for an index or a generated column.
     pub fn value(&self, text: &str) -> Result<String, String> {
         let bump = Bump::new();
-        self.any(sql::expression(&bump, text)?, DEPTH).map(|made| made.sql)
+        self.value_of(sql::expression(&bump, text)?)
+    }
+
+    /// The same of a tree.
+    pub fn value_of(&self, expression: &Expr<'_>) -> Result<String, String> {
+        self.any(expression, DEPTH).map(|made| made.sql)
     }
 
     fn any(&self, expression: &Expr<'_>, depth: usize) -> Outcome {
@@ -57,9 +66,9 @@ impl Scope<'_> {
                 _ => Err("it compares rows".to_owned()),
             },
             Expr::Literal(literal) => constant(literal),
-            Expr::Id(id) => self.column(id.0),
-            Expr::Name(name) => self.column(name.0),
-            Expr::Qualified(_, name) => self.column(name.0),
+            Expr::Id(id) => self.column(None, id.0),
+            Expr::Name(name) => self.column(None, name.0),
+            Expr::Qualified(table, name) => self.column(Some(table.0), name.0),
             Expr::Unary(operator, inner) => self.unary(*operator, inner, depth),
             Expr::Binary(left, operator, right) => self.binary(left, *operator, right, depth),
             Expr::IsNull(inner) => made(format!("{} IS NULL", self.operand(inner, depth)?.sql), Kind::Bool),
@@ -102,14 +111,24 @@ impl Scope<'_> {
         }
     }
 
-    fn column(&self, name: &str) -> Outcome {
+    fn column(&self, table: Option<&str>, name: &str) -> Outcome {
         let bare = sql::unquoted(name);
-        if let Some(known) = self.0.iter().find(|known| known.name.eq_ignore_ascii_case(&bare)) {
-            return made(known.ident.to_string(), known.kind);
+        let table = table.map(sql::unquoted);
+        let is_meant = |known: &&Known| {
+            known.name.eq_ignore_ascii_case(&bare)
+                && table.as_ref().is_none_or(|table| known.table.eq_ignore_ascii_case(table))
+        };
+        let mut meant = self.0.iter().filter(is_meant);
+        match (meant.next(), meant.next()) {
+            (Some(known), None) => return made(known.sql.clone(), known.kind),
+            (Some(_), Some(_)) => {
+                return Err(format!("{} may be several columns", common::ident::printable(&bare)));
+            }
+            (None, _) => {}
         }
         match name.as_bytes().first() {
             // A name in quotes that no column has is a string.
-            Some(b'"') => made(literal(&bare), Kind::Word),
+            Some(b'"') if table.is_none() => made(literal(&bare), Kind::Word),
             _ if bare.eq_ignore_ascii_case("true") => made("true", Kind::Bool),
             _ if bare.eq_ignore_ascii_case("false") => made("false", Kind::Bool),
             _ => Err(format!("{} is no column of the table", common::ident::printable(&bare))),
@@ -406,7 +425,8 @@ mod tests {
     fn translated(text: &str) -> Result<String, String> {
         let known = |name: &str, kind: Kind, has_collation: bool| Known {
             name: name.to_owned(),
-            ident: Ident::new(name),
+            sql: Ident::new(name).to_string(),
+            table: "t".to_owned(),
             kind,
             has_collation,
         };

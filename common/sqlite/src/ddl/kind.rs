@@ -1,7 +1,5 @@
 //! Kinds of values, between which operators mean the same in SQLite and in PostgreSQL.
 
-use common::ident::Ident;
-
 use crate::target::Target;
 
 /// What kind of value an expression has: operators mean the same only between certain kinds.
@@ -43,7 +41,10 @@ impl Kind {
 #[derive(Debug, Clone)]
 pub(super) struct Known {
     pub name: String,
-    pub ident: Ident,
+    /// As PostgreSQL's SQL names it.
+    pub sql: String,
+    /// The table, or its alias, by which a query may qualify it.
+    pub table: String,
     pub kind: Kind,
     /// Whether its comparisons ignore case or blanks.
     pub has_collation: bool,

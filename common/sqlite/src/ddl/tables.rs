@@ -45,7 +45,8 @@ impl Design<'_> {
         pairs
             .map(|(designed, column)| Known {
                 name: column.name.clone(),
-                ident: designed.name.clone(),
+                sql: designed.name.to_string(),
+                table: self.table.name.clone(),
                 kind: Kind::of(&designed.rule.target),
                 has_collation: column.collation.is_some(),
             })

@@ -1,6 +1,11 @@
 //! How a file can be read without writing anything, and the connection for it.
 
-use std::{fs::File, os::unix::ffi::OsStrExt, path::Path, sync::Arc};
+use std::{
+    fs::File,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::Path,
+    sync::Arc,
+};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 use rusqlite::{Connection, OpenFlags, config::DbConfig};
@@ -38,7 +43,8 @@ impl Access {
                     Ok(()) => {}
                     Err(_) => return Ok(Self::Locked),
                 },
-                Err(_) => return Ok(Self::LockedReadOnlyShm),
+                Err(_) if has_locks(&shm) => return Ok(Self::LockedReadOnlyShm),
+                Err(_) => {}
             }
         }
         // A connection in exclusive locking mode has no `-shm`, but holds the file itself.
@@ -86,4 +92,14 @@ impl Access {
             .map(|connection| Reader::new(connection, handle.clone()))
             .map_err(|e| failure(path, "open the file", e))
     }
+}
+
+/// Whether a process holds a lock on a file that we may not write to, and so can't try to lock. Each line of Linux's list has the
+/// inode of its file, as `08:01:1234`. Where there is no list, nobody is known to be there: then the files have to stay what they are.
+fn has_locks(path: &Path) -> bool {
+    let (Ok(metadata), Ok(locks)) = (std::fs::metadata(path), std::fs::read_to_string("/proc/locks")) else {
+        return false;
+    };
+    let ending = format!(":{}", metadata.ino());
+    locks.lines().any(|line| line.split_whitespace().any(|word| word.ends_with(&ending)))
 }
