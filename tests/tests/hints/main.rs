@@ -19,7 +19,7 @@ use scan::{Hints, fits, hints, root};
 const NONE: &str = "no case yet";
 
 /// Hints without a case. The number only goes down: a new hint comes with its case.
-const WITHOUT: usize = 300;
+const WITHOUT: usize = 246;
 
 /// Case by sentence, by file.
 type Ledger = BTreeMap<String, BTreeMap<String, String>>;
