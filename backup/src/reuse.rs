@@ -274,8 +274,14 @@ fn earlier(
     let none = "there is no earlier snapshot of this database to build on".to_owned();
     let fits =
         |manifest: &Manifest| manifest.database.name == target.database && manifest.codec == target.codec;
-    let comparable = |manifest: &Manifest| {
-        let id = &manifest.id;
+    let comparable = |snapshot: &StoredSnapshot| {
+        let (manifest, id) = (&snapshot.manifest, &snapshot.manifest.id);
+        // Whoever wrote its manifest may have claimed any server and any place in its log.
+        if !repository.is_made_here(snapshot) {
+            return Err(format!(
+                "{id} was not made in this repository, so what it says of the log is not trusted"
+            ));
+        }
         let Some(base) = manifest.wal_base.clone() else {
             return Err(format!("{id} was taken without what a later snapshot can build on"));
         };
@@ -309,7 +315,7 @@ fn earlier(
         if !fits(&snapshot.manifest) {
             continue;
         }
-        let base = comparable(&snapshot.manifest);
+        let base = comparable(&snapshot);
         let place = match &base {
             Ok(_) if !snapshot.manifest.is_partial() => 0,
             Ok(_) => 1,

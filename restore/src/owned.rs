@@ -3,7 +3,8 @@
 //! pg_restore makes everything as whoever restores, who is mostly a superuser, and PostgreSQL computes what is constant in a
 //! generated column or a partition key when the table is made or attached, and the CHECK constraints of a partition when it
 //! is attached. So where such a table belongs to a role that is not trusted (`common::postgres::trust`) and calls anything that the
-//! archive makes, its owner makes it ([`crate::make_owned`]). What indexes and statistics hold is computed when a query is planned: the
+//! archive makes, its owner makes it ([`crate::make_owned`]); and so with definitions that may hold a value as text (`'{x}'::words`), which
+//! is read by the functions of its type, and those ask a domain's rules. What indexes and statistics hold is computed when a query is planned: the
 //! check of a foreign key is one, and comes before them ([`crate::passes`]).
 //!
 //! An owner is read from the end of an entry, where pg_restore prints it without quotes: the longest name of a role that fits.
@@ -80,6 +81,14 @@ pub fn find(
             None
         };
         if let Some(role) = role {
+            owned.makers.insert(entry.id, role.clone());
+        }
+    }
+    for entry in entries.iter().filter(|entry| may_hold_values(entry)) {
+        let is_value = |need: &&u32| search.values.contains(need) && !search.is_table(**need);
+        if entry.needs.iter().any(|need| is_value(&need))
+            && let Some(role) = search.roles.untrusted(entry)
+        {
             owned.makers.insert(entry.id, role.clone());
         }
     }
@@ -189,6 +198,21 @@ fn is_code(entry: &Entry) -> bool {
     entry.kind == Kind::Other && CALLED.iter().any(|kind| entry.text.starts_with(kind))
 }
 
+/// Whether a definition may hold a value as text, which is read when the definition is, and that its owner can make by himself.
+fn may_hold_values(entry: &Entry) -> bool {
+    match entry.kind {
+        Kind::View
+        | Kind::MaterializedView
+        | Kind::Index
+        | Kind::Default
+        | Kind::Rule
+        | Kind::Policy
+        | Kind::Statistics => true,
+        Kind::Constraint => entry.text.starts_with("CONSTRAINT "),
+        _ => false,
+    }
+}
+
 struct Roles<'a>(HashMap<&'a str, &'a Role>);
 
 impl<'a> Roles<'a> {
@@ -210,6 +234,8 @@ struct Search<'a> {
     roles: Roles<'a>,
     /// What can be called, and types and tables whose values are made of such.
     code: HashSet<u32>,
+    /// Domains, and types and tables that are made of them: to read a value calls what they say.
+    values: HashSet<u32>,
     /// What of it belongs to a role that is not trusted, or needs such.
     foreign: HashSet<u32>,
 }
@@ -221,12 +247,18 @@ impl<'a> Search<'a> {
             by_id: entries.iter().map(|entry| (entry.id, entry)).collect(),
             roles: Roles::new(roles),
             code: HashSet::new(),
+            values: HashSet::new(),
             foreign: HashSet::new(),
         };
         // What is needed mostly comes before, and not always.
         loop {
             let before = (search.code.len(), search.foreign.len());
             for entry in entries {
+                let is_made_of_values = (entry.kind == Kind::Table || entry.text.starts_with("TYPE "))
+                    && entry.needs.iter().any(|need| search.values.contains(need));
+                if entry.text.starts_with("DOMAIN ") || is_made_of_values {
+                    search.values.insert(entry.id);
+                }
                 let is_made_of_code = (entry.kind == Kind::Table || entry.text.starts_with("TYPE "))
                     && entry.needs.iter().any(|need| search.code.contains(need));
                 if is_code(entry) || is_made_of_code {
@@ -241,6 +273,10 @@ impl<'a> Search<'a> {
                 return search;
             }
         }
+    }
+
+    fn is_table(&self, id: u32) -> bool {
+        self.by_id.get(&id).is_some_and(|entry| entry.kind == Kind::Table)
     }
 
     fn calls(&self, entry: &Entry) -> bool {
@@ -269,7 +305,6 @@ impl<'a> Search<'a> {
 
     /// Indexes, keys and statistics that hold code of somebody else, and what needs them.
     fn late(&self, post_data: &BTreeSet<u32>, exclusions: &BTreeSet<u32>) -> BTreeSet<u32> {
-        let is_table = |need: &u32| self.by_id.get(need).is_some_and(|entry| entry.kind == Kind::Table);
         let of_keys: HashSet<u32> = self
             .entries
             .iter()
@@ -280,7 +315,7 @@ impl<'a> Search<'a> {
             Kind::Constraint if exclusions.contains(&entry.id) => true,
             Kind::Constraint if entry.text.starts_with("CHECK ") => false,
             Kind::Index | Kind::Constraint | Kind::Statistics => {
-                let mut needs = entry.needs.iter().filter(|need| !is_table(need));
+                let mut needs = entry.needs.iter().filter(|need| !self.is_table(**need));
                 needs.any(|need| match self.roles.untrusted(entry) {
                     Some(_) => self.code.contains(need),
                     None => self.foreign.contains(need),
@@ -349,6 +384,16 @@ mod tests {
 ;	depends on: 5 2
 29; 2620 40 TRIGGER app p fires low
 ;	depends on: 9 2
+30; 1247 41 DOMAIN app word low
+;	depends on: 1
+31; 1247 42 TYPE app pair low
+;	depends on: 30
+32; 1259 43 VIEW app v low
+;	depends on: 31 4
+33; 1259 44 INDEX app by_pair low
+;	depends on: 31 4
+34; 1259 45 VIEW app plain_v low
+;	depends on: 5
 ";
 
     fn role(name: &str, is_trusted: bool) -> Role {
@@ -356,14 +401,14 @@ mod tests {
     }
 
     fn found(roles: &[Role]) -> Owned {
-        find(&toc::parse(LISTED), &(20..30).collect(), roles, &BTreeSet::from([21]))
+        find(&toc::parse(LISTED), &(20..30).chain([33]).collect(), roles, &BTreeSet::from([21]))
     }
 
     #[test]
     fn owners_make_what_calls_code_and_nothing_of_trusted_roles_is_made_otherwise() {
         let owned = found(&[role("low", false), role("postgres", true)]);
-        assert_eq!(owned.makers.keys().copied().collect::<Vec<_>>(), [5, 7, 9, 11, 26, 27, 29]);
-        assert_eq!(owned.late.iter().copied().collect::<Vec<_>>(), [21, 22, 24]);
+        assert_eq!(owned.makers.keys().copied().collect::<Vec<_>>(), [5, 7, 9, 11, 26, 27, 29, 32, 33]);
+        assert_eq!(owned.late.iter().copied().collect::<Vec<_>>(), [21, 22, 24, 33]);
         let trusted = found(&[role("low", true), role("postgres", true)]);
         assert!(trusted.makers.is_empty(), "{trusted:?}");
         assert!(!may_matter(&toc::parse(LISTED), &[role("low", true)]));

@@ -76,6 +76,8 @@ INSERT INTO planted.leaving VALUES (1);
 
 CREATE VIEW planted.seen AS SELECT id, planted.number('view') AS n FROM planted.t WHERE planted.say('view predicate')
   AND id OPERATOR(planted.===) 1;
+CREATE VIEW planted.values_as_text AS SELECT '(1,x)'::planted.pair AS pair, '{y}'::planted.word[] AS words;
+CREATE INDEX of_values ON planted.t (id) WHERE pair IS DISTINCT FROM '(2,z)'::planted.pair;
 CREATE VIEW planted.summed AS SELECT planted.total(id) FROM planted.t;
 CREATE MATERIALIZED VIEW planted.kept AS SELECT id, planted.number('materialized view') AS n FROM planted.t;
 CREATE UNIQUE INDEX kept_one ON planted.kept ((planted.number('index of a materialized view') + id));

@@ -381,6 +381,27 @@ fn a_row_written_before_the_base_and_committed_after_it_is_not_missed() {
     psql::run(&database.url(), "SELECT 1");
 }
 
+/// Whoever wrote its manifest could name any server and any place in its log.
+#[test]
+fn a_snapshot_that_was_made_elsewhere_does_not_tell_what_has_not_changed() {
+    let cluster = server(18);
+    let database = cluster.fresh_database("elsewhere");
+    database.psql(PLAIN);
+    let (there, here) = (Snapshots::new(), Snapshots::new());
+    let (id, _) = create(&there, &database, &[]);
+    let archive = there.path().with_file_name("one.tar");
+    let archive = archive.to_str().unwrap();
+    there.run_offline("backup", &["export", &id, "-o", archive]).expect(0);
+    here.run_offline("backup", &["import", archive]).expect(0);
+    let (new, _) = create(&here, &database, &[]);
+    let (chunks, read) = reading(&here, &new);
+    assert_eq!((chunks, read > 0), (read, true), "an imported snapshot is believed");
+    for snapshots in [&there, &here] {
+        let (next, _) = create(snapshots, &database, &[]);
+        assert_eq!(reading(snapshots, &next), (chunks, 0), "a snapshot of its own is not believed");
+    }
+}
+
 #[test]
 fn a_table_of_long_rows_is_cut_by_what_it_stores_out_of_line_and_read_where_it_changed() {
     let cluster = server(18);

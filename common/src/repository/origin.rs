@@ -1,7 +1,8 @@
 //! Which snapshots were made in this repository, by a backup of ours: the others may be somebody else's, and whoever restores
 //! one should know that. Copied folders are others too, for nothing tells a copy of ours from one of somebody else's.
 //!
-//! `made/<id>` names the manifest's inode, which a copy does not have. It decides nothing but what is said.
+//! `made/<id>` names the manifest's inode, which a copy does not have. It decides what is said, and whether a backup believes the
+//! snapshot which rows have not changed since.
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
