@@ -77,14 +77,18 @@ pub async fn of_live(session: &Session, units: &[Unit]) -> Result<Code> {
     let mut code = Code::new();
     for standing in trust::standings(session, Some(&oids)).await? {
         let is_named = is_named.get(&standing.oid) == Some(&true);
-        let owner = if standing.has_our_owner { String::new() } else { belongs_to(&standing.owner) };
-        let found = match (&standing.code, others.of(standing.oid)) {
-            (Some(object), _) => Some(printable(object) + &owner),
-            (None, _) if is_named && called.contains(&standing.name) => {
-                Some(format!("what its rules call{owner}"))
+        let found = if standing.has_our_owner {
+            // What is trusted in it may run, of whatever kind it is.
+            match (others.of(standing.oid), &standing.code) {
+                (Rights::Nobody(_), Some(object)) => Some(printable(object)),
+                (Rights::Nobody(why), None) if is_named => Some(why),
+                _ => None,
             }
-            (None, Rights::Nobody(why)) if is_named && standing.has_our_owner => Some(why),
-            _ => None,
+        } else {
+            let rules =
+                || (is_named && called.contains(&standing.name)).then(|| "what its rules call".to_owned());
+            let found = standing.code.as_deref().map(printable).or_else(rules);
+            found.map(|found| found + &belongs_to(&standing.owner))
         };
         if let Some(found) = found {
             code.insert(standing.name.short(), found);
