@@ -126,6 +126,9 @@ create table orders (
     doubled real generated always as (weight * 2) stored, check (typeof(label) <> 'blob'), check (total >= 0));
 create table pairs (a text, b text, n int, primary key (a, b)) without rowid;
 create table lost (id integer primary key, gone integer references nowhere(id));
+create table twice (j json, n int constraint c check (n > 0), m int constraint c check (m > 0), ctid text,
+    primary key (n, j), unique (j));
+insert into twice values ('{}', 1, 2, 'x');
 create unique index orders_paid on orders (paid_at, customer) where total > 0;
 create index customers_lower on customers (lower(email));
 create view v as select 1;
@@ -159,7 +162,7 @@ on_three_majors! {
         let missing: Vec<String> = made.untranslated.iter().map(|missing| missing.what.clone()).collect();
         assert_eq!(
             missing,
-            ["CHECK of orders", "foreign key of lost (\"gone\")", "view v", "view counted", "trigger touch of orders"]
+            ["CHECK of orders", "foreign key of lost (\"gone\")", "primary key of twice", "UNIQUE of twice", "view v", "view counted", "trigger touch of orders"]
         );
         assert_eq!(
             tests::psql::run(&url, "select * from paid order by what").trim(),

@@ -1,6 +1,6 @@
 //! What is made after the rows: keys, indexes, checks, foreign keys, sequences.
 
-use common::ident::{Ident, literal};
+use common::ident::{Ident, literal, with_suffix};
 
 use super::{
     DdlOptions, Stage, Statement, Translation, Untranslated,
@@ -21,18 +21,13 @@ fn refuse(what: String, sql: &str, reason: impl Into<String>, made: &mut Transla
     made.untranslated.push(Untranslated { what, sql: sql.to_owned(), reason: reason.into() });
 }
 
-/// `CONSTRAINT "name" `, or nothing.
-fn constraint(name: Option<&String>) -> String {
-    match name {
-        Some(name) if !name.is_empty() => format!("CONSTRAINT {} ", Ident::new(name.as_str())),
-        _ => String::new(),
-    }
-}
-
 /// PRIMARY KEY and UNIQUE.
 pub(super) fn keys(design: &Design<'_>, options: &DdlOptions, made: &mut Translation) {
     let (table, name) = (design.table, design.name(options));
-    if !table.primary_key.is_empty() {
+    let json = "json has no equality: ask for another type of the column, such as jsonb";
+    if design.has_json(&table.primary_key) {
+        refuse(format!("primary key of {}", table.name), &table.sql, json, made);
+    } else if !table.primary_key.is_empty() {
         let columns = design.column_list(&table.primary_key);
         // SQLite lets NULL into such a key, which PostgreSQL does not.
         let with_nulls = table.primary_key.iter().any(|at| scan_of(design.scan, *at).nulls > 0);
@@ -44,6 +39,10 @@ pub(super) fn keys(design: &Design<'_>, options: &DdlOptions, made: &mut Transla
         ignoring_case(design, &table.primary_key, options, made);
     }
     for unique in &table.uniques {
+        if design.has_json(&unique.columns) {
+            refuse(format!("UNIQUE of {}", table.name), &table.sql, json, made);
+            continue;
+        }
         let columns = design.column_list(&unique.columns);
         add(design, Stage::Keys, format!("ALTER TABLE {name} ADD UNIQUE ({columns})"), made);
         ignoring_case(design, &unique.columns, options, made);
@@ -119,7 +118,7 @@ fn index_sql(design: &Design<'_>, index: &Index, options: &DdlOptions) -> Result
     let unique = if index.is_unique { "UNIQUE " } else { "" };
     let mut sql = format!(
         "CREATE {unique}INDEX {} ON {} ({})",
-        Ident::new(index.name.as_str()),
+        Ident::new(with_suffix(&index.name, "")),
         design.name(options),
         parts.join(", ")
     );
@@ -135,7 +134,7 @@ pub(super) fn checks(design: &Design<'_>, options: &DdlOptions, made: &mut Trans
     for check in &design.table.checks {
         match Scope(&known).condition(&check.expression) {
             Ok(condition) => {
-                let name = constraint(check.name.as_ref());
+                let name = design.constraint(check.name.as_ref());
                 let sql = format!("ALTER TABLE {} ADD {name}CHECK ({condition})", design.name(options));
                 add(design, Stage::Checks, sql, made);
             }
@@ -211,7 +210,7 @@ fn foreign_key(
     Ok(format!(
         "ALTER TABLE {} ADD {}FOREIGN KEY ({}) REFERENCES {} ({}){actions}{deferred}",
         design.name(options),
-        constraint(key.name.as_ref()),
+        design.constraint(key.name.as_ref()),
         design.column_list(&key.columns),
         other.name(options),
         other.column_list(&theirs)

@@ -1,6 +1,8 @@
 //! Tables and their columns.
 
-use common::ident::{Ident, QualifiedName};
+use std::{cell::RefCell, collections::HashSet};
+
+use common::ident::{Ident, QualifiedName, with_suffix};
 
 use super::{
     ColumnPlan, DdlOptions, Stage, Statement, TablePlan, Translation, Untranslated, defaults,
@@ -23,6 +25,8 @@ pub(super) struct Design<'a> {
     pub plan: TablePlan,
     /// Of every column, generated ones too.
     pub columns: Vec<Designed>,
+    /// Names of constraints that were given: SQLite lets several have one.
+    constraints: RefCell<HashSet<String>>,
 }
 
 /// What is decided about one column.
@@ -36,6 +40,21 @@ pub(super) struct Designed {
 }
 
 impl Design<'_> {
+    /// `CONSTRAINT "name" `, or nothing where there is no name, or another constraint of the table has it already.
+    pub fn constraint(&self, name: Option<&String>) -> String {
+        match name {
+            Some(name) if !name.is_empty() && self.constraints.borrow_mut().insert(with_suffix(name, "")) => {
+                format!("CONSTRAINT {} ", Ident::new(with_suffix(name, "")))
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// Whether values of these columns can be compared at all: json has no equality.
+    pub fn has_json(&self, columns: &[usize]) -> bool {
+        columns.iter().any(|at| self.columns[*at].rule.target == Target::Json)
+    }
+
     pub fn name(&self, options: &DdlOptions) -> QualifiedName {
         QualifiedName { schema: options.schema.clone(), name: self.plan.name.clone() }
     }
@@ -84,7 +103,13 @@ pub(super) fn design<'a>(
         let columns = (0..table.columns.len())
             .map(|at| designed(table, at, scan, options, &mut column_names, made))
             .collect();
-        designs.push(Design { table, scan, plan: TablePlan { source, name, columns: Vec::new() }, columns });
+        designs.push(Design {
+            table,
+            scan,
+            plan: TablePlan { source, name, columns: Vec::new() },
+            columns,
+            constraints: RefCell::default(),
+        });
     }
     // A foreign key of a foreign key of one: types travel along it.
     for _ in 0..3 {
@@ -103,6 +128,17 @@ pub(super) fn design<'a>(
             .collect();
     }
     designs
+}
+
+/// What the column holds once empty texts are NULL, if they shall be.
+fn held(scan: &TableScan, column: usize, options: &DdlOptions) -> ColumnScan {
+    let mut scan = scan_of(scan, column);
+    if options.null_empty_strings {
+        scan.nulls += scan.empty_texts;
+        scan.texts -= scan.empty_texts;
+        scan.empty_texts = 0;
+    }
+    scan
 }
 
 fn key_of(table: &Table, column: &Column) -> (String, String) {
@@ -124,7 +160,7 @@ fn designed(
     }
     let key = key_of(table, column);
     let Chosen { target, epoch, reason, is_surprising } =
-        types::choose(column, &scan_of(scan, at), table.rowid_column == Some(at));
+        types::choose(column, &held(scan, at, options), table.rowid_column == Some(at));
     let (type_sql, target, reason) = match options.types.get(&key) {
         Some(asked) => {
             (asked.clone(), Target::parse(&asked.to_ascii_lowercase(), None), "asked for".to_owned())
