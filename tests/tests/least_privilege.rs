@@ -1,5 +1,5 @@
 //! Roles that are not superusers: what each command needs, that no more is needed, and that whatever is missing is
-//! named before anything is touched. README.md says the same in a table.
+//! named before anything is touched. docs/roles.md says the same in a table.
 
 use tests::oracle::{fingerprint, fingerprint_without};
 use tests::{Cluster, Database, Fingerprint, Options, Outcome, Snapshots, psql, until};
