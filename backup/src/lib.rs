@@ -5,6 +5,7 @@
 //!
 //! `safe-run` enters in the middle, with the snapshot that its own migration transaction exported.
 
+pub mod admission;
 pub mod beside;
 pub mod check;
 pub mod cli;
@@ -18,15 +19,16 @@ pub mod part;
 pub mod plan;
 pub mod planning_guard;
 pub mod prune;
+mod restorable;
 pub mod reuse;
 pub mod schedule;
+mod schema;
 pub mod space;
 mod too_large;
 pub mod transfer;
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
+    collections::{BTreeMap, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -39,18 +41,15 @@ use common::{
     postgres::{
         ConnectionSettings, Secret, Session, connect,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
-        introspect, lend,
+        introspect,
         names::{self, Schemas},
-        names_as_bytes,
-        obstacles::{self, Obstacle, Way},
-        role_passwords, tools,
-        trust::{self, Others, Standing},
+        names_as_bytes, role_passwords, tools, trust,
     },
     random,
     repository::{PartialSnapshot, Repository, StoredSnapshot},
     snapshot::{
         Codec, Manifest, SnapshotId,
-        copy_sql::{BlockRange, Cut, PIECE_BLOCKS, copy_out_statement},
+        copy_sql::Cut,
         manifest::{
             DATABASE_FILE, FORMAT, FileEntry, Filters, GLOBALS_FILE, Kind, LIST_FILE, LOAD_SCRIPT_FILE,
             PARTIAL_FORMAT, Partial, README_FILE, SCHEMA_FILE, SEQUENCES_FILE, VIEWS_FILE,
@@ -62,9 +61,11 @@ use common::{
 
 pub use common::cli::config::default_jobs;
 
+pub use admission::Guards;
+use admission::admit;
 use copy_out::CopyOptions;
-use planning_guard::PlanningGuard;
 use reuse::{ReusePolicy, Settle};
+use schema::dump_schema;
 
 /// Oldest major version whose snapshots are exact: page ranges need its TID range scans.
 pub const OLDEST_SERVER: u32 = 14;
@@ -186,7 +187,7 @@ fn explain(error: Error) -> Error {
     }
 }
 
-const GIVES_WAY: &str = "Somebody waits for an exclusive lock on a table (ALTER TABLE, TRUNCATE, VACUUM FULL …), and the backup \
+pub(crate) const GIVES_WAY: &str = "Somebody waits for an exclusive lock on a table (ALTER TABLE, TRUNCATE, VACUUM FULL …), and the backup \
                          gave way, again and again. Try again when that is done; a lock_timeout on such statements lets both through.";
 
 async fn create_locked(
@@ -215,10 +216,9 @@ async fn create_locked(
     lock_tables(&holder, &observer, begin, LockMode::AccessShare, options.lock_wait, list, progress).await?;
     progress.done();
     reuse::later_point(&observer, &mut points).await?;
-    let noted = not_by_this_role(&observer, progress).await;
     observer.close().await?;
     let exported = ExportedSnapshot::export(&holder).await?.with_points(points);
-    let more = More { settle: Settle::Always, noted };
+    let more = More { settle: Settle::Always, looks: true };
     let created = copy_state(settings, &exported, repository, options, more, progress);
     let created = within(options.max_duration, Box::pin(created), progress).await;
     match created {
@@ -323,7 +323,7 @@ pub async fn create_from(
     options: &CreateOptions,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    let more = More { settle: Settle::IfKnown, noted: Vec::new() };
+    let more = More { settle: Settle::IfKnown, looks: false };
     let created = copy_state(settings, exported, repository, options, more, progress);
     Box::pin(created).await.map_err(explain)
 }
@@ -335,30 +335,8 @@ const ONE_SESSION: &str = "this standby's PostgreSQL can damage rows when severa
 struct More {
     /// Whether a CHECKPOINT may be run for later snapshots.
     settle: Settle,
-    /// Sentences for the manifest.
-    noted: Vec<String>,
-}
-
-/// What a restore as this role, on this server, could not make again. A look that fails stops no backup.
-async fn not_by_this_role(session: &Session, progress: &Progress) -> Vec<String> {
-    /// Named in the manifest; `backup check` lists all.
-    const SHOWN: usize = 5;
-    let found = match obstacles::find(session).await {
-        Ok(found) => found,
-        Err(error) => {
-            progress.warn(format!("whether this role could restore the snapshot is not known: {error}"));
-            return Vec::new();
-        }
-    };
-    let in_the_way: Vec<&Obstacle> = found.iter().filter(|one| Way::Restore.is_stopped_by(one)).collect();
-    if in_the_way.is_empty() {
-        return Vec::new();
-    }
-    let role = common::ident::printable(session.settings().user());
-    let what = obstacles::lines(&in_the_way, SHOWN).join("; ");
-    vec![format!(
-        "restored as the role \"{role}\" on this server: {what} (`backup check` has what would help)"
-    )]
+    /// Whether what this role could not restore is looked for.
+    looks: bool,
 }
 
 /// [`copy_named`], and where it fails because a name means another table by now, an error that says so.
@@ -401,61 +379,6 @@ async fn copy_state(
     Err(error)
 }
 
-/// What keeps tables as they are while page ranges of them are read, by the tables' oids.
-pub type Guards = HashMap<u32, Arc<PlanningGuard>>;
-
-/// Decides which tables are read by page ranges, and which whole; says which of the larger ones are read whole, and why. Those that are
-/// not ours and have no code of others now get a guard, where the role can have one.
-async fn admit(
-    settings: &ConnectionSettings,
-    exported: &ExportedSnapshot<'_>,
-    reader: &Session,
-    tables: &mut [Table],
-    cut: Cut,
-    progress: &Progress,
-) -> Result<Guards> {
-    /// Tables of 8 MiB and more are worth two transactions of the guard's.
-    const GUARDED_FROM_BLOCKS: u64 = 1024;
-    let mut whole = trust::admit_by_oid(reader, tables, Others::MayInterfere).await?;
-    // What can't be read at all is known before anything is.
-    for table in tables.iter().filter(|table| table.is_filtered()) {
-        copy_out_statement(table, BlockRange::ALL, "")?;
-    }
-    let mut guards = Guards::new();
-    let from_blocks = GUARDED_FROM_BLOCKS.min(cut.chunk_blocks);
-    let mut by_oid: HashMap<u32, &mut Table> = tables.iter_mut().map(|table| (table.oid, table)).collect();
-    if !whole.is_empty() && exported.only_session().is_none() && can_guard(reader).await? {
-        let fenced = exported.fenced(reader).await?;
-        whole.retain(|standing| {
-            let Some(table) = by_oid.get_mut(&standing.oid) else { return true };
-            let is_guarded = standing.code.is_none()
-                && table.is_heap
-                && table.extension_filter.is_none()
-                && table.all_blocks() > from_blocks;
-            if is_guarded {
-                table.may_plan = true;
-                let guard = PlanningGuard::new(settings, standing, !fenced.contains(&standing.oid));
-                guards.insert(standing.oid, Arc::new(guard));
-            }
-            !is_guarded
-        });
-    }
-    let is_large = |standing: &Standing| {
-        by_oid.get(&standing.oid).is_some_and(|table| table.all_blocks() > PIECE_BLOCKS)
-    };
-    if let Some(line) = trust::read_whole(&whole, is_large) {
-        progress.note(line);
-    }
-    Ok(guards)
-}
-
-/// Whether this role can lock a schema's row here, which is a superuser's right, and no standby's.
-async fn can_guard(reader: &Session) -> Result<bool> {
-    let asked = "SELECT r.rolsuper AND NOT pg_catalog.pg_is_in_recovery() FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
-    let row = reader.query_one(asked, &[]).await;
-    Ok(row.map_err(|source| Error::postgres("could not ask for the rights of this role", source))?.get(0))
-}
-
 #[expect(clippy::too_many_arguments, reason = "one step of the flow in copy_state")]
 async fn copy_named(
     settings: &ConnectionSettings,
@@ -464,7 +387,7 @@ async fn copy_named(
     schemas: &Schemas,
     repository: &Repository,
     options: &CreateOptions,
-    More { settle, noted }: More,
+    More { settle, looks }: More,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
     reader
@@ -572,9 +495,15 @@ async fn copy_named(
         copy.clone(),
         progress,
     ));
-    let (schema, orphans, settled, (mut tables, reading)) = match exported.only_session() {
-        None => tokio::try_join!(schema, orphans, settled, rows)?,
-        Some(_) => (schema.await?, orphans.await?, settled.await?, rows.await?),
+    let noted = Box::pin(async {
+        match looks {
+            true => restorable::not_by_this_role(reader, progress).await,
+            false => Ok(Vec::new()),
+        }
+    });
+    let (schema, orphans, settled, noted, (mut tables, reading)) = match exported.only_session() {
+        None => tokio::try_join!(schema, orphans, settled, noted, rows)?,
+        Some(_) => (schema.await?, orphans.await?, settled.await?, noted.await?, rows.await?),
     };
     fault::point("backup.copied");
     let count = catalog.large_objects.count;
@@ -711,71 +640,4 @@ async fn take_part(
     let mut sequences: HashSet<u32> = sequences.map(|entry| entry.object.1).collect();
     sequences.extend(scope.sequences_of_extensions(entries));
     Ok(Part { schema, facts, sequences })
-}
-
-/// Runs pg_dump for the schema, in the same snapshot as the rows.
-async fn dump_schema(
-    settings: &ConnectionSettings,
-    pg_dump: &tools::Tool,
-    exported: &ExportedSnapshot<'_>,
-    encoding: &str,
-    arguments: &[String],
-    partial: &PartialSnapshot,
-    progress: &Progress,
-) -> Result<FileEntry> {
-    let path: &Path = &partial.dir().join(SCHEMA_FILE);
-    let describe = |command: &mut tokio::process::Command| {
-        command
-            .args(["--schema-only", "--format=custom", "--no-password", "--no-sync"])
-            // The server's own, so that nothing is converted: a role's client_encoding may not have every character.
-            .arg(format!("--encoding={encoding}"))
-            .arg(format!("--lock-wait-timeout={}", JOINED_LOCK_WAIT.as_millis()))
-            .args(arguments)
-            .arg("--file")
-            .arg(path);
-    };
-    let finished = match exported.only_session() {
-        None => {
-            let mut command = tools::command(&pg_dump.path, settings);
-            command.arg(format!("--snapshot={}", exported.id()));
-            describe(&mut command);
-            tools::run(command, "pg_dump").await?
-        }
-        Some(session) => lend::run_in_session(session, &pg_dump.path, "pg_dump", describe).await?,
-    };
-    let messages = finished.stderr.trim();
-    // pg_dump gives no SQLSTATE; these are the C locale's texts. Its --lock-wait-timeout is a statement_timeout.
-    let waited = ["canceling statement due to lock timeout", "canceling statement due to statement timeout"];
-    if !finished.success && waited.iter().any(|text| messages.contains(text)) {
-        return Err(Error::busy("pg_dump could not lock a table").with_hint(GIVES_WAY));
-    }
-    if !finished.success && exported.only_session().is_none() {
-        // Where there is no place for one more session (a connection limit, a server that stops) that is the reason, with a
-        // SQLSTATE.
-        settings.connect().await?.close().await?;
-    }
-    // A session of this backup may have ended since, and left its place.
-    let full = [
-        "FATAL:  too many connections for",
-        "FATAL:  sorry, too many clients",
-        "FATAL:  remaining connection slots",
-    ];
-    if !finished.success && full.iter().any(|text| messages.contains(text)) {
-        return Err(Error::busy(format!("there was no place for pg_dump's connection:\n{messages}")).with_hint(
-            "Raise the role's or the database's CONNECTION LIMIT or the server's max_connections, or use fewer --jobs; \
-             then run the command again.",
-        ));
-    }
-    if !finished.success {
-        // The C locale's text.
-        let hint = match messages.contains("permission denied") {
-            true => "`backup check` lists the privileges that the role lacks.",
-            false => "pg_dump's own words say why; pg_dump --schema-only alone should fail in the same way.",
-        };
-        return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}")).with_hint(hint));
-    }
-    for line in messages.lines().filter(|line| !line.trim().is_empty()) {
-        progress.warn(format!("pg_dump says: {line}"));
-    }
-    partial.adopt(SCHEMA_FILE)
 }

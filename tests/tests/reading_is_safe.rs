@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tests::oracle::{fingerprint, fingerprint_without};
 use tests::{Cluster, Database, Options, ProtectedRun, Snapshots, psql};
@@ -282,13 +282,26 @@ fn swap(n: u64) -> String {
     }
 }
 
-/// Backs up again and again beside `work`; every snapshot has to pass `check`, and every failure has to name a reason.
-fn back_up_beside(database: &Database, times: usize, work: impl Fn(u64) + Sync, check: impl Fn(&Path)) {
+/// Backs up some times beside `work`; every snapshot has to pass `check`, and every failure has to name a reason.
+fn back_up_beside(database: &Database, times: u64, work: impl Fn(u64) + Sync, check: impl Fn(&Path)) {
+    let done = AtomicU64::new(0);
+    back_up_until(database, || done.fetch_add(1, Ordering::SeqCst) >= times, work, check);
+}
+
+/// Backs up again and again beside `work` until it is `enough`.
+fn back_up_until(
+    database: &Database,
+    enough: impl Fn() -> bool,
+    work: impl Fn(u64) + Sync,
+    check: impl Fn(&Path),
+) {
     let snapshots = Snapshots::new();
     let mut said = String::new();
     beside(work, || {
-        for n in 0..times {
+        let mut n = 0;
+        while !enough() {
             let jobs = if n % 2 == 0 { "2" } else { "8" };
+            n += 1;
             let arguments = ["create", "--chunk-blocks", "3", "--compress", "none", "--jobs", jobs, "--full"];
             let outcome = snapshots.run("backup", &database.url(), &arguments);
             said.push_str(&outcome.stderr);
@@ -313,6 +326,40 @@ fn a_schema_that_is_swapped_while_a_backup_reads_gives_one_state_or_none() {
         let database = Cluster::shared(major).fresh_database("swapped");
         database.psql(TWINS);
         back_up_beside(&database, 12, |n| drop(database.psql(&swap(n))), assert_one_state);
+    }
+}
+
+/// Many short swaps in a row, then none for a while that `n` decides: a backup begins, reads and ends at every moment of both.
+fn burst(n: u64) -> (u64, String) {
+    let swap =
+        "BEGIN; ALTER SCHEMA a RENAME TO c; ALTER SCHEMA b RENAME TO a; ALTER SCHEMA c RENAME TO b; COMMIT;";
+    let count = 1 + n * 7919 % 60;
+    let mut sql = String::new();
+    for k in 0..count {
+        sql.push_str(swap);
+        // From none to 4 ms.
+        let pause = (n + k) * 104_729 % 5;
+        if pause > 0 {
+            sql.push_str(&format!("SELECT pg_sleep({pause}.0 / 1000);"));
+        }
+    }
+    sql.push_str(&format!("SELECT pg_sleep({}.0 / 1000);", n * 31 * 97 % 1200));
+    (count, sql)
+}
+
+#[test]
+fn thousands_of_swaps_while_backups_read_give_one_state_or_none() {
+    for major in [14, 18] {
+        let database = Cluster::shared(major).fresh_database("swaps");
+        database.psql(TWINS);
+        let swaps = AtomicU64::new(0);
+        let work = |n: u64| {
+            let (count, sql) = burst(n);
+            database.psql(&sql);
+            swaps.fetch_add(count, Ordering::SeqCst);
+        };
+        let enough = || swaps.load(Ordering::SeqCst) >= 1500;
+        back_up_until(&database, enough, work, assert_one_state);
     }
 }
 

@@ -1,0 +1,81 @@
+//! The schema of a snapshot, by pg_dump.
+
+use std::path::Path;
+
+use common::{
+    Error, Progress, Result,
+    postgres::{
+        ConnectionSettings,
+        exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT},
+        lend, tools,
+    },
+    repository::PartialSnapshot,
+    snapshot::manifest::{FileEntry, SCHEMA_FILE},
+};
+
+/// Runs pg_dump for the schema, in the same snapshot as the rows.
+pub(crate) async fn dump_schema(
+    settings: &ConnectionSettings,
+    pg_dump: &tools::Tool,
+    exported: &ExportedSnapshot<'_>,
+    encoding: &str,
+    arguments: &[String],
+    partial: &PartialSnapshot,
+    progress: &Progress,
+) -> Result<FileEntry> {
+    let path: &Path = &partial.dir().join(SCHEMA_FILE);
+    let describe = |command: &mut tokio::process::Command| {
+        command
+            .args(["--schema-only", "--format=custom", "--no-password", "--no-sync"])
+            // The server's own, so that nothing is converted: a role's client_encoding may not have every character.
+            .arg(format!("--encoding={encoding}"))
+            .arg(format!("--lock-wait-timeout={}", JOINED_LOCK_WAIT.as_millis()))
+            .args(arguments)
+            .arg("--file")
+            .arg(path);
+    };
+    let finished = match exported.only_session() {
+        None => {
+            let mut command = tools::command(&pg_dump.path, settings);
+            command.arg(format!("--snapshot={}", exported.id()));
+            describe(&mut command);
+            tools::run(command, "pg_dump").await?
+        }
+        Some(session) => lend::run_in_session(session, &pg_dump.path, "pg_dump", describe).await?,
+    };
+    let messages = finished.stderr.trim();
+    // pg_dump gives no SQLSTATE; these are the C locale's texts. Its --lock-wait-timeout is a statement_timeout.
+    let waited = ["canceling statement due to lock timeout", "canceling statement due to statement timeout"];
+    if !finished.success && waited.iter().any(|text| messages.contains(text)) {
+        return Err(Error::busy("pg_dump could not lock a table").with_hint(crate::GIVES_WAY));
+    }
+    if !finished.success && exported.only_session().is_none() {
+        // Where there is no place for one more session (a connection limit, a server that stops) that is the reason, with a
+        // SQLSTATE.
+        settings.connect().await?.close().await?;
+    }
+    // A session of this backup may have ended since, and left its place.
+    let full = [
+        "FATAL:  too many connections for",
+        "FATAL:  sorry, too many clients",
+        "FATAL:  remaining connection slots",
+    ];
+    if !finished.success && full.iter().any(|text| messages.contains(text)) {
+        return Err(Error::busy(format!("there was no place for pg_dump's connection:\n{messages}")).with_hint(
+            "Raise the role's or the database's CONNECTION LIMIT or the server's max_connections, or use fewer --jobs; \
+             then run the command again.",
+        ));
+    }
+    if !finished.success {
+        // The C locale's text.
+        let hint = match messages.contains("permission denied") {
+            true => "`backup check` lists the privileges that the role lacks.",
+            false => "pg_dump's own words say why; pg_dump --schema-only alone should fail in the same way.",
+        };
+        return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}")).with_hint(hint));
+    }
+    for line in messages.lines().filter(|line| !line.trim().is_empty()) {
+        progress.warn(format!("pg_dump says: {line}"));
+    }
+    partial.adopt(SCHEMA_FILE)
+}
