@@ -19,6 +19,7 @@ use common::{
     postgres::{
         Session,
         exported_snapshot::{ExportedSnapshot, LockMode, join_for_checks, lock_all_tables},
+        names,
         wal_summary::{self, Point},
     },
     repository::StoredSnapshot,
@@ -195,7 +196,10 @@ async fn first_checks(
     };
     let results = check_parallel(context, &exported, &options).await;
     context.progress.done();
-    let results = results?;
+    let results = match results {
+        Err(error) if names::is_about_names(&error) => return Ok(Err(error.to_string())),
+        results => results?,
+    };
     exported.check_held().await?;
     drop(exported);
     holder.close().await?;

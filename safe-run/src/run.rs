@@ -1,6 +1,7 @@
 //! What every protected run shares: its options, its context, its log, and the look at the database before and after.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,6 +14,7 @@ use common::{
         ConnectionSettings, Session,
         exported_snapshot::{ExportedSnapshot, LockWait, join_for_checks},
         introspect,
+        names::Schemas,
     },
     random,
     repository::{Repository, StoredSnapshot},
@@ -441,16 +443,45 @@ pub async fn check_parallel(
 
 /// Runs the checks on `sessions`, which see one snapshot, with one more session for what has to be created and taken
 /// back.
+///
+/// # Errors
+/// Busy if a schema got another name since the snapshot: then a query may have met another table.
 pub async fn check_on<'s>(
     connection: &ConnectionSettings,
     sessions: impl IntoIterator<Item = &'s Session>,
     options: &check::Options,
 ) -> Result<CheckResults> {
     let clients: Vec<&common::postgres::Client> = sessions.into_iter().map(|session| &**session).collect();
+    let first = clients.first().ok_or_else(|| Error::failed("no session for the checks"))?;
+    let schemas = Schemas::seen_by(first).await?;
+    let results = check_by_names(connection, &clients, options).await?;
+    check_names(&schemas, &Schemas::now(connection).await?, &results)?;
+    Ok(results)
+}
+
+/// Makes sure that the names that a pass looked its tables up by meant the same at its end.
+///
+/// A schema that only the migration's own transaction sees is nobody else's to rename.
+///
+/// # Errors
+/// Busy, with the schema that got another name.
+pub fn check_names(before: &Schemas, after: &Schemas, results: &CheckResults) -> Result<()> {
+    let tables = results.tables.values().map(|table| &table.name);
+    let names = tables.chain(results.sequences.values().map(|sequence| &sequence.name));
+    let used = names.map(|name| name.schema.as_str()).collect::<HashSet<_>>();
+    before.check_same(after, &before.names().intersection(&used).copied().collect())
+}
+
+/// [`check_on`] without the proof of the names.
+async fn check_by_names(
+    connection: &ConnectionSettings,
+    clients: &[&common::postgres::Client],
+    options: &check::Options,
+) -> Result<CheckResults> {
     // Before a run at `standard` there is nothing that would have to be created.
     let creates = options.level >= Level::Deep || options.known.is_some();
-    if !creates || !options.wants(CheckKind::Structure) || is_standby(&clients).await? {
-        return check::run_parallel(&clients, options).await;
+    if !creates || !options.wants(CheckKind::Structure) || is_standby(clients).await? {
+        return check::run_parallel(clients, options).await;
     }
     let scratch = connection.connect().await?;
     // What is created must not wait for somebody else's locks behind which others queue.
@@ -458,7 +489,7 @@ pub async fn check_on<'s>(
         .batch_execute("SET lock_timeout = '10s'; SET default_transaction_read_only = off")
         .await
         .map_err(|source| Error::postgres("could not prepare a session", source))?;
-    let results = check::run_with_scratch(&clients, Some(&scratch), options).await?;
+    let results = check::run_with_scratch(clients, Some(&scratch), options).await?;
     scratch.close().await?;
     Ok(results)
 }

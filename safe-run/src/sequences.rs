@@ -5,7 +5,6 @@
 use common::{
     Error, Result,
     catalog::Sequence,
-    ident::literal,
     postgres::{Client, introspect},
 };
 
@@ -33,13 +32,14 @@ pub async fn put_back(client: &Client, before: &[Sequence]) -> Result<PutBack> {
                 new.last_value
             )),
             Movement::Back => {
-                // In one statement that looks again: another session may have taken values meanwhile.
-                let name = literal(&new.name.to_string());
+                // In one statement that looks again: another session may have taken values meanwhile, and the name may mean
+                // another sequence, which is left alone.
+                let oid = new.oid;
                 let comparison = if old.increment < 0 { ">" } else { "<" };
                 client
                     .batch_execute(&format!(
-                        "SELECT pg_catalog.setval({name}::pg_catalog.regclass, {old_value}, {called}) FROM {sequence}
-                         WHERE last_value {comparison} {old_value} OR (last_value = {old_value} AND NOT is_called)",
+                        "SELECT pg_catalog.setval({oid}::pg_catalog.oid::pg_catalog.regclass, {old_value}, {called}) FROM {sequence}
+                         WHERE tableoid = {oid} AND (last_value {comparison} {old_value} OR (last_value = {old_value} AND NOT is_called))",
                         old_value = old.last_value,
                         called = old.is_called,
                         sequence = new.name,

@@ -13,6 +13,7 @@ use common::{
     postgres::{
         Session, SessionProfile,
         exported_snapshot::{ExportedSnapshot, LockMode as FenceMode, lock_all_tables},
+        names::Schemas,
     },
 };
 
@@ -25,7 +26,7 @@ use crate::{
     report::{Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, analyze_what_lost_statistics,
-        baseline, check_options, judge, with_time,
+        baseline, check_names, check_options, judge, with_time,
     },
     sequences, verify,
 };
@@ -213,9 +214,33 @@ async fn check_after(
         options.untouched = untouched::untouched(&before.results.tables, &touched);
     }
     context.progress.phase("checking", None);
-    let results = check::run(migrator, &options).await;
+    let results = check_under_same_names(context, migrator, &options).await;
     context.progress.done();
     results
+}
+
+/// One pass during which no schema got another name, as everybody else sees them: the migration's own names are nobody's
+/// to change before its COMMIT.
+async fn check_under_same_names(
+    context: &Context,
+    migrator: &Session,
+    options: &check::Options,
+) -> Result<check::CheckResults> {
+    const ATTEMPTS: u32 = 3;
+    let mut attempt = 1;
+    loop {
+        let before = Schemas::seen_by(&context.control).await?;
+        let results = check::run(migrator, options).await?;
+        let after = Schemas::seen_by(&context.control).await?;
+        match check_names(&before, &after, &results) {
+            Ok(()) => return Ok(results),
+            Err(error) if attempt < ATTEMPTS => {
+                attempt += 1;
+                context.progress.warn(format!("{error}: the checks begin again"));
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Whether and when to take the snapshot; the reason goes into the report. `looks_first`: why there is a first look before

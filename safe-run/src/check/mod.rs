@@ -102,6 +102,7 @@ pub async fn run_with_scratch(
         return Err(common::error::Error::failed("the checks were given no session"));
     };
     let Planned { mut results, jobs, to_create_for } = list(first, options).await?;
+    common::fault::wait("safe-run.checks-planned");
     let queue = Queue::new(jobs, clients.len(), options.progress.clone());
     let mut workers = Vec::with_capacity(clients.len());
     for client in clients {

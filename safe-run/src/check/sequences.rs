@@ -132,7 +132,11 @@ fn column(row: &TextRow, standings: &Standings) -> Option<Column> {
 impl Sequence {
     /// Where the sequence stands.
     pub fn question(&self) -> Question {
-        Question::of(&self.rights, format!("SELECT last_value, is_called FROM {}", self.state.name))
+        let SequenceState { name, oid, .. } = &self.state;
+        Question::of(
+            &self.rights,
+            format!("SELECT last_value, is_called FROM {name} WHERE tableoid OPERATOR(pg_catalog.=) {oid}"),
+        )
     }
 
     /// Compares where it stands with its columns.
@@ -140,7 +144,10 @@ impl Sequence {
         let mut state = self.state.clone();
         match position {
             Ok(rows) => {
-                let Some(row) = rows.first() else { return Ok(()) };
+                let Some(row) = rows.first() else {
+                    out.skipped.push(self.skipped("its name means another sequence by now".to_owned()));
+                    return Ok(());
+                };
                 state.last_value = number(row, 0);
                 state.is_called = flag(row, 1);
             }
