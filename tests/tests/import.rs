@@ -30,16 +30,16 @@ INSERT INTO alembic_version VALUES ('theirs');
 const SOURCE: &str = r#"
 CREATE TABLE person (
   id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT, boss INTEGER, home INTEGER, mood TEXT, active BOOLEAN, paid NUMERIC, ratio REAL,
-  born TEXT, seen TEXT, made TEXT, uid TEXT, doc TEXT, raw BLOB, upper TEXT
+  born TEXT, seen TEXT, made TEXT, uid TEXT, doc TEXT, raw BLOB, upper TEXT AS (upper(name))
 );
 CREATE TABLE home (ID INTEGER PRIMARY KEY, owner INTEGER, street TEXT);
 CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY);
 INSERT INTO alembic_version VALUES ('ours');
 INSERT INTO person VALUES
   (1, 'a' || char(9) || 'b\n' || char(10), 2, 20, 'glad', 1, 10.10, 0.1, '2024-02-29', '2024-01-02 03:04:05.123456',
-   '2024-01-02 03:04:05+02:00', '0123456789abcdef0123456789abcdef', '{"a": [1, 2]}', x'00ff', 'x'),
-  (2, '', NULL, NULL, NULL, 0, 5, 1e308, NULL, NULL, NULL, NULL, NULL, NULL, 'x'),
-  (900, 'ü€😀', 1, 10, 'sad', 0, -0.05, 1234567.891, '1999-12-31', '1999-12-31T23:59:59', '1999-12-31 23:59:59Z', NULL, '[]', x'', 'x');
+   '2024-01-02 03:04:05+02:00', '0123456789abcdef0123456789abcdef', '{"a": [1, 2]}', x'00ff'),
+  (2, '', NULL, NULL, NULL, 0, 5, 1e308, NULL, NULL, NULL, NULL, NULL, NULL),
+  (900, 'ü€😀', 1, 10, 'sad', 0, -0.05, 1234567.891, '1999-12-31', '1999-12-31T23:59:59', '1999-12-31 23:59:59Z', NULL, '[]', x'');
 DELETE FROM person WHERE id = 900 AND 0;
 INSERT INTO home VALUES (10, 1, 'short'), (20, NULL, '0011');
 UPDATE sqlite_sequence SET seq = 5000 WHERE name = 'person';

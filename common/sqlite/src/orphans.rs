@@ -13,6 +13,8 @@ use crate::{
 pub struct Orphan {
     /// What names the row.
     pub key: RowKey,
+    /// What tells it from any other row of its table.
+    pub identity: Vec<u8>,
     /// Its rowid, if the table has one.
     pub rowid: Option<i64>,
     /// The value of the foreign key as a message shows it.
@@ -79,7 +81,7 @@ fn orphan(row: &Row<'_>, key: &ForeignKey) -> Orphan {
         [only] => only.clone(),
         _ => format!("({})", values.join(", ")),
     };
-    Orphan { key: row.key(), rowid: row.rowid(), value }
+    Orphan { key: row.key(), identity: row.identity(), rowid: row.rowid(), value }
 }
 
 fn query(reader: &Reader, schema: &Schema, table: &Table, key: &ForeignKey) -> RowQuery {

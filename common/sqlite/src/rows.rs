@@ -127,6 +127,27 @@ impl Row<'_> {
         })
     }
 
+    /// What tells this row from any other of its table, where [`Table::tells_rows_apart`]: every byte of its key.
+    pub fn identity(&self) -> Vec<u8> {
+        let first = self.row.as_ref().column_count() - self.query.key_columns;
+        let mut exact = Vec::new();
+        for at in 0..self.query.key_columns {
+            let mut put = |tag: u8, bytes: &[u8]| {
+                exact.push(tag);
+                exact.extend_from_slice(&bytes.len().to_be_bytes());
+                exact.extend_from_slice(bytes);
+            };
+            match plain_cell(self.row, first + at) {
+                Cell::Null => put(b'n', &[]),
+                Cell::Integer(value) => put(b'i', &value.to_be_bytes()),
+                Cell::Real(value) => put(b'r', &value.to_bits().to_be_bytes()),
+                Cell::Text(bytes) | Cell::BrokenText(bytes) => put(b't', bytes),
+                Cell::Blob(bytes) => put(b'b', bytes),
+            }
+        }
+        exact
+    }
+
     /// The rowid, if the table has one.
     pub fn rowid(&self) -> Option<i64> {
         let last = self.row.as_ref().column_count() - 1;

@@ -79,6 +79,12 @@ pub struct Table {
 }
 
 impl Table {
+    /// Whether something tells each row from any other: the rowid by one of its names, or a key without NULL. A table whose
+    /// columns take all names of the rowid may have two rows that nothing tells apart.
+    pub fn tells_rows_apart(&self) -> bool {
+        self.rowid_name.is_some() || self.is_without_rowid || self.rowid_column.is_some()
+    }
+
     /// The column of this name, as SQLite compares names.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name.eq_ignore_ascii_case(name))

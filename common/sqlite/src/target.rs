@@ -106,6 +106,22 @@ impl Target {
         }
     }
 
+    /// Whether PostgreSQL rounds, cuts or completes values of this type without an error, in a way that is not known here: a value
+    /// could be another one afterwards, and nothing would tell.
+    pub fn changes_values(&self) -> bool {
+        match self {
+            Self::Array(element) => element.changes_values(),
+            Self::Other(name) => {
+                let bare = name.strip_prefix("pg_catalog.").unwrap_or(name);
+                let end = bare.find([' ', '(']).unwrap_or(bare.len());
+                let name = &bare[..end];
+                ["money", "\"char\"", "oid", "xid", "xid8", "cid", "interval", "time", "timetz"]
+                    .contains(&name)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether PostgreSQL gives a value back in a form that [`crate::hash`] can compute from the value that was sent. Where not,
     /// a difference of hashes has to be looked at by the server: it may be the same value in another spelling.
     pub fn has_canonical_form(&self) -> bool {
@@ -246,6 +262,14 @@ mod tests {
             ("interval day to second", Target::Other("interval day to second".to_owned())),
         ] {
             assert_eq!(Target::parse(text, None), target, "{text}");
+        }
+        for text in
+            ["money", "money[]", "\"char\"", "oid", "interval(3)", "interval day to second", "timetz(3)"]
+        {
+            assert!(Target::parse(text, None).changes_values(), "{text}");
+        }
+        for text in ["interval", "time(3) without time zone", "inet", "xml", "integer[]", "character(3)"] {
+            assert!(!Target::parse(text, None).changes_values(), "{text}");
         }
         let labels = ["a".to_owned()];
         assert_eq!(Target::parse("mood", Some(&labels)), Target::Enum(labels.to_vec().into()));

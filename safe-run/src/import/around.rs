@@ -14,7 +14,11 @@ use super::{
     plan::{Plan, TablePlan},
     target::TargetForeignKey,
 };
-use crate::check::LossLimits;
+use crate::{
+    attempts::{Failed, Waiting, until_locked},
+    check::LossLimits,
+    run::Context,
+};
 
 /// How many rows each table has already, by oid; tables without rows are left out.
 ///
@@ -125,10 +129,17 @@ pub async fn prepare(
                 .push(format!("triggers of {shown} fire for every row, as told by --fire-triggers: {names}"));
             continue;
         }
+        // By name: USER would mean those too that fire only in a replica, or never, and they would not come back.
+        let off: Vec<String> = table
+            .target
+            .triggers
+            .iter()
+            .map(|(name, _)| format!("DISABLE TRIGGER {}", Ident::new(name.as_str())))
+            .collect();
         run(
             session,
             &format!("turn the triggers of {shown} off"),
-            &format!("ALTER TABLE {} DISABLE TRIGGER USER", table.target.name),
+            &format!("ALTER TABLE {} {}", table.target.name, off.join(", ")),
         )
         .await?;
         notes.push(format!("triggers of {shown} did not fire for the imported rows: {names}"));
@@ -271,4 +282,25 @@ pub async fn run(session: &Session, doing: &str, sql: &str) -> Result<()> {
             _ => error,
         }
     })
+}
+
+/// Takes locks in short attempts.
+///
+/// # Errors
+/// No attempt got them.
+pub async fn lock(context: &Context, session: &Session, sql: &str) -> Result<()> {
+    let wait = context.options.lock_wait;
+    let waiting =
+        Waiting { migrator: session, observer: &context.control, wait, progress: &context.progress };
+    let savepoint = "\"safe-run: before the import\"";
+    run(session, "set a savepoint", &format!("SAVEPOINT {savepoint}")).await?;
+    until_locked(&waiting, &format!("ROLLBACK TO SAVEPOINT {savepoint}"), async || {
+        let sql = format!("SET LOCAL lock_timeout = {}; {sql}", wait.timeout.as_millis());
+        session
+            .batch_execute(&sql)
+            .await
+            .map_err(|source| Failed::repeatable(Error::postgres("could not lock the tables", source)))
+    })
+    .await?;
+    run(session, "release a savepoint", &format!("RELEASE SAVEPOINT {savepoint}")).await
 }

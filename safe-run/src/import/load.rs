@@ -18,7 +18,7 @@ use common::{
 use sqlite::{
     file::Reader,
     hash::Fingerprint,
-    rows::{Row, RowidRange},
+    rows::{Row, RowKey, RowidRange},
     schema::Table,
 };
 use tokio::sync::mpsc;
@@ -58,8 +58,8 @@ pub struct BadRow {
 pub struct OrphanRows {
     /// By rowid: the columns that have to become NULL.
     pub by_rowid: BTreeMap<i64, BTreeSet<usize>>,
-    /// By key.
-    pub by_key: BTreeMap<String, BTreeSet<usize>>,
+    /// By what tells a row from any other of its table.
+    pub by_key: BTreeMap<Vec<u8>, BTreeSet<usize>>,
 }
 
 impl OrphanRows {
@@ -69,7 +69,7 @@ impl OrphanRows {
         }
         match row.rowid() {
             Some(rowid) => self.by_rowid.get(&rowid),
-            None => self.by_key.get(&row.key().0),
+            None => self.by_key.get(&row.identity()),
         }
     }
 }
@@ -87,8 +87,8 @@ pub struct Job {
     pub null_orphans: bool,
     /// Rows that can't be sent are set aside; otherwise nothing is sent any more after the first.
     pub sets_aside: bool,
-    /// Rows that the server has refused, by their keys, with its reason: they count as bad.
-    pub refused: BTreeMap<String, String>,
+    /// Rows that the server has refused, by what tells them from others, with its reason: they count as bad.
+    pub refused: BTreeMap<Vec<u8>, String>,
 }
 
 /// How the load of a table ended.
@@ -100,8 +100,8 @@ pub enum Outcome {
     Refused {
         /// What it said, with the row where that is known.
         error: Error,
-        /// The key of the row, where it is known.
-        key: Option<String>,
+        /// What tells the row from any other, where it is known.
+        row: Option<Vec<u8>>,
     },
 }
 
@@ -264,9 +264,11 @@ fn ranges(readers: &[Reader], table: &Table) -> Result<VecDeque<Option<RowidRang
     Ok(found.map_or_else(whole, |ranges| ranges.into_iter().map(Some).collect()))
 }
 
-fn refused(error: Error, table: &str, key: Option<String>) -> Outcome {
-    let row = key.as_ref().map_or(String::new(), |key| format!(", row {}", common::ident::printable(key)));
-    Outcome::Refused { error: error.context(format!("could not load {table}{row}")), key }
+fn refused(error: Error, table: &str, row: Option<(Vec<u8>, RowKey)>) -> Outcome {
+    let shown =
+        row.as_ref().map_or(String::new(), |(_, key)| format!(", row {}", common::ident::printable(&key.0)));
+    let row = row.map(|(identity, _)| identity);
+    Outcome::Refused { error: error.context(format!("could not load {table}{shown}")), row }
 }
 
 /// The line of a COPY that the server refused, counted from 1. Its words are in the server's language; the number is not.

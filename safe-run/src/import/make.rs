@@ -7,13 +7,15 @@ use common::{Error, Ident, Progress, QualifiedName, Result, cli::format::plural,
 use sqlite::{
     ddl::{self, DdlOptions, Stage, Translation},
     scan::{TableScan, scan},
+    target::Target as TypeOf,
 };
 
 use super::{
     Source,
     options::ImportOptions,
-    plan::{ColumnPlan, Plan, TablePlan, left_alone},
+    plan::{ColumnPlan, Plan, TablePlan, left_alone, unknown_names},
     target::{Target, TargetColumn, TargetTable, TargetType},
+    tell,
 };
 
 /// A schema that can be made, and what goes where.
@@ -30,6 +32,7 @@ pub struct Made {
 /// # Errors
 /// The file can't be read.
 pub fn translate(source: &Source, options: &ImportOptions, into: &str) -> Result<Made> {
+    check_flags(source, options)?;
     let scans: Vec<TableScan> = source.with_reader(|reader| {
         let tables = source.schema.tables.iter();
         tables.map(|table| Ok(scan(reader, table, None)?)).collect()
@@ -81,6 +84,37 @@ pub fn translate(source: &Source, options: &ImportOptions, into: &str) -> Result
         });
     }
     Ok(Made { translation, plan })
+}
+
+/// Flags that have no meaning here, or name what the file does not have.
+fn check_flags(source: &Source, options: &ImportOptions) -> Result<()> {
+    let meaningless = [
+        ("--map", !options.maps.is_empty()),
+        ("--skip-column", !options.skip_columns.is_empty()),
+        ("--epoch without a column", options.epochs.iter().any(|(column, _)| column.is_none())),
+    ];
+    if let Some((flag, _)) = meaningless.iter().find(|(_, is_given)| *is_given) {
+        return Err(Error::usage(format!(
+            "{flag} has no meaning where the schema is made from the file's own"
+        ))
+        .with_hint(
+            "`safe-run import FILE --schema-only -o schema.sql` writes the schema into a file: correct it, load it into the \
+             database, and import the rows into that.",
+        ));
+    }
+    for (name, wanted) in &options.types {
+        if TypeOf::parse(&wanted.to_ascii_lowercase(), None).changes_values() {
+            return Err(Error::usage(format!(
+                "--type {name}: {} changes values without an error",
+                common::ident::printable(wanted)
+            ))
+            .with_hint("Choose another type."));
+        }
+    }
+    match unknown_names(&source.schema, options).as_slice() {
+        [] => Ok(()),
+        problems => Err(tell::undecided(problems)),
+    }
 }
 
 fn ddl_options(options: &ImportOptions, into: &str) -> DdlOptions {

@@ -12,7 +12,7 @@ pub struct ImportOptions {
     pub maps: Vec<Map>,
     /// `--type`.
     pub types: Vec<(ColumnName, String)>,
-    /// `--epoch`; without a column it is for all.
+    /// `--epoch`; without a column it is for all dates and times.
     pub epochs: Vec<(Option<ColumnName>, EpochUnit)>,
     /// `--skip-table`.
     pub skip_tables: Vec<String>,
@@ -61,9 +61,30 @@ impl ImportOptions {
             of.as_ref().is_some_and(|of| of.is(&name.table, &name.column))
         };
         let all = |(of, _): &&(Option<ColumnName>, EpochUnit)| of.is_none();
-        if let Some((_, unit)) = self.epochs.iter().rfind(own).or_else(|| self.epochs.iter().rfind(all)) {
+        // For all means all dates: how long an interval is has nothing to do with an epoch.
+        let is_interval = rule.target == Target::Interval;
+        let for_all = || self.epochs.iter().rfind(all).filter(|_| !is_interval);
+        if let Some((_, unit)) = self.epochs.iter().rfind(own).or_else(for_all) {
             rule.epoch = Some(*unit);
         }
         rule
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_for_all_columns_is_none_for_intervals() {
+        let name = ColumnName { table: "t".to_owned(), column: "c".to_owned() };
+        let rule = |epochs: Vec<(Option<ColumnName>, EpochUnit)>, target| {
+            ImportOptions { epochs, ..ImportOptions::default() }.rule(&name, target, true).epoch
+        };
+        let for_all = || vec![(None, EpochUnit::Seconds)];
+        assert_eq!(rule(for_all(), Target::Date), Some(EpochUnit::Seconds));
+        assert_eq!(rule(for_all(), Target::Interval), Some(EpochUnit::Microseconds));
+        let named = vec![(Some(name.clone()), EpochUnit::Seconds)];
+        assert_eq!(rule(named, Target::Interval), Some(EpochUnit::Seconds));
     }
 }

@@ -43,7 +43,7 @@ pub struct Found {
     pub examples: Vec<(String, String)>,
     columns: Vec<usize>,
     rowids: Vec<i64>,
-    keys: Vec<String>,
+    identities: Vec<Vec<u8>>,
 }
 
 /// The foreign keys that PostgreSQL has between tables that are filled.
@@ -111,7 +111,7 @@ pub fn find(reader: &Reader, schema: &Schema, keys: &[Key], keeps: bool) -> Resu
             examples: Vec::new(),
             columns: key.columns.clone(),
             rowids: Vec::new(),
-            keys: Vec::new(),
+            identities: Vec::new(),
         };
         let count = orphans::each(reader, schema, table, key, |orphan| {
             if found.examples.len() < NAMED {
@@ -120,7 +120,7 @@ pub fn find(reader: &Reader, schema: &Schema, keys: &[Key], keeps: bool) -> Resu
             match orphan.rowid {
                 _ if !keeps => {}
                 Some(rowid) => found.rowids.push(rowid),
-                None => found.keys.push(orphan.key.0.clone()),
+                None => found.identities.push(orphan.identity.clone()),
             }
             Ok(())
         })?;
@@ -153,10 +153,30 @@ impl Found {
         for rowid in &self.rowids {
             rows.by_rowid.entry(*rowid).or_default().extend(places());
         }
-        for key in &self.keys {
-            rows.by_key.entry(key.clone()).or_default().extend(places());
+        for identity in &self.identities {
+            rows.by_key.entry(identity.clone()).or_default().extend(places());
         }
     }
+}
+
+/// Refuses to leave out single rows of a table in which nothing tells one row from another.
+///
+/// # Errors
+/// Refused, with the table.
+pub fn refuse_nameless(schema: &Schema, plan: &Plan, found: &[Found], is_quarantined: bool) -> Result<()> {
+    let nameless = plan.tables.iter().map(|table| table.source).find(|source| {
+        !schema.tables[*source].tells_rows_apart()
+            && (is_quarantined || found.iter().any(|found| found.source == *source))
+    });
+    let Some(source) = nameless else { return Ok(()) };
+    let name = written(&schema.tables[source].name);
+    Err(Error::refused(format!(
+        "nothing tells the rows of {name} apart: its columns take every name of SQLite's rowid, so that no single row of it can be \
+         left out"
+    ))
+    .with_hint(format!(
+        "Correct its rows in SQLite and leave --orphans and --bad-values quarantine away, or leave it out: --skip-table {name}."
+    )))
 }
 
 /// Refuses orphans that nobody decided about.

@@ -136,7 +136,7 @@ pub fn left_alone(table: &Table, options: &ImportOptions) -> Option<String> {
 }
 
 /// Flags that name what the file does not have.
-fn unknown_names(schema: &Schema, options: &ImportOptions) -> Vec<Problem> {
+pub(super) fn unknown_names(schema: &Schema, options: &ImportOptions) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut unknown = |what: String| {
         problems.push(Problem { what, way_out: "correct the flag".to_owned() });
@@ -251,18 +251,42 @@ fn columns(
                 ),
                 way_out: format!("--map {name}=COLUMN, or --skip-column {name}"),
             });
-        } else if found.generated {
+            continue;
+        }
+        if found.generated && column.generated.is_none() {
+            problems.push(Problem {
+                what: format!(
+                    "column {name} holds values, and PostgreSQL computes {}.{} itself",
+                    target.name.short(),
+                    common::ident::printable(&found.name)
+                ),
+                way_out: format!("--skip-column {name} to leave its values out"),
+            });
+            continue;
+        }
+        if found.generated {
             notes.push(format!("column {name} is computed by PostgreSQL, and not loaded"));
+            continue;
+        }
+        let takes = TypeOf::parse(&found.takes.base, found.takes.labels.as_deref());
+        if takes.changes_values() {
+            problems.push(Problem {
+                what: format!(
+                    "{}.{} is of type {}, which changes values without an error",
+                    target.name.short(),
+                    common::ident::printable(&found.name),
+                    found.takes.shown
+                ),
+                way_out: format!(
+                    "another type of the column in PostgreSQL, or --skip-column {name} to leave its values out"
+                ),
+            });
         } else {
             planned.push(ColumnPlan {
                 source,
                 source_name: column.name.clone(),
                 target: found.clone(),
-                rule: options.rule(
-                    &name,
-                    TypeOf::parse(&found.takes.base, found.takes.labels.as_deref()),
-                    !found.not_null,
-                ),
+                rule: options.rule(&name, takes, !found.not_null),
             });
         }
     }

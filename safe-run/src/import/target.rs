@@ -111,7 +111,8 @@ WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> '
                   WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY 2, 3";
 
-/// Of a domain the innermost type with the outermost modifier.
+/// Of a domain the innermost type with the outermost modifier. Of the sequences the one that the default uses, which may be another
+/// than the one that the column owns.
 const COLUMNS: &str = "
 WITH RECURSIVE resolved AS (
   SELECT a.attrelid, a.attnum, a.atttypid AS type, a.atttypmod AS modifier, a.attnotnull AS not_null, a.atthasdef AS has_default
@@ -126,15 +127,15 @@ SELECT a.attrelid, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypm
              WHERE e.enumtypid = CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE t.oid END ORDER BY e.enumsortorder),
        r.not_null, r.has_default OR a.attidentity <> '', a.attgenerated <> '',
        COALESCE(
-         (SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
-          WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-            AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-            AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i') ORDER BY 1 LIMIT 1),
          (SELECT d.refobjid FROM pg_catalog.pg_attrdef f
           JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid
             AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
           JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind = 'S'
-          WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum ORDER BY 1 LIMIT 1))
+          WHERE f.adrelid = a.attrelid AND f.adnum = a.attnum ORDER BY 1 LIMIT 1),
+         (SELECT d.objid FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+          WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+            AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+            AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum AND d.deptype IN ('a', 'i') ORDER BY 1 LIMIT 1))
 FROM resolved r
 JOIN pg_catalog.pg_attribute a ON a.attrelid = r.attrelid AND a.attnum = r.attnum
 JOIN pg_catalog.pg_type t ON t.oid = r.type AND t.typtype <> 'd'

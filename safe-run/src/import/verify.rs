@@ -107,7 +107,10 @@ impl RowSink for Hashing {
             let hash = self.rows.hash_line(line).map_err(|unreadable| {
                 Error::failed(format!(
                     "{} gives {} back in column {}, which is no {}",
-                    self.table, unreadable.field, unreadable.column, unreadable.target
+                    self.table,
+                    unreadable.field,
+                    unreadable.column + 1,
+                    unreadable.target
                 ))
             })?;
             self.found.all.add(hash);

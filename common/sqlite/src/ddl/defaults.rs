@@ -133,17 +133,21 @@ fn clock(expression: &Expr<'_>) -> Option<Clock> {
                 .unwrap_or_default()
                 .iter()
                 .map(|argument| match argument {
-                    Expr::Literal(Literal::String(text)) => Some(sql::unquoted(text).to_ascii_lowercase()),
+                    Expr::Literal(Literal::String(text)) => Some(sql::unquoted(text)),
                     _ => None,
                 })
                 .collect::<Option<_>>()?;
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            // Formats tell %m, the month, from %M, the minute; of `now` the case means nothing.
+            let texts: Vec<&str> = texts
+                .iter()
+                .map(|text| if text.eq_ignore_ascii_case("now") { "now" } else { text.as_str() })
+                .collect();
             match (sql::unquoted(name.0).to_ascii_lowercase().as_str(), texts.as_slice()) {
                 ("datetime", ["now"] | []) => Some(Clock::Timestamp),
                 ("date", ["now"] | []) => Some(Clock::Date),
                 ("time", ["now"] | []) => Some(Clock::Time),
                 ("unixepoch", ["now"] | []) | ("strftime", ["%s", "now"]) => Some(Clock::Seconds),
-                ("strftime", ["%y-%m-%d %h:%m:%s" | "%y-%m-%d %h:%m:%f", "now"]) => Some(Clock::Timestamp),
+                ("strftime", ["%Y-%m-%d %H:%M:%S" | "%Y-%m-%d %H:%M:%f", "now"]) => Some(Clock::Timestamp),
                 _ => None,
             }
         }
@@ -206,6 +210,8 @@ mod tests {
             ("2", Target::Bool),
             ("(lower(hex(randomblob(16))))", Target::Text),
             ("(datetime('now', '+1 day'))", Target::Timestamp(6)),
+            ("(strftime('%S','now'))", Target::Int8),
+            ("(strftime('%Y-%M-%d %H:%m:%S','now'))", Target::Timestamp(6)),
         ] {
             assert!(translate(text, &ColumnRule::new(target)).is_err(), "{text}");
         }

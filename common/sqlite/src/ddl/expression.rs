@@ -8,7 +8,7 @@ use sqlite3_parser::{
 };
 
 use super::kind::{Kind, Known};
-use crate::sql;
+use crate::{sql, target::Target};
 
 /// The columns of the table.
 pub(super) struct Scope<'a>(pub &'a [Known]);
@@ -44,7 +44,18 @@ impl Scope<'_> {
         as_condition(self.any(expression, DEPTH)?)
     }
 
-    /// An expression with a value, for an index or a generated column.
+    /// An expression for a generated column of a type.
+    pub fn generated(&self, text: &str, target: &Target) -> Result<String, String> {
+        let bump = Bump::new();
+        let made = self.any(sql::expression(&bump, text)?, DEPTH)?;
+        if made.kind.fits(target) {
+            Ok(made.sql)
+        } else {
+            Err(format!("PostgreSQL computes a value of another kind than {target}"))
+        }
+    }
+
+    /// An expression with a value, for an index.
     pub fn value(&self, text: &str) -> Result<String, String> {
         let bump = Bump::new();
         self.value_of(sql::expression(&bump, text)?)
@@ -260,8 +271,11 @@ impl Scope<'_> {
             (Kind::Integer, Kind::Integer) => {
                 made(format!("{} {sign} {}", left.sql, right.sql), Kind::Integer)
             }
-            (a, b) if a.is_number() && b.is_number() => {
+            (a, b) if a.is_number() && b.is_number() && (a == Kind::Fraction || b == Kind::Fraction) => {
                 made(format!("{} {sign} {}", left.sql, right.sql), Kind::Fraction)
+            }
+            (a, b) if a.is_number() && b.is_number() => {
+                Err("it computes with decimals, for which SQLite takes doubles".to_owned())
             }
             _ => Err("it computes with values that are no numbers".to_owned()),
         }
@@ -383,7 +397,9 @@ fn common_kind(kinds: &[Kind]) -> Result<Kind, String> {
     let first = known.next().unwrap_or(Kind::Null);
     known.try_fold(first, |one, two| match (one, two) {
         (one, two) if one == two => Ok(one),
-        (one, two) if one.is_number() && two.is_number() => Ok(Kind::Fraction),
+        (one, two) if one.is_number() && two.is_number() => {
+            Ok(if one == Kind::Fraction || two == Kind::Fraction { Kind::Fraction } else { Kind::Decimal })
+        }
         (one, two) if one.is_text() && two.is_text() => Ok(Kind::Text),
         _ => Err("its values are of different kinds".to_owned()),
     })
@@ -402,9 +418,9 @@ fn constant(value: &Literal<'_>) -> Outcome {
             }
             if digits.bytes().all(|byte| byte.is_ascii_digit()) {
                 let is_integer = digits.parse::<i64>().is_ok();
-                return made(digits, if is_integer { Kind::Integer } else { Kind::Fraction });
+                return made(digits, if is_integer { Kind::Integer } else { Kind::Decimal });
             }
-            made(digits, Kind::Fraction)
+            made(digits, Kind::Decimal)
         }
         Literal::Blob(_) => Err("it has a blob".to_owned()),
         Literal::Keyword(word) if word.eq_ignore_ascii_case("true") => made("true", Kind::Bool),
@@ -437,6 +453,8 @@ mod tests {
             known("x", Kind::Bytes, false),
             known("nc", Kind::Text, true),
             known("d", Kind::Other, false),
+            known("f", Kind::Fraction, false),
+            known("dec", Kind::Decimal, false),
         ];
         Scope(&columns).condition(text)
     }
@@ -457,6 +475,8 @@ mod tests {
             ("n IS NULL OR n BETWEEN 1 AND 0x10", r#"("n" IS NULL) OR ("n" BETWEEN 1 AND 16)"#),
             ("t IS NOT 'a'", r#""t" IS DISTINCT FROM 'a'"#),
             ("ifnull(n, 0) >= -1", r#"coalesce("n", 0) >= (-1)"#),
+            ("f * 0.1 > 1", r#"("f" * 0.1) > 1"#),
+            ("dec > 0.5", r#""dec" > 0.5"#),
             ("not (n = 1)", r#"NOT (("n" = 1))"#),
         ] {
             assert_eq!(translated(sqlite).as_deref(), Ok(postgresql), "{sqlite}");
@@ -469,6 +489,8 @@ mod tests {
             ("t GLOB 'a*'", "GLOB"),
             ("typeof(n) = 'integer'", "function typeof"),
             ("n / 2 > 1", "dividing by zero"),
+            ("n * 0.1 > 1", "decimals"),
+            ("dec + 1 > 1", "decimals"),
             ("t = 1", "different kinds"),
             ("d > '2020-01-01'", "different kinds"),
             ("nc = 'a'", "collation"),

@@ -36,7 +36,9 @@ pub(super) fn keys(design: &Design<'_>, options: &DdlOptions, made: &mut Transla
             made.notes.push(format!("the primary key of {} holds NULL: it becomes UNIQUE", table.name));
         }
         add(design, Stage::Keys, format!("ALTER TABLE {name} ADD {kind} ({columns})"), made);
-        ignoring_case(design, &table.primary_key, options, made);
+        let collations: Vec<Option<&str>> =
+            table.primary_key.iter().map(|at| table.columns[*at].collation.as_deref()).collect();
+        ignoring_case(design, &table.primary_key, &collations, options, made);
     }
     for unique in &table.uniques {
         if design.has_json(&unique.columns) {
@@ -45,20 +47,28 @@ pub(super) fn keys(design: &Design<'_>, options: &DdlOptions, made: &mut Transla
         }
         let columns = design.column_list(&unique.columns);
         add(design, Stage::Keys, format!("ALTER TABLE {name} ADD UNIQUE ({columns})"), made);
-        ignoring_case(design, &unique.columns, options, made);
+        // Those of the constraint: it may name others than the columns.
+        let collations: Vec<Option<&str>> = unique.collations.iter().map(Option::as_deref).collect();
+        ignoring_case(design, &unique.columns, &collations, options, made);
     }
 }
 
 /// A key whose columns ignore case gets a second index that does.
-fn ignoring_case(design: &Design<'_>, columns: &[usize], options: &DdlOptions, made: &mut Translation) {
-    let collation = |at: &usize| design.table.columns[*at].collation.as_deref();
-    if columns.iter().all(|at| collation(at).is_none()) {
+fn ignoring_case(
+    design: &Design<'_>,
+    columns: &[usize],
+    collations: &[Option<&str>],
+    options: &DdlOptions,
+    made: &mut Translation,
+) {
+    if collations.iter().all(Option::is_none) {
         return;
     }
     let parts: Result<Vec<String>, String> = columns
         .iter()
-        .map(|at| {
-            collated(&design.columns[*at].name.to_string(), &design.columns[*at].rule.target, collation(at))
+        .zip(collations)
+        .map(|(at, collation)| {
+            collated(&design.columns[*at].name.to_string(), &design.columns[*at].rule.target, *collation)
         })
         .collect();
     match parts {

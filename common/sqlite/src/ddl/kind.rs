@@ -7,7 +7,10 @@ use crate::target::Target;
 pub(super) enum Kind {
     Bool,
     Integer,
+    /// Doubles, with which SQLite computes.
     Fraction,
+    /// What PostgreSQL computes with otherwise than SQLite, which takes doubles: `numeric`, constants with a point, `real`.
+    Decimal,
     Text,
     Bytes,
     /// A string that takes the type of what stands beside it.
@@ -21,7 +24,8 @@ impl Kind {
         match target {
             Target::Bool => Self::Bool,
             Target::Int2 | Target::Int4 | Target::Int8 => Self::Integer,
-            Target::Float4 | Target::Float8 | Target::Numeric(_) => Self::Fraction,
+            Target::Float8 => Self::Fraction,
+            Target::Float4 | Target::Numeric(_) => Self::Decimal,
             Target::Text | Target::Varchar(_) | Target::Char(_) => Self::Text,
             Target::Bytea => Self::Bytes,
             _ => Self::Other,
@@ -29,7 +33,19 @@ impl Kind {
     }
 
     pub fn is_number(self) -> bool {
-        matches!(self, Self::Integer | Self::Fraction)
+        matches!(self, Self::Integer | Self::Fraction | Self::Decimal)
+    }
+
+    /// Whether a column of this type holds what an expression of this kind gives, without a change.
+    pub fn fits(self, target: &Target) -> bool {
+        match (self, target) {
+            (Self::Null, _) | (Self::Bool, Target::Bool) | (Self::Bytes, Target::Bytea) => true,
+            (Self::Integer, Target::Int2 | Target::Int4 | Target::Int8) => true,
+            (Self::Integer | Self::Fraction | Self::Decimal, Target::Float8) => true,
+            (Self::Integer | Self::Decimal, Target::Numeric(None)) => true,
+            (Self::Text | Self::Word, Target::Text | Target::Varchar(_)) => true,
+            _ => false,
+        }
     }
 
     pub fn is_text(self) -> bool {

@@ -131,9 +131,9 @@ pub(super) fn design<'a>(
 }
 
 /// What the column holds once empty texts are NULL, if they shall be.
-fn held(scan: &TableScan, column: usize, options: &DdlOptions) -> ColumnScan {
+fn held(scan: &TableScan, column: usize, empty_is_null: bool) -> ColumnScan {
     let mut scan = scan_of(scan, column);
-    if options.null_empty_strings {
+    if empty_is_null {
         scan.nulls += scan.empty_texts;
         scan.texts -= scan.empty_texts;
         scan.empty_texts = 0;
@@ -159,8 +159,11 @@ fn designed(
         made.notes.push(format!("column {}.{} is called {}", table.name, column.name, name.as_str()));
     }
     let key = key_of(table, column);
-    let Chosen { target, epoch, reason, is_surprising } =
-        types::choose(column, &held(scan, at, options), table.rowid_column == Some(at));
+    let Chosen { target, epoch, reason, is_surprising } = types::choose(
+        column,
+        &held(scan, at, options.null_empty_strings && !column.is_not_null),
+        table.rowid_column == Some(at),
+    );
     let (type_sql, target, reason) = match options.types.get(&key) {
         Some(asked) => {
             (asked.clone(), Target::parse(&asked.to_ascii_lowercase(), None), "asked for".to_owned())
@@ -174,7 +177,7 @@ fn designed(
     };
     let rule = ColumnRule {
         epoch: options.epochs.get(&key).copied().or(epoch).or(ColumnRule::new(target.clone()).epoch),
-        empty_is_null: options.null_empty_strings,
+        empty_is_null: options.null_empty_strings && !column.is_not_null,
         zone: options.zone,
         target,
     };
@@ -219,7 +222,7 @@ fn generated(design: &mut Design<'_>, made: &mut Translation) {
             .filter(|(_, column)| column.generated.is_none())
             .map(|(known, _)| known.clone())
             .collect();
-        match Scope(&plain).value(&generated.expression) {
+        match Scope(&plain).generated(&generated.expression, &design.columns[at].rule.target) {
             Ok(sql) => design.columns[at].generated = Some(sql),
             Err(reason) => made.untranslated.push(Untranslated {
                 what: format!(

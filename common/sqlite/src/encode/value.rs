@@ -195,6 +195,7 @@ pub(crate) fn parse_uuid(text: &[u8], buffer: &mut Vec<u8>) -> Option<[u8; 16]> 
 /// The JSON text of a value: text and blobs as they are, numbers as JSON writes them.
 fn json_source<'a>(cell: Cell<'a>, scratch: &'a mut Scratch) -> Result<&'a str, Rule> {
     match cell {
+        Cell::Blob(bytes) if json::is_binary(bytes) => Err(Rule::Json),
         Cell::Text(bytes) | Cell::Blob(bytes) => utf8(bytes),
         Cell::Integer(value) => {
             scratch.bytes.clear();
@@ -289,8 +290,9 @@ fn put_elements(
             }
             Element::Array(inner) => put_elements(inner, rule, literal, canonical, scratch)?,
             Element::Text(text) => {
-                let (mut field, mut plain) = (Vec::new(), Vec::new());
-                convert(Cell::Text(text), rule, &mut field, canonical, scratch)?;
+                let (mut field, mut plain, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
+                let cell = element_cell(text, &rule.target, &mut bytes)?;
+                convert(cell, rule, &mut field, canonical, scratch)?;
                 copy::unescape(&field, &mut plain);
                 array::quote(&plain, literal);
             }
@@ -298,4 +300,64 @@ fn put_elements(
     }
     literal.push(b'}');
     Ok(())
+}
+
+/// The value of an element: of `bytea` in PostgreSQL's own form the bytes that its digits stand for.
+fn element_cell<'a>(text: &'a [u8], target: &Target, bytes: &'a mut Vec<u8>) -> Result<Cell<'a>, Rule> {
+    match (target, text.strip_prefix(b"\\x")) {
+        (Target::Bytea, Some(digits)) if copy::unhex(digits, bytes) => Ok(Cell::Blob(bytes)),
+        // The older form, in which a backslash begins three octal digits.
+        (Target::Bytea, _) if text.contains(&b'\\') => Err(Rule::Array),
+        _ => Ok(Cell::Text(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(cell: Cell<'_>, target: Target) -> Result<Vec<u8>, Rule> {
+        let (mut out, mut plain) = (Vec::new(), Vec::new());
+        convert(
+            cell,
+            &ColumnRule::new(target),
+            &mut out,
+            &mut CanonicalRow::default(),
+            &mut Scratch::default(),
+        )?;
+        copy::unescape(&out, &mut plain);
+        Ok(plain)
+    }
+
+    #[test]
+    fn a_blob_that_is_also_sqlites_own_jsonb_is_no_text() {
+        for target in [Target::Json, Target::Jsonb] {
+            for blob in [&b"3123"[..], b"51.5", b"7123", b"[71]\n\n"] {
+                assert_eq!(sent(Cell::Blob(blob), target.clone()), Err(Rule::Json), "{blob:?}");
+            }
+            for blob in [&b"1234"[..], b"312", b"{\"a\":12}", b"[3123]", b"true", b"\"ab\""] {
+                assert_eq!(sent(Cell::Blob(blob), target.clone()).as_deref(), Ok(blob), "{blob:?}");
+            }
+            assert_eq!(sent(Cell::Text(b"3123"), target).as_deref(), Ok(&b"3123"[..]));
+        }
+    }
+
+    #[test]
+    fn elements_of_bytea_are_read_as_postgresql_writes_them() {
+        let array = || Target::Array(Box::new(Target::Bytea));
+        for (text, literal) in [
+            (r#"{"\\x00ff"}"#, r#"{"\\x00ff"}"#),
+            (r#"["\\x00FF"]"#, r#"{"\\x00ff"}"#),
+            (r#"{ab}"#, r#"{"\\x6162"}"#),
+        ] {
+            assert_eq!(
+                sent(Cell::Text(text.as_bytes()), array()).as_deref(),
+                Ok(literal.as_bytes()),
+                "{text}"
+            );
+        }
+        for text in [r#"{"\\x0"}"#, r#"{"\\xzz"}"#, r#"{"a\\000"}"#] {
+            assert_eq!(sent(Cell::Text(text.as_bytes()), array()), Err(Rule::Array), "{text}");
+        }
+    }
 }

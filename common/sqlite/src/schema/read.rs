@@ -11,6 +11,7 @@ use super::{
 use crate::{
     error::{ReadError, Result},
     file::Reader,
+    sql,
 };
 
 /// Reads the schema of the main database as `reader` sees it.
@@ -55,7 +56,7 @@ pub fn read(reader: &Reader) -> Result<Schema> {
             _ => {}
         }
     }
-    leave_out_orphaned_shadows(&mut schema);
+    leave_out_orphaned_shadows(&mut schema, &modules(connection).map_err(failed)?);
     Ok(schema)
 }
 
@@ -98,19 +99,29 @@ fn kinds(connection: &Connection) -> rusqlite::Result<Vec<Kind>> {
     rows.collect()
 }
 
+/// The modules of virtual tables that SQLite knows, in small letters.
+fn modules(connection: &Connection) -> rusqlite::Result<HashSet<String>> {
+    let mut statement = connection.prepare("select lower(name) from pragma_module_list")?;
+    statement.query_map([], |row| row.get(0))?.collect()
+}
+
 fn virtual_reason(sql: &str) -> String {
-    let module = sql
-        .to_ascii_lowercase()
+    format!("a virtual table of the module {}", common::ident::printable(&module_of(sql)))
+}
+
+/// The module that a CREATE VIRTUAL TABLE names.
+fn module_of(sql: &str) -> String {
+    sql.to_ascii_lowercase()
         .find(" using ")
         .map(|at| sql[at + 7..].trim_start())
         .and_then(|rest| rest.split(|c: char| c == '(' || c.is_whitespace()).next())
         .unwrap_or_default()
-        .to_owned();
-    format!("a virtual table of the module {}", common::ident::printable(&module))
+        .to_owned()
 }
 
-/// SQLite knows a shadow table only if it knows the module. Those of FTS and R*Tree have fixed endings.
-fn leave_out_orphaned_shadows(schema: &mut Schema) {
+/// SQLite knows a shadow table only if it knows the module. Of any other module they are known by their endings, which are those
+/// of FTS and R*Tree.
+fn leave_out_orphaned_shadows(schema: &mut Schema, known: &HashSet<String>) {
     const ENDINGS: [&str; 13] = [
         "_content",
         "_data",
@@ -130,6 +141,7 @@ fn leave_out_orphaned_shadows(schema: &mut Schema) {
         .left_out
         .iter()
         .filter(|left| left.reason.starts_with("a virtual table"))
+        .filter(|left| !known.contains(&sql::unquoted(&module_of(&left.sql)).to_ascii_lowercase()))
         .map(|left| left.name.to_ascii_lowercase())
         .collect();
     let is_shadow = |name: &str| {
@@ -293,8 +305,9 @@ fn indexes(
         match origin.as_str() {
             "u" => {
                 let columns: Vec<usize> = parts.iter().filter_map(|part| part.column).collect();
-                let collations = parts.iter().map(|part| part.collation.clone()).collect();
-                if seen.insert(columns.clone()) {
+                let collations: Vec<Option<String>> =
+                    parts.iter().map(|part| part.collation.clone()).collect();
+                if seen.insert((columns.clone(), collations.clone())) {
                     let name = declared.unique_name(table, &columns);
                     table.uniques.push(Unique { name, columns, collations });
                 }

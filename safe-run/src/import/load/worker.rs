@@ -10,7 +10,7 @@ use sqlite::{
     encode::RowEncoder,
     file::Reader,
     hash::RowHash,
-    rows::{Cells, Row, RowQuery, RowidRange},
+    rows::{Cells, Row, RowKey, RowQuery, RowidRange},
     value::Cell,
 };
 use tokio::sync::mpsc;
@@ -72,7 +72,7 @@ impl<'a> Judge<'a> {
             }
             self.nulls.extend(columns);
         }
-        if let Some(why) = (!job.refused.is_empty()).then(|| job.refused.get(&row.key().0)).flatten() {
+        if let Some(why) = (!job.refused.is_empty()).then(|| job.refused.get(&row.identity())).flatten() {
             return Fate::Bad(0, "refused".to_owned(), why.clone());
         }
         let masked = Masked { row, nulls: &self.nulls };
@@ -96,13 +96,13 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// The key of the row that was sent as line `line`, counted from 1.
+/// What tells the row from others that was sent as line `line`, counted from 1.
 pub(super) fn key_of(
     reader: &Reader,
     job: &Job,
     blocks: &[Block],
     line: u64,
-) -> common::Result<Option<String>> {
+) -> common::Result<Option<(Vec<u8>, RowKey)>> {
     let mut left = line;
     let Some(block) = blocks.iter().find(|block| {
         let is_here = left <= block.rows;
@@ -121,7 +121,7 @@ pub(super) fn key_of(
         if matches!(judge.fate(row, &mut text), Fate::Sent(..)) {
             wanted -= 1;
             if wanted == 0 {
-                found = Some(row.key().0);
+                found = Some((row.identity(), row.key()));
                 return Err(Stopped::Unwanted);
             }
         }
