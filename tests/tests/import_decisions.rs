@@ -95,6 +95,7 @@ fn triggers_of_replicas_and_sequences_of_defaults_are_respected() {
         let run = prepared(
             major,
             "CREATE TABLE item (id serial PRIMARY KEY); CREATE SEQUENCE other; ALTER TABLE item ALTER id SET DEFAULT nextval('other');
+             ALTER SEQUENCE item_id_seq OWNED BY NONE;
              CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
              CREATE TRIGGER plain AFTER INSERT ON item FOR EACH ROW EXECUTE FUNCTION nothing();
              CREATE TRIGGER mirrored AFTER INSERT ON item FOR EACH ROW EXECUTE FUNCTION nothing();
