@@ -97,6 +97,9 @@ struct Inner {
 /// The result of everything in this workspace that can fail.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Where the server ended the session, or nobody says who did.
+const LOST: &str = "Look into the server's log for the reason, then run the command again.";
+
 impl Error {
     /// An error of `kind`; `message` is lower case, without a full stop, and names the object.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
@@ -177,11 +180,16 @@ impl Error {
                 if let Some(detail) = db.detail().filter(|_| !is_row) {
                     message.push_str(&format!(" ({})", masked(detail.trim_end_matches('.'))));
                 }
-                (message, db.hint().map(masked), Some(db.code().code().to_owned()))
+                let hint = match db.code().code() {
+                    // admin_shutdown, crash_shutdown: the session is gone, and the server gives no hint.
+                    "57P01" | "57P02" => Some(LOST.to_owned()),
+                    _ => db.hint().map(masked),
+                };
+                (message, hint, Some(db.code().code().to_owned()))
             }
             None if source.is_closed() => (
                 format!("{doing}: the connection to the server was lost"),
-                Some("Look into the server's log for the reason, then run the command again.".to_owned()),
+                Some(LOST.to_owned()),
                 Some("08006".to_owned()),
             ),
             None => {

@@ -5,19 +5,27 @@
 //! alone, with its definition and comment. That is a difference and is named. Nothing else is mended like this: a row that breaks a
 //! unique index, a partition's bound or a NOT NULL has no place in a database that has them.
 
+use std::collections::HashSet;
+
 use common::{
     Error, Ident, Progress, QualifiedName, Result,
     ident::{literal, printable},
-    postgres::{ConnectionSettings, DriverError, Session},
+    postgres::{
+        ConnectionSettings, DriverError, Session,
+        as_owner::{self, AsOwner},
+        trust,
+    },
 };
 use tokio::sync::Mutex;
 
 /// A table's constraint with this name, and those that it is inherited from: where each stands by itself, the topmost first. No row
-/// where `$3` is no CHECK constraint of the table.
+/// where `$3` is no CHECK constraint of the table, or the table is neither `$4`, whose rows are loaded, nor of its partition tree:
+/// a function can raise what it likes, with the name of somebody else's constraint.
 const OF_TABLE: &str = "
 WITH RECURSIVE up(rel, height) AS (
   SELECT c.oid, 0 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-   WHERE n.nspname = $1 AND c.relname = $2
+   WHERE n.nspname = $1 AND c.relname = $2 AND c.oid IN (SELECT $4::text::pg_catalog.regclass::pg_catalog.oid UNION ALL
+     SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.pg_partition_root($4::text::pg_catalog.regclass)))
   UNION ALL
   SELECT i.inhparent, up.height + 1 FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.rel
     JOIN pg_catalog.pg_constraint k ON k.conrelid = i.inhparent AND k.conname = $3 AND k.contype = 'c' AND NOT k.connoinherit)
@@ -58,6 +66,7 @@ struct Rule {
 }
 
 /// What an error says about the constraint that a row breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Violation {
     is_domain: bool,
     schema: String,
@@ -65,24 +74,35 @@ struct Violation {
     constraint: String,
 }
 
+/// What one step has met: a constraint that is off and is named again is not what the rows break.
+#[derive(Debug, Default)]
+pub struct Seen(HashSet<Violation>);
+
 impl BrokenRules {
     /// Nothing is taken off yet.
     pub fn new(settings: &ConnectionSettings, progress: &Progress) -> Self {
         Self { settings: settings.clone(), progress: progress.clone(), aside: Mutex::default() }
     }
 
-    /// Takes off the constraint that `error` speaks of; whether what failed is worth another try.
+    /// Takes off the constraint that `error` speaks of, which came of loading `table`; whether what failed is worth another try.
     ///
     /// # Errors
     /// The catalog can't be read. Where the role may not do it, nothing was done, and the first error counts.
-    pub async fn take_off(&self, error: &Error) -> Result<bool> {
+    pub async fn take_off(&self, error: &Error, table: &QualifiedName, seen: &mut Seen) -> Result<bool> {
         let Some(violation) = violation(error) else { return Ok(false) };
+        if !seen.0.insert(violation.clone()) {
+            return Ok(false);
+        }
         // Another connection may have had the same error.
         let mut aside = self.aside.lock().await;
         let session = self.settings.connect().await?;
-        let taken = Self::take_off_in(&session, &violation).await?;
+        let taken = Self::take_off_in(&session, &violation, table).await?;
         session.close().await?;
         match taken {
+            // Gone already, or none at all: the name is the error's own.
+            Some(rules) if rules.is_empty() => Ok(aside.iter().any(|rule| {
+                rule.is_domain == violation.is_domain && rule.name.as_str() == violation.constraint
+            })),
             Some(rules) => {
                 for rule in &rules {
                     self.progress.warn(format!("rows break {}", rule.label()));
@@ -95,11 +115,18 @@ impl BrokenRules {
     }
 
     /// What was taken off; empty where it was gone already, and none where it can't be.
-    async fn take_off_in(session: &Session, violation: &Violation) -> Result<Option<Vec<Rule>>> {
+    async fn take_off_in(
+        session: &Session,
+        violation: &Violation,
+        table: &QualifiedName,
+    ) -> Result<Option<Vec<Rule>>> {
         let failed = |source| Error::postgres("could not look for the constraint that rows break", source);
-        let statement = if violation.is_domain { OF_DOMAIN } else { OF_TABLE };
-        let wanted = [&violation.schema, &violation.on, &violation.constraint];
-        let rows = session.query(statement, &[wanted[0], wanted[1], wanted[2]]).await.map_err(failed)?;
+        let (schema, on, constraint) = (&violation.schema, &violation.on, &violation.constraint);
+        let rows = match violation.is_domain {
+            true => session.query(OF_DOMAIN, &[schema, on, constraint]).await,
+            false => session.query(OF_TABLE, &[schema, on, constraint, &table.to_string()]).await,
+        };
+        let rows = rows.map_err(failed)?;
         let rules: Vec<Rule> = rows
             .iter()
             .map(|row| Rule {
@@ -127,9 +154,15 @@ impl BrokenRules {
         let mut lines = Vec::new();
         // The last that was taken off first: heirs before those that they inherit from.
         for rule in self.aside.lock().await.drain(..).rev() {
-            session.batch_execute(&rule.add_sql()).await.map_err(|source| {
-                Error::postgres(format!("could not make {} again", rule.label()), source)
-            })?;
+            let label = rule.label();
+            let failed = |error: Error| error.context(format!("could not make {label} again"));
+            match rule.others(session).await.map_err(failed)? {
+                Some(owner) => self.add_as(owner, &rule).await.map_err(failed)?,
+                None => session
+                    .batch_execute(&rule.add_sql())
+                    .await
+                    .map_err(|source| Error::postgres(format!("could not make {label} again"), source))?,
+            }
             lines.push(format!("{}: it came back NOT VALID, because rows break it", rule.label()));
         }
         lines.reverse();
@@ -137,7 +170,48 @@ impl BrokenRules {
     }
 }
 
+impl BrokenRules {
+    /// Makes it as its owner: to read the values of its definition can call his code.
+    async fn add_as(&self, owner: u32, rule: &Rule) -> Result<()> {
+        const CLOSED: &str = "SELECT n.nspname::pg_catalog.text, pg_catalog.pg_get_userbyid($1::pg_catalog.oid)::pg_catalog.text
+            FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+            AND NOT pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'USAGE')";
+        let failed = |source| Error::postgres("the server does not take it", source);
+        let session = self.settings.connect().await?;
+        session.batch_execute(crate::load::STATEMENT).await.map_err(failed)?;
+        let closed = session.query(CLOSED, &[&owner]).await.map_err(failed)?;
+        let lent = |verb: &str, word: &str| -> String {
+            let one = |row: &common::postgres::Row| {
+                let (schema, role) =
+                    (Ident::new(row.get::<_, String>(0)), Ident::new(row.get::<_, String>(1)));
+                format!("{verb} USAGE ON SCHEMA {schema} {word} {role}; ")
+            };
+            closed.iter().map(one).collect()
+        };
+        let (lend, take_back) = (lent("GRANT", "TO"), lent("REVOKE", "FROM"));
+        let owner = AsOwner::of(owner);
+        session.batch_execute(&format!("BEGIN; {lend}{}", owner.create_sql())).await.map_err(failed)?;
+        // From here on only text statements: nothing may be prepared where code of somebody else has been.
+        session.simple_query(&owner.run_sql(&rule.add_sql(), "")).await.map_err(failed)?;
+        session.batch_execute(&take_back).await.map_err(failed)?;
+        as_owner::commit(&session).await?;
+        session.close().await
+    }
+}
+
 impl Rule {
+    /// The owner, where he is not trusted.
+    async fn others(&self, session: &Session) -> Result<Option<u32>> {
+        let owner = match self.is_domain {
+            true => "SELECT typowner FROM pg_catalog.pg_type WHERE oid = $1::text::pg_catalog.regtype",
+            false => "SELECT relowner FROM pg_catalog.pg_class WHERE oid = $1::text::pg_catalog.regclass",
+        };
+        let failed = |source| Error::postgres("could not look for the owner of a constraint", source);
+        let owner: u32 = session.query_one(owner, &[&self.on.to_string()]).await.map_err(failed)?.get(0);
+        let is_trusted = |role: &trust::Role| role.oid == owner && role.is_trusted;
+        Ok((!trust::roles(session).await?.iter().any(is_trusted)).then_some(owner))
+    }
+
     fn kind(&self) -> &'static str {
         if self.is_domain { "DOMAIN" } else { "TABLE" }
     }

@@ -552,7 +552,7 @@ impl Invocation<'_> {
         if self.output.is_json() {
             return self.output.exactly(&document::to_json(report)?);
         }
-        let text = report.text(verbose, |verdict, word| self.output.paint(verdict.common().tone(), word));
+        let text = report.text(verbose, |verdict, word| self.output.paint(verdict.tone(), word));
         self.output.data(&text)
     }
 

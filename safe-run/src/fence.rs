@@ -110,7 +110,13 @@ impl Fence {
 
 /// Takes a fence away that `previous` stood before.
 pub async fn lift(control: &Session, database: &str, previous: Option<&str>, own: &[i32]) -> Result<()> {
-    alter(control, database, previous).await?;
+    alter(control, database, previous).await.map_err(|error| match error.sqlstate() {
+        Some("55P03") => error.with_hint(
+            "Somebody else's transaction has changed the database's settings and is still open: end it (pg_stat_activity, \
+             backend_xid). Then the fence can be lifted: `safe-run recover` or `safe-run release` does it.",
+        ),
+        _ => error,
+    })?;
     fault::point("safe-run.writable");
     database::end_client_sessions(control, database, own).await
 }

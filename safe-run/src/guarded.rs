@@ -291,6 +291,9 @@ async fn prepare(
     }
     log.took("checks before", checks_began, checks_took);
     if log.clone.is_none() && snapshot.is_some() && options.on_failure != Some(OnFailure::Stop) {
+        if options.on_failure == Some(OnFailure::Undo) || standing.is_some() {
+            proof::refuse_rows_without_a_place(&baseline.results)?;
+        }
         log.report.notes.extend(proof::broken_rules(&baseline.results));
     }
     let snapshot = match snapshot {

@@ -249,12 +249,41 @@ fn hint(helps: &[String], other: &str) -> String {
     if helps.is_empty() { other.to_owned() } else { format!("What would help: {} {other}", helps.join(" ")) }
 }
 
+/// Refuses where the snapshot is the only undo and holds rows that it could not bring back: a NULL where a table's column or a domain
+/// has none, or a row of which a rule's function raises an error. A rule of that kind can't be NOT VALID.
+pub(crate) fn refuse_rows_without_a_place(found: &CheckResults) -> Result<()> {
+    let Some(finding) = found.findings.iter().find(|finding| has_no_place(finding)) else { return Ok(()) };
+    Err(Error::refused(format!("an undo by a snapshot would not be possible: {}", finding.detail)).with_hint(
+        "Repair the rows or the rule, or take --snapshot clone, which copies them as they are; --on-failure stop --snapshot none goes \
+         without an undo.",
+    ))
+}
+
+fn has_no_place(finding: &Finding) -> bool {
+    // A rule that could not be evaluated has the SQLSTATE in place of keys.
+    let raises = |state: &str| {
+        state.len() == 5
+            && state != "23514"
+            && ["22", "23", "P0"].iter().any(|class| state.starts_with(class))
+    };
+    let is_state = finding.sample_keys.is_empty() && finding.count == 1;
+    let is_broken = match finding.key.check {
+        CheckKind::NotNull => true,
+        CheckKind::Check | CheckKind::Domains => {
+            finding.definition == "NOT NULL" || (is_state && raises(&finding.key_hash))
+        }
+        _ => false,
+    };
+    is_broken && finding.severity == Severity::Failure && !finding.definition.ends_with(" NOT VALID")
+}
+
 /// What a person should know where the snapshot is the only undo and rows break rules: those rules come back NOT VALID.
 pub(crate) fn broken_rules(found: &CheckResults) -> Option<String> {
     let breaks = |finding: &&Finding| {
         matches!(finding.key.check, CheckKind::Check | CheckKind::Domains)
             && finding.severity == Severity::Failure
             && !finding.definition.ends_with(" NOT VALID")
+            && !has_no_place(finding)
     };
     let finding = found.findings.iter().find(breaks)?;
     Some(format!("an undo by the snapshot would bring this rule back NOT VALID: {}", finding.detail))
@@ -303,8 +332,9 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
     if let Some(key) = &key
         && let Some(known) = context.repository.recall_proof(key)?
     {
-        let how = "the undo is proved: nothing that it depends on has changed since a trial that succeeded";
-        let mut file = ByFile { how: how.to_owned(), lacks: known.lacks };
+        let proved =
+            "the undo is proved: nothing that it depends on has changed since a trial that succeeded";
+        let mut file = ByFile { how: format!("{proved}{}", rules.left_out()), lacks: known.lacks };
         file.lacks.splice(0..0, rules.uncertain());
         return Ok(Ok(file));
     }

@@ -71,6 +71,14 @@ impl Verdict {
         }
     }
 
+    /// How it looks. RESTORED is what was asked of `restore`; of a run, it says that the run failed.
+    pub fn tone(self) -> common::verdict::Tone {
+        match self {
+            Self::Restored => common::verdict::Tone::Warning,
+            verdict => verdict.common().tone(),
+        }
+    }
+
     /// The word that a person sees.
     pub fn word(self) -> &'static str {
         self.common().word()

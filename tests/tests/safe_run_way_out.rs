@@ -125,8 +125,21 @@ fn recover_and_release_wait_for_a_lock_on_the_database_for_a_time_and_say_for_wh
     somebody.run(&hold);
     let mut command = run.command(&["release"]);
     command.env("SAFE_RUN_FAULT_NUMBER", "safe-run.patience=1");
-    drop(tests::Running::start(command).outcome().exits(4).says("Somebody else's transaction"));
+    let ended = tests::Running::start(command).outcome();
+    drop(ended.exits(4).says("Somebody else's transaction").says("Then the fence can be lifted"));
     somebody.run("ROLLBACK");
     run.run(&["release"]).exits(0);
     run.assert_open();
+
+    // Before a run the way is another one.
+    somebody.run(&hold);
+    let mut command = run.command(&["--snapshot", "none", "--", "true"]);
+    command.env("SAFE_RUN_FAULT_NUMBER", "safe-run.patience=1");
+    drop(
+        tests::Running::start(command)
+            .outcome()
+            .exits(4)
+            .says("end it (pg_stat_activity, backend_xid), then run the command again"),
+    );
+    somebody.run("ROLLBACK");
 }

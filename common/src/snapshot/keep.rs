@@ -203,7 +203,8 @@ fn plan_database(policy: &KeepPolicy, mut group: Vec<&Candidate>, now: DateTime<
 }
 
 /// Of each that is from before a migration, newest first: the newer one before a migration whose state is the same, with none of
-/// another state between them. A damaged one, or one of a wrong clock, stands for no other.
+/// another state between them. A damaged one, or one of a wrong clock, stands for no other, nor does one that was not verified stand
+/// for one that was. What a tag of the policy keeps stays.
 fn repeated(policy: &KeepPolicy, group: &[&Candidate], now: DateTime<Utc>) -> Vec<Option<SnapshotId>> {
     let mut newer: Option<&Candidate> = None;
     let mut same_as = vec![None; group.len()];
@@ -214,9 +215,15 @@ fn repeated(policy: &KeepPolicy, group: &[&Candidate], now: DateTime<Utc>) -> Ve
         if policy.include_pre_migration || !counts {
             continue;
         }
-        match newer.filter(|newer| newer.state.is_some() && newer.state == candidate.state) {
-            Some(newer) => same_as[index] = Some(newer.id.clone()),
-            None => newer = Some(candidate),
+        let is_named = policy.tags.iter().any(|(key, value)| candidate.tags.get(key) == Some(value));
+        let stands_for = |newer: &&Candidate| {
+            newer.state.is_some()
+                && newer.state == candidate.state
+                && (newer.soundness == Soundness::Verified || candidate.soundness != Soundness::Verified)
+        };
+        match newer.filter(stands_for) {
+            Some(newer) if !is_named => same_as[index] = Some(newer.id.clone()),
+            _ => newer = Some(candidate),
         }
     }
     same_as

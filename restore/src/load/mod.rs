@@ -41,6 +41,7 @@ use tokio::{sync::Notify, task::JoinSet};
 
 use crate::{
     archive::{self, Ahead, ArchiveOptions, Remedies},
+    broken_rules::Seen,
     copy_in, lent_paths,
 };
 
@@ -383,9 +384,17 @@ impl Shared {
 
     /// Does it again for as long as there is another constraint to take off that rows break.
     async fn perform_past_broken_rules(&self, session: &Session, step: &Step) -> Result<bool> {
+        let (Step::Load { table, .. } | Step::LoadFrozen { table }) = step else {
+            // One that is loaded through its owner has its chunks done again one by one.
+            return self.perform_once_or_twice(session, step).await;
+        };
+        let name = &self.snapshot.manifest.tables[*table].table.name;
+        let mut seen = Seen::default();
         loop {
             match self.perform_once_or_twice(session, step).await {
-                Err(error) if self.remedies.broken_rules.take_off(&error).await? => interrupt::check()?,
+                Err(error) if self.remedies.broken_rules.take_off(&error, name, &mut seen).await? => {
+                    interrupt::check()?;
+                }
                 outcome => return outcome,
             }
         }
@@ -536,6 +545,7 @@ impl Shared {
         for chunk in data.chunks.iter().filter(|chunk| chunk.content.rows > 0) {
             interrupt::check()?;
             let mut is_lent = self.remedies.paths.are_lent();
+            let mut seen = Seen::default();
             // Nothing of the chunk is there after an error, and each remedy can help once.
             while let Err(error) =
                 contained.load(&self.settings, &self.snapshot, data, chunk, &self.progress).await
@@ -543,7 +553,7 @@ impl Shared {
                 interrupt::check()?;
                 if lent_paths::may_be_a_name(&error) && self.remedies.paths.lend(is_lent).await? {
                     is_lent = true;
-                } else if !self.remedies.broken_rules.take_off(&error).await? {
+                } else if !self.remedies.broken_rules.take_off(&error, &data.table.name, &mut seen).await? {
                     return Err(lent_paths::hint(error));
                 }
             }
@@ -559,15 +569,17 @@ impl Shared {
             (0..data.chunks.len()).filter(|chunk| data.chunks[*chunk].content.rows > 0).collect();
         let failed = |source| Error::postgres(format!("could not load the table {short}"), source);
         session.batch_execute("BEGIN").await.map_err(failed)?;
+        let mut frozen = true;
         if let Err(source) = session.batch_execute(&format!("TRUNCATE TABLE ONLY {name}")).await {
             // 42501: an owner may have taken this right from itself. Rows can be loaded all the same.
             if source.code().is_none_or(|code| code.code() != "42501") {
                 return Err(failed(source));
             }
-            session.batch_execute("ROLLBACK").await.map_err(failed)?;
-            return self.load_chunks(session, table, &chunks, false).await;
+            // One transaction here too: where a chunk fails and the step is done again, none is there twice.
+            session.batch_execute("ROLLBACK; BEGIN").await.map_err(failed)?;
+            frozen = false;
         }
-        if let Err(error) = self.load_chunks(session, table, &chunks, true).await {
+        if let Err(error) = self.load_chunks(session, table, &chunks, frozen).await {
             // So that the step can be done again; where the session is lost, the first error says why.
             let _ = session.batch_execute("ROLLBACK").await;
             return Err(error);

@@ -114,6 +114,9 @@ impl Invocation<'_> {
         let not_checked = format::plural(unchecked as u64, "thing", "things");
         let level = results.level;
         let said = match verdict {
+            Verdict::NothingChecked if unchecked > 0 => {
+                format!("nothing was checked at level {level}: {not_checked} could not be")
+            }
             Verdict::NothingChecked => {
                 format!("no check that was asked for had anything to look at, at level {level}")
             }
@@ -135,7 +138,7 @@ impl Invocation<'_> {
         for skipped in &results.skipped {
             text.push_str(&format!("  {}\n", Remark::NotChecked.line(&skipped.phrase())));
         }
-        if checked.is_empty() {
+        if checked.is_empty() && unchecked == 0 {
             text.push_str(
                 "  structure looks at what a run made or rebuilt, and at everything with --level deep; privileges, enums, statistics and \
                  content compare the states before and after a run\n",

@@ -84,7 +84,8 @@ pub async fn recover_by(
         "it was killed while it changed the database: its clone took the database's place now".to_owned(),
     );
     let mut account = not_as_before(clone.differences(control, settings.database()).await, read_only);
-    account.add(names_of_databases(settings, Some(&clone.kept_as)).await);
+    let live = past.hidden().map_or(settings.database().to_owned(), |names| names.live);
+    account.add(names_of_databases(settings, &live, Some(&clone.kept_as)).await);
     what.extend(account.lines());
     say_kept(control, &clone.kept_as, what).await.map(|()| true)
 }

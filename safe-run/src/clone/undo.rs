@@ -84,6 +84,8 @@ pub(crate) async fn undo(
     log.note_step(Step::Undone);
     let kept_as = replaced.then(|| clone.kept_as.clone());
     let differences = clone.differences(control, context.connection.database()).await;
+    // Before the fence is lifted: behind the exclusive one our connection leads to a name that is gone then.
+    let names = names_of_databases(&context.connection, &log.report.database, kept_as.as_deref()).await;
     let mut undo =
         UndoReport { how: "clone", seconds, failed_database_kept_as: kept_as.clone(), error: None };
     if let Some(error) = settle_fence(context, &mut log, control, standing.take(), kept_as.as_deref()).await {
@@ -95,7 +97,7 @@ pub(crate) async fn undo(
     }
     let report = &mut log.report;
     report.account = not_as_before(differences, read_only);
-    report.account.add(names_of_databases(&context.connection, kept_as.as_deref()).await);
+    report.account.add(names);
     let before = match report.account.is_whole() {
         true => "is as it was before".to_owned(),
         false => format!("has its rows of before{}", report.account.but()),
@@ -127,13 +129,17 @@ pub(super) fn not_as_before(differences: Result<Vec<String>>, held: bool) -> Acc
     }
 }
 
-/// Values that name the database that was replaced.
-pub(super) async fn names_of_databases(settings: &ConnectionSettings, kept_as: Option<&str>) -> Account {
+/// Values that name the database that was replaced, which was `live` to everybody, whatever its fence called it.
+pub(super) async fn names_of_databases(
+    settings: &ConnectionSettings,
+    live: &str,
+    kept_as: Option<&str>,
+) -> Account {
     let mut account = Account::default();
     let Some(kept_as) = kept_as else { return account };
     let found = async {
         let session = settings.connect().await?;
-        let found = regdatabase::after_swap(&session, settings.database(), kept_as).await?;
+        let found = regdatabase::after_swap(&session, live, kept_as).await?;
         session.close().await.map(|()| found)
     };
     match found.await {

@@ -39,6 +39,8 @@ pub(super) async fn undo(
     let error = if stage == Stage::Validation { error } else { interrupt::explain(error) };
     log.fail(&error);
     let fenced = standing.is_some();
+    // Behind the exclusive fence nobody writes, and the names that are used here are gone when it is lifted.
+    let is_read_only = matches!(standing, Some(Fence::ReadOnly { .. }));
     // Without a fence others may have written since the snapshot: a person has to decide what is lost.
     let wanted = context.options.on_failure.unwrap_or(if fenced { OnFailure::Undo } else { OnFailure::Stop });
     if wanted == OnFailure::Undo && log.clone.is_some() {
@@ -99,7 +101,7 @@ pub(super) async fn undo(
                 let settings = context.connection.with_database(kept_as);
                 tell_differences(context, &mut log, &settings, &before, reached, &lost).await;
             }
-            if let (true, Some(kept_as)) = (fenced, &kept_as) {
+            if let (true, Some(kept_as)) = (is_read_only, &kept_as) {
                 let failed = context.connection.with_database(kept_as);
                 match large_objects::after_undo(&context.connection, &failed).await {
                     Ok(told) => log.report.notes.extend(told),

@@ -35,6 +35,14 @@ pub struct Uncertain {
 }
 
 impl Rules {
+    /// The end of a sentence about a trial: whose rows it was without.
+    pub fn left_out(&self) -> String {
+        let tables = plural(self.too_large.len() as u64, "table", "tables");
+        self.too_large.first().map_or(String::new(), |name| {
+            printable(&format!("; the rows of {tables} were too many for a trial, {name} first"))
+        })
+    }
+
     /// What an undo by a snapshot can't have because of them.
     pub fn uncertain(&self) -> Option<String> {
         let first = self.uncertain.first()?;
@@ -59,14 +67,14 @@ impl Rules {
 /// not do: it knows nothing of what PostgreSQL brings, `now()` included.
 const TABLES: &str = r"
 WITH RECURSIVE
- trees(relation, type, tree, is_check) AS (
-  SELECT conrelid, contypid, conbin::text, true FROM pg_catalog.pg_constraint WHERE contype = 'c' AND convalidated
-  UNION ALL SELECT d.adrelid, 0, d.adbin::text, false FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a
+ trees(relation, type, tree) AS (
+  SELECT conrelid, contypid, conbin::text FROM pg_catalog.pg_constraint WHERE contype = 'c' AND convalidated
+  UNION ALL SELECT d.adrelid, 0, d.adbin::text FROM pg_catalog.pg_attrdef d JOIN pg_catalog.pg_attribute a
     ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE a.attgenerated <> ''
-  UNION ALL SELECT indrelid, 0, pg_catalog.concat(indexprs::text, indpred::text), false FROM pg_catalog.pg_index
+  UNION ALL SELECT indrelid, 0, pg_catalog.concat(indexprs::text, indpred::text) FROM pg_catalog.pg_index
     WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
-  UNION ALL SELECT partrelid, 0, partexprs::text, false FROM pg_catalog.pg_partitioned_table WHERE partexprs IS NOT NULL
-  UNION ALL SELECT stxrelid, 0, stxexprs::text, false FROM pg_catalog.pg_statistic_ext WHERE stxexprs IS NOT NULL),
+  UNION ALL SELECT partrelid, 0, partexprs::text FROM pg_catalog.pg_partitioned_table WHERE partexprs IS NOT NULL
+  UNION ALL SELECT stxrelid, 0, stxexprs::text FROM pg_catalog.pg_statistic_ext WHERE stxexprs IS NOT NULL),
  own(class, oid) AS (
   SELECT classid, objid FROM pg_catalog.pg_depend WHERE deptype = 'e'),
  fickle(oid) AS (
@@ -101,9 +109,13 @@ WITH RECURSIVE
   SELECT oid FROM tops UNION SELECT i.inhrelid FROM wanted JOIN pg_catalog.pg_inherits i ON i.inhparent = wanted.oid),
  bound(oid) AS (
   SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN (
-    SELECT t.relation FROM trees t WHERE t.relation >= 16384 AND NOT t.is_check
-      AND EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m
-                  JOIN fickle f ON f.oid = m[1]::oid AND f.oid >= 16384))
+    SELECT t.relation FROM trees t WHERE t.relation >= 16384 AND (
+      EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m
+              JOIN fickle f ON f.oid = m[1]::oid AND f.oid >= 16384)
+      OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':opno ([0-9]+)', 'g') m
+                 JOIN pg_catalog.pg_operator o ON o.oid = m[1]::oid
+                 JOIN fickle f ON f.oid = o.oprcode AND f.oid >= 16384)))
+   OR c.oid IN (SELECT a.attrelid FROM pg_catalog.pg_attribute a JOIN types ON types.oid = a.atttypid WHERE a.attnum > 0)
   UNION SELECT i.inhrelid FROM bound JOIN pg_catalog.pg_inherits i ON i.inhparent = bound.oid)
 SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
        EXISTS (SELECT FROM wanted WHERE wanted.oid = c.oid) AS is_wanted,
@@ -153,7 +165,7 @@ pub async fn read(session: &Session) -> Result<Rules> {
             rules.rows.insert(row.get("oid"));
         } else {
             rules.too_large.push(row.get("name"));
-            // Rows that break a CHECK come back all the same; what an index or a generated column makes of them is not known.
+            // Rows that break a CHECK come back all the same; where a function raises instead, they do not.
             if row.get("is_bound") {
                 let why = "they are too many for a trial of what its rules call".to_owned();
                 rules.uncertain.push(Uncertain { name: row.get("name"), why });

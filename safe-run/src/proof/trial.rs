@@ -90,12 +90,7 @@ fn succeeded(
         context.connection.user(),
         duration(began.elapsed())
     );
-    if let Some(name) = rules.too_large.first() {
-        how.push_str(&format!(
-            "; the rows of {} were too many for a trial, {name} first",
-            plural(rules.too_large.len() as u64, "table", "tables")
-        ));
-    }
+    how.push_str(&rules.left_out());
     ByFile { how, lacks }
 }
 

@@ -177,3 +177,78 @@ fn what_is_too_large_for_a_trial_makes_the_clone_the_undo() {
     assert_eq!(code, 12, "{said}");
     assert!(said.contains("the undo is a clone") && said.contains("too many for a trial"), "{said}");
 }
+
+/// No trial has rows of a table so large: of a function that a CHECK calls, nobody knows whether it raises.
+#[test]
+fn a_check_that_may_raise_over_too_many_rows_makes_the_clone_the_undo() {
+    let made = Constellation::on(
+        Cluster::shared(14),
+        "SET ROLE $OWNER; CREATE FUNCTION raises(i int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN true; END';
+         CREATE TABLE aa (id int CHECK (raises(id)), filler text);
+         INSERT INTO aa SELECT i, repeat(md5(i::text), 30) FROM generate_series(1, 40000) i;
+         CREATE OR REPLACE FUNCTION raises(i int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE ''not now''; END'",
+    );
+    let (code, said) = made.wreck(As::Superuser, "raises", &[]).unwrap_or_else(|said| panic!("{said}"));
+    assert_eq!(code, 12, "{said}");
+    assert!(said.contains("the undo is a clone") && said.contains("too many for a trial"), "{said}");
+}
+
+/// A NOT NULL of a domain can't be NOT VALID; the rows are seen before anything runs.
+fn a_null_of_a_domain_that_has_none(major: u32) {
+    let made = Constellation::new(
+        major,
+        "SET ROLE $OWNER; CREATE DOMAIN nn AS int NOT NULL; CREATE TABLE b (id int, v nn); CREATE TABLE n (v nn);
+         INSERT INTO n VALUES ((SELECT v FROM b WHERE false))",
+    );
+    let before = fingerprint(made.database());
+    let wreck = ["--", "psql", "-Xqc", "DELETE FROM t", "-c", "SELECT 1/0"];
+    made.run
+        .run(&[&["--snapshot", "file"], &wreck[..]].concat())
+        .exits(3)
+        .says("an undo by a snapshot would not be possible")
+        .says("Repair the rows or the rule, or take --snapshot clone");
+    before.assert_same(&fingerprint(made.database()));
+    made.run.run(&[&["--snapshot", "clone"], &wreck[..]].concat()).exits(12);
+    before.assert_same(&fingerprint(made.database()));
+}
+
+#[test]
+fn a_null_of_a_domain_that_has_none_is_refused_by_file_postgresql_14() {
+    a_null_of_a_domain_that_has_none(14);
+}
+
+#[test]
+fn a_null_of_a_domain_that_has_none_is_refused_by_file_postgresql_18() {
+    a_null_of_a_domain_that_has_none(18);
+}
+
+/// An error that names a constraint which no row breaks ends the load, and takes off nobody's constraint.
+fn a_forged_violation(major: u32) {
+    let database = Cluster::shared(major).fresh_database("forged");
+    database.psql(
+        "CREATE TABLE other (id int CONSTRAINT small CHECK (id < 10)); INSERT INTO other VALUES (1);
+         CREATE FUNCTION raises(i int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+         CREATE TABLE aa (id int CONSTRAINT forges CHECK (raises(id))); INSERT INTO aa VALUES (1)",
+    );
+    for named in ["TABLE = ''other'', CONSTRAINT = ''small''", "TABLE = ''aa'', CONSTRAINT = ''none''"] {
+        database.psql(&format!(
+            "CREATE OR REPLACE FUNCTION raises(i int) RETURNS bool LANGUAGE plpgsql AS
+             'BEGIN RAISE check_violation USING MESSAGE = ''forged'', SCHEMA = ''public'', {named}; END'"
+        ));
+        let snapshots = Snapshots::new();
+        snapshots.create(&database, &[]);
+        let told = snapshots.run("restore", &database.url(), &["latest", "--replace", "-y"]);
+        told.fails(1, &["forged"]);
+        assert_eq!(database.family(), [database.name()]);
+    }
+}
+
+#[test]
+fn a_forged_violation_takes_nothing_off_and_ends_the_load_postgresql_14() {
+    a_forged_violation(14);
+}
+
+#[test]
+fn a_forged_violation_takes_nothing_off_and_ends_the_load_postgresql_18() {
+    a_forged_violation(18);
+}

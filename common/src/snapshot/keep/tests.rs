@@ -289,3 +289,26 @@ fn of_runs_that_changed_nothing_the_newest_snapshot_is_kept() {
     all[2].protection = None;
     assert_eq!(ids(&KeepPolicy { min: 9, ..policy }, &all).len(), 9);
 }
+
+#[test]
+fn a_snapshot_that_a_tag_keeps_or_that_alone_is_verified_goes_for_no_other_of_the_same_state() {
+    let before = |number: u64, hours_ago: i64, soundness: Soundness| Candidate {
+        kind: Kind::PreMigration,
+        state: Some("a".to_owned()),
+        soundness,
+        ..candidate(number, at(hours_ago))
+    };
+    let kept_of = |policy: &KeepPolicy, all: &[Candidate]| -> Vec<bool> {
+        plan(policy, all, at(0)).iter().map(Decision::is_kept).collect()
+    };
+    let (verified, other) = (Soundness::Verified, Soundness::Unverified);
+    let policy = KeepPolicy { last: 1, ..KeepPolicy::default() };
+    let newer_is_not =
+        [before(1, 1, other.clone()), before(2, 2, verified.clone()), before(3, 3, verified.clone())];
+    assert_eq!(kept_of(&policy, &newer_is_not), [true, true, false]);
+    let mut tagged = [before(1, 1, verified.clone()), before(2, 2, verified), before(3, 3, other)];
+    tagged[1].tags.insert("release".to_owned(), "9".to_owned());
+    assert_eq!(kept_of(&policy, &tagged), [true, false, false]);
+    let policy = KeepPolicy { tags: vec![("release".to_owned(), "9".to_owned())], ..policy };
+    assert_eq!(kept_of(&policy, &tagged), [true, true, false]);
+}
