@@ -23,6 +23,7 @@ use common::{
 use crate::{
     broken_rules::BrokenRules,
     column_marks::{self, without_marks},
+    encoding,
     event_triggers::Silenced,
     lent_paths::LentPaths,
     make_owned,
@@ -133,21 +134,23 @@ pub async fn restore(
     options: ArchiveOptions<'_>,
     progress: &Progress,
 ) -> Result<Vec<MissingObject>> {
-    let chosen = options.entries.map(list_of).transpose()?;
-    let chosen = chosen.as_ref().map(tempfile::NamedTempFile::path);
-    let listed = tools::output(list_command(pg_restore, archive, section, chosen), "pg_restore").await?;
+    let (finished, listed) = tools::capture(list_command(pg_restore, archive, section), "pg_restore").await?;
+    if !finished.success {
+        return Err(Error::failed(format!("pg_restore failed: {}", finished.stderr.trim())));
+    }
+    let listed = encoding::shown(session, listed).await?;
     let entries = missing::entries(&listed);
-    let listed = without(&listed, options.ahead);
+    let listed = only(&listed, options.entries, options.ahead);
     let run = Run { pg_restore, settings, session, archive, section, options, entries, progress };
     let jobs = options.jobs.max(1);
     if section == Section::PreData {
         let order: Vec<u32> = listed.lines().filter_map(passes::id).collect();
         if order.iter().any(|id| run.maker(*id).is_some()) {
-            return run.batches(&order).await;
+            return run.batches(&order, 1).await;
         }
-        let all = options.ahead.is_none_or(|ahead| ahead.done.is_empty());
+        let all = options.entries.is_none() && options.ahead.is_none_or(|ahead| ahead.done.is_empty());
         return if all {
-            run.pass(chosen, 1).await
+            run.pass(None, 1).await
         } else {
             run.pass(Some(list_file(&listed)?.path()), 1).await
         };
@@ -166,30 +169,33 @@ pub async fn restore(
     let late = options.owned.map(|owned| owned.late.clone()).unwrap_or_default();
     for pass in split.in_order(&late, by_several) {
         let jobs = if pass.in_parallel { jobs } else { 1 };
-        let (theirs, ours) = passes::apart(&pass.list, |id, _| run.maker(id).is_some());
-        if !ours.is_empty() {
-            missing.extend(run.pass(Some(list_file(&ours)?.path()), jobs).await?);
-        }
-        let theirs: Vec<u32> = theirs.lines().filter_map(passes::id).collect();
-        if !theirs.is_empty() {
-            missing.extend(make_owned::make(&run, &theirs).await?);
-        }
+        let order: Vec<u32> = pass.list.lines().filter_map(passes::id).collect();
+        missing.extend(if order.iter().any(|id| run.maker(*id).is_some()) {
+            run.batches(&order, jobs).await?
+        } else {
+            run.pass(Some(list_file(&pass.list)?.path()), jobs).await?
+        });
     }
     Ok(missing)
 }
 
-/// A list without the entries that are there already.
-fn without(listed: &str, ahead: Option<&Ahead>) -> String {
-    let is_there = |line: &str| {
-        let id = line.split(';').next().and_then(|id| id.parse().ok());
-        id.is_some_and(|id: u32| ahead.is_some_and(|ahead| ahead.done.contains(&id)))
+/// A list of the chosen entries, without those that are there already.
+///
+/// pg_restore does not choose them: see [`restore_command`].
+fn only(listed: &str, chosen: Option<&[u32]>, ahead: Option<&Ahead>) -> String {
+    let chosen: Option<BTreeSet<u32>> = chosen.map(|chosen| chosen.iter().copied().collect());
+    let is_wanted = |line: &&str| {
+        passes::id(line).is_none_or(|id| {
+            chosen.as_ref().is_none_or(|chosen| chosen.contains(&id))
+                && ahead.is_none_or(|ahead| !ahead.done.contains(&id))
+        })
     };
-    listed.split_inclusive('\n').filter(|line| !is_there(line)).collect()
+    listed.split_inclusive('\n').filter(is_wanted).collect()
 }
 
 /// The entries of a section: number, and what the archive's list says of each.
 pub async fn entries(pg_restore: &Tool, archive: &Path, section: Section) -> Result<BTreeMap<u32, String>> {
-    let listed = tools::output(list_command(pg_restore, archive, section, None), "pg_restore").await?;
+    let listed = tools::output(list_command(pg_restore, archive, section), "pg_restore").await?;
     Ok(missing::entries(&listed))
 }
 
@@ -224,7 +230,7 @@ pub async fn restore_one(
     progress: &Progress,
 ) -> Result<bool> {
     let list = list_of(&[entry])?;
-    let mut command = restore_command(pg_restore, settings, Section::PostData, options);
+    let mut command = restore_command(pg_restore, settings, None, options);
     command.arg("--use-list").arg(list.path()).arg(archive);
     let finished = tools::run(command, "pg_restore").await?;
     let (errors, others) = tools::parse_restore_errors(&finished.stderr);
@@ -237,15 +243,19 @@ pub async fn restore_one(
 }
 
 /// pg_restore into the database of `settings`, without the archive.
+///
+/// A section and a list exclude each other. Grants, comments and labels have no section of their own: pg_restore gives them that
+/// of the entry before, and a list moves what is not in it to the front. One that begins with them would lose them, with exit code 0.
 fn restore_command(
     pg_restore: &Tool,
     settings: &ConnectionSettings,
-    section: Section,
+    section: Option<Section>,
     options: ArchiveOptions<'_>,
 ) -> tokio::process::Command {
     let mut command = tools::command_with(&pg_restore.path, settings, options.session);
     let database = conninfo_value(settings.database());
-    command.arg("--no-password").arg(format!("--dbname=dbname={database}")).arg(section.flag());
+    command.arg("--no-password").arg(format!("--dbname=dbname={database}"));
+    command.args(section.map(Section::flag));
     if options.no_owner {
         command.args(["--no-owner", "--no-privileges"]);
     }
@@ -274,17 +284,9 @@ async fn has_inheritance(session: &Session) -> Result<bool> {
     Ok(row.get(0))
 }
 
-fn list_command(
-    pg_restore: &Tool,
-    archive: &Path,
-    section: Section,
-    chosen: Option<&Path>,
-) -> tokio::process::Command {
+fn list_command(pg_restore: &Tool, archive: &Path, section: Section) -> tokio::process::Command {
     // In a process group of its own: a Ctrl-C during an undo must not end it.
     let mut command = tools::offline_command(&pg_restore.path);
-    if let Some(chosen) = chosen {
-        command.arg("--use-list").arg(chosen);
-    }
     command.arg("--list").arg(section.flag()).arg(archive);
     command
 }
@@ -308,12 +310,12 @@ impl Run<'_> {
         self.options.owned?.makers.get(&id)
     }
 
-    /// The pre-data section where owners make some of it.
-    async fn batches(&self, order: &[u32]) -> Result<Vec<MissingObject>> {
+    /// Entries of which owners make some.
+    async fn batches(&self, order: &[u32], jobs: usize) -> Result<Vec<MissingObject>> {
         let mut missing = Vec::new();
         for batch in self.options.owned.map(|owned| owned.batches(order)).unwrap_or_default() {
             missing.extend(match batch {
-                Batch::Ours(ids) => self.pass(Some(list_of(&ids)?.path()), 1).await?,
+                Batch::Ours(ids) => self.pass(Some(list_of(&ids)?.path()), jobs).await?,
                 Batch::Owner(ids) => make_owned::make(self, &ids).await?,
             });
         }
@@ -384,7 +386,8 @@ impl Run<'_> {
     }
 
     async fn pg_restore(&self, list: Option<&Path>, jobs: usize) -> Result<tools::Finished> {
-        let mut command = restore_command(self.pg_restore, self.settings, self.section, self.options);
+        let section = list.is_none().then_some(self.section);
+        let mut command = restore_command(self.pg_restore, self.settings, section, self.options);
         if jobs > 1 {
             command.arg(format!("--jobs={jobs}"));
         } else {
@@ -448,12 +451,7 @@ impl Run<'_> {
                 // 42809: before 18 a foreign key of a partitioned table can't be NOT VALID.
                 Err(source) if source.code().is_some_and(|code| code.code() == "42809") => {
                     let mut object = self.describe(error);
-                    object.reason = format!(
-                        "left out, because old orphans violate it and PostgreSQL {} has no NOT VALID foreign keys on \
-                         partitioned tables: {}",
-                        session.server_major(),
-                        error.message.replace('\n', " ")
-                    );
+                    object.reason = not_valid_refused(session, &error.message);
                     missing.push(object);
                 }
                 Err(source) => {
@@ -510,7 +508,17 @@ fn is_superusers_grant(object: &MissingObject) -> bool {
 fn is_there_already(error: &RestoreError) -> bool {
     let message = error.message.trim_end();
     message.ends_with(" already exists")
+        || message.ends_with(" already exists with same argument types")
         || (message.starts_with("multiple primary keys for table ") && message.ends_with(" are not allowed"))
+}
+
+/// Why a foreign key that existing rows violate is left out.
+pub(crate) fn not_valid_refused(session: &Session, why: &str) -> String {
+    format!(
+        "left out, because old orphans violate it and PostgreSQL {} has no NOT VALID foreign keys on partitioned tables: {}",
+        session.server_major(),
+        why.replace('\n', " ")
+    )
 }
 
 /// A foreign key that existing rows violate, as a statement that leaves those rows alone.

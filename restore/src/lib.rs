@@ -15,6 +15,7 @@ mod column_marks;
 pub mod compare;
 pub mod copy_in;
 pub mod differences;
+mod encoding;
 pub mod event_triggers;
 pub mod extension_tables;
 pub mod extensions;

@@ -21,7 +21,7 @@ use common::{
 
 use crate::{
     archive::{self, Run},
-    column_marks, lent_paths,
+    column_marks, encoding, lent_paths,
     missing::MissingObject,
     owned::{self, Owned},
     parts::{self, scratch},
@@ -38,13 +38,21 @@ pub async fn find(
     manifest: &Manifest,
     chosen: Option<&[u32]>,
 ) -> Result<Owned> {
-    let roles = trust::roles(session).await?;
+    let mut roles = trust::roles(session).await?;
+    // The database's owner is not the snapshot's yet, for whom that role stands.
+    let owner = &manifest.database.owner;
+    let has_trusted_owner = roles.iter().any(|role| role.is_trusted && role.name == *owner);
+    for role in roles.iter_mut().filter(|role| role.name == "pg_database_owner") {
+        role.is_trusted = has_trusted_owner;
+    }
+    let roles = roles;
     let is_trusted = |name: &String| roles.iter().any(|role| role.is_trusted && role.name == *name);
     // Snapshots of earlier versions do not say who owns what.
     if !manifest.owners.is_empty() && manifest.owners.keys().all(is_trusted) {
         return Ok(Owned::default());
     }
-    let mut entries = parts::contents(pg_restore, archive).await?;
+    let mut entries =
+        toc::parse(&encoding::exact(session, parts::printed_contents(pg_restore, archive).await?).await?);
     if let Some(chosen) = chosen {
         entries.retain(|entry| chosen.contains(&entry.id));
     }
@@ -53,7 +61,8 @@ pub async fn find(
     }
     let post_data = archive::post_data_entries(pg_restore, archive).await?;
     let exclusions = exclusions(pg_restore, archive, &entries, &post_data).await?;
-    Ok(owned::find(&entries, &post_data, &roles, &exclusions))
+    let partitioned = manifest.partitioned.iter().map(|table| table.oid).collect();
+    Ok(owned::find(&entries, &post_data, &roles, &partitioned, &exclusions))
 }
 
 /// Constraints that may be exclusion constraints, as their statements say. Nothing that a definition holds can hide the word.
@@ -88,7 +97,7 @@ pub async fn exclusions(
 /// # Errors
 /// As those of pg_restore: an entry that can't be made, unless missing objects are named and passed over.
 pub async fn make(run: &Run<'_>, ids: &[u32]) -> Result<Vec<MissingObject>> {
-    let mut missing = Vec::new();
+    let (mut missing, mut left_out) = (Vec::new(), Vec::new());
     let mut rest = ids;
     while let Some(role) = rest.first().and_then(|id| run.maker(*id)) {
         let is_his = |id: &&u32| run.maker(**id) == Some(role);
@@ -99,24 +108,29 @@ pub async fn make(run: &Run<'_>, ids: &[u32]) -> Result<Vec<MissingObject>> {
         }
         // All of it was taken back. One by one, each says what is wrong with it.
         for id in batch {
-            if let Err(error) = one(run, role, *id).await {
-                let object = run.entries.get(id).cloned().unwrap_or_else(|| format!("entry {id}"));
-                let definition = archive::script(run.pg_restore, run.archive, &[*id]).await.ok();
-                missing.push(MissingObject {
-                    object,
-                    reason: format!("as its owner \"{}\": {}", role.name, error.message()),
-                    definition,
-                });
+            let (is_left_out, reason) = match one(run, role, *id).await {
+                Ok(None) => continue,
+                Ok(Some(why)) => (true, why),
+                Err(error) => (false, format!("as its owner \"{}\": {}", role.name, error.message())),
+            };
+            let object = run.entries.get(id).cloned().unwrap_or_else(|| format!("entry {id}"));
+            let definition = archive::script(run.pg_restore, run.archive, &[*id]).await.ok();
+            let object = MissingObject { object, reason, definition };
+            if is_left_out {
+                left_out.push(object);
+            } else {
+                missing.push(object);
             }
         }
     }
     if missing.is_empty() || run.options.keep_going {
+        missing.extend(left_out);
         return Ok(missing);
     }
     let lines: Vec<String> = missing.iter().map(MissingObject::line).collect();
     Err(Error::failed(format!("what its owner has to make could not be restored:\n  {}", lines.join("\n  "))).with_hint(
         "Its definition calls functions, which run with the rights of the owner alone (docs/trust.md). Give the role what it lacks where \
-         the snapshot comes from, or restore with --no-owner.",
+         the snapshot comes from (a table that INHERITS from another needs the same owner as that), or restore with --no-owner.",
     ))
 }
 
@@ -130,24 +144,34 @@ enum Form {
     NotValid,
 }
 
-async fn one(run: &Run<'_>, role: &Role, id: u32) -> Result<()> {
-    let Err(error) = attempt(run, role, &[id], Form::AsStored).await else { return Ok(()) };
+/// Makes an entry; why it was left out, if it was.
+async fn one(run: &Run<'_>, role: &Role, id: u32) -> Result<Option<String>> {
+    let Err(error) = attempt(run, role, &[id], Form::AsStored).await else { return Ok(None) };
     if error.message().contains("unrecognized parameter \"pg_attver\"") {
-        return attempt(run, role, &[id], Form::WithoutMarks).await;
+        return attempt(run, role, &[id], Form::WithoutMarks).await.map(|()| None);
     }
     if error.sqlstate() == Some("23503") {
-        run.progress.warn(format!(
-            "{} has old orphans and came back NOT VALID: {}",
-            run.entries.get(&id).map_or("a foreign key", String::as_str),
-            error.message()
-        ));
-        return attempt(run, role, &[id], Form::NotValid).await;
+        return match attempt(run, role, &[id], Form::NotValid).await {
+            // Before 18 a foreign key of a partitioned table can't be NOT VALID.
+            Err(refused) if refused.sqlstate() == Some("42809") => {
+                Ok(Some(archive::not_valid_refused(run.session, error.message())))
+            }
+            Err(refused) => Err(refused),
+            Ok(()) => {
+                run.progress.warn(format!(
+                    "{} has old orphans and came back NOT VALID: {}",
+                    run.entries.get(&id).map_or("a foreign key", String::as_str),
+                    error.message()
+                ));
+                Ok(None)
+            }
+        };
     }
     let remedies = run.options.remedies;
     let silenced = remedies.event_triggers.silence(run.session, run.progress).await?;
     let may_be_a_name = lent_paths::may_be_a_name(&error);
     if silenced || (may_be_a_name && remedies.paths.lend(false).await?) {
-        return attempt(run, role, &[id], Form::AsStored).await;
+        return attempt(run, role, &[id], Form::AsStored).await.map(|()| None);
     }
     Err(error)
 }
@@ -163,7 +187,7 @@ async fn attempt(run: &Run<'_>, role: &Role, ids: &[u32], form: Form) -> Result<
     let failed = |source| Error::postgres("the server does not take it", source);
     session.batch_execute(crate::load::STATEMENT).await.map_err(failed)?;
     session.batch_execute(&head).await.map_err(failed)?;
-    let lacking = lacking(&session, run, role, ids, &body).await?;
+    let lacking = lacking(&session, run, role, ids, &format!("\n{head}{body}")).await?;
     session.batch_execute("BEGIN").await.map_err(failed)?;
     let name = Ident::new(role.name.as_str());
     for privilege in &lacking {
@@ -189,11 +213,18 @@ async fn statements(run: &Run<'_>, ids: &[u32]) -> Result<(String, String)> {
         command.arg("--no-tablespaces");
     }
     command.arg("--use-list").arg(list.path()).arg(run.archive);
-    let text = tools::output(command, "pg_restore").await?;
+    let (finished, printed) = tools::capture(command, "pg_restore").await?;
+    if !finished.success {
+        return Err(Error::failed(format!("pg_restore failed: {}", finished.stderr.trim())));
+    }
+    let text = encoding::exact(run.session, printed).await?;
     let text = scratch::for_the_server(&text, run.session.server_major());
     let at = text.find("\n-- Name: ").map_or(text.len(), |at| at + 1);
     let (head, body) = text.split_at(at);
-    Ok((head.to_owned(), body.to_owned()))
+    // It is sent as UTF-8, whatever the archive is in.
+    let is_encoding = |line: &&str| line.starts_with("SET client_encoding = ");
+    let head = head.split_inclusive('\n').filter(|line| !is_encoding(line)).collect();
+    Ok((head, body.to_owned()))
 }
 
 /// The foreign key of the statements, for rows that violate it.
@@ -210,7 +241,7 @@ fn not_valid(body: &str) -> Result<String> {
         .ok_or_else(|| Error::failed("the statement of a foreign key is not what it is in an archive"))
 }
 
-/// What the role lacks, as `CREATE ON SCHEMA app`: CREATE where the entries lie, and USAGE of all schemas.
+/// What the role lacks, as `CREATE ON SCHEMA app`: CREATE where the entries lie, and USAGE where what they need lies.
 async fn lacking(
     session: &Session,
     run: &Run<'_>,
@@ -222,6 +253,11 @@ async fn lacking(
         "SELECT n.nspname::pg_catalog.text, pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'USAGE'),
         pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'CREATE')
         FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+    const OF_EXTENSIONS: &str = "SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_extension e
+        JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace OR EXISTS (SELECT FROM pg_catalog.pg_depend d
+          WHERE d.classid = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND d.objid = n.oid AND d.deptype = 'e'
+            AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = e.oid)
+        WHERE e.extname = ANY ($1)";
     const TABLESPACES: &str = "SELECT t.spcname::pg_catalog.text FROM pg_catalog.pg_tablespace t
         WHERE t.spcname <> 'pg_global' AND NOT pg_catalog.has_tablespace_privilege($1::pg_catalog.oid, t.oid, 'CREATE')";
     let failed = |source| Error::postgres("could not look at the rights of the owner", source);
@@ -229,11 +265,21 @@ async fn lacking(
     let names: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
     let lie_in: BTreeSet<&str> =
         ids.iter().filter_map(|id| toc::namespace(run.entries.get(id)?, &names)).collect();
+    let needed = run.options.owned.map(|owned| owned.needed(ids)).unwrap_or_default();
+    let mut used: BTreeSet<String> = lie_in.iter().map(|name| (*name).to_owned()).collect();
+    used.extend(
+        needed.iter().filter_map(|id| toc::namespace(run.entries.get(id)?, &names)).map(str::to_owned),
+    );
+    let extensions: Vec<&str> =
+        needed.iter().filter_map(|id| run.entries.get(id)?.strip_prefix("EXTENSION - ")).collect();
+    for row in &session.query(OF_EXTENSIONS, &[&extensions]).await.map_err(failed)? {
+        used.insert(row.get(0));
+    }
     let mut lacking = Vec::new();
     for row in &rows {
         let name: String = row.get(0);
         let schema = Ident::new(name.as_str());
-        if !row.get::<_, bool>(1) {
+        if !row.get::<_, bool>(1) && used.contains(&name) {
             lacking.push(format!("USAGE ON SCHEMA {schema}"));
         }
         if !row.get::<_, bool>(2) && lie_in.contains(name.as_str()) {

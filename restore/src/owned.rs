@@ -25,7 +25,8 @@ pub struct Owned {
     pub late: BTreeSet<u32>,
     /// What each entry needs; empty where no owner makes anything.
     needs: HashMap<u32, Vec<u32>>,
-    /// Grants, which come last: until then everybody may call functions and use types, as whoever made the tables could.
+    /// Grants that come last: until then everybody may use types, as whoever made the tables could. Those on functions and
+    /// schemas come with these: code of an owner must not find open what is shut.
     grants: HashSet<u32>,
 }
 
@@ -44,21 +45,29 @@ pub fn may_matter(entries: &[Entry], roles: &[Role]) -> bool {
     entries.iter().any(is_code) && entries.iter().any(|entry| roles.untrusted(entry).is_some())
 }
 
-/// Decides. `exclusions` are the constraints that may be exclusion constraints: the archive does not say what those call.
+/// Decides. `partitioned` are the oids of the partitioned tables at the source, and `exclusions` are the constraints that may be exclusion constraints: the archive does not say what those call.
 pub fn find(
     entries: &[Entry],
     post_data: &BTreeSet<u32>,
     roles: &[Role],
+    partitioned: &BTreeSet<u32>,
     exclusions: &BTreeSet<u32>,
 ) -> Owned {
     let search = Search::new(entries, roles);
     let mut owned = Owned::default();
-    for entry in entries.iter().filter(|entry| entry.kind == Kind::Table) {
+    let is_table = |entry: &&Entry| matches!(entry.kind, Kind::Table | Kind::ForeignTable);
+    for entry in entries.iter().filter(is_table) {
         if let Some(role) = search.roles.untrusted(entry).filter(|_| search.calls(entry)) {
             owned.makers.insert(entry.id, role.clone());
         }
     }
-    let mut in_trees: HashSet<u32> = HashSet::new();
+    // One without partitions is a tree as well.
+    let is_tree = |entry: &&Entry| {
+        entry.kind == Kind::Table
+            && partitioned.contains(&entry.object.1)
+            && owned.makers.contains_key(&entry.id)
+    };
+    let mut in_trees: HashSet<u32> = entries.iter().filter(is_tree).map(|entry| entry.id).collect();
     for entry in entries.iter().filter(|entry| entry.kind == Kind::Attach) {
         let tables = search.tables_of(entry);
         if entry.text.starts_with("TABLE ATTACH ") && tables.iter().any(|id| owned.makers.contains_key(id)) {
@@ -95,7 +104,7 @@ pub fn find(
     owned.late = search.late(post_data, exclusions);
     if !owned.makers.is_empty() {
         owned.needs = entries.iter().map(|entry| (entry.id, entry.needs.clone())).collect();
-        let is_grant = |entry: &&Entry| entry.kind == Kind::Acl;
+        let is_grant = |entry: &&Entry| entry.kind == Kind::Acl && !shuts(entry);
         owned.grants = entries.iter().filter(is_grant).map(|entry| entry.id).collect();
     }
     owned
@@ -143,7 +152,12 @@ pub fn tables_with_code(entries: &[Entry], roles: &[Role], exclusions: &BTreeSet
 }
 
 impl Owned {
-    /// The entries `order` of the pre-data section in batches, each after all that it needs.
+    /// What these entries need.
+    pub fn needed(&self, ids: &[u32]) -> BTreeSet<u32> {
+        ids.iter().filter_map(|id| self.needs.get(id)).flatten().copied().collect()
+    }
+
+    /// The entries `order` of a section in batches, each after all that it needs.
     pub fn batches(&self, order: &[u32]) -> Vec<Batch> {
         let (grants, mut left): (Vec<u32>, Vec<u32>) =
             order.iter().copied().partition(|id| self.grants.contains(id));
@@ -171,8 +185,11 @@ impl Owned {
                 None => batches.push(Batch::Ours(batch)),
                 Some(_) => batches.push(Batch::Owner(batch)),
             }
+            let open: HashSet<u32> = left.iter().copied().collect();
             let ready = left.iter().find(|id| {
-                self.needs.get(*id).is_none_or(|needs| needs.iter().all(|need| !left.contains(need)))
+                self.needs
+                    .get(*id)
+                    .is_none_or(|needs| needs.iter().all(|need| !open.contains(need) || need == *id))
             });
             // In a circle, which pg_dump does not write, the first one is tried by whoever has to make it.
             maker = match (maker, ready.or(left.first())) {
@@ -192,6 +209,13 @@ impl Owned {
     }
 }
 
+/// Whether grants say who may call a function, or use a schema or a server. The words may be part of a name: then a grant comes
+/// earlier than it has to, and that is all.
+fn shuts(entry: &Entry) -> bool {
+    const SHUT: [&str; 5] = [" FUNCTION ", " PROCEDURE ", " AGGREGATE ", " SCHEMA ", " FOREIGN SERVER "];
+    SHUT.iter().any(|kind| entry.text.contains(kind))
+}
+
 /// Whether an entry is something that can be called, or calls something when a value comes in.
 fn is_code(entry: &Entry) -> bool {
     const CALLED: [&str; 4] = ["FUNCTION ", "AGGREGATE ", "OPERATOR ", "DOMAIN "];
@@ -207,7 +231,9 @@ fn may_hold_values(entry: &Entry) -> bool {
         | Kind::Default
         | Kind::Rule
         | Kind::Policy
-        | Kind::Statistics => true,
+        | Kind::Statistics
+        | Kind::Trigger => true,
+        Kind::Other => entry.text.starts_with("DOMAIN "),
         Kind::Constraint => entry.text.starts_with("CONSTRAINT "),
         _ => false,
     }
@@ -394,6 +420,16 @@ mod tests {
 ;	depends on: 31 4
 34; 1259 45 VIEW app plain_v low
 ;	depends on: 5
+35; 1247 46 DOMAIN app words low
+;	depends on: 31
+36; 1259 50 TABLE app empty_tree low
+;	depends on: 2
+37; 2620 51 TRIGGER app empty_tree fires low
+;	depends on: 36 6
+38; 1259 52 FOREIGN TABLE app far low
+;	depends on: 2
+39; 0 0 ACL app FUNCTION f() low
+;	depends on: 2
 ";
 
     fn role(name: &str, is_trusted: bool) -> Role {
@@ -401,13 +437,22 @@ mod tests {
     }
 
     fn found(roles: &[Role]) -> Owned {
-        find(&toc::parse(LISTED), &(20..30).chain([33]).collect(), roles, &BTreeSet::from([21]))
+        find(
+            &toc::parse(LISTED),
+            &(20..30).chain([33, 37]).collect(),
+            roles,
+            &BTreeSet::from([50]),
+            &BTreeSet::from([21]),
+        )
     }
 
     #[test]
     fn owners_make_what_calls_code_and_nothing_of_trusted_roles_is_made_otherwise() {
         let owned = found(&[role("low", false), role("postgres", true)]);
-        assert_eq!(owned.makers.keys().copied().collect::<Vec<_>>(), [5, 7, 9, 11, 26, 27, 29, 32, 33]);
+        assert_eq!(
+            owned.makers.keys().copied().collect::<Vec<_>>(),
+            [5, 7, 9, 11, 26, 27, 29, 32, 33, 35, 36, 37, 38]
+        );
         assert_eq!(owned.late.iter().copied().collect::<Vec<_>>(), [21, 22, 24, 33]);
         let trusted = found(&[role("low", true), role("postgres", true)]);
         assert!(trusted.makers.is_empty(), "{trusted:?}");
@@ -416,13 +461,13 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_comes_after_all_that_it_needs_and_grants_come_last() {
+    fn a_batch_comes_after_all_that_it_needs_and_after_what_shuts_functions_and_other_grants_come_last() {
         let owned = found(&[role("low", false), role("postgres", true)]);
-        let order: Vec<u32> = (1..=12).collect();
+        let order: Vec<u32> = (1..=12).chain([39]).collect();
         assert_eq!(
             owned.batches(&order),
             [
-                Batch::Ours(vec![1, 2, 3, 4, 8, 10]),
+                Batch::Ours(vec![1, 2, 3, 4, 8, 10, 39]),
                 Batch::Owner(vec![5, 9, 11]),
                 Batch::Ours(vec![6]),
                 Batch::Owner(vec![7]),
@@ -449,6 +494,7 @@ mod tests {
                 "table app.u Some(\"low\") function app.of_t()",
                 "table app.ours None function app.f()",
                 "table app.p Some(\"low\") function app.f()",
+                "table app.empty_tree Some(\"low\") function app.f()",
             ]
         );
         assert!(found(&[role("low", true)]).is_empty());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 /// The post-data section in parts.
 #[derive(Debug, Default)]
 pub struct Passes {
-    /// What builds an index: an index, a primary key, a unique or exclusion constraint.
+    /// What builds an index: an index, a primary key, a unique or exclusion constraint; and what such an index may need.
     pub indexes: String,
     /// Everything else.
     pub others: String,
@@ -86,7 +86,14 @@ pub fn split(listed: &str) -> Passes {
     for line in listed.lines().filter(|line| !line.starts_with(';')) {
         let entry = entry(line);
         let is = |kind: &str| entry.starts_with(kind);
-        let part = if is("CONSTRAINT ") || (is("INDEX ") && !is("INDEX ATTACH ")) {
+        // What groups by a primary key comes after it. Indexes of such a view come after it in turn.
+        let is_postponed = is("MATERIALIZED VIEW ")
+            || is("VIEW ")
+            || is("FUNCTION ")
+            || is("PROCEDURE ")
+            || is("AGGREGATE ")
+            || (is("RULE ") && entry.contains(" _RETURN "));
+        let part = if is("CONSTRAINT ") || (is("INDEX ") && !is("INDEX ATTACH ")) || is_postponed {
             &mut passes.indexes
         } else if is("FK CONSTRAINT ") {
             &mut passes.foreign_keys
@@ -121,11 +128,15 @@ mod tests {
             6; 2620 15 TRIGGER app b INDEX postgres\n\
             7; 0 0 COMMENT app CONSTRAINT b_a_fk ON b postgres\n\
             8; 3466 17 EVENT TRIGGER - e postgres\n\
-            9; 0 0 COMMENT - EVENT TRIGGER e postgres\n";
+            9; 0 0 COMMENT - EVENT TRIGGER e postgres\n\
+            10; 1259 18 MATERIALIZED VIEW app by_key postgres\n\
+            11; 1259 19 INDEX app of_by_key postgres\n\
+            12; 2618 20 RULE app v _RETURN postgres\n\
+            13; 2618 21 RULE app t noting postgres\n";
         let passes = split(listed);
         let ids = |list: &str| list.lines().filter_map(|line| line.split(';').next()).collect::<String>();
-        assert_eq!(ids(&passes.indexes), "12");
-        assert_eq!(ids(&passes.others), "356");
+        assert_eq!(ids(&passes.indexes), "12101112");
+        assert_eq!(ids(&passes.others), "35613");
         assert_eq!(ids(&passes.foreign_keys), "4");
         assert_eq!(ids(&passes.last), "7");
         assert_eq!(ids(&passes.event_triggers), "89");

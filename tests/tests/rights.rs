@@ -1,7 +1,7 @@
 //! Nobody's code runs with our rights: a low role plants code wherever PostgreSQL evaluates some, and every command is run as
 //! a superuser. What pg_dump and pg_restore let run is the control.
 
-use tests::{Planted, ProtectedRun, Snapshots, psql};
+use tests::{Planted, ProtectedRun, Snapshots, cluster::Cluster, psql};
 
 /// The oldest and the newest server, and the next one where it is to be had.
 fn ends() -> Vec<u32> {
@@ -385,5 +385,89 @@ fn another_tools_history_of_another_role_is_used_only_without_code() {
         run.run(&["--snapshot", "none", "--format", "sqlx"]).exits(0);
         planted.ran_only_as_itself("a plain history of another role");
         planted.remove();
+    }
+}
+
+/// What an owner makes comes in batches, with all that has no section of its own: comments, grants. A function that is shut to the
+/// owner is shut while his code runs. Views that group by a key have their indexes.
+#[test]
+fn comments_and_grants_come_back_and_shut_functions_stay_shut_where_an_owner_makes_a_table() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        let name = run.database.name();
+        run.database.psql(&format!(
+            "CREATE SCHEMA vault; GRANT USAGE ON SCHEMA vault TO PUBLIC;
+            CREATE FUNCTION vault.secret() RETURNS int LANGUAGE plpgsql SECURITY DEFINER AS
+              $$ BEGIN RAISE LOG 'the vault of {name} is open'; RETURN 1; END $$;
+            REVOKE ALL ON FUNCTION vault.secret() FROM PUBLIC"
+        ));
+        planted.psql(
+            "CREATE FUNCTION planted.tries() RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+              $$ BEGIN RETURN vault.secret(); EXCEPTION WHEN insufficient_privilege THEN RETURN 1; END $$;
+            CREATE TABLE planted.trying (id int PRIMARY KEY, n int GENERATED ALWAYS AS (planted.tries() + id) STORED);
+            CREATE MATERIALIZED VIEW planted.by_key AS SELECT id, n FROM planted.trying GROUP BY id;
+            CREATE UNIQUE INDEX by_key_n ON planted.by_key (n);
+            COMMENT ON SCHEMA planted IS 'a schema';
+            COMMENT ON TABLE planted.t IS 'a table'; COMMENT ON COLUMN planted.trying.n IS 'a column';
+            COMMENT ON FUNCTION planted.tries() IS 'a function';
+            REVOKE ALL ON FUNCTION planted.tries() FROM PUBLIC; GRANT SELECT ON planted.t TO PUBLIC",
+        );
+        planted.heard();
+        let snapshots = Snapshots::new();
+        snapshots.create(&run.database, &[]);
+        let into = format!("{name}_into");
+        snapshots.run("restore", &run.database.url(), &["latest", "--into", &into]).expect(0);
+        restored_as_its_owner(&mut planted, &format!("a restore on {major}"));
+        let opened = run.database.cluster().log().contains(&format!("the vault of {name} is open"));
+        assert!(!opened, "an owner's code called what is shut to it on {major}");
+        let url = run.database.cluster().url(&into);
+        let schema = |url: &str| tests::oracle::fingerprint_without(url, &[]).schema().to_owned();
+        let (before, after) = (schema(&run.database.url()), schema(&url));
+        assert!(before.contains("COMMENT ON TABLE planted.t IS 'a table'"), "the oracle is blind: {before}");
+        let lost: Vec<&str> =
+            before.lines().filter(|line| !after.lines().any(|other| other == *line)).collect();
+        assert!(lost.is_empty(), "on {major}: {lost:#?}");
+        planted.remove();
+    }
+}
+
+#[test]
+fn definitions_of_an_owner_come_back_in_every_encoding() {
+    for major in ends() {
+        for encoding in ["LATIN1", "EUC_JP"] {
+            let cluster = Cluster::shared(major);
+            let options = format!("TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'");
+            let database = cluster.fresh_database_with("encoded", &options);
+            // In both encodings.
+            let word = if encoding == "LATIN1" { "é" } else { "語" };
+            let role = psql::quote_ident(&format!("{word}_{}", database.name()));
+            let run = |sql: &str| {
+                let mut command = psql::tool("psql");
+                command.env("PGCLIENTENCODING", "UTF8").args(["-XAtq", "-v", "ON_ERROR_STOP=1"]);
+                psql::succeed({
+                    command.args(["-d", &database.url(), "-c", sql]);
+                    command
+                })
+            };
+            run(&format!(
+                "CREATE ROLE {role}; CREATE SCHEMA s AUTHORIZATION {role}; SET ROLE {role};
+                CREATE FUNCTION s.f(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+                CREATE TABLE s.t (\"{word}\" text, made text GENERATED ALWAYS AS (s.f('{word}')) STORED);
+                INSERT INTO s.t VALUES ('{word}')"
+            ));
+            let snapshots = Snapshots::new();
+            snapshots.create(&database, &[]);
+            let into = format!("{}_into", database.name());
+            snapshots.run("restore", &database.url(), &["latest", "--into", &into]).expect(0);
+            let url = cluster.url(&into);
+            let definition = "SELECT pg_get_expr(adbin, adrelid)::bytea::text || c.relowner::text FROM pg_attrdef JOIN pg_class c ON c.oid = adrelid";
+            let before = psql::run(&database.url(), definition);
+            assert_eq!(psql::run(&url, definition), before, "{encoding} on {major}");
+            let rows = "SELECT t::text::bytea FROM s.t";
+            assert_eq!(psql::run(&url, rows), psql::run(&database.url(), rows), "{encoding} on {major}");
+            cluster.psql(&format!("DROP DATABASE {} WITH (FORCE)", psql::quote_ident(&into)));
+            run(&format!("DROP OWNED BY {role} CASCADE; DROP ROLE {role}"));
+        }
     }
 }
