@@ -13,7 +13,7 @@ pub async fn exact(session: &Session, printed: Vec<u8>) -> Result<String> {
              can't be read exactly",
         )
         .with_hint(
-            "Nothing was restored. Restore with --no-owner: then whoever restores makes everything, and becomes its owner \
+            "Restore with --no-owner: then whoever restores makes everything, and becomes its owner \
              (docs/trust.md).",
         )
     })
