@@ -32,8 +32,7 @@ macro_rules! is_trusted {
     };
 }
 
-/// A query for the oids of all trusted roles, for `role IN (…)`; `pg_database_owner` stands for the database's owner, but not
-/// while the connection limit is 0: a restore's database belongs to whoever restores, and gets the snapshot's owner at the end.
+/// A query for the oids of all trusted roles, for `role IN (…)`; `pg_database_owner` stands for the database's owner.
 macro_rules! trusted_roles {
     () => {
         concat!(
@@ -41,7 +40,7 @@ macro_rules! trusted_roles {
             is_trusted!("r"),
             " OR r.rolname = 'pg_database_owner' AND EXISTS (SELECT FROM pg_catalog.pg_database d
              JOIN pg_catalog.pg_roles o ON o.oid = d.datdba
-             WHERE d.datname = pg_catalog.current_database() AND d.datconnlimit <> 0 AND ",
+             WHERE d.datname = pg_catalog.current_database() AND ",
             is_trusted!("o"),
             ")"
         )
