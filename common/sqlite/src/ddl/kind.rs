@@ -38,14 +38,16 @@ impl Kind {
 
     /// Whether a column of this type holds what an expression of this kind gives, without a change.
     pub fn fits(self, target: &Target) -> bool {
-        match (self, target) {
-            (Self::Null, _) | (Self::Bool, Target::Bool) | (Self::Bytes, Target::Bytea) => true,
-            (Self::Integer, Target::Int2 | Target::Int4 | Target::Int8) => true,
-            (Self::Integer | Self::Fraction | Self::Decimal, Target::Float8) => true,
-            (Self::Integer | Self::Decimal, Target::Numeric(None)) => true,
-            (Self::Text | Self::Word, Target::Text | Target::Varchar(_)) => true,
-            _ => false,
-        }
+        matches!(
+            (self, target),
+            (Self::Null, _)
+                | (Self::Bool, Target::Bool)
+                | (Self::Bytes, Target::Bytea)
+                | (Self::Integer, Target::Int2 | Target::Int4 | Target::Int8)
+                | (Self::Integer | Self::Fraction | Self::Decimal, Target::Float8)
+                | (Self::Integer | Self::Decimal, Target::Numeric(None))
+                | (Self::Text | Self::Word, Target::Text | Target::Varchar(_))
+        )
     }
 
     pub fn is_text(self) -> bool {

@@ -303,10 +303,9 @@ fn a_snapshot_that_a_tag_keeps_or_that_alone_is_verified_goes_for_no_other_of_th
     };
     let (verified, other) = (Soundness::Verified, Soundness::Unverified);
     let policy = KeepPolicy { last: 1, ..KeepPolicy::default() };
-    let newer_is_not =
-        [before(1, 1, other.clone()), before(2, 2, verified.clone()), before(3, 3, verified.clone())];
+    let newer_is_not = [before(1, 1, other), before(2, 2, verified), before(3, 3, verified)];
     assert_eq!(kept_of(&policy, &newer_is_not), [true, true, false]);
-    let mut tagged = [before(1, 1, verified.clone()), before(2, 2, verified), before(3, 3, other)];
+    let mut tagged = [before(1, 1, verified), before(2, 2, verified), before(3, 3, other)];
     tagged[1].tags.insert("release".to_owned(), "9".to_owned());
     assert_eq!(kept_of(&policy, &tagged), [true, false, false]);
     let policy = KeepPolicy { tags: vec![("release".to_owned(), "9".to_owned())], ..policy };
