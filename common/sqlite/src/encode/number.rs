@@ -85,15 +85,20 @@ pub(super) fn float8(
     canonical: &mut CanonicalRow,
     scratch: &mut Scratch,
 ) -> Result<(), Rule> {
-    let value = match cell {
-        Cell::Real(value) => value,
-        Cell::Integer(value) => exact_double(value).ok_or(Rule::NotExact)?,
-        Cell::Text(text) => parse_double(text, scratch)?,
-        _ => return Err(Rule::StorageClass),
-    };
+    let value = double(cell, scratch)?;
     out.extend_from_slice(shown(value, &mut zmij::Buffer::new()).as_bytes());
     canonical.float8(value);
     Ok(())
+}
+
+/// The double that a value is, with every digit.
+fn double(cell: Cell<'_>, scratch: &mut Scratch) -> Result<f64, Rule> {
+    match cell {
+        Cell::Real(value) => Ok(value),
+        Cell::Integer(value) => exact_double(value).ok_or(Rule::NotExact),
+        Cell::Text(text) => parse_double(text, scratch),
+        _ => Err(Rule::StorageClass),
+    }
 }
 
 fn exact_double(value: i64) -> Option<f64> {
@@ -155,12 +160,7 @@ pub(super) fn float4(
     canonical: &mut CanonicalRow,
     scratch: &mut Scratch,
 ) -> Result<(), Rule> {
-    let value = match cell {
-        Cell::Real(value) => value,
-        Cell::Integer(value) => exact_double(value).ok_or(Rule::NotExact)?,
-        Cell::Text(text) => parse_double(text, scratch)?,
-        _ => return Err(Rule::StorageClass),
-    };
+    let value = double(cell, scratch)?;
     #[allow(clippy::cast_possible_truncation)]
     let single = value as f32;
     if value.is_finite() {
