@@ -231,6 +231,8 @@ fn every_verdict_has_a_page_and_a_json_that_fits_the_published_schema() {
         );
         assert_eq!(report["fence_seconds"], Value::Null);
         assert!(page.contains("--replace"));
+        // Where the server decodes writes, it waits for a decision.
+        run.run(&["recover", "--keep"]).exits(0);
 
         let (report, _) = reported(&run, &["--", "true"], 1, "failed");
         assert_eq!(report["command"]["sessions"], 0);

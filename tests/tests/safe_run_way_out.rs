@@ -133,7 +133,7 @@ fn recover_and_release_wait_for_a_lock_on_the_database_for_a_time_and_say_for_wh
 
     // Before a run the way is another one.
     somebody.run(&hold);
-    let mut command = run.command(&["--snapshot", "none", "--", "true"]);
+    let mut command = run.command(&["--snapshot", "none", "--on-failure", "stop", "--", "true"]);
     command.env("SAFE_RUN_FAULT_NUMBER", "safe-run.patience=1");
     drop(
         tests::Running::start(command)

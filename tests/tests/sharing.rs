@@ -198,7 +198,7 @@ fn a_shared_file_is_whole_or_damaged_for_all_and_frees_nothing_until_the_last_is
     let outcome = snapshots.run_offline("backup", &["verify", &second]).expect(6);
     outcome.says(&["data/", &format!("the same file is in {third}")]);
     let outcome = snapshots.run_offline("backup", &["verify", "--all"]).expect(6);
-    outcome.says(&[&format!("DAMAGED  {second}"), &format!("DAMAGED  {third}")]);
+    outcome.says(&[&format!("DAMAGED      {second}"), &format!("DAMAGED      {third}")]);
     // Whatever is found damaged stays where it is, and the next one does not share it.
     let fourth = create(&snapshots, &database, &[]).0;
     snapshots.run_offline("backup", &["verify", &fourth]).expect(0);

@@ -1,15 +1,21 @@
-//! Snapshot ids: `20261121T034149Z-shop-7f3k9q`. They sort by time, and any unique prefix names one.
+//! Snapshot ids: `20261121T034149Z-shop-7f3k9q`. They sort by time, and any unique prefix names one. The first two of the
+//! last six characters are the part of the second, in steps of 1/784 s, so that ids of one second sort by time too.
 
 use std::fmt;
 
-use chrono::{DateTime, NaiveDateTime, Utc};
+use chrono::{DateTime, NaiveDateTime, Timelike as _, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Characters of the random part: no vowels, no look-alikes, so that an id never spells anything and reads well aloud.
+/// Characters of the tail, in the order of ASCII: no vowels, no look-alikes, so that an id never spells anything and reads
+/// well aloud.
 const ALPHABET: &[u8; 29] = b"23456789bcdfghjkmnpqrstvwxyz_";
-const RANDOM_CHARS: usize = 6;
+const TAIL_CHARS: usize = 6;
+/// The tail is a number of six digits in this base: the underscore is left out.
+const BASE: u64 = 28;
+/// Tails that one step of 1/784 s has.
+const RANDOM: u64 = BASE.pow(4);
 const TIME_FORMAT: &str = "%Y%m%dT%H%M%SZ";
 /// Longest database part; ids are folder names and have to stay readable in a table.
 const MAX_DATABASE_CHARS: usize = 24;
@@ -20,7 +26,7 @@ const MAX_DATABASE_CHARS: usize = 24;
 pub struct SnapshotId(String);
 
 impl SnapshotId {
-    /// Makes an id; `random` decides the last six characters.
+    /// Makes an id; `random` decides the last four characters.
     pub fn new(at: DateTime<Utc>, database: &str, random: u64) -> Self {
         let mut slug: String = database
             .chars()
@@ -30,15 +36,15 @@ impl SnapshotId {
         if slug.is_empty() {
             slug.push('_');
         }
-        let mut rest = random;
-        let tail: String = (0..RANDOM_CHARS)
-            .map(|_| {
-                // 28: the underscore is left out of the random part.
-                let pick = (rest % 28) as usize;
-                rest /= 28;
-                char::from(ALPHABET[pick])
-            })
-            .collect();
+        // A leap second has more nanoseconds than the others; it sorts as the end of its second.
+        let nanos = u64::from(at.nanosecond().min(999_999_999));
+        let mut rest = nanos * BASE.pow(2) / 1_000_000_000 * RANDOM + random % RANDOM;
+        let mut tail = [0; TAIL_CHARS];
+        for digit in tail.iter_mut().rev() {
+            *digit = ALPHABET[(rest % BASE) as usize];
+            rest /= BASE;
+        }
+        let tail = String::from_utf8_lossy(&tail);
         Self(format!("{}-{slug}-{tail}", at.format(TIME_FORMAT)))
     }
 
@@ -50,7 +56,7 @@ impl SnapshotId {
         let slug_ok = !slug.is_empty()
             && slug.len() <= MAX_DATABASE_CHARS
             && slug.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        let tail_ok = tail.len() == RANDOM_CHARS && tail.bytes().all(|b| b != b'_' && ALPHABET.contains(&b));
+        let tail_ok = tail.len() == TAIL_CHARS && tail.bytes().all(|b| b != b'_' && ALPHABET.contains(&b));
         if time.len() == 16 && NaiveDateTime::parse_from_str(time, TIME_FORMAT).is_ok() && slug_ok && tail_ok
         {
             Ok(Self(text.to_owned()))
@@ -106,6 +112,18 @@ mod tests {
         assert!(a < b);
         assert!(a.as_str().starts_with("20261121T034149Z-shop____x-"));
         assert_eq!(a.taken_at(), early);
+    }
+
+    #[test]
+    fn ids_of_one_database_and_one_second_sort_by_the_part_of_the_second() {
+        let second = Utc.with_ymd_and_hms(2026, 11, 21, 3, 41, 49).unwrap();
+        let at = |millis| SnapshotId::new(second + chrono::Duration::milliseconds(millis), "shop", 0).0;
+        assert_eq!(
+            (at(0), at(999)),
+            ("20261121T034149Z-shop-222222".into(), "20261121T034149Z-shop-zz2222".into())
+        );
+        let made: Vec<_> = (0..500).map(|number| at(number * 2)).collect();
+        assert!(made.is_sorted_by(|a, b| a < b));
     }
 
     #[test]
