@@ -25,6 +25,7 @@ pub mod schedule;
 mod schema;
 pub mod space;
 mod too_large;
+mod to_sqlite;
 pub mod transfer;
 
 use std::{

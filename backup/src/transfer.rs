@@ -31,6 +31,12 @@ pub struct ExportArgs {
     /// Replace a file that exists
     #[arg(long)]
     force: bool,
+    /// Write a SQLite database instead, into a new file; every row is read back and compared
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["output", "force"])]
+    sqlite: Option<PathBuf>,
+    /// Only tables of this name, such as orders or 'app.*' [with --sqlite; may be repeated; default: all]
+    #[arg(short, long, value_name = "PATTERN", requires = "sqlite")]
+    table: Vec<String>,
 }
 
 /// Arguments of `backup import`.
@@ -70,6 +76,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 /// Runs `backup export`. The caller holds the repository's lock.
 pub async fn export(args: ExportArgs, snapshot: StoredSnapshot, output: &Output) -> Result<u8> {
+    if let Some(file) = &args.sqlite {
+        return crate::to_sqlite::export(file, &args.table, snapshot, output).await;
+    }
     let to_stdout = args.output.as_deref() == Some(Path::new("-"));
     if to_stdout && io::stdout().is_terminal() {
         return Err(Error::usage("an archive is not for a terminal")

@@ -113,7 +113,12 @@ pub(crate) fn parse(text: &[u8]) -> Result<Moment, Rule> {
     } else if is_bc {
         return Err(Rule::Form);
     }
-    parts.time = Some(rest.time()?);
+    let time = rest.time()?;
+    // The end of a day is a time of day; together with a date it would be another one.
+    if time == DAY && parts.day.is_some() {
+        return Err(Rule::NoSuchDate);
+    }
+    parts.time = Some(time);
     parts.offset = rest.offset()?;
     Ok(Moment::At(parts))
 }
@@ -157,7 +162,8 @@ impl Rest<'_> {
                 micros = self.fraction()?;
             }
         }
-        if hour > 23 || minute > 59 || second > 59 {
+        let is_end = (hour, minute, second, micros) == (24, 0, 0, 0);
+        if (hour > 23 && !is_end) || minute > 59 || second > 59 {
             return Err(Rule::NoSuchDate);
         }
         Ok((i64::from(hour * 3600 + minute * 60 + second)) * 1_000_000 + micros)
@@ -331,6 +337,7 @@ mod tests {
             ("1970-01-02 12:00:00+00:53:28", Some(1), noon, Some(3_208)),
             ("12:00:00", None, noon, None),
             ("12:00", None, noon, None),
+            ("24:00:00", None, Some(DAY), None),
             ("0001-01-01 BC", Some(-719_528), None, None),
             ("10000-01-01", Some(2_932_897), None, None),
         ] {
@@ -347,6 +354,7 @@ mod tests {
             ("2023-13-01", Rule::NoSuchDate),
             ("0000-01-01", Rule::NoSuchDate),
             ("2023-01-01 24:00:00", Rule::NoSuchDate),
+            ("24:00:00.000001", Rule::NoSuchDate),
             ("2023-01-01 23:59:60", Rule::NoSuchDate),
             ("2023-01-01 00:00:00.1234567", Rule::Scale),
             ("2023-1-1", Rule::Form),

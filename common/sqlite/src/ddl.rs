@@ -189,7 +189,7 @@ impl Translation {
 }
 
 /// Every line as a comment, with nothing that a terminal would obey.
-fn comment(text: &str, sql: &mut String) {
+pub(crate) fn comment(text: &str, sql: &mut String) {
     for line in text.split(['\n', '\r']) {
         sql.push_str(&format!("-- {}\n", common::ident::printable(line)));
     }

@@ -11,6 +11,11 @@ pub(crate) struct Interval {
 }
 
 impl Interval {
+    /// `infinity` of PostgreSQL 17 and later, as it keeps it.
+    const INFINITY: Self = Self { months: i32::MAX, days: i32::MAX, micros: i64::MAX };
+    /// `-infinity`
+    const MINUS_INFINITY: Self = Self { months: i32::MIN, days: i32::MIN, micros: i64::MIN };
+
     /// Whole days and the rest, both with the same sign: what a `timedelta` becomes.
     pub fn of_micros(micros: i64) -> Result<Self, Rule> {
         let days = i32::try_from(micros / DAY).map_err(|_| Rule::Range)?;
@@ -20,14 +25,20 @@ impl Interval {
     /// Reads `1 year 2 mons 3 days 04:05:06.7` as PostgreSQL writes it, `1 day, 2:03:04` as Python does, `P1Y2M3DT4H5M6.7S`.
     pub fn parse(text: &[u8]) -> Result<Self, Rule> {
         let text = std::str::from_utf8(text.trim_ascii()).map_err(|_| Rule::Form)?;
-        match text.strip_prefix('P') {
-            Some(iso) => parse_iso(iso),
-            None => parse_words(text),
+        match (text, text.strip_prefix('P')) {
+            ("infinity", _) => Ok(Self::INFINITY),
+            ("-infinity", _) => Ok(Self::MINUS_INFINITY),
+            (_, Some(iso)) => parse_iso(iso),
+            (_, None) => parse_words(text),
         }
     }
 
     /// As PostgreSQL reads it in every `intervalstyle`.
     pub fn write(self, out: &mut Vec<u8>) {
+        if [Self::INFINITY, Self::MINUS_INFINITY].contains(&self) {
+            out.extend_from_slice(if self.micros < 0 { b"-infinity" } else { b"infinity" });
+            return;
+        }
         let mut number = itoa::Buffer::new();
         if self.months != 0 {
             out.extend_from_slice(number.format(self.months).as_bytes());

@@ -21,6 +21,7 @@ pub mod ddl;
 mod decimal;
 pub mod encode;
 pub mod error;
+pub mod export;
 pub mod file;
 pub mod hash;
 mod interval;

@@ -1,5 +1,6 @@
 //! A stored backup: its id, its manifest, and the encoding of its files. Nothing here talks to a server.
 
+pub mod archive;
 pub mod bundle;
 pub mod chunk_reader;
 pub mod chunk_writer;

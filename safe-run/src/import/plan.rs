@@ -193,7 +193,17 @@ fn partner<'t>(
         .iter()
         .filter(|there| there.name.name.as_str().eq_ignore_ascii_case(&table.name))
         .collect();
-    let candidates = if exact.is_empty() { alike } else { exact };
+    // As `backup export --sqlite` names what is not in the schema public.
+    let qualified = target.tables.iter().filter(|there| {
+        table.name.split_once('.').is_some_and(|_| {
+            table.name == format!("{}.{}", there.name.schema.as_str(), there.name.name.as_str())
+        })
+    });
+    let candidates = match (exact.is_empty(), alike.is_empty()) {
+        (false, _) => exact,
+        (true, false) => alike,
+        (true, true) => qualified.collect(),
+    };
     if let Some(found) = choose(&candidates) {
         return Ok(found);
     }

@@ -218,7 +218,11 @@ pub(super) fn numeric(
         return Err(Rule::NegativeZero);
     }
     check_numeric(decimal, limit)?;
-    write_decimal(decimal, out);
+    match cell {
+        // Zeros at the end are kept where the column has no scale of its own.
+        Cell::Text(text) if limit.is_none() => out.extend_from_slice(text.trim_ascii()),
+        _ => write_decimal(decimal, out),
+    }
     canonical.numeric(decimal);
     Ok(())
 }
