@@ -24,8 +24,8 @@ pub mod reuse;
 pub mod schedule;
 mod schema;
 pub mod space;
-mod too_large;
 mod to_sqlite;
+mod too_large;
 pub mod transfer;
 
 use std::{

@@ -21,7 +21,10 @@ use common::{
 };
 use serde::Serialize;
 use sqlite::{
-    export::{Batch, Encoding, ExportPlan, Filled, InterruptHandle, LineError, Lines, TableDesign, Writer, plan, read_back},
+    export::{
+        Batch, Encoding, ExportPlan, Filled, InterruptHandle, LineError, Lines, TableDesign, Writer, plan,
+        read_back,
+    },
     hash::Fingerprint,
 };
 
@@ -67,7 +70,12 @@ struct Finished {
 }
 
 /// Runs the export. The caller holds the repository's lock.
-pub async fn export(file: &Path, patterns: &[String], snapshot: StoredSnapshot, output: &Output) -> Result<u8> {
+pub async fn export(
+    file: &Path,
+    patterns: &[String],
+    snapshot: StoredSnapshot,
+    output: &Output,
+) -> Result<u8> {
     let id = snapshot.manifest.id.clone();
     let progress = output.progress();
     let handle: Arc<OnceLock<InterruptHandle>> = Arc::default();
@@ -192,7 +200,8 @@ impl Job {
                 return Err(exists(path));
             }
         }
-        let dir = self.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        let dir =
+            self.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
         let manifest = &self.snapshot.manifest;
         let encoding = Encoding::parse(&manifest.database.encoding).ok_or_else(|| {
             Error::refused(format!(
@@ -237,7 +246,9 @@ impl Job {
     fn raw_bytes(&self, plan: &ExportPlan) -> u64 {
         let oids: BTreeSet<u32> = plan.tables.iter().flat_map(|design| &design.oids).copied().collect();
         let chunks = self.snapshot.manifest.tables.iter().filter(|table| oids.contains(&table.table.oid));
-        chunks.flat_map(|table| &table.chunks).fold(0, |sum, chunk| sum.saturating_add(chunk.content.raw_bytes))
+        chunks
+            .flat_map(|table| &table.chunks)
+            .fold(0, |sum, chunk| sum.saturating_add(chunk.content.raw_bytes))
     }
 
     fn write(
@@ -373,7 +384,8 @@ impl Job {
         });
         if let Err(error) = named {
             if has_list {
-                std::fs::remove_file(&self.beside).map_err(|source| Error::io("remove", &self.beside, source))?;
+                std::fs::remove_file(&self.beside)
+                    .map_err(|source| Error::io("remove", &self.beside, source))?;
             }
             return Err(error);
         }
@@ -425,7 +437,8 @@ fn exists(path: &Path) -> Error {
 
 /// Refuses an export for which there is clearly no room: rows take about half of their text at least.
 fn check_space(dir: &Path, file: &Path, raw_bytes: u64) -> Result<()> {
-    let (free, needed) = (fault::number("export-free-bytes").map_or_else(|| free_space(dir), Ok)?, raw_bytes / 2);
+    let (free, needed) =
+        (fault::number("export-free-bytes").map_or_else(|| free_space(dir), Ok)?, raw_bytes / 2);
     if free >= needed {
         return Ok(());
     }

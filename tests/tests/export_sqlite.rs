@@ -88,7 +88,10 @@ fn rows(run_sql: impl Fn(&str) -> String) -> String {
     );
     let mut all = String::new();
     for table in tables.lines() {
-        all.push_str(&format!("{table}\n{}\n", run_sql(&format!("SELECT t FROM {table} t ORDER BY t::text COLLATE \"C\""))));
+        all.push_str(&format!(
+            "{table}\n{}\n",
+            run_sql(&format!("SELECT t FROM {table} t ORDER BY t::text COLLATE \"C\""))
+        ));
     }
     all
 }
@@ -106,7 +109,9 @@ fn go_there_and_back(major: u32) {
     assert_eq!(names_in(folder.path()), ["app.sqlite3", "app.sqlite3.untranslated.sql"]);
     let back = imported(major, SCHEMA, &file, &["--map", "\"Odd \"\"Name\"\"\".A B_2=A B"]);
     assert_eq!(rows(|sql| back.database.psql(sql)), rows(|sql| database.psql(sql)));
-    let data = |print: tests::Fingerprint| print.parts("table ").map(|(name, value)| format!("{name}{value}")).collect::<Vec<_>>();
+    let data = |print: tests::Fingerprint| {
+        print.parts("table ").map(|(name, value)| format!("{name}{value}")).collect::<Vec<_>>()
+    };
     assert_eq!(data(fingerprint(&back.database)), data(fingerprint(&database)));
     assert_eq!(back.database.psql("INSERT INTO strict (at) VALUES (1) RETURNING id"), "5001");
 }

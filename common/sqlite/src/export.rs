@@ -66,8 +66,10 @@ pub struct ViewDesign {
 pub fn plan(manifest: &Manifest, entries: &[ArchiveEntry], selected: &BTreeSet<QualifiedName>) -> ExportPlan {
     let chosen: Option<HashSet<u32>> =
         manifest.partial.as_ref().map(|partial| partial.entries.iter().copied().collect());
-    let entries: Vec<&ArchiveEntry> =
-        entries.iter().filter(|entry| chosen.as_ref().is_none_or(|chosen| chosen.contains(&entry.id))).collect();
+    let entries: Vec<&ArchiveEntry> = entries
+        .iter()
+        .filter(|entry| chosen.as_ref().is_none_or(|chosen| chosen.contains(&entry.id)))
+        .collect();
     let mut made = design::plan(manifest, structure::read(&entries), selected);
     if let Some(objects) = &manifest.large_objects {
         made.untranslated.push(Untranslated {

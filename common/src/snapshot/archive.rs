@@ -96,7 +96,9 @@ impl<'a, D: Fn(&[u8]) -> Option<String>> Reader<'a, D> {
         let (major, minor, _revision) = (self.byte()?, self.byte()?, self.byte()?);
         let version = u32::from(major) << 8 | u32::from(minor);
         if !VERSIONS.contains(&version) {
-            return Err(damaged(&format!("this version of the tool does not know its format {major}.{minor}")));
+            return Err(damaged(&format!(
+                "this version of the tool does not know its format {major}.{minor}"
+            )));
         }
         self.integer_bytes = usize::from(self.byte()?);
         let offset_bytes = self.byte()?;
@@ -163,7 +165,11 @@ mod tests {
     fn archive(minor: u8) -> Vec<u8> {
         let mut out = b"PGDMP\x01".to_vec();
         out.extend_from_slice(&[minor, 0, 4, 8, 1]);
-        if minor >= 15 { out.push(1) } else { integer(-1, &mut out) }
+        if minor >= 15 {
+            out.push(1)
+        } else {
+            integer(-1, &mut out)
+        }
         (0..7).for_each(|at| integer(at, &mut out));
         ["shop", "18.1", "18.1"].iter().for_each(|part| text(part, &mut out));
         integer(1, &mut out);
@@ -194,7 +200,10 @@ mod tests {
             assert_eq!(found.len(), 1);
             assert_eq!((found[0].id, found[0].object), (215, (1259, 16400)));
             assert_eq!((found[0].tag.as_str(), found[0].kind.as_str()), ("orders", "TABLE"));
-            assert_eq!((found[0].definition.as_str(), found[0].needs.as_slice()), ("CREATE TABLE …;\n", &[6][..]));
+            assert_eq!(
+                (found[0].definition.as_str(), found[0].needs.as_slice()),
+                ("CREATE TABLE …;\n", &[6][..])
+            );
             assert_eq!(found[0].schema.as_deref(), Some("app"));
         }
         assert!(read(&archive(17)).unwrap_err().message().contains("format 1.17"));

@@ -89,7 +89,9 @@ fn clock(sql: &str, form: Form) -> Option<Result<String, String>> {
     }
     let (moment, cast) = match text.rsplit_once("::") {
         Some((moment, "date")) => (bare(moment), Some(Form::Date)),
-        Some((moment, "time(0) without time zone" | "time without time zone")) => (bare(moment), Some(Form::Time)),
+        Some((moment, "time(0) without time zone" | "time without time zone")) => {
+            (bare(moment), Some(Form::Time))
+        }
         _ => (text, None),
     };
     let is_moment = is_utc(&moment)
@@ -127,6 +129,8 @@ fn is_seconds(text: &str) -> bool {
         .or_else(|| text.strip_suffix("::integer"))
         .map(bare)
         .and_then(|text| text.strip_prefix("floor(").and_then(|rest| rest.strip_suffix(')')).map(bare))
-        .and_then(|text| text.strip_prefix("extract(epoch from ").and_then(|rest| rest.strip_suffix(')')).map(bare))
+        .and_then(|text| {
+            text.strip_prefix("extract(epoch from ").and_then(|rest| rest.strip_suffix(')')).map(bare)
+        })
         .is_some_and(|moment| CLOCKS.contains(&moment.as_str()))
 }

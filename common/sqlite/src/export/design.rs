@@ -5,8 +5,7 @@ use std::collections::BTreeSet;
 use common::{QualifiedName, ident::printable, snapshot::Manifest};
 
 use super::{
-    ExportPlan, Untranslated,
-    defaults,
+    ExportPlan, Untranslated, defaults,
     expression::{Known, Scope},
     keys,
     kind::Kind,
@@ -100,13 +99,18 @@ impl TableDesign {
 
     /// CREATE TABLE.
     pub(super) fn create(&self) -> String {
-        let mut parts: Vec<String> = self.columns.iter().enumerate().map(|(at, _)| self.column_sql(at)).collect();
+        let mut parts: Vec<String> =
+            self.columns.iter().enumerate().map(|(at, _)| self.column_sql(at)).collect();
         if self.rowid.is_none() && !self.primary_key.is_empty() {
             parts.push(format!("PRIMARY KEY ({})", self.list(&self.primary_key)));
         }
         parts.extend(self.uniques.iter().map(|unique| format!("UNIQUE ({})", self.list(unique))));
         for check in &self.checks {
-            let name = if check.name.is_empty() { String::new() } else { format!("CONSTRAINT {} ", quoted(&check.name)) };
+            let name = if check.name.is_empty() {
+                String::new()
+            } else {
+                format!("CONSTRAINT {} ", quoted(&check.name))
+            };
             parts.push(format!("{name}CHECK ({})", check.condition));
         }
         parts.extend(self.foreign_keys.iter().cloned());
@@ -161,16 +165,27 @@ struct Chosen {
 }
 
 /// Makes the plan for these tables of a snapshot.
-pub(super) fn plan(manifest: &Manifest, mut structure: Structure, selected: &BTreeSet<QualifiedName>) -> ExportPlan {
-    let mut made = ExportPlan { untranslated: std::mem::take(&mut structure.untranslated), ..ExportPlan::default() };
+pub(super) fn plan(
+    manifest: &Manifest,
+    mut structure: Structure,
+    selected: &BTreeSet<QualifiedName>,
+) -> ExportPlan {
+    let mut made =
+        ExportPlan { untranslated: std::mem::take(&mut structure.untranslated), ..ExportPlan::default() };
     let chosen = choose(manifest, &structure, selected, &mut made);
-    let wanted: Vec<String> =
-        chosen.iter().map(|chosen| names::of(chosen.name.schema.as_str(), chosen.name.name.as_str())).collect();
+    let wanted: Vec<String> = chosen
+        .iter()
+        .map(|chosen| names::of(chosen.name.schema.as_str(), chosen.name.name.as_str()))
+        .collect();
     let mut taken = Names::default();
     let given = taken.take_all(&wanted);
     for ((chosen, wanted), name) in chosen.iter().zip(&wanted).zip(given) {
         if *wanted != name {
-            made.notes.push(format!("the table {} is called {} there", chosen.name.short(), printable(&name)));
+            made.notes.push(format!(
+                "the table {} is called {} there",
+                chosen.name.short(),
+                printable(&name)
+            ));
         }
         made.tables.push(table(chosen, name, &structure, &mut made.untranslated, &mut made.notes));
     }
@@ -190,7 +205,12 @@ fn choose(
     selected: &BTreeSet<QualifiedName>,
     made: &mut ExportPlan,
 ) -> Vec<Chosen> {
-    let chosen = |name: &QualifiedName, oid: u32| Chosen { name: name.clone(), oid, oids: Vec::new(), columns: Vec::new() };
+    let chosen = |name: &QualifiedName, oid: u32| Chosen {
+        name: name.clone(),
+        oid,
+        oids: Vec::new(),
+        columns: Vec::new(),
+    };
     let outermost = |name: &QualifiedName| -> Option<QualifiedName> {
         let mut found = selected.contains(name).then(|| name.clone());
         let mut at = key_of(name);
@@ -250,7 +270,8 @@ fn choose(
 /// All columns of a table: what it inherits, and its own.
 fn columns_of(table: &Table, structure: &Structure, depth: usize) -> Vec<Column> {
     let mut columns: Vec<Column> = Vec::new();
-    let parents = table.parents.iter().filter_map(|name| structure.tables.values().find(|table| table.name == *name));
+    let parents =
+        table.parents.iter().filter_map(|name| structure.tables.values().find(|table| table.name == *name));
     for parent in parents.filter(|_| depth < 32) {
         for column in columns_of(parent, structure, depth + 1) {
             if !columns.iter().any(|known| known.name == column.name) {
@@ -288,7 +309,11 @@ fn table(
     for missing in &chosen.columns {
         if !columns.iter().any(|column| column.name == *missing) {
             // Of a typed table: the type has its columns.
-            columns.push(Column { name: missing.clone(), type_name: "unknown".to_owned(), ..Column::default() });
+            columns.push(Column {
+                name: missing.clone(),
+                type_name: "unknown".to_owned(),
+                ..Column::default()
+            });
         }
     }
     if let Some(by) = &definition.partition_by {
@@ -299,7 +324,10 @@ fn table(
         });
     }
     if !definition.parents.is_empty() {
-        notes.push(format!("the table {} inherits from others in PostgreSQL: its rows are in its own table alone", chosen.name.short()));
+        notes.push(format!(
+            "the table {} inherits from others in PostgreSQL: its rows are in its own table alone",
+            chosen.name.short()
+        ));
     }
     let wanted: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
     let given = Names::default().take_all(&wanted);
@@ -319,7 +347,12 @@ fn table(
     };
     for (column, name) in columns.iter().zip(given) {
         if column.name != name {
-            notes.push(format!("the column {} of {} is called {} there", printable(&column.name), chosen.name.short(), printable(&name)));
+            notes.push(format!(
+                "the column {} of {} is called {} there",
+                printable(&column.name),
+                chosen.name.short(),
+                printable(&name)
+            ));
         }
         let stored = structure.types.of(&column.type_name);
         let domains = structure.types.domains(&column.type_name);
@@ -329,7 +362,8 @@ fn table(
             kind: Kind::of(&stored),
             is_any: false,
             is_not_null: column.is_not_null || domains.iter().any(|domain| domain.is_not_null),
-            is_nocase: matches!(stored.target, Target::Text) && column.type_name.rsplit('.').next() == Some("citext"),
+            is_nocase: matches!(stored.target, Target::Text)
+                && column.type_name.rsplit('.').next() == Some("citext"),
             default: None,
             generated: None,
             stored,
@@ -342,12 +376,21 @@ fn table(
     design
 }
 
-fn add_defaults(columns: &[Column], design: &mut TableDesign, structure: &Structure, untranslated: &mut Vec<Untranslated>) {
+fn add_defaults(
+    columns: &[Column],
+    design: &mut TableDesign,
+    structure: &Structure,
+    untranslated: &mut Vec<Untranslated>,
+) {
     let scope = Scope { columns: &[], types: &structure.types, is_lenient: false };
     for (at, column) in columns.iter().enumerate().filter(|(_, column)| column.generated.is_none()) {
-        let of_domain = || structure.types.domains(&column.type_name).iter().find_map(|domain| domain.default.clone());
+        let of_domain =
+            || structure.types.domains(&column.type_name).iter().find_map(|domain| domain.default.clone());
         let Some(default) = column.default.clone().or_else(of_domain) else { continue };
-        let is_counted = structure.owned.iter().any(|(table, name, _)| *table == key_of(&design.source) && *name == column.name);
+        let is_counted = structure
+            .owned
+            .iter()
+            .any(|(table, name, _)| *table == key_of(&design.source) && *name == column.name);
         match defaults::translate(&default, &design.columns[at].stored, &scope) {
             Ok(translated) => design.columns[at].default = translated,
             // The sequence of a key is AUTOINCREMENT; of another column it is told with the sequence.
@@ -362,7 +405,12 @@ fn add_defaults(columns: &[Column], design: &mut TableDesign, structure: &Struct
 }
 
 /// Generated columns: no snapshot has their values.
-fn add_generated(columns: &[Column], design: &mut TableDesign, structure: &Structure, untranslated: &mut Vec<Untranslated>) {
+fn add_generated(
+    columns: &[Column],
+    design: &mut TableDesign,
+    structure: &Structure,
+    untranslated: &mut Vec<Untranslated>,
+) {
     let mut left_out = Vec::new();
     let known: Vec<Known> = design
         .known()
@@ -390,7 +438,9 @@ fn add_generated(columns: &[Column], design: &mut TableDesign, structure: &Struc
                 untranslated.push(Untranslated {
                     what: format!("generated column {}.{}", design.source.short(), printable(&column.name)),
                     sql: generated.expression.clone(),
-                    reason: format!("{reason}; a snapshot does not hold what PostgreSQL computes: the column is left out"),
+                    reason: format!(
+                        "{reason}; a snapshot does not hold what PostgreSQL computes: the column is left out"
+                    ),
                 });
             }
         }
@@ -403,7 +453,12 @@ fn add_generated(columns: &[Column], design: &mut TableDesign, structure: &Struc
 }
 
 /// What a type demands of its values: labels of enums, lengths, and the CHECKs of domains.
-fn add_domains(columns: &[Column], design: &mut TableDesign, structure: &Structure, untranslated: &mut Vec<Untranslated>) {
+fn add_domains(
+    columns: &[Column],
+    design: &mut TableDesign,
+    structure: &Structure,
+    untranslated: &mut Vec<Untranslated>,
+) {
     let mut checks = Vec::new();
     for column in &design.columns {
         let name = quoted(&column.name);
@@ -418,14 +473,30 @@ fn add_domains(columns: &[Column], design: &mut TableDesign, structure: &Structu
         checks.push(CheckDesign { name: String::new(), condition, sql: String::new(), is_valid: true });
     }
     for column in columns {
-        let Some(designed) = design.columns.iter().find(|designed| designed.source == column.name) else { continue };
-        let value = [Known { table: String::new(), name: "VALUE".to_owned(), sql: quoted(&designed.name), kind: designed.kind }];
+        let Some(designed) = design.columns.iter().find(|designed| designed.source == column.name) else {
+            continue;
+        };
+        let value = [Known {
+            table: String::new(),
+            name: "VALUE".to_owned(),
+            sql: quoted(&designed.name),
+            kind: designed.kind,
+        }];
         let scope = Scope { columns: &value, types: &structure.types, is_lenient: false };
         for sql in structure.types.domains(&column.type_name).iter().flat_map(|domain| &domain.checks) {
             match scope.condition(sql) {
-                Ok(condition) => checks.push(CheckDesign { name: String::new(), condition, sql: sql.clone(), is_valid: true }),
+                Ok(condition) => checks.push(CheckDesign {
+                    name: String::new(),
+                    condition,
+                    sql: sql.clone(),
+                    is_valid: true,
+                }),
                 Err(reason) => untranslated.push(Untranslated {
-                    what: format!("CHECK of the domain of column {}.{}", design.source.short(), printable(&column.name)),
+                    what: format!(
+                        "CHECK of the domain of column {}.{}",
+                        design.source.short(),
+                        printable(&column.name)
+                    ),
                     sql: sql.clone(),
                     reason,
                 }),

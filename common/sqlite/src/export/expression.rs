@@ -65,7 +65,11 @@ impl Scope<'_> {
 
     pub fn whole(&self, mut rest: Tokens<'_>) -> Translated {
         let value = self.or(&mut rest)?;
-        if rest.is_at_end() { Ok(value) } else { Err(format!("`{}` is not translated", shortened(rest.text()))) }
+        if rest.is_at_end() {
+            Ok(value)
+        } else {
+            Err(format!("`{}` is not translated", shortened(rest.text())))
+        }
     }
 
     fn or(&self, rest: &mut Tokens<'_>) -> Translated {
@@ -174,9 +178,7 @@ impl Scope<'_> {
             rest.next();
             let elements = crate::array::parse(text.as_bytes()).map_err(|_| "an array that is unknown")?;
             let word = |element: &crate::array::Element| match element {
-                crate::array::Element::Text(text) => {
-                    Ok(Value::of_word(&String::from_utf8_lossy(text)))
-                }
+                crate::array::Element::Text(text) => Ok(Value::of_word(&String::from_utf8_lossy(text))),
                 _ => Err("an array that holds NULL or arrays".to_owned()),
             };
             elements.iter().map(word).collect::<Result<_, _>>()?
@@ -275,7 +277,11 @@ impl Scope<'_> {
             }
             Some(Token::Number(text)) => {
                 rest.next();
-                let kind = if text.bytes().all(|byte| byte.is_ascii_digit()) { Kind::Integer } else { Kind::Decimal };
+                let kind = if text.bytes().all(|byte| byte.is_ascii_digit()) {
+                    Kind::Integer
+                } else {
+                    Kind::Decimal
+                };
                 let is_exact = text.bytes().filter(u8::is_ascii_digit).count() <= 15;
                 expect(is_exact, "a number of more digits than SQLite keeps")?;
                 Ok(Value { sql: text.clone(), kind, word: Some(text.clone()) })
@@ -490,7 +496,9 @@ fn type_name(rest: &mut Tokens<'_>) -> String {
         let Some(token) = rest.peek() else { break };
         let is_more = match token {
             Token::Word(word) => {
-                text.is_empty() || text.ends_with('.') || SECOND_WORDS.contains(&word.to_ascii_lowercase().as_str())
+                text.is_empty()
+                    || text.ends_with('.')
+                    || SECOND_WORDS.contains(&word.to_ascii_lowercase().as_str())
             }
             Token::Quoted(_) => text.is_empty() || text.ends_with('.'),
             _ => false,

@@ -78,7 +78,11 @@ fn refuse(constraint: &Constraint, design: &TableDesign, reason: &str, made: &mu
 
 fn lost(constraint: &Constraint, design: &TableDesign, made: &mut ExportPlan) {
     for what in &constraint.lost {
-        made.notes.push(format!("constraint {} of {}: {what}", printable(&constraint.name), design.source.short()));
+        made.notes.push(format!(
+            "constraint {} of {}: {what}",
+            printable(&constraint.name),
+            design.source.short()
+        ));
     }
 }
 
@@ -154,7 +158,11 @@ fn rowid(
             design.source.short()
         ));
     }
-    let given = if sequence.is_called { Some(sequence.last_value) } else { sequence.last_value.checked_sub(sequence.increment) };
+    let given = if sequence.is_called {
+        Some(sequence.last_value)
+    } else {
+        sequence.last_value.checked_sub(sequence.increment)
+    };
     design.counter = given.filter(|given| sequence.increment > 0 && *given > 0);
 }
 
@@ -178,7 +186,8 @@ fn foreign_key(
         other.sort_unstable();
         one == other
     };
-    let by_index = made.indexes.iter().any(|index| index.table == parent.name && index.key.as_deref().is_some_and(same));
+    let by_index =
+        made.indexes.iter().any(|index| index.table == parent.name && index.key.as_deref().is_some_and(same));
     if !same(&parent.primary_key) && !parent.uniques.iter().any(|unique| same(unique)) && !by_index {
         return Err("what it leads to is not unique in SQLite".to_owned());
     }
@@ -214,7 +223,8 @@ fn add_indexes(tables: &[TableDesign], structure: &Structure, taken: &mut Names,
                 Ok((parts, key)) => {
                     let name = taken.take(&names::of(&index.name.0, &index.name.1));
                     let unique = if index.is_unique { "UNIQUE " } else { "" };
-                    let sql = format!("CREATE {unique}INDEX {} ON {} {parts}", quoted(&name), quoted(&design.name));
+                    let sql =
+                        format!("CREATE {unique}INDEX {} ON {} {parts}", quoted(&name), quoted(&design.name));
                     for what in &index.lost {
                         made.notes.push(format!("index {}: {what}", printable(&name)));
                     }
@@ -267,7 +277,10 @@ fn index_parts(design: &TableDesign, index: &Index, structure: &Structure) -> Re
 fn of_partitions(tables: &[TableDesign], structure: &Structure, made: &mut ExportPlan) {
     const REASON: &str = "one partition has it alone, and the rows of all of them are in one table";
     let is_own = |table: &Table| {
-        tables.iter().any(|design| (design.source.schema.as_str(), design.source.name.as_str()) == (table.name.0.as_str(), table.name.1.as_str()))
+        tables.iter().any(|design| {
+            (design.source.schema.as_str(), design.source.name.as_str())
+                == (table.name.0.as_str(), table.name.1.as_str())
+        })
     };
     let folded = tables.iter().flat_map(|design| &design.oids).filter_map(|oid| structure.tables.get(oid));
     for table in folded.filter(|table| !is_own(table)) {
@@ -276,10 +289,15 @@ fn of_partitions(tables: &[TableDesign], structure: &Structure, made: &mut Expor
         }
         for constraint in &table.constraints {
             let name = (table.name.0.clone(), constraint.name.clone());
-            let is_inherited = structure.attached.contains(&name) || is_of_parent(table, constraint, structure);
+            let is_inherited =
+                structure.attached.contains(&name) || is_of_parent(table, constraint, structure);
             if !is_inherited {
                 made.untranslated.push(Untranslated {
-                    what: format!("constraint {} of {}", printable(&constraint.name), printable(&names::of(&table.name.0, &table.name.1))),
+                    what: format!(
+                        "constraint {} of {}",
+                        printable(&constraint.name),
+                        printable(&names::of(&table.name.0, &table.name.1))
+                    ),
                     sql: constraint.sql.clone(),
                     reason: REASON.to_owned(),
                 });
@@ -309,7 +327,11 @@ fn sequences(manifest: &Manifest, structure: &Structure, used: &HashSet<Name>, m
                 if !made.tables.iter().any(|design| design.source == table) {
                     continue;
                 }
-                format!("it counts {}.{}, and SQLite counts an INTEGER PRIMARY KEY alone", table.short(), printable(column))
+                format!(
+                    "it counts {}.{}, and SQLite counts an INTEGER PRIMARY KEY alone",
+                    table.short(),
+                    printable(column)
+                )
             }
             None => "SQLite has no sequences".to_owned(),
         };

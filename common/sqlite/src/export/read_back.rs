@@ -27,9 +27,11 @@ pub fn read_back(path: &Path, designs: &[TableDesign], on_bytes: &dyn Fn(u64)) -
     let mut found = Vec::new();
     for design in designs {
         let table = schema.table(&design.name).ok_or_else(|| missing(design))?;
-        let columns: Option<Vec<usize>> = design.loaded().map(|(_, column)| table.column(&column.name)).collect();
+        let columns: Option<Vec<usize>> =
+            design.loaded().map(|(_, column)| table.column(&column.name)).collect();
         let columns = columns.ok_or_else(|| missing(design))?;
-        let rules = design.loaded().map(|(_, column)| ColumnRule::new(column.stored.target.clone())).collect();
+        let rules =
+            design.loaded().map(|(_, column)| ColumnRule::new(column.stored.target.clone())).collect();
         let query = RowQuery::new(table, &columns, None, Encoding::Utf8);
         let mut encoder = RowEncoder::new(rules);
         let mut fingerprint = Fingerprint::default();

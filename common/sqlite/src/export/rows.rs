@@ -88,7 +88,13 @@ impl Lines {
         let targets = columns.iter().map(|at| design.columns[*at].stored.target.clone()).collect();
         let mut order: Vec<usize> = (0..columns.len()).collect();
         order.sort_by_key(|at| columns[*at]);
-        Ok(Self { encoding, rest: Vec::new(), columns: columns.into(), order, rows: ServerRows::new(targets) })
+        Ok(Self {
+            encoding,
+            rest: Vec::new(),
+            columns: columns.into(),
+            order,
+            rows: ServerRows::new(targets),
+        })
     }
 
     /// Takes a piece of text, and gives the lines that are complete.

@@ -151,17 +151,33 @@ pub(super) fn read(entries: &[&ArchiveEntry]) -> Structure {
 /// Why objects of a kind have no translation; `None` for what says nothing of its own.
 fn reason_of(kind: &str) -> Option<&'static str> {
     Some(match kind {
-        "ENCODING" | "STDSTRINGS" | "SEARCHPATH" | "DATABASE" | "DATABASE PROPERTIES" | "SCHEMA"
-        | "TABLE DATA" | "SEQUENCE SET" | "BLOB" | "BLOBS" | "BLOB METADATA" | "SHELL TYPE" => return None,
-        "FUNCTION" | "PROCEDURE" | "AGGREGATE" | "PROCEDURAL LANGUAGE" => "SQLite has no functions of a database's own",
+        "ENCODING"
+        | "STDSTRINGS"
+        | "SEARCHPATH"
+        | "DATABASE"
+        | "DATABASE PROPERTIES"
+        | "SCHEMA"
+        | "TABLE DATA"
+        | "SEQUENCE SET"
+        | "BLOB"
+        | "BLOBS"
+        | "BLOB METADATA"
+        | "SHELL TYPE" => return None,
+        "FUNCTION" | "PROCEDURE" | "AGGREGATE" | "PROCEDURAL LANGUAGE" => {
+            "SQLite has no functions of a database's own"
+        }
         "TRIGGER" | "EVENT TRIGGER" => "it calls a function, and SQLite has none of a database's own",
         "RULE" => "SQLite has no rules",
         "ACL" | "DEFAULT ACL" | "POLICY" | "ROW SECURITY" | "USER MAPPING" => "SQLite has no roles",
         "COMMENT" | "SECURITY LABEL" => "SQLite keeps no comments and no labels",
         "MATERIALIZED VIEW" => "SQLite has no materialized views, and a snapshot holds no rows of one",
         "MATERIALIZED VIEW DATA" => return None,
-        "FOREIGN TABLE" | "SERVER" | "FOREIGN DATA WRAPPER" | "FOREIGN SERVER" => "the rows are in another database",
-        "PUBLICATION" | "PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA" | "SUBSCRIPTION" => "SQLite has no replication",
+        "FOREIGN TABLE" | "SERVER" | "FOREIGN DATA WRAPPER" | "FOREIGN SERVER" => {
+            "the rows are in another database"
+        }
+        "PUBLICATION" | "PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA" | "SUBSCRIPTION" => {
+            "SQLite has no replication"
+        }
         "STATISTICS" | "STATISTICS DATA" => "SQLite has no extended statistics",
         "EXTENSION" => "SQLite has no extensions of PostgreSQL's",
         _ => "SQLite has nothing of this kind",
@@ -203,7 +219,11 @@ impl Structure {
         };
         let is_enum = matches!(defined, Defined::Enum(_));
         self.types.0.insert(name, defined);
-        if is_enum { Ok(()) } else { Err("its values are stored as text, as PostgreSQL writes them".to_owned()) }
+        if is_enum {
+            Ok(())
+        } else {
+            Err("its values are stored as text, as PostgreSQL writes them".to_owned())
+        }
     }
 
     fn domain(&mut self, entry: &ArchiveEntry) -> Result<(), String> {
@@ -259,11 +279,8 @@ impl Structure {
         let all = tokens(&entry.definition)?;
         let mut rest = Tokens::new(&entry.definition, &all);
         let name = altered(&mut rest)?;
-        let constraint = if rest.words(&["ADD"]) {
-            constraint(&mut rest, entry.definition.trim())?
-        } else {
-            None
-        };
+        let constraint =
+            if rest.words(&["ADD"]) { constraint(&mut rest, entry.definition.trim())? } else { None };
         let table = self.table_mut(&name).ok_or("its table is not in the archive")?;
         match constraint {
             Some(constraint) => {
@@ -347,7 +364,18 @@ fn is_one_of(rest: &Tokens<'_>, words: &[&str]) -> bool {
 fn ends_type(rest: &Tokens<'_>) -> bool {
     is_one_of(
         rest,
-        &["COLLATE", "NOT", "NULL", "DEFAULT", "GENERATED", "CONSTRAINT", "COMPRESSION", "STORAGE", "CHECK", "OPTIONS"],
+        &[
+            "COLLATE",
+            "NOT",
+            "NULL",
+            "DEFAULT",
+            "GENERATED",
+            "CONSTRAINT",
+            "COMPRESSION",
+            "STORAGE",
+            "CHECK",
+            "OPTIONS",
+        ],
     ) || rest.peek().is_some_and(|token| token.is_mark(";"))
         || (is_one_of(rest, &["WITH"]) && rest.ahead(1).is_some_and(|token| token.is_word("OPTIONS")))
 }
@@ -391,7 +419,8 @@ fn read_table(entry: &ArchiveEntry) -> Result<Table, String> {
         }
     }
     if rest.words(&["PARTITION", "BY"]) {
-        let by = rest.until(|rest| is_one_of(rest, &["WITH"]) || rest.peek().is_some_and(|token| token.is_mark(";")));
+        let by = rest
+            .until(|rest| is_one_of(rest, &["WITH"]) || rest.peek().is_some_and(|token| token.is_mark(";")));
         table.partition_by = Some(format!("PARTITION BY {}", by.text()));
     }
     alter_columns(&mut table, &all, &entry.definition)?;
@@ -526,10 +555,11 @@ fn foreign_key(rest: &mut Tokens<'_>, lost: &mut Vec<&'static str>) -> Result<Ru
     while !rest.is_at_end() && !rest.peek().is_some_and(|token| token.is_mark(";")) {
         let event = ["UPDATE", "DELETE"].into_iter().find(|event| rest.words(&["ON", event]));
         if let Some(event) = event {
-            let action = [&["NO", "ACTION"][..], &["RESTRICT"], &["CASCADE"], &["SET", "NULL"], &["SET", "DEFAULT"]]
-                .into_iter()
-                .find(|action| rest.words(action))
-                .ok_or("an action that is unknown")?;
+            let action =
+                [&["NO", "ACTION"][..], &["RESTRICT"], &["CASCADE"], &["SET", "NULL"], &["SET", "DEFAULT"]]
+                    .into_iter()
+                    .find(|action| rest.words(action))
+                    .ok_or("an action that is unknown")?;
             key.actions.push_str(&format!(" ON {event} {}", action.join(" ")));
             if rest.peek().is_some_and(|token| token.is_mark("(")) {
                 return Ok(Rule::Untranslatable("SQLite sets all columns of a key to NULL, and not some"));
@@ -549,9 +579,11 @@ fn foreign_key(rest: &mut Tokens<'_>, lost: &mut Vec<&'static str>) -> Result<Ru
 
 /// `PERIOD column` of PostgreSQL 18: a word before a name.
 fn is_period(columns: &Tokens<'_>) -> bool {
-    columns.clone().list().into_iter().any(|part| {
-        part.peek().is_some_and(|token| token.is_word("PERIOD")) && part.ahead(1).is_some()
-    })
+    columns
+        .clone()
+        .list()
+        .into_iter()
+        .any(|part| part.peek().is_some_and(|token| token.is_word("PERIOD")) && part.ahead(1).is_some())
 }
 
 fn read_index(entry: &ArchiveEntry) -> Result<(Name, Index), String> {

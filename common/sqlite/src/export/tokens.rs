@@ -73,7 +73,10 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<Placed>, String> {
                 Token::Number(sql[start..at].to_owned())
             }
             byte if is_in_name(*byte) => {
-                while bytes.get(at).is_some_and(|byte| is_in_name(*byte) || byte.is_ascii_digit() || *byte == b'$') {
+                while bytes
+                    .get(at)
+                    .is_some_and(|byte| is_in_name(*byte) || byte.is_ascii_digit() || *byte == b'$')
+                {
                     at += 1;
                 }
                 Token::Word(sql[start..at].to_owned())
@@ -218,8 +221,10 @@ impl<'a> Tokens<'a> {
 
     /// Takes words, if all of them are next.
     pub fn words(&mut self, words: &[&str]) -> bool {
-        let are_next =
-            words.iter().enumerate().all(|(at, word)| self.ahead(at).is_some_and(|token| token.is_word(word)));
+        let are_next = words
+            .iter()
+            .enumerate()
+            .all(|(at, word)| self.ahead(at).is_some_and(|token| token.is_word(word)));
         if are_next {
             self.at += words.len();
         }

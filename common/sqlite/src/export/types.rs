@@ -64,7 +64,9 @@ impl SqliteType {
             Target::Timestamp(_) => Form::Timestamp,
             Target::TimestampTz(_) => Form::TimestampTz,
             Target::Uuid => Form::Uuid,
-            Target::Interval | Target::Json | Target::Jsonb | Target::Array(_) | Target::Other(_) => Form::Other,
+            Target::Interval | Target::Json | Target::Jsonb | Target::Array(_) | Target::Other(_) => {
+                Form::Other
+            }
         };
         Self { target, form }
     }

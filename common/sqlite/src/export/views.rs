@@ -1,6 +1,10 @@
 //! Views: of tables that are joined and filtered.
 
-use super::{ExportPlan, Untranslated, names::{self, Names}, structure::Structure};
+use super::{
+    ExportPlan, Untranslated,
+    names::{self, Names},
+    structure::Structure,
+};
 
 /// Adds those that have a translation.
 pub(super) fn add(structure: &Structure, _taken: &mut Names, made: &mut ExportPlan) {

@@ -74,11 +74,18 @@ impl Writer {
 
     /// Takes a table away again that is to be made otherwise.
     pub fn drop_table(&self, design: &TableDesign) -> Result<()> {
-        self.run(&format!("make the table {} again", printable(&design.name)), &format!("DROP TABLE {}", quoted(&design.name)))
+        self.run(
+            &format!("make the table {} again", printable(&design.name)),
+            &format!("DROP TABLE {}", quoted(&design.name)),
+        )
     }
 
     /// Puts the rows in. `next` gives them, batch after batch.
-    pub fn fill(&self, design: &TableDesign, mut next: impl FnMut() -> Result<Option<Batch>>) -> Result<Filled> {
+    pub fn fill(
+        &self,
+        design: &TableDesign,
+        mut next: impl FnMut() -> Result<Option<Batch>>,
+    ) -> Result<Filled> {
         let what = format!("write the rows of {}", printable(&design.name));
         let mut row = RowWriter { design, buffers: Buffers::default(), field: Vec::new() };
         let mut all = Fingerprint::default();
@@ -112,12 +119,19 @@ impl Writer {
 
     /// Takes away the checks that rows do not meet though PostgreSQL says that they do: their translation means something else. Whether
     /// there was one.
-    pub fn drop_wrong_checks(&self, design: &mut TableDesign, untranslated: &mut Vec<Untranslated>) -> Result<bool> {
+    pub fn drop_wrong_checks(
+        &self,
+        design: &mut TableDesign,
+        untranslated: &mut Vec<Untranslated>,
+    ) -> Result<bool> {
         let mut wrong = Vec::new();
         for (at, check) in design.checks.iter().enumerate().filter(|(_, check)| check.is_valid) {
-            let sql = format!("SELECT 1 FROM {} WHERE NOT ({}) LIMIT 1", quoted(&design.name), check.condition);
+            let sql =
+                format!("SELECT 1 FROM {} WHERE NOT ({}) LIMIT 1", quoted(&design.name), check.condition);
             let found = self.connection.prepare(&sql).and_then(|mut statement| statement.exists([]));
-            if found.map_err(|error| failed(&format!("check the rows of {}", printable(&design.name)), error))? {
+            if found
+                .map_err(|error| failed(&format!("check the rows of {}", printable(&design.name)), error))?
+            {
                 wrong.push(at);
             }
         }
@@ -143,7 +157,8 @@ impl Writer {
         }
         for design in &plan.tables {
             if let Some(counter) = design.counter {
-                self.count_from(design, counter).map_err(|error| failed("set the counter of a key", error))?;
+                self.count_from(design, counter)
+                    .map_err(|error| failed("set the counter of a key", error))?;
             }
         }
         self.orphans(plan)?;
@@ -152,11 +167,15 @@ impl Writer {
     }
 
     fn count_from(&self, design: &TableDesign, counter: i64) -> rusqlite::Result<()> {
-        let updated = self
-            .connection
-            .execute("UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1", (&design.name, counter))?;
+        let updated = self.connection.execute(
+            "UPDATE sqlite_sequence SET seq = max(seq, ?2) WHERE name = ?1",
+            (&design.name, counter),
+        )?;
         if updated == 0 {
-            self.connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", (&design.name, counter))?;
+            self.connection.execute(
+                "INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)",
+                (&design.name, counter),
+            )?;
         }
         Ok(())
     }
@@ -165,7 +184,10 @@ impl Writer {
     fn orphans(&self, plan: &mut ExportPlan) -> Result<()> {
         let failed = |error| failed("look for rows that lead nowhere", error);
         for design in plan.tables.iter().filter(|design| !design.foreign_keys.is_empty()) {
-            let sql = format!("SELECT count(*) FROM pragma_foreign_key_check({})", super::literals::text(&design.name));
+            let sql = format!(
+                "SELECT count(*) FROM pragma_foreign_key_check({})",
+                super::literals::text(&design.name)
+            );
             let count: i64 = self.connection.query_row(&sql, [], |row| row.get(0)).map_err(failed)?;
             if count > 0 {
                 let rows = common::cli::format::plural(count.unsigned_abs(), "row leads", "rows lead");
