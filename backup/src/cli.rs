@@ -83,8 +83,11 @@ enum Command {
     List(ListArgs),
     /// Show one snapshot: tables, rows, sizes, and what it can't bring back
     Show(ShowArgs),
-    /// Show what changed between two snapshots: schema, rows of each table, sequences, settings; needs no server
-    Diff(diff::DiffArgs),
+    /// Compare two of snapshots, live databases and SQLite files: schema, rows by key and column, sequences, settings
+    ///
+    /// Each side is read in one state and never changed; two snapshots need no server. The exit code is 0 where nothing differs
+    /// and 1 where something does.
+    Diff(Box<diff::DiffArgs>),
     /// Check every file of snapshots against their manifests; needs no server
     Verify(VerifyArgs),
     /// Restore a snapshot into a scratch database, compare every row, drop it, and record how long it took
@@ -256,6 +259,10 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         flags.lock_timeout = args.lock_timeout;
         flags.lock_retries = args.lock_retries;
     }
+    if let Some(Command::Diff(args)) = &cli.command {
+        flags.lock_timeout = args.lock_timeout;
+        flags.lock_retries = args.lock_retries;
+    }
     let settings = Settings::load(&cli.shared, flags, Environment::from_process())?;
     settings.apply_trust();
     settings.warnings.iter().for_each(|warning| output.warn(warning));
@@ -279,11 +286,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Pin(args)) => manage::pin(args, &settings, output),
         Some(Command::Unpin(args)) => manage::unpin(args, &settings, output),
         Some(Command::Delete(args)) => manage::delete(args, &settings, output),
-        Some(Command::Diff(args)) => {
-            let _lock = Repository::open(&settings.repo)?.lock_reading()?;
-            let (a, b) = (find(&settings, &args.a)?, find(&settings, &args.b)?);
-            diff::run(&a, &b, output).await
-        }
+        Some(Command::Diff(args)) => Box::pin(diff::run(args, &settings, output)).await,
         Some(Command::Prune(args)) => prune::run(args, &settings, output),
         Some(Command::Schedule(args)) => schedule::cli::run(args, &cli.shared, output).await,
         Some(Command::Acknowledge(args)) => manage::acknowledge(args, &settings, output),
@@ -750,7 +753,7 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
     Ok(0)
 }
 
-fn find(settings: &Settings, wanted: &str) -> Result<StoredSnapshot> {
+pub(crate) fn find(settings: &Settings, wanted: &str) -> Result<StoredSnapshot> {
     let entry = find_entry(settings, wanted)?;
     entry.snapshot.map_err(|error| error.context(entry.id))
 }

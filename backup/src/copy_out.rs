@@ -309,6 +309,28 @@ impl Tables {
     }
 }
 
+/// Who the large objects are.
+pub(crate) const LARGE_OBJECTS: &str = "COPY (SELECT oid, pg_catalog.pg_get_userbyid(lomowner), lomacl::pg_catalog.text, \
+     pg_catalog.obj_description(oid, 'pg_largeobject') FROM pg_catalog.pg_largeobject_metadata ORDER BY oid) TO STDOUT";
+
+/// Makes sure that the role may read their content.
+pub(crate) async fn may_read_large_objects(reader: &Session, count: u64) -> Result<()> {
+    let failed = |source| Error::postgres("could not read the large objects", source);
+    let may_read: bool = reader
+        .query_one("SELECT pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')", &[])
+        .await
+        .map_err(failed)?
+        .get(0);
+    if !may_read {
+        return Err(Error::refused(format!("the role may not read the database's {count} large objects"))
+            .with_hint(format!(
+                "Run `GRANT SELECT ON pg_catalog.pg_largeobject TO {}` in this database as a superuser.",
+                common::ident::printable(&common::Ident::new(reader.settings().user()).to_string())
+            )));
+    }
+    Ok(())
+}
+
 /// Copies the large objects, if there are any.
 pub async fn large_objects(
     settings: &ConnectionSettings,
@@ -323,18 +345,7 @@ pub async fn large_objects(
         return Ok(None);
     }
     let failed = |source| Error::postgres("could not read the large objects", source);
-    let may_read: bool = reader
-        .query_one("SELECT pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')", &[])
-        .await
-        .map_err(failed)?
-        .get(0);
-    if !may_read {
-        return Err(Error::refused(format!("the role may not read the database's {count} large objects"))
-            .with_hint(format!(
-                "Run `GRANT SELECT ON pg_catalog.pg_largeobject TO {}` in this database as a superuser.",
-                common::ident::printable(&common::Ident::new(reader.settings().user()).to_string())
-            )));
-    }
+    may_read_large_objects(reader, count).await?;
     create_private_dir(&partial.dir().join(LARGE_OBJECTS_DIR))?;
     let borders = reader
         .query(
@@ -354,12 +365,7 @@ pub async fn large_objects(
             chunk: ChunkName { path, first_block: 0, end_block: None },
         }
     };
-    let mut jobs = vec![job(
-        "objects".to_owned(),
-        "COPY (SELECT oid, pg_catalog.pg_get_userbyid(lomowner), lomacl::pg_catalog.text, \
-         pg_catalog.obj_description(oid, 'pg_largeobject') FROM pg_catalog.pg_largeobject_metadata ORDER BY oid) TO STDOUT"
-            .to_owned(),
-    )];
+    let mut jobs = vec![job("objects".to_owned(), LARGE_OBJECTS.to_owned())];
     for (n, first) in borders.iter().enumerate() {
         let end = borders.get(n + 1).map_or(String::new(), |end| format!(" AND loid < {end}"));
         jobs.push(job(

@@ -1,331 +1,361 @@
-//! `backup diff A B`: what changed between two snapshots. Needs no server: the schemas are two archives that pg_restore
-//! prints as text, and everything else is in the manifests.
+//! `backup diff A B`: what differs between two of snapshots, live databases and SQLite files.
+//!
+//! sides opened, each in one state → schemas as text, and everything that is neither → which table with which → rows by their hashes,
+//! and the first that differ by key and column. Two snapshots need no server: what is equal is known from the manifests.
+//!
+//! What must never happen: a difference that is not told, code of an owner that runs with our rights, memory that grows with a table.
 
+pub mod compare;
+pub mod file;
+pub mod hashes;
+pub mod live;
+pub mod pairs;
+pub mod report;
+pub mod rows;
 pub mod schema;
+pub mod side;
+pub mod state;
+pub mod stored;
+mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use common::{
-    Error, Result,
-    cli::{Output, format, output::Tone},
-    ident::printable,
-    postgres::tools,
-    repository::StoredSnapshot,
-    snapshot::{
-        Manifest,
-        manifest::{LIST_FILE, SCHEMA_FILE, TableData},
-    },
+    Result,
+    cli::{Output, Settings, args::parse_duration},
+    postgres::exported_snapshot::LockWait,
+    snapshot::pattern::Pattern,
 };
-use serde::Serialize;
+use sqlite::{
+    choices::{self, ColumnName, Map, Meanings},
+    target::EpochUnit,
+};
 
+use compare::{Depth, Found, Side};
+use pairs::{Choices, Planned, Tables};
+use report::{Difference, TableChange};
 use schema::{Change, ObjectChange};
+use state::State;
 
 /// Arguments of `backup diff`.
 #[derive(Debug, clap::Args)]
 pub struct DiffArgs {
-    /// The first snapshot: an id, a unique start of one, latest, or latest:tag=value
+    /// The first side: a snapshot (an id, a unique start of one, latest, latest:tag=value), the URL or key=value string of a live
+    /// database, or a SQLite file (app.sqlite3, sqlite:///app.db)
     #[arg(value_name = "A")]
     pub a: String,
-    /// The second snapshot
+    /// The second side
     #[arg(value_name = "B")]
     pub b: String,
+    /// Compare only these tables; may be repeated
+    #[arg(short = 't', long = "table", value_name = "PATTERN")]
+    pub tables: Vec<String>,
+    /// Rows that are told of each table that differs, by key and column; 0: only which tables differ
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub first: usize,
+    /// Compare again and again, with this pause, until interrupted; the exit code is that of the last round
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, num_args = 0..=1, default_missing_value = "60s")]
+    pub watch: Option<Duration>,
+    /// How long one attempt waits for the table locks of a live database [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub lock_timeout: Option<Duration>,
+    /// Further attempts to get the locks [default: 30]
+    #[arg(long, value_name = "N")]
+    pub lock_retries: Option<u32>,
+    /// SQLite's table stands for another table, its column for another column; may be repeated
+    #[arg(long, value_name = "A=B", value_parser = choices::map, help_heading = "With a SQLite file")]
+    pub map: Vec<Map>,
+    /// Leave a table of SQLite out; may be repeated
+    #[arg(long, value_name = "TABLE", value_parser = choices::table, help_heading = "With a SQLite file")]
+    pub skip_table: Vec<String>,
+    /// Leave a column of SQLite out; may be repeated
+    #[arg(long, value_name = "TABLE.COLUMN", value_parser = choices::column, help_heading = "With a SQLite file")]
+    pub skip_column: Vec<ColumnName>,
+    /// What numbers mean as dates: seconds, milliseconds, microseconds, nanoseconds or julian; may be repeated
+    #[arg(long, value_name = "[TABLE.COLUMN=]UNIT", value_parser = choices::epoch, help_heading = "With a SQLite file")]
+    pub epoch: Vec<(Option<ColumnName>, EpochUnit)>,
+    /// The time zone of times that have no offset, such as Europe/Berlin or UTC
+    #[arg(long, value_name = "ZONE", value_parser = choices::time_zone, help_heading = "With a SQLite file")]
+    pub timezone: Option<chrono_tz::Tz>,
+    /// An empty text is NULL, where the column takes NULL
+    #[arg(long, help_heading = "With a SQLite file")]
+    pub null_empty_strings: bool,
 }
 
-/// A table whose rows differ.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TableChange {
-    /// Its name.
-    pub table: String,
-    /// What happened to it: `changed` when both snapshots have it.
-    pub change: Change,
-    /// Rows in the first snapshot.
-    pub rows_before: Option<u64>,
-    /// Rows in the second snapshot.
-    pub rows_after: Option<u64>,
-    /// Bytes of COPY text in the first snapshot.
-    pub bytes_before: Option<u64>,
-    /// Bytes of COPY text in the second snapshot.
-    pub bytes_after: Option<u64>,
-    /// Whether the stored columns differ: then the content always does.
-    pub columns_differ: bool,
+/// What is compared, and how.
+pub(crate) struct Question<'a> {
+    args: &'a DiffArgs,
+    settings: &'a Settings,
+    patterns: Vec<Pattern>,
+    choices: Choices,
+    wait: LockWait,
 }
 
-/// Something with a value that differs; `None` is absence.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ValueChange {
-    /// What it is, such as `sequence public.orders_id_seq`.
-    pub what: String,
-    /// Its value in the first snapshot.
-    pub before: Option<String>,
-    /// Its value in the second snapshot.
-    pub after: Option<String>,
-}
-
-/// Everything that differs.
-#[derive(Debug, Clone, Serialize)]
-pub struct Difference {
-    /// The first snapshot.
-    pub a: String,
-    /// The second snapshot.
-    pub b: String,
-    /// Which of the two hold only a part of their database, and by which filters.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub partial: Vec<String>,
-    /// Whether nothing differs.
-    pub equal: bool,
-    /// Schema objects.
-    pub schema: Vec<ObjectChange>,
-    /// Tables with other rows.
-    pub tables: Vec<TableChange>,
-    /// Tables with the same rows.
-    pub equal_tables: usize,
-    /// Sequences, extensions, large objects, materialized views, and state of the database itself.
-    pub values: Vec<ValueChange>,
-}
-
-/// Compares two snapshots and the texts of their schemas. Pure.
-pub fn compare(a: &Manifest, b: &Manifest, schema_a: &str, schema_b: &str) -> Difference {
-    let schema = schema::compare(schema_a, schema_b);
-    let (tables, equal_tables) = compare_tables(a, b);
-    let values = compare_values(&values(a), &values(b));
-    Difference {
-        a: a.id.to_string(),
-        b: b.id.to_string(),
-        partial: [a, b]
-            .into_iter()
-            .filter_map(|one| Some(format!("{} is PARTIAL ({})", one.id, one.partial.as_ref()?.filters)))
-            .collect(),
-        equal: schema.is_empty() && tables.is_empty() && values.is_empty(),
-        schema,
-        tables,
-        equal_tables,
-        values,
-    }
-}
-
-fn compare_tables(a: &Manifest, b: &Manifest) -> (Vec<TableChange>, usize) {
-    fn by_name(manifest: &Manifest) -> BTreeMap<String, &TableData> {
-        manifest.tables.iter().map(|table| (table.table.name.short(), table)).collect()
-    }
-    let (a, b) = (by_name(a), by_name(b));
-    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    let bytes = |table: &&TableData| {
-        table.chunks.iter().map(|chunk| chunk.content.raw_bytes).fold(0, u64::saturating_add)
-    };
-    let mut changes = Vec::new();
-    let mut equal = 0;
-    for name in names {
-        let (before, after) = (a.get(name), b.get(name));
-        let mut columns_differ = false;
-        let change = match (before, after) {
-            (Some(a), Some(b)) => {
-                columns_differ = a.table.columns != b.table.columns;
-                if !columns_differ && a.rows() == b.rows() && a.row_hash() == b.row_hash() {
-                    equal += 1;
-                    continue;
-                }
-                Change::Changed
-            }
-            (Some(_), None) => Change::Removed,
-            _ => Change::Added,
-        };
-        changes.push(TableChange {
-            table: name.clone(),
-            change,
-            rows_before: before.map(|table| table.rows()),
-            rows_after: after.map(|table| table.rows()),
-            bytes_before: before.map(bytes),
-            bytes_after: after.map(bytes),
-            columns_differ,
-        });
-    }
-    (changes, equal)
-}
-
-/// Everything of a manifest that is neither schema text nor rows, as lines of name and value.
-fn values(manifest: &Manifest) -> BTreeMap<String, String> {
-    let mut values = BTreeMap::new();
-    let mut add = |what: String, value: String| {
-        values.insert(what, value);
-    };
-    for sequence in &manifest.sequences {
-        let next = if sequence.is_called { "called" } else { "not called" };
-        add(format!("sequence {}", sequence.name.short()), format!("{} ({next})", sequence.last_value));
-    }
-    for extension in &manifest.extensions {
-        add(format!("extension {}", extension.name), extension.version.clone());
-    }
-    for view in &manifest.materialized_views {
-        let state = if view.is_populated { "populated" } else { "not populated" };
-        add(format!("materialized view {}", view.name.short()), state.to_owned());
-    }
-    if let Some(objects) = &manifest.large_objects {
-        let mut hash = objects.metadata.content.row_hash;
-        objects.pages.iter().for_each(|page| hash.merge(page.content.row_hash));
-        add("large objects".to_owned(), format!("{} (content {hash})", format::count(objects.count)));
-    }
-    let database = &manifest.database;
-    for setting in &database.settings {
-        let role = setting.role.as_deref().map(|role| format!(" for role {role}")).unwrap_or_default();
-        add(format!("database setting {}{role}", setting.name), setting.value.clone());
-    }
-    for (provider, label) in &database.security_labels {
-        add(format!("database security label {provider}"), label.clone());
-    }
-    for grant in database.acl.iter().flatten() {
-        let grantee = grant.grantee.as_deref().unwrap_or("PUBLIC");
-        let option = if grant.grantable { "with grant option" } else { "granted" };
-        let what = format!("database privilege {} of {grantee} by {}", grant.privilege, grant.grantor);
-        add(what, option.to_owned());
-    }
-    let texts = [
-        ("name", Some(database.name.clone())),
-        ("encoding", Some(database.encoding.clone())),
-        ("collation", Some(database.collate.clone())),
-        ("character type", Some(database.ctype.clone())),
-        ("locale provider", Some(database.locale_provider.to_string())),
-        ("locale", database.locale.clone()),
-        ("ICU rules", database.icu_rules.clone()),
-        ("collation version", database.collation_version.clone()),
-        ("owner", Some(database.owner.clone())),
-        ("tablespace", Some(database.tablespace.clone())),
-        ("connection limit", Some(database.connection_limit.to_string())),
-        ("comment", database.comment.clone()),
-    ];
-    for (what, value) in texts {
-        if let Some(value) = value {
-            add(format!("database {what}"), value);
-        }
-    }
-    add("server".to_owned(), format!("PostgreSQL {}", manifest.server.version));
-    values
-}
-
-fn compare_values(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> Vec<ValueChange> {
-    let names: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
-    names
-        .into_iter()
-        .filter(|name| a.get(*name) != b.get(*name))
-        .map(|name| ValueChange {
-            what: name.clone(),
-            before: a.get(name).cloned(),
-            after: b.get(name).cloned(),
-        })
-        .collect()
-}
+/// Differences of the round before, by table.
+pub(crate) type Remembered = HashMap<String, HashSet<u128>>;
 
 /// Runs `backup diff`.
-pub async fn run(a: &StoredSnapshot, b: &StoredSnapshot, output: &Output) -> Result<u8> {
-    // One program for both: two versions of it may print the same object in two ways.
-    let need = a.manifest.pg_dump_major.max(b.manifest.pg_dump_major);
-    let pg_restore = tools::choose("pg_restore", &tools::installed("pg_restore").await, need)?;
-    let (schema_a, schema_b) = (schema_text(&pg_restore, a).await?, schema_text(&pg_restore, b).await?);
-    let difference = compare(&a.manifest, &b.manifest, &schema_a, &schema_b);
-    if output.is_json() {
-        output.document(&difference)?;
-        return Ok(0);
+///
+/// # Errors
+/// A side can't be read.
+pub async fn run(args: &DiffArgs, settings: &Settings, output: &Output) -> Result<u8> {
+    let patterns = args.tables.iter().map(|pattern| Pattern::table(pattern)).collect::<Result<_>>()?;
+    let question = Question {
+        args,
+        settings,
+        patterns,
+        choices: Choices {
+            maps: args.map.clone(),
+            skip_tables: args.skip_table.clone(),
+            skip_columns: args.skip_column.clone(),
+            meanings: Meanings {
+                epochs: args.epoch.clone(),
+                timezone: args.timezone,
+                null_empty_strings: args.null_empty_strings,
+            },
+        },
+        wait: LockWait { timeout: settings.lock_timeout, retries: settings.lock_retries },
+    };
+    let sides = [side::Named::read(&args.a)?, side::Named::read(&args.b)?];
+    question.check(&sides)?;
+    match args.watch {
+        Some(pause) => watch::run(&question, sides, pause, output).await,
+        None => {
+            let (difference, _) = Box::pin(round(&question, &sides, None, output)).await?;
+            if output.is_json() {
+                output.document(&difference)?;
+            } else {
+                tell(&difference, output);
+                output.data(&difference.text(output))?;
+            }
+            Ok(u8::from(!difference.equal))
+        }
     }
-    if a.manifest.pg_dump_major != b.manifest.pg_dump_major {
-        output.say(&format!(
-            "note: the schemas were dumped by pg_dump {} and {}, which may word the same object in two ways",
-            a.manifest.pg_dump_major, b.manifest.pg_dump_major
-        ));
+}
+
+/// What a person should know beside the difference.
+pub(crate) fn tell(difference: &Difference, output: &Output) {
+    for line in &difference.notes {
+        output.say(&format!("note: {line}"));
     }
     for line in &difference.partial {
         output.say(&format!("note: {line}: what it left out shows as a difference"));
     }
-    output.data(&render(&difference, output))?;
-    Ok(0)
 }
 
-async fn schema_text(pg_restore: &tools::Tool, snapshot: &StoredSnapshot) -> Result<String> {
-    let mut command = tools::offline_command(&pg_restore.path);
-    if snapshot.manifest.is_partial() {
-        command.arg("--use-list").arg(snapshot.path(LIST_FILE));
-    }
-    command.args(["--file=-", "--schema-only"]).arg(snapshot.path(SCHEMA_FILE));
-    let (finished, text) = tools::capture(command, "pg_restore").await?;
-    if !finished.success {
-        return Err(Error::damaged(format!(
-            "the schema of snapshot {} can't be read: {}",
-            snapshot.manifest.id,
-            finished.stderr.trim()
-        ))
-        .with_hint(format!("Run `backup verify {}`.", snapshot.manifest.id)));
-    }
-    Ok(String::from_utf8_lossy(&text).into_owned())
-}
-
-/// The difference as a person reads it.
-fn render(difference: &Difference, output: &Output) -> String {
-    let paint = |line: &str| match line.chars().next() {
-        Some('-') => output.paint(Tone::Bad, &printable(line)),
-        Some('+') => output.paint(Tone::Good, &printable(line)),
-        _ => printable(line),
-    };
-    let mut text = format!("--- {}\n+++ {}\n", difference.a, difference.b);
-    if difference.equal {
-        let tables = format::plural(difference.equal_tables as u64, "table", "tables");
-        return text + &format!("No difference: schema, content of {tables}, sequences, settings.\n");
-    }
-    for object in &difference.schema {
-        let word = match object.change {
-            Change::Added => "added",
-            Change::Removed => "removed",
-            Change::Changed => "changed",
+/// Compares once.
+pub(crate) async fn round(
+    question: &Question<'_>,
+    sides: &[side::Named; 2],
+    before: Option<&Remembered>,
+    output: &Output,
+) -> Result<(Difference, Remembered)> {
+    let progress = output.progress();
+    // Who reads a snapshot holds the lock from before it looks for it: nobody deletes it in between.
+    let (opened, _lock) = side::open(question, sides, &progress).await?;
+    let [a, b] = &opened;
+    let mut difference = frame(question, a, b)?;
+    let tables = plan(question, a, b)?;
+    difference.notes.extend(tables.notes);
+    progress.phase("comparing rows", None);
+    let mut remembered = Remembered::new();
+    for planned in tables.tables {
+        for column in &planned.not_compared {
+            difference.notes.push(format!("{}.{column} is not compared", planned.name));
+        }
+        let Some(pair) = &planned.pair else {
+            difference.tables.push(alone(&planned));
+            continue;
         };
-        let title = format!("\n{word}: {}", printable(&object.object));
-        text.push_str(&output.paint(Tone::Strong, &title));
-        text.push('\n');
-        for line in &object.lines {
-            text.push_str(format!("  {}", paint(line)).trim_end());
-            text.push('\n');
+        let earlier = before.map(|before| before.get(&planned.name).cloned().unwrap_or_default());
+        let depth = Depth { first: question.first(a, b) };
+        let found = compare::compare([a, b], pair, depth, earlier.as_ref(), &progress).await?;
+        let has_columns = planned.only.iter().all(Vec::is_empty);
+        if found.is_equal && has_columns {
+            difference.equal_tables += 1;
+            difference.equal_rows = difference.equal_rows.saturating_add(found.rows[0]);
+        } else {
+            difference.tables.push(changed(&planned, &found, depth, earlier.as_ref()));
         }
+        remembered.insert(planned.name, found.identities);
     }
-    if !difference.tables.is_empty() {
-        text.push('\n');
-        text.push_str(&format::table(
-            &["TABLE", "ROWS A", "ROWS B", "CHANGE", "SIZE A", "SIZE B", ""],
-            &[false, true, true, true, true, true, false],
-            &difference.tables.iter().map(table_row).collect::<Vec<_>>(),
-        ));
-        let equal = format::plural(difference.equal_tables as u64, "table is", "tables are");
-        text.push_str(&format!("{equal} equal, row for row\n"));
-    }
-    if !difference.values.is_empty() {
-        text.push('\n');
-        for value in &difference.values {
-            let show = |value: &Option<String>| value.as_deref().map_or("-".to_owned(), printable);
-            let (before, after) = (show(&value.before), show(&value.after));
-            text.push_str(&format!("{}: {before} -> {after}\n", printable(&value.what)));
-        }
-    }
-    text
+    progress.done();
+    close(opened).await?;
+    difference.equal =
+        difference.tables.is_empty() && difference.schema_changes.is_empty() && difference.values.is_empty();
+    Ok((difference, remembered))
 }
 
-fn table_row(table: &TableChange) -> Vec<String> {
-    let rows = |rows: Option<u64>| rows.map_or("-".to_owned(), format::count);
-    let bytes = |bytes: Option<u64>| bytes.map_or("-".to_owned(), format::bytes);
-    let (before, after) = (table.rows_before.unwrap_or(0), table.rows_after.unwrap_or(0));
-    let change = match before.cmp(&after) {
-        std::cmp::Ordering::Less => format!("+{}", format::count(after - before)),
-        std::cmp::Ordering::Greater => format!("-{}", format::count(before - after)),
-        std::cmp::Ordering::Equal => "0".to_owned(),
+/// Both sides were read: now they have to have been what they seemed.
+async fn close(sides: [Side; 2]) -> Result<()> {
+    for side in sides {
+        match side {
+            Side::Live(live) => live.close().await?,
+            Side::File(file) => file.close()?,
+            Side::Snapshot(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Everything but the rows.
+fn frame(question: &Question<'_>, a: &Side, b: &Side) -> Result<Difference> {
+    let mut difference = Difference {
+        a: label(a),
+        b: label(b),
+        round: None,
+        at: None,
+        partial: Vec::new(),
+        equal: false,
+        schema_changes: Vec::new(),
+        tables: Vec::new(),
+        equal_tables: 0,
+        equal_rows: 0,
+        values: Vec::new(),
+        notes: Vec::new(),
+        of_what: "content of {tables}",
     };
-    let note = match table.change {
-        Change::Added => "new",
-        Change::Removed => "gone",
-        Change::Changed if table.columns_differ => "columns changed",
-        Change::Changed if before == after => "content changed",
-        Change::Changed => "",
+    for state in [a, b].into_iter().filter_map(state_of) {
+        let filters = state.partial.as_ref();
+        difference.partial.extend(filters.map(|filters| format!("{} is PARTIAL ({filters})", state.label)));
+    }
+    if let (Some(state_a), Some(state_b)) = (state_of(a), state_of(b)) {
+        difference.schema_changes = schema::compare(&state_a.schema, &state_b.schema);
+        if question.patterns.is_empty() {
+            difference.values = values(state_a, state_b);
+            difference.of_what = "schema, content of {tables}, sequences, settings";
+        } else {
+            let names: Vec<String> = [state_a, state_b].into_iter().flat_map(names).collect();
+            difference.schema_changes.retain(|change| is_of(change, &names));
+            difference.of_what = "definition and content of {tables}";
+        }
+        if state_a.pg_dump_major != state_b.pg_dump_major
+            && !state_a.schema.is_empty()
+            && !state_b.schema.is_empty()
+        {
+            difference.notes.push(format!(
+                "the schemas were dumped by pg_dump {} and {}, which may word the same object in two ways",
+                state_a.pg_dump_major, state_b.pg_dump_major
+            ));
+        }
+        if question.first(a, b) < question.args.first {
+            difference.notes.push(format!(
+                "the sides have the encodings {} and {}: tables that differ are named, and not their rows",
+                state_a.encoding, state_b.encoding
+            ));
+        }
+    }
+    Ok(difference)
+}
+
+/// Of two databases that live in two places, the name and the server are no difference: it was asked for both.
+fn values(a: &State, b: &State) -> Vec<state::ValueChange> {
+    let mut values = state::compare_values(&a.values, &b.values);
+    if a.is_live || b.is_live {
+        values.retain(|change| !["database name", "server"].contains(&change.what.as_str()));
+    }
+    values
+}
+
+/// The tables of a side as headers of pg_dump name them.
+fn names(state: &State) -> Vec<String> {
+    let stored = state.tables.iter().map(|stored| &stored.table.name);
+    let all = stored.chain(state.partitioned.iter().map(|table| &table.name));
+    all.map(|name| format!("{}.{}", name.schema.as_str(), name.name.as_str())).collect()
+}
+
+/// Whether an object is one of these tables, or belongs to one.
+fn is_of(change: &ObjectChange, names: &[String]) -> bool {
+    names.iter().any(|name| {
+        let at = change.object.find(name.as_str());
+        at.is_some_and(|at| {
+            let (before, after) = (&change.object[..at], &change.object[at + name.len()..]);
+            before.ends_with(' ') && (after.is_empty() || after.starts_with(' '))
+        })
+    })
+}
+
+fn label(side: &Side) -> String {
+    match side {
+        Side::File(file) => file.label.clone(),
+        Side::Snapshot(side) => side.state.label.clone(),
+        Side::Live(side) => side.state.label.clone(),
+    }
+}
+
+fn state_of(side: &Side) -> Option<&State> {
+    match side {
+        Side::Snapshot(side) => Some(&side.state),
+        Side::Live(side) => Some(&side.state),
+        Side::File(_) => None,
+    }
+}
+
+fn plan(question: &Question<'_>, a: &Side, b: &Side) -> Result<Tables> {
+    let (choices, patterns) = (&question.choices, &question.patterns);
+    let visible = |side: &Side, schema: &str| match side {
+        Side::Live(live) => live.visible.contains(schema),
+        _ => schema == "public",
     };
-    vec![
-        printable(&table.table),
-        rows(table.rows_before),
-        rows(table.rows_after),
-        change,
-        bytes(table.bytes_before),
-        bytes(table.bytes_after),
-        note.to_owned(),
-    ]
+    let tables = match (a, b) {
+        (Side::File(one), Side::File(two)) => pairs::of_sqlite(&one.schema, &two.schema, choices, patterns),
+        (Side::File(file), side) | (side, Side::File(file)) => {
+            let number = usize::from(matches!(b, Side::File(_)));
+            let Some(state) = state_of(side) else { return Ok(Tables::default()) };
+            let is_visible = |schema: &str| visible(side, schema);
+            pairs::with_sqlite(state, &file.schema, number, choices, patterns, is_visible)
+        }
+        _ => match (state_of(a), state_of(b)) {
+            (Some(a), Some(b)) => pairs::of_postgres(a, b),
+            _ => Tables::default(),
+        },
+    };
+    question.check_patterns(&tables)?;
+    Ok(tables)
+}
+
+fn alone(planned: &Planned) -> TableChange {
+    let known = |side: usize| planned.known[side];
+    TableChange {
+        table: planned.name.clone(),
+        change: if planned.has[0] { Change::Removed } else { Change::Added },
+        rows_before: known(0).map(|known| known.0),
+        rows_after: known(1).map(|known| known.0),
+        bytes_before: known(0).map(|known| known.1),
+        bytes_after: known(1).map(|known| known.1),
+        columns_differ: false,
+        columns_only_in_a: Vec::new(),
+        columns_only_in_b: Vec::new(),
+        rows_equal: None,
+        only_in_a: None,
+        only_in_b: None,
+        differing: None,
+        settled: None,
+        differences: Vec::new(),
+    }
+}
+
+fn changed(planned: &Planned, found: &Found, depth: Depth, before: Option<&HashSet<u128>>) -> TableChange {
+    let looked = found.is_equal || depth.first > 0;
+    let [only_a, only_b] = &planned.only;
+    TableChange {
+        table: planned.name.clone(),
+        change: Change::Changed,
+        rows_before: Some(found.rows[0]),
+        rows_after: Some(found.rows[1]),
+        bytes_before: planned.known[0].map(|known| known.1),
+        bytes_after: planned.known[1].map(|known| known.1),
+        columns_differ: !(only_a.is_empty() && only_b.is_empty()),
+        columns_only_in_a: only_a.clone(),
+        columns_only_in_b: only_b.clone(),
+        rows_equal: Some(found.is_equal),
+        only_in_a: looked.then_some(found.only_a),
+        only_in_b: looked.then_some(found.only_b),
+        differing: looked.then_some(found.differing),
+        settled: before.filter(|_| looked).map(|before| found.identities.intersection(before).count() as u64),
+        differences: found.first.clone(),
+    }
 }

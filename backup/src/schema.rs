@@ -43,6 +43,19 @@ pub(crate) async fn dump_schema(
         }
         Some(session) => lend::run_in_session(session, &pg_dump.path, "pg_dump", describe).await?,
     };
+    judge(&finished, settings, exported).await?;
+    for line in finished.stderr.trim().lines().filter(|line| !line.trim().is_empty()) {
+        progress.warn(format!("pg_dump says: {line}"));
+    }
+    partial.adopt(SCHEMA_FILE)
+}
+
+/// Whether pg_dump did what it should, and if not, why.
+pub(crate) async fn judge(
+    finished: &tools::Finished,
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+) -> Result<()> {
     let messages = finished.stderr.trim();
     // pg_dump gives no SQLSTATE; these are the C locale's texts. Its --lock-wait-timeout is a statement_timeout.
     let waited = ["canceling statement due to lock timeout", "canceling statement due to statement timeout"];
@@ -74,8 +87,5 @@ pub(crate) async fn dump_schema(
         };
         return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}")).with_hint(hint));
     }
-    for line in messages.lines().filter(|line| !line.trim().is_empty()) {
-        progress.warn(format!("pg_dump says: {line}"));
-    }
-    partial.adopt(SCHEMA_FILE)
+    Ok(())
 }

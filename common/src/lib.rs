@@ -17,6 +17,7 @@ pub mod http;
 pub mod ident;
 pub mod interrupt;
 pub mod masking;
+pub mod migration_tools;
 pub mod postgres;
 pub mod progress;
 pub mod random;

@@ -13,7 +13,7 @@ use common::{
 };
 use futures_util::future::join_all;
 
-use crate::version_tables::{Known, TOOLS};
+use common::migration_tools::{Known, TOOLS};
 
 /// Most tables that are looked into. Histories come first, then narrow tables.
 const MAX_TABLES: i64 = 100;

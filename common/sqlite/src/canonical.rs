@@ -20,6 +20,8 @@ const INTERVAL: u8 = 11;
 const UUID: u8 = 12;
 const JSONB: u8 = 13;
 const ARRAY: u8 = 14;
+/// What no value of PostgreSQL's column can be equal to.
+const UNFIT: u8 = 255;
 
 /// The values of one row in canonical form.
 #[derive(Debug, Default)]
@@ -38,6 +40,14 @@ impl CanonicalRow {
     /// The value of one column is complete.
     pub fn end_column(&mut self) {
         self.ends.push(self.bytes.len());
+    }
+
+    /// Takes a value that its column can't hold, in the place of what may have been put down of it: its storage class and its bytes.
+    pub fn unfit(&mut self, class: &str, bytes: &[u8]) {
+        self.bytes.truncate(self.ends.last().copied().unwrap_or(0));
+        self.bytes.push(UNFIT);
+        self.sized(class.as_bytes());
+        self.sized(bytes);
     }
 
     /// The form of one column's value.

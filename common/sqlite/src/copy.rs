@@ -34,6 +34,13 @@ pub(crate) fn escape(text: &[u8], out: &mut Vec<u8>) -> Result<(), Rule> {
     Ok(())
 }
 
+/// A field without its backslashes.
+pub fn unescaped(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    unescape(field, &mut out);
+    out
+}
+
 /// Takes the backslashes of a field away.
 pub(crate) fn unescape(field: &[u8], out: &mut Vec<u8>) {
     out.clear();

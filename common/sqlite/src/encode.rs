@@ -36,12 +36,14 @@ pub struct RowEncoder {
     rules: Vec<ColumnRule>,
     canonical: CanonicalRow,
     scratch: Scratch,
+    /// COPY text that nobody wants.
+    text: Vec<u8>,
 }
 
 impl RowEncoder {
     /// For rows whose columns have these rules, in this order.
     pub fn new(rules: Vec<ColumnRule>) -> Self {
-        Self { rules, canonical: CanonicalRow::default(), scratch: Scratch::default() }
+        Self { rules, canonical: CanonicalRow::default(), scratch: Scratch::default(), text: Vec::new() }
     }
 
     /// Appends a row to `out`. After an error `out` is as it was.
@@ -58,18 +60,42 @@ impl RowEncoder {
             let cell = cells.cell(column);
             if let Err(broken) = convert(cell, rule, out, &mut self.canonical, &mut self.scratch) {
                 out.truncate(start);
-                let bad = BadValue {
-                    rule: broken,
-                    value: cell.to_string(),
-                    storage_class: cell.storage_class(),
-                    target: rule.target.to_string(),
-                };
+                let bad = BadValue::new(broken, cell, rule);
                 return Err(BadCell { column, bad });
             }
             self.canonical.end_column();
         }
         out.push(b'\n');
         Ok(self.canonical.hash())
+    }
+
+    /// The hash of a row, whatever it holds: a value that its column can't hold counts by its storage class and bytes, and is equal
+    /// to no value that the column can hold. Gives these values too.
+    pub fn hash_any(&mut self, cells: &(impl Cells + ?Sized)) -> (RowHash, Vec<BadCell>) {
+        let mut found = Vec::new();
+        self.text.clear();
+        self.canonical.clear();
+        for (column, rule) in self.rules.iter().enumerate() {
+            let cell = cells.cell(column);
+            self.text.clear();
+            if let Err(broken) = convert(cell, rule, &mut self.text, &mut self.canonical, &mut self.scratch) {
+                self.canonical.unfit(cell.storage_class(), &cell.bytes());
+                found.push(BadCell { column, bad: BadValue::new(broken, cell, rule) });
+            }
+            self.canonical.end_column();
+        }
+        (self.canonical.hash(), found)
+    }
+
+    /// The hash of a row by the storage classes and bytes of its first `columns` values alone, without any rule.
+    pub fn hash_as_stored(&mut self, cells: &(impl Cells + ?Sized), columns: usize) -> RowHash {
+        self.canonical.clear();
+        for column in 0..columns {
+            let cell = cells.cell(column);
+            self.canonical.unfit(cell.storage_class(), &cell.bytes());
+            self.canonical.end_column();
+        }
+        self.canonical.hash()
     }
 
     /// The hash of some columns of the row that was encoded last: what its key is found by on the other side.
@@ -91,12 +117,7 @@ impl RowEncoder {
             out.clear();
             self.canonical.clear();
             if let Err(broken) = convert(cell, rule, &mut out, &mut self.canonical, &mut self.scratch) {
-                let bad = BadValue {
-                    rule: broken,
-                    value: cell.to_string(),
-                    storage_class: cell.storage_class(),
-                    target: rule.target.to_string(),
-                };
+                let bad = BadValue::new(broken, cell, rule);
                 found.push(BadCell { column, bad });
             }
         }

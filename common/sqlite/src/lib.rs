@@ -15,7 +15,8 @@
 
 mod array;
 mod canonical;
-mod copy;
+pub mod choices;
+pub mod copy;
 mod dates;
 pub mod ddl;
 mod decimal;
@@ -27,6 +28,7 @@ pub mod hash;
 mod interval;
 mod json;
 pub mod orphans;
+pub mod partner;
 pub mod rows;
 pub mod scan;
 pub mod schema;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use common::ident::printable;
 
+use crate::target::ColumnRule;
+
 /// One value in SQLite's storage classes. Text is the bytes as they are stored: nothing promises that they are UTF-8, or
 /// free of the byte 0.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -31,6 +33,18 @@ impl Cell<'_> {
             Self::Real(_) => "real",
             Self::Text(_) | Self::BrokenText(_) => "text",
             Self::Blob(_) => "blob",
+        }
+    }
+}
+
+impl Cell<'_> {
+    /// The bytes that tell it from others of its storage class.
+    pub(crate) fn bytes(&self) -> std::borrow::Cow<'_, [u8]> {
+        match self {
+            Self::Null => (&[]).into(),
+            Self::Integer(value) => value.to_le_bytes().to_vec().into(),
+            Self::Real(value) => value.to_bits().to_le_bytes().to_vec().into(),
+            Self::Text(bytes) | Self::BrokenText(bytes) | Self::Blob(bytes) => (*bytes).into(),
         }
     }
 }
@@ -75,6 +89,17 @@ pub struct BadValue {
     pub storage_class: &'static str,
     /// The type that should take it.
     pub target: String,
+}
+
+impl BadValue {
+    pub(crate) fn new(rule: Rule, cell: Cell<'_>, column: &ColumnRule) -> Self {
+        Self {
+            rule,
+            value: cell.to_string(),
+            storage_class: cell.storage_class(),
+            target: column.target.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for BadValue {

@@ -121,7 +121,7 @@ impl RowHash {
     }
 
     /// The number behind it.
-    pub(super) fn to_bits(self) -> u128 {
+    pub fn to_bits(self) -> u128 {
         self.0
     }
 

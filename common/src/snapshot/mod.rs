@@ -7,6 +7,7 @@ pub mod chunk_writer;
 pub mod codec;
 pub mod copy_sql;
 pub mod cost;
+pub mod definitions;
 pub mod earlier_file;
 pub mod id;
 pub mod keep;

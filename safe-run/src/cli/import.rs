@@ -17,7 +17,7 @@ use crate::{
     run::{FenceChoice, SnapshotChoice},
     transactional::{self, Work},
 };
-use sqlite::target::EpochUnit;
+use sqlite::{choices::Meanings, target::EpochUnit};
 
 /// The flags of an import.
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ pub struct ImportArgs {
     #[arg(long, value_name = "[TABLE.COLUMN=]UNIT", value_parser = choices::epoch)]
     pub epoch: Vec<(Option<ColumnName>, EpochUnit)>,
     /// The time zone of times that have no offset, such as Europe/Berlin or UTC
-    #[arg(long, value_name = "ZONE", value_parser = time_zone)]
+    #[arg(long, value_name = "ZONE", value_parser = choices::time_zone)]
     pub timezone: Option<chrono_tz::Tz>,
     /// An empty text becomes NULL, where the column takes NULL
     #[arg(long)]
@@ -77,23 +77,18 @@ pub struct ImportArgs {
     pub reports: ReportArgs,
 }
 
-fn time_zone(text: &str) -> Result<chrono_tz::Tz> {
-    text.parse().map_err(|_| {
-        Error::usage(format!("\"{text}\" is no time zone"))
-            .with_hint("Use a name such as UTC, Europe/Berlin or America/New_York.")
-    })
-}
-
 impl ImportArgs {
     fn options(&self) -> ImportOptions {
         ImportOptions {
             maps: self.map.clone(),
             types: self.types.clone(),
-            epochs: self.epoch.clone(),
             skip_tables: self.skip_table.clone(),
             skip_columns: self.skip_column.clone(),
-            timezone: self.timezone,
-            null_empty_strings: self.null_empty_strings,
+            meanings: Meanings {
+                epochs: self.epoch.clone(),
+                timezone: self.timezone,
+                null_empty_strings: self.null_empty_strings,
+            },
             existing: match (self.force_recreate, self.append) {
                 (true, _) => Existing::Recreate,
                 (_, true) => Existing::Append,

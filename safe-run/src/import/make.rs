@@ -91,7 +91,7 @@ fn check_flags(source: &Source, options: &ImportOptions) -> Result<()> {
     let meaningless = [
         ("--map", !options.maps.is_empty()),
         ("--skip-column", !options.skip_columns.is_empty()),
-        ("--epoch without a column", options.epochs.iter().any(|(column, _)| column.is_none())),
+        ("--epoch without a column", options.meanings.epochs.iter().any(|(column, _)| column.is_none())),
     ];
     if let Some((flag, _)) = meaningless.iter().find(|(_, is_given)| *is_given) {
         return Err(Error::usage(format!(
@@ -120,7 +120,7 @@ fn check_flags(source: &Source, options: &ImportOptions) -> Result<()> {
 fn ddl_options(options: &ImportOptions, into: &str) -> DdlOptions {
     let lower = |table: &str, column: &str| (table.to_ascii_lowercase(), column.to_ascii_lowercase());
     let types = options.types.iter().map(|(name, wanted)| (lower(&name.table, &name.column), wanted.clone()));
-    let epochs = options.epochs.iter().filter_map(|(name, unit)| {
+    let epochs = options.meanings.epochs.iter().filter_map(|(name, unit)| {
         let name = name.as_ref()?;
         Some((lower(&name.table, &name.column), *unit))
     });
@@ -128,8 +128,8 @@ fn ddl_options(options: &ImportOptions, into: &str) -> DdlOptions {
         schema: Ident::new(into),
         types: types.collect(),
         epochs: epochs.collect::<BTreeMap<_, _>>(),
-        zone: options.timezone,
-        null_empty_strings: options.null_empty_strings,
+        zone: options.meanings.timezone,
+        null_empty_strings: options.meanings.null_empty_strings,
     }
 }
 

@@ -7,8 +7,9 @@
 
 use std::collections::BTreeSet;
 
-use common::QualifiedName;
+use common::{QualifiedName, migration_tools};
 use sqlite::{
+    partner,
     schema::{Schema, Table},
     target::{ColumnRule, Target as TypeOf},
 };
@@ -18,7 +19,6 @@ use super::{
     options::ImportOptions,
     target::{Target, TargetColumn, TargetForeignKey, TargetTable},
 };
-use crate::version_tables;
 
 /// The whole plan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -70,16 +70,6 @@ pub struct Problem {
     pub way_out: String,
 }
 
-/// Tables that belong to a tool for migrations beside its history: locks, and what it knows of its environment.
-const COMPANIONS: [&str; 6] = [
-    "knex_migrations_lock",
-    "kysely_migration_lock",
-    "ar_internal_metadata",
-    "typeorm_metadata",
-    "aerich",
-    "migratehistory",
-];
-
 /// Makes the plan, or says everything that keeps it from being one.
 pub fn plan(schema: &Schema, target: &Target, options: &ImportOptions) -> Result<Plan, Vec<Problem>> {
     let mut plan = Plan::default();
@@ -128,11 +118,7 @@ pub fn left_alone(table: &Table, options: &ImportOptions) -> Option<String> {
     if options.map_of_table(&table.name).is_some() {
         return None;
     }
-    let has_column = |name: &str| table.columns.iter().any(|column| column.name == name);
-    if let Some(tool) = version_tables::tool_of(&table.name, has_column) {
-        return Some(format!("the history of {tool}: the one in PostgreSQL is its own"));
-    }
-    COMPANIONS.contains(&table.name.as_str()).then(|| "a migration tool keeps it for itself".to_owned())
+    migration_tools::keeps(&table.name, |name| table.columns.iter().any(|column| column.name == name))
 }
 
 /// Flags that name what the file does not have.
@@ -151,7 +137,7 @@ pub(super) fn unknown_names(schema: &Schema, options: &ImportOptions) -> Vec<Pro
         }
     }
     let columns = options.skip_columns.iter().chain(options.types.iter().map(|(name, _)| name));
-    let columns = columns.chain(options.epochs.iter().filter_map(|(name, _)| name.as_ref()));
+    let columns = columns.chain(options.meanings.epochs.iter().filter_map(|(name, _)| name.as_ref()));
     let columns = columns.chain(options.maps.iter().filter_map(|map| match map {
         Map::Column(name, _) => Some(name),
         Map::Table(..) => None,
@@ -186,24 +172,13 @@ fn partner<'t>(
             way_out: format!("--map {shown}=SCHEMA.TABLE"),
         });
     }
-    let exact: Vec<&TargetTable> =
-        target.tables.iter().filter(|there| there.name.name.as_str() == table.name).collect();
-    let alike: Vec<&TargetTable> = target
-        .tables
-        .iter()
-        .filter(|there| there.name.name.as_str().eq_ignore_ascii_case(&table.name))
-        .collect();
-    // As `backup export --sqlite` names what is not in the schema public.
-    let qualified = target.tables.iter().filter(|there| {
-        table.name.split_once('.').is_some_and(|_| {
-            table.name == format!("{}.{}", there.name.schema.as_str(), there.name.name.as_str())
-        })
-    });
-    let candidates = match (exact.is_empty(), alike.is_empty()) {
-        (false, _) => exact,
-        (true, false) => alike,
-        (true, true) => qualified.collect(),
-    };
+    let names = target.tables.iter().map(|there| there.name.name.as_str());
+    let mut candidates: Vec<&TargetTable> =
+        partner::candidates(&table.name, names).into_iter().map(|place| &target.tables[place]).collect();
+    if candidates.is_empty() {
+        let qualified = target.tables.iter().filter(|there| partner::is_qualified(&table.name, &there.name));
+        candidates.extend(qualified);
+    }
     if let Some(found) = choose(&candidates) {
         return Ok(found);
     }
@@ -219,14 +194,8 @@ fn partner<'t>(
 
 /// The only one; of several the only one that a plain name can mean.
 fn choose<'t>(found: &[&'t TargetTable]) -> Option<&'t TargetTable> {
-    match found {
-        [] => None,
-        [only] => Some(only),
-        several => {
-            let mut visible = several.iter().filter(|table| table.visible);
-            visible.next().filter(|_| visible.next().is_none()).copied()
-        }
-    }
+    let places: Vec<usize> = (0..found.len()).collect();
+    partner::choose(&places, |place| found[place].visible).map(|place| found[place])
 }
 
 /// The partners of all columns of a table.
@@ -332,12 +301,12 @@ fn column_partner<'t>(
 ) -> Result<&'t TargetColumn, Problem> {
     let mapped = options.map_of_column(name);
     let wanted = mapped.unwrap_or(&name.column);
-    let exact = target.columns.iter().find(|column| column.name == wanted);
-    if let Some(found) = exact {
-        return Ok(found);
-    }
+    let names = target.columns.iter().map(|column| column.name.as_str());
     let alike: Vec<&TargetColumn> =
-        target.columns.iter().filter(|column| column.name.eq_ignore_ascii_case(wanted)).collect();
+        partner::candidates(wanted, names).into_iter().map(|place| &target.columns[place]).collect();
+    if let Some(exact) = alike.iter().find(|column| column.name == wanted) {
+        return Ok(exact);
+    }
     match (alike.as_slice(), mapped) {
         ([only], None) => Ok(only),
         (_, Some(mapped)) => Err(Problem {

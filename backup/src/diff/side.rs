@@ -1,0 +1,162 @@
+//! What A and B name: a snapshot, a live database or a SQLite file; and how they are opened.
+
+use std::path::Path;
+
+use common::{
+    Error, Progress, Result,
+    postgres::{ConnectionSettings, Environment, refuse_other_engine, tools},
+    repository::{Repository, RepositoryLock, StoredSnapshot},
+};
+use sqlite::file::names_sqlite;
+
+use super::{Question, compare::Side, file::File, live::Live, pairs::Tables, state::State, stored::Snapshot};
+
+/// A side by its name.
+#[derive(Debug, Clone)]
+pub enum Named {
+    /// A snapshot, as a person names it; after the first round by its id.
+    Snapshot(String),
+    /// A live database.
+    Live(Box<ConnectionSettings>),
+    /// A SQLite file.
+    File(String),
+}
+
+/// How files of SQLite are called.
+const ENDINGS: [&str; 5] = ["sqlite", "sqlite3", "db", "db3", "s3db"];
+
+impl Named {
+    /// Decides what is named. Opens nothing.
+    ///
+    /// # Errors
+    /// A database of another system, a connection string that can't be read.
+    pub fn read(text: &str) -> Result<Self> {
+        let path = Path::new(text);
+        let is_called_so = path
+            .extension()
+            .and_then(|ending| ending.to_str())
+            .is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
+        let is_string = text.contains("://") || (text.contains('=') && !text.starts_with("latest:"));
+        if names_sqlite(text) || text.starts_with("file:") || (is_called_so && !is_string) {
+            return Ok(Self::File(text.to_owned()));
+        }
+        if !is_string && text.contains(['/', '.']) && path.is_file() {
+            return Ok(Self::File(text.to_owned()));
+        }
+        if is_string {
+            refuse_other_engine(text)?;
+            let settings = ConnectionSettings::resolve(Some(text), &Environment::from_process())?;
+            return Ok(Self::Live(Box::new(settings.with_application_name("backup diff"))));
+        }
+        refuse_other_engine(text)?;
+        Ok(Self::Snapshot(text.to_owned()))
+    }
+}
+
+impl Question<'_> {
+    /// Refuses flags that mean nothing here.
+    pub(super) fn check(&self, sides: &[Named; 2]) -> Result<()> {
+        let args = self.args;
+        let has_file = sides.iter().any(|side| matches!(side, Named::File(_)));
+        let flags = [
+            ("--map", args.map.is_empty()),
+            ("--skip-table", args.skip_table.is_empty()),
+            ("--skip-column", args.skip_column.is_empty()),
+            ("--epoch", args.epoch.is_empty()),
+            ("--timezone", args.timezone.is_none()),
+            ("--null-empty-strings", !args.null_empty_strings),
+        ];
+        match flags.iter().find(|(_, is_absent)| !is_absent) {
+            Some((flag, _)) if !has_file => {
+                Err(Error::usage(format!("{flag} is about a SQLite file, and neither A nor B is one")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Rows that are told of a table. Of two snapshots in two encodings none: their bytes say nothing of each other.
+    pub(super) fn first(&self, a: &Side, b: &Side) -> usize {
+        match (a, b) {
+            (Side::Snapshot(a), Side::Snapshot(b)) if a.state.encoding != b.state.encoding => 0,
+            _ => self.args.first,
+        }
+    }
+
+    /// Every pattern has to mean something on one side at least.
+    pub(super) fn check_patterns(&self, tables: &Tables) -> Result<()> {
+        if self.patterns.is_empty() || !tables.tables.is_empty() {
+            return Ok(());
+        }
+        Err(Error::refused("no table of either side matches --table").with_hint(
+            "Upper case, dots and blanks need double quotes within the pattern, as in psql; `*` matches any table.",
+        ))
+    }
+}
+
+/// Opens both sides, and keeps snapshots from being deleted as long as the lock lives.
+///
+/// # Errors
+/// One of them can't be read.
+pub(super) async fn open(
+    question: &Question<'_>,
+    sides: &[Named; 2],
+    progress: &Progress,
+) -> Result<([Side; 2], Option<RepositoryLock>)> {
+    let names_snapshot = sides.iter().any(|side| matches!(side, Named::Snapshot(_)));
+    let lock = match names_snapshot {
+        true => Repository::open(&question.settings.repo)?.lock_reading()?,
+        false => None,
+    };
+    let mut found: Vec<Option<StoredSnapshot>> = Vec::new();
+    for side in sides {
+        found.push(match side {
+            Named::Snapshot(wanted) => Some(crate::cli::find(question.settings, wanted)?),
+            _ => None,
+        });
+    }
+    // One program for both: two versions of it may print the same object in two ways.
+    let need = found.iter().flatten().map(|snapshot| snapshot.manifest.pg_dump_major).max();
+    let pg_restore = match need {
+        Some(need) => Some(tools::choose("pg_restore", &tools::installed("pg_restore").await, need)?),
+        None => None,
+    };
+    let mut opened = Vec::new();
+    for (side, snapshot) in sides.iter().zip(found) {
+        opened.push(match (side, snapshot, &pg_restore) {
+            (Named::Snapshot(_), Some(snapshot), Some(pg_restore)) => {
+                let mut side = Snapshot::open(snapshot, pg_restore).await?;
+                restrict(&mut side.state, question);
+                Side::Snapshot(side)
+            }
+            (Named::Live(settings), ..) => {
+                Side::Live(Live::open(settings, &question.patterns, question.wait, progress).await?)
+            }
+            (Named::File(file), ..) => Side::File(File::open(file)?),
+            (Named::Snapshot(wanted), ..) => {
+                return Err(Error::failed(format!("snapshot {wanted} was not opened")));
+            }
+        });
+    }
+    let with_file = opened.iter().any(|side| matches!(side, Side::File(_)));
+    for side in &opened {
+        if let (Side::Snapshot(snapshot), true) = (side, with_file)
+            && !["UTF8", "SQL_ASCII"].contains(&snapshot.state.encoding.as_str())
+        {
+            return Err(Error::refused(format!(
+                "snapshot {} has the encoding {}, and text of SQLite is UTF-8",
+                snapshot.state.label, snapshot.state.encoding
+            ))
+            .with_hint(
+                "Compare the file with the live database, or with one that the snapshot was restored into.",
+            ));
+        }
+    }
+    let opened: [Side; 2] = opened.try_into().map_err(|_| Error::failed("two sides were to be opened"))?;
+    Ok((opened, lock))
+}
+
+fn restrict(state: &mut State, question: &Question<'_>) {
+    if !question.patterns.is_empty() {
+        state.restrict(&question.patterns);
+    }
+}
