@@ -564,3 +564,54 @@ fn random_changes_are_found_as_except_finds_them_on_postgresql_14() {
 fn random_changes_are_found_as_except_finds_them_on_postgresql_18() {
     random_changes(18);
 }
+
+#[test]
+fn watching_tells_what_stays_different_and_ends_with_the_last_rounds_code() {
+    use std::io::{BufRead, BufReader};
+    let cluster = Cluster::shared(18);
+    let [a, b] = twins(
+        cluster,
+        "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 50) i",
+    );
+    b.psql("UPDATE t SET v = 'stays' WHERE id = 3; UPDATE t SET v = 'moves' WHERE id = 4");
+    let repo = Snapshots::new();
+    let (url_a, url_b) = (a.url(), b.url());
+    let watch = |end: &dyn Fn(&mut dyn FnMut() -> Value)| {
+        let mut command = tests::binaries::command("backup");
+        command.args(["diff", &url_a, &url_b, "--watch", "300ms", "--json", "-q", "--repo"]).arg(repo.path());
+        let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        end(&mut || serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap());
+        let kill =
+            std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        // What a round that was under way still says.
+        lines.for_each(drop);
+        child.wait().unwrap().code()
+    };
+    let code = watch(&|next| {
+        let first = next();
+        assert_eq!(
+            (&first["round"], &first["schema"], &first["tables"][0]["differing"]),
+            (&1.into(), &1.into(), &2.into())
+        );
+        assert!(first["tables"][0]["settled"].is_null(), "{first}");
+        b.psql("UPDATE t SET v = 'moved' WHERE id = 4");
+        // A round may have begun before the change: the one after it sees the change for the first time.
+        let moved = |round: &Value| {
+            let told = round["tables"][0]["differences"].as_array().unwrap();
+            told.iter().any(|one| one["columns"][0]["b"] == "moved")
+        };
+        let mut round = next();
+        while !moved(&round) {
+            round = next();
+        }
+        let told = round["tables"][0]["differences"].as_array().unwrap();
+        assert_eq!(round["tables"][0]["settled"], 1, "{round}");
+        assert_eq!((&told[0]["settled"], &told[1]["settled"]), (&true.into(), &false.into()), "{round}");
+        assert_eq!(next()["tables"][0]["settled"], 2);
+    });
+    assert_eq!(code, Some(1));
+    b.psql("UPDATE t SET v = 'v'");
+    assert_eq!(watch(&|next| assert_eq!(next()["equal"], true)), Some(0));
+}

@@ -132,7 +132,7 @@ fn a_partial_snapshot_says_so_everywhere_and_never_takes_the_place_of_the_whole(
     snapshots.run("restore", &url, &[&id, "--table", "orders"]).expect(0);
     snapshots
         .run_offline("backup", &["diff", &whole, &id])
-        .expect(0)
+        .expect(1)
         .says(&["is PARTIAL (--exclude-table users)"]);
     snapshots.run_offline("backup", &["verify", "--all"]).expect(0);
     // Two groups: neither pushes the other out.

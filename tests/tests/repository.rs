@@ -373,7 +373,7 @@ tests::on_every_major! {
             database.name()
         ));
         let c = repo.create(&database);
-        let text = repo.backup(&["diff", &a, &c]);
+        let (text, _) = repo.run("backup", &["diff", &a, &c], 1);
         let has = |parts: &[&str]| {
             let found = text.lines().any(|line| {
                 let words: Vec<&str> = line.split_whitespace().collect();
@@ -392,7 +392,7 @@ tests::on_every_major! {
         has(&["1", "table", "is", "equal,", "row", "for", "row"]);
         has(&["sequence", "s:", "1", "(not", "called)", "->", "1", "(called)"]);
         has(&["database", "setting", "work_mem:", "-", "->", "9MB"]);
-        let json = repo.backup(&["diff", &a, &c, "--json"]);
+        let (json, _) = repo.run("backup", &["diff", &a, &c, "--json"], 1);
         assert!(json.contains("\"equal\": false") && json.contains("\"rows_after\": 5"), "{json}");
     }
 }

@@ -102,9 +102,16 @@ fn a_backup_runs_nothing() {
         planted.ran_only_as_itself("backup create");
         let second = snapshots.create(&run.database, &["--check-foreign-keys"]);
         planted.ran_only_as_itself("backup create --check-foreign-keys");
-        for command in
-            [&["check"][..], &["verify"], &["list"], &["show", "latest"], &["diff", &first, &second]]
-        {
+        let url = run.database.url();
+        for command in [
+            &["check"][..],
+            &["verify"],
+            &["list"],
+            &["show", "latest"],
+            &["diff", &first, &second],
+            &["diff", &first, &url],
+            &["diff", &url, &url],
+        ] {
             snapshots.run("backup", &run.database.url(), command);
             planted.ran_only_as_itself(&command.join(" "));
         }

@@ -133,7 +133,7 @@ impl Live {
         });
         let stored = |table| Stored { table, known: None };
         let mut state = State {
-            label: settings.redacted_url(),
+            label: settings.without_application_name().redacted_url(),
             is_live: true,
             partial: None,
             encoding: catalog.database.encoding,
