@@ -54,6 +54,7 @@ use crate::{
         backup list                                               what there is\n  \
         backup show latest                                        one snapshot in detail\n  \
         backup verify --all                                       is every byte still right?\n  \
+        backup diff latest postgresql://app@db.example.com/shop   what changed since, by key and column\n  \
         backup drill                                              restore the latest, compare it, drop it again\n  \
         backup prune --keep-daily 7 --keep-weekly 4 --dry-run     what would go, and why the rest stays\n  \
         backup schedule --cron \"0 3 * * *\" --keep-daily 7       every night, verified, pruned, watched\n  \

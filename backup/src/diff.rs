@@ -34,7 +34,7 @@ use sqlite::{
     target::EpochUnit,
 };
 
-use compare::{Depth, Found, Side};
+use compare::{Depth, Found, REMEMBERED, Side};
 use pairs::{Choices, Planned, Tables};
 use report::{Difference, TableChange};
 use schema::{Change, ObjectChange};
@@ -162,6 +162,7 @@ pub(crate) async fn round(
     difference.notes.extend(tables.notes);
     progress.phase("comparing rows", None);
     let mut remembered = Remembered::new();
+    let mut left = if question.args.watch.is_some() { REMEMBERED } else { 0 };
     for planned in tables.tables {
         for column in &planned.not_compared {
             difference.notes.push(format!("{}.{column} is not compared", planned.name));
@@ -171,8 +172,12 @@ pub(crate) async fn round(
             continue;
         };
         let earlier = before.map(|before| before.get(&planned.name).cloned().unwrap_or_default());
-        let depth = Depth { first: question.first(a, b) };
-        let found = compare::compare([a, b], pair, depth, earlier.as_ref(), &progress).await?;
+        let depth = Depth { first: question.first(a, b), remembered: left };
+        let found = match compare::compare([a, b], pair, depth, earlier.as_ref(), &progress).await {
+            Ok(found) => found,
+            Err(error) => return Err(explain(&opened, error).await),
+        };
+        left = left.saturating_sub(found.identities.len());
         let has_columns = planned.only.iter().all(Vec::is_empty);
         if found.is_equal && has_columns {
             difference.equal_tables += 1;
@@ -187,6 +192,16 @@ pub(crate) async fn round(
     difference.equal =
         difference.tables.is_empty() && difference.schema_changes.is_empty() && difference.values.is_empty();
     Ok((difference, remembered))
+}
+
+async fn explain(sides: &[Side; 2], error: common::Error) -> common::Error {
+    let mut error = error;
+    for side in sides {
+        if let Side::Live(live) = side {
+            error = live.explain(error).await;
+        }
+    }
+    error
 }
 
 /// Both sides were read: now they have to have been what they seemed.

@@ -175,15 +175,25 @@ fn gave_way(error: &Error) -> bool {
     error.kind() == ErrorKind::Busy && error.hint() == Some(GIVES_WAY)
 }
 
-/// What the server says, in our kinds: a missing right is refused, and a lock that can't be had is busy.
-fn explain(error: Error) -> Error {
+/// A missing right is refused, in our kinds.
+pub(crate) fn explain_rights(error: Error) -> Error {
     match error.sqlstate() {
         // Insufficient privilege. Row-level security that would hide rows comes as the same.
         Some("42501") => error.with_kind(ErrorKind::Refused).with_hint(
             "Run `backup check`: it prints every GRANT that is missing, and BYPASSRLS where row-level security hides rows.",
         ),
+        _ => error,
+    }
+}
+
+/// What the server says, in our kinds: a missing right is refused, and a lock that can't be had is busy.
+fn explain(error: Error) -> Error {
+    let error = explain_rights(error);
+    match error.sqlstate() {
         // Lock not available.
-        Some("55P03") if error.kind() == ErrorKind::Failed => error.with_kind(ErrorKind::Busy).with_hint(GIVES_WAY),
+        Some("55P03") if error.kind() == ErrorKind::Failed => {
+            error.with_kind(ErrorKind::Busy).with_hint(GIVES_WAY)
+        }
         _ => error,
     }
 }

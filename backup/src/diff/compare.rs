@@ -60,6 +60,8 @@ pub struct Pair {
 pub struct Depth {
     /// Differences that are told with their content.
     pub first: usize,
+    /// Differences that are remembered for the next round.
+    pub remembered: usize,
 }
 
 /// What was found of one table.
@@ -77,11 +79,11 @@ pub struct Found {
     pub differing: u64,
     /// The first differences.
     pub first: Vec<RowDifference>,
-    /// What tells each difference from any other, content included; at most [`REMEMBERED`].
+    /// What tells each difference from any other, content included; as many as are remembered.
     pub identities: HashSet<u128>,
 }
 
-/// Differences of one table that are remembered until the next round.
+/// Differences that are remembered until the next round: 16 MiB and what a set adds.
 pub const REMEMBERED: usize = 500_000;
 
 /// In what a row differs.
@@ -256,7 +258,7 @@ pub async fn compare(
     let has_key = !pair.key.is_empty();
     join(sorted_a, sorted_b, |group| {
         common::interrupt::check()?;
-        note(&mut found, &mut wanted, group, has_key, depth.first);
+        note(&mut found, &mut wanted, group, has_key, depth);
         Ok(())
     })?;
     let of_side = |row: fn(&Wanted) -> Option<u128>| {
@@ -293,9 +295,10 @@ struct Wanted {
 }
 
 /// Counts the differences of a key, and takes the first of them up.
-fn note(found: &mut Found, wanted: &mut Vec<Wanted>, group: &Group, has_key: bool, first: usize) {
+fn note(found: &mut Found, wanted: &mut Vec<Wanted>, group: &Group, has_key: bool, depth: Depth) {
+    let first = depth.first;
     let identity = identity(group);
-    if found.identities.len() < REMEMBERED {
+    if found.identities.len() < depth.remembered {
         found.identities.insert(identity);
     }
     let total = |rows: &[(u128, u64)]| rows.iter().map(|(_, count)| count).sum::<u64>();

@@ -6,9 +6,8 @@ use std::collections::{BTreeMap, HashSet};
 use common::{
     Error, Progress, QualifiedName, Result,
     catalog::Catalog,
-    fault,
     postgres::{
-        ConnectionSettings, Session, connect,
+        ConnectionSettings, Row, Session, connect,
         copy::hash_rows,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
         introspect, lend,
@@ -19,7 +18,7 @@ use common::{
     },
     snapshot::{
         copy_sql::{BlockRange, copy_out_statement},
-        definitions::Definitions,
+        definitions::{Column, Definitions},
         pattern::Pattern,
     },
 };
@@ -43,6 +42,17 @@ pub struct Live {
     pub visible: HashSet<String>,
 }
 
+/// What is wanted of a live database.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'a> {
+    /// Only these tables; without patterns all.
+    pub patterns: &'a [Pattern],
+    /// How long locks are waited for.
+    pub wait: LockWait,
+    /// The schema as text, sequences, large objects: what only another side of PostgreSQL is compared with.
+    pub wants_schema: bool,
+}
+
 /// Schemas of the search_path that a session of this role has by itself.
 const VISIBLE: &str = "
 SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_namespace n WHERE n.nspname::pg_catalog.text IN (
@@ -51,14 +61,13 @@ SELECT n.nspname::pg_catalog.text FROM pg_catalog.pg_namespace n WHERE n.nspname
           pg_catalog.regexp_split_to_table(s.reset_val, ',') p WHERE s.name = 'search_path') parts)";
 
 impl Live {
-    /// Locks the tables and fixes the state; only those that the patterns mean, where there are any.
+    /// Locks the tables and fixes the state.
     ///
     /// # Errors
     /// Busy when the locks can't be had; refused for an old server, a pooler, missing rights.
     pub async fn open(
         settings: &ConnectionSettings,
-        patterns: &[Pattern],
-        wait: LockWait,
+        wanted: Wanted<'_>,
         progress: &Progress,
     ) -> Result<Self> {
         let holder = settings.connect().await?;
@@ -68,9 +77,10 @@ impl Live {
         connect::refuse_pooler(&observer).await?;
         progress.phase("locking tables", None);
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        let list = async |session: &Session| chosen(session, patterns).await;
+        let list = async |session: &Session| chosen(session, wanted.patterns).await;
         let locked =
-            lock_tables(&holder, &observer, begin, LockMode::AccessShare, wait, list, progress).await?;
+            lock_tables(&holder, &observer, begin, LockMode::AccessShare, wanted.wait, list, progress)
+                .await?;
         progress.done();
         observer.close().await?;
         let exported = ExportedSnapshot::export(&holder).await?;
@@ -98,56 +108,13 @@ impl Live {
         // Only the extensions' own condition has to be asked by a query; everything else is read whole.
         trust::admit_by_oid(reader, &mut catalog.tables, Others::MayInterfere).await?;
         catalog.tables.iter_mut().for_each(|table| table.may_plan &= table.is_filtered());
-        fault::wait("diff.opened");
-        progress.phase("reading the schema", None);
-        let of: Vec<&QualifiedName> = match patterns.is_empty() {
-            true => Vec::new(),
-            false => catalog.tables.iter().map(|table| &table.name).chain(roots(&catalog)).collect(),
-        };
-        let is_nothing = of.is_empty() && !patterns.is_empty();
-        let (schema, pg_dump_major) = match is_nothing {
-            true => (String::new(), 0),
-            false => schema_text(&settings, &exported, &catalog.database.encoding, &of).await?,
-        };
-        progress.done();
         let visible = reader
             .query(VISIBLE, &[])
             .await
             .map_err(|source| Error::postgres("could not read the search_path", source))?;
         let visible = visible.iter().map(|row| row.get(0)).collect();
-        // Of a part only the tables are compared.
-        let (objects, sequences) = match patterns.is_empty() {
-            true => (
-                large_objects(reader, catalog.large_objects.count, progress).await?,
-                introspect::sequences_of(reader, None).await?,
-            ),
-            false => (None, Vec::new()),
-        };
-        let values = values(&Facts {
-            database: &catalog.database,
-            server: &server.version,
-            sequences: &sequences,
-            extensions: &catalog.extensions,
-            materialized_views: &catalog.materialized_views,
-            large_objects: objects,
-        });
-        let stored = |table| Stored { table, known: None };
-        let mut state = State {
-            label: settings.without_application_name().redacted_url(),
-            is_live: true,
-            partial: None,
-            encoding: catalog.database.encoding,
-            pg_dump_major,
-            tables: catalog.tables.into_iter().map(stored).collect(),
-            partitioned: catalog.partitioned,
-            inherits: catalog.inherits,
-            definitions: Definitions::read(&schema),
-            schema,
-            values,
-        };
-        if !patterns.is_empty() {
-            add_types(reader, &mut state.definitions).await?;
-        }
+        let state =
+            describe(&settings, &exported, reader, catalog, (&server.version, wanted), progress).await?;
         Ok(Self { reader: joined, holder, settings, schemas, state, visible })
     }
 
@@ -192,6 +159,20 @@ impl Live {
         Ok(taker)
     }
 
+    /// Why reading failed: because a name means another table by now, or a right is missing.
+    pub async fn explain(&self, error: Error) -> Error {
+        // A missing table or column, a view, another owner's table.
+        let may_be_renamed =
+            error.sqlstate().is_some_and(|code| code.starts_with("42") || code.starts_with("3F"));
+        if may_be_renamed
+            && let Ok(now) = Schemas::now(&self.settings).await
+            && let Err(renamed) = self.schemas.check_same(&now, &self.schemas.names())
+        {
+            return renamed.with_source(error);
+        }
+        crate::explain_rights(error)
+    }
+
     /// Makes sure that everything that was read was one state under the names that it is told under, and ends the sessions.
     ///
     /// # Errors
@@ -214,26 +195,106 @@ impl Live {
     }
 }
 
+/// What there is, in the words of a [`State`].
+async fn describe(
+    settings: &ConnectionSettings,
+    exported: &ExportedSnapshot<'_>,
+    reader: &Session,
+    catalog: Catalog,
+    (server, wanted): (&str, Wanted<'_>),
+    progress: &Progress,
+) -> Result<State> {
+    let is_part = !wanted.patterns.is_empty();
+    let of: Vec<&QualifiedName> = match is_part {
+        true => catalog.tables.iter().map(|table| &table.name).chain(roots(&catalog)).collect(),
+        false => Vec::new(),
+    };
+    let (mut schema, mut pg_dump_major) = (String::new(), 0);
+    if wanted.wants_schema && !(is_part && of.is_empty()) {
+        progress.phase("reading the schema", None);
+        let encoding = &catalog.database.encoding;
+        (schema, pg_dump_major) =
+            schema_text(settings, exported, reader.server_version_num(), encoding, &of).await?;
+        progress.done();
+    }
+    let (mut large_objects, mut sequences) = (None, Vec::new());
+    if wanted.wants_schema && !is_part {
+        large_objects = objects(reader, catalog.large_objects.count, progress).await?;
+        sequences = introspect::sequences_of(reader, None).await?;
+    }
+    let values = values(&Facts {
+        database: &catalog.database,
+        server,
+        sequences: &sequences,
+        extensions: &catalog.extensions,
+        materialized_views: &catalog.materialized_views,
+        large_objects,
+    });
+    let definitions = definitions(reader, &catalog).await?;
+    Ok(State {
+        label: settings.without_application_name().redacted_url(),
+        is_live: true,
+        partial: None,
+        encoding: catalog.database.encoding,
+        pg_dump_major,
+        tables: catalog.tables.into_iter().map(|table| Stored { table, known: None }).collect(),
+        partitioned: catalog.partitioned,
+        inherits: catalog.inherits,
+        definitions,
+        schema,
+        values,
+    })
+}
+
 fn roots(catalog: &Catalog) -> impl Iterator<Item = &QualifiedName> {
     catalog.partitioned.iter().map(|table| &table.name)
 }
 
-/// What pg_dump does not write where only some tables are asked for.
-async fn add_types(reader: &Session, definitions: &mut Definitions) -> Result<()> {
-    let failed = |source| Error::postgres("could not read the types from the catalog", source);
-    let enums = "SELECT pg_catalog.format_type(t.oid, NULL),
-        ARRAY(SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
-        FROM pg_catalog.pg_type t WHERE t.typtype = 'e'";
-    for row in reader.query(enums, &[]).await.map_err(failed)? {
-        definitions.add_enum(row.get(0), row.get(1));
+const COLUMNS: &str = "
+SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text, a.attname::pg_catalog.text,
+       pg_catalog.format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated <> ''
+FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped ORDER BY c.oid, a.attnum";
+
+const KEYS: &str = "
+SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
+       ARRAY(SELECT a.attname::pg_catalog.text FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY p (number, place)
+             JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum = p.number ORDER BY p.place)
+FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE k.contype = 'p' AND c.oid = ANY ($1)";
+
+const ENUMS: &str = "
+SELECT pg_catalog.format_type(t.oid, NULL),
+       ARRAY(SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)
+FROM pg_catalog.pg_type t WHERE t.typtype = 'e'";
+
+const DOMAINS: &str = "
+SELECT pg_catalog.format_type(oid, NULL), pg_catalog.format_type(typbasetype, typtypmod), typnotnull
+FROM pg_catalog.pg_type WHERE typtype = 'd'";
+
+/// What the catalog says of the tables' columns, keys and types.
+async fn definitions(reader: &Session, catalog: &Catalog) -> Result<Definitions> {
+    let failed = |source| Error::postgres("could not read the columns from the catalog", source);
+    let partitioned = catalog.partitioned.iter().map(|table| table.oid);
+    let oids: Vec<u32> = catalog.tables.iter().map(|table| table.oid).chain(partitioned).collect();
+    let mut found = Definitions::default();
+    let name = |row: &Row| QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+    for row in reader.query(COLUMNS, &[&oids]).await.map_err(failed)? {
+        let column =
+            Column { name: row.get(2), type_name: row.get(3), not_null: row.get(4), generated: row.get(5) };
+        found.tables.entry(name(&row)).or_default().columns.push(column);
     }
-    let domains =
-        "SELECT pg_catalog.format_type(oid, NULL), pg_catalog.format_type(typbasetype, typtypmod), typnotnull
-        FROM pg_catalog.pg_type WHERE typtype = 'd'";
-    for row in reader.query(domains, &[]).await.map_err(failed)? {
-        definitions.add_domain(row.get(0), row.get(1), row.get(2));
+    for row in reader.query(KEYS, &[&oids]).await.map_err(failed)? {
+        found.tables.entry(name(&row)).or_default().key = row.get(2);
     }
-    Ok(())
+    for row in reader.query(ENUMS, &[]).await.map_err(failed)? {
+        found.add_enum(row.get(0), row.get(1));
+    }
+    for row in reader.query(DOMAINS, &[]).await.map_err(failed)? {
+        found.add_domain(row.get(0), row.get(1), row.get(2));
+    }
+    Ok(found)
 }
 
 /// The relations that are locked: all, or those that are meant, with every partition of a table that is.
@@ -267,22 +328,14 @@ async fn chosen(session: &Session, patterns: &[Pattern]) -> Result<Vec<introspec
 async fn schema_text(
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,
+    server_version_num: i32,
     encoding: &str,
     only: &[&QualifiedName],
 ) -> Result<(String, u32)> {
     let folder = tempfile::tempdir()
         .map_err(|source| Error::failed(format!("could not make a temporary folder: {source}")))?;
     let path = folder.path().join("schema.sql");
-    let holder_version = match exported.only_session() {
-        Some(session) => session.server_version_num(),
-        None => {
-            let session = settings.connect().await?;
-            let version = session.server_version_num();
-            session.close().await?;
-            version
-        }
-    };
-    let pg_dump = tools::choose_pg_dump(&tools::installed("pg_dump").await, holder_version)?;
+    let pg_dump = tools::choose_pg_dump(&tools::installed("pg_dump").await, server_version_num)?;
     let describe = |command: &mut tokio::process::Command| {
         command
             .args(["--schema-only", "--format=plain", "--no-password", "--no-sync"])
@@ -307,7 +360,7 @@ async fn schema_text(
 }
 
 /// What a snapshot would store of the large objects.
-async fn large_objects(reader: &Session, count: u64, progress: &Progress) -> Result<Option<Objects>> {
+async fn objects(reader: &Session, count: u64, progress: &Progress) -> Result<Option<Objects>> {
     if count == 0 {
         return Ok(None);
     }

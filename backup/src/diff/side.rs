@@ -120,6 +120,7 @@ pub(super) async fn open(
         Some(need) => Some(tools::choose("pg_restore", &tools::installed("pg_restore").await, need)?),
         None => None,
     };
+    let names_file = sides.iter().any(|side| matches!(side, Named::File(_)));
     let mut opened = Vec::new();
     for (side, snapshot) in sides.iter().zip(found) {
         opened.push(match (side, snapshot, &pg_restore) {
@@ -129,7 +130,9 @@ pub(super) async fn open(
                 Side::Snapshot(side)
             }
             (Named::Live(settings), ..) => {
-                Side::Live(Live::open(settings, &question.patterns, question.wait, progress).await?)
+                let (patterns, wait) = (&question.patterns, question.wait);
+                let wanted = Wanted { patterns, wait, wants_schema: !names_file };
+                Side::Live(Live::open(settings, wanted, progress).await.map_err(crate::explain_rights)?)
             }
             (Named::File(file), ..) => Side::File(File::open(file)?),
             (Named::Snapshot(wanted), ..) => {
@@ -137,9 +140,8 @@ pub(super) async fn open(
             }
         });
     }
-    let with_file = opened.iter().any(|side| matches!(side, Side::File(_)));
     for side in &opened {
-        if let (Side::Snapshot(snapshot), true) = (side, with_file)
+        if let (Side::Snapshot(snapshot), true) = (side, names_file)
             && !["UTF8", "SQL_ASCII"].contains(&snapshot.state.encoding.as_str())
         {
             return Err(Error::refused(format!(

@@ -124,3 +124,64 @@ impl RowEncoder {
         found
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{hash::ServerRows, target::Target, value::Cell};
+
+    fn cell<'a>((kind, number, text): &'a (u8, i64, String)) -> Cell<'a> {
+        match kind % 5 {
+            0 => Cell::Null,
+            1 => Cell::Integer(*number),
+            #[allow(clippy::cast_precision_loss)]
+            2 => Cell::Real(*number as f64 / 4.0),
+            3 => Cell::Text(text.as_bytes()),
+            _ => Cell::Blob(text.as_bytes()),
+        }
+    }
+
+    proptest::proptest! {
+        /// A row that fits has the hash that it has anyway; one that does not has another hash than whatever the server could hold.
+        #[test]
+        fn a_row_has_a_hash_whatever_it_holds(
+            values in proptest::collection::vec((0_u8..5, -300_i64..300, "[0-9tx]{0,3}"), 3),
+        ) {
+            let targets = [Target::Int2, Target::Varchar(2), Target::Bool];
+            let mut encoder = RowEncoder::new(targets.iter().cloned().map(ColumnRule::new).collect());
+            let cells: Vec<Cell<'_>> = values.iter().map(cell).collect();
+            let mut text = Vec::new();
+            let encoded = encoder.encode(&cells[..], &mut text);
+            let (any, unfit) = encoder.hash_any(&cells[..]);
+            match encoded {
+                Ok(hash) => {
+                    proptest::prop_assert!(unfit.is_empty());
+                    proptest::prop_assert_eq!(any, hash);
+                    proptest::prop_assert_eq!(ServerRows::new(targets.to_vec()).hash_line(&text), Ok(hash));
+                }
+                Err(bad) => {
+                    proptest::prop_assert_eq!(&unfit[0], &bad);
+                    for bad in &unfit {
+                        proptest::prop_assert_eq!(encoder.canonical(bad.column)[0], 255);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn as_they_are_stored_values_are_equal_by_class_and_bytes(
+            a in proptest::collection::vec((0_u8..5, -2_i64..2, "[0-9]{0,1}"), 2),
+            b in proptest::collection::vec((0_u8..5, -2_i64..2, "[0-9]{0,1}"), 2),
+        ) {
+            let mut encoder = RowEncoder::new(Vec::new());
+            let of = |values: &'_ [(u8, i64, String)]| values.iter().map(|value| {
+                let cell = cell(value);
+                (cell.storage_class(), cell.bytes().to_vec())
+            }).collect::<Vec<_>>();
+            let one: Vec<Cell<'_>> = a.iter().map(cell).collect();
+            let two: Vec<Cell<'_>> = b.iter().map(cell).collect();
+            let equal = encoder.hash_as_stored(&one[..], 2) == encoder.hash_as_stored(&two[..], 2);
+            proptest::prop_assert_eq!(equal, of(&a) == of(&b));
+        }
+    }
+}
