@@ -16,7 +16,7 @@ const CELLS: [(&str, &str, &str, &str); 26] = [
     ("c_int4", "integer", "2147483647", "2147483646"),
     ("c_int8", "bigint", "-9223372036854775808", "-9223372036854775807"),
     ("c_float4", "real", "0.1", "0.2"),
-    ("c_float8", "double precision", "1234567.891", "1234567.8910000001"),
+    ("c_float8", "double precision", "1234567.891", "1234567.8910000005"),
     ("c_numeric", "numeric", "12345678901234567890.123456789", "12345678901234567890.123456788"),
     ("c_scaled", "numeric(10,2)", "10.10", "10.11"),
     (
@@ -168,7 +168,17 @@ CREATE TABLE empty (i int);";
 
 fn rows_by_every_kind_of_key(major: u32) {
     let cluster = Cluster::shared(major);
-    let [a, b] = twins(cluster, KEYS);
+    // Not every build of a server has ICU; the oldest here has.
+    let has_icu = cluster.psql("SELECT count(*) > 0 FROM pg_collation WHERE collprovider = 'i'") == "t";
+    assert!(has_icu || major != 14);
+    let keys = match has_icu {
+        true => KEYS.to_owned(),
+        false => {
+            let plain = KEYS.replace(" COLLATE \"en-x-icu\"", "").replace(" COLLATE lazy", "");
+            plain.lines().filter(|line| !line.starts_with("CREATE COLLATION")).collect()
+        }
+    };
+    let [a, b] = twins(cluster, &keys);
     let repo = Snapshots::new();
     let before = repo.create(&b, &[]);
     compare(&repo, &a.url(), &before, &[]).equal();

@@ -9,7 +9,15 @@ use common::{
 };
 use sqlite::file::names_sqlite;
 
-use super::{Question, compare::Side, file::File, live::Live, pairs::Tables, state::State, stored::Snapshot};
+use super::{
+    Question,
+    compare::Side,
+    file::File,
+    live::{Live, Wanted},
+    pairs::Tables,
+    state::State,
+    stored::Snapshot,
+};
 
 /// A side by its name.
 #[derive(Debug, Clone)]
