@@ -303,7 +303,11 @@ fn partner_of(
         return partner::choose(&found, is_visible);
     }
     let names = whole.iter().map(|(name, _)| name.name.as_str());
-    partner::choose(&partner::candidates(&table.name, names), is_visible)
+    let mut found = partner::candidates(&table.name, names);
+    if found.is_empty() {
+        found.extend((0..whole.len()).filter(|place| partner::is_qualified(&table.name, &whole[*place].0)));
+    }
+    partner::choose(&found, is_visible)
 }
 
 struct Postgres<'a> {
