@@ -192,6 +192,7 @@ impl Error {
                 Some(LOST.to_owned()),
                 Some("08006".to_owned()),
             ),
+            None if is_no_utf_8(&source) => return Self::no_utf_8(&doing).with_source(source),
             None => {
                 let mut message = format!("{doing}: {source}");
                 let mut cause = std::error::Error::source(&source);
@@ -209,6 +210,18 @@ impl Error {
         error.0.hint = hint;
         error.0.sqlstate = sqlstate;
         error.with_source(source)
+    }
+
+    /// A name or a text that came in another encoding than the database's.
+    fn no_utf_8(doing: &impl fmt::Display) -> Self {
+        Self::failed(format!(
+            "{doing}: a name or text that the server keeps for all databases is no UTF-8: it was made in a database of another encoding"
+        ))
+        .with_sqlstate("22021")
+        .with_hint(
+            "Give it a name in ASCII in the database in which it was made. Look at the names of roles, databases and tablespaces, at the \
+             database's comment and at the settings of roles.",
+        )
     }
 
     /// The same error with another kind.
@@ -302,6 +315,11 @@ impl Error {
         matches!(self.0.kind, ErrorKind::Busy)
             || matches!(self.sqlstate(), Some("55P03" | "40P01" | "40001" | "57P03" | "53300"))
     }
+}
+
+/// Whether the driver could not read a text (`postgres::Client`).
+fn is_no_utf_8(source: &tokio_postgres::Error) -> bool {
+    std::error::Error::source(source).is_some_and(|cause| cause.is::<std::str::Utf8Error>())
 }
 
 impl fmt::Display for Error {

@@ -6,7 +6,7 @@ use common::{
     Error, Result,
     catalog::DatabaseSetting,
     ident::{literal, printable},
-    postgres::{Session, database},
+    postgres::{Session, database, shared_text},
 };
 
 use crate::{
@@ -17,24 +17,24 @@ use crate::{
 
 /// Extensions that need a superuser and are not trusted, unless the role is one. Those of template0 are there already.
 const SUPERUSER_EXTENSIONS: &str = "
-SELECT v.name::text FROM pg_catalog.pg_available_extension_versions v
+SELECT v.name::text AS name FROM pg_catalog.pg_available_extension_versions v
 WHERE v.name <> 'plpgsql' AND NOT (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)
 GROUP BY v.name HAVING pg_catalog.bool_and(v.superuser AND NOT v.trusted)";
 
 /// Roles that the connected role is a member of.
 const MEMBER_OF: &str =
-    "SELECT rolname::text FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role(oid, 'MEMBER')";
+    "SELECT rolname::text AS name FROM pg_catalog.pg_roles WHERE pg_catalog.pg_has_role(oid, 'MEMBER')";
 
 /// What only a server with ICU has.
 const ICU_COLLATIONS: &str =
-    "SELECT collname::text FROM pg_catalog.pg_collation WHERE collprovider = 'i' LIMIT 1";
+    "SELECT collname::text AS name FROM pg_catalog.pg_collation WHERE collprovider = 'i' LIMIT 1";
 
 /// Tablespaces that the connected role may use.
-const USABLE_TABLESPACES: &str = "SELECT spcname::text FROM pg_catalog.pg_tablespace
+const USABLE_TABLESPACES: &str = "SELECT spcname::text AS name FROM pg_catalog.pg_tablespace
 WHERE pg_catalog.has_tablespace_privilege(oid, 'CREATE')";
 
 /// Roles by their comment, which follows.
-const TEMPORARY_ROLES: &str = "SELECT rolname::text FROM pg_catalog.pg_roles
+const TEMPORARY_ROLES: &str = "SELECT rolname::text AS name FROM pg_catalog.pg_roles
 WHERE pg_catalog.shobj_description(oid, 'pg_authid')";
 
 /// Which of these settings, of the database or of a role in it, the server does not have. One with a point in its name is
@@ -66,9 +66,11 @@ pub async fn facts(
     tablespace: &str,
 ) -> Result<TargetFacts> {
     let failed = |source| Error::postgres("could not look at the target server", source);
+    // What has a name that is no UTF-8 was made in a database of another encoding: no snapshot means it.
     let names = async |statement: &str| -> Result<BTreeSet<String>> {
-        let rows = maintenance.query(statement, &[]).await.map_err(failed)?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let asked = format!("SELECT {} FROM ({statement}) n", shared_text::bytes("n.name"));
+        let rows = maintenance.query(&asked, &[]).await.map_err(failed)?;
+        Ok(rows.iter().filter_map(|row| shared_text::name(row, 0)).collect())
     };
     let mut extensions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let rows = maintenance
@@ -94,9 +96,9 @@ pub async fn facts(
     Ok(TargetFacts {
         major: maintenance.server_major(),
         is_standby: database::is_standby(maintenance).await?,
-        roles: names("SELECT rolname::text FROM pg_catalog.pg_roles").await?,
-        databases: names("SELECT datname::text FROM pg_catalog.pg_database").await?,
-        tablespaces: names("SELECT spcname::text FROM pg_catalog.pg_tablespace").await?,
+        roles: names("SELECT rolname::text AS name FROM pg_catalog.pg_roles").await?,
+        databases: names("SELECT datname::text AS name FROM pg_catalog.pg_database").await?,
+        tablespaces: names("SELECT spcname::text AS name FROM pg_catalog.pg_tablespace").await?,
         has_icu: !names(ICU_COLLATIONS).await?.is_empty(),
         usable_tablespaces: names(USABLE_TABLESPACES).await?,
         space: space::look(maintenance, tablespace).await,

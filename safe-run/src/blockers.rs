@@ -10,6 +10,7 @@ use common::{
     postgres::{
         Row, Session,
         exported_snapshot::{NOBODY_IN_THE_WAY, WAIT_FOR_THE_VACUUM, prevents_wraparound},
+        shared_text,
     },
 };
 
@@ -17,17 +18,23 @@ use common::{
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
 /// Whom a session waits for. `$1` its process id. A prepared transaction has the process id 0.
-const BLOCKERS: &str = "
-SELECT b.pid, COALESCE(a.usename::text, '?'), COALESCE(a.application_name, ''), COALESCE(a.state, a.backend_type, ''),
-       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start)::bigint,
-       pg_catalog.left(COALESCE(a.query, ''), 200),
-       (SELECT pg_catalog.string_agg(gid, ', ') FROM pg_catalog.pg_prepared_xacts p
-        JOIN pg_catalog.pg_stat_activity w ON w.datname = p.database AND w.pid = $1 WHERE b.pid = 0),
+fn blockers() -> String {
+    format!(
+        "SELECT b.pid, {user}, COALESCE(a.application_name, ''), COALESCE(a.state, a.backend_type, ''),
+       pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start)::bigint, {query}, {prepared},
        COALESCE(a.backend_type, 'client backend')
 FROM (SELECT DISTINCT pid FROM pg_catalog.unnest(pg_catalog.pg_blocking_pids($1)) pid) b
-LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid ORDER BY 1";
+LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b.pid
+LEFT JOIN LATERAL (
+  SELECT pg_catalog.string_agg(p.gid, ', ') AS names FROM pg_catalog.pg_prepared_xacts p
+  JOIN pg_catalog.pg_stat_activity w ON w.datname = p.database AND w.pid = $1 WHERE b.pid = 0) x ON true ORDER BY 1",
+        user = shared_text::bytes("COALESCE(a.usename::text, '?')"),
+        query = shared_text::bytes("a.query"),
+        prepared = shared_text::bytes("x.names"),
+    )
+}
 
-/// Whether it waits for a lock at all: cheap, where `BLOCKERS` stops the lock manager for a moment.
+/// Whether it waits for a lock at all: cheap, where [`blockers`] stops the lock manager for a moment.
 const WAITS: &str =
     "SELECT EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock')";
 
@@ -71,7 +78,7 @@ impl Blockers {
         if !observer.query_one(WAITS, &[&pid]).await.map_err(failed)?.get::<_, bool>(0) {
             return Ok(());
         }
-        let rows = observer.query(BLOCKERS, &[&pid]).await.map_err(failed)?;
+        let rows = observer.query(&blockers(), &[&pid]).await.map_err(failed)?;
         let seen: Vec<(String, String)> = rows.iter().map(describe).collect();
         if !seen.is_empty() {
             self.lines = seen.iter().map(|(_, line)| line.clone()).collect();
@@ -90,16 +97,17 @@ impl Blockers {
 fn describe(row: &Row) -> (String, String) {
     let pid: i32 = row.get(0);
     if pid == 0 {
-        let names: Option<String> = row.get(6);
+        let names = Some(shared_text::shown(row, 6)).filter(|names| !names.is_empty());
         let who = format!(
             "a prepared transaction ({})",
             names.unwrap_or_else(|| "see pg_prepared_xacts".to_owned())
         );
         return (who.clone(), printable(&who));
     }
-    let (user, application, state): (String, String, String) = (row.get(1), row.get(2), row.get(3));
+    let (user, application, state): (String, String, String) =
+        (shared_text::shown(row, 1), row.get(2), row.get(3));
     let age = row.get::<_, Option<i64>>(4).map_or(String::new(), |seconds| format!(" for {seconds} s"));
-    let query = crate::statement::significant_text(row.get(5), 120);
+    let query = crate::statement::significant_text(&shared_text::shown(row, 5), 120);
     let kind: String = row.get(7);
     let who = if kind == "client backend" {
         format!("pid {pid}, user {user}, application \"{application}\"")

@@ -21,7 +21,7 @@ use std::time::Duration;
 use common::{
     Error, Ident, QualifiedName, Result,
     ident::printable,
-    postgres::{Client, DriverError, Session, SimpleQueryMessage},
+    postgres::{Client, DriverError, Row, Session, SimpleQueryMessage, client::null_column},
 };
 
 use crate::{
@@ -208,6 +208,15 @@ impl History {
         standing::look(client, &self.table, self.layout.format == Format::SafeRun).await
     }
 
+    /// The rows of a query on the history, in which only the columns `nullable` may be NULL: its owner may have taken a NOT NULL away.
+    async fn rows(&self, client: &Client, sql: &str, nullable: &[usize]) -> Result<Vec<Row>> {
+        let rows = client.query(sql, &[]).await.map_err(|source| self.failed("read", source))?;
+        match rows.iter().find_map(|row| null_column(row, nullable)) {
+            None => Ok(rows),
+            Some(column) => Err(bad_row(self, &format!("a row whose {column} is NULL"))),
+        }
+    }
+
     fn failed(&self, doing: &str, source: DriverError) -> Error {
         Error::postgres(format!("could not {doing} {}", self.table.short()), source)
     }
@@ -351,7 +360,11 @@ fn not_recorded(file: &MigrationFile, source: DriverError) -> Error {
 }
 
 fn bad_version(history: &History, text: &str) -> Error {
-    Error::refused(format!("{} has a version \"{}\"", history.table.short(), printable(text)))
+    bad_row(history, &format!("a version \"{}\"", printable(text)))
+}
+
+fn bad_row(history: &History, what: &str) -> Error {
+    Error::refused(format!("{} has {what}", history.table.short()))
         .with_hint(format!("{} could not have written it: correct the row by hand.", history.layout.format))
 }
 

@@ -418,3 +418,35 @@ fn a_project_that_needs_sqlx_gets_the_history_that_its_program_reads() {
     run.run(&[]).exits(0).verdict("COMMITTED");
     assert_eq!(run.database.psql("SELECT version FROM _sqlx_migrations"), "1");
 }
+
+/// The owner of a history may have taken a NOT NULL away.
+#[test]
+fn a_null_in_a_history_is_named_and_no_crash() {
+    let run = empty();
+    run.migration("1_a.sql", "CREATE TABLE a (i int);\n");
+    run.run(&["--format", "sqlx"]).exits(0);
+    run.database
+        .psql("ALTER TABLE _sqlx_migrations ALTER description DROP NOT NULL; UPDATE _sqlx_migrations SET description = NULL");
+    for words in [&["status"][..], &["plan"], &[]] {
+        run.run(&[&["--format", "sqlx"], words].concat())
+            .exits(3)
+            .says("_sqlx_migrations has a row whose description is NULL");
+    }
+    let run = empty();
+    run.migration("1_a.up.sql", "CREATE TABLE a (i int);\n");
+    run.database.psql("CREATE TABLE schema_migrations (version bigint PRIMARY KEY, dirty boolean); INSERT INTO schema_migrations VALUES (1, NULL)");
+    run.run(&["--format", "golang-migrate", "status"]).exits(3).says("a row whose dirty is NULL");
+    // goose before 3 made a time that may be NULL.
+    let run = empty();
+    run.migration("1_a.sql", "-- +goose Up\nCREATE TABLE a (i int);\n");
+    run.database.psql(
+        "CREATE TABLE goose_db_version (id serial PRIMARY KEY, version_id bigint NOT NULL, is_applied boolean NOT NULL, tstamp timestamp NULL);
+         INSERT INTO goose_db_version (version_id, is_applied) VALUES (0, true), (1, true)",
+    );
+    run.run(&["--format", "goose", "status"]).exits(0).says("1 applied");
+    let run = empty();
+    run.migration("1_a.sql", "CREATE TABLE a (i int);\n");
+    run.run(&[]).exits(0);
+    run.database.psql("ALTER TABLE safe_run.migrations ALTER checksum DROP NOT NULL; UPDATE safe_run.migrations SET checksum = NULL");
+    run.run(&["status"]).exits(3).says("a row whose checksum is NULL");
+}

@@ -13,9 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
 use super::{
+    client::Client,
     connect_error::{Failure, all_failed, explain, unresolved, wrong_kind_of_server},
     pooler,
     session::{Notices, drive, setup_sql, version_num},
@@ -306,13 +307,14 @@ impl Attempt<'_> {
                 let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
                 let driver = drive(connection, self.notices.clone(), logging_in.clone());
                 let tls = Some(connector.clone()).filter(Connector::was_used);
-                Ok(Opened { client, driver, server_version, tls, route, tap, logging_in })
+                Ok(Opened { client: client.into(), driver, server_version, tls, route, tap, logging_in })
             }
             None => {
                 let wire = Tap::new(wire, Begins::Plain, tap.clone());
                 let (client, connection) = config.connect_raw(wire, NoTls).await.map_err(Failure::Driver)?;
                 let server_version = connection.parameter("server_version").unwrap_or_default().to_owned();
                 let driver = drive(connection, self.notices.clone(), logging_in.clone());
+                let client = client.into();
                 Ok(Opened { client, driver, server_version, tls: None, route, tap, logging_in })
             }
         }

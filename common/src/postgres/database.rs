@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{ConnectionSettings, Session, sql};
+use super::{ConnectionSettings, Session, shared_text, sql};
 use crate::{Error, ErrorKind, Ident, Result};
 
 /// Databases to manage others from, in the order in which they are tried.
@@ -155,25 +155,31 @@ pub struct SwapNames {
 
 /// What ties a database to its identity and would be left behind by a swap.
 pub async fn swap_obstacles(session: &Session, live: &str) -> Result<Vec<String>> {
+    let asked = format!(
+        "SELECT {} FROM (
+           SELECT 'replication slot ' || slot_name AS what FROM pg_catalog.pg_replication_slots WHERE database = $1
+           UNION ALL SELECT 'subscription ' || s.subname FROM pg_catalog.pg_subscription s
+             JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = $1) o",
+        shared_text::bytes("o.what")
+    );
     let rows = session
-        .query(
-            "SELECT 'replication slot ' || slot_name FROM pg_catalog.pg_replication_slots WHERE database = $1
-             UNION ALL SELECT 'subscription ' || s.subname FROM pg_catalog.pg_subscription s
-               JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = $1",
-            &[&live],
-        )
+        .query(&asked, &[&live])
         .await
         .map_err(|source| Error::postgres("could not look for replication slots", source))?;
-    Ok(rows.iter().map(|row| crate::ident::printable(row.get(0))).collect())
+    Ok(rows.iter().map(|row| crate::ident::printable(&shared_text::shown(row, 0))).collect())
 }
 
 /// Prepared transactions of a database: PostgreSQL renames it only when there is none.
 pub async fn prepared_transactions(session: &Session, live: &str) -> Result<Vec<String>> {
+    let asked = format!(
+        "SELECT {} FROM pg_catalog.pg_prepared_xacts WHERE database = $1 ORDER BY 1",
+        shared_text::bytes("gid")
+    );
     let rows = session
-        .query("SELECT gid FROM pg_catalog.pg_prepared_xacts WHERE database = $1 ORDER BY 1", &[&live])
+        .query(&asked, &[&live])
         .await
         .map_err(|source| Error::postgres("could not look for prepared transactions", source))?;
-    Ok(rows.iter().map(|row| crate::ident::printable(row.get(0))).collect())
+    Ok(rows.iter().map(|row| crate::ident::printable(&shared_text::shown(row, 0))).collect())
 }
 
 /// Gives the staged database the live name and keeps the live one under another: both or neither.
@@ -266,7 +272,7 @@ pub(super) async fn end_all_sessions(session: &Session, database: &str) -> Resul
 
 async fn end_permitted(session: &Session, databases: &[&str], own: &[i32], only_clients: bool) -> Result<()> {
     let statement =
-        format!("SELECT pg_catalog.pg_terminate_backend(s.pid) FROM ({}) s WHERE s.may_end", sql::SESSIONS);
+        format!("SELECT pg_catalog.pg_terminate_backend(s.pid) FROM ({}) s WHERE s.may_end", sql::sessions());
     session
         .query(&statement, &[&databases, &own, &only_clients])
         .await
@@ -276,7 +282,7 @@ async fn end_permitted(session: &Session, databases: &[&str], own: &[i32], only_
 
 /// The client sessions in a database that the role may not end, each as a person reads it.
 pub async fn sessions_in_the_way(session: &Session, database: &str, own: &[i32]) -> Result<Vec<String>> {
-    let statement = format!("SELECT * FROM ({}) s WHERE NOT s.may_end", sql::SESSIONS);
+    let statement = format!("SELECT * FROM ({}) s WHERE NOT s.may_end", sql::sessions());
     let rows = session
         .query(&statement, &[&[database].as_slice(), &own, &true])
         .await
@@ -284,7 +290,7 @@ pub async fn sessions_in_the_way(session: &Session, database: &str, own: &[i32])
     Ok(rows
         .iter()
         .map(|row| {
-            let (pid, user): (i32, String) = (row.get("pid"), row.get("usename"));
+            let (pid, user): (i32, String) = (row.get("pid"), shared_text::shown(row, "usename"));
             let application: String = row.get("application_name");
             let kind = if row.get("is_superuser") { "superuser" } else { "role" };
             crate::ident::printable(&format!(

@@ -21,7 +21,7 @@ use super::{
     ConnectionSettings, Session,
     introspect::{Relation, relations},
     known_fixes::Fix,
-    names, sql,
+    names, shared_text, sql,
     wal_summary::Point,
 };
 use crate::{Error, Progress, QualifiedName, Result, interrupt, random};
@@ -449,24 +449,22 @@ async fn holders(
 ) -> Result<Vec<String>> {
     let oids: Vec<u32> = wanted.iter().map(|relation| relation.oid).collect();
     let rows = observer
-        .query(sql::LOCK_HOLDERS, &[&oids, &mode.conflicts(), &vec![own_pid]])
+        .query(&sql::lock_holders(), &[&oids, &mode.conflicts(), &vec![own_pid]])
         .await
         .map_err(|source| Error::postgres("could not read pg_locks", source))?;
     let mut by_pid: HashMap<i32, String> = HashMap::new();
     for row in &rows {
-        let (user, application): (String, String) = (row.get("usename"), row.get("application_name"));
+        let (user, application): (String, String) =
+            (shared_text::shown(row, "usename"), row.get("application_name"));
         let (relation, mode): (String, String) = (row.get("relation"), row.get("mode"));
         let age = row.get::<_, Option<i64>>("xact_seconds").map_or(String::new(), |s| format!(" for {s} s"));
-        let query: Option<String> = row.get("query");
+        let query: String = shared_text::shown(row, "query").chars().take(200).collect();
         let who = match row.get::<_, String>("backend_type").as_str() {
             "client backend" => format!("user {user}, application \"{application}\""),
             worker => worker.to_owned(),
         };
         by_pid.entry(row.get("pid")).or_insert_with_key(|pid| {
-            crate::ident::printable(&format!(
-                "pid {pid}, {who}, {mode} on {relation}{age}, query: {}",
-                query.unwrap_or_default()
-            ))
+            crate::ident::printable(&format!("pid {pid}, {who}, {mode} on {relation}{age}, query: {query}"))
         });
     }
     let mut lines: Vec<String> = by_pid.into_values().collect();

@@ -82,7 +82,7 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         .collect();
     let count: i64 =
         client.query_one(sql::LARGE_OBJECT_COUNT, &[]).await.map_err(failed("large objects"))?.get(0);
-    let rows = client.query(sql::ROLES, &[]).await.map_err(failed("roles"))?;
+    let rows = client.query(&sql::roles(), &[]).await.map_err(failed("roles"))?;
     let roles = roles(&rows)?;
     let size: i64 =
         client.query_one(sql::DATABASE_BYTES, &[]).await.map_err(failed("the database's size"))?.get(0);
@@ -164,7 +164,7 @@ fn roles(rows: &[Row]) -> Result<Vec<Role>> {
     let named: HashSet<String> = rows.iter().map(|row| row.get(0)).collect();
     rows.iter()
         .map(|row| {
-            let groups: Vec<String> = row.get("member_of");
+            let groups: Vec<&[u8]> = row.get("member_of");
             let may_admit: Vec<bool> = row.get("may_admit");
             let settings: Vec<String> = row.get("settings");
             let attributes: Vec<String> = row.get("attributes");
@@ -177,6 +177,7 @@ fn roles(rows: &[Row]) -> Result<Vec<Role>> {
                 // A group that the snapshot does not know can't be made by it.
                 member_of: groups
                     .into_iter()
+                    .map(|group| String::from_utf8_lossy(group).into_owned())
                     .zip(may_admit)
                     .filter(|(group, _)| named.contains(group) || group.starts_with("pg_"))
                     .collect(),

@@ -2,6 +2,7 @@
 
 pub mod as_owner;
 pub mod beside_rows;
+pub mod client;
 pub mod connect;
 mod connect_error;
 pub mod connection_string;
@@ -31,6 +32,7 @@ pub mod secret;
 pub mod service;
 pub mod session;
 pub mod settings;
+pub mod shared_text;
 pub mod sql;
 pub mod tap;
 pub mod tls;
@@ -40,10 +42,11 @@ pub mod wal_summary;
 pub mod who_asks;
 mod wire;
 
+pub use client::Client;
 pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session, SessionProfile};
 pub use other_engine::refuse as refuse_other_engine;
 pub use resolve::others_may_read;
 pub use tokio_postgres::{
-    Client, Error as DriverError, Row, SimpleQueryMessage, SimpleQueryRow, error::ErrorPosition,
-    types::ToSql, types::Type,
+    Error as DriverError, Row, SimpleQueryMessage, SimpleQueryRow, error::ErrorPosition, types::ToSql,
+    types::Type,
 };

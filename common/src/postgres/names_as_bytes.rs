@@ -1,7 +1,8 @@
 //! Names that are no UTF-8: a database of the encoding SQL_ASCII keeps whatever bytes it is given, and converts none. We, JSON and
 //! most clients read names as UTF-8, so such a database is refused with the object named. Bytes in rows are copied as they are.
+//! Roles are all databases': one that was made in a database of another encoding is refused where this database uses it.
 
-use super::Client;
+use super::{Client, shared_text::escaped, sql};
 use crate::{Error, Result};
 
 /// Names with a byte beyond ASCII, as hexadecimal, with what bears them. Nothing where the encoding is another one.
@@ -17,7 +18,6 @@ FROM (
   UNION ALL SELECT 'constraint', conname FROM pg_catalog.pg_constraint WHERE oid >= 16384
   UNION ALL SELECT 'trigger', tgname FROM pg_catalog.pg_trigger WHERE oid >= 16384
   UNION ALL SELECT 'enum label', enumlabel FROM pg_catalog.pg_enum
-  UNION ALL SELECT 'role', rolname FROM pg_catalog.pg_roles
 ) n
 WHERE pg_catalog.getdatabaseencoding() = 'SQL_ASCII' AND n.name::text ~ '[^\x01-\x7f]'
 ORDER BY 1, 2 LIMIT 10000";
@@ -27,11 +27,19 @@ ORDER BY 1, 2 LIMIT 10000";
 /// # Errors
 /// Refused, naming the first one with its bytes as escapes; or the catalog can't be read.
 pub async fn refuse(client: &Client) -> Result<()> {
-    let rows = client
-        .query(NAMES, &[])
-        .await
-        .map_err(|source| Error::postgres("could not look at the names in the database", source))?;
-    let mut wrong = rows.iter().filter_map(|row| {
+    let failed = |source| Error::postgres("could not look at the names in the database", source);
+    let names = client.query(NAMES, &[]).await.map_err(failed)?;
+    let roles = client.query(&sql::role_names(), &[]).await.map_err(failed)?;
+    if let Some(name) = roles.iter().find_map(|row| shown(row.get(0))) {
+        return Err(Error::refused(format!(
+            "the name of the role \"{name}\" is no UTF-8, and this database uses the role"
+        ))
+        .with_hint(
+            "Rename it in a database of the encoding that it was made in (ALTER ROLE … RENAME TO), to a name in ASCII, which is the same \
+             in all of them.",
+        ));
+    }
+    let mut wrong = names.iter().filter_map(|row| {
         let (what, hex): (&str, &str) = (row.get(0), row.get(1));
         Some((what, shown(hex)?))
     });
@@ -58,11 +66,7 @@ fn shown(hex: &str) -> Option<String> {
     if std::str::from_utf8(&bytes).is_ok() {
         return None;
     }
-    let escape = |byte: &u8| match *byte {
-        byte @ 0x20..=0x7e => char::from(byte).to_string(),
-        byte => format!("\\x{byte:02x}"),
-    };
-    Some(bytes.iter().map(escape).collect())
+    Some(crate::ident::printable(&escaped(&bytes)))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ mod queries;
 
 use serde::Serialize;
 
-use super::{Session, database, sql};
+use super::{Session, database, shared_text, sql};
 pub use queries::{LARGE_OBJECTS, UNREADABLE};
 
 use crate::{Error, Ident, QualifiedName, Result, ident::printable};
@@ -282,13 +282,16 @@ async fn others_objects(session: &Session, facts: &Facts) -> Result<Vec<Obstacle
     let right = if facts.major >= 16 { "SET" } else { "MEMBER" };
     let roles = session
         .query(
-            "SELECT rolname::text, rolsuper FROM pg_catalog.pg_roles WHERE NOT pg_catalog.pg_has_role(oid, $1)",
+            &format!(
+                "SELECT {}, rolsuper FROM pg_catalog.pg_roles WHERE NOT pg_catalog.pg_has_role(oid, $1)",
+                shared_text::bytes("rolname")
+            ),
             &[&right],
         )
         .await
         .map_err(failed)?;
     let strangers: std::collections::BTreeMap<String, bool> =
-        roles.iter().map(|row| (row.get(0), row.get(1))).collect();
+        roles.iter().filter_map(|row| Some((shared_text::name(row, 0)?, row.get(1)))).collect();
     let role = Ident::new(&*facts.role);
     let mut found = Vec::new();
     for row in &session.query(sql::OWNERS, &[]).await.map_err(failed)? {

@@ -3,7 +3,7 @@
 
 use chrono::Utc;
 
-use super::{ConnectionSettings, Session, database};
+use super::{ConnectionSettings, Session, database, shared_text};
 use crate::{Error, Result, ident::with_suffix};
 
 /// A kind of scratch database.
@@ -41,15 +41,18 @@ impl ScratchKind {
         let failed = |source| Error::postgres("could not look for scratch databases", source);
         let rows = session
             .query(
-                "SELECT datname::text FROM pg_catalog.pg_database
-                 WHERE datname ~ $2 AND pg_catalog.shobj_description(oid, 'pg_database') = $1 ORDER BY 1",
+                &format!(
+                    "SELECT {} FROM pg_catalog.pg_database
+                     WHERE datname ~ $2 AND pg_catalog.shobj_description(oid, 'pg_database') = $1 ORDER BY 1",
+                    shared_text::bytes("datname")
+                ),
                 &[&self.marker, &format!("_{}_[0-9]{{8}}_[0-9]{{6}}$", self.word)],
             )
             .await
             .map_err(failed)?;
         let mut dead = Vec::new();
-        for row in &rows {
-            let name: String = row.get(0);
+        // Ours have names that we can write.
+        for name in rows.iter().filter_map(|row| shared_text::name(row, 0)) {
             let is_dead: bool = session
                 .query_one(&format!("SELECT pg_catalog.pg_try_advisory_lock({})", self.key()), &[&name])
                 .await

@@ -19,11 +19,10 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
     task::JoinHandle,
 };
-use tokio_postgres::{
-    AsyncMessage, CancelToken, Client, Connection, NoTls, SimpleQueryMessage, error::Severity,
-};
+use tokio_postgres::{AsyncMessage, CancelToken, Connection, NoTls, SimpleQueryMessage, error::Severity};
 
 use super::{
+    client::Client,
     settings::ConnectionSettings,
     tap::{Begins, RowSink, Tap, TapHandle},
     tls::Connector,

@@ -1,7 +1,10 @@
 //! Every fixed query of the shared library, each with what it answers. They run with an empty `search_path`, on
 //! PostgreSQL 14 to 19; columns that only some majors have are read through `to_jsonb`.
 
-use super::trust::{is_trusted, trusted_roles};
+use super::{
+    shared_text,
+    trust::{is_trusted, trusted_roles},
+};
 
 /// Database-level state of a database, the current one if `$1` is NULL: one row.
 pub const DATABASE_STATE: &str = "
@@ -12,7 +15,15 @@ SELECT d.datname, pg_catalog.pg_encoding_to_char(d.encoding) AS encoding,
        pg_catalog.to_jsonb(d)->>'daticurules' AS icu_rules,
        pg_catalog.to_jsonb(d)->>'datcollversion' AS collation_version,
        pg_catalog.pg_get_userbyid(d.datdba) AS owner, t.spcname AS tablespace, d.datconnlimit,
-       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment, d.datacl IS NOT NULL AS has_acl
+       pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
+       -- A list that says what holds without one is none.
+       d.datacl IS NOT NULL AND EXISTS (
+         (SELECT a.grantee, a.privilege_type, a.is_grantable, 1 FROM pg_catalog.aclexplode(d.datacl) a
+          EXCEPT SELECT a.grantee, a.privilege_type, a.is_grantable, 1
+            FROM pg_catalog.aclexplode(pg_catalog.acldefault('d', d.datdba)) a)
+         UNION ALL (SELECT a.grantee, a.privilege_type, a.is_grantable, 2
+            FROM pg_catalog.aclexplode(pg_catalog.acldefault('d', d.datdba)) a
+          EXCEPT SELECT a.grantee, a.privilege_type, a.is_grantable, 2 FROM pg_catalog.aclexplode(d.datacl) a)) AS has_acl
 FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
 WHERE d.datname = COALESCE($1::text, pg_catalog.current_database())";
 
@@ -197,28 +208,10 @@ JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.r
  AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid <> r.ev_class
 JOIN pg_catalog.pg_class s ON s.oid = d.refobjid AND s.relkind IN ('v', 'm')";
 
-/// Roles that own something in the current database, hold a grant there, or are named by a policy or a default
-/// privilege. Dependencies on the bootstrap superuser are not recorded, so owners are asked for as well.
-///
-/// One row for each: name, attributes, connection limit, valid until, memberships in these roles or predefined ones as
-/// two arrays, settings in all databases, comment.
-pub const ROLES: &str = "
-SELECT r.rolname::text,
-       ARRAY[CASE WHEN r.rolsuper THEN 'SUPERUSER' ELSE 'NOSUPERUSER' END,
-             CASE WHEN r.rolinherit THEN 'INHERIT' ELSE 'NOINHERIT' END,
-             CASE WHEN r.rolcreaterole THEN 'CREATEROLE' ELSE 'NOCREATEROLE' END,
-             CASE WHEN r.rolcreatedb THEN 'CREATEDB' ELSE 'NOCREATEDB' END,
-             CASE WHEN r.rolcanlogin THEN 'LOGIN' ELSE 'NOLOGIN' END,
-             CASE WHEN r.rolreplication THEN 'REPLICATION' ELSE 'NOREPLICATION' END,
-             CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' ELSE 'NOBYPASSRLS' END] AS attributes,
-       r.rolconnlimit, r.rolvaliduntil::text,
-       ARRAY(SELECT g.rolname::text FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
-             WHERE m.member = r.oid ORDER BY g.rolname) AS member_of,
-       ARRAY(SELECT m.admin_option FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
-             WHERE m.member = r.oid ORDER BY g.rolname) AS may_admit,
-       COALESCE((SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s WHERE s.setrole = r.oid AND s.setdatabase = 0),
-                '{}') AS settings,
-       pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment
+/// The roles that the database uses: owners, who holds privileges, whose settings it has.
+macro_rules! roles_in_use {
+    () => {
+        "
 FROM pg_catalog.pg_roles r WHERE r.rolname NOT LIKE 'pg\\_%' AND r.oid IN (
   SELECT d.refobjid FROM pg_catalog.pg_shdepend d JOIN pg_catalog.pg_database b ON b.datname = pg_catalog.current_database()
    WHERE d.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass
@@ -232,8 +225,47 @@ FROM pg_catalog.pg_roles r WHERE r.rolname NOT LIKE 'pg\\_%' AND r.oid IN (
    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'public') AND n.nspname NOT LIKE 'pg\\_%'
   UNION SELECT p.proowner FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema')
-  UNION SELECT lomowner FROM pg_catalog.pg_largeobject_metadata)
-ORDER BY 1";
+  UNION SELECT lomowner FROM pg_catalog.pg_largeobject_metadata)"
+    };
+}
+
+/// Roles that own something in the current database, hold a grant there, or are named by a policy or a default
+/// privilege. Dependencies on the bootstrap superuser are not recorded, so owners are asked for as well.
+///
+/// One row for each: name, attributes, connection limit, valid until, memberships as two arrays
+/// (the names as bytes), settings in all databases, comment.
+pub fn roles() -> String {
+    format!(
+        "SELECT r.rolname::text,
+       ARRAY[CASE WHEN r.rolsuper THEN 'SUPERUSER' ELSE 'NOSUPERUSER' END,
+             CASE WHEN r.rolinherit THEN 'INHERIT' ELSE 'NOINHERIT' END,
+             CASE WHEN r.rolcreaterole THEN 'CREATEROLE' ELSE 'NOCREATEROLE' END,
+             CASE WHEN r.rolcreatedb THEN 'CREATEDB' ELSE 'NOCREATEDB' END,
+             CASE WHEN r.rolcanlogin THEN 'LOGIN' ELSE 'NOLOGIN' END,
+             CASE WHEN r.rolreplication THEN 'REPLICATION' ELSE 'NOREPLICATION' END,
+             CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' ELSE 'NOBYPASSRLS' END] AS attributes,
+       r.rolconnlimit, r.rolvaliduntil::text,
+       ARRAY(SELECT {group} FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+             WHERE m.member = r.oid ORDER BY g.rolname) AS member_of,
+       ARRAY(SELECT m.admin_option FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles g ON g.oid = m.roleid
+             WHERE m.member = r.oid ORDER BY g.rolname) AS may_admit,
+       COALESCE((SELECT s.setconfig FROM pg_catalog.pg_db_role_setting s WHERE s.setrole = r.oid AND s.setdatabase = 0),
+                '{{}}') AS settings,
+       pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment{from}
+ORDER BY 1",
+        group = shared_text::bytes("g.rolname"),
+        from = roles_in_use!()
+    )
+}
+
+/// The names of the same roles, as bytes in hexadecimal.
+pub fn role_names() -> String {
+    format!(
+        "SELECT pg_catalog.encode({}, 'hex') {} ORDER BY 1",
+        shared_text::bytes("r.rolname"),
+        roles_in_use!()
+    )
+}
 
 /// How the privileges on the user's objects differ from those that an object of its kind has when nobody has granted or
 /// revoked anything, the owner's own aside. `is_given`: held beyond the default; otherwise a part of the default that was
@@ -509,22 +541,28 @@ SELECT pg_catalog.current_setting('server_version_num')::int, pg_catalog.current
             ELSE pg_catalog.pg_current_wal_lsn()::text END";
 
 /// Sessions that hold a lock on one of the relations `$1` which conflicts with reading or writing it.
-pub const LOCK_HOLDERS: &str = "
-SELECT DISTINCT a.pid, COALESCE(a.usename::text, '?') AS usename, COALESCE(a.application_name, '') AS application_name,
+pub fn lock_holders() -> String {
+    format!(
+        "SELECT DISTINCT a.pid, {user} AS usename, COALESCE(a.application_name, '') AS application_name,
        a.state, pg_catalog.date_part('epoch', pg_catalog.now() - a.xact_start)::bigint AS xact_seconds,
-       pg_catalog.left(a.query, 200) AS query, l.relation::pg_catalog.regclass::text AS relation, l.mode,
+       {query} AS query, l.relation::pg_catalog.regclass::text AS relation, l.mode,
        COALESCE(a.backend_type, 'client backend') AS backend_type
 FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid()
-  AND NOT (a.pid = ANY ($3)) AND l.mode = ANY ($2)";
+  AND NOT (a.pid = ANY ($3)) AND l.mode = ANY ($2)",
+        user = shared_text::bytes("COALESCE(a.usename::text, '?')"),
+        query = shared_text::bytes("a.query"),
+    )
+}
 
 /// The sessions in the databases `$1` but for this one and those with the process ids `$2`, and whether the role may end
 /// each. With `$3` only clients' sessions, otherwise all that a rename has to wait for.
 ///
 /// A role that may not look into another's session sees NULL as its `backend_type`: it counts as a client if it has a
 /// user, as the server's own processes have not. PostgreSQL ends workers together with whom they work for.
-pub const SESSIONS: &str = "
-SELECT a.pid, a.usename::text AS usename, COALESCE(a.application_name, '') AS application_name,
+pub fn sessions() -> String {
+    format!(
+        "SELECT a.pid, {user} AS usename, COALESCE(a.application_name, '') AS application_name,
        me.rolsuper OR (NOT COALESCE(r.rolsuper, true) AND (pg_catalog.pg_has_role(r.oid, 'USAGE')
            OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))) AS may_end,
        COALESCE(r.rolsuper, true) AS is_superuser
@@ -534,7 +572,11 @@ LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
 JOIN pg_catalog.pg_roles me ON me.rolname = current_user
 WHERE a.datname = ANY ($1) AND a.pid <> pg_catalog.pg_backend_pid() AND NOT (a.pid = ANY ($2))
   AND CASE WHEN $3 THEN a.kind = 'client backend' ELSE a.kind NOT IN ('autovacuum worker', 'parallel worker') END
-ORDER BY a.pid";
+ORDER BY a.pid",
+        // The role may have been dropped meanwhile.
+        user = shared_text::bytes("COALESCE(a.usename::text, '?')")
+    )
+}
 
 /// Whether the server tells which blocks changed, and whether the role may ask: one row.
 pub const WAL_SUMMARY_SUPPORT: &str = "

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Client;
+use super::{Client, Row, shared_text};
 use crate::{Error, QualifiedName, Result, catalog::Table, ident::printable};
 
 /// The session's own roles and superusers, as a condition on the alias `$role` of `pg_roles`.
@@ -38,7 +38,8 @@ macro_rules! trusted_roles {
         concat!(
             "SELECT r.oid FROM pg_catalog.pg_roles r WHERE ",
             is_trusted!("r"),
-            " OR r.rolname = 'pg_database_owner' AND EXISTS (SELECT FROM pg_catalog.pg_database d
+            " OR r.rolname = 'pg_database_owner' AND pg_catalog.current_setting('safe_run.doubts_database_owner', true) \
+             IS DISTINCT FROM 'on' AND EXISTS (SELECT FROM pg_catalog.pg_database d
              JOIN pg_catalog.pg_roles o ON o.oid = d.datdba
              WHERE d.datname = pg_catalog.current_database() AND ",
             is_trusted!("o"),
@@ -62,21 +63,34 @@ pub struct Role {
     pub is_trusted: bool,
 }
 
-/// All roles, as they stand to the role of this session.
+/// From now on `pg_database_owner` is not trusted in this session: the database is made for somebody who is not, and belongs to whoever
+/// restores only until it is complete. Who sets that himself is trusted less, and never more.
+///
+/// # Errors
+/// The connection's own.
+pub async fn doubt_database_owner(client: &Client) -> Result<()> {
+    client
+        .batch_execute("SET safe_run.doubts_database_owner = 'on'")
+        .await
+        .map_err(|source| Error::postgres("could not prepare the session", source))
+}
+
+/// All roles whose names a snapshot can hold, as they stand to the role of this session.
 ///
 /// # Errors
 /// The catalog can't be read.
 pub async fn roles(client: &Client) -> Result<Vec<Role>> {
-    const ROLES: &str = concat!(
-        "SELECT a.oid, a.rolname::pg_catalog.text, a.oid IN (",
-        trusted_roles!(),
-        ") FROM pg_catalog.pg_roles a"
+    let asked = format!(
+        "SELECT a.oid, {}, a.oid IN ({TRUSTED_ROLES}) FROM pg_catalog.pg_roles a",
+        shared_text::bytes("a.rolname")
     );
     let rows = client
-        .query(ROLES, &[])
+        .query(&asked, &[])
         .await
         .map_err(|source| Error::postgres("could not list the roles of the server", source))?;
-    Ok(rows.iter().map(|row| Role { oid: row.get(0), name: row.get(1), is_trusted: row.get(2) }).collect())
+    let role =
+        |row: &Row| Some(Role { oid: row.get(0), name: shared_text::name(row, 1)?, is_trusted: row.get(2) });
+    Ok(rows.iter().filter_map(role).collect())
 }
 
 /// Of every table among `$1`, or all if it is NULL: oid, schema, name, owner, the schema's owner, whether each of the two is
@@ -214,7 +228,7 @@ pub async fn standings(client: &Client, tables: Option<&[u32]>) -> Result<Vec<St
 pub enum Others {
     /// They may add an index, or rename a schema, at any moment.
     MayInterfere,
-    /// Nobody but superusers can connect to the database.
+    /// Nobody can connect to the database but superusers, and who has the rights of this role.
     AreKeptOut,
 }
 

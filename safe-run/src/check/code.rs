@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use common::error::Result;
 use common::ident::{QualifiedName, printable};
+use common::postgres::shared_text;
 use common::postgres::trust::TRUSTED_ROLES;
 use common::postgres::who_asks::{Rights, Standings};
 
@@ -65,13 +66,28 @@ WHERE e.extname = 'plpgsql_check' AND NOT EXISTS (SELECT FROM pg_proc p WHERE p.
   AND p.proname = 'plpgsql_check_function_tb' AND NOT EXISTS (SELECT FROM pg_depend d
     WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.objid = p.oid AND d.refobjid = e.oid AND d.deptype = 'e'))";
 
-/// Every `search_path` that sessions of this database may begin with by a setting of the database or of a role.
-const PATHS: &str = r"
-SELECT DISTINCT substr(c.setting, length('search_path=') + 1)
+/// Every `search_path` that sessions of this database may begin with by a setting of the database or of a role, as the bytes of
+/// `search_path=…` in hexadecimal: a role that sets its own does so in any database's encoding.
+fn paths() -> String {
+    format!(
+        r"SELECT DISTINCT encode({}, 'hex')
 FROM pg_db_role_setting s, unnest(s.setconfig) c(setting)
 WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()))
   AND c.setting LIKE 'search\_path=%'
-ORDER BY 1 LIMIT 20";
+ORDER BY 1 LIMIT 20",
+        shared_text::bytes("c.setting")
+    )
+}
+
+/// The path that such a setting gives; `None` if it is no UTF-8, and so names no schema of this database.
+fn path_of(hex: &str) -> Option<String> {
+    let bytes: Option<Vec<u8>> = hex
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect();
+    String::from_utf8(bytes?).ok()?.strip_prefix("search_path=").map(str::to_owned)
+}
 
 /// One view or function.
 #[derive(Debug)]
@@ -95,8 +111,8 @@ pub(super) struct Code {
 
 /// Every view and function.
 pub(super) async fn list(session: &CheckSession<'_>, standings: &Standings) -> Result<Vec<Code>> {
-    let paths: Arc<[String]> =
-        session.catalog(CheckKind::Code, PATHS).await?.iter().map(|row| text(row, 0)).collect();
+    let paths = session.catalog(CheckKind::Code, &paths()).await?;
+    let paths: Arc<[String]> = paths.iter().filter_map(|row| path_of(&text(row, 0))).collect();
     let session_path = session.own_search_path();
     let views = session.catalog(CheckKind::Code, VIEWS).await?;
     let mut code: Vec<Code> = views.iter().map(|row| view(row, &paths, standings, &session_path)).collect();

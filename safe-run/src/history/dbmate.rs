@@ -11,7 +11,7 @@ pub(super) fn create_sql(table: &QualifiedName) -> String {
 
 pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded> {
     let sql = format!("SELECT version::text FROM {} ORDER BY version", history.table);
-    let rows = client.query(&sql, &[]).await.map_err(|source| history.failed("read", source))?;
+    let rows = history.rows(client, &sql, &[]).await?;
     let rows = rows
         .iter()
         .map(|row| AppliedMigration {

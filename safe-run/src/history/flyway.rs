@@ -26,12 +26,12 @@ pub(super) fn create_sql(table: &QualifiedName) -> String {
 
 pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded> {
     let sql = format!(
-        "SELECT version::text, description::text, type::text, checksum::text, installed_on::text, success
+        "SELECT version::text, description::text, type::text, checksum::text, installed_on::text, success::bool
          FROM {} ORDER BY installed_rank",
         history.table
     );
     let mut recorded = Recorded::default();
-    for row in client.query(&sql, &[]).await.map_err(|source| history.failed("read", source))? {
+    for row in history.rows(client, &sql, &[0, 3]).await? {
         let (text, description, kind): (Option<String>, String, String) =
             (row.get(0), row.get(1), row.get(2));
         if kind == "SCHEMA" {

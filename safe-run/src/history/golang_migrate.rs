@@ -10,9 +10,9 @@ pub(super) fn create_sql(table: &QualifiedName) -> String {
 }
 
 pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded> {
-    let sql = format!("SELECT version::text, dirty FROM {} LIMIT 1", history.table);
-    let row = client.query_opt(&sql, &[]).await.map_err(|source| history.failed("read", source))?;
-    let Some(row) = row else { return Ok(Recorded::default()) };
+    let sql = format!("SELECT version::text, dirty::bool FROM {} LIMIT 1", history.table);
+    let rows = history.rows(client, &sql, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(Recorded::default()) };
     let (text, dirty): (String, bool) = (row.get(0), row.get(1));
     let dirty = dirty.then(|| Dirty {
         hint: format!(

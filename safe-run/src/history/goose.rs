@@ -16,11 +16,13 @@ pub(super) fn create_sql(table: &QualifiedName) -> String {
 }
 
 pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded> {
-    let sql =
-        format!("SELECT version_id::text, is_applied, tstamp::text FROM {} ORDER BY id DESC", history.table);
+    let sql = format!(
+        "SELECT version_id::text, is_applied::bool, COALESCE(tstamp::text, '') FROM {} ORDER BY id DESC",
+        history.table
+    );
     let mut recorded = Recorded::default();
     let mut seen = HashSet::new();
-    for row in client.query(&sql, &[]).await.map_err(|source| history.failed("read", source))? {
+    for row in history.rows(client, &sql, &[]).await? {
         let text: String = row.get(0);
         // The newest row of a version counts; version 0 is the empty database.
         if text == "0" || !seen.insert(text.clone()) {

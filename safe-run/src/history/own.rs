@@ -2,7 +2,7 @@
 
 use common::{
     Error, Result,
-    postgres::{Client, Row, Type},
+    postgres::{Client, Row, Type, client::null_column},
 };
 
 use super::{Outcome, Recorded};
@@ -51,6 +51,11 @@ VALUES ($1, $2, $3, $4, $5, $6, $7)";
 pub async fn read(client: &Client) -> Result<Recorded> {
     let failed = |source| Error::postgres("could not read safe_run.migrations", source);
     let rows = client.query(READ, &[]).await.map_err(failed)?;
+    if let Some(column) = rows.iter().find_map(|row| null_column(row, &[])) {
+        return Err(Error::refused(format!(
+            "safe_run.migrations has a row whose {column} is NULL, which this program never writes: correct the row by hand"
+        )));
+    }
     Ok(Recorded { rows: rows.iter().map(applied).collect::<Result<_>>()?, dirty: None })
 }
 

@@ -21,7 +21,7 @@ pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded>
         history.table
     );
     let mut recorded = Recorded::default();
-    for row in client.query(&sql, &[]).await.map_err(|source| history.failed("read", source))? {
+    for row in history.rows(client, &sql, &[]).await? {
         let name: String = row.get(0);
         if row.get(3) {
             recorded.dirty.get_or_insert(Dirty {

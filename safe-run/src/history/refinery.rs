@@ -20,7 +20,7 @@ pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded>
         history.table
     );
     let mut recorded = Recorded::default();
-    for row in client.query(&sql, &[]).await.map_err(|source| history.failed("read", source))? {
+    for row in history.rows(client, &sql, &[2]).await? {
         let text: String = row.get(0);
         recorded.rows.push(AppliedMigration {
             kind: RowKind::Migration,

@@ -17,12 +17,12 @@ pub(super) fn create_sql(table: &QualifiedName) -> String {
 
 pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded> {
     let sql = format!(
-        "SELECT version::text, description, pg_catalog.encode(checksum, 'hex'), installed_on::text, success
+        "SELECT version::text, description::text, pg_catalog.encode(checksum, 'hex'), installed_on::text, success::bool
          FROM {} ORDER BY version",
         history.table
     );
     let mut recorded = Recorded::default();
-    for row in client.query(&sql, &[]).await.map_err(|source| history.failed("read", source))? {
+    for row in history.rows(client, &sql, &[2]).await? {
         let text: String = row.get(0);
         if !row.get::<_, bool>(4) {
             recorded.dirty.get_or_insert(Dirty {
