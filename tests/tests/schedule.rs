@@ -590,3 +590,30 @@ fn the_settings_file_that_is_shipped_is_valid_and_every_setting_is_explained() {
         assert!(explained.contains(&format!("`{field}`")), "docs/schedule.md does not explain {field}");
     }
 }
+
+/// What a hook passes on may come from anywhere: a terminal that follows the log must not act on it.
+#[test]
+fn what_hooks_print_comes_into_the_log_without_anything_that_a_terminal_acts_on() {
+    let database = database(Cluster::shared(18), "printed");
+    let repo = Snapshots::new();
+    let settings = "[[job]]\nname = \"shop\"\n\
+        before = [\"printf\", 'one\\033[2J\\n\\342\\200\\256two\\rthree\\twithout an end']\n\
+        after = [\"sh\", \"-c\", \"printf 'err\\\\007or' >&2; (sleep 300; echo late) & exit 0\"]\n";
+    std::fs::write(repo.path().parent().unwrap().join("safe-run.toml"), settings).unwrap();
+    let told = once(&repo, &database, &[]).expect(0);
+    for line in ["one\\u{1b}[2J\n", "\\u{202e}two\\rthree\twithout an end\n", "err\\u{7}or\n"] {
+        assert!(told.stderr.contains(line), "{line:?} in {:?}", told.stderr);
+    }
+    let hidden = |c: char| c.is_control() && c != '\n' && c != '\t';
+    assert!(!told.stderr.contains(hidden), "{:?}", told.stderr);
+    let told = once(&repo, &database, &["--json"]).expect(0);
+    let events: Vec<serde_json::Value> = told
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
+    assert!(
+        events.iter().any(|event| event["event"] == "command" && event["text"] == "one\u{1b}[2J"),
+        "{events:?}"
+    );
+}

@@ -8,12 +8,15 @@ use std::{path::PathBuf, process::Stdio, time::Duration};
 use chrono::{DateTime, Utc};
 use common::{
     Error, Result,
+    cli::Output,
     http::{self, Method},
     interrupt::ChildGuard,
     postgres::Secret,
 };
 use serde::Serialize;
 use tokio::process::Command;
+
+use super::printed::Printed;
 
 /// How long a ping or a webhook may take, and how often it is tried.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
@@ -57,14 +60,19 @@ impl SecretSource {
             }
             Self::Command(argv) => {
                 let mut command = command(argv);
-                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+                command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
                 let failed = |problem: String| Error::failed(format!("the command {}: {problem}", argv[0]));
-                let child = command.spawn().map_err(|source| failed(source.to_string()))?;
+                let mut child = command.spawn().map_err(|source| failed(source.to_string()))?;
                 let _guard = child.id().and_then(ChildGuard::register_id);
+                // Its standard output is the secret.
+                let secret = child.stdout.take();
+                let printed = Printed::of(&mut child, None);
+                child.stdout = secret;
                 let output = tokio::time::timeout(SECRET_LIMIT, child.wait_with_output())
                     .await
                     .map_err(|_| failed(format!("no end within {} s", SECRET_LIMIT.as_secs())))?
                     .map_err(|source| failed(source.to_string()))?;
+                printed.end().await;
                 if !output.status.success() {
                     return Err(failed(output.status.to_string())
                         .with_hint("Run it by hand: its first line of output is used."));
@@ -202,9 +210,9 @@ impl Hooks {
     ///
     /// # Errors
     /// It could not be run, or failed: then the run must not begin.
-    pub async fn before(&self, notice: &Notice) -> Result<()> {
+    pub async fn before(&self, notice: &Notice, output: &Output) -> Result<()> {
         match &self.before {
-            Some(argv) => run(argv, notice, self.limit)
+            Some(argv) => run(argv, notice, self.limit, output)
                 .await
                 .map_err(|error| error.context("the command before the run")),
             None => Ok(()),
@@ -212,7 +220,7 @@ impl Hooks {
     }
 
     /// Tells everybody; returns what could not be told.
-    pub async fn tell(&self, notice: &Notice) -> Vec<Error> {
+    pub async fn tell(&self, notice: &Notice, output: &Output) -> Vec<Error> {
         let mut problems = Vec::new();
         let argv = match notice.event {
             Happened::Start => &None,
@@ -220,7 +228,7 @@ impl Hooks {
             Happened::Failure | Happened::Alarm => &self.on_error,
         };
         if let Some(argv) = argv
-            && let Err(error) = run(argv, notice, self.limit).await
+            && let Err(error) = run(argv, notice, self.limit, output).await
         {
             problems.push(error.context("the command after the run"));
         }
@@ -276,7 +284,7 @@ async fn send(url: &Secret, method: Method) -> Result<()> {
     }
 }
 
-async fn run(argv: &[String], notice: &Notice, limit: Duration) -> Result<()> {
+async fn run(argv: &[String], notice: &Notice, limit: Duration, output: &Output) -> Result<()> {
     let failed = |problem: String| {
         Error::failed(format!("{}: {problem}", argv[0])).with_hint(
             "Run it by hand with the variables BACKUP_*; what it prints is in the scheduler's log.",
@@ -284,12 +292,12 @@ async fn run(argv: &[String], notice: &Notice, limit: Duration) -> Result<()> {
     };
     let mut command = command(argv);
     command.envs(notice.variables()).stdin(Stdio::null());
-    // Standard output is for data of ours.
-    command.stdout(Stdio::from(std::io::stderr())).stderr(Stdio::inherit());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|source| failed(source.to_string()))?;
     let id = child.id();
     let _guard = id.and_then(ChildGuard::register_id);
-    match tokio::time::timeout(limit, child.wait()).await {
+    let printed = Printed::of(&mut child, Some(output));
+    let ended = match tokio::time::timeout(limit, child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(failed(status.to_string())),
         Ok(Err(source)) => Err(failed(source.to_string())),
@@ -301,7 +309,9 @@ async fn run(argv: &[String], notice: &Notice, limit: Duration) -> Result<()> {
             let _ = child.wait().await;
             Err(failed(format!("ended after {} s", limit.as_secs())))
         }
-    }
+    };
+    printed.end().await;
+    ended
 }
 
 #[cfg(test)]

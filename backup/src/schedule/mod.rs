@@ -20,6 +20,7 @@ pub mod notify;
 pub mod page;
 pub mod plan;
 pub mod plot;
+mod printed;
 pub mod run;
 pub mod serve;
 pub mod status;

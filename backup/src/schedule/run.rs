@@ -139,9 +139,9 @@ async fn attempt(
             let connection = job.connection().await?;
             let held = hold(&connection, &job.database).await?;
             let start = notice(job, order.work, slot, Happened::Start);
-            job.hooks.before(&start).await?;
+            job.hooks.before(&start, output).await?;
             let (made, problems) =
-                tokio::join!(backup(job, &connection, repository, output), job.hooks.tell(&start));
+                tokio::join!(backup(job, &connection, repository, output), job.hooks.tell(&start, output));
             for problem in problems {
                 output.warn(&format!("{}: {problem}", job.name));
             }
@@ -152,7 +152,7 @@ async fn attempt(
         }
         Work::Drill => {
             let start = notice(job, order.work, slot, Happened::Start);
-            job.hooks.before(&start).await?;
+            job.hooks.before(&start, output).await?;
             rehearse(job, repository, output).await
         }
     }
@@ -431,7 +431,7 @@ async fn end(
             warnings: made.warnings.clone(),
             ..notice(job, order.work, times.slot, event)
         };
-        for problem in job.hooks.tell(&told).await {
+        for problem in job.hooks.tell(&told, output).await {
             output.warn(&format!("{}: {problem}", job.name));
         }
     }

@@ -1,0 +1,73 @@
+//! What commands of the user's print, passed on to the scheduler's own log: line by line, and what a terminal would act on as escapes.
+
+use std::{io::Write, time::Duration};
+
+use common::{cli::Output, ident::printable};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
+    process::Child,
+    task::JoinHandle,
+};
+
+/// Longest line, in bytes; what is longer becomes several.
+const LINE: u64 = 64 << 10;
+
+/// How long the rest may take to arrive when the command has ended. What it left running may keep its output open for ever.
+const REST: Duration = Duration::from_secs(1);
+
+/// Two tasks that pass a command's output on.
+pub(super) struct Printed([Option<JoinHandle<()>>; 2]);
+
+impl Printed {
+    /// Takes those outputs of the command that are pipes. With `output`, in its manner; without one, as lines on stderr.
+    pub(super) fn of(child: &mut Child, output: Option<&Output>) -> Self {
+        let told = child.stdout.take().map(|stream| tokio::spawn(pass_on(stream, output.cloned())));
+        let more = child.stderr.take().map(|stream| tokio::spawn(pass_on(stream, output.cloned())));
+        Self([told, more])
+    }
+
+    /// Waits for what the command printed, not for what it left running: that is passed on as long as this program runs.
+    pub(super) async fn end(self) {
+        let all = async {
+            for task in self.0.into_iter().flatten() {
+                let _ = task.await;
+            }
+        };
+        // Late lines come later, and a task that failed has nothing more to say.
+        let _ = tokio::time::timeout(REST, all).await;
+    }
+}
+
+async fn pass_on(stream: impl AsyncRead + Unpin, output: Option<Output>) {
+    let mut stream = BufReader::new(stream);
+    let mut line = Vec::new();
+    // An output that can't be read has ended.
+    while (&mut stream).take(LINE).read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end_matches(['\n', '\r']);
+        match &output {
+            Some(output) => {
+                output.event(&shown(text), &serde_json::json!({"event": "command", "text": text}))
+            }
+            // Nobody is left to be told when stderr is gone.
+            None => drop(writeln!(std::io::stderr(), "{}", shown(text))),
+        }
+        line.clear();
+    }
+}
+
+/// A line for a terminal: tabs stay.
+fn shown(line: &str) -> String {
+    line.split('\t').map(printable).collect::<Vec<_>>().join("\t")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_acts_on_is_left_of_a_line() {
+        assert_eq!(shown("\u{1b}[2Jgone\t\u{202e}x\r1"), "\\u{1b}[2Jgone\t\\u{202e}x\\r1");
+        assert_eq!(shown("plain: größe"), "plain: größe");
+    }
+}
