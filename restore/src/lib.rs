@@ -20,6 +20,7 @@ pub mod event_triggers;
 pub mod extension_tables;
 pub mod extensions;
 pub mod grants;
+mod left_behind;
 pub mod lent_paths;
 pub mod load;
 pub mod maintain;

@@ -1,7 +1,8 @@
 //! Makes entries of the archive as their owner, through [`AsOwner`]: with no way back to the rights of whoever restores.
 //!
 //! The statements are those that pg_restore would run. Each batch is one transaction of a session of its own. For its time the
-//! owner gets what he needs of the schemas, and does not have: he may not have it any more.
+//! owner gets what he needs of the schemas, and does not have: he may not have it any more. What he made there beside it is refused
+//! ([`crate::left_behind`]).
 
 use std::{collections::BTreeSet, path::Path};
 
@@ -21,13 +22,16 @@ use common::{
 
 use crate::{
     archive::{self, Run},
-    column_marks, encoding, lent_paths,
+    column_marks, encoding,
+    left_behind::Contents,
+    lent_paths,
     missing::MissingObject,
     owned::{self, Owned},
     parts::{self, scratch},
 };
 
-/// What the owners of the archive's objects have to make, or nothing where no role that is not trusted owns anything.
+/// What the owners of the archive's objects have to make, or nothing where no role that is not trusted owns anything. From then on the
+/// session takes pg_database_owner for what it was when the snapshot was taken.
 ///
 /// # Errors
 /// The archive or the catalog can't be read.
@@ -38,14 +42,16 @@ pub async fn find(
     manifest: &Manifest,
     chosen: Option<&[u32]>,
 ) -> Result<Owned> {
-    let mut roles = trust::roles(session).await?;
-    // The database's owner is not the snapshot's yet, for whom that role stands.
+    let roles = trust::roles(session).await?;
+    // The database's owner is not the snapshot's yet, for whom pg_database_owner stands.
     let owner = &manifest.database.owner;
-    let has_trusted_owner = roles.iter().any(|role| role.is_trusted && role.name == *owner);
-    for role in roles.iter_mut().filter(|role| role.name == "pg_database_owner") {
-        role.is_trusted = has_trusted_owner;
-    }
-    let roles = roles;
+    let roles = match roles.iter().any(|role| role.is_trusted && role.name == *owner) {
+        true => roles,
+        false => {
+            trust::doubt_database_owner(session).await?;
+            trust::roles(session).await?
+        }
+    };
     let is_trusted = |name: &String| roles.iter().any(|role| role.is_trusted && role.name == *name);
     // Snapshots of earlier versions do not say who owns what.
     if !manifest.owners.is_empty() && manifest.owners.keys().all(is_trusted) {
@@ -190,16 +196,21 @@ async fn attempt(run: &Run<'_>, role: &Role, ids: &[u32], form: Form) -> Result<
     let lacking = lacking(&session, run, role, ids, &format!("\n{head}{body}")).await?;
     session.batch_execute("BEGIN").await.map_err(failed)?;
     let name = Ident::new(role.name.as_str());
-    for privilege in &lacking {
-        session.batch_execute(&format!("GRANT {privilege} TO {name}")).await.map_err(failed)?;
+    for lent in &lacking {
+        session.batch_execute(&format!("GRANT {} TO {name}", lent.privilege)).await.map_err(failed)?;
     }
     let owner = AsOwner::of(role.oid);
     session.batch_execute(&owner.create_sql()).await.map_err(failed)?;
+    let lent: Vec<String> =
+        lacking.iter().filter_map(|lent| Some(lent.creates_in.as_ref()?.clone())).collect();
+    let before = Contents::of(&session, &lent).await?;
     // From here on only text statements: nothing may be prepared where code of somebody else has been.
     session.simple_query(&owner.run_sql(&body, "")).await.map_err(failed)?;
-    for privilege in &lacking {
-        session.batch_execute(&format!("REVOKE {privilege} FROM {name}")).await.map_err(failed)?;
+    for lent in &lacking {
+        session.batch_execute(&format!("REVOKE {} FROM {name}", lent.privilege)).await.map_err(failed)?;
     }
+    let made: Vec<&str> = ids.iter().filter_map(|id| run.entries.get(id)).map(String::as_str).collect();
+    Contents::of(&session, &lent).await?.check_made(&before, &made)?;
     as_owner::commit(&session).await?;
     session.close().await
 }
@@ -241,14 +252,28 @@ fn not_valid(body: &str) -> Result<String> {
         .ok_or_else(|| Error::failed("the statement of a foreign key is not what it is in an archive"))
 }
 
-/// What the role lacks, as `CREATE ON SCHEMA app`: CREATE where the entries lie, and USAGE where what they need lies.
+/// What the role lacks, and gets for the time of one batch.
+struct Lent {
+    /// As `CREATE ON SCHEMA "app"`.
+    privilege: String,
+    /// The schema in which he may make things with it.
+    creates_in: Option<String>,
+}
+
+impl Lent {
+    fn new(privilege: String) -> Self {
+        Self { privilege, creates_in: None }
+    }
+}
+
+/// What the role lacks: CREATE where the entries lie, and USAGE where what they need lies.
 async fn lacking(
     session: &Session,
     run: &Run<'_>,
     role: &Role,
     ids: &[u32],
     body: &str,
-) -> Result<Vec<String>> {
+) -> Result<Vec<Lent>> {
     const SCHEMAS: &str =
         "SELECT n.nspname::pg_catalog.text, pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'USAGE'),
         pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'CREATE')
@@ -280,16 +305,18 @@ async fn lacking(
         let name: String = row.get(0);
         let schema = Ident::new(name.as_str());
         if !row.get::<_, bool>(1) && used.contains(&name) {
-            lacking.push(format!("USAGE ON SCHEMA {schema}"));
+            lacking.push(Lent::new(format!("USAGE ON SCHEMA {schema}")));
         }
         if !row.get::<_, bool>(2) && lie_in.contains(name.as_str()) {
-            lacking.push(format!("CREATE ON SCHEMA {schema}"));
+            let privilege = format!("CREATE ON SCHEMA {schema}");
+            lacking.push(Lent { privilege, creates_in: Some(name) });
         }
     }
     const PLACE: &str = "\nSET default_tablespace = ";
     if body.matches(PLACE).count() > body.matches(&format!("{PLACE}''")).count() {
         for row in &session.query(TABLESPACES, &[&role.oid]).await.map_err(failed)? {
-            lacking.push(format!("CREATE ON TABLESPACE {}", Ident::new(row.get::<_, String>(0))));
+            let place = Ident::new(row.get::<_, String>(0));
+            lacking.push(Lent::new(format!("CREATE ON TABLESPACE {place}")));
         }
     }
     Ok(lacking)

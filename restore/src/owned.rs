@@ -77,6 +77,7 @@ pub fn find(
             in_trees.extend(tables);
         }
     }
+    let cast = search.cast_by_others();
     for entry in entries.iter().filter(|entry| post_data.contains(&entry.id)) {
         let is_check = entry.text.starts_with("CHECK CONSTRAINT ") && search.calls(entry);
         // These look at the key of a partitioned table.
@@ -86,6 +87,9 @@ pub fn find(
             search.roles.untrusted(entry)
         } else if tables.iter().any(|table| in_trees.contains(table)) {
             search.owner_of_all(&tables)
+        } else if entry.kind == Kind::ForeignKey && tables.iter().any(|id| search.has_one_of(*id, &cast)) {
+            // Where the types of the two sides differ, its check calls an implicit cast.
+            search.owner_of_all(&tables).or_else(|| search.roles.untrusted(entry))
         } else {
             None
         };
@@ -307,6 +311,38 @@ impl<'a> Search<'a> {
 
     fn calls(&self, entry: &Entry) -> bool {
         entry.needs.iter().any(|need| self.code.contains(need))
+    }
+
+    /// Types with a cast that calls what is not of trusted roles. The archive does not say which casts are implicit.
+    fn cast_by_others(&self) -> HashSet<u32> {
+        let is_foreign = |need: &&u32| {
+            self.foreign.contains(need)
+                || self.by_id.get(need).is_some_and(|entry| self.roles.untrusted(entry).is_some())
+        };
+        let casts = self.entries.iter().filter(|entry| entry.text.starts_with("CAST "));
+        casts
+            .filter(|entry| entry.needs.iter().any(|need| is_foreign(&need)))
+            .flat_map(|entry| entry.needs.iter().copied())
+            .filter(|need| !self.by_id.get(need).is_some_and(|entry| entry.text.starts_with("FUNCTION ")))
+            .collect()
+    }
+
+    /// Whether a table has columns of one of these types, or of a type that is made of one.
+    fn has_one_of(&self, table: u32, types: &HashSet<u32>) -> bool {
+        let mut waiting = vec![table];
+        let mut seen = HashSet::new();
+        while let Some(id) = waiting.pop() {
+            let is_type = |need: &&u32| {
+                let starts = |word| self.by_id.get(need).is_some_and(|entry| entry.text.starts_with(word));
+                starts("TYPE ") || starts("DOMAIN ") || self.is_table(**need)
+            };
+            let needs = self.by_id.get(&id).map_or(&[][..], |entry| &entry.needs);
+            if needs.iter().any(|need| types.contains(need)) {
+                return true;
+            }
+            waiting.extend(needs.iter().filter(is_type).copied().filter(|need| seen.insert(*need)));
+        }
+        false
     }
 
     fn tables_of(&self, entry: &Entry) -> BTreeSet<u32> {

@@ -39,7 +39,8 @@ use crate::{
 pub struct StagedDatabase {
     name: String,
     settings: ConnectionSettings,
-    others: Others,
+    /// Its users may not connect until [`open`].
+    is_shut: bool,
 }
 
 /// A database whose rows, counts and content equal the snapshot's.
@@ -114,27 +115,31 @@ impl StagedDatabase {
         let mut state = snapshot.snapshot().manifest.database.clone();
         state.tablespace.clone_from(&plan.tablespace);
         let mut statement = create_database_statement(&state, &plan.staged, maintenance.server_major());
-        // Superusers are not counted. Nobody else comes in before the limit is set that the database shall have, so no owner of
-        // a table that was just made can do anything to it while it is filled and compared.
-        let others = if is_superuser(maintenance).await? {
-            statement.push_str(" CONNECTION LIMIT 0");
-            Others::AreKeptOut
-        } else {
-            Others::MayInterfere
-        };
+        // Nobody else comes in before the database is complete, so no owner of a table that was just made can do anything to it
+        // while it is filled and compared. Superusers are not counted, so for them a limit of none does it. Another role is: it
+        // takes from everybody but itself the right to connect, and nobody can before that.
+        let is_superuser = is_superuser(maintenance).await?;
+        statement.push_str(if is_superuser { " CONNECTION LIMIT 0" } else { " ALLOW_CONNECTIONS false" });
         maintenance.batch_execute(&statement).await.map_err(|source| {
             let error = Error::postgres(format!("could not create the database \"{}\"", plan.staged), source);
             collation::explain_create(error, &snapshot.snapshot().manifest)
         })?;
-        let staged =
-            Self { name: plan.staged.clone(), settings: settings.with_database(&plan.staged), others };
+        let settings = settings.with_database(&plan.staged);
+        let staged = Self { name: plan.staged.clone(), settings, is_shut: !is_superuser };
+        let name = common::Ident::new(&*plan.staged);
+        let mut prepare = Vec::new();
+        if staged.is_shut {
+            prepare.push(format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC"));
+            prepare.push(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
+        }
         if let Some(marker) = &plan.marker {
-            let name = common::Ident::new(&*plan.staged);
-            let statement = format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker));
-            if let Err(source) = maintenance.batch_execute(&statement).await {
+            prepare.push(format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker)));
+        }
+        for statement in &prepare {
+            if let Err(source) = maintenance.batch_execute(statement).await {
                 staged.discard(maintenance).await?;
                 return Err(Error::postgres(
-                    format!("could not mark the database \"{}\"", plan.staged),
+                    format!("could not prepare the database \"{}\"", plan.staged),
                     source,
                 ));
             }
@@ -238,7 +243,6 @@ impl StagedDatabase {
             archive: archive_options,
             remedies: &remedies,
             only_load: plan.force,
-            others: self.others,
         };
         let loaded = load::load(settings, &session, &others, facts, load_options, progress).await?;
         progress.done();
@@ -303,7 +307,7 @@ impl StagedDatabase {
 
         // With its indexes and statistics a table may have got what a query on it must not run.
         let tables = snapshot.manifest.tables.iter_mut().map(|data| &mut data.table);
-        trust::admit_by_name(&session, tables, self.others).await?;
+        trust::admit_by_name(&session, tables, Others::AreKeptOut).await?;
         let compared = if has_code {
             compare::still(settings, options.jobs, compared, &snapshot.manifest, progress).await?
         } else {
@@ -344,6 +348,9 @@ impl StagedDatabase {
         remedies.event_triggers.restore(&session).await?;
         flush(&session).await?;
         session.close().await?;
+        if self.is_shut {
+            open(maintenance, &self.name).await?;
+        }
         differences.extend(apply_database_state(maintenance, &snapshot, &self.name, plan).await?);
         if plan.read_only {
             let name = common::Ident::new(self.name.as_str());
@@ -482,6 +489,14 @@ async fn flush(session: &Session) -> Result<()> {
         )
         .await
         .map_err(|source| Error::postgres("could not make the restored rows durable", source))
+}
+
+/// Gives everybody what everybody has in a new database. Where the snapshot says otherwise, that comes right after.
+async fn open(maintenance: &Session, name: &str) -> Result<()> {
+    let statement = format!("GRANT CONNECT ON DATABASE {} TO PUBLIC", common::Ident::new(name));
+    maintenance.batch_execute(&statement).await.map_err(|source| {
+        Error::postgres(format!("could not open the database \"{name}\" to its users"), source)
+    })
 }
 
 /// Owner, grants, comment, settings and limits of the database itself; the settings that were left out, one sentence each.

@@ -65,8 +65,6 @@ pub struct LoadOptions<'a> {
     pub remedies: &'a Arc<Remedies>,
     /// Only load: the database may lack objects, and what it has is looked at afterwards.
     pub only_load: bool,
-    /// Whether owners of the tables can do anything meanwhile.
-    pub others: Others,
 }
 
 /// What was done.
@@ -234,7 +232,8 @@ pub async fn load(
     }
     let mut snapshot = snapshot.clone();
     let tables = snapshot.manifest.tables.iter_mut().map(|data| &mut data.table);
-    trust::admit_by_name(session, tables, options.others).await?;
+    // Its users can't connect yet (`StagedDatabase`).
+    trust::admit_by_name(session, tables, Others::AreKeptOut).await?;
     // What a table gets beside its being read is looked at before.
     for table in tasks::that_get_code(&snapshot.manifest.tables, &facts) {
         snapshot.manifest.tables[table].table.may_plan = false;

@@ -1,0 +1,269 @@
+//! What an owner's code could do in the less usual places: as `pg_database_owner`, behind a cast, in a schema that is lent to it, and in
+//! every command beside the great ones of `rights.rs`.
+
+use tests::{Planted, ProtectedRun, Snapshots, psql};
+
+/// The oldest and the newest server, and the next one where it is to be had.
+fn ends() -> Vec<u32> {
+    tests::cluster::majors().into_iter().filter(|major| [14, 18, 19].contains(major)).collect()
+}
+
+/// `pg_database_owner` is the low role where the snapshot was taken, and stands for nobody else while it is restored.
+#[test]
+fn tables_of_pg_database_owner_run_their_code_with_its_rights_where_the_database_belongs_to_a_low_role() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        let (name, role) = (psql::quote_ident(run.database.name()), psql::quote_ident(planted.role()));
+        run.database.psql(&format!(
+            "SET planted.quiet = on; GRANT USAGE ON SCHEMA planted TO pg_database_owner;
+            CREATE TABLE common (id int PRIMARY KEY, CHECK (planted.say('common check') AND id > 0),
+              made int GENERATED ALWAYS AS (planted.number('common generated') + id) STORED);
+            INSERT INTO common SELECT i FROM generate_series(1, 500) i;
+            CREATE INDEX common_some ON common (id) WHERE planted.say('common predicate');
+            ALTER TABLE common OWNER TO pg_database_owner;
+            ALTER DATABASE {name} OWNER TO {role}"
+        ));
+        let url = run.database.url();
+        let snapshots = Snapshots::new();
+        snapshots.create(&run.database, &["--chunk-blocks", "1"]);
+        planted.ran_only_as_itself("backup create");
+        let into = format!("{}_into", run.database.name());
+        for (program, arguments) in [("backup", &["drill"][..]), ("restore", &["latest", "--into", &into])] {
+            snapshots.run(program, &url, arguments).expect(0);
+            let (_, strange) = planted.heard_apart();
+            assert!(
+                strange.contains_key("common check"),
+                "{arguments:?} on {major} did not call it: {strange:?}"
+            );
+            for (place, roles) in strange {
+                assert_eq!(roles, ["pg_database_owner"], "{place} after {arguments:?} on {major}");
+            }
+        }
+        let rows = "SELECT count(*), sum(made) FROM common";
+        assert_eq!(psql::run(&run.database.cluster().url(&into), rows), "500|125750");
+        run.database.psql(&format!("ALTER DATABASE {name} OWNER TO postgres"));
+        run.database.cluster().psql(&format!("DROP DATABASE {} WITH (FORCE)", psql::quote_ident(&into)));
+        planted.remove();
+    }
+}
+
+/// The first check of a foreign key is a query of whoever makes it.
+#[test]
+fn an_implicit_cast_between_the_types_of_a_foreign_key_runs_as_its_owner() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        planted.psql(
+            "SET planted.quiet = on;
+            CREATE TYPE planted.kind AS ENUM ('one');
+            CREATE FUNCTION planted.as_int(planted.kind) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+              $$ BEGIN PERFORM planted.say('implicit cast'); RETURN 1; END $$;
+            CREATE CAST (planted.kind AS int) WITH FUNCTION planted.as_int(planted.kind) AS IMPLICIT;
+            CREATE TABLE planted.of_kind (kind planted.kind REFERENCES planted.whole);
+            INSERT INTO planted.of_kind VALUES ('one')",
+        );
+        planted.heard();
+        let url = run.database.url();
+        let snapshots = Snapshots::new();
+        snapshots.create(&run.database, &["--check-foreign-keys"]);
+        planted.ran_only_as_itself("backup create");
+        let into = format!("{}_into", run.database.name());
+        for (program, arguments) in [("backup", &["drill"][..]), ("restore", &["latest", "--into", &into])] {
+            snapshots.run(program, &url, arguments).expect(0);
+            let own = planted.ran_only_as_itself(&format!("{arguments:?} on {major}"));
+            assert!(own.iter().any(|place| place == "implicit cast"), "{arguments:?} on {major}: {own:?}");
+        }
+        run.run(&["check", "--level", "deep"]);
+        planted.ran_only_as_itself("check --level deep");
+        let keys = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND convalidated AND conrelid = 'planted.of_kind'::regclass";
+        assert_eq!(psql::run(&run.database.cluster().url(&into), keys), "1");
+        run.database.cluster().psql(&format!("DROP DATABASE {} WITH (FORCE)", psql::quote_ident(&into)));
+        planted.remove();
+    }
+}
+
+/// While he makes his table, its owner may make things in a schema that was shut to him since.
+#[test]
+fn what_an_owners_code_leaves_behind_in_a_schema_that_was_lent_to_it_is_refused_and_named() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        let (name, role) = (run.database.name(), psql::quote_ident(planted.role()));
+        run.database.psql(&format!("CREATE SCHEMA common; GRANT USAGE, CREATE ON SCHEMA common TO {role}"));
+        planted.psql(&format!(
+            "SET planted.quiet = on;
+            CREATE FUNCTION planted.leaves_function() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+              IF current_database() <> '{name}' THEN
+                EXECUTE 'CREATE FUNCTION common.trojan() RETURNS int LANGUAGE sql AS ''SELECT 1''';
+              END IF; END $$;
+            CREATE FUNCTION planted.hides() RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+              $$ BEGIN PERFORM planted.leaves_function(); RETURN 1; END $$;
+            CREATE TABLE common.fine (id int, made int GENERATED ALWAYS AS (planted.number('in a lent schema') + id) STORED);
+            CREATE SEQUENCE common.numbers; CREATE TYPE common.span AS RANGE (subtype = int);"
+        ));
+        run.database.psql(&format!("REVOKE CREATE ON SCHEMA common FROM {role}"));
+        let url = run.database.url();
+        let snapshots = Snapshots::new();
+        snapshots.create(&run.database, &[]);
+        snapshots.run("backup", &url, &["drill"]).expect(0);
+        planted.ran_only_as_itself("a drill");
+        run.database.psql(&format!("GRANT CREATE ON SCHEMA common TO {role}"));
+        planted.psql(
+            "SET planted.quiet = on;
+            CREATE TABLE common.leaving (id int, made int GENERATED ALWAYS AS (planted.hides() + id) STORED)",
+        );
+        run.database.psql(&format!("REVOKE CREATE ON SCHEMA common FROM {role}"));
+        snapshots.create(&run.database, &[]);
+        let into = format!("{name}_into");
+        let refused = snapshots.run("restore", &url, &["latest", "--into", &into]).expect(1);
+        for said in ["common leaving", "trojan in the schema common"] {
+            assert!(refused.stderr.contains(said), "on {major}: {}", refused.stderr);
+        }
+        planted.ran_only_as_itself("a restore that was refused");
+        planted.remove();
+    }
+}
+
+/// Its users may connect to a database when it is complete, whoever restores.
+#[test]
+fn nobody_else_connects_to_a_database_that_a_role_without_rights_restores() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let cluster = run.database.cluster();
+        let (owner, other) =
+            (format!("owner_{}", run.database.name()), format!("other_{}", run.database.name()));
+        let (owner_ident, other_ident) = (psql::quote_ident(&owner), psql::quote_ident(&other));
+        cluster.psql(&format!("CREATE ROLE {owner_ident} LOGIN CREATEDB; CREATE ROLE {other_ident} LOGIN"));
+        let source = format!("{}_of_owner", run.database.name());
+        psql::run(
+            &cluster.url_as(&owner, "postgres"),
+            &format!("CREATE DATABASE {}", psql::quote_ident(&source)),
+        );
+        let url = cluster.url_as(&owner, &source);
+        psql::run(&url, "CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1000)");
+        let snapshots = Snapshots::new();
+        snapshots.run("backup", &url, &["create"]).expect(0);
+        let into = format!("{}_into", run.database.name());
+        let mut command = snapshots.command("restore", &url, &["latest", "--into", &into]);
+        command.env("SAFE_RUN_FAULT", "restore.loaded");
+        assert!(!command.output().unwrap().status.success());
+        let others = "SELECT string_agg(datname, ' ') FROM pg_database WHERE has_database_privilege('OTHER', oid, 'CONNECT') \
+                      AND datname LIKE 'INTO%'";
+        let others = others.replace("OTHER", &other).replace("INTO", &into);
+        assert_eq!(cluster.psql(&others), "", "while it is filled, on {major}");
+        let half = cluster.psql(&format!("SELECT datname FROM pg_database WHERE datname LIKE '{into}%'"));
+        assert!(!half.is_empty(), "the database that was left is looked at");
+        let refused = psql::try_run(&cluster.url_as(&other, &half), "SELECT 1").unwrap_err();
+        assert!(refused.contains("permission denied for database"), "{refused}");
+        cluster.psql(&format!("DROP DATABASE {}", psql::quote_ident(&half)));
+        snapshots.run("restore", &url, &["latest", "--into", &into]).expect(0);
+        assert_eq!(psql::run(&cluster.url_as(&other, &into), "SELECT 1"), "1");
+        // What holds without a list of grants needs none in the next snapshot either.
+        let next = Snapshots::new();
+        let id = next.run("backup", &cluster.url_as(&owner, &into), &["create"]).expect(0).stdout;
+        assert!(next.manifest(id.trim()).contains("\"acl\":null"), "{}", next.manifest(id.trim()));
+        for name in [&source, &into] {
+            cluster.psql(&format!("DROP DATABASE {} WITH (FORCE)", psql::quote_ident(name)));
+        }
+        cluster.psql(&format!("DROP ROLE {owner_ident}; DROP ROLE {other_ident}"));
+    }
+}
+
+/// What nobody may look at without running somebody's code is named, and nothing says that everything was checked.
+#[test]
+fn what_only_two_owners_together_could_check_is_said_in_every_verdict() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let name = run.database.name();
+        let [one, two] = ["one", "two"].map(|word| format!("{word}_{name}"));
+        let idents = [psql::quote_ident(&one), psql::quote_ident(&two)];
+        run.database.psql(&format!(
+            "CREATE ROLE {one}; CREATE ROLE {two}; CREATE SCHEMA one AUTHORIZATION {one}; CREATE SCHEMA two AUTHORIZATION {two};
+            CREATE TABLE one.parent (id int PRIMARY KEY); ALTER TABLE one.parent OWNER TO {one}; INSERT INTO one.parent VALUES (1);
+            CREATE TABLE two.child (id int REFERENCES one.parent); ALTER TABLE two.child OWNER TO {two}; INSERT INTO two.child VALUES (1);
+            CREATE TABLE two.forced (id int CHECK (id > 0)); ALTER TABLE two.forced OWNER TO {two}; INSERT INTO two.forced VALUES (1);
+            ALTER TABLE two.forced ENABLE ROW LEVEL SECURITY; ALTER TABLE two.forced FORCE ROW LEVEL SECURITY",
+            one = idents[0],
+            two = idents[1],
+        ));
+        let checked = run.run(&["check"]).exits(0).verdict("CLEAN SO FAR");
+        for said in ["child", "forced", "not checked"] {
+            assert!(checked.stdout.contains(said), "{said} on {major}: {checked}");
+        }
+        run.run(&["check", "--strict"]).exits(31).verdict("NOT CHECKED");
+        let json = run.run(&["check", "--json"]).exits(0);
+        let document: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+        assert!(document["unchecked"].as_u64() >= Some(2), "{}", json.stdout);
+        run.migration("1_add.sql", "ALTER TABLE orders ADD COLUMN more int;");
+        let ended = run.run(&["--snapshot", "none"]).exits(0).never_says("every check passed");
+        assert!(ended.stdout.contains("could not be checked"), "{ended}");
+        run.database
+            .psql(&format!("DROP OWNED BY {0}, {1} CASCADE; DROP ROLE {0}, {1}", idents[0], idents[1]));
+    }
+}
+
+/// Every command that `rights.rs` does not have.
+#[test]
+fn the_other_commands_run_an_owners_code_as_the_owner() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        let url = run.database.url();
+        let snapshots = Snapshots::new();
+        snapshots.create(&run.database, &[]);
+        for (program, arguments) in [
+            ("backup", &["create", "--table", "planted.t"][..]),
+            ("backup", &["create", "--schema", "planted"]),
+            ("backup", &["create", "--full"]),
+            ("backup", &["create", "--without-rows", "planted.t"]),
+            ("restore", &["latest", "--dry-run"]),
+            ("restore", &["latest", "--replace", "--dry-run"]),
+            ("restore", &["--list"]),
+            ("backup", &["verify", "--all"]),
+        ] {
+            let ended = snapshots.run(program, &url, arguments);
+            assert!(!ended.stderr.contains("unexpected argument"), "{arguments:?}: {}", ended.stderr);
+            planted.ran_only_as_itself(&format!("{program} {arguments:?} on {major}"));
+        }
+        run.migration("1_add.sql", "ALTER TABLE orders ADD COLUMN more int;");
+        for arguments in [
+            &["stamp", "1"][..],
+            &["repair"],
+            &["status", "--json"],
+            &["plan", "--json"],
+            &["check", "--json", "--level", "deep", "--strict"],
+        ] {
+            let ended = run.run(arguments);
+            assert!(!ended.stderr.contains("unexpected argument"), "{arguments:?}: {ended}");
+            planted.ran_only_as_itself(&format!("safe-run {arguments:?} on {major}"));
+        }
+        run.migration("2_more.sql", "ALTER TABLE orders ADD COLUMN again int;");
+        for arguments in [
+            &["--rehearse"][..],
+            &["--fence", "exclusive", "--snapshot", "file", "--", "psql", "-X", "-c", "SELECT 1", &url],
+        ] {
+            let ended = run.run(arguments);
+            assert!(!ended.stderr.contains("unexpected argument"), "{arguments:?}: {ended}");
+            planted.ran_only_as_itself(&format!("safe-run {arguments:?} on {major}"));
+        }
+        // A run that was killed, and the way back.
+        let psql = [
+            "--snapshot",
+            "clone",
+            "--",
+            "psql",
+            "-X",
+            "-v",
+            "ON_ERROR_STOP=1",
+            &url,
+            "-c",
+            "DELETE FROM order_items",
+        ];
+        run.crash("safe-run.applied", &psql);
+        planted.ran_only_as_itself("a run that was killed");
+        run.run(&["recover", "--undo"]);
+        planted.ran_only_as_itself("recover");
+        planted.remove();
+    }
+}
