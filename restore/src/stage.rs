@@ -119,6 +119,7 @@ impl StagedDatabase {
         // while it is filled and compared. Superusers are not counted, so for them a limit of none does it. Another role is: it
         // takes from everybody but itself the right to connect, and nobody can before that.
         let is_superuser = is_superuser(maintenance).await?;
+        let has_owners_rights = has_owners_rights(maintenance).await?;
         statement.push_str(if is_superuser { " CONNECTION LIMIT 0" } else { " ALLOW_CONNECTIONS false" });
         maintenance.batch_execute(&statement).await.map_err(|source| {
             let error = Error::postgres(format!("could not create the database \"{}\"", plan.staged), source);
@@ -130,6 +131,10 @@ impl StagedDatabase {
         let mut prepare = Vec::new();
         if staged.is_shut {
             prepare.push(format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC"));
+            // ALTER ROLE … SET role: who logs in is not who owns.
+            if !has_owners_rights {
+                prepare.push(format!("GRANT CONNECT ON DATABASE {name} TO SESSION_USER"));
+            }
             prepare.push(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
         }
         if let Some(marker) = &plan.marker {
@@ -491,9 +496,22 @@ async fn flush(session: &Session) -> Result<()> {
         .map_err(|source| Error::postgres("could not make the restored rows durable", source))
 }
 
+/// Whether who logged in has the rights of the role that he acts as.
+async fn has_owners_rights(maintenance: &Session) -> Result<bool> {
+    let row = maintenance
+        .query_one("SELECT pg_catalog.pg_has_role(session_user, current_user, 'USAGE')", &[])
+        .await
+        .map_err(|source| Error::postgres("could not ask for the rights of this role", source))?;
+    Ok(row.get(0))
+}
+
 /// Gives everybody what everybody has in a new database. Where the snapshot says otherwise, that comes right after.
 async fn open(maintenance: &Session, name: &str) -> Result<()> {
-    let statement = format!("GRANT CONNECT ON DATABASE {} TO PUBLIC", common::Ident::new(name));
+    let name_sql = common::Ident::new(name);
+    let mut statement = format!("GRANT CONNECT ON DATABASE {name_sql} TO PUBLIC");
+    if !has_owners_rights(maintenance).await? {
+        statement.push_str(&format!("; REVOKE CONNECT ON DATABASE {name_sql} FROM SESSION_USER"));
+    }
     maintenance.batch_execute(&statement).await.map_err(|source| {
         Error::postgres(format!("could not open the database \"{name}\" to its users"), source)
     })

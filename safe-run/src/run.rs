@@ -604,6 +604,8 @@ pub fn judge(
         });
     let report = &mut log.report;
     report.skipped = after.skipped.clone();
+    report.skipped.extend(after.never_checked(before));
+    report.skipped.sort();
     let verified_files = (!options.verify.is_empty()).then_some(CheckKind::Verify);
     report.checked = after.checked().into_iter().chain(verified_files).collect();
     report.tables = tables::compare(&baseline.results, after, &log.history_table);
@@ -623,7 +625,7 @@ pub fn judge(
             ..rows
         }
     });
-    let skipped = report.skipped.iter().find(|skipped| skipped.counts_for_strict);
+    let skipped = after.skipped.iter().find(|skipped| skipped.counts_for_strict);
     if let (true, Some(skipped)) = (options.strict, skipped) {
         return Err(Error::failed(format!(
             "{} of {} could not be checked: {}",

@@ -443,7 +443,7 @@ fn a_null_in_a_history_is_named_and_no_crash() {
         "CREATE TABLE goose_db_version (id serial PRIMARY KEY, version_id bigint NOT NULL, is_applied boolean NOT NULL, tstamp timestamp NULL);
          INSERT INTO goose_db_version (version_id, is_applied) VALUES (0, true), (1, true)",
     );
-    run.run(&["--format", "goose", "status"]).exits(0).says("1 applied");
+    run.run(&["--format", "goose", "status"]).exits(0).says("1 migration applied");
     let run = empty();
     run.migration("1_a.sql", "CREATE TABLE a (i int);\n");
     run.run(&[]).exits(0);

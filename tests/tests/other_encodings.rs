@@ -1,7 +1,7 @@
 //! Names that a server keeps for all of its databases, in the bytes of another encoding than the one they are read in: they stop
 //! nobody who does not use them, and what uses one says so.
 
-use tests::{Cluster, Database, Options, Snapshots, psql};
+use tests::{Cluster, Database, Options, Outcome, Snapshots, psql};
 
 /// `müller` as LATIN1 writes it.
 const NAME: &str = r"m\xfcller";
@@ -47,9 +47,9 @@ fn names_of_other_encodings_stop_no_command_that_does_not_use_them() {
             snapshots.run("restore", &url, &["latest", "--replace", "-y"]).expect(0);
             assert_eq!(database.psql("SELECT count(*) FROM t"), "100");
             snapshots.run("safe-run", &url, &["check", "--level", "deep"]).expect(0);
-            snapshots
-                .run("safe-run", &url, &["--", "psql", "-X", &url, "-c", "ALTER TABLE t ADD COLUMN more int"])
-                .expect(0);
+            let mut command = snapshots.command("safe-run", &url, &[]);
+            command.args(["--", "psql", "-X", "-c", "ALTER TABLE t ADD COLUMN more int", &url]);
+            Outcome::of(&mut command).expect(0);
             // As a role that is no superuser, obstacles are looked for.
             database.psql(&format!(
                 "ALTER ROLE lone LOGIN CREATEDB; ALTER DATABASE {} OWNER TO lone",
@@ -116,7 +116,7 @@ fn a_session_of_a_role_of_another_encoding_that_is_in_the_way_is_shown() {
         .unwrap();
         let waits = ["--snapshot", "none", "--lock-timeout", "300ms", "--lock-retries", "0"];
         let refused = snapshots.run("safe-run", &database.url(), &waits);
-        assert!(refused.stderr.contains(&format!("user {NAME}")), "{} {}", refused.stdout, refused.stderr);
+        assert!(refused.stdout.contains(&format!("user {NAME}")), "{} {}", refused.stdout, refused.stderr);
         other.run("ROLLBACK");
         snapshots.create(&database, &[]);
         let name = psql::quote_ident(database.name());

@@ -162,7 +162,7 @@ fn nobody_else_connects_to_a_database_that_a_role_without_rights_restores() {
         // What holds without a list of grants needs none in the next snapshot either.
         let next = Snapshots::new();
         let id = next.run("backup", &cluster.url_as(&owner, &into), &["create"]).expect(0).stdout;
-        assert!(next.manifest(id.trim()).contains("\"acl\":null"), "{}", next.manifest(id.trim()));
+        assert!(!next.manifest(id.trim()).contains("\"acl\""), "{}", next.manifest(id.trim()));
         for name in [&source, &into] {
             cluster.psql(&format!("DROP DATABASE {} WITH (FORCE)", psql::quote_ident(name)));
         }
@@ -216,14 +216,12 @@ fn the_other_commands_run_an_owners_code_as_the_owner() {
             ("backup", &["create", "--table", "planted.t"][..]),
             ("backup", &["create", "--schema", "planted"]),
             ("backup", &["create", "--full"]),
-            ("backup", &["create", "--without-rows", "planted.t"]),
+            ("backup", &["create", "--exclude-table-data", "planted.t"]),
             ("restore", &["latest", "--dry-run"]),
             ("restore", &["latest", "--replace", "--dry-run"]),
-            ("restore", &["--list"]),
             ("backup", &["verify", "--all"]),
         ] {
-            let ended = snapshots.run(program, &url, arguments);
-            assert!(!ended.stderr.contains("unexpected argument"), "{arguments:?}: {}", ended.stderr);
+            snapshots.run(program, &url, arguments).expect(0);
             planted.ran_only_as_itself(&format!("{program} {arguments:?} on {major}"));
         }
         run.migration("1_add.sql", "ALTER TABLE orders ADD COLUMN more int;");
@@ -240,11 +238,10 @@ fn the_other_commands_run_an_owners_code_as_the_owner() {
         }
         run.migration("2_more.sql", "ALTER TABLE orders ADD COLUMN again int;");
         for arguments in [
-            &["--rehearse"][..],
+            &["--tx", "file", "--snapshot", "file", "--level", "deep"][..],
             &["--fence", "exclusive", "--snapshot", "file", "--", "psql", "-X", "-c", "SELECT 1", &url],
         ] {
-            let ended = run.run(arguments);
-            assert!(!ended.stderr.contains("unexpected argument"), "{arguments:?}: {ended}");
+            run.run(arguments).exits(0);
             planted.ran_only_as_itself(&format!("safe-run {arguments:?} on {major}"));
         }
         // A run that was killed, and the way back.
@@ -262,8 +259,49 @@ fn the_other_commands_run_an_owners_code_as_the_owner() {
         ];
         run.crash("safe-run.applied", &psql);
         planted.ran_only_as_itself("a run that was killed");
-        run.run(&["recover", "--undo"]);
+        run.run(&["recover", "--undo"]).says("RESTORED");
         planted.ran_only_as_itself("recover");
+        planted.remove();
+    }
+}
+
+/// Only a superuser makes an event trigger, but whose function it calls is another thing. What makes something in the live database fires
+/// it, as psql does: migrations, and `restore --table`. What these commands do does not. (Types with input and output functions of their
+/// own take a superuser, and functions in C.)
+#[test]
+fn an_event_trigger_that_calls_an_owners_function_is_not_fired_by_what_the_commands_do_themselves() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        planted.psql(
+            "SET planted.quiet = on;
+            CREATE FUNCTION planted.on_ddl() RETURNS event_trigger LANGUAGE plpgsql AS
+              $$ BEGIN PERFORM planted.say('event trigger'); END $$",
+        );
+        let trigger = psql::quote_ident(&format!("e_{}", run.database.name()));
+        run.database.psql(&format!(
+            "CREATE EVENT TRIGGER {trigger} ON ddl_command_end EXECUTE FUNCTION planted.on_ddl(); CREATE TABLE fires_it (id int)"
+        ));
+        let fired = planted.heard();
+        assert!(fired.contains_key("event trigger"), "it can be seen: {fired:?}");
+        let url = run.database.url();
+        let snapshots = Snapshots::new();
+        let into = format!("{}_into", run.database.name());
+        for (program, arguments) in [
+            ("backup", &["create"][..]),
+            ("backup", &["check"]),
+            ("backup", &["drill"]),
+            ("restore", &["latest", "--into", &into]),
+        ] {
+            snapshots.run(program, &url, arguments).expect(0);
+            planted.ran_only_as_itself(&format!("{program} {arguments:?} on {major}"));
+        }
+        for level in ["fast", "deep"] {
+            run.run(&["check", "--level", level]);
+            planted.ran_only_as_itself(&format!("check --level {level} on {major}"));
+        }
+        run.database.psql(&format!("DROP EVENT TRIGGER {trigger}"));
+        run.database.cluster().psql(&format!("DROP DATABASE {} WITH (FORCE)", psql::quote_ident(&into)));
         planted.remove();
     }
 }

@@ -4,13 +4,16 @@ use std::{io::Write, time::Duration};
 
 use common::{cli::Output, ident::printable};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
+    io::{AsyncRead, AsyncReadExt},
     process::Child,
     task::JoinHandle,
 };
 
 /// Longest line, in bytes; what is longer becomes several.
-const LINE: u64 = 64 << 10;
+const LINE: usize = 64 << 10;
+
+/// How long a line without an end is waited for: what still runs may never end it.
+const PART: Duration = Duration::from_millis(200);
 
 /// How long the rest may take to arrive when the command has ended. What it left running may keep its output open for ever.
 const REST: Duration = Duration::from_secs(1);
@@ -38,21 +41,43 @@ impl Printed {
     }
 }
 
-async fn pass_on(stream: impl AsyncRead + Unpin, output: Option<Output>) {
-    let mut stream = BufReader::new(stream);
-    let mut line = Vec::new();
-    // An output that can't be read has ended.
-    while (&mut stream).take(LINE).read_until(b'\n', &mut line).await.is_ok_and(|read| read > 0) {
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end_matches(['\n', '\r']);
-        match &output {
-            Some(output) => {
-                output.event(&shown(text), &serde_json::json!({"event": "command", "text": text}))
+async fn pass_on(mut stream: impl AsyncRead + Unpin, output: Option<Output>) {
+    let mut bytes = [0; 8 << 10];
+    let mut line: Vec<u8> = Vec::new();
+    loop {
+        let read = stream.read(&mut bytes);
+        let read = match tokio::time::timeout(if line.is_empty() { Duration::MAX } else { PART }, read).await
+        {
+            // An output that can't be read has ended.
+            Ok(read) => read.unwrap_or(0),
+            Err(_) => {
+                tell(&line, output.as_ref());
+                line.clear();
+                continue;
             }
-            // Nobody is left to be told when stderr is gone.
-            None => drop(writeln!(std::io::stderr(), "{}", shown(text))),
+        };
+        line.extend(&bytes[..read]);
+        while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+            tell(&line[..end], output.as_ref());
+            line.drain(..=end);
         }
-        line.clear();
+        if !line.is_empty() && (read == 0 || line.len() > LINE) {
+            tell(&line, output.as_ref());
+            line.clear();
+        }
+        if read == 0 {
+            return;
+        }
+    }
+}
+
+fn tell(line: &[u8], output: Option<&Output>) {
+    let text = String::from_utf8_lossy(line);
+    let text = text.strip_suffix('\r').unwrap_or(&text);
+    match output {
+        Some(output) => output.event(&shown(text), &serde_json::json!({"event": "command", "text": text})),
+        // Nobody is left to be told when stderr is gone.
+        None => drop(writeln!(std::io::stderr(), "{}", shown(text))),
     }
 }
 

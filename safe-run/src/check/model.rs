@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::Progress;
-use common::ident::QualifiedName;
+use common::ident::{QualifiedName, printable};
 use serde::{Deserialize, Serialize};
 
 use super::carried::Carried;
@@ -150,7 +150,8 @@ pub struct Skipped {
     pub object: String,
     /// Why, lower case, no full stop.
     pub why: String,
-    /// `false` for a table that was proven untouched: that is no reason for `--strict` to fail.
+    /// `false` for a table that was proven untouched: that is no reason for `--strict` to fail. Nor is, in a run, what could not be
+    /// checked before it, of a table that it did not touch.
     pub counts_for_strict: bool,
 }
 
@@ -340,6 +341,29 @@ impl CheckResults {
         let rows = (!self.rows.is_empty()).then_some(CheckKind::Rows);
         let content = (!self.states.content.is_empty()).then_some(CheckKind::Content);
         rules.map(|(key, _)| key.check).chain(catalog).chain(rows).chain(content).collect()
+    }
+
+    /// What the pass `before` could not check, and this one did not look at again, because the run has not touched the table. It was
+    /// not made worse, and it was not checked either.
+    pub fn never_checked(&self, before: &Self) -> Vec<Skipped> {
+        let is_passed_over = |skipped: &Skipped| {
+            let mut untouched = self.tables.iter().filter(|(oid, _)| self.untouched.contains(oid));
+            untouched.any(|(oid, facts)| {
+                let name = facts.name.short();
+                let rest = skipped.object.strip_prefix(&name);
+                let ran = self.rules.iter().any(|(key, state)| {
+                    state.ran
+                        && (key.check, key.object_oid) == (skipped.check, *oid)
+                        && rest == Some(format!(" ({})", printable(&key.rule)).as_str())
+                });
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(" (")) && !ran
+            })
+        };
+        let is_said = |skipped: &Skipped| {
+            self.skipped.iter().any(|now| (now.check, &now.object) == (skipped.check, &skipped.object))
+        };
+        let unknown = before.skipped.iter().filter(|skipped| skipped.counts_for_strict);
+        unknown.filter(|skipped| is_passed_over(skipped) && !is_said(skipped)).cloned().collect()
     }
 
     /// How many things could not be checked, of those that should have been.
