@@ -15,7 +15,7 @@ use common::{
     digest, fault, interrupt,
     repository::{
         StoredSnapshot,
-        files::{free_space, read_plain, sync_dir, write_private_file},
+        files::{free_space, open_plain, read_plain, sync_dir, write_private_file},
     },
     snapshot::{Manifest, archive, chunk_reader::ChunkReader, manifest::SCHEMA_FILE, pattern::Pattern},
 };
@@ -217,6 +217,12 @@ impl Job {
             .prefix(&prefix)
             .tempfile_in(&dir)
             .map_err(|source| Error::io("write in", &dir, source))?;
+        // For as long as it is locked, no other export takes it for one that was left.
+        temporary
+            .as_file()
+            .try_lock()
+            .map_err(|source| Error::io("lock", temporary.path(), source.into()))?;
+        sweep(&dir, &prefix)?;
         let written = self.write(temporary.path(), &mut plan, encoding, raw_bytes)?;
         self.compare(temporary.path(), &plan, &written, raw_bytes)?;
         fault::point("export-compared");
@@ -433,6 +439,23 @@ impl Stop {
 fn exists(path: &Path) -> Error {
     Error::refused(format!("{} exists already", path.display()))
         .with_hint("Name another file: an export never replaces one.")
+}
+
+/// Takes away what killed exports of the same file left. Whose process lives holds a lock on its file.
+fn sweep(dir: &Path, prefix: &str) -> Result<()> {
+    for entry in std::fs::read_dir(dir).map_err(|source| Error::io("read", dir, source))? {
+        let entry = entry.map_err(|source| Error::io("read", dir, source))?;
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
+            continue;
+        }
+        // What is no plain file, or is not ours to read, is not one that was left.
+        let Ok(file) = open_plain(&entry.path()) else { continue };
+        if file.try_lock().is_ok() {
+            std::fs::remove_file(entry.path())
+                .map_err(|source| Error::io("remove", &entry.path(), source))?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses an export for which there is clearly no room: rows take about half of their text at least.

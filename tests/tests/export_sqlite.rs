@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::os::unix::{fs::PermissionsExt, process::ExitStatusExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use tests::oracle::fingerprint;
 use tests::{Cluster, Outcome, ProtectedRun, Snapshots, psql};
@@ -124,4 +124,248 @@ fn every_type_goes_into_a_sqlite_file_and_comes_back_on_postgresql_14() {
 #[test]
 fn every_type_goes_into_a_sqlite_file_and_comes_back_on_postgresql_18() {
     go_there_and_back(18);
+}
+
+/// Rules, and what has no translation.
+const RULES: &str = r#"
+CREATE TYPE mood AS ENUM ('glad', 'sad');
+CREATE DOMAIN positive AS integer CHECK (VALUE > 0);
+CREATE TABLE customers (
+  id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, email varchar(20) NOT NULL UNIQUE, mood mood DEFAULT 'glad', active boolean NOT NULL DEFAULT true,
+  made timestamptz DEFAULT now(), seen timestamp DEFAULT (now() AT TIME ZONE 'utc'), key uuid DEFAULT gen_random_uuid(), size positive DEFAULT 1,
+  low int, high int, span int GENERATED ALWAYS AS (high - low) STORED, loud text GENERATED ALWAYS AS (upper(email)) STORED,
+  CONSTRAINT ordered CHECK (low <= high OR low IS NULL), CHECK (email ~~ '%@%'), CHECK (mood IN ('glad', 'sad')), CHECK (email ~ '@')
+);
+CREATE TABLE orders (
+  id bigserial PRIMARY KEY, customer int NOT NULL REFERENCES customers ON DELETE CASCADE, total numeric(12, 2) CHECK (total >= 0), doc jsonb,
+  placed date NOT NULL DEFAULT '2024-01-01', period tsrange, EXCLUDE USING gist (period WITH &&)
+);
+CREATE INDEX ON orders (placed DESC, customer) WHERE total > 100;
+CREATE INDEX by_name ON customers (lower(email));
+CREATE INDEX by_doc ON orders USING gin (doc);
+CREATE UNIQUE INDEX one_active ON customers (high) WHERE active;
+CREATE VIEW active AS SELECT c.id, c.email AS mail, o.total FROM customers c LEFT JOIN orders o ON o.customer = c.id WHERE c.active;
+CREATE VIEW totals AS SELECT customer, sum(total) FROM orders GROUP BY 1;
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+CREATE TRIGGER touched BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION touch();
+CREATE SEQUENCE tickets START 7;
+CREATE TABLE "Orders" (id int);
+ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
+CREATE POLICY mine ON orders USING (total > 0);
+COMMENT ON TABLE orders IS 'what was ordered';
+INSERT INTO customers (email, low, high) SELECT i || '@x', i, i * 2 FROM generate_series(1, 20) i;
+INSERT INTO orders (customer, total) SELECT 1 + i % 20, i FROM generate_series(1, 200) i;
+"#;
+
+fn translate_rules(major: u32) {
+    let database = Cluster::shared(major).fresh_database("rules");
+    database.psql(RULES);
+    let snapshots = Snapshots::new();
+    let id = snapshots.create(&database, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("app.db");
+    let said = export(&snapshots, &id, &file, &["--json"]).expect(0);
+    let document: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((&document["verified"], &document["rows"]), (&true.into(), &220.into()));
+    // The case of ASCII letters is none to SQLite: the name in lower case is kept.
+    let tables =
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY 1";
+    assert_eq!(ask(&file, tables), "Orders_2\ncustomers\norders");
+    assert_eq!(ask(&file, "SELECT name FROM sqlite_schema WHERE type = 'view'"), "active");
+    let indexes = "SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL ORDER BY 1";
+    assert_eq!(ask(&file, indexes), "by_name\none_active\norders_placed_customer_idx");
+    assert_eq!(ask(&file, "SELECT count(*), sum(span), min(span) FROM customers"), "20|210|1");
+    assert_eq!(ask(&file, "SELECT count(*), count(total), max(mail) FROM active"), "200|200|9@x");
+    let list = std::fs::read_to_string(folder.path().join("app.db.untranslated.sql")).unwrap();
+    for what in [
+        "generated column customers.loud: upper knows only ASCII letters in SQLite; a snapshot does not hold",
+        "constraint orders_period_excl of orders: SQLite has no such constraint",
+        "the operator ~ has no equal in SQLite",
+        "index by_doc: SQLite has no index of the method gin",
+        "view totals: a query with groups",
+        "function touch",
+        "trigger orders touched",
+        "policy orders mine: SQLite has no roles",
+        "sequence tickets: SQLite has no sequences",
+        "comment",
+    ] {
+        assert!(list.contains(what), "{what}: {list}");
+    }
+    // The rules are in force: in what the application writes from now on.
+    let tried = |sql: &str| {
+        let code = "import sqlite3,sys\nc=sqlite3.connect(sys.argv[1])\nc.execute('PRAGMA foreign_keys = on')\ntry:\n  c.execute(sys.argv[2]); c.rollback(); print('done')\nexcept sqlite3.IntegrityError as e: print(e)";
+        let mut python = std::process::Command::new("python3");
+        python.args(["-c", code]).arg(&file).arg(sql);
+        psql::succeed(python)
+    };
+    for (sql, answer) in [
+        ("INSERT INTO customers (email) VALUES ('new@x')", "done"),
+        ("INSERT INTO customers (email) VALUES ('1@x')", "UNIQUE constraint failed"),
+        ("INSERT INTO customers (email) VALUES ('no at')", "CHECK constraint failed"),
+        ("INSERT INTO customers (email) VALUES ('0123456789@0123456789')", "CHECK constraint failed"),
+        ("INSERT INTO customers (email, low, high) VALUES ('a@x', 2, 1)", "CHECK constraint failed: ordered"),
+        ("INSERT INTO customers (email, mood) VALUES ('a@x', 'angry')", "CHECK constraint failed"),
+        ("INSERT INTO customers (email, size) VALUES ('a@x', 0)", "CHECK constraint failed"),
+        ("INSERT INTO customers (email, high) VALUES ('a@x', 2)", "UNIQUE constraint failed"),
+        ("INSERT INTO orders (customer) VALUES (99)", "FOREIGN KEY constraint failed"),
+        ("INSERT INTO orders (customer, total) VALUES (1, -1)", "CHECK constraint failed"),
+        ("DELETE FROM customers WHERE id = 1", "done"),
+    ] {
+        let said = tried(sql);
+        assert!(said.starts_with(answer), "{sql}: {said}");
+    }
+}
+
+#[test]
+fn keys_checks_indexes_and_views_are_translated_where_they_mean_the_same_on_postgresql_14() {
+    translate_rules(14);
+}
+
+#[test]
+fn keys_checks_indexes_and_views_are_translated_where_they_mean_the_same_on_postgresql_18() {
+    translate_rules(18);
+}
+
+#[test]
+fn an_export_replaces_nothing_and_leaves_nothing_when_it_fails() {
+    let database = Cluster::shared(18).fresh_database("refused");
+    database.psql("CREATE TABLE t (id int PRIMARY KEY, note text); INSERT INTO t SELECT i, repeat('x', 100) FROM generate_series(1, 30000) i");
+    let snapshots = Snapshots::new();
+    let id = snapshots.create(&database, &["--compress", "none"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("t.db");
+    std::fs::write(&file, "mine").unwrap();
+    export(&snapshots, &id, &file, &[]).fails(3, &["t.db exists already", "an export never replaces one"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
+    std::fs::remove_file(&file).unwrap();
+    export(&snapshots, &id, &file, &["--table", "nothing"]).fails(3, &["no table matches \"nothing\""]);
+    export(&snapshots, &id, &file, &["--force"]).fails(2, &["--force"]);
+    let faulty = |name: &str, value: &str| {
+        let mut command = tests::binaries::command("backup");
+        command
+            .args(["export", &id, "--sqlite"])
+            .arg(&file)
+            .arg("--repo")
+            .arg(snapshots.path())
+            .env(name, value);
+        command
+    };
+    Outcome::of(&mut faulty("SAFE_RUN_FAULT_NUMBER", "export-free-bytes=1000"))
+        .fails(3, &["are free there", "name a file on another disk"]);
+    assert!(names_in(folder.path()).is_empty());
+    for point in ["export-table-written", "export-compared"] {
+        let status = faulty("SAFE_RUN_FAULT", point).status().unwrap();
+        assert_eq!(status.signal(), Some(9), "{point}");
+        let left = names_in(folder.path());
+        assert!(left.iter().all(|name| name.starts_with(".t.db.incomplete-")), "{left:?}");
+    }
+    // What killed exports left goes with the next one.
+    export(&snapshots, &id, &file, &[]).expect(0);
+    assert_eq!(names_in(folder.path()), ["t.db"]);
+    assert_eq!(ask(&file, "SELECT count(*), sum(length(note)) FROM t"), "30000|3000000");
+    std::fs::remove_file(&file).unwrap();
+    let chunk = snapshots.chunks(&id).pop().unwrap();
+    let mut bytes = std::fs::read(&chunk).unwrap();
+    let last = bytes.len() - 10;
+    bytes[last] ^= 1;
+    std::fs::set_permissions(&chunk, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(&chunk, bytes).unwrap();
+    export(&snapshots, &id, &file, &[]).fails(6, &["differs from the manifest's"]);
+    assert!(names_in(folder.path()).is_empty());
+}
+
+/// Every storage class in every affinity.
+const SOURCE: &str = r#"
+CREATE TABLE item (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name VARCHAR(30) NOT NULL, price DECIMAL(10, 2), weight REAL, done BOOLEAN DEFAULT 0, made DATETIME,
+  born DATE, raw BLOB, note TEXT, big NUMERIC, any
+);
+INSERT INTO item VALUES
+  (1, 'a', 10.5, 0.1, 1, '2024-01-02 03:04:05', '2024-02-29', x'00ff', 'it''s', 12345678901234567890, 1),
+  (7, 'ü€😀', -3, 1e308, 0, '1999-12-31 23:59:59.123456', '0001-01-01', x'', '', 0.25, 9223372036854775807),
+  (-5, char(9) || char(10) || '\N', NULL, -2.5, NULL, NULL, NULL, NULL, NULL, -7, NULL);
+UPDATE sqlite_sequence SET seq = 99;
+CREATE TABLE line (item INTEGER REFERENCES item (id) ON DELETE SET NULL, no INT, UNIQUE (item, no));
+INSERT INTO line VALUES (1, 1), (1, 2), (NULL, 1), (NULL, 1);
+CREATE INDEX by_no ON line (no);
+"#;
+
+fn go_home(major: u32) {
+    let run = ProtectedRun::on(Cluster::shared(major).fresh_database("home"));
+    let source = run.folder().join("old.db");
+    let code = "import sqlite3,sys\nc=sqlite3.connect(sys.argv[1])\nc.executescript(sys.argv[2])\nc.commit()";
+    let mut python = std::process::Command::new("python3");
+    python.args(["-c", code]).arg(&source).arg(SOURCE);
+    psql::succeed(python);
+    run.run(&["import", "old.db"]).exits(0);
+    let snapshots = Snapshots::new();
+    let id = snapshots.create(&run.database, &[]);
+    let file = run.folder().join("new.db");
+    export(&snapshots, &id, &file, &[]).expect(0);
+    for (table, columns) in
+        [("item", "id name price weight done made born raw note big any"), ("line", "item no")]
+    {
+        let values: Vec<String> =
+            columns.split(' ').map(|name| format!("typeof({name}), quote({name}), hex({name})")).collect();
+        let sql = format!("SELECT {} FROM {table} ORDER BY 1, 2, 5", values.join(", "));
+        assert_eq!(ask(&file, &sql), ask(&source, &sql), "{table}");
+    }
+    assert_eq!(ask(&file, "SELECT seq FROM sqlite_sequence"), "99");
+    let keys = "SELECT \"table\", \"from\", \"to\", on_delete FROM pragma_foreign_key_list('line')";
+    assert_eq!(ask(&file, keys), ask(&source, keys));
+}
+
+#[test]
+fn what_came_from_sqlite_goes_home_with_equal_values_on_postgresql_14() {
+    go_home(14);
+}
+
+#[test]
+fn what_came_from_sqlite_goes_home_with_equal_values_on_postgresql_18() {
+    go_home(18);
+}
+
+/// Databases with odd names, types, constraints and rows: every table has its rows, and every value is one that the import reads.
+fn random_databases(major: u32) {
+    for seed in 1..=4 {
+        let database = Cluster::shared(major).fresh_database("random");
+        database.psql(&tests::random_schema::random_schema(seed, major).sql);
+        let snapshots = Snapshots::new();
+        let id = snapshots.create(&database, &[]);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("random.db");
+        let said = export(&snapshots, &id, &file, &["--json"]).expect(0);
+        let document: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+        let tables = document["tables"].as_array().unwrap();
+        assert!(!tables.is_empty());
+        for table in tables {
+            let (source, name) = (table["source"].as_str().unwrap(), table["name"].as_str().unwrap());
+            let only = if database.psql(&format!(
+                "SELECT relkind FROM pg_class WHERE oid = {}::regclass",
+                psql::quote_literal(source)
+            )) == "p"
+            {
+                ""
+            } else {
+                "ONLY "
+            };
+            let count = database.psql(&format!("SELECT count(*) FROM {only}{source}"));
+            let quoted = name.replace('"', "\"\"");
+            assert_eq!(
+                ask(&file, &format!("SELECT count(*) FROM \"{quoted}\"")),
+                count,
+                "seed {seed}: {source}"
+            );
+        }
+    }
+}
+
+#[test]
+fn random_databases_are_exported_whole_on_postgresql_14() {
+    random_databases(14);
+}
+
+#[test]
+fn random_databases_are_exported_whole_on_postgresql_18() {
+    random_databases(18);
 }

@@ -60,6 +60,8 @@ pub struct ViewDesign {
     pub name: String,
     /// CREATE VIEW.
     pub sql: String,
+    /// PostgreSQL's own statement.
+    original: String,
 }
 
 /// Plans the file for these tables (or partitioned tables) of a snapshot.

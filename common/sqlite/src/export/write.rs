@@ -152,9 +152,7 @@ impl Writer {
             on_step(&index.name);
             self.run(&format!("make the index {}", printable(&index.name)), &index.sql)?;
         }
-        for view in &plan.views {
-            self.run(&format!("make the view {}", printable(&view.name)), &view.sql)?;
-        }
+        self.make_views(plan)?;
         for design in &plan.tables {
             if let Some(counter) = design.counter {
                 self.count_from(design, counter)
@@ -164,6 +162,28 @@ impl Writer {
         self.orphans(plan)?;
         self.run("end the transaction", "COMMIT")?;
         self.connection.close().map_err(|(_, error)| failed("close the file", error))
+    }
+
+    /// Views are looked at by SQLite only when they are read: one that it can't read is told, and not made.
+    fn make_views(&self, plan: &mut ExportPlan) -> Result<()> {
+        let mut kept = Vec::new();
+        for view in std::mem::take(&mut plan.views) {
+            let what = format!("make the view {}", printable(&view.name));
+            self.run(&what, &view.sql)?;
+            match self.connection.prepare(&format!("SELECT * FROM {}", quoted(&view.name))) {
+                Ok(_) => kept.push(view),
+                Err(error) => {
+                    self.run(&what, &format!("DROP VIEW {}", quoted(&view.name)))?;
+                    plan.untranslated.push(Untranslated {
+                        what: format!("view {}", printable(&view.name)),
+                        sql: view.original,
+                        reason: format!("SQLite can't read it: {error}"),
+                    });
+                }
+            }
+        }
+        plan.views = kept;
+        Ok(())
     }
 
     fn count_from(&self, design: &TableDesign, counter: i64) -> rusqlite::Result<()> {
