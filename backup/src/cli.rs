@@ -114,7 +114,7 @@ enum Command {
     Acknowledge(manage::AcknowledgeArgs),
     /// Take snapshots back out of the trash; without an id, list what is there
     Undelete(manage::UndeleteArgs),
-    /// Write a snapshot as one tar file or stream
+    /// Write a snapshot as one tar file or stream, or as a SQLite database; needs no server
     Export(transfer::ExportArgs),
     /// Take in a snapshot that `backup export` wrote; every byte is compared with its manifest
     Import(transfer::ImportArgs),
