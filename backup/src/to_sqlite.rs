@@ -76,6 +76,9 @@ pub async fn export(
     snapshot: StoredSnapshot,
     output: &Output,
 ) -> Result<u8> {
+    if file == Path::new("-") {
+        return Err(Error::usage("a SQLite database is a file, and can't be written to stdout"));
+    }
     let id = snapshot.manifest.id.clone();
     let progress = output.progress();
     let handle: Arc<OnceLock<InterruptHandle>> = Arc::default();

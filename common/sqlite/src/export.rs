@@ -97,3 +97,6 @@ impl ExportPlan {
         sql
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -187,7 +187,16 @@ pub(super) fn plan(
                 printable(&name)
             ));
         }
-        made.tables.push(table(chosen, name, &structure, &mut made.untranslated, &mut made.notes));
+        let design = table(chosen, name, &structure, &mut made.untranslated, &mut made.notes);
+        if design.loaded().next().is_some() {
+            made.tables.push(design);
+        } else {
+            made.untranslated.push(Untranslated {
+                what: format!("table {}", chosen.name.short()),
+                sql: String::new(),
+                reason: "it has no column that holds values, and SQLite has no such table".to_owned(),
+            });
+        }
     }
     keys::add(manifest, &structure, &mut taken, &mut made);
     views::add(&structure, &mut taken, &mut made);
@@ -354,12 +363,22 @@ fn table(
                 printable(&name)
             ));
         }
+        let own_collation = column.collation.as_ref().filter(|name| !name.starts_with("pg_catalog."));
+        if let Some(collation) = own_collation {
+            notes.push(format!(
+                "the column {} of {} compares by the collation {}, and by its bytes there",
+                printable(&column.name),
+                chosen.name.short(),
+                printable(collation)
+            ));
+        }
         let stored = structure.types.of(&column.type_name);
         let domains = structure.types.domains(&column.type_name);
         design.columns.push(ColumnDesign {
             name,
             source: column.name.clone(),
-            kind: Kind::of(&stored),
+            // By what is equal there nothing can be checked here.
+            kind: if own_collation.is_some() { Kind::Other } else { Kind::of(&stored) },
             is_any: false,
             is_not_null: column.is_not_null || domains.iter().any(|domain| domain.is_not_null),
             is_nocase: matches!(stored.target, Target::Text)
