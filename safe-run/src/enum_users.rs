@@ -1,6 +1,6 @@
 //! What in the database has to do with an enum: by these names a statement can use one of its labels.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Error, Result, postgres::Session};
 
@@ -40,14 +40,19 @@ UNION SELECT name FROM speaking
 UNION SELECT k.relname::text FROM speaking s JOIN pg_catalog.pg_trigger t ON t.tgfoid = s.oid
       JOIN pg_catalog.pg_class k ON k.oid = t.tgrelid";
 
-/// Asks for the users of each of these enums, which may not be there yet.
-pub async fn labels(session: &Session, types: &BTreeSet<TableName>) -> Result<Labels> {
+/// Asks for the users of each of these enums, which may not be there yet, or under one of the names that they had before.
+pub async fn labels(session: &Session, types: &BTreeMap<TableName, BTreeSet<TableName>>) -> Result<Labels> {
     let mut labels = Labels::unknown(session.server_version_num());
-    for name in types {
-        let rows = session.query(USERS, &[&name.name, &name.schema]).await.map_err(|source| {
-            Error::postgres(format!("could not look for the users of the enum {name}"), source)
-        })?;
-        labels.add(name.clone(), rows.iter().map(|row| row.get(0)).collect());
+    for (name, earlier) in types {
+        let mut users = BTreeSet::new();
+        for name in [name].into_iter().chain(earlier) {
+            let rows = session.query(USERS, &[&name.name, &name.schema]).await.map_err(|source| {
+                Error::postgres(format!("could not look for the users of the enum {name}"), source)
+            })?;
+            users.insert(name.name.clone());
+            users.extend(rows.iter().map(|row| row.get::<_, String>(0)));
+        }
+        labels.add(name.clone(), users);
     }
     Ok(labels)
 }

@@ -73,6 +73,13 @@ async fn in_place(
             problems.push(format!("{}: column {column} is missing", name.short()));
         }
     }
+    // A generated one may be in the snapshot too: its rows don't have it, and the run looks into the schema.
+    for new in found.iter().filter(|found| !found.is_generated) {
+        if !wanted.iter().any(|column| column.as_str() == new.name) {
+            let column = common::ident::printable(&new.name);
+            problems.push(format!("{}: column {column} {} is new", name.short(), new.kind));
+        }
+    }
     let row = live
         .query_one(
             &format!(

@@ -91,8 +91,8 @@ pub fn decide(
     }
 }
 
-/// The enums that get a label which something later reads like.
-pub fn uses_new_labels(pending: &[&MigrationFile]) -> BTreeSet<TableName> {
+/// The enums that get a label which something later reads like, each with the names that it had before.
+pub fn uses_new_labels(pending: &[&MigrationFile]) -> BTreeMap<TableName, BTreeSet<TableName>> {
     let mut added: Vec<enums::NewValue> = Vec::new();
     let mut used = BTreeSet::new();
     let labels = enums::Labels::unknown(0);
@@ -103,7 +103,8 @@ pub fn uses_new_labels(pending: &[&MigrationFile]) -> BTreeSet<TableName> {
             added.extend(enums::added_value(&statement.text));
         }
     }
-    used
+    let all: Vec<&Statement> = pending.iter().flat_map(|file| &file.statements).collect();
+    used.into_iter().map(|name| (name.clone(), enums::earlier_names(&name, &all))).collect()
 }
 
 fn located(file: &MigrationFile, statement: &Statement) -> String {

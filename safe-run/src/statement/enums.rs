@@ -114,7 +114,9 @@ fn objects(text: &str) -> Vec<String> {
     };
     let first = all.iter().position(|token| !WORDS.iter().any(|word| token.is_word(text, word)));
     let on = all.iter().position(|token| token.is_word(text, "on")).map(|at| at + 1);
-    first.into_iter().chain(on).filter_map(named).collect()
+    // What is renamed goes on under another name.
+    let renamed = (0..all.len()).find(|&at| starts(&all[at..], text, &["rename", "to"])).map(|at| at + 2);
+    first.into_iter().chain(on).chain(renamed).filter_map(named).collect()
 }
 
 /// A literal in a body in a DO block in …: nobody writes more.
@@ -148,6 +150,30 @@ pub fn created_enum(text: &str) -> Option<TableName> {
     }
     let end = (2..all.len()).find(|&at| starts(&all[at..], text, &["as", "enum"]))?;
     name_between(text, &all[2..end])
+}
+
+/// The name that the enum of `ALTER TYPE … RENAME TO` had before, and the one that it has from then on.
+fn renamed_type(text: &str) -> Option<(TableName, String)> {
+    let all = significant(text);
+    let to = (3..all.len()).find(|&at| starts(&all[at..], text, &["rename", "to"]))?;
+    if !starts(&all, text, &["alter", "type"]) {
+        return None;
+    }
+    let new = all.get(to + 2)?;
+    Some((name_between(text, &all[2..to])?, names::parse(new.text(text)).name))
+}
+
+/// The names that a type had before these statements gave it its name.
+pub fn earlier_names(name: &TableName, statements: &[&Statement]) -> BTreeSet<TableName> {
+    let mut wanted = BTreeSet::from([name.name.clone()]);
+    let mut earlier = BTreeSet::new();
+    for (old, new) in statements.iter().rev().filter_map(|statement| renamed_type(&statement.text)) {
+        if wanted.contains(&new) {
+            wanted.insert(old.name.clone());
+            earlier.insert(old);
+        }
+    }
+    earlier
 }
 
 /// Whether the statement has a literal, also in a function's body or in COPY data of `sql`, that reads like the new value,
@@ -250,6 +276,32 @@ mod tests {
         }
         assert!(uses(&labels, "select * from happy where m = 'ok'"));
         assert!(uses(&labels, "insert into other values ('ok')"));
+    }
+
+    #[test]
+    fn a_type_is_known_by_the_names_that_it_had_and_will_have() {
+        let split = |sql: &str| super::super::split(sql).unwrap();
+        let sql =
+            "alter type app.a rename to b; alter type b rename value 'x' to 'y'; alter table b rename to z;
+                   alter type \"b\" rename to \"C\"; alter type other rename to d";
+        let statements = split(sql);
+        let statements: Vec<&Statement> = statements.iter().collect();
+        let named = |name: &str| -> Vec<String> {
+            earlier_names(&names::parse(name), &statements).iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(named("\"C\""), ["b", "app.a"]);
+        assert_eq!(named("b"), ["app.a"]);
+        assert_eq!(named("x"), Vec::<String>::new());
+        let mood = names::parse("mood");
+        let new = NewValue { enum_type: mood.clone(), value: "ok".to_owned() };
+        let mut labels = Labels::unknown(140_000);
+        labels.add(mood, ["people".to_owned()].into());
+        for sql in ["alter type mood rename to feeling", "alter table people rename to folk"] {
+            labels.follow(&split(sql)[0]);
+        }
+        for sql in ["select 'ok'::feeling", "insert into folk values ('ok')"] {
+            assert!(uses_value(&split(sql)[0], sql, &new, &labels), "{sql}");
+        }
     }
 
     #[test]
