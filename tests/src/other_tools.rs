@@ -36,6 +36,22 @@ pub fn node_modules() -> PathBuf {
     folder("node").join("node_modules")
 }
 
+/// Sqitch, as Debian has it, run by the system's perl.
+pub fn sqitch() -> Command {
+    let root = folder("sqitch");
+    let libraries = root.join("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    // Modules in C lie in a folder that is named for perl's version.
+    let versions = std::fs::read_dir(libraries.join("perl5")).into_iter().flatten();
+    let mut modules = vec![root.join("usr/share/perl5")];
+    modules.extend(versions.map(|entry| entry.expect("it is readable").path()));
+    let mut command = Command::new("perl");
+    command.arg("-CAS").arg(root.join("usr/bin/sqitch"));
+    command.env("PERL5LIB", std::env::join_paths(modules).expect("no folder has a colon"));
+    command.env("LD_LIBRARY_PATH", libraries);
+    command.env("SQITCH_FULLNAME", "somebody").env("SQITCH_EMAIL", "somebody@example.org");
+    command
+}
+
 /// Prisma, for the files in `dir/migrations`. It works without the engine that it would download: with the one for JavaScript
 /// and a driver adapter. Only whether there is a connection it asks of the other one, and a script says yes.
 pub fn prisma(dir: &Path, url: &str) -> Command {

@@ -53,14 +53,24 @@ fn is_refused(run: &ProtectedRun, tool: Command, dir: &str, says: &[&str]) {
     run.assert_unchanged(&before);
 }
 
-/// It applies its folder; we refuse to apply that again, take it over as told, and apply what comes later.
-fn is_not_applied_again(run: &ProtectedRun, tool: Command, name: &str, baseline: &str, later: (&str, &str)) {
-    let_run(run, tool);
+/// It applies its folder; we refuse to apply that again, take it over as told, and apply what comes later. Its own history stays, and
+/// the tool has nothing to do by it.
+fn is_not_applied_again(
+    run: &ProtectedRun,
+    tool: impl Fn() -> Command,
+    name: &str,
+    baseline: &str,
+    later: (&str, &str),
+) {
+    let_run(run, tool());
     let before = run.fingerprint();
     run.run(&[]).exits(3).says(&format!("the history of {name}")).says(&format!("baseline {baseline}"));
     run.assert_unchanged(&before);
     run.run(&["--yes", "baseline", baseline]).exits(0);
     run.run(&["status"]).exits(0);
+    let before = run.fingerprint();
+    let_run(run, tool());
+    before.assert_same(&run.fingerprint());
     run.file(&format!("migrations/{}", later.0), later.1);
     run.run(&[]).exits(0).verdict("COMMITTED").says("1 migration");
     assert_eq!(run.database.psql("SELECT count(*) FROM t; SELECT count(*) FROM later"), "1\n0");
@@ -73,7 +83,7 @@ const LATER: &str = "CREATE TABLE later ();\n";
 fn real_node_pg_migrate_is_not_applied_again() {
     let text = format!("-- Up Migration\n{CREATE}\n-- Down Migration\nDROP TABLE t;\n");
     let run = project(Cluster::shared(14), &[("1700000000000_t.sql", &text)]);
-    let tool = node_tool("node-pg-migrate", &["up", "-m", "migrations"]);
+    let tool = || node_tool("node-pg-migrate", &["up", "-m", "migrations"]);
     let later = (
         "1700000000001_later.sql",
         "-- Up Migration\nCREATE TABLE later ();\n-- Down Migration\nDROP TABLE later;\n",
@@ -86,7 +96,7 @@ fn real_drizzle_is_not_applied_again() {
     let journal = r#"{"version": "7", "dialect": "postgresql", "entries": [
         {"idx": 0, "version": "7", "when": 1700000000000, "tag": "0000_init", "breakpoints": true}]}"#;
     let run = project(Cluster::shared(18), &[("0000_init.sql", CREATE), ("meta/_journal.json", journal)]);
-    is_not_applied_again(&run, library("drizzle"), "Drizzle", "0000", ("0001_later.sql", LATER));
+    is_not_applied_again(&run, || library("drizzle"), "Drizzle", "0000", ("0001_later.sql", LATER));
 }
 
 #[test]
@@ -94,7 +104,7 @@ fn real_postgres_migrations_are_not_applied_again() {
     let run = project(Cluster::shared(18), &[("1_t.sql", CREATE)]);
     is_not_applied_again(
         &run,
-        library("postgres-migrations"),
+        || library("postgres-migrations"),
         "postgres-migrations",
         "1",
         ("2_later.sql", LATER),
@@ -106,7 +116,7 @@ fn real_sequelize_is_not_applied_again() {
     let run = project(Cluster::shared(14), &[("20240101120000-t.sql", CREATE)]);
     is_not_applied_again(
         &run,
-        library("umzug"),
+        || library("umzug"),
         "Sequelize",
         "20240101120000",
         ("20240102120000-later.sql", LATER),
@@ -117,7 +127,6 @@ fn real_sequelize_is_not_applied_again() {
 fn real_yoyo_is_not_applied_again() {
     let run =
         project(Cluster::shared(14), &[("0001_t.sql", CREATE), ("0001_t.rollback.sql", "DROP TABLE t;\n")]);
-    let mut tool = Command::new("python3");
     let place = run.database.cluster().socket_dir();
     let url = format!(
         "postgresql://postgres@/{}?host={}&port={}",
@@ -125,17 +134,38 @@ fn real_yoyo_is_not_applied_again() {
         place.display(),
         run.database.cluster().port()
     );
-    tool.env("PYTHONPATH", other_tools::python())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .args([
-            "-c",
-            "import sys; from yoyo.scripts.main import main; sys.exit(main())",
-            "apply",
-            "--batch",
-            "--no-config-file",
-        ])
-        .args(["--database", &url, "migrations"]);
+    let tool = || {
+        let mut tool = Command::new("python3");
+        tool.env("PYTHONPATH", other_tools::python())
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .args([
+                "-c",
+                "import sys; from yoyo.scripts.main import main; sys.exit(main())",
+                "apply",
+                "--batch",
+                "--no-config-file",
+            ])
+            .args(["--database", &url, "migrations"]);
+        tool
+    };
     is_not_applied_again(&run, tool, "yoyo", "0001", ("0002_later.sql", LATER));
+}
+
+#[test]
+fn real_sqitch_is_not_applied_again() {
+    let run = project(Cluster::shared(18), &[("0001_t.sql", &format!("BEGIN;\n{CREATE}COMMIT;\n"))]);
+    run.file(
+        "sqitch.plan",
+        "%syntax-version=1.0.0\n%project=app\n\n0001_t 2026-01-02T03:04:05Z somebody <somebody@example.org> # a table\n",
+    );
+    run.file("sqitch.conf", "[core]\n\tengine = pg\n\tdeploy_dir = migrations\n");
+    let target = format!("db:pg:{}", run.database.name());
+    let tool = || {
+        let mut tool = other_tools::sqitch();
+        tool.args(["deploy", &target]);
+        tool
+    };
+    is_not_applied_again(&run, tool, "Sqitch", "0001", ("0002_later.sql", LATER));
 }
 
 #[test]
@@ -232,4 +262,42 @@ fn real_django_is_refused_although_its_files_are_no_sql() {
         "project/shop/migrations",
         &["the history of Django: 0001_coupons.py", "`safe-run -- python manage.py migrate`"],
     );
+}
+
+/// Each fence lets the tool's own driver through, by whatever way it reads its settings, and the tool finds its work done after it.
+#[test]
+fn real_knex_and_real_typeorm_and_real_sequelize_work_behind_each_fence() {
+    let knex = "exports.up = (knex) => knex.raw('CREATE TABLE t (i int)')\nexports.down = (knex) => knex.raw('DROP TABLE t')\n";
+    let typeorm = "exports.Init1700000000000 = class {\n  name = 'Init1700000000000'\n  async up(q) { await q.query('CREATE TABLE t (i int)') }\n}\n";
+    let sequelize = "module.exports = { up: (q) => q.sequelize.query('CREATE TABLE t (i int)') }\n";
+    let knexfile = "module.exports = { client: 'pg', connection: process.env.DATABASE_URL, migrations: { directory: 'migrations' } }\n";
+    let source = format!(
+        "const {{ DataSource }} = require('typeorm')\nmodule.exports = new DataSource({{ type: 'postgres', {PLACE}, migrations: ['migrations/*.js'] }})\n"
+    );
+    let config = format!("module.exports = {{ development: {{ dialect: 'postgres', {PLACE} }} }}\n");
+    let tools: [(&str, &str, &str, &str, &[&str]); 3] = [
+        ("20240101120000_t.js", knex, "knexfile.js", knexfile, &["knex", "migrate:latest"]),
+        (
+            "1700000000000-Init.js",
+            typeorm,
+            "datasource.js",
+            &source,
+            &["typeorm", "migration:run", "-d", "datasource.js"],
+        ),
+        ("20240101120000-t.js", sequelize, "config/config.js", &config, &["sequelize-cli", "db:migrate"]),
+    ];
+    for (file, text, settings, told, words) in tools {
+        for (fence, major) in [("read-only", 18), ("exclusive", 14), ("none", 18)] {
+            let run = project(Cluster::shared(major), &[(file, text)]);
+            run.file(settings, told);
+            let program = node_modules().join(".bin").join(words[0]).display().to_string();
+            let command = [&["--fence", fence, "--", program.as_str()], &words[1..]].concat();
+            // What the tool says comes first.
+            run.run(&command).exits(0).says("COMMITTED  ");
+            let before = run.fingerprint();
+            let_run(&run, node_tool(words[0], &words[1..]));
+            run.assert_unchanged(&before);
+            assert_eq!(run.database.psql("SELECT count(*) FROM t"), "0");
+        }
+    }
 }
