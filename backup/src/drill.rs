@@ -12,7 +12,7 @@ use common::{
     ident::printable,
     interrupt::{self, ChildGuard},
     postgres::{
-        ConnectionSettings, Environment, database, scratch::ScratchKind, settings::VARIABLES_TO_CLEAR,
+        ConnectionSettings, Environment, database, login, scratch::ScratchKind, settings::VARIABLES_TO_CLEAR,
     },
     repository::{Repository, StoredSnapshot, verifications::How},
 };
@@ -250,6 +250,8 @@ fn child(program: &PathBuf, connection: &ConnectionSettings) -> tokio::process::
     }
     // The settings file may name another database, and comes after the environment.
     command.env("DATABASE_URL", connection.url_for_child().expose());
+    let (name, told) = login::told();
+    command.env(name, told);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0).kill_on_drop(true);
     command
 }

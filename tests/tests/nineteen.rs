@@ -116,6 +116,7 @@ fn postgresql_19_warnings_of_a_login_are_told_once_by_each_program() {
     once(&snapshots.run("backup", &url, &["create"]).expect(0));
     once(&snapshots.run("backup", &url, &["check"]).expect(0));
     once(&snapshots.run("restore", &url, &["latest", "--into", "warned_copy"]).expect(0));
+    once(&snapshots.run("backup", &url, &["drill", "latest"]).expect(0));
     once(&snapshots.run("safe-run", &url, &["--dir", dir]).expect(0));
     once(&snapshots.run("safe-run", &url, &["check"]).expect(0));
     // Another role hears of none.

@@ -349,6 +349,15 @@ impl Phase {
         }
         self.bar.set_position(self.worked);
     }
+
+    /// How much of it is done; of an estimated total, as far as there is one.
+    fn amount(&self) -> String {
+        let done = format::bytes(self.worked);
+        match self.bar.length().filter(|length| *length > 0) {
+            Some(length) => format!("{done} of about {}", format::bytes(length)),
+            None => done,
+        }
+    }
 }
 
 /// How a phase looks while it lasts. It never takes more than one line: a line that wraps is left behind at every step, so what is
@@ -378,23 +387,19 @@ impl Renderer {
                     phase.rows += rows;
                     phase.bar.set_prefix(format::bytes(phase.bytes));
                     phase.work(bytes);
+                    self.tell_now_and_then(Phase::amount);
                 }
             }
             Event::Again { bytes } => {
                 if let Some(phase) = &mut self.phase {
                     phase.work(bytes);
+                    self.tell_now_and_then(Phase::amount);
                 }
             }
             Event::Step(what) => {
                 if let Some(phase) = &mut self.phase {
                     phase.bar.set_message(printable(&format!("{}  {what}", phase.what)));
-                    // Where no bar moves, a long phase says now and then where it is.
-                    if !self.output.terminal && !self.output.quiet && phase.told.elapsed() > SILENCE {
-                        phase.told = Instant::now();
-                        let took = format::duration(phase.started.elapsed());
-                        let line = printable(&format!("{}, for {took}: {what}", phase.what));
-                        self.output.err_line(&self.output.paint(Tone::Dim, &line));
-                    }
+                    self.tell_now_and_then(|_| what);
                 }
             }
             Event::Done => self.end(),
@@ -409,6 +414,18 @@ impl Renderer {
                 self.line(&format!("{warning} {}", indented(&text)));
             }
         }
+    }
+
+    /// Where no bar moves, a long phase says now and then where it is.
+    fn tell_now_and_then(&mut self, place: impl FnOnce(&Phase) -> String) {
+        let Some(phase) = &mut self.phase else { return };
+        if self.output.terminal || self.output.quiet || phase.told.elapsed() <= SILENCE {
+            return;
+        }
+        phase.told = Instant::now();
+        let took = format::duration(phase.started.elapsed());
+        let line = printable(&format!("{}, for {took}: {}", phase.what, place(phase)));
+        self.output.err_line(&self.output.paint(Tone::Dim, &line));
     }
 
     fn line(&self, text: &str) {

@@ -17,13 +17,25 @@ pub fn tell_with(teller: impl Fn(&str) + Send + Sync + 'static) {
     let _ = TELLER.set(Box::new(teller));
 }
 
+/// Which of them a person was told by whoever started this program, a line each.
+const TOLD: &str = "SAFE_RUN_TOLD_AT_LOGIN";
+
+/// For the environment of a child that is one of our programs: it tells nobody what a person was told here.
+pub fn told() -> (&'static str, String) {
+    let all = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
+    let firsts: Vec<&str> = all.iter().filter_map(|notice| notice.message.lines().next()).collect();
+    (TOLD, firsts.join("\n"))
+}
+
 /// A warning that came with a login. The same one may have another detail later, such as the time that is left.
 pub(super) fn heard(notice: Notice) {
     let mut all = HEARD.lock().unwrap_or_else(PoisonError::into_inner);
     if all.iter().any(|one| one.code == notice.code && one.message == notice.message) {
         return;
     }
-    if let Some(tell) = TELLER.get() {
+    let told = std::env::var(TOLD).unwrap_or_default();
+    let is_told = notice.message.lines().next().is_some_and(|first| told.lines().any(|line| line == first));
+    if let (Some(tell), false) = (TELLER.get(), is_told) {
         let detail = notice.detail.as_ref().map_or(String::new(), |detail| format!(" ({detail})"));
         tell(&format!("the server says at login: {}{detail}", notice.message));
     }
