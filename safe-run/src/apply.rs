@@ -1,5 +1,6 @@
 //! Runs the statements of migration files, one message each, and says exactly which one failed.
 
+mod hint;
 mod together;
 
 use std::time::{Duration, Instant};
@@ -236,7 +237,7 @@ pub async fn in_transaction(
         match error.sqlstate() {
             // Integrity constraint violation.
             Some(code) if code.starts_with("23") => {
-                error.with_hint("A deferred constraint does not hold at the end of the migrations.")
+                error.with_hint("A deferred constraint does not hold at the end of the migrations: correct the rows, or what the files do to them.")
             }
             _ => error,
         }
@@ -563,7 +564,7 @@ fn locate(file: &MigrationFile, statement: &Statement, source: common::postgres:
     };
     let summary = common::ident::printable(&statement.summary(SUMMARY_CHARS));
     let error = Error::postgres(format!("{}:{line}: `{summary}`", file.name()), source);
-    let hint = error.sqlstate().and_then(hint_for);
+    let hint = error.sqlstate().and_then(|code| hint::hint_for(code, file.layout.format));
     let error = with_sqlstate(error);
     match hint {
         Some(hint) if error.hint().is_none() => error.with_hint(hint),
@@ -575,20 +576,5 @@ fn with_sqlstate(error: Error) -> Error {
     match error.sqlstate().map(str::to_owned) {
         Some(code) => error.suffix(&format!(" [SQLSTATE {code}]")),
         None => error,
-    }
-}
-
-/// What to do about the errors that people meet in migrations, where the server itself gives no hint.
-fn hint_for(sqlstate: &str) -> Option<&'static str> {
-    match sqlstate {
-        "25001" => Some(
-            "This statement can't run in a transaction. Put `-- safe-run: no-transaction` at the file's top.",
-        ),
-        "55P04" => Some(
-            "A new enum value can be used only after a commit. Put ADD VALUE into a migration of its own, and run with --tx file.",
-        ),
-        "55P03" => Some("Another session holds a lock on the table. Try again, or raise --lock-timeout."),
-        "42501" => Some("Run the migrations as a role that may do this."),
-        _ => None,
     }
 }

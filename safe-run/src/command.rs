@@ -111,8 +111,13 @@ pub async fn run(
     let started = Instant::now();
     let mut child = command.spawn().map_err(|source| {
         let name = program.to_string_lossy();
-        Error::usage(format!("could not start {name}: {source}"))
-            .with_hint("Check the name after `--`, and PATH.")
+        let hint = match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+            Some(rustix::io::Errno::NOEXEC) => {
+                "A script needs a first line that names what runs it, such as #!/bin/sh; or name that before it: `-- sh FILE`."
+            }
+            _ => "Check the name after `--`, and PATH.",
+        };
+        Error::usage(format!("could not start {name}: {source}")).with_hint(hint)
     })?;
     let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
     let guard = pid.map(ChildGuard::register);

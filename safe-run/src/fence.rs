@@ -151,7 +151,7 @@ async fn alter(control: &Session, database: &str, value: Option<&str>) -> Result
                  the command again.",
             ),
             Some("42501") => error.with_hint(
-                "The fence needs the database's owner or a superuser; --fence none goes without it.",
+                "The fence needs the database's owner or a superuser; --fence none goes without it, but not with --snapshot clone.",
             ),
             _ => error,
         }
@@ -175,7 +175,7 @@ async fn refuse_lasting_sessions(control: &Session, database: &str, own: &[i32])
         lasting.join(", ")
     ))
     .with_hint(format!(
-        "Let them end, or grant what is missing ({}); --fence none goes without a fence.",
+        "Let them end, or grant what is missing ({}); --fence none goes without a fence, but not with --snapshot clone.",
         database::WHO_MAY_END_SESSIONS
     )))
 }

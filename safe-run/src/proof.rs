@@ -216,7 +216,11 @@ async fn instead_of_file(
                 file.text(),
                 clone.text()
             ));
-            let other = "A superuser has rights for more, and --on-failure stop --snapshot none goes without an undo.";
+            let other = if trial::is_superuser(control).await? {
+                "--on-failure stop --snapshot none goes without an undo."
+            } else {
+                "A superuser has rights for more, and --on-failure stop --snapshot none goes without an undo."
+            };
             Err(error.with_hint(hint(&helps, other)))
         }
     }

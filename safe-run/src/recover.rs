@@ -187,7 +187,10 @@ impl Recovery<'_> {
     fn unreadable(&self) -> Error {
         let why = self.past.damage.as_deref().unwrap_or("its journal can't be read");
         Error::damaged(format!("how far run {} came is not known: {why}", self.past.run))
-            .with_hint("Look at the database.")
+            .with_hint(
+                "Look at the database. `safe-run recover --keep` lifts the fence and takes it as it is; the snapshot that the run \
+                 took, if it came to that, is in `backup list`.",
+            )
     }
 
     /// The name that applications use.

@@ -98,7 +98,12 @@ impl ReadError {
                 "Check the path. A relative one begins in the folder where the command runs."
             }
             Self::NotPlain(_) => "Give the path of a database file.",
-            Self::Unreadable(..) => "Run as a user who may read the file.",
+            Self::Unreadable(_, why) if why.kind() == std::io::ErrorKind::PermissionDenied => {
+                "Run as a user who may read the file."
+            }
+            Self::Unreadable(..) => {
+                "The operating system says why. Copy the file to another place, and name the copy."
+            }
             Self::NoDatabase(..) => {
                 "Check the path: the first 16 bytes of a SQLite database are \"SQLite format 3\"."
             }
@@ -137,5 +142,84 @@ impl From<ReadError> for Error {
             made = made.with_hint(hint);
         }
         made.with_source(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind as Io;
+
+    use super::*;
+
+    /// Exit codes and hints of every kind, as a person gets them; `tests/opening.rs` has the files that lead to them.
+    #[test]
+    fn every_reason_has_its_code_and_its_next_step() {
+        let file = || PathBuf::from("app.db");
+        let why = || "why".to_owned();
+        let table = [
+            (
+                ReadError::Location(why()),
+                2,
+                "Give the path of the file, or a URL such as sqlite:///folder/app.db.",
+            ),
+            (
+                ReadError::NotThere(file()),
+                2,
+                "Check the path. A relative one begins in the folder where the command runs.",
+            ),
+            (ReadError::NotPlain(file()), 3, "Give the path of a database file."),
+            (
+                ReadError::Unreadable(file(), Io::PermissionDenied.into()),
+                1,
+                "Run as a user who may read the file.",
+            ),
+            (
+                ReadError::Unreadable(file(), Io::TimedOut.into()),
+                1,
+                "The operating system says why. Copy the file to another place, and name the copy.",
+            ),
+            (
+                ReadError::NoDatabase(file(), why()),
+                3,
+                "Check the path: the first 16 bytes of a SQLite database are \"SQLite format 3\".",
+            ),
+            (
+                ReadError::Encrypted(file()),
+                3,
+                "Decrypt it with the program that made it first: in SQLCipher's shell, sqlcipher_export() into a plain database.",
+            ),
+            (
+                ReadError::Truncated { path: file(), has_bytes: 1, needs_bytes: 2 },
+                3,
+                "Copy the file again, with the application stopped or by sqlite3's .backup. To read what is left, try sqlite3's \
+                 .recover into a new file.",
+            ),
+            (
+                ReadError::NewerFormat(file(), why()),
+                3,
+                "Run sqlite3 of a matching version, and write the database anew with its .dump.",
+            ),
+            (
+                ReadError::HotJournal(file()),
+                3,
+                "Open the database once with the application, or with sqlite3, and read from it: that plays the journal back. \
+                 Then run this command again.",
+            ),
+            (
+                ReadError::Locked(file()),
+                4,
+                "Stop the application or wait for it, then run this command again.",
+            ),
+            (ReadError::Changed(file()), 4, "Stop what writes to it, then run this command again."),
+            (
+                ReadError::Damaged(file(), why()),
+                3,
+                "Check it with sqlite3's PRAGMA integrity_check. sqlite3's .recover writes what is readable into a new file.",
+            ),
+        ];
+        for (error, code, hint) in table {
+            let told = Error::from(error);
+            assert_eq!((told.kind().exit_code(), told.hint()), (code, Some(hint)), "{told}");
+        }
     }
 }

@@ -82,8 +82,10 @@ async fn send_trusting(
     if (200..300).contains(&status) {
         Ok(())
     } else {
-        Err(Error::failed(format!("{host} answered with status {status}"))
-            .with_hint("Look whether the URL is still right; redirects are not followed."))
+        Err(Error::failed(format!("{host} answered with status {status}")).with_hint(match status {
+            500.. => "The service itself failed: look at its log or its status page.",
+            _ => "Look whether the URL is still right; redirects are not followed.",
+        }))
     }
 }
 

@@ -134,8 +134,17 @@ impl Server {
     /// Refused when it is taken already, or may not be.
     pub async fn bind(address: SocketAddr) -> Result<Self> {
         let failed = |source: std::io::Error| {
+            let hint = match source.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    "Choose another port with --listen, or end the program that has this one."
+                }
+                std::io::ErrorKind::PermissionDenied => {
+                    "Choose a port from 1024 on with --listen, or run as a user who may have this one."
+                }
+                _ => "Give --listen an address of this machine, such as 127.0.0.1:9187.",
+            };
             Error::refused(format!("could not listen on {address}: {source}"))
-                .with_hint("Choose another port with --listen, or end the program that has this one.")
+                .with_hint(hint)
                 .with_source(source)
         };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

@@ -334,3 +334,62 @@ pub(super) fn all_failed(settings: &ConnectionSettings, mut failures: Vec<Error>
     Error::busy(format!("none of {} servers could be used: {}", reasons.len(), reasons.join("; ")))
         .with_hint(hint)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::Environment;
+
+    /// The answer to this kind of failure of the system, for a connection string.
+    fn told(url: &str, kind: io::ErrorKind) -> String {
+        let settings = ConnectionSettings::resolve(Some(url), &Environment::from_pairs("ann", [("X", "y")]))
+            .expect("a connection string");
+        let error = explain(&settings, &settings.servers()[0], &Failure::Dial(io::Error::from(kind)));
+        format!("{:?}: {}\n  {}", error.kind(), error.message(), error.hint().expect("a hint"))
+    }
+
+    #[test]
+    fn every_way_in_which_the_system_can_not_reach_a_server_has_its_own_next_step() {
+        use io::ErrorKind as Io;
+        let socket = "postgresql:///shop?host=/run/pg";
+        let encrypted = "postgresql://ann@db/shop?sslmode=require";
+        let plain = "postgresql://ann@db/shop?sslmode=disable";
+        let answers = [
+            told(socket, Io::NotFound),
+            told(socket, Io::PermissionDenied),
+            told(plain, Io::ConnectionRefused),
+            told(plain, Io::TimedOut),
+            told(plain, Io::HostUnreachable),
+            told(plain, Io::NetworkUnreachable),
+            told(plain, Io::ConnectionReset),
+            told(encrypted, Io::UnexpectedEof),
+            told(encrypted, Io::InvalidInput),
+            told(plain, Io::OutOfMemory),
+        ];
+        insta::assert_snapshot!(answers.join("\n"));
+    }
+
+    #[test]
+    fn where_all_servers_fail_each_is_named_and_the_first_ones_next_step_is_told() {
+        let settings = |url: &str| {
+            ConnectionSettings::resolve(Some(url), &Environment::from_pairs("ann", [("X", "y")]))
+                .expect("a connection string")
+        };
+        let two = settings("postgresql://ann@a,b/shop");
+        let failures = || vec![Error::busy("a is asleep").with_hint("Wake it."), Error::busy("b is too")];
+        let named = all_failed(&two, failures());
+        assert_eq!(named.message(), "none of 2 servers could be used: a is asleep; b is too");
+        assert_eq!(named.hint(), Some("Wake it."));
+        assert_eq!(
+            all_failed(&two, vec![Error::busy("a"), Error::busy("b")]).hint(),
+            Some("Check that the servers run.")
+        );
+        let usual = all_failed(&settings("postgresql:///shop"), failures());
+        assert_eq!(
+            usual.hint(),
+            Some(
+                "Start the server, or say where it is: --database-url postgresql://user@host:5432/database, DATABASE_URL or PGHOST."
+            )
+        );
+    }
+}

@@ -111,8 +111,10 @@ fn entries(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
             ),
             Io::NotADirectory => Error::usage(format!("{shown} is not a directory"))
                 .with_hint("Name the directory that holds the migrations with --dir."),
-            _ => Error::usage(format!("could not read directory {shown}: {error}"))
+            Io::PermissionDenied => Error::usage(format!("could not read directory {shown}: {error}"))
                 .with_hint("Make it readable for this user, or name another one with --dir."),
+            _ => Error::usage(format!("could not read directory {shown}: {error}"))
+                .with_hint("Name the directory that holds the migrations with --dir."),
         }
         .with_source(error)
     })?;
@@ -218,8 +220,14 @@ fn refuse_incomplete(path: &Path, name: &str, layout: Layout, file: &str) -> Res
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| {
+        let hint = match error.kind() {
+            Io::PermissionDenied => "Make the file readable for this user.",
+            Io::NotFound => "It is a link to a file that is not there: put that back, or remove the link.",
+            Io::IsADirectory => "A directory has the name of a migration: move it out of the directory.",
+            _ => "Look what lies there, and put the file back from a copy.",
+        };
         Error::usage(format!("could not read migration {}: {error}", path.display()))
-            .with_hint("Make the file readable for this user.")
+            .with_hint(hint)
             .with_source(error)
     })
 }

@@ -180,7 +180,7 @@ pub async fn of_database_state(context: &Context, control: &Session) -> Result<(
     tried.and(dropped)
 }
 
-async fn is_superuser(session: &Session) -> Result<bool> {
+pub(super) async fn is_superuser(session: &Session) -> Result<bool> {
     let row = session
         .query_one("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user", &[])
         .await

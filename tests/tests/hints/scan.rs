@@ -43,51 +43,6 @@ pub fn hints() -> Hints {
     all
 }
 
-/// What tests compare with: the place and name of each function of tests, with the strings in it.
-pub fn said_in_tests() -> Vec<(String, BTreeSet<String>)> {
-    let root = root();
-    let mut all = Vec::new();
-    for folder in ["common/src", "backup/src", "restore/src", "safe-run/src", "tests/tests"] {
-        for path in every_file(&root.join(folder)) {
-            let text = std::fs::read_to_string(&path).expect("a source file");
-            let file = syn::parse_file(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let name = path.strip_prefix(&root).expect("below the root").display().to_string();
-            let only_tests = folder == "tests/tests" || name.ends_with("/tests.rs");
-            // This file's own sentences are no cases.
-            if name.starts_with("tests/tests/hints/") {
-                continue;
-            }
-            let mut scan = TestStrings { name, within: only_tests, all: Vec::new() };
-            scan.visit_file(&file);
-            all.extend(scan.all);
-        }
-    }
-    all
-}
-
-struct TestStrings {
-    name: String,
-    within: bool,
-    all: Vec<(String, BTreeSet<String>)>,
-}
-
-impl<'ast> Visit<'ast> for TestStrings {
-    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
-        let before = self.within;
-        self.within |= is_test(&module.attrs);
-        visit::visit_item_mod(self, module);
-        self.within = before;
-    }
-
-    fn visit_item_fn(&mut self, function: &'ast ItemFn) {
-        if self.within {
-            let mut strings = Strings { takes_all: true, ..Strings::default() };
-            strings.visit_block(&function.block);
-            self.all.push((format!("{} {}", self.name, function.sig.ident), strings.sentences));
-        }
-    }
-}
-
 /// Rust files below a folder, those of tests too.
 pub fn every_file(folder: &Path) -> Vec<PathBuf> {
     let mut files = sources(folder);
@@ -103,12 +58,6 @@ pub fn every_file(folder: &Path) -> Vec<PathBuf> {
         }
     }
     files
-}
-
-/// Whether a string of a test is a piece of the sentence that is nobody else's: several words of it, as they stand.
-pub fn is_piece(sentence: &str, text: &str) -> bool {
-    const SHORTEST: usize = 14;
-    text.len() >= SHORTEST && text.contains(' ') && parts(sentence).iter().any(|part| part.contains(text))
 }
 
 /// Rust files below a folder; a file of nothing but tests is none of the program.
@@ -206,8 +155,6 @@ impl<'ast> Visit<'ast> for Scan {
 #[derive(Default)]
 struct Strings {
     is_maker: bool,
-    /// Not only what reads as a sentence.
-    takes_all: bool,
     /// An argument of `with_hint` is no string.
     has_made_elsewhere: bool,
     within_arguments: bool,
@@ -219,7 +166,7 @@ struct Strings {
 
 impl Strings {
     fn string(&mut self, text: String) {
-        if self.within_other || !(self.takes_all || is_sentence(&text)) {
+        if self.within_other || !is_sentence(&text) {
             return;
         }
         if self.within_arguments {
@@ -295,6 +242,10 @@ fn is_test(attributes: &[Attribute]) -> bool {
     })
 }
 
+/// What begins like a sentence beside a hint, and is the message or what it is known by.
+const MESSAGES: [&str; 5] =
+    ["FATAL:  ", "COMMENT ON ", "TLS with {place}", "`{}` is no query", "`{}` would end"];
+
 /// It begins like a sentence and has several words; SQL does not count.
 fn is_sentence(text: &str) -> bool {
     let first = text.chars().next().unwrap_or(' ');
@@ -314,7 +265,8 @@ fn is_sentence(text: &str) -> bool {
         "REFRESH",
     ]
     .contains(&text.split_whitespace().next().unwrap_or_default());
-    (first.is_uppercase() || first == '`') && words > 2 && !is_sql
+    let is_message = MESSAGES.iter().any(|message| text.starts_with(message));
+    (first.is_uppercase() || first == '`') && words > 2 && !is_sql && !is_message
 }
 
 /// Whether a hint that was given can be what the sentence of the source makes: its fixed parts, in their order.
