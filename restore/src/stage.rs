@@ -3,7 +3,7 @@
 //! Each step consumes the type of the step before: what was not loaded can't be validated, and what was not validated
 //! can't take the live name.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use common::{
     Error, Progress, QualifiedName, Result,
@@ -41,7 +41,12 @@ pub struct StagedDatabase {
     settings: ConnectionSettings,
     /// Its users may not connect until [`open`].
     is_shut: bool,
+    /// How long dropping it again may take.
+    patience: Duration,
 }
+
+/// Dropping a database takes moments, and this for each GiB of its files.
+const DROP_PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(1)];
 
 /// A database whose rows, counts and content equal the snapshot's.
 #[derive(Debug)]
@@ -126,7 +131,14 @@ impl StagedDatabase {
             collation::explain_create(error, &snapshot.snapshot().manifest)
         })?;
         let settings = settings.with_database(&plan.staged);
-        let staged = Self { name: plan.staged.clone(), settings, is_shut: !is_superuser };
+        let gib = snapshot.snapshot().manifest.raw_bytes() >> 30;
+        let [base, for_gib] = DROP_PATIENCE;
+        let staged = Self {
+            name: plan.staged.clone(),
+            settings,
+            is_shut: !is_superuser,
+            patience: base + for_gib * u32::try_from(gib).unwrap_or(u32::MAX),
+        };
         let name = common::Ident::new(&*plan.staged);
         let mut prepare = Vec::new();
         if staged.is_shut {
@@ -159,15 +171,12 @@ impl StagedDatabase {
     }
 
     /// Drops it again: this run made it, and nobody else has been told its name.
+    ///
+    /// # Errors
+    /// It is still there: a server can take for ever, and says so to nobody.
     pub async fn discard(self, maintenance: &Session) -> Result<()> {
         let _undo = interrupt::begin_undo().await;
-        // 57014: cancelled. The cancel request of the signal that brought us here may come as late as this.
-        match database::drop_database(maintenance, &self.name).await {
-            Err(error) if error.sqlstate() == Some("57014") => {
-                database::drop_database(maintenance, &self.name).await
-            }
-            result => result,
-        }
+        database::drop_database_within(maintenance, &self.name, self.patience).await
     }
 
     /// Fills and validates it: pre-data, rows, post-data, sequences, views, ANALYZE, comparison, database settings.

@@ -4,7 +4,7 @@
 //! means one whole database. `ALTER DATABASE … RENAME` takes an exclusive lock on the database first: sessions that
 //! connect meanwhile wait, and find the new database or an error, never the old one under the new name.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{ConnectionSettings, Session, shared_text, sql};
 use crate::{Error, ErrorKind, Ident, Result};
@@ -53,13 +53,17 @@ pub async fn is_standby(session: &Session) -> Result<bool> {
 
 /// Drops a database that this program made or a person gave up, ending the sessions in it, with the subscriptions in it.
 pub async fn drop_database(session: &Session, name: &str) -> Result<()> {
-    match drop_empty_of_subscriptions(session, name).await {
+    drop_until(session, name, None).await
+}
+
+async fn drop_until(session: &Session, name: &str, deadline: Option<Instant>) -> Result<()> {
+    match drop_empty_of_subscriptions(session, name, deadline).await {
         // In use: by sessions that may not be ended, or by subscriptions, without which no database can be dropped.
         Err(error) if error.sqlstate() == Some("55006") => {
             if !Box::pin(drop_subscriptions(session, name)).await? {
                 return Err(error);
             }
-            drop_empty_of_subscriptions(session, name).await
+            drop_empty_of_subscriptions(session, name, deadline).await
         }
         result => result,
     }
@@ -112,19 +116,50 @@ async fn subscriptions(session: &Session) -> Result<Vec<String>> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-async fn drop_empty_of_subscriptions(session: &Session, name: &str) -> Result<()> {
+async fn drop_empty_of_subscriptions(session: &Session, name: &str, deadline: Option<Instant>) -> Result<()> {
     let statement = format!("DROP DATABASE IF EXISTS {}", Ident::new(name));
-    match drop_by(session, name, &format!("{statement} WITH (FORCE)")).await {
+    match drop_by(session, name, &format!("{statement} WITH (FORCE)"), deadline).await {
         // FORCE refuses who may not end each process in the database, and an autovacuum worker belongs to no role. Without FORCE
         // the server itself ends those. What is left then are sessions of others, of which the first error speaks.
         Err(error) if error.sqlstate() == Some("42501") => {
-            drop_by(session, name, &statement).await.map_err(|_| error)
+            drop_by(session, name, &statement, deadline).await.map_err(|_| error)
         }
         result => result,
     }
 }
 
-async fn drop_by(session: &Session, name: &str, statement: &str) -> Result<()> {
+/// [`drop_database`], which gives up after `patience`: the session is fine for the next statement then.
+///
+/// # Errors
+/// Busy where the server was at it for so long.
+pub async fn drop_database_within(session: &Session, name: &str, patience: Duration) -> Result<()> {
+    let limit = async |limit: &str| {
+        let set = format!("SET statement_timeout = {limit}");
+        match session.batch_execute(&set).await {
+            // The cancel request of the signal that brought us here may come as late as this.
+            Err(source) if source.code().is_some_and(|code| code.code() == "57014") => {
+                session.batch_execute(&set).await
+            }
+            result => result,
+        }
+        .map_err(|source| Error::postgres("could not prepare a session", source))
+    };
+    limit(&format!("'{}ms'", patience.as_millis())).await?;
+    let dropped = drop_until(session, name, Some(Instant::now() + patience)).await.map_err(|error| match error.sqlstate() {
+        Some("57014") => Error::busy(format!(
+            "the server was at it for {} s: from 15 on it waits until every process has answered, and workers of some \
+             extensions never do",
+            patience.as_secs()
+        )),
+        _ => error,
+    });
+    if !session.is_closed() {
+        limit("0").await?;
+    }
+    dropped
+}
+
+async fn drop_by(session: &Session, name: &str, statement: &str, deadline: Option<Instant>) -> Result<()> {
     // A cancel request that a signal sent for an earlier statement may arrive only now. Cleaning up is not what was to be
     // cancelled, and each request cancels one statement.
     let mut attempts = 5;
@@ -134,7 +169,8 @@ async fn drop_by(session: &Session, name: &str, statement: &str) -> Result<()> {
             Ok(()) => return Ok(()),
             Err(source) => {
                 let error = Error::postgres(format!("could not drop the database \"{name}\""), source);
-                if error.sqlstate() != Some("57014") || attempts == 0 {
+                let is_late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                if error.sqlstate() != Some("57014") || attempts == 0 || is_late {
                     return Err(error);
                 }
             }

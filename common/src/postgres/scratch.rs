@@ -73,17 +73,7 @@ impl ScratchKind {
     pub async fn drop(&self, connection: &ConnectionSettings, name: &str) -> Result<()> {
         let dropped = async {
             let session = database::connect_maintenance(connection, &[name]).await?;
-            let failed = |source| Error::postgres("could not prepare a session", source);
-            let limit = format!("SET statement_timeout = '{}s'", self.patience.as_secs());
-            session.batch_execute(&limit).await.map_err(failed)?;
-            database::drop_database(&session, name).await.map_err(|error| match error.sqlstate() {
-                Some("57014") => Error::busy(format!(
-                    "the server was at it for {} s: from 15 on it waits until every process has answered, and workers of some \
-                     extensions never do",
-                    self.patience.as_secs()
-                )),
-                _ => error,
-            })?;
+            database::drop_database_within(&session, name, self.patience).await?;
             session.close().await
         };
         dropped.await.map_err(|error| {
