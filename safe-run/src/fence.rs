@@ -113,7 +113,7 @@ pub async fn lift(control: &Session, database: &str, previous: Option<&str>, own
     alter(control, database, previous).await.map_err(|error| match error.sqlstate() {
         Some("55P03") => error.with_hint(
             "Somebody else's transaction has changed the database's settings and is still open: end it (pg_stat_activity, \
-             backend_xid). Then the fence can be lifted: `safe-run recover` or `safe-run release` does it.",
+             backend_xid). Then run `safe-run recover`, which lifts the fence.",
         ),
         _ => error,
     })?;

@@ -48,7 +48,15 @@ pub async fn release(live: &ConnectionSettings, session: &Session, held: &[PastR
                 _ => None,
             });
             fence::lift(&control, live.database(), previous.flatten().as_deref(), &[session.backend_pid()])
-                .await?;
+                .await
+                .map_err(|error| match error.sqlstate() {
+                    // Its run is over: recover finds nothing to do.
+                    Some("55P03") => error.with_hint(
+                        "Somebody else's transaction has changed the database's settings and is still open: end it \
+                         (pg_stat_activity, backend_xid), then run `safe-run release` again.",
+                    ),
+                    _ => error,
+                })?;
         }
         common::fault::point("safe-run.released");
         Journal::reopen(past)?.write(Step::FenceLifted)?;

@@ -116,7 +116,12 @@ fn recover_and_release_wait_for_a_lock_on_the_database_for_a_time_and_say_for_wh
     let mut command = run.command(&["recover", "--keep"]);
     command.env("SAFE_RUN_FAULT_NUMBER", "safe-run.patience=1");
     let ended = tests::Running::start(command).outcome();
-    drop(ended.exits(4).says("Somebody else's transaction").says("holds what the failed run left behind"));
+    drop(
+        ended
+            .exits(4)
+            .says("Then run `safe-run recover`, which lifts the fence")
+            .says("holds what the failed run left behind"),
+    );
     somebody.run("ROLLBACK");
     run.run(&["recover", "--keep"]).exits(0).says("STOPPED");
     assert_kept(&run);
@@ -126,7 +131,7 @@ fn recover_and_release_wait_for_a_lock_on_the_database_for_a_time_and_say_for_wh
     let mut command = run.command(&["release"]);
     command.env("SAFE_RUN_FAULT_NUMBER", "safe-run.patience=1");
     let ended = tests::Running::start(command).outcome();
-    drop(ended.exits(4).says("Somebody else's transaction").says("Then the fence can be lifted"));
+    drop(ended.exits(4).says("then run `safe-run release` again").never_says("safe-run recover"));
     somebody.run("ROLLBACK");
     run.run(&["release"]).exits(0);
     run.assert_open();
