@@ -1,9 +1,14 @@
 //! CHECK constraints, of tables and domains, that rows of the snapshot break: the time has passed, a function or another table says
 //! something else now. PostgreSQL keeps such rows where they are, and takes them nowhere else.
 //!
-//! Such a constraint is taken off while the rows are loaded and comes back NOT VALID, as PostgreSQL calls one that holds for new rows
-//! alone, with its definition and comment. That is a difference and is named. Nothing else is mended like this: a row that breaks a
-//! unique index, a partition's bound or a NOT NULL has no place in a database that has them.
+//! Such a constraint is taken off while the rows are loaded. Where the rows that are there then break it, it comes back NOT VALID, as
+//! PostgreSQL calls one that holds for new rows alone, with its definition and comment. That is a difference and is named. Nothing
+//! else is mended like this: a row that breaks a unique index, a partition's bound or a NOT NULL has no place in a database that
+//! has them.
+//!
+//! An error is believed as far as it leads here, and no further: a function can raise what it likes, with the name of somebody
+//! else's constraint. What is taken off has to be a rule of the table that is loaded, and the server's own look at all rows decides
+//! how it comes back.
 
 use std::collections::HashSet;
 
@@ -36,16 +41,40 @@ JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.conname = $3 AND k.contype = 'c' AND k.conislocal
 ORDER BY u.height DESC, 1, 2";
 
-/// The same for a domain, and those that it is made of.
+/// The same for a domain, and those that it is made of. No row where no value of the table `$4` is of it, nor a rule of the table
+/// speaks of it.
 const OF_DOMAIN: &str = "
-WITH RECURSIVE base(typ, depth) AS (
+WITH RECURSIVE held(typ) AS (
+  SELECT a.atttypid FROM pg_catalog.pg_attribute a
+   WHERE a.attrelid = $4::text::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
+  UNION SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND (
+     d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid IN (SELECT k.oid FROM pg_catalog.pg_constraint k
+       WHERE k.conrelid = $4::text::pg_catalog.regclass)
+     OR d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid IN (SELECT f.oid FROM pg_catalog.pg_attrdef f
+       WHERE f.adrelid = $4::text::pg_catalog.regclass))
+  UNION SELECT n.typ FROM held JOIN pg_catalog.pg_type t ON t.oid = held.typ, LATERAL (
+     SELECT t.typelem WHERE t.typelem <> 0
+     UNION ALL SELECT t.typbasetype WHERE t.typtype = 'd'
+     UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid OR r.rngmultitypid = t.oid
+     UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
+      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) n(typ)),
+base(typ, depth) AS (
   SELECT t.oid, 0 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-   WHERE n.nspname = $1 AND t.typname = $2
+   WHERE n.nspname = $1 AND t.typname = $2 AND t.oid IN (SELECT typ FROM held)
   UNION ALL SELECT t.typbasetype, base.depth + 1 FROM base JOIN pg_catalog.pg_type t ON t.oid = base.typ AND t.typtype = 'd')
 SELECT n.nspname::text, t.typname::text, k.oid, pg_catalog.pg_get_constraintdef(k.oid),
        pg_catalog.obj_description(k.oid, 'pg_constraint')
 FROM base JOIN pg_catalog.pg_type t ON t.oid = base.typ JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
 JOIN pg_catalog.pg_constraint k ON k.contypid = t.oid AND k.conname = $3 AND k.contype = 'c' ORDER BY base.depth LIMIT 1";
+
+/// What inherits from the table `$1` and does not belong to the role `$2`: its name and its owner's.
+const HEIRS_OF_OTHERS: &str = "
+WITH RECURSIVE heirs(oid) AS (
+  SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = $1::text::pg_catalog.regclass
+  UNION SELECT i.inhrelid FROM heirs JOIN pg_catalog.pg_inherits i ON i.inhparent = heirs.oid)
+SELECT n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text FROM heirs
+JOIN pg_catalog.pg_class c ON c.oid = heirs.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relowner <> $2 ORDER BY 1, 2";
 
 /// The constraints of one database that is being made, which its rows break.
 #[derive(Debug)]
@@ -55,13 +84,16 @@ pub struct BrokenRules {
     aside: Mutex<Vec<Rule>>,
 }
 
-/// One that was taken off.
+/// One that rows break.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Rule {
+pub struct Rule {
     is_domain: bool,
     on: QualifiedName,
     name: Ident,
+    /// Without NOT VALID.
     definition: String,
+    /// Whether it held for all rows.
+    was_valid: bool,
     comment: Option<String>,
 }
 
@@ -120,23 +152,7 @@ impl BrokenRules {
         violation: &Violation,
         table: &QualifiedName,
     ) -> Result<Option<Vec<Rule>>> {
-        let failed = |source| Error::postgres("could not look for the constraint that rows break", source);
-        let (schema, on, constraint) = (&violation.schema, &violation.on, &violation.constraint);
-        let rows = match violation.is_domain {
-            true => session.query(OF_DOMAIN, &[schema, on, constraint]).await,
-            false => session.query(OF_TABLE, &[schema, on, constraint, &table.to_string()]).await,
-        };
-        let rows = rows.map_err(failed)?;
-        let rules: Vec<Rule> = rows
-            .iter()
-            .map(|row| Rule {
-                is_domain: violation.is_domain,
-                on: QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
-                name: Ident::new(violation.constraint.as_str()),
-                definition: row.get(3),
-                comment: row.get(4),
-            })
-            .collect();
+        let rules = rules(session, violation, table).await?;
         let drop: Vec<String> = rules.iter().map(Rule::drop_sql).collect();
         match session.batch_execute(&drop.join("; ")).await {
             Ok(()) => Ok(Some(rules)),
@@ -146,7 +162,7 @@ impl BrokenRules {
         }
     }
 
-    /// Puts them back, and says of each that it is not as it was.
+    /// Puts them back, and says of each that is not as it was.
     ///
     /// # Errors
     /// One could not be made: the database is not as the snapshot says.
@@ -156,30 +172,45 @@ impl BrokenRules {
         for rule in self.aside.lock().await.drain(..).rev() {
             let label = rule.label();
             let failed = |error: Error| error.context(format!("could not make {label} again"));
-            match rule.others(session).await.map_err(failed)? {
+            let is_valid = match rule.others(session).await.map_err(failed)? {
                 Some(owner) => self.add_as(owner, &rule).await.map_err(failed)?,
-                None => session
-                    .batch_execute(&rule.add_sql())
-                    .await
-                    .map_err(|source| Error::postgres(format!("could not make {label} again"), source))?,
+                None => match session.batch_execute(&rule.add_sql(Holds::ForAllRows)).await {
+                    Ok(()) => true,
+                    Err(source) if source.code().is_none() => return Err(failed(unmade(source))),
+                    Err(_) => {
+                        let add = rule.add_sql(Holds::ForNewRows);
+                        session.batch_execute(&add).await.map_err(unmade).map_err(failed)?;
+                        false
+                    }
+                },
+            };
+            if !is_valid {
+                lines.extend(rule.line());
             }
-            lines.push(format!("{}: it came back NOT VALID, because rows break it", rule.label()));
         }
         lines.reverse();
         Ok(lines)
     }
 }
 
+fn unmade(source: DriverError) -> Error {
+    Error::postgres("the server does not take it", source)
+}
+
 impl BrokenRules {
-    /// Makes it as its owner: to read the values of its definition can call his code.
-    async fn add_as(&self, owner: u32, rule: &Rule) -> Result<()> {
+    /// Makes it as its owner, whose code its definition and the rows can call; whether it holds for all rows.
+    async fn add_as(&self, owner: u32, rule: &Rule) -> Result<bool> {
         const CLOSED: &str = "SELECT n.nspname::pg_catalog.text, pg_catalog.pg_get_userbyid($1::pg_catalog.oid)::pg_catalog.text
             FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
             AND NOT pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'USAGE')";
-        let failed = |source| Error::postgres("the server does not take it", source);
+        let failed = unmade;
         let session = self.settings.connect().await?;
         session.batch_execute(crate::load::STATEMENT).await.map_err(failed)?;
         let closed = session.query(CLOSED, &[&owner]).await.map_err(failed)?;
+        let heirs = match rule.is_domain {
+            true => Vec::new(),
+            false => session.query(HEIRS_OF_OTHERS, &[&rule.on.to_string(), &owner]).await.map_err(failed)?,
+        };
         let lent = |verb: &str, word: &str| -> String {
             let one = |row: &common::postgres::Row| {
                 let (schema, role) =
@@ -189,14 +220,89 @@ impl BrokenRules {
             closed.iter().map(one).collect()
         };
         let (lend, take_back) = (lent("GRANT", "TO"), lent("REVOKE", "FROM"));
+        // A rule goes to all heirs, and only who owns them all may give it to them.
+        let owned_by = |row: &common::postgres::Row, role: &str| {
+            let heir = QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+            format!("ALTER TABLE {heir} OWNER TO {}; ", Ident::new(role))
+        };
+        let name = format!("SELECT pg_catalog.pg_get_userbyid({owner})::pg_catalog.text");
+        let name: String = session.query_one(&name, &[]).await.map_err(failed)?.get(0);
+        let take: String = heirs.iter().map(|row| owned_by(row, &name)).collect();
+        let give: String = heirs.iter().map(|row| owned_by(row, &row.get::<_, String>(2))).collect();
         let owner = AsOwner::of(owner);
-        session.batch_execute(&format!("BEGIN; {lend}{}", owner.create_sql())).await.map_err(failed)?;
-        // From here on only text statements: nothing may be prepared where code of somebody else has been.
-        session.simple_query(&owner.run_sql(&rule.add_sql(), "")).await.map_err(failed)?;
-        session.batch_execute(&take_back).await.map_err(failed)?;
+        let begin = format!("BEGIN; {lend}{take}{}; SAVEPOINT made", owner.create_sql());
+        session.batch_execute(&begin).await.map_err(failed)?;
+        // From here on only text statements: nothing may be prepared where code of somebody else has been. His CHECK runs over the
+        // rows only where they are his.
+        let all = owner.run_sql(&rule.add_sql(Holds::ForAllRows), "");
+        let is_valid = heirs.is_empty()
+            && match session.simple_query(&all).await {
+                Ok(_) => true,
+                Err(source) if source.code().is_none() => return Err(failed(source)),
+                Err(_) => {
+                    session.batch_execute("ROLLBACK TO SAVEPOINT made").await.map_err(failed)?;
+                    false
+                }
+            };
+        if !is_valid {
+            let new = owner.run_sql(&rule.add_sql(Holds::ForNewRows), "");
+            session.simple_query(&new).await.map_err(failed)?;
+        }
+        session.batch_execute(&format!("{give}{take_back}")).await.map_err(failed)?;
         as_owner::commit(&session).await?;
-        session.close().await
+        session.close().await?;
+        Ok(is_valid)
     }
+}
+
+/// For which rows a rule holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    /// Those that are there and those that come: the server looks at each.
+    ForAllRows,
+    /// Those that come: NOT VALID.
+    ForNewRows,
+}
+
+/// The rules that `error` speaks of, which came of loading `table`; none where it is no such error, and an empty list where the
+/// table has no such rule.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn broken_by(session: &Session, error: &Error, table: &QualifiedName) -> Result<Option<Vec<Rule>>> {
+    match violation(error) {
+        Some(violation) => rules(session, &violation, table).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The name of the table that a row breaks a rule of, by the word of `error`.
+#[must_use]
+pub fn table_of(error: &Error) -> Option<QualifiedName> {
+    violation(error)
+        .filter(|violation| !violation.is_domain)
+        .map(|violation| QualifiedName::new(violation.schema, violation.on))
+}
+
+async fn rules(session: &Session, violation: &Violation, table: &QualifiedName) -> Result<Vec<Rule>> {
+    let failed = |source| Error::postgres("could not look for the constraint that rows break", source);
+    let (schema, on, constraint) = (&violation.schema, &violation.on, &violation.constraint);
+    let statement = if violation.is_domain { OF_DOMAIN } else { OF_TABLE };
+    let rows =
+        session.query(statement, &[schema, on, constraint, &table.to_string()]).await.map_err(failed)?;
+    let rule = |row: &common::postgres::Row| {
+        let definition: String = row.get(3);
+        let valid = definition.strip_suffix(" NOT VALID");
+        Rule {
+            is_domain: violation.is_domain,
+            on: QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+            name: Ident::new(violation.constraint.as_str()),
+            was_valid: valid.is_none(),
+            definition: valid.unwrap_or(&definition).to_owned(),
+            comment: row.get(4),
+        }
+    };
+    Ok(rows.iter().map(rule).collect())
 }
 
 impl Rule {
@@ -221,13 +327,37 @@ impl Rule {
         printable(&format!("the CHECK constraint {} of {of} {}", self.name.as_str(), self.on.short()))
     }
 
-    fn drop_sql(&self) -> String {
+    /// The domain or the table that it is a rule of.
+    #[must_use]
+    pub fn on(&self) -> &QualifiedName {
+        &self.on
+    }
+
+    /// Whether it is a rule of a domain.
+    #[must_use]
+    pub fn is_domain(&self) -> bool {
+        self.is_domain
+    }
+
+    /// What is said where it came back for new rows alone; nothing where that is no news.
+    #[must_use]
+    pub fn line(&self) -> Option<String> {
+        let line = || format!("{}: it came back NOT VALID, because rows break it", self.label());
+        self.was_valid.then(line)
+    }
+
+    /// Takes it off.
+    #[must_use]
+    pub fn drop_sql(&self) -> String {
         format!("ALTER {} {} DROP CONSTRAINT {}", self.kind(), self.on, self.name)
     }
 
-    fn add_sql(&self) -> String {
+    /// Makes it, with its comment.
+    #[must_use]
+    pub fn add_sql(&self, holds: Holds) -> String {
         let (kind, on, name) = (self.kind(), &self.on, &self.name);
-        let mut sql = format!("ALTER {kind} {on} ADD CONSTRAINT {name} {} NOT VALID", self.definition);
+        let not_valid = if holds == Holds::ForNewRows { " NOT VALID" } else { "" };
+        let mut sql = format!("ALTER {kind} {on} ADD CONSTRAINT {name} {}{not_valid}", self.definition);
         if let Some(comment) = &self.comment {
             let domain = if self.is_domain { "DOMAIN " } else { "" };
             sql.push_str(&format!("; COMMENT ON CONSTRAINT {name} ON {domain}{on} IS {}", literal(comment)));
@@ -268,16 +398,18 @@ mod tests {
             on: QualifiedName::new("app", "Late"),
             name: Ident::new("until check"),
             definition: "CHECK ((until > now()))".to_owned(),
+            was_valid: true,
             comment: Some("it's late".to_owned()),
         };
         assert_eq!(rule.drop_sql(), r#"ALTER TABLE "app"."Late" DROP CONSTRAINT "until check""#);
         assert_eq!(
-            rule.add_sql(),
+            rule.add_sql(Holds::ForNewRows),
             "ALTER TABLE \"app\".\"Late\" ADD CONSTRAINT \"until check\" CHECK ((until > now())) NOT VALID; \
              COMMENT ON CONSTRAINT \"until check\" ON \"app\".\"Late\" IS 'it''s late'"
         );
         let domain = Rule { is_domain: true, ..rule };
-        assert!(domain.add_sql().starts_with("ALTER DOMAIN "), "{}", domain.add_sql());
-        assert!(domain.add_sql().contains(" ON DOMAIN "), "{}", domain.add_sql());
+        assert!(domain.add_sql(Holds::ForAllRows).starts_with("ALTER DOMAIN "));
+        assert!(domain.add_sql(Holds::ForAllRows).contains(" ON DOMAIN "));
+        assert!(!domain.add_sql(Holds::ForAllRows).contains("NOT VALID"));
     }
 }

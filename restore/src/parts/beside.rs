@@ -6,18 +6,22 @@
 use std::collections::BTreeMap;
 
 use common::{
-    Error, Ident, Progress, QualifiedName, Result,
+    Error, Ident, Progress, QualifiedName, Result, interrupt,
     postgres::{ConnectionSettings, Session, tools::Tool},
     repository::verify::VerifiedSnapshot,
     snapshot::{manifest::TableData, readme::setval, toc::Kind},
 };
 
 use super::{
+    aside,
     plan::FreeNames,
     scratch::{self, Definitions, Renamed},
     transaction::LiveTransaction,
 };
-use crate::lent_paths::{self, LentPaths};
+use crate::{
+    broken_rules::Rule,
+    lent_paths::{self, LentPaths},
+};
 
 /// What belongs to the live table alone, and would act on others or be acted on.
 pub const WITHOUT: [Kind; 7] = [
@@ -37,6 +41,8 @@ pub struct Made {
     pub renamed: Renamed,
     /// Types and the like that the live database did not have.
     pub objects: Vec<String>,
+    /// Rules that rows break, one sentence each.
+    pub differs: Vec<String>,
 }
 
 /// What is needed to take the definitions over.
@@ -76,17 +82,60 @@ pub async fn restore(
         scratch::definitions(&settings, sides.scratch, &live, sides.pg_dump, sides.pg_restore).await?;
     live.close().await?;
     progress.done();
-    let filled = match fill(sides.live, snapshot, &renamed, owners, &definitions, None, progress).await {
+    let mut remedies = Remedies::default();
+    loop {
+        let filled = fill(sides.live, snapshot, &renamed, owners, &definitions, &remedies, progress).await;
+        let Err(error) = filled else { break };
+        interrupt::check()?;
         // Nothing is left of it, and with the search path of the database it may work.
-        Err(error) if lent_paths::may_be_a_name(&error) => {
-            let paths = LentPaths::new(sides.live, &snapshot.snapshot().manifest, progress);
-            let again = fill(sides.live, snapshot, &renamed, owners, &definitions, Some(&paths), progress);
-            again.await.map_err(lent_paths::hint)
+        if remedies.paths.is_none() && lent_paths::may_be_a_name(&error) {
+            remedies.paths = Some(LentPaths::new(sides.live, &snapshot.snapshot().manifest, progress));
+        } else if !take_off(sides, &renamed, &mut remedies.aside, &error).await? {
+            return Err(lent_paths::hint(aside::hint(error)));
         }
-        filled => filled,
-    };
-    filled?;
-    Ok(Made { renamed, objects: definitions.made })
+    }
+    Ok(Made { renamed, objects: definitions.made, differs: aside::lines(&remedies.aside) })
+}
+
+/// What is done otherwise than at first, because that failed.
+#[derive(Default)]
+struct Remedies {
+    paths: Option<LentPaths>,
+    /// Rules that rows break.
+    aside: Vec<Rule>,
+}
+
+/// Adds the rule that `error` speaks of to those that come back NOT VALID, if it is of these tables, or of a domain that comes with
+/// them; whether there was one.
+async fn take_off(
+    sides: &Sides<'_>,
+    renamed: &Renamed,
+    aside: &mut Vec<Rule>,
+    error: &Error,
+) -> Result<bool> {
+    let tables: Vec<&QualifiedName> = renamed.names.values().collect();
+    let found = aside::broken_by(sides.scratch, error, &tables).await?;
+    let live = sides.live.connect().await?;
+    for rule in &found {
+        let is_made = match rule.is_domain() {
+            true => is_missing(&live, rule.on()).await?,
+            false => tables.contains(&rule.on()),
+        };
+        if !is_made {
+            return Ok(false);
+        }
+    }
+    live.close().await?;
+    Ok(aside::add(aside, found))
+}
+
+async fn is_missing(live: &Session, domain: &QualifiedName) -> Result<bool> {
+    let sql = "SELECT pg_catalog.to_regtype($1) IS NULL";
+    let row = live
+        .query_one(sql, &[&domain.to_string()])
+        .await
+        .map_err(|source| Error::postgres(format!("could not look for {}", domain.short()), source))?;
+    Ok(row.get(0))
 }
 
 async fn fill(
@@ -95,7 +144,7 @@ async fn fill(
     renamed: &Renamed,
     owners: &BTreeMap<QualifiedName, String>,
     definitions: &Definitions,
-    lend: Option<&LentPaths>,
+    remedies: &Remedies,
     progress: &Progress,
 ) -> Result<()> {
     let stored = snapshot.snapshot();
@@ -109,10 +158,11 @@ async fn fill(
     let tables: Vec<(&TableData, QualifiedName)> =
         manifest.tables.iter().map(|data| Ok((data, new_name(&data.table.name)?))).collect::<Result<_>>()?;
     let mut transaction = LiveTransaction::begin(live).await?;
-    if let Some(paths) = lend {
+    if let Some(paths) = &remedies.paths {
         transaction.lend(paths).await?;
     }
     transaction.run("could not make the tables", &definitions.before).await?;
+    aside::drop(&transaction, &remedies.aside).await?;
     progress.phase("loading rows", Some(manifest.raw_bytes()));
     for (data, target) in &tables {
         let through = data.table.load_into.as_ref().map(&new_name).transpose()?;
@@ -120,6 +170,7 @@ async fn fill(
     }
     progress.done();
     common::fault::point("parts.loaded");
+    aside::put_back(&transaction, &remedies.aside).await?;
     progress.phase("building indexes and constraints", None);
     transaction.run("could not build the indexes and constraints", &definitions.after).await?;
     for sequence in &manifest.sequences {

@@ -3,6 +3,7 @@
 //! Only the chunks of these tables are read and verified, with the manifest and the schema archive. Whatever is done to
 //! the live database is one transaction of one session: it is there as a whole or not at all, also after kill -9.
 
+mod aside;
 pub mod beside;
 mod dry_run;
 pub mod plan;

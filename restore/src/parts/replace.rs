@@ -17,12 +17,15 @@ use common::{
 };
 
 use super::{
-    rights,
+    aside, rights,
     scratch::{self, Column, regclass},
     select::{Selection, Unit},
     transaction::{LiveTransaction, differs},
 };
-use crate::lent_paths::{self, LentPaths};
+use crate::{
+    broken_rules::Rule,
+    lent_paths::{self, LentPaths},
+};
 
 /// How the live tables are replaced.
 #[derive(Debug, Clone)]
@@ -148,6 +151,8 @@ fn differences(wanted: &[Column], found: &[Column]) -> Vec<String> {
 
 /// Replaces the content of the live tables.
 ///
+/// Gives the rules of the tables that came back NOT VALID, because rows break them, one sentence each.
+///
 /// # Errors
 /// The live tables are as they were.
 pub async fn replace(
@@ -157,16 +162,67 @@ pub async fn replace(
     selection: &Selection,
     options: &ReplaceOptions,
     progress: &Progress,
-) -> Result<()> {
-    match replace_once(live, scratch, snapshot, selection, options, None, progress).await {
+) -> Result<Vec<String>> {
+    let mut remedies = Remedies::default();
+    loop {
+        let replaced = replace_once(live, scratch, snapshot, selection, options, &remedies, progress).await;
+        let Err(error) = replaced else { return Ok(aside::lines(&remedies.aside)) };
+        interrupt::check()?;
         // Nothing is left of it, and with the search path of the database it may work.
-        Err(error) if lent_paths::may_be_a_name(&error) => {
-            let paths = LentPaths::new(live, &snapshot.snapshot().manifest, progress);
-            let again = replace_once(live, scratch, snapshot, selection, options, Some(&paths), progress);
-            again.await.map_err(lent_paths::hint)
+        if remedies.paths.is_none() && lent_paths::may_be_a_name(&error) {
+            remedies.paths = Some(LentPaths::new(live, &snapshot.snapshot().manifest, progress));
+        } else if !take_off(live, &selection.units, &mut remedies.aside, &error).await? {
+            return Err(lent_paths::hint(aside::hint(error)));
         }
-        replaced => replaced,
     }
+}
+
+/// What is done otherwise than at first, because that failed.
+#[derive(Default)]
+struct Remedies {
+    paths: Option<LentPaths>,
+    /// Rules that rows break.
+    aside: Vec<Rule>,
+}
+
+/// Adds the rule that `error` speaks of to those that come back NOT VALID, if nothing but these tables has it; whether there was
+/// one.
+async fn take_off(
+    live: &ConnectionSettings,
+    units: &[Unit],
+    aside: &mut Vec<Rule>,
+    error: &Error,
+) -> Result<bool> {
+    let session = live.connect().await?;
+    let names: Vec<&QualifiedName> = units.iter().map(|unit| &unit.name).collect();
+    let found = aside::broken_by(&session, error, &names).await?;
+    for rule in &found {
+        // Of a tree, the topmost has it: all below comes with it.
+        if rule.is_domain()
+            || !names.contains(&rule.on())
+            || heirs(&session, rule.on()).await?.iter().any(|heir| !names.contains(&heir))
+        {
+            return Ok(false);
+        }
+    }
+    session.close().await?;
+    Ok(aside::add(aside, found))
+}
+
+/// What inherits from a table and is no partition.
+async fn heirs(session: &Session, table: &QualifiedName) -> Result<Vec<QualifiedName>> {
+    let rows = session
+        .query(
+            "WITH RECURSIVE heirs(oid) AS (SELECT $1::text::pg_catalog.regclass::pg_catalog.oid
+               UNION SELECT i.inhrelid FROM heirs JOIN pg_catalog.pg_inherits i ON i.inhparent = heirs.oid)
+             SELECT n.nspname::text, c.relname::text FROM heirs JOIN pg_catalog.pg_class c ON c.oid = heirs.oid
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE NOT c.relispartition AND c.oid <> $1::text::pg_catalog.regclass",
+            &[&table.to_string()],
+        )
+        .await
+        .map_err(|source| Error::postgres(format!("could not look for heirs of {}", table.short()), source))?;
+    Ok(rows.iter().map(|row| scratch::name(row, 0)).collect())
 }
 
 async fn replace_once(
@@ -175,12 +231,12 @@ async fn replace_once(
     snapshot: &VerifiedSnapshot,
     selection: &Selection,
     options: &ReplaceOptions,
-    lend: Option<&LentPaths>,
+    remedies: &Remedies,
     progress: &Progress,
 ) -> Result<()> {
     let units = &selection.units;
     let mut transaction = LiveTransaction::begin(live).await?;
-    if let Some(paths) = lend {
+    if let Some(paths) = &remedies.paths {
         transaction.lend(paths).await?;
     }
     check_columns(scratch, transaction.session(), units).await?;
@@ -203,7 +259,9 @@ async fn replace_once(
     for (silence, _) in &acting {
         transaction.run("could not keep a trigger from firing", silence).await?;
     }
+    aside::drop(&transaction, &remedies.aside).await?;
     exchange(&transaction, units, &staged, progress).await?;
+    aside::put_back(&transaction, &remedies.aside).await?;
     for (_, give_back) in &acting {
         transaction.run("could not give a trigger its state back", give_back).await?;
     }

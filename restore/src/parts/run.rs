@@ -100,6 +100,15 @@ struct Prepared {
     run_owners_code: bool,
 }
 
+/// What the live database got.
+#[derive(Debug, Default)]
+struct Done {
+    /// Beside the tables.
+    made: Vec<String>,
+    /// What is not as in the snapshot, one sentence each.
+    differs: Vec<String>,
+}
+
 /// Runs it.
 pub async fn run(
     request: &PartRequest<'_>,
@@ -149,7 +158,8 @@ pub async fn run(
         Mode::Beside | Mode::Replace => {
             let made =
                 with_scratch(connection, maintenance, &verified, &prepared, settings, options, &progress);
-            (made.await?, Account::default())
+            let Done { made, differs } = made.await?;
+            (made, Account { differs, ..Account::default() })
         }
     };
     analyze(connection, &prepared, output).await;
@@ -302,7 +312,7 @@ async fn with_scratch(
     settings: &Settings,
     options: RestoreOptions,
     progress: &Progress,
-) -> Result<Vec<String>> {
+) -> Result<Done> {
     let live = connection.database();
     let unchanged = |error: Error| {
         let error =
@@ -350,7 +360,7 @@ async fn work(
     prepared: &Prepared,
     settings: &Settings,
     progress: &Progress,
-) -> Result<Vec<String>> {
+) -> Result<Done> {
     let major = verified.snapshot().manifest.pg_dump_major;
     let server = connection.connect().await?;
     let pg_dump = tools::choose_pg_dump(&tools::installed("pg_dump").await, server.server_version_num())?;
@@ -367,9 +377,9 @@ async fn work(
     let made = if beside {
         let sides = Sides { live: connection, scratch: &session, pg_dump: &pg_dump, pg_restore: &pg_restore };
         let suffix = format!("_restored_{}", prepared.suffix);
-        beside::restore(&sides, verified, &prepared.becomes, &prepared.owners, &suffix, progress)
-            .await?
-            .objects
+        let made =
+            beside::restore(&sides, verified, &prepared.becomes, &prepared.owners, &suffix, progress).await?;
+        Done { made: made.objects, differs: made.differs }
     } else {
         let options = ReplaceOptions {
             kept_as: prepared.kept_as.clone(),
@@ -378,8 +388,8 @@ async fn work(
             run_owners_code: prepared.run_owners_code,
         };
         let selection = &prepared.selection;
-        replace::replace(connection, &session, verified, selection, &options, progress).await?;
-        Vec::new()
+        let differs = replace::replace(connection, &session, verified, selection, &options, progress).await?;
+        Done { differs, ..Done::default() }
     };
     session.close().await?;
     Ok(made)
