@@ -22,7 +22,7 @@ use common::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use make::{make, refuse_obstacles};
+pub use make::{make, make_now, refuse_obstacles};
 pub use recover::{recover_by, recover_leftover, took_its_place};
 pub use undo::Undone;
 pub(crate) use undo::undo;

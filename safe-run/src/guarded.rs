@@ -125,8 +125,8 @@ async fn run_fenced(context: &Context, job: Job<'_>) -> Result<Report> {
         Err(error) => return abandon(context, log, &control, standing, error).await,
     };
     let context = cloned.as_ref().unwrap_or(context);
-    let prepared =
-        prepare(context, &control, &mut log, raised.state, standing.as_ref(), first.as_mut()).await;
+    let state = raised.state.clone();
+    let prepared = prepare(context, &control, &mut log, state, standing.as_ref(), first.as_mut()).await;
     let prepared = match prepared {
         Ok(prepared) => prepared,
         Err(error) => return abandon(context, log, &control, standing, error).await,
@@ -134,6 +134,23 @@ async fn run_fenced(context: &Context, job: Job<'_>) -> Result<Report> {
     if let Some(first) = first {
         let snapshot = prepared.snapshot.as_ref().map(|(snapshot, _)| snapshot);
         first.end(context, &mut log, snapshot, &prepared.baseline);
+    }
+    let instead = match clone_instead(
+        context,
+        &control,
+        &mut log,
+        &raised.state,
+        &prepared,
+        standing.is_some(),
+    )
+    .await
+    {
+        Ok(instead) => instead,
+        Err(error) => return abandon(context, log, &control, standing, error).await,
+    };
+    let context = instead.as_ref().unwrap_or(context);
+    if let Err(error) = ready(&mut log) {
+        return abandon(context, log, &control, standing, error).await;
     }
     match perform(context, &control, standing.as_ref(), job, &prepared, &mut log).await {
         Ok(()) => keep(context, log, &control, standing).await,
@@ -151,6 +168,44 @@ async fn run_fenced(context: &Context, job: Job<'_>) -> Result<Report> {
             undo(context, log, &control, standing, prepared, reached.as_ref(), (stage, error)).await
         }
     }
+}
+
+/// Rows that a restore could not bring back, found by the checks: then the snapshot is no undo, and the clone is, where it may be.
+///
+/// # Errors
+/// Neither can be the undo. Nothing was changed.
+async fn clone_instead(
+    context: &Context,
+    control: &Session,
+    log: &mut RunLog,
+    state: &DatabaseState,
+    prepared: &Prepared,
+    is_fenced: bool,
+) -> Result<Option<Context>> {
+    let on_failure = context.options.on_failure;
+    if log.clone.is_some() || prepared.snapshot.is_none() || on_failure == Some(OnFailure::Stop) {
+        return Ok(None);
+    }
+    let found = &prepared.baseline.results;
+    if (on_failure == Some(OnFailure::Undo) || is_fenced)
+        && let Some(why) = proof::row_without_a_place(&context.control, found).await?
+    {
+        proof::by_clone_instead(context, control, &why).await?;
+        let cloned = clone::make_now(context, control, log, state).await?;
+        log.report
+            .protection
+            .push(format!("the undo is that clone: a restore of the snapshot would fail: {why}"));
+        return Ok(Some(cloned));
+    }
+    log.report.notes.extend(proof::broken_rules(found));
+    Ok(None)
+}
+
+/// From here on the database is changed.
+fn ready(log: &mut RunLog) -> Result<()> {
+    fault::point("safe-run.snapshot");
+    interrupt::check()?;
+    log.journal.write(Step::Applying)
 }
 
 async fn precopy_if_it_pays(context: &Context, log: &mut RunLog) -> Result<Option<Precopy>> {
@@ -290,12 +345,6 @@ async fn prepare(
         log.took("snapshot", began, took);
     }
     log.took("checks before", checks_began, checks_took);
-    if log.clone.is_none() && snapshot.is_some() && options.on_failure != Some(OnFailure::Stop) {
-        if options.on_failure == Some(OnFailure::Undo) || standing.is_some() {
-            proof::refuse_rows_without_a_place(&baseline.results)?;
-        }
-        log.report.notes.extend(proof::broken_rules(&baseline.results));
-    }
     let snapshot = match snapshot {
         None => {
             if log.clone.is_none() {
@@ -326,9 +375,6 @@ async fn prepare(
             }
         }
     };
-    fault::point("safe-run.snapshot");
-    interrupt::check()?;
-    log.journal.write(Step::Applying)?;
     Ok(Prepared { snapshot, baseline })
 }
 

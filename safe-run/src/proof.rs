@@ -41,6 +41,8 @@ pub struct Proof {
     pub lines: Vec<String>,
     /// The clone is the undo, and the snapshot only a copy: it need not be restorable here.
     pub snapshot_is_spare: bool,
+    /// The clone may be the undo, should the snapshot turn out to be none: `--snapshot auto`.
+    pub may_clone: bool,
     /// Workers of extensions that the run ends: looked for afterwards.
     pub workers: Vec<Worker>,
 }
@@ -116,8 +118,8 @@ pub async fn settle(context: &mut Context) -> Result<()> {
 
 async fn choose(context: &Context, control: &Session) -> Result<(SnapshotChoice, Proof)> {
     let options = &context.options;
-    let mut proof = Proof::default();
     let wanted = options.snapshot;
+    let mut proof = Proof { may_clone: wanted == SnapshotChoice::Auto, ..Proof::default() };
     // Told to stop, nobody relies on the snapshot but a person who looks first; without a fence a person decides too.
     let is_undone = match options.on_failure {
         Some(choice) => choice == OnFailure::Undo,
@@ -253,14 +255,55 @@ fn hint(helps: &[String], other: &str) -> String {
     if helps.is_empty() { other.to_owned() } else { format!("What would help: {} {other}", helps.join(" ")) }
 }
 
-/// Refuses where the snapshot is the only undo and holds rows that it could not bring back: a NULL where a table's column or a domain
-/// has none, or a row of which a rule's function raises an error. A rule of that kind can't be NOT VALID.
-pub(crate) fn refuse_rows_without_a_place(found: &CheckResults) -> Result<()> {
-    let Some(finding) = found.findings.iter().find(|finding| has_no_place(finding)) else { return Ok(()) };
-    Err(Error::refused(format!("an undo by a snapshot would not be possible: {}", finding.detail)).with_hint(
-        "Repair the rows or the rule, or take --snapshot clone, which copies them as they are; --on-failure stop --snapshot none goes \
-         without an undo.",
-    ))
+/// What was found of rows that a restore has no place for: a NULL where a table's column or a domain has none, rows that are there
+/// twice under a unique index, conflict in an EXCLUDE, or lie outside of their partition's bound, or of which a rule's function
+/// raises an error. A rule of that kind can't be NOT VALID.
+pub(crate) async fn row_without_a_place(session: &Session, found: &CheckResults) -> Result<Option<String>> {
+    let suspects: Vec<&Finding> = found.findings.iter().filter(|finding| has_no_place(finding)).collect();
+    if suspects.is_empty() {
+        return Ok(None);
+    }
+    // No archive makes an index that is not valid, and a materialized view is filled anew.
+    let indexes: Vec<u32> = suspects
+        .iter()
+        .filter(|finding| matches!(finding.key.check, CheckKind::Unique))
+        .map(|finding| finding.key.rule_oid)
+        .collect();
+    let rows = session
+        .query(
+            "SELECT i.indexrelid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
+             WHERE i.indexrelid = ANY ($1) AND (NOT i.indisvalid OR c.relkind <> 'r')",
+            &[&indexes],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for indexes that are not valid", source))?;
+    let not_made: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();
+    let is_made = |finding: &&&Finding| {
+        finding.key.check != CheckKind::Unique || !not_made.contains(&finding.key.rule_oid)
+    };
+    Ok(suspects.iter().find(is_made).map(|finding| finding.detail.clone()))
+}
+
+/// Whether the clone can be the undo after all, now that the fence stands and the snapshot can't: `why`.
+///
+/// # Errors
+/// Refused where it was not asked for, or can't be.
+pub(crate) async fn by_clone_instead(context: &Context, control: &Session, why: &str) -> Result<()> {
+    let error = Error::refused(format!("an undo by a snapshot would not be possible: {why}"));
+    let may_clone = context.proof.may_clone
+        && !matches!(context.options.fence, FenceChoice::None | FenceChoice::Lock)
+        && (context.proof.workers.is_empty() || context.options.end_workers);
+    if !may_clone {
+        return Err(error.with_hint(
+            "Repair the rows or the rule, or take --snapshot clone, which copies them as they are; --on-failure stop --snapshot none \
+             goes without an undo.",
+        ));
+    }
+    let Some(clone) = by_clone(context, control).await? else { return Ok(()) };
+    Err(Error::refused(format!("{}; by a clone: {}", error.message(), clone.text())).with_hint(hint(
+        &clone.helps,
+        "Repair the rows or the rule; --on-failure stop --snapshot none goes without an undo.",
+    )))
 }
 
 fn has_no_place(finding: &Finding) -> bool {
@@ -272,7 +315,8 @@ fn has_no_place(finding: &Finding) -> bool {
     };
     let is_state = finding.sample_keys.is_empty() && finding.count == 1;
     let is_broken = match finding.key.check {
-        CheckKind::NotNull => true,
+        CheckKind::NotNull | CheckKind::Unique | CheckKind::Exclude => true,
+        CheckKind::Partitions => finding.key.rule == "bound",
         CheckKind::Check | CheckKind::Domains => {
             finding.definition == "NOT NULL" || (is_state && raises(&finding.key_hash))
         }
@@ -323,21 +367,24 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
     if !in_the_way.is_empty() {
         return Ok(Err(Impossible::by(&in_the_way)));
     }
-    let rules = rules::read(&context.control).await?;
+    // Beside each other: both read all of the catalog.
+    let second = context.connection.connect().await?;
+    let (rules, catalog) = tokio::try_join!(rules::read(&context.control), fingerprint::read(&second))?;
     if rules.is_plain {
+        second.close().await?;
         let how =
             "the undo is proved by the catalog: this role can make everything again, and no rule of a table \
                    runs code"
                 .to_owned();
         return Ok(Ok(ByFile { how, ..ByFile::default() }));
     }
-    let catalog = fingerprint::read(&context.control).await?;
-    let key = fingerprint::with_rows(&context.connection, &catalog, &rules.rows).await?;
+    let key = fingerprint::with_rows(&second, &catalog, &rules.rows).await?;
     if let Some(key) = &key
         && let Some(known) = context.repository.recall_proof(key)?
     {
         let proved =
             "the undo is proved: nothing that it depends on has changed since a trial that succeeded";
+        second.close().await?;
         let mut file = ByFile { how: format!("{proved}{}", rules.left_out()), lacks: known.lacks };
         file.lacks.splice(0..0, rules.uncertain());
         return Ok(Ok(file));
@@ -348,7 +395,7 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
     let mut tried = trial::by_file(context, control, &rules).await?;
     if let Ok(file) = &mut tried {
         // The trial's rows are these only if they are so before it and after it.
-        let now = fingerprint::with_rows(&context.connection, &catalog, &rules.rows).await?;
+        let now = fingerprint::with_rows(&second, &catalog, &rules.rows).await?;
         if let Some(key) = key.filter(|key| now.as_ref() == Some(key)) {
             let known = KnownProof { at: Utc::now(), lacks: file.lacks.clone() };
             context.repository.remember_proof(&key, &known)?;
@@ -356,6 +403,7 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
         // First: a message names one.
         file.lacks.splice(0..0, rules.uncertain());
     }
+    second.close().await?;
     Ok(tried)
 }
 

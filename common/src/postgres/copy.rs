@@ -244,6 +244,53 @@ pub async fn hash_rows(session: &Session, statement: &str, progress: &Progress) 
     Ok((rows, hash))
 }
 
+/// [`hash_rows`] of each of these statements, many of them in one round trip: thousands of small tables do not wait for each other.
+///
+/// # Errors
+/// As of the first that fails.
+pub async fn hash_each(session: &Session, statements: &[String]) -> Result<Vec<(u64, RowHash)>> {
+    /// Statements of one message, which share a transaction and hold their locks until its end.
+    const TOGETHER: usize = 100;
+    let mut found = Vec::with_capacity(statements.len());
+    for batch in statements.chunks(TOGETHER) {
+        let (sink, sent) =
+            session.copy_out(&batch.join("; "), EachSink::default(), "could not read the rows").await?;
+        let rows: Vec<u64> = sink.done.iter().map(|(rows, _)| *rows).collect();
+        if sent != rows || rows.len() != batch.len() {
+            return Err(Error::failed(format!("{rows:?} rows were read, and the server sent {sent:?}")));
+        }
+        found.extend(sink.done);
+    }
+    Ok(found)
+}
+
+/// Counts and hashes, each statement by itself.
+#[derive(Default)]
+struct EachSink {
+    buffer: Vec<u8>,
+    counter: RowCounter,
+    done: Vec<(u64, RowHash)>,
+}
+
+impl RowSink for EachSink {
+    fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    fn added(&mut self) -> Result<()> {
+        self.counter.feed(&self.buffer);
+        self.buffer.clear();
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let counted = std::mem::take(&mut self.counter).finish();
+        self.done
+            .push(counted.map_err(|source| Error::failed(format!("could not read the rows: {source}")))?);
+        Ok(())
+    }
+}
+
 /// Counts and hashes.
 #[derive(Default)]
 struct HashSink {

@@ -24,6 +24,13 @@ pub async fn differences(client: &Client) -> Result<Told> {
     let mut told = Told { differ: Vec::new(), mean_the_same: Vec::new() };
     for (query, is_different, one, many, rest) in [
         (
+            sql::MADE_IN_PG_CATALOG,
+            true,
+            "object that somebody made in pg_catalog",
+            "objects that somebody made in pg_catalog",
+            "pg_dump writes nothing of that schema",
+        ),
+        (
             sql::RENAMED_PARTITION_KEYS,
             true,
             "foreign key of a partition under a name of its own",

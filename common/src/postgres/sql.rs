@@ -464,6 +464,19 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_operator u WHERE u.oprcode <> 0 AND o.oid IN (u.oprcom, u.oprnegate))) AS shell_operators,
        pg_catalog.pg_is_in_recovery() AS in_recovery";
 
+/// What somebody made in `pg_catalog`, of which pg_dump writes nothing: functions, relations, types, operators.
+pub const MADE_IN_PG_CATALOG: &str = "
+SELECT pg_catalog.pg_describe_object(o.class, o.oid, 0) FROM (
+  SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass::oid AS class, oid, pronamespace AS namespace FROM pg_catalog.pg_proc
+  UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, oid, relnamespace FROM pg_catalog.pg_class
+    WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+  UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, typnamespace FROM pg_catalog.pg_type
+    WHERE typtype IN ('b', 'd', 'e', 'r') AND NOT (typelem <> 0 AND typcategory = 'A')
+  UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid, oprnamespace FROM pg_catalog.pg_operator) o
+WHERE o.oid >= 16384 AND o.namespace = 'pg_catalog'::pg_catalog.regnamespace
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype IN ('e', 'i'))
+ORDER BY 1";
+
 /// Password hashes of the roles `$1` that have one.
 pub const ROLE_PASSWORDS: &str = "
 SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid

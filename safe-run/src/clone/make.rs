@@ -18,7 +18,7 @@ use restore::space;
 use super::{DatabaseClone, Found, drop_clone, look};
 use crate::{
     journal::Step,
-    run::{Context, RunLog},
+    run::{Context, RunLog, RunOptions, SnapshotChoice},
 };
 
 /// Refuses, before anybody's session is ended, what can't be copied or would be left behind by the swap.
@@ -137,6 +137,19 @@ pub async fn make(
     if !context.options.snapshot.has_clone() {
         return Ok(None);
     }
+    make_now(context, control, log, state).await.map(Some)
+}
+
+/// Makes the clone; see [`make`].
+///
+/// # Errors
+/// There is no clone then.
+pub async fn make_now(
+    context: &Context,
+    control: &Session,
+    log: &mut RunLog,
+    state: &DatabaseState,
+) -> Result<Context> {
     interrupt::check()?;
     let live = log.report.database.clone();
     let stamp = free_stamp(control, &live).await?;
@@ -181,17 +194,21 @@ pub async fn make(
     ));
     log.clone = Some(clone);
     fault::point("safe-run.cloned");
-    Ok(Some(Context {
+    let snapshot = match context.options.snapshot {
+        SnapshotChoice::File | SnapshotChoice::Auto => SnapshotChoice::Both,
+        chosen => chosen,
+    };
+    Ok(Context {
         connection,
         control: control_session,
         repository: context.repository.clone(),
-        options: context.options.clone(),
+        options: RunOptions { snapshot, ..context.options.clone() },
         progress: context.progress.clone(),
         run: context.run.clone(),
         proof: context.proof.clone(),
         history: context.history.clone(),
         invocation: context.invocation.clone(),
-    }))
+    })
 }
 
 /// Copies, and gives the copy what a copy does not carry, so that what can't be given is found out now.

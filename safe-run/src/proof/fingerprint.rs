@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 
 use common::{
-    Error, Progress, Result,
-    postgres::{ConnectionSettings, Session, copy},
+    Error, Result,
+    postgres::{Session, copy},
 };
 
 /// Catalogs whose rows count by oid and writer.
@@ -156,16 +156,11 @@ pub async fn read(session: &Session) -> Result<String> {
 
 /// A fingerprint of a catalog and of the rows of these tables, by a hash of each table's rows; none where they can't be read in a
 /// moment. Plain COPY plans nothing and runs no code of the tables' owners.
-pub async fn with_rows(
-    settings: &ConnectionSettings,
-    catalog: &str,
-    rows_of: &HashSet<u32>,
-) -> Result<Option<String>> {
+pub async fn with_rows(session: &Session, catalog: &str, rows_of: &HashSet<u32>) -> Result<Option<String>> {
     if rows_of.is_empty() {
         return Ok(Some(catalog.to_owned()));
     }
     let failed = |source| Error::postgres("could not read the rows for a fingerprint", source);
-    let session = settings.connect().await?;
     session.batch_execute("SET lock_timeout = '2s'").await.map_err(failed)?;
     let oids: Vec<u32> = rows_of.iter().copied().collect();
     let tables = session
@@ -176,16 +171,17 @@ pub async fn with_rows(
         )
         .await
         .map_err(failed)?;
+    let statements: Vec<String> =
+        tables.iter().map(|row| format!("COPY {} TO STDOUT", row.get::<_, String>(1))).collect();
+    let hashes = match copy::hash_each(session, &statements).await {
+        Ok(hashes) => hashes,
+        // Locked, or not for this role to read: the trial says so if that is in its way.
+        Err(error) if error.sqlstate().is_some() => return Ok(None),
+        Err(error) => return Err(error),
+    };
     let mut text = format!("{catalog}\n");
-    for row in &tables {
-        let statement = format!("COPY {} TO STDOUT", row.get::<_, String>(1));
-        match copy::hash_rows(&session, &statement, &Progress::none()).await {
-            Ok((rows, hash)) => text.push_str(&format!("{} {rows} {hash:?}\n", row.get::<_, u32>(0))),
-            // Locked, or not for this role to read: the trial says so if that is in its way.
-            Err(error) if error.sqlstate().is_some() => return Ok(None),
-            Err(error) => return Err(error),
-        }
+    for (row, (rows, hash)) in tables.iter().zip(hashes) {
+        text.push_str(&format!("{} {rows} {hash:?}\n", row.get::<_, u32>(0)));
     }
-    session.close().await?;
     Ok(Some(common::digest::sha256_hex(text.as_bytes())))
 }

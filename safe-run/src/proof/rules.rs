@@ -58,7 +58,8 @@ impl Rules {
 }
 
 /// Tables whose own rules run code that may say something else now than when the row was written: CHECK, domains, generated
-/// columns, indexes, partition keys, statistics; and what materialized views read.
+/// columns, indexes, partition keys, statistics; and what materialized views read. With them those with values that are not taken
+/// back unseen, though no code runs: of a domain that is NOT NULL, and names of objects, such as `regclass`.
 ///
 /// What a recursion begins with is taken from `pg_class` and `pg_type`, whose sizes the planner knows: PostgreSQL 19 makes room for as
 /// many rows as it expects at once, and once expected gigabytes of them.
@@ -87,13 +88,26 @@ WITH RECURSIVE
     OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':[a-z]*funcid ([0-9]+)', 'g') m JOIN fickle f ON f.oid = m[1]::oid)
     OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':opno ([0-9]+)', 'g') m
                JOIN pg_catalog.pg_operator o ON o.oid = m[1]::oid JOIN fickle f ON f.oid = o.oprcode))),
- types(oid) AS (
-  SELECT t.oid FROM pg_catalog.pg_type t WHERE t.oid IN (SELECT type FROM code)
-  UNION SELECT n.typ FROM types, LATERAL (
-    SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typbasetype = types.oid
-    UNION ALL SELECT t.oid FROM pg_catalog.pg_type t WHERE t.typelem = types.oid
-    UNION ALL SELECT c.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c ON c.oid = a.attrelid AND c.reltype <> 0
-      WHERE a.atttypid = types.oid AND a.attnum > 0) n(typ)),
+ -- What a value of a type can be part of: for each, the types that hold it.
+ parts(part, whole) AS MATERIALIZED (
+  SELECT typbasetype, oid FROM pg_catalog.pg_type WHERE typbasetype <> 0
+  UNION ALL SELECT typelem, oid FROM pg_catalog.pg_type WHERE typelem <> 0
+  UNION ALL SELECT rngsubtype, rngtypid FROM pg_catalog.pg_range UNION ALL SELECT rngtypid, rngmultitypid FROM pg_catalog.pg_range
+  UNION ALL SELECT DISTINCT a.atttypid, c.reltype FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_class c
+      ON c.oid = a.attrelid AND c.reltype <> 0 WHERE a.attnum > 0 AND a.attrelid >= 16384),
+ -- Types whose values are looked at when they are read: by code; for NULL; for a name that has to be there.
+ types(oid, calls) AS (
+  SELECT t.oid, true FROM pg_catalog.pg_type t WHERE t.oid IN (SELECT type FROM code)
+  UNION SELECT r.rngtypid, true FROM pg_catalog.pg_range r WHERE r.rngcanonical::oid IN (SELECT oid FROM fickle)
+   OR r.rngsubopc >= 16384 AND NOT EXISTS (
+      SELECT FROM own WHERE own.class = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND own.oid = r.rngsubopc)
+  UNION SELECT t.oid, false FROM pg_catalog.pg_type t WHERE t.typtype = 'd' AND t.typnotnull
+   OR t.typnamespace = 'pg_catalog'::pg_catalog.regnamespace AND t.typname IN ('regproc', 'regprocedure', 'regoper', 'regoperator',
+      'regclass', 'regconfig', 'regdictionary', 'regcollation', 'regdatabase')
+  UNION SELECT parts.whole, types.calls FROM types JOIN parts ON parts.part = types.oid),
+ held(relation, calls) AS MATERIALIZED (
+  SELECT a.attrelid, pg_catalog.bool_or(types.calls) FROM pg_catalog.pg_attribute a JOIN types ON types.oid = a.atttypid
+   WHERE a.attnum > 0 AND a.attrelid >= 16384 AND NOT a.attisdropped GROUP BY 1),
  reads(oid) AS (
   SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relkind = 'm' AND c.relispopulated
   UNION SELECT d.refobjid FROM reads JOIN pg_catalog.pg_rewrite r ON r.ev_class = reads.oid
@@ -101,7 +115,7 @@ WITH RECURSIVE
       AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass),
  tops(oid) AS MATERIALIZED (
   SELECT c.oid FROM pg_catalog.pg_class c WHERE c.oid IN (SELECT relation FROM code)
-   OR c.oid IN (SELECT a.attrelid FROM pg_catalog.pg_attribute a JOIN types ON types.oid = a.atttypid WHERE a.attnum > 0)
+   OR c.oid IN (SELECT relation FROM held)
    OR c.oid IN (SELECT oid FROM reads)
    OR c.oid IN (SELECT i.indrelid FROM pg_catalog.pg_index i, pg_catalog.unnest(i.indclass::oid[]) u WHERE u >= 16384
     AND NOT EXISTS (SELECT FROM own WHERE own.class = 'pg_catalog.pg_opclass'::pg_catalog.regclass AND own.oid = u))),
@@ -115,12 +129,14 @@ WITH RECURSIVE
       OR EXISTS (SELECT FROM pg_catalog.regexp_matches(t.tree, ':opno ([0-9]+)', 'g') m
                  JOIN pg_catalog.pg_operator o ON o.oid = m[1]::oid
                  JOIN fickle f ON f.oid = o.oprcode AND f.oid >= 16384)))
-   OR c.oid IN (SELECT a.attrelid FROM pg_catalog.pg_attribute a JOIN types ON types.oid = a.atttypid WHERE a.attnum > 0)
+   OR c.oid IN (SELECT relation FROM held WHERE calls)
   UNION SELECT i.inhrelid FROM bound JOIN pg_catalog.pg_inherits i ON i.inhparent = bound.oid)
-SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, pg_catalog.pg_table_size(c.oid) AS bytes,
+SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, z.rows + z.long AS bytes,
        EXISTS (SELECT FROM wanted WHERE wanted.oid = c.oid) AS is_wanted,
-       EXISTS (SELECT FROM bound WHERE bound.oid = c.oid) AS is_bound, pg_catalog.pg_relation_size(c.oid) > 0 AS has_rows
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+       EXISTS (SELECT FROM bound WHERE bound.oid = c.oid) AS is_bound, z.rows > 0 AS has_rows
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, LATERAL (
+  SELECT pg_catalog.pg_relation_size(c.oid) AS rows, CASE c.reltoastrelid WHEN 0 THEN 0
+    ELSE pg_catalog.pg_relation_size(c.reltoastrelid) END AS long OFFSET 0) z
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 ORDER BY bytes, c.oid";
 
@@ -130,6 +146,8 @@ SELECT r.rolsuper
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid >= 16384)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname <> 'plpgsql')
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oid >= 16384)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid >= 16384 AND c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relkind IN ('m', 'f'))
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_seclabel)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_shseclabel)
