@@ -15,7 +15,7 @@ use common::{
     Error, ErrorKind, Result,
     cli::format::plural,
     postgres::{
-        Session,
+        Session, introspect,
         obstacles::{self, Obstacle, Way},
         tools,
     },
@@ -302,7 +302,7 @@ pub(crate) async fn by_clone_instead(context: &Context, control: &Session, why: 
     let Some(clone) = by_clone(context, control).await? else { return Ok(()) };
     Err(Error::refused(format!("{}; by a clone: {}", error.message(), clone.text())).with_hint(hint(
         &clone.helps,
-        "Repair the rows or the rule; --on-failure stop --snapshot none goes without an undo.",
+        "A superuser has rights for more, and --on-failure stop --snapshot none goes without an undo.",
     )))
 }
 
@@ -376,7 +376,8 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
             "the undo is proved by the catalog: this role can make everything again, and no rule of a table \
                    runs code"
                 .to_owned();
-        return Ok(Ok(ByFile { how, ..ByFile::default() }));
+        let lacks = introspect::certain_differences(&context.control).await?;
+        return Ok(Ok(ByFile { how, lacks }));
     }
     let key = fingerprint::with_rows(&second, &catalog, &rules.rows).await?;
     if let Some(key) = &key

@@ -191,7 +191,7 @@ WHERE p.pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND p
 
 /// As a superuser the function is made by us and given away; else the role is taken on for the time of making it. Inside of
 /// the block nothing of the owner runs. `session_replication_role` keeps event triggers from firing, whose code might refuse
-/// or write.
+/// or write; from 17 on `event_triggers` keeps also those from it that are enabled for replicas or always.
 fn create(owners: &str, refused: &str) -> String {
     format!(
         "DO LANGUAGE plpgsql $safe_run$
@@ -199,6 +199,7 @@ DECLARE
   owner pg_catalog.oid; grantee pg_catalog.oid; signature pg_catalog.text;
   role_before pg_catalog.text := pg_catalog.current_setting('role');
   replication_before pg_catalog.text := pg_catalog.current_setting('session_replication_role');
+  triggers_before pg_catalog.text := pg_catalog.current_setting('event_triggers', true);
   me pg_catalog.oid; superuser pg_catalog.bool;
 BEGIN
   SELECT r.oid, r.rolsuper INTO STRICT me, superuser FROM pg_catalog.pg_roles r
@@ -208,6 +209,7 @@ BEGIN
     BEGIN
       IF superuser THEN
         PERFORM pg_catalog.set_config('session_replication_role', 'replica', true);
+        IF triggers_before IS NOT NULL THEN PERFORM pg_catalog.set_config('event_triggers', 'off', true); END IF;
       ELSE
         EXECUTE pg_catalog.format('SET LOCAL ROLE %s', owner::pg_catalog.regrole);
       END IF;
@@ -222,6 +224,7 @@ BEGIN
       IF superuser THEN
         EXECUTE pg_catalog.format('ALTER FUNCTION %s OWNER TO %s', signature, owner::pg_catalog.regrole);
         PERFORM pg_catalog.set_config('session_replication_role', replication_before, true);
+        IF triggers_before IS NOT NULL THEN PERFORM pg_catalog.set_config('event_triggers', triggers_before, true); END IF;
       ELSE
         EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION %s TO %s', signature, me::pg_catalog.regrole);
         PERFORM pg_catalog.set_config('role', role_before, true);

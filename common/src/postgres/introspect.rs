@@ -478,6 +478,14 @@ struct NotKept {
     differs: Vec<String>,
 }
 
+/// What a database that is restored from a snapshot of this one would certainly differ by, one sentence each.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn certain_differences(client: &Client) -> Result<Vec<String>> {
+    Ok(not_kept(client).await?.differs)
+}
+
 async fn not_kept(client: &Client) -> Result<NotKept> {
     let row = client.query_one(sql::HARD_TO_KEEP, &[]).await.map_err(failed("what is hard to keep"))?;
     let mut lines = Vec::new();

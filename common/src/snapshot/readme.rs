@@ -329,12 +329,13 @@ pub fn large_object_statements(objects: &str, pages: &str) -> [String; 3] {
         // 2048: LOBLKSIZE, the page size of large objects in every stock build.
         format!("SELECT count(pg_catalog.lo_put(loid, pageno::bigint * 2048, data)) FROM {pages}"),
         format!(
+            // The text of an ACL with nobody in it comes back as an array without a dimension, which aclexplode refuses.
             "DO $$ DECLARE o record; g record; BEGIN FOR o IN SELECT * FROM {objects} LOOP \
              EXECUTE format('ALTER LARGE OBJECT %s OWNER TO %I', o.oid, o.owner); \
              IF o.comment IS NOT NULL THEN EXECUTE format('COMMENT ON LARGE OBJECT %s IS %L', o.oid, o.comment); END IF; \
              IF o.acl IS NOT NULL THEN \
              EXECUTE format('REVOKE ALL ON LARGE OBJECT %s FROM %I', o.oid, o.owner); \
-             FOR g IN SELECT a.privilege_type, a.is_grantable, r.rolname FROM pg_catalog.aclexplode(o.acl::pg_catalog.aclitem[]) a \
+             FOR g IN SELECT a.privilege_type, a.is_grantable, r.rolname FROM pg_catalog.aclexplode(NULLIF(o.acl, '{{}}')::pg_catalog.aclitem[]) a \
              LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee LOOP \
              EXECUTE format('GRANT %s ON LARGE OBJECT %s TO %s', g.privilege_type, o.oid, \
              coalesce(quote_ident(g.rolname), 'PUBLIC')) || CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END; \

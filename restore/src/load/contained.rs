@@ -79,9 +79,10 @@ bases(rel, attnum, typ, typmod) AS (
   SELECT b.rel, b.attnum, t.typbasetype, CASE WHEN b.typmod = -1 THEN t.typtypmod ELSE b.typmod END
   FROM bases b JOIN pg_catalog.pg_type t ON t.oid = b.typ AND t.typtype = 'd')
 SELECT c.nspname::text, c.relname::text, c.relowner, pg_catalog.pg_get_userbyid(c.relowner)::text, c.attname::text,
-       -- The text of a row, of a range that the user made, or of a list of these or of domains, is read by the owner.
+       -- The text of a row, of a range that the user made, or of a list of these or of domains, is read by the owner. From a type from
+       -- which nobody makes a cast: one from text would be taken for the reading of it.
        CASE WHEN (t.oid < 16384 OR t.typtype IN ('b', 'e')) AND COALESCE(e.oid < 16384 OR e.typtype IN ('b', 'e'), true)
-            THEN pg_catalog.format_type(b.typ, b.typmod) ELSE 'pg_catalog.text' END,
+            THEN pg_catalog.format_type(b.typ, b.typmod) ELSE 'pg_catalog.bpchar' END,
        pg_catalog.format_type(c.atttypid, c.atttypmod)
 FROM columns c JOIN bases b ON b.rel = c.rel AND b.attnum = c.attnum
 JOIN pg_catalog.pg_type t ON t.oid = b.typ AND t.typtype <> 'd'

@@ -4,6 +4,7 @@
 
 mod cases;
 mod extensions;
+mod more;
 mod rules;
 
 use cases::{BROKEN_SINCE, OF_OTHERS, OWN};
