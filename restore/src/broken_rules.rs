@@ -137,7 +137,7 @@ impl BrokenRules {
             })),
             Some(rules) => {
                 for rule in &rules {
-                    self.progress.warn(format!("rows break {}", rule.label()));
+                    self.progress.warn(format!("taken off until the rows are there: {}", rule.label()));
                 }
                 aside.extend(rules);
                 Ok(true)

@@ -191,11 +191,11 @@ async fn clone_instead(
         && let Some(why) = proof::row_without_a_place(&context.control, found).await?
     {
         proof::by_clone_instead(context, control, &why).await?;
-        let cloned = clone::make_now(context, control, log, state).await?;
-        log.report
-            .protection
-            .push(format!("the undo is that clone: a restore of the snapshot would fail: {why}"));
-        return Ok(Some(cloned));
+        let line =
+            format!("the undo is a clone, made now, because a restore of the snapshot would fail: {why}");
+        context.progress.note(line.clone());
+        log.report.protection.push(line);
+        return clone::make_now(context, control, log, state).await.map(Some);
     }
     log.report.notes.extend(proof::broken_rules(found));
     Ok(None)

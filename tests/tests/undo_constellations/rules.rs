@@ -253,7 +253,7 @@ fn rows_without_a_place(major: u32) {
             made.run
                 .run(&flags)
                 .exits(12)
-                .says("the undo is that clone: a restore of the snapshot would fail");
+                .says("the undo is a clone, made now, because a restore of the snapshot would fail");
             before.assert_same(&fingerprint(made.database()));
             made.run.assert_open();
         }
