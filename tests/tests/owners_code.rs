@@ -239,7 +239,17 @@ fn the_other_commands_run_an_owners_code_as_the_owner() {
         run.migration("2_more.sql", "ALTER TABLE orders ADD COLUMN again int;");
         for arguments in [
             &["--tx", "file", "--snapshot", "file", "--level", "deep"][..],
-            &["--fence", "exclusive", "--snapshot", "file", "--", "psql", "-X", "-c", "SELECT 1", &url],
+            // Behind this fence only the URL that a command is given leads in.
+            &[
+                "--fence",
+                "exclusive",
+                "--snapshot",
+                "file",
+                "--",
+                "sh",
+                "-c",
+                "psql -X -c 'SELECT 1' \"$DATABASE_URL\"",
+            ],
         ] {
             run.run(arguments).exits(0);
             planted.ran_only_as_itself(&format!("safe-run {arguments:?} on {major}"));
