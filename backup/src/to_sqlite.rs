@@ -15,7 +15,7 @@ use common::{
     digest, fault, interrupt,
     repository::{
         StoredSnapshot,
-        files::{free_space, open_plain, read_plain, sync_dir, write_private_file},
+        files::{free_space, open_plain, read_plain, replace_private_file, sync_dir},
     },
     snapshot::{Manifest, archive, chunk_reader::ChunkReader, manifest::SCHEMA_FILE, pattern::Pattern},
 };
@@ -28,8 +28,8 @@ use sqlite::{
     hash::Fingerprint,
 };
 
-/// Batches of rows that wait to be written: with the pieces of a chunk at 256 KiB this bounds the memory.
-const WAITING: usize = 16;
+/// Batches of rows that wait to be written. A batch has 256 KiB, or one row that is larger: few of them bound the memory.
+const WAITING: usize = 2;
 
 /// What `--json` says.
 #[derive(Serialize)]
@@ -198,11 +198,7 @@ struct Job {
 
 impl Job {
     fn run(self) -> Result<Finished> {
-        for path in [&self.file, &self.beside] {
-            if path.symlink_metadata().is_ok() {
-                return Err(exists(path));
-            }
-        }
+        self.nothing_there()?;
         let dir =
             self.file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
         let manifest = &self.snapshot.manifest;
@@ -234,6 +230,20 @@ impl Job {
         Ok(Finished { plan, rows: written.iter().map(|fingerprint| fingerprint.rows).collect(), bytes })
     }
 
+    /// Neither the file nor anything that SQLite would take for a part of it: a journal of an earlier file would be played back into ours.
+    fn nothing_there(&self) -> Result<()> {
+        let named = |suffix: &str| {
+            let mut name = self.file.as_os_str().to_owned();
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        let paths = [self.file.clone(), self.beside.clone(), named("-journal"), named("-wal"), named("-shm")];
+        match paths.iter().find(|path| path.symlink_metadata().is_ok()) {
+            Some(path) => Err(exists(path)),
+            None => Ok(()),
+        }
+    }
+
     /// Reads the archive of the schema, which has to be what the manifest says.
     fn plan(&self, encoding: Encoding) -> Result<ExportPlan> {
         let manifest = &self.snapshot.manifest;
@@ -248,7 +258,11 @@ impl Job {
         if digest::sha256_hex(&bytes) != entry.sha256 {
             return Err(Error::damaged(format!("checksum mismatch in {}", path.display())));
         }
-        Ok(plan(manifest, &archive::entries(&bytes, |text| encoding.decode(text))?, &self.selected))
+        let made = plan(manifest, &archive::entries(&bytes, |text| encoding.decode(text))?, &self.selected);
+        match &made.refused {
+            Some(refused) => Err(Error::refused(refused.clone())),
+            None => Ok(made),
+        }
     }
 
     /// Bytes of COPY text of the rows that come.
@@ -383,9 +397,11 @@ impl Job {
     fn publish(&self, temporary: tempfile::NamedTempFile, dir: &Path, plan: &ExportPlan) -> Result<()> {
         temporary.as_file().sync_all().map_err(|source| Error::io("write", temporary.path(), source))?;
         interrupt::check()?;
+        self.nothing_there()?;
         let has_list = !plan.untranslated.is_empty();
         if has_list {
-            write_private_file(&self.beside, plan.untranslated_sql().as_bytes())?;
+            let list = dir.join(self.beside.file_name().unwrap_or_default());
+            replace_private_file(&list, plan.untranslated_sql().as_bytes())?;
         }
         let named = temporary.persist_noclobber(&self.file).map_err(|error| match error.error.kind() {
             std::io::ErrorKind::AlreadyExists => exists(&self.file),

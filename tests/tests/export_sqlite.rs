@@ -44,10 +44,10 @@ INSERT INTO app.kinds SELECT 10, true, 32767, -2147483648, 9223372036854775807, 
 INSERT INTO app.kinds (id, f4, f8, n, n2, n30, d, ts, tz, iv, t, v, ints) VALUES
   (11, 'NaN', 'NaN', 'NaN', 'NaN', 'NaN', 'infinity', '-infinity', '-infinity', '178000000 years', '', '', '{}'),
   (12, 'Infinity', '-Infinity', 0.00, 0, 0, '5874897-12-31', '294276-12-31 23:59:59.999999', '4714-11-24 00:00:00+00 BC', '00:00:00.000001', '\N', 'NULL', '{NULL}'),
-  (13, -0.0, -0.0, 10.10, -0.01, 10.10, '0001-01-01', '1999-12-31 24:00', '0001-01-01 00:30:00+01', '1 mon', repeat('ä', 70000), E'\n', '{1}'),
+  (13, '-0', '-0', 10.10, -0.01, 10.10, '0001-01-01', '1999-12-31 24:00', '0001-01-01 00:30:00+01', '1 mon', repeat('ä', 70000), E'\n', '{1}'),
   (14, 1.17549435e-38, 4.9e-324, 1e-20, 1, 0.00001, '9999-12-31', '0001-01-01 00:00:00', '9999-12-31 23:59:59.999999+00', '-00:00:01', E'\r\b\f\v', '12345', '{-2147483648}'),
   (15, 3.4028235e38, 0.1::float8 + 0.2, 100000000000000000000, 12345678.90, 9007199254740993, '1970-01-01', '1970-01-01', '1970-01-01 00:00+00', '1 day', '007', '1e3', NULL);
-INSERT INTO "Odd ""Name""" VALUES (1, '1', 1, 1.0), (1, 'x', 'NaN', 1e100), (2, '1', -0.0, 3);
+INSERT INTO "Odd ""Name""" VALUES (1, '1', 1, 1.0), (1, 'x', 'NaN', 1e100), (2, '1', '-0', 3);
 INSERT INTO strict (at, name, raw) SELECT i / 7.0, 'n' || i, decode(md5(i::text), 'hex') FROM generate_series(1, 3000) i;
 SELECT setval('strict_id_seq', 5000);
 INSERT INTO child SELECT i, i, i FROM generate_series(1, 50) i;
@@ -238,6 +238,10 @@ fn an_export_replaces_nothing_and_leaves_nothing_when_it_fails() {
     export(&snapshots, &id, &file, &[]).fails(3, &["t.db exists already", "an export never replaces one"]);
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
     std::fs::remove_file(&file).unwrap();
+    // SQLite would play it back into the new file.
+    std::fs::write(folder.path().join("t.db-wal"), "old").unwrap();
+    export(&snapshots, &id, &file, &[]).fails(3, &["t.db-wal exists already"]);
+    std::fs::remove_file(folder.path().join("t.db-wal")).unwrap();
     export(&snapshots, &id, &file, &["--table", "nothing"]).fails(3, &["no table matches \"nothing\""]);
     export(&snapshots, &id, &file, &["--force"]).expect(2).says(&["cannot be used with '--force'"]);
     let faulty = |name: &str, value: &str| {

@@ -49,8 +49,10 @@ pub struct ExportPlan {
     pub views: Vec<ViewDesign>,
     /// What has no translation.
     pub untranslated: Vec<Untranslated>,
-    /// What is other than it was, though it was translated.
+    /// What is other than it was, though it was translated, and rows that do not come.
     pub notes: Vec<String>,
+    /// Why there can be no such file: a table of the database's own whose definition is not understood.
+    pub refused: Option<String>,
 }
 
 /// A view of the file.

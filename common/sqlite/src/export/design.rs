@@ -11,7 +11,7 @@ use super::{
     kind::Kind,
     names::{self, Names},
     structure::{Column, Name, Structure, Table},
-    types::{Form, SqliteType},
+    types::SqliteType,
     views,
 };
 use crate::{sql::quoted, target::Target};
@@ -243,6 +243,18 @@ fn choose(
     for data in &manifest.tables {
         let Some(home) = outermost(&data.table.name) else { continue };
         if !structure.tables.contains_key(&data.table.oid) && home == data.table.name {
+            if data.table.extension_filter.is_none() {
+                made.refused = Some(format!(
+                    "the definition of the table {} in the snapshot's archive is not understood, and its rows can't be exported",
+                    data.table.name.short()
+                ));
+                continue;
+            }
+            made.notes.push(format!(
+                "{} of {}, which belongs to an extension, not exported",
+                common::cli::format::plural(data.rows(), "row", "rows"),
+                data.table.name.short()
+            ));
             made.untranslated.push(Untranslated {
                 what: format!("table {}", data.table.name.short()),
                 sql: String::new(),
@@ -261,7 +273,7 @@ fn choose(
         }
     }
     for name in manifest.partial.iter().flat_map(|partial| &partial.without_rows) {
-        if selected.contains(name) {
+        if outermost(name).is_some() {
             made.untranslated.push(Untranslated {
                 what: format!("table {}", name.short()),
                 sql: String::new(),
@@ -318,6 +330,11 @@ fn table(
     for missing in &chosen.columns {
         if !columns.iter().any(|column| column.name == *missing) {
             // Of a typed table: the type has its columns.
+            notes.push(format!(
+                "values of {}.{} are exported as text: its type is not in the table's own definition",
+                chosen.name.short(),
+                printable(missing)
+            ));
             columns.push(Column {
                 name: missing.clone(),
                 type_name: "unknown".to_owned(),
@@ -363,6 +380,9 @@ fn table(
                 printable(&name)
             ));
         }
+        let stored = structure.types.of(&column.type_name);
+        let is_nocase =
+            matches!(stored.target, Target::Text) && column.type_name.rsplit('.').next() == Some("citext");
         let own_collation = column.collation.as_ref().filter(|name| !name.starts_with("pg_catalog."));
         if let Some(collation) = own_collation {
             notes.push(format!(
@@ -372,17 +392,15 @@ fn table(
                 printable(collation)
             ));
         }
-        let stored = structure.types.of(&column.type_name);
         let domains = structure.types.domains(&column.type_name);
         design.columns.push(ColumnDesign {
             name,
             source: column.name.clone(),
             // By what is equal there nothing can be checked here.
-            kind: if own_collation.is_some() { Kind::Other } else { Kind::of(&stored) },
+            kind: if own_collation.is_some() || is_nocase { Kind::Other } else { Kind::of(&stored) },
             is_any: false,
             is_not_null: column.is_not_null || domains.iter().any(|domain| domain.is_not_null),
-            is_nocase: matches!(stored.target, Target::Text)
-                && column.type_name.rsplit('.').next() == Some("citext"),
+            is_nocase,
             default: None,
             generated: None,
             stored,
@@ -401,7 +419,7 @@ fn add_defaults(
     structure: &Structure,
     untranslated: &mut Vec<Untranslated>,
 ) {
-    let scope = Scope { columns: &[], types: &structure.types, is_lenient: false };
+    let scope = Scope { columns: &[], types: &structure.types, is_lenient: false, is_checked: false };
     for (at, column) in columns.iter().enumerate().filter(|(_, column)| column.generated.is_none()) {
         let of_domain =
             || structure.types.domains(&column.type_name).iter().find_map(|domain| domain.default.clone());
@@ -438,13 +456,19 @@ fn add_generated(
         .filter(|(_, column)| column.generated.is_none())
         .map(|(known, _)| known)
         .collect();
-    let scope = Scope { columns: &known, types: &structure.types, is_lenient: false };
+    let scope = Scope { columns: &known, types: &structure.types, is_lenient: false, is_checked: false };
     for (at, column) in columns.iter().enumerate() {
         let Some(generated) = &column.generated else { continue };
         let translated = scope.translate(&generated.expression).and_then(|value| {
             let expected = design.columns[at].kind;
-            let is_same = value.kind == expected || (value.kind == Kind::Word && expected == Kind::Text);
-            if is_same && design.columns[at].stored.form != Form::WideDecimal {
+            // No value is there to compare with: only what can't be rounded, cut or NaN.
+            let is_plain = matches!(
+                &design.columns[at].stored.target,
+                Target::Text | Target::Bool | Target::Int2 | Target::Int4 | Target::Int8
+            );
+            let is_same =
+                is_plain && (value.kind == expected || (value.kind == Kind::Word && expected == Kind::Text));
+            if is_same {
                 Ok(value.sql)
             } else {
                 Err("it gives another kind of value than the column".to_owned())
@@ -501,7 +525,7 @@ fn add_domains(
             sql: quoted(&designed.name),
             kind: designed.kind,
         }];
-        let scope = Scope { columns: &value, types: &structure.types, is_lenient: false };
+        let scope = Scope { columns: &value, types: &structure.types, is_lenient: false, is_checked: false };
         for sql in structure.types.domains(&column.type_name).iter().flat_map(|domain| &domain.checks) {
             match scope.condition(sql) {
                 Ok(condition) => checks.push(CheckDesign {

@@ -46,6 +46,9 @@ pub(super) struct Scope<'a> {
     pub types: &'a Types,
     /// Whether functions may come that differ for letters beyond ASCII: an index that only makes queries fast.
     pub is_lenient: bool,
+    /// Whether the rows are compared with what comes out, as those under a CHECK are: dates are text, which sorts as they do from the
+    /// year 1 to 9999.
+    pub is_checked: bool,
 }
 
 type Translated = Result<Value, String>;
@@ -142,7 +145,10 @@ impl Scope<'_> {
         let (left, right) = alike(left, right)?;
         let is_fine = match mark.as_str() {
             "=" | "<>" => left.kind.has_equality() && right.kind.has_equality(),
-            _ => left.kind.has_order() && right.kind.has_order(),
+            _ => {
+                let is_text = matches!(left.kind, Kind::Date | Kind::Timestamp | Kind::TimestampTz);
+                left.kind.has_order() && right.kind.has_order() && (self.is_checked || !is_text)
+            }
         };
         expect(is_fine, "a comparison that goes by other rules in SQLite (collations, decimals as text)")?;
         Ok(Value::new(format!("({} {mark} {})", left.sql, right.sql), Kind::Bool))
@@ -248,8 +254,10 @@ impl Scope<'_> {
     fn unary(&self, rest: &mut Tokens<'_>) -> Translated {
         if rest.mark("-") {
             let value = self.unary(rest)?;
-            expect(value.kind.is_number(), "the negative of what is no number")?;
-            return Ok(Value::new(format!("(-{})", value.sql), value.kind));
+            // NaN is text.
+            let is_fine = value.kind == Kind::Integer || (value.kind.is_number() && value.word.is_some());
+            expect(is_fine, "the negative of what may be NaN, or of no number")?;
+            return Ok(Value::new(format!("(- {})", value.sql), value.kind));
         }
         let mut value = self.term(rest)?;
         loop {
@@ -359,7 +367,7 @@ impl Scope<'_> {
             }
             ("lower" | "upper", [Kind::Text]) if self.is_lenient => call(name, Kind::Text),
             ("lower" | "upper", _) => Err(format!("{name} knows only ASCII letters in SQLite")),
-            ("abs", [kind @ (Kind::Integer | Kind::Fraction | Kind::Decimal)]) => call("abs", *kind),
+            ("abs", [Kind::Integer]) => call("abs", Kind::Integer),
             ("coalesce", [_, _, ..]) => {
                 let kind = common_kind(&kinds)?;
                 call("coalesce", kind)
@@ -409,7 +417,7 @@ impl Scope<'_> {
             (Kind::Integer | Kind::Decimal, Kind::Decimal | Kind::WideDecimal) if !has_length => {
                 Ok(same(Kind::Decimal))
             }
-            (Kind::Integer | Kind::Decimal, Kind::Fraction) => {
+            (Kind::Integer, Kind::Fraction) => {
                 Ok(Value::new(format!("CAST({} AS REAL)", value.sql), Kind::Fraction))
             }
             (Kind::Integer, Kind::Text) if !has_length => {
@@ -457,12 +465,13 @@ fn alike(left: Value, right: Value) -> Result<(Value, Value), String> {
     Ok((left, right))
 }
 
-/// Integers and doubles; of decimals SQLite computes with doubles, which is not the same.
+/// Integers only: of decimals SQLite computes with doubles, and NaN is text.
 fn computed(left: Value, operator: &str, right: Value) -> Translated {
     let kind = match (left.kind, right.kind) {
         (Kind::Integer, Kind::Integer) => Kind::Integer,
-        (Kind::Fraction, Kind::Fraction) => Kind::Fraction,
-        _ => return Err("SQLite computes with doubles, and so otherwise than numeric and dates".to_owned()),
+        _ => {
+            return Err("SQLite computes otherwise with what is no integer (NaN, decimals, dates)".to_owned());
+        }
     };
     Ok(Value::new(format!("({} {operator} {})", left.sql, right.sql), kind))
 }

@@ -103,7 +103,8 @@ fn add_rule(constraint: &Constraint, design: &mut TableDesign, structure: &Struc
         Rule::Unique(columns) => numbers(design, columns).map(|columns| design.uniques.push(columns)),
         Rule::Check { expression, is_valid } => {
             let known = design.known();
-            let scope = Scope { columns: &known, types: &structure.types, is_lenient: false };
+            let scope =
+                Scope { columns: &known, types: &structure.types, is_lenient: false, is_checked: *is_valid };
             scope.condition(expression).map(|condition| {
                 design.checks.push(CheckDesign {
                     name: constraint.name.clone(),
@@ -252,7 +253,8 @@ fn index_parts(design: &TableDesign, index: &Index, structure: &Structure) -> Re
     }
     let known = design.known();
     // A unique index is a rule for the rows; another one only makes queries fast.
-    let scope = Scope { columns: &known, types: &structure.types, is_lenient: !index.is_unique };
+    let scope =
+        Scope { columns: &known, types: &structure.types, is_lenient: !index.is_unique, is_checked: false };
     let mut parts = Vec::new();
     let mut key = Some(Vec::new());
     for part in &index.parts {

@@ -9,7 +9,9 @@ pub(super) enum Kind {
     Integer,
     /// Doubles.
     Fraction,
-    /// `numeric` that is stored as a number, and `real`: SQLite compares it exactly, and computes with doubles.
+    /// `real`, stored as the double of its shortest digits: only comparable with itself.
+    Single,
+    /// `numeric` that is stored as a number: SQLite compares it exactly, and computes with doubles.
     Decimal,
     /// `numeric` that may be stored as text.
     WideDecimal,
@@ -35,7 +37,8 @@ impl Kind {
             Form::Bool => Self::Bool,
             Form::Integer => Self::Integer,
             Form::Double => Self::Fraction,
-            Form::Single | Form::Decimal => Self::Decimal,
+            Form::Single => Self::Single,
+            Form::Decimal => Self::Decimal,
             Form::WideDecimal => Self::WideDecimal,
             Form::Text => Self::Text,
             Form::Label => Self::Label,
@@ -59,6 +62,7 @@ impl Kind {
             || matches!(
                 self,
                 Self::Bool
+                    | Self::Single
                     | Self::Bytes
                     | Self::Date
                     | Self::Time

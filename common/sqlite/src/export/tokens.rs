@@ -99,7 +99,26 @@ pub(super) fn tokens(sql: &str) -> Result<Vec<Placed>, String> {
         };
         found.push(Placed { token, start, end: at });
     }
+    check_depth(&found)?;
     Ok(found)
+}
+
+/// How deep brackets and CASE may be nested: translating needs stack for each level.
+const DEPTH: usize = 60;
+
+fn check_depth(found: &[Placed]) -> Result<(), String> {
+    let (mut depth, mut prefixes) = (0_usize, 0_usize);
+    for Placed { token, .. } in found {
+        let opens = ["(", "["].iter().any(|mark| token.is_mark(mark)) || token.is_word("CASE");
+        let closes = [")", "]"].iter().any(|mark| token.is_mark(mark)) || token.is_word("END");
+        let is_prefix = token.is_word("NOT") || token.is_mark("-");
+        depth = (depth + usize::from(opens)).saturating_sub(usize::from(closes));
+        prefixes = if is_prefix { prefixes + 1 } else { 0 };
+        if depth > DEPTH || prefixes > DEPTH {
+            return Err(format!("it is nested deeper than {DEPTH} levels"));
+        }
+    }
+    Ok(())
 }
 
 const OPERATOR: &[u8] = b"+-*/<>=~!@#%^&|`?";

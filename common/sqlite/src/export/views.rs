@@ -61,7 +61,7 @@ fn translate(view: &View, structure: &Structure, tables: &[TableDesign]) -> Resu
     let list = rest.until(|rest| is_one_of(rest, &["FROM"]) || is_one_of(rest, &BEYOND));
     let mut from = Tables { designs: tables, known: Vec::new(), structure };
     let source = if rest.words(&["FROM"]) { from.from(&mut rest)? } else { String::new() };
-    let scope = Scope { columns: &from.known, types: &structure.types, is_lenient: false };
+    let scope = Scope { columns: &from.known, types: &structure.types, is_lenient: false, is_checked: false };
     let condition = if rest.words(&["WHERE"]) {
         let tokens = rest.until(|rest| is_one_of(rest, &BEYOND));
         let value = scope.whole(tokens)?;
@@ -145,7 +145,12 @@ impl Tables<'_> {
             if !rest.words(&["ON"]) {
                 return Err("a join by USING".to_owned());
             }
-            let scope = Scope { columns: &self.known, types: &self.structure.types, is_lenient: false };
+            let scope = Scope {
+                columns: &self.known,
+                types: &self.structure.types,
+                is_lenient: false,
+                is_checked: false,
+            };
             sql.push_str(&format!(" ON {}", scope.condition(rest.bracket()?.text())?));
         }
     }
@@ -165,6 +170,14 @@ impl Tables<'_> {
             .iter()
             .find(|design| design.source.schema.as_str() == schema && design.source.name.as_str() == name)
             .ok_or_else(|| format!("{} is no table that is exported", printable(&name)))?;
+        let is_parent = self
+            .structure
+            .tables
+            .values()
+            .any(|table| table.parents.iter().any(|parent| parent.0 == schema && parent.1 == name));
+        if is_parent {
+            return Err("it reads a table with those that inherit from it".to_owned());
+        }
         let alias = match rest.peek() {
             Some(Token::Quoted(alias)) => Some(alias.clone()),
             Some(Token::Word(alias))

@@ -30,7 +30,7 @@ pub struct Writer {
 pub enum Filled {
     /// All of them, with this fingerprint of the snapshot's own.
     All(Fingerprint),
-    /// A column holds values that its type in a STRICT table does not take: the table is made again with ANY.
+    /// A column holds values that its declared type would refuse or change: the table is made again, and the column takes any.
     NeedsAny(usize),
 }
 
@@ -148,6 +148,8 @@ impl Writer {
 
     /// Indexes, views, and the counters of keys.
     pub fn finish(self, plan: &mut ExportPlan, on_step: &dyn Fn(&str)) -> Result<()> {
+        let refused = self.refused_indexes(plan);
+        plan.indexes.retain(|index| !refused.contains(&index.name));
         for index in &plan.indexes {
             on_step(&index.name);
             self.run(&format!("make the index {}", printable(&index.name)), &index.sql)?;
@@ -184,6 +186,22 @@ impl Writer {
         }
         plan.views = kept;
         Ok(())
+    }
+
+    /// Indexes whose statement SQLite refuses before it reads a row.
+    fn refused_indexes(&self, plan: &mut ExportPlan) -> Vec<String> {
+        let mut refused = Vec::new();
+        for index in &plan.indexes {
+            if let Err(error) = self.connection.prepare(&index.sql) {
+                plan.untranslated.push(Untranslated {
+                    what: format!("index {}", printable(&index.name)),
+                    sql: index.sql.clone(),
+                    reason: format!("SQLite refuses it: {error}"),
+                });
+                refused.push(index.name.clone());
+            }
+        }
+        refused
     }
 
     fn count_from(&self, design: &TableDesign, counter: i64) -> rusqlite::Result<()> {
@@ -265,14 +283,23 @@ impl RowWriter<'_> {
             } else {
                 stored(field, &column.stored, &mut self.buffers).ok_or(Bad::Value(*at))?
             };
-            let is_number = matches!(column.stored.form, Form::Double | Form::Single);
-            if self.design.is_strict && !column.is_any && is_number && matches!(value, Stored::Text(_)) {
+            if !column.is_any && is_changed(value, column.stored.form, self.design.is_strict) {
                 return Err(Bad::NeedsAny(*at));
             }
             statement.raw_bind_parameter(place + 1, value).map_err(Bad::Sqlite)?;
         }
         Ok(())
     }
+}
+
+/// Whether a column of REAL would refuse the value, or change it: it keeps no sign of a zero, and in a STRICT table no NaN as text.
+fn is_changed(value: Stored<'_>, form: Form, is_strict: bool) -> bool {
+    matches!(form, Form::Double | Form::Single)
+        && match value {
+            Stored::Real(value) => value == 0.0 && value.is_sign_negative(),
+            Stored::Text(_) => is_strict,
+            _ => false,
+        }
 }
 
 impl ToSql for Stored<'_> {
