@@ -50,7 +50,7 @@ mod tests {
     fn no_two_names_are_one_to_sqlite() {
         let wanted = ["Users", "users", "USERS_2", "sqlite_x", "ä", "Ä"].map(str::to_owned);
         let taken = Names::default().take_all(&wanted);
-        assert_eq!(taken, ["Users_3", "users", "USERS_2", "_sqlite_x", "ä", "Ä"]);
+        assert_eq!(taken, ["Users_2", "users", "USERS_2_2", "_sqlite_x", "ä", "Ä"]);
         assert_eq!(of("public", "a") + &of("app", "b"), "aapp.b");
     }
 }

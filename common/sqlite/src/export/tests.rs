@@ -119,7 +119,7 @@ fn field(target: &Target) -> BoxedStrategy<Vec<u8>> {
         Target::Interval => matching(
             "(-?[1-9][0-9]{0,3} mons )?(-?[1-9][0-9]{0,3} days )?-?[0-9]{2}:[0-5][0-9]:[0-5][0-9]|-?infinity",
         ),
-        _ => matching("\\{\"a\": [0-9]{1,30}\\}|\\[1\\.[0-9]{1,9}, null\\]|\"[a-z]{0,5}\"|[1-9]|true"),
+        _ => matching("\\{\"a\": [1-9][0-9]{0,29}\\}|\\[1\\.[0-9]{1,9}, null\\]|\"[a-z]{0,5}\"|[1-9]|true"),
     };
     prop_oneof![1 => Just(b"\\N".to_vec()), 6 => value].boxed()
 }
