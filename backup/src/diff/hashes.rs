@@ -289,6 +289,13 @@ mod tests {
         Hashes { key: u128::from(key) << 120, row: u128::from(row) }
     }
 
+    #[test]
+    fn where_no_temporary_file_can_be_written_another_folder_is_named_as_the_way_out() {
+        let error = spilled(io::Error::from(io::ErrorKind::StorageFull));
+        assert!(error.message().contains("temporary file"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("or set TMPDIR to another folder")));
+    }
+
     proptest::proptest! {
         #[test]
         fn a_join_finds_exactly_what_counting_finds(

@@ -9,7 +9,9 @@ use common::{
     postgres::{
         ConnectionSettings, Row, Session, connect,
         copy::hash_rows,
-        exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
+        exported_snapshot::{
+            ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, check_held, join, lock_tables,
+        },
         introspect, lend,
         names::Schemas,
         tap::RowSink,
@@ -178,10 +180,7 @@ impl Live {
     /// # Errors
     /// Busy: a schema was renamed meanwhile; the session that held the locks was ended.
     pub async fn close(self) -> Result<()> {
-        self.holder.simple_query("SELECT 1").await.map(drop).map_err(|source| {
-            Error::postgres("the session that held the tables' locks was ended", source)
-                .with_hint("Look into the server's log for who ended it, then run the command again.")
-        })?;
+        check_held(&self.holder).await?;
         let used = self.state.tables.iter().map(|stored| stored.table.name.schema.as_str());
         let used: HashSet<&str> =
             used.chain(self.state.partitioned.iter().map(|table| table.name.schema.as_str())).collect();

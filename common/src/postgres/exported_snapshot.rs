@@ -152,10 +152,7 @@ impl<'holder> ExportedSnapshot<'holder> {
     /// # Errors
     /// The holder's session was ended: what was read must not be trusted.
     pub async fn check_held(&self) -> Result<()> {
-        self.holder.simple_query("SELECT 1").await.map(drop).map_err(|source| {
-            Error::postgres("the session that held the tables' locks was ended", source)
-                .with_hint("Look into the server's log for who ended it, then run the command again.")
-        })
+        check_held(self.holder).await
     }
 
     /// Makes sure that its holder has a lock on each of `tables`. `observer` is any session on the same database.
@@ -193,6 +190,14 @@ impl<'holder> ExportedSnapshot<'holder> {
     pub fn taken_at(&self) -> DateTime<Utc> {
         self.taken_at
     }
+}
+
+/// As [`ExportedSnapshot::check_held`], for who keeps the holder without it.
+pub async fn check_held(holder: &Session) -> Result<()> {
+    holder.simple_query("SELECT 1").await.map(drop).map_err(|source| {
+        Error::postgres("the session that held the tables' locks was ended", source)
+            .with_hint("Look into the server's log for who ended it, then run the command again.")
+    })
 }
 
 /// How long a session that joined a snapshot waits for a table lock.
