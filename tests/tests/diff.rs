@@ -467,7 +467,7 @@ fn what_is_named_is_found_out_and_what_is_none_of_them_is_refused() {
     let socket = database.cluster().socket_dir().display().to_string();
     let keys =
         format!("dbname={} host={socket} port={} user=postgres", database.name(), database.cluster().port());
-    diff("latest", &keys, &[]).expect(0);
+    diff(&id, &keys, &[]).expect(0);
 }
 
 #[test]
