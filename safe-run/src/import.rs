@@ -21,7 +21,7 @@ mod tell;
 mod verify;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::{Mutex, PoisonError},
     time::Instant,
 };
@@ -258,6 +258,15 @@ impl Import {
         }
     }
 
+    /// Tables that were made, and whose keys and constraints were made after the last row of all.
+    pub fn made(&self) -> HashSet<u32> {
+        let done = self.done.lock().unwrap_or_else(PoisonError::into_inner);
+        match (&self.way, &*done) {
+            (Way::Make(_), Some(done)) => done.plan.tables.iter().map(|table| table.target.oid).collect(),
+            _ => HashSet::new(),
+        }
+    }
+
     /// Loads everything into the transaction that is open in `session`.
     ///
     /// # Errors
@@ -393,6 +402,8 @@ impl Import {
                 orphans: self.orphan_rows(table),
                 null_orphans: self.options.orphans == Orphans::Null,
                 sets_aside,
+                // With savepoints the table was made in another subtransaction, which FREEZE refuses.
+                freezes: matches!(self.way, Way::Make(_)) && !sets_aside,
                 refused: refused.clone(),
             };
             let kept = quarantine.mark()?;
@@ -473,13 +484,20 @@ impl Import {
     pub async fn analyze(&self, context: &Context, session: &Session, log: &mut RunLog) {
         let began = Instant::now();
         context.progress.phase("analyzing", None);
-        let tables = log.report.import.as_ref().map_or_else(Vec::new, |report| report.tables.clone());
-        for (told, name) in tables.iter().zip(self.names_to_analyze(session).await) {
-            if let Err(source) = session.batch_execute(&format!("ANALYZE {name}")).await {
-                let error = Error::postgres(format!("could not analyze {}", told.table), source);
-                log.report.notes.push(format!("{error}; autovacuum will do it"));
+        let told = log.report.import.as_ref().map_or_else(Vec::new, |report| report.tables.clone());
+        let names = self.names_to_analyze(session).await;
+        let left: Mutex<VecDeque<_>> =
+            Mutex::new(told.into_iter().map(|told| told.table).zip(names).collect());
+        // It reads and computes: a second session makes use of a second processor.
+        let second = if context.options.jobs > 1 { context.connection.connect().await.ok() } else { None };
+        let notes = match &second {
+            Some(second) => {
+                let both = tokio::join!(analyze_all(session, &left), analyze_all(second, &left));
+                [both.0, both.1].concat()
             }
-        }
+            None => analyze_all(session, &left).await,
+        };
+        log.report.notes.extend(notes);
         context.progress.done();
         log.timed("analyze", began);
     }
@@ -496,5 +514,21 @@ impl Import {
             |_| Vec::new(),
             |plan| plan.tables.into_iter().map(|table| table.target.name).collect(),
         )
+    }
+}
+
+/// Analyzes tables as long as there are any. Gives what went wrong.
+async fn analyze_all(
+    session: &Session,
+    left: &Mutex<VecDeque<(String, common::QualifiedName)>>,
+) -> Vec<String> {
+    let mut notes = Vec::new();
+    loop {
+        let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some((table, name)) = next else { return notes };
+        if let Err(source) = session.batch_execute(&format!("ANALYZE {name}")).await {
+            let error = Error::postgres(format!("could not analyze {table}"), source);
+            notes.push(format!("{error}; autovacuum will do it"));
+        }
     }
 }

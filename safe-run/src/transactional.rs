@@ -162,7 +162,7 @@ async fn protected(
     fault::point("safe-run.applied");
 
     let began = Instant::now();
-    let after = check_after(context, migrator, found, counters.as_ref())
+    let after = check_after(context, migrator, (work, found), counters.as_ref())
         .await
         // A check that a signal cancelled has found nothing: the signal is the reason.
         .map_err(interrupt::explain)
@@ -199,11 +199,12 @@ fn remember_sequences(log: &RunLog, baseline: &Baseline) -> Result<()> {
 async fn check_after(
     context: &Context,
     migrator: &Session,
-    before: &Baseline,
+    (work, before): (&Work<'_>, &Baseline),
     counters: Option<&untouched::WriteCounters>,
 ) -> Result<check::CheckResults> {
     migrator.reset_settings().await?;
     let mut options = check_options(&context.options);
+    options.made = work.made();
     options.known_rules = before.results.rules.keys().cloned().collect();
     options.known = Some(before.results.known());
     options.progress = Some(context.progress.clone());

@@ -3,7 +3,7 @@
 //!
 //! Each value begins with a byte for its kind, and its length is known from what follows, so that no two rows have one form.
 
-use crate::{decimal::Decimal, hash::RowHash};
+use crate::{binary::Value, decimal::Decimal, hash::RowHash};
 
 const NULL: u8 = 0;
 const BOOL: u8 = 1;
@@ -54,6 +54,32 @@ impl CanonicalRow {
     pub fn column(&self, column: usize) -> &[u8] {
         let start = if column == 0 { 0 } else { self.ends[column - 1] };
         &self.bytes[start..self.ends[column]]
+    }
+
+    /// One column's value taken apart, of a type with a binary form.
+    pub fn value(&self, column: usize) -> Value<'_> {
+        let (tag, rest) = self.column(column).split_first().unwrap_or((&NULL, &[]));
+        let eight = || rest.first_chunk::<8>().copied().unwrap_or_default();
+        let four =
+            |at: usize| rest.get(at..).and_then(|rest| rest.first_chunk::<4>()).copied().unwrap_or_default();
+        match *tag {
+            BOOL => Value::Bool(rest == [1]),
+            INTEGER => Value::Integer(i64::from_le_bytes(eight())),
+            FLOAT8 => Value::Float8(f64::from_bits(u64::from_le_bytes(eight()))),
+            FLOAT4 => Value::Float4(f32::from_bits(u32::from_le_bytes(four(0)))),
+            TEXT | BYTES => Value::Bytes(rest.get(8..).unwrap_or_default()),
+            DATE => Value::Date(i64::from_le_bytes(eight())),
+            TIME | TIMESTAMP => Value::Micros(i64::from_le_bytes(eight())),
+            INTERVAL => Value::Interval(
+                i32::from_le_bytes(four(0)),
+                i32::from_le_bytes(four(4)),
+                i64::from_le_bytes(
+                    rest.get(8..).and_then(|rest| rest.first_chunk()).copied().unwrap_or_default(),
+                ),
+            ),
+            UUID => Value::Bytes(rest),
+            _ => Value::Null,
+        }
     }
 
     pub fn hash(&self) -> RowHash {

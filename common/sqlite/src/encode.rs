@@ -5,8 +5,13 @@ mod time;
 mod value;
 
 use crate::{
-    canonical::CanonicalRow, decimal::Decimal, hash::RowHash, rows::Cells, target::ColumnRule,
-    value::BadValue,
+    binary,
+    canonical::CanonicalRow,
+    decimal::Decimal,
+    hash::RowHash,
+    rows::Cells,
+    target::ColumnRule,
+    value::{BadValue, Cell, Rule},
 };
 
 pub(crate) use number::special;
@@ -36,7 +41,7 @@ pub struct RowEncoder {
     rules: Vec<ColumnRule>,
     canonical: CanonicalRow,
     scratch: Scratch,
-    /// COPY text that nobody wants.
+    /// COPY text of one value, where nobody wants it.
     text: Vec<u8>,
 }
 
@@ -96,6 +101,32 @@ impl RowEncoder {
             self.canonical.end_column();
         }
         self.canonical.hash()
+    }
+
+    /// The same in the binary format, for columns whose types all have a form in it ([`binary::has_binary_form`]).
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn encode_binary(
+        &mut self,
+        cells: &(impl Cells + ?Sized),
+        out: &mut Vec<u8>,
+    ) -> Result<RowHash, BadCell> {
+        let start = out.len();
+        self.canonical.clear();
+        // A table has 1,600 columns at most.
+        out.extend_from_slice(&i16::try_from(self.rules.len()).unwrap_or(i16::MAX).to_be_bytes());
+        for (column, rule) in self.rules.iter().enumerate() {
+            self.text.clear();
+            let cell = cells.cell(column);
+            if let Err(broken) = convert(cell, rule, &mut self.text, &mut self.canonical, &mut self.scratch) {
+                out.truncate(start);
+                return Err(BadCell { column, bad: BadValue::new(broken, cell, rule) });
+            }
+            self.canonical.end_column();
+            binary::put(self.canonical.value(column), &rule.target, out);
+        }
+        Ok(self.canonical.hash())
     }
 
     /// The hash of some columns of the row that was encoded last: what its key is found by on the other side.

@@ -8,12 +8,13 @@
 //!    foreign keys lead nowhere.
 //! 3. [`ddl::translate`] makes the schema; or the caller has one, and describes its columns by [`target::Target::parse`].
 //! 4. [`encode::RowEncoder`] writes a row as a line of COPY text and gives the hash of its *values*, or says which value
-//!    the column can't hold and why ([`value::BadValue`]).
-//! 5. [`hash::ServerRows`] makes the same hash of what PostgreSQL gives back.
+//!    the column can't hold and why ([`value::BadValue`]); [`encode::RowEncoder::encode_binary`] the same for the binary format.
+//! 5. [`hash::ServerRows`], or [`binary::BinaryRows`], makes the same hash of what PostgreSQL gives back.
 //!
 //! The rules stand in docs/sqlite-values.md.
 
 mod array;
+pub mod binary;
 mod canonical;
 pub mod choices;
 pub mod copy;

@@ -42,6 +42,7 @@ mod work;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use common::cli::format::plural;
 use common::error::Result;
 use common::postgres::Client;
 use futures_util::future::join_all;
@@ -260,6 +261,15 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
             results.tables.keys().copied().filter(|table| options.untouched.contains(table)).collect();
         results.skipped.extend(untouched::skipped(&results));
     }
+    if options.level < Level::Deep && !options.made.is_empty() {
+        results.skipped.push(Skipped {
+            check: CheckKind::Rows,
+            object: plural(options.made.len() as u64, "new table", "new tables"),
+            why: "PostgreSQL looked at every row when it made the keys and constraints, after the last row: not read again for them"
+                .to_owned(),
+            counts_for_strict: false,
+        });
+    }
     Ok(Planned { results, jobs, to_create_for })
 }
 
@@ -319,6 +329,12 @@ fn note_rule(
     question: impl Fn() -> String,
 ) -> bool {
     results.rules.insert(key.clone(), RuleState { ran: false, definition: definition.to_owned() });
+    if options.was_just_made(heaps) {
+        if let Some(state) = results.rules.get_mut(key) {
+            state.ran = true;
+        }
+        return false;
+    }
     if options.is_first {
         results.questions.insert(key.clone(), question());
     }

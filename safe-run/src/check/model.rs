@@ -307,6 +307,9 @@ pub struct Options {
     pub skip: Vec<CheckKind>,
     /// Tables that the run has proven untouched (see [`super::untouched::touched_tables`]); ignored at `deep`.
     pub untouched: HashSet<u32>,
+    /// Tables that this transaction made and filled, and to which it gave their keys, indexes and constraints after the last row:
+    /// PostgreSQL has just looked at every row for each of these, and they are not read again for them; ignored at `deep`.
+    pub made: HashSet<u32>,
     /// The rules that were there before (`before.rules`): any other rule is looked at on untouched tables too.
     pub known_rules: HashSet<RuleKey>,
     /// PostgreSQL's own workers for one query on a large table; 0 leaves the server's setting.
@@ -380,6 +383,11 @@ impl CheckResults {
 }
 
 impl Options {
+    /// Whether PostgreSQL itself has just made sure of a rule on `tables`.
+    pub(super) fn was_just_made(&self, tables: &[u32]) -> bool {
+        self.level < Level::Deep && !tables.is_empty() && tables.iter().all(|table| self.made.contains(table))
+    }
+
     /// Whether `kind` runs at all.
     pub fn wants(&self, kind: CheckKind) -> bool {
         (self.only.is_empty() || self.only.contains(&kind))

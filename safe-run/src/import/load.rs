@@ -16,6 +16,7 @@ use common::{
     postgres::{DriverError, Session, copy::CopyIn},
 };
 use sqlite::{
+    binary,
     file::Reader,
     hash::Fingerprint,
     rows::{Row, RowKey, RowidRange},
@@ -87,6 +88,9 @@ pub struct Job {
     pub null_orphans: bool,
     /// Rows that can't be sent are set aside; otherwise nothing is sent any more after the first.
     pub sets_aside: bool,
+    /// The table was made by the same transaction, and not in a savepoint before this one: its rows are written as VACUUM
+    /// FREEZE leaves them, so that reading them back and building indexes has no hint bits to set.
+    pub freezes: bool,
     /// Rows that the server has refused, by what tells them from others, with its reason: they count as bad.
     pub refused: BTreeMap<Vec<u8>, String>,
 }
@@ -178,7 +182,14 @@ pub async fn load(
     mut on_aside: impl FnMut(SetAside) -> Result<()>,
     progress: &Progress,
 ) -> Result<(Vec<Reader>, Outcome)> {
-    let statement = format!("COPY {} ({}) FROM STDIN", job.plan.target.name, job.plan.column_list());
+    let is_binary = job.plan.is_binary();
+    let how = match (is_binary, job.freezes) {
+        (true, true) => " WITH (FORMAT binary, FREEZE)",
+        (true, false) => " WITH (FORMAT binary)",
+        (false, true) => " WITH (FREEZE)",
+        (false, false) => "",
+    };
+    let statement = format!("COPY {} ({}) FROM STDIN{how}", job.plan.target.name, job.plan.column_list());
     let name = job.plan.target.name.short();
     let mut copying = match session {
         Some(session) => match CopyIn::begin(session, &statement).await {
@@ -187,6 +198,10 @@ pub async fn load(
         },
         None => None,
     };
+    let mut failure = None;
+    if let Some(copying) = copying.as_mut().filter(|_| is_binary) {
+        failure = copying.send(binary::HEADER.to_vec()).await.err();
+    }
     let ranges = ranges(&readers, &job.table)?;
     let silent = AtomicBool::new(session.is_none());
     let shared = Arc::new(Shared { job, ranges: Mutex::new(ranges), silent });
@@ -198,7 +213,6 @@ pub async fn load(
     let workers: Vec<_> = readers.into_iter().map(begin).collect();
     drop(sender);
     let mut blocks: Vec<Block> = Vec::new();
-    let mut failure = None;
     while let Some(message) = receiver.recv().await {
         interrupt::check()?;
         match message {
@@ -228,7 +242,13 @@ pub async fn load(
     let is_whole = loaded.bad_rows == 0 || shared.job.sets_aside;
     let ended = match (failure, copying) {
         (Some(error), _) => Err(error),
-        (None, Some(copying)) if is_whole => copying.finish().await,
+        (None, Some(mut copying)) if is_whole => {
+            let trailed = if is_binary { copying.send(binary::TRAILER.to_vec()).await } else { Ok(()) };
+            match trailed {
+                Ok(()) => copying.finish().await,
+                Err(error) => Err(error),
+            }
+        }
         (None, copying) => {
             if let Some(copying) = copying {
                 copying.give_up();
@@ -257,7 +277,7 @@ pub async fn load(
 }
 
 /// Where several threads read, each takes one range after the other.
-fn ranges(readers: &[Reader], table: &Table) -> Result<VecDeque<Option<RowidRange>>> {
+pub(super) fn ranges(readers: &[Reader], table: &Table) -> Result<VecDeque<Option<RowidRange>>> {
     let whole = || VecDeque::from([None]);
     let Some(first) = readers.first().filter(|_| readers.len() > 1) else { return Ok(whole()) };
     let found = first.rowid_ranges(table, readers.len() * RANGES_PER_READER)?;

@@ -1,17 +1,25 @@
 //! Into an empty database: the schema is made from SQLite's own. Tables first, then the rows, then keys, indexes, checks, foreign
 //! keys and views, each of which PostgreSQL checks as it makes them.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Mutex, PoisonError},
+};
 
-use common::{Error, Ident, Progress, QualifiedName, Result, cli::format::plural, postgres::Session};
+use common::{
+    Error, Ident, Progress, QualifiedName, Result, cli::format::plural, interrupt, postgres::Session,
+};
 use sqlite::{
     ddl::{self, DdlOptions, Stage, Translation},
+    file::Reader,
+    rows::RowidRange,
     scan::{TableScan, scan},
     target::Target as TypeOf,
 };
 
 use super::{
     Source,
+    load::ranges,
     options::ImportOptions,
     plan::{ColumnPlan, Plan, TablePlan, left_alone, unknown_names},
     target::{Target, TargetColumn, TargetTable, TargetType},
@@ -33,10 +41,7 @@ pub struct Made {
 /// The file can't be read.
 pub fn translate(source: &Source, options: &ImportOptions, into: &str) -> Result<Made> {
     check_flags(source, options)?;
-    let scans: Vec<TableScan> = source.with_reader(|reader| {
-        let tables = source.schema.tables.iter();
-        tables.map(|table| Ok(scan(reader, table, None)?)).collect()
-    })?;
+    let scans = scan_all(source)?;
     // What is left alone has no place in the schema either.
     let (mut schema, mut kept, mut plan) = (source.schema.clone(), Vec::new(), Plan::default());
     let mut places = Vec::new();
@@ -84,6 +89,49 @@ pub fn translate(source: &Source, options: &ImportOptions, into: &str) -> Result
         });
     }
     Ok(Made { translation, plan })
+}
+
+/// What every table holds. Each reader takes a table, or a range of its rows, as long as there are any.
+fn scan_all(source: &Source) -> Result<Vec<TableScan>> {
+    let mut readers = source.readers();
+    let found = scan_with(source, &mut readers);
+    source.give_back(readers);
+    found
+}
+
+fn scan_with(source: &Source, readers: &mut [Reader]) -> Result<Vec<TableScan>> {
+    let tables = &source.schema.tables;
+    let mut parts: VecDeque<(usize, Option<RowidRange>)> = VecDeque::new();
+    for (place, table) in tables.iter().enumerate() {
+        let ranges = ranges(readers, table)?;
+        parts.extend(ranges.into_iter().map(|range| (place, range)));
+    }
+    let parts = Mutex::new(parts);
+    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let work = |reader: &mut Reader| -> Result<Vec<(usize, TableScan)>> {
+        let mut found = Vec::new();
+        while let Some((place, range)) = next() {
+            interrupt::check()?;
+            found.push((place, scan(reader, &tables[place], range)?));
+        }
+        Ok(found)
+    };
+    let work = &work;
+    let found: Vec<Result<Vec<_>>> = std::thread::scope(|scope| {
+        // A reader is for one thread at a time, and so is lent as a whole.
+        let threads: Vec<_> = readers.iter_mut().map(|reader| scope.spawn(move || work(reader))).collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a reader of the file died"))))
+            .collect()
+    });
+    let mut scans = vec![TableScan::default(); tables.len()];
+    for part in found {
+        for (place, scan) in part? {
+            scans[place].merge(&scan);
+        }
+    }
+    Ok(scans)
 }
 
 /// Flags that have no meaning here, or name what the file does not have.

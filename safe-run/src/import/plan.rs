@@ -364,6 +364,11 @@ impl TablePlan {
         names.join(", ")
     }
 
+    /// Whether the rows go to the server and come back in COPY's binary format, which costs the server less. Else it is text.
+    pub fn is_binary(&self) -> bool {
+        self.columns.iter().all(|column| sqlite::binary::has_binary_form(&column.rule.target))
+    }
+
     /// The places of the columns whose values PostgreSQL gives back in a form that is known; `None` where these are all.
     pub fn comparable(&self) -> Option<Vec<usize>> {
         let known = |(_, column): &(usize, &ColumnPlan)| column.rule.target.has_canonical_form();

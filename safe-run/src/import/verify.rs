@@ -5,7 +5,10 @@ use common::{
     Error, Progress, Result,
     postgres::{Session, tap::RowSink},
 };
-use sqlite::hash::{Fingerprint, ServerRows};
+use sqlite::{
+    binary::{BinaryRows, Found},
+    hash::{Fingerprint, ServerRows, Unreadable},
+};
 
 use super::plan::TablePlan;
 
@@ -28,17 +31,22 @@ pub struct Held {
 pub async fn read_back(session: &Session, plan: &TablePlan, progress: &Progress) -> Result<Held> {
     let name = plan.target.name.short();
     let targets = plan.columns.iter().map(|column| column.rule.target.clone()).collect();
+    let rows = if plan.is_binary() {
+        Rows::Binary(BinaryRows::new(targets))
+    } else {
+        Rows::Text(ServerRows::new(targets), plan.comparable())
+    };
+    let how = if plan.is_binary() { " (FORMAT binary)" } else { "" };
     let sink = Hashing {
         buffer: Vec::new(),
-        rows: ServerRows::new(targets),
+        rows,
         found: Held::default(),
-        comparable: plan.comparable(),
         table: name.clone(),
         told: 0,
         progress: progress.clone(),
     };
     // A query reaches the partitions of a table too, which COPY by name does not.
-    let statement = format!("COPY (SELECT {} FROM {}) TO STDOUT", plan.column_list(), plan.target.name);
+    let statement = format!("COPY (SELECT {} FROM {}) TO STDOUT{how}", plan.column_list(), plan.target.name);
     let (sink, sent) = session.copy_out(&statement, sink, &format!("could not read {name} back")).await?;
     if sent != [sink.found.all.rows] {
         return Err(Error::failed(format!(
@@ -81,14 +89,55 @@ pub fn compare(plan: &TablePlan, expected: Held, found: Held) -> Result<Option<S
     )))
 }
 
+/// What makes hashes of the stream.
+enum Rows {
+    /// With the places of the columns that can be compared in any case, if these are not all.
+    Text(ServerRows, Option<Vec<usize>>),
+    /// Every type with a binary form can be compared.
+    Binary(BinaryRows),
+}
+
 struct Hashing {
     buffer: Vec<u8>,
-    rows: ServerRows,
+    rows: Rows,
     found: Held,
-    comparable: Option<Vec<usize>>,
     table: String,
     told: usize,
     progress: Progress,
+}
+
+impl Hashing {
+    /// Takes the whole rows out of the buffer, which is cut anywhere.
+    fn take_rows(&mut self) -> std::result::Result<(), Unreadable> {
+        let found = &mut self.found;
+        let taken = match &mut self.rows {
+            Rows::Text(rows, comparable) => {
+                let Some(end) = self.buffer.iter().rposition(|byte| *byte == b'\n') else { return Ok(()) };
+                for line in self.buffer[..end].split(|byte| *byte == b'\n') {
+                    let hash = rows.hash_line(line)?;
+                    found.all.add(hash);
+                    found.comparable.add(comparable.as_ref().map_or(hash, |columns| rows.hash_of(columns)));
+                }
+                end + 1
+            }
+            Rows::Binary(rows) => {
+                let mut at = 0;
+                loop {
+                    match rows.next(&self.buffer[at..])? {
+                        Found::Row(hash, bytes) => {
+                            found.all.add(hash);
+                            found.comparable.add(hash);
+                            at += bytes;
+                        }
+                        Found::End(bytes) => at += bytes,
+                        Found::More => break at,
+                    }
+                }
+            }
+        };
+        self.buffer.drain(..taken);
+        Ok(())
+    }
 }
 
 impl RowSink for Hashing {
@@ -101,28 +150,26 @@ impl RowSink for Hashing {
         if self.told >= REPORT_BYTES {
             self.progress.advance(std::mem::take(&mut self.told) as u64, 0);
         }
-        // Cut anywhere: the last line may not be whole yet.
-        let Some(end) = self.buffer.iter().rposition(|byte| *byte == b'\n') else { return Ok(()) };
-        for line in self.buffer[..end].split(|byte| *byte == b'\n') {
-            let hash = self.rows.hash_line(line).map_err(|unreadable| {
-                Error::failed(format!(
-                    "{} gives {} back in column {}, which is no {}",
-                    self.table,
-                    unreadable.field,
-                    unreadable.column + 1,
-                    unreadable.target
-                ))
-            })?;
-            self.found.all.add(hash);
-            self.found
-                .comparable
-                .add(self.comparable.as_ref().map_or(hash, |columns| self.rows.hash_of(columns)));
-        }
-        self.buffer.drain(..=end);
-        Ok(())
+        self.take_rows().map_err(|unreadable| {
+            Error::failed(format!(
+                "{} gives {} back in column {}, which is no {}",
+                self.table,
+                unreadable.field,
+                unreadable.column + 1,
+                unreadable.target
+            ))
+        })
     }
 
     fn end(&mut self) -> Result<()> {
-        Ok(())
+        let is_whole = self.buffer.is_empty()
+            && match &self.rows {
+                Rows::Text(..) => true,
+                Rows::Binary(rows) => rows.has_ended(),
+            };
+        if is_whole {
+            return Ok(());
+        }
+        Err(Error::failed(format!("what the server sent of {} ends within a row", self.table)))
     }
 }

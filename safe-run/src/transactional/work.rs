@@ -1,7 +1,7 @@
 //! What is done in the one transaction, between the checks before and the checks after: migration files, or the rows of a
 //! SQLite file. The protection around it is the same.
 
-use std::time::Instant;
+use std::{collections::HashSet, time::Instant};
 
 use common::{Error, Result, cli::format::plural, postgres::Session};
 
@@ -81,6 +81,14 @@ impl Work<'_> {
                 applied
             }
             Self::Import(import) => import.load(context, migrator, log).await,
+        }
+    }
+
+    /// Tables that the transaction made, and whose keys and constraints PostgreSQL made over all of their rows.
+    pub(super) fn made(&self) -> HashSet<u32> {
+        match self {
+            Self::Files(..) => HashSet::new(),
+            Self::Import(import) => import.made(),
         }
     }
 

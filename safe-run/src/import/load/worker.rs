@@ -46,6 +46,7 @@ enum Fate {
 struct Judge<'a> {
     job: &'a Job,
     encoder: RowEncoder,
+    is_binary: bool,
     /// Places of the columns that can be compared in any case, if these are not all.
     comparable: Option<Vec<usize>>,
     /// Columns of the present row that became NULL.
@@ -58,6 +59,7 @@ impl<'a> Judge<'a> {
         Self {
             job,
             encoder: RowEncoder::new(rules),
+            is_binary: job.plan.is_binary(),
             comparable: job.plan.comparable(),
             nulls: HashSet::new(),
         }
@@ -86,7 +88,12 @@ impl<'a> Judge<'a> {
             let why = format!("NULL does not fit {} NOT NULL", column.target.takes.shown);
             return Fate::Bad(at, "not-null".to_owned(), why);
         }
-        match self.encoder.encode(&masked, out) {
+        let encoded = if self.is_binary {
+            self.encoder.encode_binary(&masked, out)
+        } else {
+            self.encoder.encode(&masked, out)
+        };
+        match encoded {
             Ok(hash) => Fate::Sent(
                 hash,
                 self.comparable.as_ref().map_or(hash, |columns| self.encoder.hash_of(columns)),
