@@ -399,11 +399,12 @@ fn makes_the_schema(major: u32) {
     run.assert_unchanged(&before);
     let script = std::fs::read_to_string(run.folder().join("schema.sql")).unwrap();
     assert!(script.contains("NOT TRANSLATED: trigger touch") || script.contains("touch"), "{script}");
-    import(&run, &[])
+    import(&run, &["--verbose"])
         .exits(0)
         .verdict("COMMITTED")
         .says("7 rows of 3 tables imported")
-        .says("read back equal");
+        .says("read back equal")
+        .says("3 new tables: PostgreSQL has just looked at every row");
     let rows = r#"SELECT row_to_json(c) FROM customer c ORDER BY id; SELECT * FROM purchase ORDER BY 1, 2; SELECT * FROM "odd Names" ORDER BY 1"#;
     assert_eq!(
         run.database.psql(rows),
@@ -433,7 +434,41 @@ fn makes_the_schema(major: u32) {
     let other = ProtectedRun::on(Cluster::shared(major).fresh_database("written"));
     std::fs::copy(run.folder().join("app.sqlite3"), other.folder().join("app.sqlite3")).unwrap();
     psql::run_file(&other.database.url(), &run.folder().join("schema.sql"));
-    import(&other, &[]).exits(0).says("7 rows of 3 tables imported");
+    let ended = import(&other, &["--verbose"]).exits(0).says("7 rows of 3 tables imported");
+    assert!(!ended.stderr.contains("new table"), "tables that were there are read for their rules: {ended}");
+}
+
+/// Types that come and go in COPY's binary format, with the values at their ends.
+#[test]
+fn values_of_every_type_with_a_binary_form_are_what_psql_shows() {
+    for major in [14, 18] {
+        let run = ProtectedRun::on(Cluster::shared(major).fresh_database("kinds"));
+        run.database.psql(
+            "CREATE TYPE mood AS ENUM ('sad', 'ok'); CREATE DOMAIN short AS varchar(5) CHECK (VALUE <> 'bad');
+             CREATE TABLE kinds (id int PRIMARY KEY, b boolean, i2 smallint, i8 bigint, f4 real, f8 float8, n name, m mood, s short,
+                 d date, t time(0), ts timestamp, tz timestamptz, iv interval, u uuid, j json, x bytea)",
+        );
+        sqlite(
+            &run,
+            "app.sqlite3",
+            r#"CREATE TABLE kinds (id INTEGER PRIMARY KEY, b BOOLEAN, i2 INT, i8 INT, f4 REAL, f8 REAL, n TEXT, m TEXT, s TEXT,
+                 d TEXT, t TEXT, ts TEXT, tz TEXT, iv TEXT, u TEXT, j TEXT, x BLOB);
+             INSERT INTO kinds VALUES
+                 (1, 1, -32768, 9223372036854775807, 0.1, 1e308, 'na\me', 'ok', 'ü', 'infinity', '23:59:59', '-infinity',
+                  '2026-12-01 10:00:00+02:00', '-1 days +02:03:04.5', '12345678-1234-1234-1234-1234567890ab', '{"a" : 1}', x'00ff'),
+                 (2, 0, 0, -1, -1.5, 0.1, '', 'sad', 'bad', '0001-01-01', '00:00:00', '1969-12-31 23:59:59.999999',
+                  '1970-01-01 00:00:00Z', '0 days', '00000000-0000-0000-0000-000000000000', 'null', x''),
+                 (3, NULL, NULL, NULL, NULL, 9e999, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#,
+        );
+        import(&run, &[]).exits(10).verdict("ROLLED BACK").says("row 2");
+        assert_eq!(run.database.psql("SELECT count(*) FROM kinds"), "0");
+        import(&run, &["--bad-values", "quarantine"]).exits(0).says("2 rows").says("read back equal");
+        assert_eq!(
+            run.database.psql("SET timezone = 'UTC'; SELECT * FROM kinds ORDER BY id"),
+            r#"1|t|-32768|9223372036854775807|0.1|1e+308|na\me|ok|ü|infinity|23:59:59|-infinity|2026-12-01 08:00:00+00|-1 days +02:03:04.5|12345678-1234-1234-1234-1234567890ab|{"a" : 1}|\x00ff
+3|||||Infinity|||||||||||"#
+        );
+    }
 }
 
 #[test]

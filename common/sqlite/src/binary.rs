@@ -159,27 +159,33 @@ impl BinaryRows {
         if self.state == State::Ended || usize::try_from(fields) != Ok(self.targets.len()) {
             return Err(unreadable(0, &fields.to_be_bytes(), "row with that many fields"));
         }
+        if !self.is_whole(bytes, at)? {
+            return Ok(Found::More);
+        }
         self.canonical.clear();
         for (column, target) in self.targets.iter().enumerate() {
-            let Some(length) = take::<4>(bytes, &mut at).map(i32::from_be_bytes) else {
-                return Ok(Found::More);
-            };
-            if length == -1 {
-                self.canonical.null();
-            } else {
-                let Ok(length) = usize::try_from(length) else {
-                    return Err(unreadable(column, &length.to_be_bytes(), "length of a field"));
-                };
-                let Some(field) = bytes.get(at..at + length) else { return Ok(Found::More) };
-                at += length;
-                if read(field, target, &mut self.canonical).is_none() {
-                    return Err(unreadable(column, field, &target.to_string()));
-                }
+            match take_field(bytes, &mut at) {
+                None => self.canonical.null(),
+                Some(field) if read(field, target, &mut self.canonical).is_some() => {}
+                Some(field) => return Err(unreadable(column, field, &target.to_string())),
             }
             self.canonical.end_column();
         }
         self.state = State::Rows;
         Ok(Found::Row(self.canonical.hash(), at))
+    }
+
+    /// Whether every field of a row that begins at `at` is there. Only lengths are looked at: a row of many megabytes comes in many
+    /// pieces.
+    fn is_whole(&self, bytes: &[u8], mut at: usize) -> Result<bool, Unreadable> {
+        for column in 0..self.targets.len() {
+            let Some(length) = take::<4>(bytes, &mut at).map(i32::from_be_bytes) else { return Ok(false) };
+            if length < -1 {
+                return Err(unreadable(column, &length.to_be_bytes(), "length of a field"));
+            }
+            at += usize::try_from(length).unwrap_or(0);
+        }
+        Ok(at <= bytes.len())
     }
 
     /// Whether the end of the rows was read.
@@ -190,6 +196,14 @@ impl BinaryRows {
 
 fn unreadable(column: usize, field: &[u8], target: &str) -> Unreadable {
     Unreadable { column, field: Cell::Blob(field).to_string(), target: target.to_owned() }
+}
+
+/// A field that is known to be whole; `None` is NULL.
+fn take_field<'a>(bytes: &'a [u8], at: &mut usize) -> Option<&'a [u8]> {
+    let length = usize::try_from(take::<4>(bytes, at).map(i32::from_be_bytes)?).ok()?;
+    let field = bytes.get(*at..*at + length)?;
+    *at += length;
+    Some(field)
 }
 
 fn take<const N: usize>(bytes: &[u8], at: &mut usize) -> Option<[u8; N]> {

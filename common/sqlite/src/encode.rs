@@ -5,13 +5,8 @@ mod time;
 mod value;
 
 use crate::{
-    binary,
-    canonical::CanonicalRow,
-    decimal::Decimal,
-    hash::RowHash,
-    rows::Cells,
-    target::ColumnRule,
-    value::{BadValue, Cell, Rule},
+    binary, canonical::CanonicalRow, decimal::Decimal, hash::RowHash, rows::Cells, target::ColumnRule,
+    value::BadValue,
 };
 
 pub(crate) use number::special;

@@ -307,8 +307,8 @@ pub struct Options {
     pub skip: Vec<CheckKind>,
     /// Tables that the run has proven untouched (see [`super::untouched::touched_tables`]); ignored at `deep`.
     pub untouched: HashSet<u32>,
-    /// Tables that this transaction made and filled, and to which it gave their keys, indexes and constraints after the last row:
-    /// PostgreSQL has just looked at every row for each of these, and they are not read again for them; ignored at `deep`.
+    /// Tables that this transaction made and filled: PostgreSQL has looked at every row for NOT NULL as it came, and for each key,
+    /// index and constraint when it was made, after the last row. They are not read again for these; ignored at `deep`.
     pub made: HashSet<u32>,
     /// The rules that were there before (`before.rules`): any other rule is looked at on untouched tables too.
     pub known_rules: HashSet<RuleKey>,
