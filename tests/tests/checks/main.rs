@@ -17,13 +17,14 @@ mod whole;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use common::postgres::Client;
 use safe_run::check::{
     Accepted, CheckKind, CheckResults, Comparison, Expectation, FailOn, Finding, Level, LossLimits, Options,
     RowComparison, Severity, compare, compare_announced, compare_content, compare_rows, run, run_parallel,
     run_with_scratch, untouched,
 };
 use tests::Cluster;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::{Config, NoTls};
 
 static DATABASES: AtomicU32 = AtomicU32::new(0);
 
@@ -51,7 +52,7 @@ async fn on_every_server(test: impl AsyncFn(&Database)) {
 async fn connect(config: &Config) -> Client {
     let (client, connection) = config.connect(NoTls).await.unwrap();
     tokio::spawn(connection);
-    client
+    client.into()
 }
 
 impl Database {
