@@ -21,7 +21,8 @@ use super::{
     stored::Snapshot,
 };
 
-/// One side.
+/// One side. There are two of them in a comparison: their size does not matter.
+#[allow(clippy::large_enum_variant)]
 pub enum Side {
     /// A snapshot.
     Snapshot(Snapshot),

@@ -6,9 +6,10 @@
 use common::QualifiedName;
 
 /// Places of the names that are `wanted`, or, where none is, of those that differ from it by the case of ASCII letters alone.
-pub fn candidates<'n>(wanted: &str, names: impl Iterator<Item = &'n str> + Clone) -> Vec<usize> {
+pub fn candidates<'n>(wanted: &str, names: impl Iterator<Item = &'n str>) -> Vec<usize> {
+    let names: Vec<&str> = names.collect();
     let places = |is_it: &dyn Fn(&str) -> bool| {
-        let found = names.clone().enumerate().filter(|(_, name)| is_it(name));
+        let found = names.iter().enumerate().filter(|(_, name)| is_it(name));
         found.map(|(place, _)| place).collect::<Vec<_>>()
     };
     let exact = places(&|name| name == wanted);

@@ -166,9 +166,9 @@ mod tests {
         let mut out = b"PGDMP\x01".to_vec();
         out.extend_from_slice(&[minor, 0, 4, 8, 1]);
         if minor >= 15 {
-            out.push(1)
+            out.push(1);
         } else {
-            integer(-1, &mut out)
+            integer(-1, &mut out);
         }
         (0..7).for_each(|at| integer(at, &mut out));
         ["shop", "18.1", "18.1"].iter().for_each(|part| text(part, &mut out));

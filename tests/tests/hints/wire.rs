@@ -31,7 +31,7 @@ const CASES: &[(&str, &str, Reply)] = &[
     ("a way to log in that is not known", "sslmode=disable", Reply::Bytes(b"R\0\0\0\x08\0\0\0\x07")),
     ("another service", "sslmode=disable", Reply::Bytes(b"SSH-2.0-OpenSSH_9.2\r\n")),
     ("a service that lets everybody in and knows no SQL", "sslmode=disable", Reply::Stay(
-        b"R\0\0\0\x08\0\0\0\0S\0\0\0\x18server_version\018.0\0Z\0\0\0\x05IC\0\0\0\x0dSELECT 0\0Z\0\0\0\x05I",
+        b"R\0\0\0\x08\0\0\0\0S\0\0\0\x18server_version\x0018.0\0Z\0\0\0\x05IC\0\0\0\x0dSELECT 0\0Z\0\0\0\x05I",
     )),
     ("nobody who answers", "sslmode=disable", Reply::Close),
     ("nobody who answers TLS", "sslmode=require", Reply::Close),

@@ -78,7 +78,7 @@ impl Scope<'_> {
     fn or(&self, rest: &mut Tokens<'_>) -> Translated {
         let mut left = self.and(rest)?;
         while rest.words(&["OR"]) {
-            left = both_conditions(left, "OR", self.and(rest)?)?;
+            left = both_conditions(&left, "OR", &self.and(rest)?)?;
         }
         Ok(left)
     }
@@ -86,7 +86,7 @@ impl Scope<'_> {
     fn and(&self, rest: &mut Tokens<'_>) -> Translated {
         let mut left = self.not(rest)?;
         while rest.words(&["AND"]) {
-            left = both_conditions(left, "AND", self.not(rest)?)?;
+            left = both_conditions(&left, "AND", &self.not(rest)?)?;
         }
         Ok(left)
     }
@@ -199,7 +199,7 @@ impl Scope<'_> {
         }
         let text = type_name(rest);
         let element = text.strip_suffix("[]").ok_or("a cast of an array to what is none")?;
-        values.into_iter().map(|value| self.cast(value, element)).collect()
+        values.iter().map(|value| self.cast(value, element)).collect()
     }
 
     /// Operators between comparisons and arithmetic: `||` and patterns.
@@ -233,7 +233,7 @@ impl Scope<'_> {
     fn sum(&self, rest: &mut Tokens<'_>) -> Translated {
         let mut left = self.product(rest)?;
         while let Some(mark) = ["+", "-"].into_iter().find(|mark| rest.mark(mark)) {
-            left = computed(left, mark, self.product(rest)?)?;
+            left = computed(&left, mark, &self.product(rest)?)?;
         }
         Ok(left)
     }
@@ -242,7 +242,7 @@ impl Scope<'_> {
         let mut left = self.unary(rest)?;
         loop {
             if rest.mark("*") {
-                left = computed(left, "*", self.unary(rest)?)?;
+                left = computed(&left, "*", &self.unary(rest)?)?;
             } else if rest.peek().is_some_and(|token| token.is_mark("/") || token.is_mark("%")) {
                 return Err("division by zero is NULL in SQLite".to_owned());
             } else {
@@ -262,7 +262,7 @@ impl Scope<'_> {
         let mut value = self.term(rest)?;
         loop {
             if rest.mark("::") {
-                value = self.cast(value, &type_name(rest))?;
+                value = self.cast(&value, &type_name(rest))?;
             } else if rest.words(&["COLLATE"]) || rest.peek().is_some_and(|token| token.is_mark("[")) {
                 return Err("a collation or an element of an array".to_owned());
             } else if rest.words(&["AT", "TIME", "ZONE"]) {
@@ -402,7 +402,7 @@ impl Scope<'_> {
     }
 
     /// A cast that changes nothing about the stored value, or of a constant.
-    pub fn cast(&self, value: Value, to: &str) -> Translated {
+    pub fn cast(&self, value: &Value, to: &str) -> Translated {
         let target = self.types.of(to);
         let has_length = to.contains('(');
         let kind = Kind::of(&target);
@@ -439,7 +439,7 @@ fn shortened(text: &str) -> String {
     if short.len() < text.len() { format!("{short}…") } else { short }
 }
 
-fn both_conditions(left: Value, operator: &str, right: Value) -> Translated {
+fn both_conditions(left: &Value, operator: &str, right: &Value) -> Translated {
     expect(left.kind == Kind::Bool && right.kind == Kind::Bool, "AND or OR of what is no condition")?;
     Ok(Value::new(format!("({} {operator} {})", left.sql, right.sql), Kind::Bool))
 }
@@ -466,7 +466,7 @@ fn alike(left: Value, right: Value) -> Result<(Value, Value), String> {
 }
 
 /// Integers only: of decimals SQLite computes with doubles, and NaN is text.
-fn computed(left: Value, operator: &str, right: Value) -> Translated {
+fn computed(left: &Value, operator: &str, right: &Value) -> Translated {
     let kind = match (left.kind, right.kind) {
         (Kind::Integer, Kind::Integer) => Kind::Integer,
         _ => {
