@@ -24,7 +24,7 @@ use std::{
 };
 
 use common::{
-    Result,
+    ErrorKind, QualifiedName, Result,
     cli::{Output, Settings, args::parse_duration},
     postgres::exported_snapshot::LockWait,
     snapshot::pattern::Pattern,
@@ -37,7 +37,7 @@ use sqlite::{
 use compare::{Depth, Found, REMEMBERED, Side};
 use pairs::{Choices, Planned, Tables};
 use report::{Difference, TableChange};
-use schema::{Change, ObjectChange};
+use schema::Change;
 use state::State;
 
 /// Arguments of `backup diff`.
@@ -121,10 +121,19 @@ pub async fn run(args: &DiffArgs, settings: &Settings, output: &Output) -> Resul
     };
     let sides = [side::Named::read(&args.a)?, side::Named::read(&args.b)?];
     question.check(&sides)?;
-    match args.watch {
-        Some(pause) => watch::run(&question, sides, pause, output).await,
+    compare_sides(&question, sides, output).await.map_err(undecided)
+}
+
+/// The exit code 1 means that something differs, so no failure may have it.
+fn undecided(error: common::Error) -> common::Error {
+    if error.kind() == ErrorKind::Failed { error.with_kind(ErrorKind::Damaged) } else { error }
+}
+
+async fn compare_sides(question: &Question<'_>, sides: [side::Named; 2], output: &Output) -> Result<u8> {
+    match question.args.watch {
+        Some(pause) => watch::run(question, sides, pause, output).await,
         None => {
-            let (difference, _) = Box::pin(round(&question, &sides, None, output)).await?;
+            let (difference, _) = Box::pin(round(question, &sides, None, output)).await?;
             if output.is_json() {
                 output.document(&difference)?;
             } else {
@@ -238,13 +247,15 @@ fn frame(question: &Question<'_>, a: &Side, b: &Side) -> Result<Difference> {
         difference.partial.extend(filters.map(|filters| format!("{} is PARTIAL ({filters})", state.label)));
     }
     if let (Some(state_a), Some(state_b)) = (state_of(a), state_of(b)) {
-        difference.schema_changes = schema::compare(&state_a.schema, &state_b.schema);
         if question.patterns.is_empty() {
+            difference.schema_changes = schema::compare(&state_a.schema, &state_b.schema);
             difference.values = values(state_a, state_b);
             difference.of_what = "schema, content of {tables}, sequences, settings";
         } else {
-            let names: Vec<String> = [state_a, state_b].into_iter().flat_map(names).collect();
-            difference.schema_changes.retain(|change| is_of(change, &names));
+            let mut tables: Vec<QualifiedName> = [state_a, state_b].into_iter().flat_map(names).collect();
+            tables.sort();
+            tables.dedup();
+            difference.schema_changes = schema::compare_of(&state_a.schema, &state_b.schema, &tables);
             difference.of_what = "definition and content of {tables}";
         }
         if state_a.pg_dump_major != state_b.pg_dump_major
@@ -275,22 +286,9 @@ fn values(a: &State, b: &State) -> Vec<state::ValueChange> {
     values
 }
 
-/// The tables of a side as headers of pg_dump name them.
-fn names(state: &State) -> Vec<String> {
-    let stored = state.tables.iter().map(|stored| &stored.table.name);
-    let all = stored.chain(state.partitioned.iter().map(|table| &table.name));
-    all.map(|name| format!("{}.{}", name.schema.as_str(), name.name.as_str())).collect()
-}
-
-/// Whether an object is one of these tables, or belongs to one.
-fn is_of(change: &ObjectChange, names: &[String]) -> bool {
-    names.iter().any(|name| {
-        let at = change.object.find(name.as_str());
-        at.is_some_and(|at| {
-            let (before, after) = (&change.object[..at], &change.object[at + name.len()..]);
-            before.ends_with(' ') && (after.is_empty() || after.starts_with(' '))
-        })
-    })
+fn names(state: &State) -> Vec<QualifiedName> {
+    let stored = state.tables.iter().map(|stored| stored.table.name.clone());
+    stored.chain(state.partitioned.iter().map(|table| table.name.clone())).collect()
 }
 
 fn label(side: &Side) -> String {
@@ -310,6 +308,7 @@ fn state_of(side: &Side) -> Option<&State> {
 }
 
 fn plan(question: &Question<'_>, a: &Side, b: &Side) -> Result<Tables> {
+    question.check_names([a, b])?;
     let (choices, patterns) = (&question.choices, &question.patterns);
     let visible = |side: &Side, schema: &str| match side {
         Side::Live(live) => live.visible.contains(schema),
@@ -328,7 +327,6 @@ fn plan(question: &Question<'_>, a: &Side, b: &Side) -> Result<Tables> {
             _ => Tables::default(),
         },
     };
-    question.check_patterns(&tables)?;
     Ok(tables)
 }
 

@@ -279,6 +279,35 @@ fn what_only_one_side_has_is_told_and_the_rest_is_compared() {
 }
 
 #[test]
+fn what_belongs_to_a_chosen_table_is_compared_with_it() {
+    let cluster = Cluster::shared(18);
+    let setup = "CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE other (i int); CREATE UNIQUE INDEX i ON t (v);
+        CREATE STATISTICS s ON id, v FROM t; GRANT SELECT ON t TO PUBLIC; COMMENT ON COLUMN t.v IS 'c'";
+    let [a, b] = twins(cluster, setup);
+    let repo = Snapshots::new();
+    let snapshot = repo.create(&a, &[]);
+    compare(&repo, &snapshot, &b.url(), &["-t", "t"]).equal();
+    b.psql("CREATE INDEX on_other ON other (i); CREATE VIEW w AS SELECT * FROM t");
+    compare(&repo, &snapshot, &b.url(), &["-t", "t"]).equal();
+    b.psql("DROP INDEX i; DROP STATISTICS s; REVOKE SELECT ON t FROM PUBLIC; COMMENT ON COLUMN t.v IS NULL");
+    let later = repo.create(&b, &[]);
+    for (one, two) in [(&snapshot, &b.url()), (&snapshot, &later), (&a.url(), &b.url())] {
+        let found = compare(&repo, one, two, &["-t", "t"]);
+        let changed: Vec<&str> = found.document["schema_changes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["object"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            changed,
+            ["ACL public.TABLE t", "COMMENT public.COLUMN t.v", "INDEX public.i", "STATISTICS public.s"]
+        );
+        assert_eq!((found.code, &found.document["equal_tables"]), (1, &1.into()));
+    }
+}
+
+#[test]
 fn a_table_that_is_cut_into_other_partitions_holds_the_same_rows() {
     let cluster = Cluster::shared(18);
     let [a, b] = twins(cluster, "");
@@ -437,6 +466,13 @@ fn what_is_named_is_found_out_and_what_is_none_of_them_is_refused() {
         3,
         &["no table of either side matches --table", "Upper case, dots and blanks need double quotes within"],
     );
+    diff(&id, &database.url(), &["--table", "t", "--table", "none"]).fails(3, &["matches --table none"]);
+    let lite = sqlite(&repo.path(), "lite.db", "CREATE TABLE t (i INTEGER)");
+    let lite = lite.to_str().unwrap();
+    diff(lite, &database.url(), &[]).expect(0);
+    diff(lite, &database.url(), &["--skip-table", "u"]).expect(2).says(&["the file has no table u"]);
+    diff(lite, &database.url(), &["--epoch", "t.j=s"]).expect(2).says(&["the file has no column t.j"]);
+    diff(lite, lite, &["--timezone", "UTC"]).expect(2).says(&["no meaning between two SQLite files"]);
     for (flags, hint) in [
         (["--timezone", "Nowhere"], "Use a name such as UTC, Europe/Berlin"),
         (["--epoch", "weeks"], "Write --epoch UNIT or --epoch TABLE.COLUMN=UNIT"),
@@ -462,6 +498,15 @@ fn what_is_named_is_found_out_and_what_is_none_of_them_is_refused() {
     compare(&repo, &old, &latin.url(), &[]).equal();
     let [utf] = [Cluster::shared(18).fresh_database("diff_utf")];
     utf.psql("CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'ü')");
+    let new = repo.create(&utf, &[]);
+    diff(&old, &new, &["--table", "t"]).fails(
+        3,
+        &[
+            "the encodings LATIN1 and UTF8",
+            "Restore one of them, and compare the database with the other snapshot",
+        ],
+    );
+    diff(&old, &new, &[]).expect(1);
     let other = compare(&repo, &latin.url(), &utf.url(), &["--table", "t"]);
     assert!(other.document["tables"].as_array().unwrap().is_empty(), "{}", other.text);
     let socket = database.cluster().socket_dir().display().to_string();

@@ -302,8 +302,7 @@ fn note(found: &mut Found, wanted: &mut Vec<Wanted>, group: &Group, has_key: boo
     if found.identities.len() < depth.remembered {
         found.identities.insert(identity);
     }
-    let total = |rows: &[(u128, u64)]| rows.iter().map(|(_, count)| count).sum::<u64>();
-    let (in_a, in_b) = (total(&group.a), total(&group.b));
+    let (in_a, in_b) = (group.a.total, group.b.total);
     let both = if has_key { in_a.min(in_b) } else { 0 };
     found.differing += both;
     found.only_a += in_a - both;
@@ -311,10 +310,10 @@ fn note(found: &mut Found, wanted: &mut Vec<Wanted>, group: &Group, has_key: boo
     let room = |wanted: &Vec<Wanted>| first.saturating_sub(wanted.len());
     let one = |a, b, times| Wanted { key: group.key, a, b, times, identity };
     if both == 0 {
-        for (row, times) in group.a.iter().take(room(wanted)) {
+        for (row, times) in group.a.rows.iter().take(room(wanted)) {
             wanted.push(one(Some(*row), None, *times));
         }
-        for (row, times) in group.b.iter().take(room(wanted)) {
+        for (row, times) in group.b.rows.iter().take(room(wanted)) {
             wanted.push(one(None, Some(*row), *times));
         }
         return;
@@ -327,7 +326,7 @@ fn note(found: &mut Found, wanted: &mut Vec<Wanted>, group: &Group, has_key: boo
         });
         each.take(first).collect::<Vec<u128>>()
     };
-    let (rows_a, rows_b) = (flat(&group.a), flat(&group.b));
+    let (rows_a, rows_b) = (flat(&group.a.rows), flat(&group.b.rows));
     for at in 0..rows_a.len().max(rows_b.len()).min(room(wanted)) {
         wanted.push(one(rows_a.get(at).copied(), rows_b.get(at).copied(), 1));
     }
@@ -338,11 +337,9 @@ fn identity(group: &Group) -> u128 {
     let mut hasher = xxhash_rust::xxh3::Xxh3::new();
     hasher.update(&group.key.to_le_bytes());
     for (side, rows) in [(b"a", &group.a), (b"b", &group.b)] {
-        for (row, count) in rows {
-            hasher.update(side);
-            hasher.update(&row.to_le_bytes());
-            hasher.update(&count.to_le_bytes());
-        }
+        hasher.update(side);
+        hasher.update(&rows.sum.to_le_bytes());
+        hasher.update(&rows.total.to_le_bytes());
     }
     hasher.digest128()
 }

@@ -223,15 +223,45 @@ impl Sorted {
     }
 }
 
+/// Different rows of one key that are kept one by one; of more, their number and the sum of their hashes.
+const ROWS_OF_A_KEY: usize = 1 << 14;
+
+/// Rows of one key that one side has and the other has not.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Surplus {
+    /// Their hashes, and how many more of each there are. Only the first of very many.
+    pub rows: Vec<(u128, u64)>,
+    /// How many there are of all.
+    pub total: u64,
+    /// What tells all of them from others.
+    pub sum: u128,
+}
+
+impl Surplus {
+    fn add(&mut self, row: u128, count: u64) {
+        self.total += count;
+        self.sum = self.sum.wrapping_add(row.wrapping_mul(u128::from(count)));
+        if self.rows.len() < ROWS_OF_A_KEY {
+            self.rows.push((row, count));
+        }
+    }
+}
+
 /// Rows of one key that are not on both sides alike.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Group {
     /// The hash of the key.
     pub key: u128,
-    /// Hashes of rows of the first side, and how many more of them it has.
-    pub a: Vec<(u128, u64)>,
-    /// The same of the second side.
-    pub b: Vec<(u128, u64)>,
+    /// What the first side has more.
+    pub a: Surplus,
+    /// What the second side has more.
+    pub b: Surplus,
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.a.total == 0 && self.b.total == 0
+    }
 }
 
 /// Gives each key whose rows differ to `found`.
@@ -248,7 +278,7 @@ pub fn join(mut a: Sorted, mut b: Sorted, mut found: impl FnMut(&Group) -> Resul
             (None, None) => break,
         };
         if row.key != group.key {
-            if !(group.a.is_empty() && group.b.is_empty()) {
+            if !group.is_empty() {
                 found(&group)?;
             }
             group = Group { key: row.key, ..Group::default() };
@@ -264,12 +294,12 @@ pub fn join(mut a: Sorted, mut b: Sorted, mut found: impl FnMut(&Group) -> Resul
         };
         let (in_a, in_b) = (take(&mut next_a, &mut a)?, take(&mut next_b, &mut b)?);
         if in_a > in_b {
-            group.a.push((row.row, in_a - in_b));
+            group.a.add(row.row, in_a - in_b);
         } else if in_b > in_a {
-            group.b.push((row.row, in_b - in_a));
+            group.b.add(row.row, in_b - in_a);
         }
     }
-    if group.a.is_empty() && group.b.is_empty() { Ok(()) } else { found(&group) }
+    if group.is_empty() { Ok(()) } else { found(&group) }
 }
 
 #[cfg(test)]
@@ -312,7 +342,7 @@ mod tests {
             let mut found: BTreeMap<Hashes, i64> = BTreeMap::new();
             join(sorted(&a, memory), sorted(&b, memory), |group| {
                 for (side, sign) in [(&group.a, 1), (&group.b, -1)] {
-                    for (row, count) in side {
+                    for (row, count) in &side.rows {
                         let row = Hashes { key: group.key, row: *row };
                         assert!(found.insert(row, sign * i64::try_from(*count).unwrap()).is_none());
                     }

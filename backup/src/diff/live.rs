@@ -1,7 +1,7 @@
 //! A live database as a side: one state of it, read-only, under the rules of docs/trust.md. Rows are read by plain `COPY table TO
 //! STDOUT`, which plans and evaluates nothing of a table's owner, whoever that is.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use common::{
     Error, Progress, QualifiedName, Result,
@@ -27,7 +27,7 @@ use common::{
 
 use super::{
     rows::{Shape, Taker, TextRows},
-    state::{Facts, Objects, State, Stored, values},
+    state::{Facts, Objects, State, Stored, values, with_heirs},
 };
 
 /// A database that is being read.
@@ -172,7 +172,13 @@ impl Live {
         {
             return renamed.with_source(error);
         }
-        crate::explain_rights(error)
+        match error.sqlstate() {
+            // The connection broke, or the server is going down or coming up.
+            Some(code) if code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code) => {
+                error.with_kind(common::ErrorKind::Busy)
+            }
+            _ => crate::explain(error),
+        }
     }
 
     /// Makes sure that everything that was read was one state under the names that it is told under, and ends the sessions.
@@ -306,20 +312,12 @@ async fn chosen(session: &Session, patterns: &[Pattern]) -> Result<Vec<introspec
         .query("SELECT inhrelid, inhparent FROM pg_catalog.pg_inherits", &[])
         .await
         .map_err(|source| Error::postgres("could not read the partitions from the catalog", source))?;
-    let parents: BTreeMap<u32, u32> = parents.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let parents: Vec<(u32, u32)> = parents.iter().map(|row| (row.get(0), row.get(1))).collect();
     let meant = |name: &QualifiedName| patterns.iter().any(|pattern| pattern.matches_table(name));
-    let by_name: HashSet<u32> =
+    let by_name: BTreeSet<u32> =
         all.iter().filter(|relation| meant(&relation.name)).map(|relation| relation.oid).collect();
-    let is_meant = |relation: &introspect::Relation| {
-        let mut oid = Some(relation.oid);
-        while let Some(at) = oid {
-            if by_name.contains(&at) {
-                return true;
-            }
-            oid = parents.get(&at).copied();
-        }
-        false
-    };
+    let meant = with_heirs(by_name, &parents);
+    let is_meant = |relation: &introspect::Relation| meant.contains(&relation.oid);
     Ok(all.into_iter().filter(is_meant).collect())
 }
 

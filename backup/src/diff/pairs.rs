@@ -457,6 +457,12 @@ pub fn of_sqlite(a: &Schema, b: &Schema, choices: &Choices, patterns: &[Pattern]
         }
         found.tables.push(planned);
     }
+    for left in a.left_out.iter().chain(&b.left_out) {
+        let note = format!("{} is not compared: {}", common::ident::printable(&left.name), left.reason);
+        if !found.notes.contains(&note) {
+            found.notes.push(note);
+        }
+    }
     for table in b.tables.iter().filter(|table| is_wanted(table) && a.table(&table.name).is_none()) {
         let mut planned = Planned { name: common::ident::printable(&table.name), ..Planned::default() };
         planned.has[1] = true;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use common::{Ident, QualifiedName};
 use serde::Serialize;
 
 /// Unchanged lines around a change that are shown.
@@ -40,7 +41,70 @@ pub struct ObjectChange {
 
 /// Every object that differs, by type and name.
 pub fn compare(a: &str, b: &str) -> Vec<ObjectChange> {
-    let (a, b) = (objects(a), objects(b));
+    compare_some(a, b, |_, _| true)
+}
+
+/// Every object that differs and is one of these tables or made for one: its constraints, indexes, statistics, triggers, rules, policies,
+/// grants and comments. Names are written as in SQL.
+pub fn compare_of(a: &str, b: &str, tables: &[QualifiedName]) -> Vec<ObjectChange> {
+    let written: Vec<String> = tables.iter().flat_map(spellings).collect();
+    compare_some(a, b, |object, lines| is_of(object, lines, &written))
+}
+
+/// Kinds of objects that belong to one table.
+const OF_TABLES: [&str; 17] = [
+    "TABLE",
+    "TABLE ATTACH",
+    "CONSTRAINT",
+    "CHECK CONSTRAINT",
+    "FK CONSTRAINT",
+    "NOT NULL CONSTRAINT",
+    "DEFAULT",
+    "INDEX",
+    "STATISTICS",
+    "TRIGGER",
+    "RULE",
+    "POLICY",
+    "ROW SECURITY",
+    "ACL",
+    "COMMENT",
+    "SECURITY LABEL",
+    "FOREIGN TABLE",
+];
+/// What stands before the table's name in their statements.
+const BEFORE: [&str; 9] =
+    ["TABLE ", "TABLE ONLY ", "ON ", "ON ONLY ", "ON TABLE ", "TO ", "FROM ", "COLUMN ", "ATTACH PARTITION "];
+
+/// A name with and without the quotes that pg_dump sets where they are needed.
+fn spellings(table: &QualifiedName) -> Vec<String> {
+    let both = |ident: &Ident| [ident.as_str().to_owned(), ident.to_string()];
+    let names = both(&table.name);
+    both(&table.schema)
+        .iter()
+        .flat_map(|schema| names.iter().map(move |name| format!("{schema}.{name}")))
+        .collect()
+}
+
+fn is_of(object: &str, lines: &[String], written: &[String]) -> bool {
+    let is_kind = |kind: &str| object.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' '));
+    if !OF_TABLES.into_iter().any(is_kind) {
+        return false;
+    }
+    let names_it = |line: &String, name: &String| {
+        line.match_indices(name.as_str()).any(|(at, _)| {
+            let (before, after) = (&line[..at], &line[at + name.len()..]);
+            let ends = after.chars().next().is_none_or(|c| matches!(c, ' ' | '.' | ';' | '(' | ',' | ')'));
+            // A trigger or a key that leads to the table belongs to another one.
+            ends && BEFORE.iter().any(|word| before.ends_with(word))
+        })
+    };
+    lines.iter().any(|line| written.iter().any(|name| names_it(line, name)))
+}
+
+fn compare_some(a: &str, b: &str, keep: impl Fn(&str, &[String]) -> bool) -> Vec<ObjectChange> {
+    let (mut a, mut b) = (objects(a), objects(b));
+    a.retain(|name, lines| keep(name, lines));
+    b.retain(|name, lines| keep(name, lines));
     let mut names: Vec<&String> = a.keys().chain(b.keys()).collect();
     names.sort();
     names.dedup();
@@ -240,6 +304,40 @@ mod tests {
             "Changed TABLE public.t\n@@\n  b int,\n  c int,\n- d int,\n+ d text,\n  e int\n );"
         );
         assert_eq!(show(&changes[2]), "Added VIEW s.v\n+CREATE VIEW v;");
+    }
+
+    #[test]
+    fn what_belongs_to_a_table_is_compared_with_it_and_nothing_else() {
+        let objects = [
+            (T, "CREATE TABLE public.t (\n a int\n);"),
+            ("i; Type: INDEX; Schema: public", "CREATE UNIQUE INDEX i ON public.t USING btree (a);"),
+            ("TABLE t; Type: ACL; Schema: public", "GRANT SELECT ON TABLE public.t TO x;"),
+            ("COLUMN t.a; Type: COMMENT; Schema: public", "COMMENT ON COLUMN public.t.a IS 'x';"),
+            ("s; Type: STATISTICS; Schema: public", "CREATE STATISTICS public.s ON a, b FROM public.t;"),
+            (
+                "t t_pkey; Type: CONSTRAINT; Schema: public",
+                "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (a);",
+            ),
+            (
+                "u u_fkey; Type: FK CONSTRAINT; Schema: public",
+                "ALTER TABLE ONLY public.u\n    ADD CONSTRAINT u_fkey FOREIGN KEY (a) REFERENCES public.t(a);",
+            ),
+            ("t2 d; Type: INDEX; Schema: public", "CREATE INDEX d ON public.t2 USING btree (a);"),
+            ("v; Type: VIEW; Schema: public", "CREATE VIEW public.v AS SELECT a FROM public.t;"),
+        ];
+        let changes = compare_of(&dump("a", &objects), &dump("a", &[]), &[QualifiedName::new("public", "t")]);
+        let found: Vec<&str> = changes.iter().map(|change| change.object.as_str()).collect();
+        assert_eq!(
+            found,
+            [
+                "ACL public.TABLE t",
+                "COMMENT public.COLUMN t.a",
+                "CONSTRAINT public.t t_pkey",
+                "INDEX public.i",
+                "STATISTICS public.s",
+                "TABLE public.t"
+            ]
+        );
     }
 
     #[test]

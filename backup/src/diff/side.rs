@@ -3,18 +3,22 @@
 use std::path::Path;
 
 use common::{
-    Error, Progress, Result,
+    Error, Progress, QualifiedName, Result,
+    ident::printable,
     postgres::{ConnectionSettings, Environment, refuse_other_engine, tools},
     repository::{Repository, RepositoryLock, StoredSnapshot},
 };
-use sqlite::file::names_sqlite;
+use sqlite::{
+    choices::{Map, written},
+    file::names_sqlite,
+    schema::Schema,
+};
 
 use super::{
     Question,
     compare::Side,
     file::File,
     live::{Live, Wanted},
-    pairs::Tables,
     state::State,
     stored::Snapshot,
 };
@@ -39,12 +43,15 @@ impl Named {
     /// # Errors
     /// A database of another system, a connection string that can't be read.
     pub fn read(text: &str) -> Result<Self> {
+        if text == "latest" || text.starts_with("latest:") {
+            return Ok(Self::Snapshot(text.to_owned()));
+        }
         let path = Path::new(text);
         let is_called_so = path
             .extension()
             .and_then(|ending| ending.to_str())
             .is_some_and(|ending| ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
-        let is_string = text.contains("://") || (text.contains('=') && !text.starts_with("latest:"));
+        let is_string = text.contains("://") || (text.contains('=') && !path.is_file());
         if names_sqlite(text) || text.starts_with("file:") || (is_called_so && !is_string) {
             return Ok(Self::File(text.to_owned()));
         }
@@ -78,6 +85,25 @@ impl Question<'_> {
             Some((flag, _)) if !has_file => {
                 Err(Error::usage(format!("{flag} is about a SQLite file, and neither A nor B is one")))
             }
+            _ => self.check_two_files(sides),
+        }
+    }
+
+    /// Two files are compared as they are stored: what values mean for PostgreSQL has no part in it.
+    fn check_two_files(&self, sides: &[Named; 2]) -> Result<()> {
+        let args = self.args;
+        let flags = [
+            ("--map", args.map.is_empty()),
+            ("--skip-column", args.skip_column.is_empty()),
+            ("--epoch", args.epoch.is_empty()),
+            ("--timezone", args.timezone.is_none()),
+            ("--null-empty-strings", !args.null_empty_strings),
+        ];
+        let are_files = sides.iter().all(|side| matches!(side, Named::File(_)));
+        match flags.iter().find(|(_, is_absent)| !is_absent) {
+            Some((flag, _)) if are_files => Err(Error::usage(format!(
+                "{flag} has no meaning between two SQLite files, whose values are compared as they are stored"
+            ))),
             _ => Ok(()),
         }
     }
@@ -90,14 +116,53 @@ impl Question<'_> {
         }
     }
 
-    /// Every pattern has to mean something on one side at least.
-    pub(super) fn check_patterns(&self, tables: &Tables) -> Result<()> {
-        if self.patterns.is_empty() || !tables.tables.is_empty() {
-            return Ok(());
+    /// Every pattern has to mean something on one side at least, and so have the names of SQLite's tables and columns.
+    pub(super) fn check_names(&self, sides: [&Side; 2]) -> Result<()> {
+        for (pattern, text) in self.patterns.iter().zip(&self.args.tables) {
+            let is_there = |side: &&Side| match side {
+                Side::Snapshot(side) => side.state.has(pattern),
+                Side::Live(side) => side.state.has(pattern),
+                Side::File(side) => {
+                    let name =
+                        |table: &sqlite::schema::Table| QualifiedName::new("public", table.name.as_str());
+                    side.schema.tables.iter().any(|table| pattern.matches_table(&name(table)))
+                }
+            };
+            if !sides.iter().any(is_there) {
+                return Err(Error::refused(format!("no table of either side matches --table {}", printable(text))).with_hint(
+                    "Upper case, dots and blanks need double quotes within the pattern, as in psql; `*` matches any table.",
+                ));
+            }
         }
-        Err(Error::refused("no table of either side matches --table").with_hint(
-            "Upper case, dots and blanks need double quotes within the pattern, as in psql; `*` matches any table.",
-        ))
+        let schemas: Vec<&Schema> = sides
+            .iter()
+            .filter_map(|side| if let Side::File(file) = side { Some(&file.schema) } else { None })
+            .collect();
+        let unknown = |what: String| Error::usage(format!("the file has no {what}, which a flag names"));
+        let choices = &self.choices;
+        let tables = choices
+            .maps
+            .iter()
+            .filter_map(|map| if let Map::Table(name, ..) = map { Some(name) } else { None });
+        for table in choices.skip_tables.iter().chain(tables) {
+            if !schemas.iter().any(|schema| schema.table(table).is_some()) {
+                return Err(unknown(format!("table {}", written(table))));
+            }
+        }
+        let columns = choices
+            .maps
+            .iter()
+            .filter_map(|map| if let Map::Column(name, _) = map { Some(name) } else { None });
+        let columns = columns.chain(choices.meanings.epochs.iter().filter_map(|(name, _)| name.as_ref()));
+        for name in columns.chain(&choices.skip_columns) {
+            let has = |schema: &&Schema| {
+                schema.table(&name.table).and_then(|table| table.column(&name.column)).is_some()
+            };
+            if !schemas.iter().any(has) {
+                return Err(unknown(format!("column {name}")));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -160,6 +225,16 @@ pub(super) async fn open(
                 "Compare the file with the live database, or with one that the snapshot was restored into.",
             ));
         }
+    }
+    if let [Side::Snapshot(a), Side::Snapshot(b)] = opened.as_slice()
+        && a.state.encoding != b.state.encoding
+        && !question.patterns.is_empty()
+    {
+        return Err(Error::refused(format!(
+            "the snapshots have the encodings {} and {}, and equal bytes are not equal text",
+            a.state.encoding, b.state.encoding
+        ))
+        .with_hint("Restore one of them, and compare the database with the other snapshot: the server converts its text."));
     }
     let opened: [Side; 2] = opened.try_into().map_err(|_| Error::failed("two sides were to be opened"))?;
     Ok((opened, lock))

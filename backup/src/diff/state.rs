@@ -144,38 +144,39 @@ impl State {
         tables
     }
 
-    /// Leaves only the tables that the patterns mean, with every partition of one that is meant.
+    /// Whether a table is meant by a pattern.
+    pub fn has(&self, pattern: &Pattern) -> bool {
+        let stored = self.tables.iter().map(|stored| &stored.table.name);
+        let mut names = stored.chain(self.partitioned.iter().map(|table| &table.name));
+        names.any(|name| pattern.matches_table(name))
+    }
+
+    /// Leaves only the tables that the patterns mean, with every partition and heir of one that is meant.
     pub fn restrict(&mut self, patterns: &[Pattern]) {
-        let parents: BTreeMap<u32, u32> = self.inherits.iter().copied().collect();
         let meant = |name: &QualifiedName| patterns.iter().any(|pattern| pattern.matches_table(name));
         let stored = self.tables.iter().map(|stored| (stored.table.oid, &stored.table.name));
         let all = stored.chain(self.partitioned.iter().map(|table| (table.oid, &table.name)));
         let by_name: BTreeSet<u32> = all.filter(|(_, name)| meant(name)).map(|(oid, _)| oid).collect();
-        let is_meant = |oid: u32| {
-            let mut at = Some(oid);
-            for _ in 0..=parents.len() {
-                match at {
-                    Some(oid) if by_name.contains(&oid) => return true,
-                    Some(oid) => at = parents.get(&oid).copied(),
-                    None => break,
-                }
-            }
-            false
-        };
-        let known: BTreeSet<u32> = self
-            .tables
-            .iter()
-            .map(|stored| stored.table.oid)
-            .chain(self.partitioned.iter().map(|table| table.oid))
-            .filter(|oid| is_meant(*oid))
-            .collect();
-        self.tables.retain(|stored| known.contains(&stored.table.oid));
-        self.partitioned.retain(|table| known.contains(&table.oid));
+        let meant = with_heirs(by_name, &self.inherits);
+        self.tables.retain(|stored| meant.contains(&stored.table.oid));
+        self.partitioned.retain(|table| meant.contains(&table.oid));
     }
 
     /// The columns of a table's primary key.
     pub fn key(&self, table: &QualifiedName) -> &[String] {
         self.definitions.tables.get(table).map_or(&[], |table| &table.key)
+    }
+}
+
+/// Tables with everything below them. `inherits` is child and parent; a child may have several.
+pub fn with_heirs(mut tables: BTreeSet<u32>, inherits: &[(u32, u32)]) -> BTreeSet<u32> {
+    loop {
+        let below = inherits.iter().filter(|(_, parent)| tables.contains(parent)).map(|(child, _)| *child);
+        let more: Vec<u32> = below.filter(|child| !tables.contains(child)).collect();
+        if more.is_empty() {
+            return tables;
+        }
+        tables.extend(more);
     }
 }
 
