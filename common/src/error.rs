@@ -212,15 +212,16 @@ impl Error {
         error.with_source(source)
     }
 
-    /// A name or a text that came in another encoding than the database's.
+    /// A text in an answer that is in another encoding than the session's.
     fn no_utf_8(doing: &impl fmt::Display) -> Self {
         Self::failed(format!(
-            "{doing}: a name or text that the server keeps for all databases is no UTF-8: it was made in a database of another encoding"
+            "{doing}: a text that the server sent is no UTF-8"
         ))
         .with_sqlstate("22021")
         .with_hint(
-            "Give it a name in ASCII in the database in which it was made. Look at the names of roles, databases and tablespaces, at the \
-             database's comment and at the settings of roles.",
+            "The server keeps names of roles, databases and tablespaces, comments on databases and settings of roles for all databases, \
+             in the encoding of the one in which they were made: write them in ASCII there. A database with the encoding SQL_ASCII holds \
+             any bytes in its rows.",
         )
     }
 

@@ -546,7 +546,7 @@ async fn run_statement(session: &Session, file: &MigrationFile, statement: &Stat
             ))
         });
     }
-    let messages = session.simple_query(&statement.text).await.map_err(located)?;
+    let messages = session.run_text(&statement.text).await.map_err(located)?;
     Ok(messages
         .iter()
         .map(|message| match message {

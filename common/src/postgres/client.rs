@@ -87,6 +87,14 @@ impl Client {
         }
         Ok(messages)
     }
+
+    /// The driver's `simple_query`, for statements of others: their rows may hold any bytes, so a column is read with `try_get`.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub async fn run_text(&self, statements: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
+        self.0.simple_query(statements).await
+    }
 }
 
 /// The name of the first column, but for those in `nullable`, that is NULL in this row.

@@ -129,8 +129,18 @@ async fn run_file(session: &Client, file: &VerifyFile, findings: &mut Vec<Findin
 type Refused = (DriverError, usize);
 
 async fn tap_lines(session: &Client, statement: &Statement, lines: &mut Vec<String>) -> Result<(), Refused> {
-    let messages = session.simple_query(&statement.text).await.map_err(|source| (source, 0))?;
-    lines.extend(messages.iter().filter_map(row).filter_map(|row| row.get(0)).map(str::to_owned));
+    let messages = session.run_text(&statement.text).await.map_err(|source| (source, 0))?;
+    add_lines(messages.iter().filter_map(row), lines)
+}
+
+/// The first column of `rows`. A line that can't be read is an error: it may be a failure.
+fn add_lines<'r>(
+    rows: impl Iterator<Item = &'r SimpleQueryRow>,
+    lines: &mut Vec<String>,
+) -> Result<(), Refused> {
+    for row in rows.filter(|row| !row.is_empty()) {
+        lines.extend(row.try_get(0).map_err(|source| (source, 0))?.map(str::to_owned));
+    }
     Ok(())
 }
 
@@ -149,16 +159,15 @@ async fn assertion(
     let declare = format!("{CURSOR}{}", statement.text);
     session.batch_execute(&declare).await.map_err(|source| (source, CURSOR.chars().count()))?;
     let first = format!("FETCH FORWARD {SHOWN_ROWS} FROM safe_run_verify");
-    let messages = session.simple_query(&first).await.map_err(plain)?;
+    let messages = session.run_text(&first).await.map_err(plain)?;
     let rows: Vec<&SimpleQueryRow> = messages.iter().filter_map(row).collect();
-    let looks_like_tap =
-        rows.first().is_some_and(|row| row.len() == 1 && row.get(0).is_some_and(tap::is_tap));
+    let looks_like_tap = rows
+        .first()
+        .is_some_and(|row| row.len() == 1 && matches!(row.try_get(0), Ok(Some(text)) if tap::is_tap(text)));
     if looks_like_tap {
         let more = format!("FETCH FORWARD {TAP_ROWS} FROM safe_run_verify; CLOSE safe_run_verify");
-        let more = session.simple_query(&more).await.map_err(plain)?;
-        let all = rows.into_iter().chain(more.iter().filter_map(row));
-        tap.extend(all.filter_map(|row| row.get(0)).map(str::to_owned));
-        return Ok(());
+        let more = session.run_text(&more).await.map_err(plain)?;
+        return add_lines(rows.into_iter().chain(more.iter().filter_map(row)), tap);
     }
     let rest = session.simple_query("MOVE FORWARD ALL IN safe_run_verify; CLOSE safe_run_verify").await;
     let rest: u64 = rest
@@ -197,7 +206,7 @@ fn told(row: &SimpleQueryRow) -> String {
         .iter()
         .enumerate()
         .map(|(index, column)| {
-            let value = row.get(index).unwrap_or("NULL");
+            let value = row.try_get(index).map_or("(no UTF-8)", |value| value.unwrap_or("NULL"));
             let value = match value.char_indices().nth(ROW_CHARS) {
                 Some((end, _)) => format!("{}…", &value[..end]),
                 None => value.to_owned(),
