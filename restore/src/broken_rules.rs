@@ -8,13 +8,15 @@
 //!
 //! An error is believed as far as it leads here, and no further: a function can raise what it likes, with the name of somebody
 //! else's constraint. What is taken off has to be a rule of the table that is loaded, and the server's own look at all rows decides
-//! how it comes back.
+//! how it comes back. In a tree of tables of several owners there is no such look: no owner may have the tables of another for a
+//! moment. The rule comes back NOT VALID, with that reason.
 
 use std::collections::HashSet;
 
 use common::{
     Error, Ident, Progress, QualifiedName, Result,
     ident::{literal, printable},
+    interrupt,
     postgres::{
         ConnectionSettings, DriverError, Session,
         as_owner::{self, AsOwner},
@@ -23,10 +25,21 @@ use common::{
 };
 use tokio::sync::Mutex;
 
+/// Whether to read the definition of the constraint `k` calls nobody's code: each constant is of a type of PostgreSQL's own, an enum, or
+/// a base type, whose input function no role but a superuser makes. Of an array, a range, a composite type or a domain it could.
+macro_rules! is_plain {
+    () => {
+        "NOT EXISTS (SELECT FROM pg_catalog.regexp_matches(k.conbin::text, ':consttype ([0-9]+)', 'g') m
+          JOIN pg_catalog.pg_type t ON t.oid = m[1]::pg_catalog.oid
+          WHERE t.oid >= 16384 AND NOT (t.typtype IN ('b', 'e') AND t.typelem = 0))"
+    };
+}
+
 /// A table's constraint with this name, and those that it is inherited from: where each stands by itself, the topmost first. No row
 /// where `$3` is no CHECK constraint of the table, or the table is neither `$4`, whose rows are loaded, nor of its partition tree:
 /// a function can raise what it likes, with the name of somebody else's constraint.
-const OF_TABLE: &str = "
+const OF_TABLE: &str = concat!(
+    "
 WITH RECURSIVE up(rel, height) AS (
   SELECT c.oid, 0 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
    WHERE n.nspname = $1 AND c.relname = $2 AND c.oid IN (SELECT $4::text::pg_catalog.regclass::pg_catalog.oid UNION ALL
@@ -35,15 +48,19 @@ WITH RECURSIVE up(rel, height) AS (
   SELECT i.inhparent, up.height + 1 FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.rel
     JOIN pg_catalog.pg_constraint k ON k.conrelid = i.inhparent AND k.conname = $3 AND k.contype = 'c' AND NOT k.connoinherit)
 SELECT n.nspname::text, c.relname::text, k.oid, pg_catalog.pg_get_constraintdef(k.oid),
-       pg_catalog.obj_description(k.oid, 'pg_constraint')
+       pg_catalog.obj_description(k.oid, 'pg_constraint'), ",
+    is_plain!(),
+    "
 FROM (SELECT rel, pg_catalog.max(height) AS height FROM up GROUP BY rel) u JOIN pg_catalog.pg_class c ON c.oid = u.rel
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.conname = $3 AND k.contype = 'c' AND k.conislocal
-ORDER BY u.height DESC, 1, 2";
+ORDER BY u.height DESC, 1, 2"
+);
 
 /// The same for a domain, and those that it is made of. No row where no value of the table `$4` is of it, nor a rule of the table
 /// speaks of it.
-const OF_DOMAIN: &str = "
+const OF_DOMAIN: &str = concat!(
+    "
 WITH RECURSIVE held(typ) AS (
   SELECT a.atttypid FROM pg_catalog.pg_attribute a
    WHERE a.attrelid = $4::text::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
@@ -63,18 +80,19 @@ base(typ, depth) AS (
    WHERE n.nspname = $1 AND t.typname = $2 AND t.oid IN (SELECT typ FROM held)
   UNION ALL SELECT t.typbasetype, base.depth + 1 FROM base JOIN pg_catalog.pg_type t ON t.oid = base.typ AND t.typtype = 'd')
 SELECT n.nspname::text, t.typname::text, k.oid, pg_catalog.pg_get_constraintdef(k.oid),
-       pg_catalog.obj_description(k.oid, 'pg_constraint')
+       pg_catalog.obj_description(k.oid, 'pg_constraint'), ",
+    is_plain!(),
+    "
 FROM base JOIN pg_catalog.pg_type t ON t.oid = base.typ JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-JOIN pg_catalog.pg_constraint k ON k.contypid = t.oid AND k.conname = $3 AND k.contype = 'c' ORDER BY base.depth LIMIT 1";
+JOIN pg_catalog.pg_constraint k ON k.contypid = t.oid AND k.conname = $3 AND k.contype = 'c' ORDER BY base.depth LIMIT 1"
+);
 
-/// What inherits from the table `$1` and does not belong to the role `$2`: its name and its owner's.
-const HEIRS_OF_OTHERS: &str = "
+/// Whether something inherits from the table `$1` and does not belong to the role `$2`.
+const HAS_HEIRS_OF_OTHERS: &str = "
 WITH RECURSIVE heirs(oid) AS (
   SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = $1::text::pg_catalog.regclass
   UNION SELECT i.inhrelid FROM heirs JOIN pg_catalog.pg_inherits i ON i.inhparent = heirs.oid)
-SELECT n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text FROM heirs
-JOIN pg_catalog.pg_class c ON c.oid = heirs.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relowner <> $2 ORDER BY 1, 2";
+SELECT EXISTS (SELECT FROM heirs JOIN pg_catalog.pg_class c ON c.oid = heirs.oid WHERE c.relowner <> $2)";
 
 /// The constraints of one database that is being made, which its rows break.
 #[derive(Debug)]
@@ -87,6 +105,7 @@ pub struct BrokenRules {
 /// One that rows break.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
+    oid: u32,
     is_domain: bool,
     on: QualifiedName,
     name: Ident,
@@ -95,6 +114,17 @@ pub struct Rule {
     /// Whether it held for all rows.
     was_valid: bool,
     comment: Option<String>,
+    /// Whether to read the definition calls nobody's code.
+    is_plain: bool,
+}
+
+/// How a rule came back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Made {
+    /// It holds for all rows.
+    Valid,
+    /// It holds for new rows, and this is why.
+    NotValid(String),
 }
 
 /// What an error says about the constraint that a row breaks.
@@ -172,20 +202,15 @@ impl BrokenRules {
         for rule in self.aside.lock().await.drain(..).rev() {
             let label = rule.label();
             let failed = |error: Error| error.context(format!("could not make {label} again"));
-            let is_valid = match rule.others(session).await.map_err(failed)? {
-                Some(owner) => self.add_as(owner, &rule).await.map_err(failed)?,
-                None => match session.batch_execute(&rule.add_sql(Holds::ForAllRows)).await {
-                    Ok(()) => true,
-                    Err(source) if source.code().is_none() => return Err(failed(unmade(source))),
-                    Err(_) => {
-                        let add = rule.add_sql(Holds::ForNewRows);
-                        session.batch_execute(&add).await.map_err(unmade).map_err(failed)?;
-                        false
-                    }
-                },
+            let made = match rule.others(session).await.map_err(failed)? {
+                Some(owner) if rule.has_heirs_of_others(session, owner).await.map_err(failed)? => {
+                    Self::add_unlooked(session, &rule).await
+                }
+                Some(owner) => self.add_as(owner, &rule).await,
+                None => Self::add(session, &rule).await,
             };
-            if !is_valid {
-                lines.extend(rule.line());
+            if let Made::NotValid(why) = made.map_err(failed)? {
+                lines.extend(rule.line(&why));
             }
         }
         lines.reverse();
@@ -197,9 +222,51 @@ fn unmade(source: DriverError) -> Error {
     Error::postgres("the server does not take it", source)
 }
 
+/// What the server says about the rows of a rule that it did not make for all of them.
+///
+/// # Errors
+/// The connection is gone, or a signal came in: nothing is known of the rows.
+fn looked(source: DriverError) -> Result<Made> {
+    let Some(server) = source.as_db_error() else { return Err(unmade(source)) };
+    let state = server.code().code();
+    if state == "57014" {
+        interrupt::check()?;
+    }
+    // Of a rule that an heir's rows break, and that is NOT VALID there, none can be valid above it: 42P17.
+    let breaks = ["22", "23", "P0"].iter().any(|class| state.starts_with(class)) || state == "42P17";
+    Ok(Made::NotValid(if breaks {
+        BROKEN.to_owned()
+    } else {
+        format!("because the server could not look at the rows: {}", printable(server.message()))
+    }))
+}
+
 impl BrokenRules {
-    /// Makes it as its owner, whose code its definition and the rows can call; whether it holds for all rows.
-    async fn add_as(&self, owner: u32, rule: &Rule) -> Result<bool> {
+    async fn add(session: &Session, rule: &Rule) -> Result<Made> {
+        let Err(source) = session.batch_execute(&rule.add_sql(Holds::ForAllRows)).await else {
+            return Ok(Made::Valid);
+        };
+        let made = looked(source)?;
+        session.batch_execute(&rule.add_sql(Holds::ForNewRows)).await.map_err(unmade)?;
+        Ok(made)
+    }
+
+    /// Makes one of a tree of tables of several owners, which none of them could, and as none of them: the tables stay whose they
+    /// are. Nobody's code runs: the definition calls none, and the server looks at no row.
+    async fn add_unlooked(session: &Session, rule: &Rule) -> Result<Made> {
+        if !rule.is_plain {
+            return Err(Error::failed(
+                "its tables belong to several roles, and to read its definition could call code of one of them",
+            ));
+        }
+        session.batch_execute(&rule.add_sql(Holds::ForNewRows)).await.map_err(unmade)?;
+        Ok(Made::NotValid(
+            "and nobody looked whether rows break it, because its tables belong to several roles".to_owned(),
+        ))
+    }
+
+    /// Makes it as its owner, whose code its definition and the rows can call.
+    async fn add_as(&self, owner: u32, rule: &Rule) -> Result<Made> {
         const CLOSED: &str = "SELECT n.nspname::pg_catalog.text, pg_catalog.pg_get_userbyid($1::pg_catalog.oid)::pg_catalog.text
             FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
             AND NOT pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'USAGE')";
@@ -207,10 +274,6 @@ impl BrokenRules {
         let session = self.settings.connect().await?;
         session.batch_execute(crate::load::STATEMENT).await.map_err(failed)?;
         let closed = session.query(CLOSED, &[&owner]).await.map_err(failed)?;
-        let heirs = match rule.is_domain {
-            true => Vec::new(),
-            false => session.query(HEIRS_OF_OTHERS, &[&rule.on.to_string(), &owner]).await.map_err(failed)?,
-        };
         let lent = |verb: &str, word: &str| -> String {
             let one = |row: &common::postgres::Row| {
                 let (schema, role) =
@@ -220,40 +283,30 @@ impl BrokenRules {
             closed.iter().map(one).collect()
         };
         let (lend, take_back) = (lent("GRANT", "TO"), lent("REVOKE", "FROM"));
-        // A rule goes to all heirs, and only who owns them all may give it to them.
-        let owned_by = |row: &common::postgres::Row, role: &str| {
-            let heir = QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
-            format!("ALTER TABLE {heir} OWNER TO {}; ", Ident::new(role))
-        };
-        let name = format!("SELECT pg_catalog.pg_get_userbyid({owner})::pg_catalog.text");
-        let name: String = session.query_one(&name, &[]).await.map_err(failed)?.get(0);
-        let take: String = heirs.iter().map(|row| owned_by(row, &name)).collect();
-        let give: String = heirs.iter().map(|row| owned_by(row, &row.get::<_, String>(2))).collect();
         let owner = AsOwner::of(owner);
-        let begin = format!("BEGIN; {lend}{take}{}; SAVEPOINT made", owner.create_sql());
+        let begin = format!("BEGIN; {lend}{}; SAVEPOINT made", owner.create_sql());
         session.batch_execute(&begin).await.map_err(failed)?;
-        // From here on only text statements: nothing may be prepared where code of somebody else has been. His CHECK runs over the
-        // rows only where they are his.
+        // From here on only text statements: nothing may be prepared where code of somebody else has been.
         let all = owner.run_sql(&rule.add_sql(Holds::ForAllRows), "");
-        let is_valid = heirs.is_empty()
-            && match session.simple_query(&all).await {
-                Ok(_) => true,
-                Err(source) if source.code().is_none() => return Err(failed(source)),
-                Err(_) => {
-                    session.batch_execute("ROLLBACK TO SAVEPOINT made").await.map_err(failed)?;
-                    false
-                }
-            };
-        if !is_valid {
-            let new = owner.run_sql(&rule.add_sql(Holds::ForNewRows), "");
-            session.simple_query(&new).await.map_err(failed)?;
-        }
-        session.batch_execute(&format!("{give}{take_back}")).await.map_err(failed)?;
+        let made = match session.simple_query(&all).await {
+            Ok(_) => Made::Valid,
+            Err(source) => {
+                let made = looked(source)?;
+                session.batch_execute("ROLLBACK TO SAVEPOINT made").await.map_err(failed)?;
+                let new = owner.run_sql(&rule.add_sql(Holds::ForNewRows), "");
+                session.simple_query(&new).await.map_err(failed)?;
+                made
+            }
+        };
+        session.batch_execute(&take_back).await.map_err(failed)?;
         as_owner::commit(&session).await?;
         session.close().await?;
-        Ok(is_valid)
+        Ok(made)
     }
 }
+
+/// Why a rule is NOT VALID that a row was seen to break.
+pub const BROKEN: &str = "because rows break it";
 
 /// For which rows a rule holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -294,12 +347,14 @@ async fn rules(session: &Session, violation: &Violation, table: &QualifiedName) 
         let definition: String = row.get(3);
         let valid = definition.strip_suffix(" NOT VALID");
         Rule {
+            oid: row.get(2),
             is_domain: violation.is_domain,
             on: QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
             name: Ident::new(violation.constraint.as_str()),
             was_valid: valid.is_none(),
             definition: valid.unwrap_or(&definition).to_owned(),
             comment: row.get(4),
+            is_plain: row.get(5),
         }
     };
     Ok(rows.iter().map(rule).collect())
@@ -318,11 +373,36 @@ impl Rule {
         Ok((!trust::roles(session).await?.iter().any(is_trusted)).then_some(owner))
     }
 
+    async fn has_heirs_of_others(&self, session: &Session, owner: u32) -> Result<bool> {
+        if self.is_domain {
+            return Ok(false);
+        }
+        let failed = |source| Error::postgres("could not look for the heirs of a table", source);
+        let row = session.query_one(HAS_HEIRS_OF_OTHERS, &[&self.on.to_string(), &owner]).await;
+        Ok(row.map_err(failed)?.get(0))
+    }
+
+    /// Whether the table has it still, as it was when it was read.
+    ///
+    /// # Errors
+    /// The catalog can't be read.
+    pub async fn is_as_read(&self, session: &Session) -> Result<bool> {
+        let violation = Violation {
+            is_domain: self.is_domain,
+            schema: self.on.schema.as_str().to_owned(),
+            on: self.on.name.as_str().to_owned(),
+            constraint: self.name.as_str().to_owned(),
+        };
+        Ok(rules(session, &violation, &self.on).await?.contains(self))
+    }
+
     fn kind(&self) -> &'static str {
         if self.is_domain { "DOMAIN" } else { "TABLE" }
     }
 
-    fn label(&self) -> String {
+    /// Its name, for a person.
+    #[must_use]
+    pub fn label(&self) -> String {
         let of = if self.is_domain { "the domain" } else { "the table" };
         printable(&format!("the CHECK constraint {} of {of} {}", self.name.as_str(), self.on.short()))
     }
@@ -339,10 +419,10 @@ impl Rule {
         self.is_domain
     }
 
-    /// What is said where it came back for new rows alone; nothing where that is no news.
+    /// What is said where it came back for new rows alone, and why; nothing where that is no news.
     #[must_use]
-    pub fn line(&self) -> Option<String> {
-        let line = || format!("{}: it came back NOT VALID, because rows break it", self.label());
+    pub fn line(&self, why: &str) -> Option<String> {
+        let line = || format!("{}: it came back NOT VALID, {why}", self.label());
         self.was_valid.then(line)
     }
 
@@ -394,12 +474,14 @@ mod tests {
     #[test]
     fn a_constraint_comes_back_with_its_definition_and_its_comment() {
         let rule = Rule {
+            oid: 1,
             is_domain: false,
             on: QualifiedName::new("app", "Late"),
             name: Ident::new("until check"),
             definition: "CHECK ((until > now()))".to_owned(),
             was_valid: true,
             comment: Some("it's late".to_owned()),
+            is_plain: true,
         };
         assert_eq!(rule.drop_sql(), r#"ALTER TABLE "app"."Late" DROP CONSTRAINT "until check""#);
         assert_eq!(

@@ -265,7 +265,7 @@ async fn stage_and_swap(
     options: &RestoreOptions,
     progress: &Progress,
 ) -> Result<Done> {
-    let staged = StagedDatabase::create(maintenance, settings, snapshot, plan).await?;
+    let staged = StagedDatabase::create(maintenance, settings, snapshot, plan, progress).await?;
     let fill = FillOptions { jobs: options.jobs };
     // On the heap: what it holds between its steps is too much for the stacks that it is moved over.
     let filled = Box::pin(staged.fill(maintenance, snapshot, plan, pg_restore, fill, progress));
@@ -292,7 +292,7 @@ async fn stage_and_swap(
             };
             let name = staged.name().to_owned();
             // Cancelled with everything else, the maintenance session is fine for the next statement.
-            let state = match staged.discard(maintenance).await {
+            let state = match staged.discard(maintenance, progress).await {
                 Ok(()) => state,
                 Err(second) => format!(
                     "{state} The half-restored database \"{name}\" could not be dropped ({second}); drop it by hand."

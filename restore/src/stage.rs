@@ -45,8 +45,11 @@ pub struct StagedDatabase {
     patience: Duration,
 }
 
-/// Dropping a database takes moments, and this for each GiB of its files.
-const DROP_PATIENCE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(1)];
+/// Dropping a database takes as long as a checkpoint of the whole server, and this for each GiB of its files.
+const DROP_PATIENCE: [Duration; 2] = [Duration::from_secs(600), Duration::from_secs(1)];
+
+/// After this time a person is told what is waited for.
+const DROP_NOTE: Duration = Duration::from_secs(60);
 
 /// A database whose rows, counts and content equal the snapshot's.
 #[derive(Debug)]
@@ -116,6 +119,7 @@ impl StagedDatabase {
         settings: &ConnectionSettings,
         snapshot: &VerifiedSnapshot,
         plan: &RestorePlan,
+        progress: &Progress,
     ) -> Result<Self> {
         let mut state = snapshot.snapshot().manifest.database.clone();
         state.tablespace.clone_from(&plan.tablespace);
@@ -154,11 +158,14 @@ impl StagedDatabase {
         }
         for statement in &prepare {
             if let Err(source) = maintenance.batch_execute(statement).await {
-                staged.discard(maintenance).await?;
-                return Err(Error::postgres(
-                    format!("could not prepare the database \"{}\"", plan.staged),
-                    source,
-                ));
+                let name = &plan.staged;
+                let what = match staged.discard(maintenance, progress).await {
+                    Ok(()) => format!("could not prepare the database \"{name}\""),
+                    Err(second) => format!(
+                        "could not prepare the database \"{name}\", nor drop it again ({second}; drop it by hand)"
+                    ),
+                };
+                return Err(Error::postgres(what, source));
             }
         }
         common::fault::point("restore.created");
@@ -174,9 +181,22 @@ impl StagedDatabase {
     ///
     /// # Errors
     /// It is still there: a server can take for ever, and says so to nobody.
-    pub async fn discard(self, maintenance: &Session) -> Result<()> {
+    pub async fn discard(self, maintenance: &Session, progress: &Progress) -> Result<()> {
         let _undo = interrupt::begin_undo().await;
-        database::drop_database_within(maintenance, &self.name, self.patience).await
+        let dropped = database::drop_database_within(maintenance, &self.name, self.patience);
+        let told = async {
+            tokio::time::sleep(DROP_NOTE).await;
+            progress.note(format!(
+                "dropping the database \"{}\" takes long: the server writes a checkpoint and waits for all its processes; it has {} s",
+                common::ident::printable(&self.name),
+                self.patience.as_secs()
+            ));
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            dropped = dropped => dropped,
+            () = told => Ok(()),
+        }
     }
 
     /// Fills and validates it: pre-data, rows, post-data, sequences, views, ANALYZE, comparison, database settings.

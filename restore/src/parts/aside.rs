@@ -56,7 +56,7 @@ pub async fn put_back(transaction: &LiveTransaction, aside: &[Rule]) -> Result<(
 
 /// What is said of them afterwards.
 pub fn lines(aside: &[Rule]) -> Vec<String> {
-    aside.iter().filter_map(Rule::line).collect()
+    aside.iter().filter_map(|rule| rule.line(broken_rules::BROKEN)).collect()
 }
 
 /// What to do about a rule that could not be taken off.

@@ -197,16 +197,19 @@ async fn take_off(
     let names: Vec<&QualifiedName> = units.iter().map(|unit| &unit.name).collect();
     let found = aside::broken_by(&session, error, &names).await?;
     for rule in &found {
-        // Of a tree, the topmost has it: all below comes with it.
-        if rule.is_domain()
-            || !names.contains(&rule.on())
-            || heirs(&session, rule.on()).await?.iter().any(|heir| !names.contains(&heir))
-        {
+        if is_shared(&session, rule, &names).await? {
             return Ok(false);
         }
     }
     session.close().await?;
     Ok(aside::add(aside, found))
+}
+
+/// Whether something else than these tables has the rule. Of a tree, the topmost has it: all below comes with it.
+async fn is_shared(session: &Session, rule: &Rule, names: &[&QualifiedName]) -> Result<bool> {
+    Ok(rule.is_domain()
+        || !names.contains(&rule.on())
+        || heirs(session, rule.on()).await?.iter().any(|heir| !names.contains(&heir)))
 }
 
 /// What inherits from a table and is no partition.
@@ -246,6 +249,16 @@ async fn replace_once(
     lock(&transaction, units, options).await?;
     // What was true before the lock need not be true now.
     check_columns(scratch, transaction.session(), units).await?;
+    let names: Vec<&QualifiedName> = units.iter().map(|unit| &unit.name).collect();
+    for rule in &remedies.aside {
+        let session = transaction.session();
+        if !rule.is_as_read(session).await? || is_shared(session, rule, &names).await? {
+            return Err(Error::busy(format!(
+                "{} was changed by somebody else while the rows were loaded. Nothing was changed here",
+                rule.label()
+            )));
+        }
+    }
     if !options.run_owners_code {
         rights::refuse(&rights::of_live(transaction.session(), units).await?)?;
     }

@@ -328,11 +328,12 @@ async fn with_scratch(
     let (target, options) = database_to_make(prepared, live, options);
     let restore_plan =
         crate::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
-    let staged =
-        StagedDatabase::create(maintenance, connection, verified, &restore_plan).await.map_err(unchanged)?;
+    let staged = StagedDatabase::create(maintenance, connection, verified, &restore_plan, progress)
+        .await
+        .map_err(unchanged)?;
     let result = work(connection, &staged, verified, &restore_plan, prepared, settings, progress).await;
     let name = staged.name().to_owned();
-    let dropped = staged.discard(maintenance).await;
+    let dropped = staged.discard(maintenance, progress).await;
     match (result, dropped) {
         (Ok(made), Ok(())) => Ok(made),
         (Ok(made), Err(second)) => {

@@ -363,7 +363,15 @@ fn a_broken_rule_of_a_tree_of_two_owners(major: u32) {
     let before = made.psql(owners);
     let snapshots = Snapshots::new();
     snapshots.create(made.database(), &[]);
-    let copy = snapshots.restore_copy_with(made.database(), &[], &[]);
+    let into = format!("{}_told", made.database().name());
+    let told = snapshots
+        .run("restore", &made.database().url(), &["latest", "--into", &into, "--json"])
+        .expect(0)
+        .stdout;
+    let why = "and nobody looked whether rows break it, because its tables belong to several roles";
+    let line = format!("the CHECK constraint ahead of the table parted: it came back NOT VALID, {why}");
+    assert!(differences(&told).contains(&line), "{told}");
+    let copy = made.database().cluster().url(&into);
     assert_eq!(psql::run(&copy, owners), before);
     assert_eq!(psql::run(&copy, "SELECT count(*) FROM parted"), "2");
     assert_eq!(
@@ -380,6 +388,45 @@ fn a_broken_rule_of_a_tree_of_two_owners_comes_back_not_valid_postgresql_14() {
 #[test]
 fn a_broken_rule_of_a_tree_of_two_owners_comes_back_not_valid_postgresql_18() {
     a_broken_rule_of_a_tree_of_two_owners(18);
+}
+
+/// A constant of the rule calls the owner's code as soon as it is read. It never runs while another role's table is his, nor as us.
+fn a_tree_of_two_owners_whose_rule_calls_code(major: u32) {
+    let made = Constellation::new(
+        major,
+        "CREATE TABLE seen (who text, theirs bigint); GRANT INSERT, SELECT ON seen TO PUBLIC; SET ROLE $OWNER;
+         CREATE FUNCTION looks(i int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN
+           INSERT INTO public.seen SELECT current_user, count(*) FROM pg_catalog.pg_class
+             WHERE relname = ''parted_1'' AND pg_catalog.pg_has_role(current_user, relowner, ''USAGE''); RETURN true; END';
+         CREATE DOMAIN looked AS int CHECK (looks(VALUE)); CREATE TYPE held AS (v looked);
+         CREATE FUNCTION ahead(t timestamptz, h held) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN t > now(); END';
+         CREATE TABLE parted (id int, until timestamptz, CONSTRAINT ahead CHECK (ahead(until, '(1)'::held))) PARTITION BY LIST (id);
+         CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
+         INSERT INTO parted VALUES (1, clock_timestamp() + interval '50 ms'); SELECT pg_sleep(0.1); RESET ROLE;
+         ALTER TABLE parted_1 OWNER TO $OTHER; GRANT USAGE ON SCHEMA public TO $OTHER; TRUNCATE seen",
+    );
+    let snapshots = Snapshots::new();
+    snapshots.create(made.database(), &[]);
+    let into = format!("{}_calls", made.database().name());
+    let told = snapshots.run("restore", &made.database().url(), &["latest", "--into", &into]);
+    told.fails(
+        1,
+        &[
+            "could not make the CHECK constraint ahead of the table parted again",
+            "its tables belong to several roles",
+        ],
+    );
+    assert!(!made.database().family().contains(&into));
+}
+
+#[test]
+fn a_rule_that_calls_code_when_it_is_read_is_not_made_in_a_tree_of_two_owners_postgresql_14() {
+    a_tree_of_two_owners_whose_rule_calls_code(14);
+}
+
+#[test]
+fn a_rule_that_calls_code_when_it_is_read_is_not_made_in_a_tree_of_two_owners_postgresql_18() {
+    a_tree_of_two_owners_whose_rule_calls_code(18);
 }
 
 /// An error that names a constraint which no row breaks ends the load, and takes off nobody's constraint.
