@@ -1,7 +1,7 @@
 //! What an owner's code leaves behind in a schema in which he may make things only while his part of the archive is made.
 //!
 //! His code could make, or move there, a function that others call by its name alone. So the schema is looked at before and after:
-//! every object that is new has to be what one of the entries makes. Rows of types, indexes and the like that come with an object
+//! every object that is new, or has another name or schema, has to be what one of the entries makes. Rows of types, indexes and the like that come with an object
 //! are no objects of their own here: nobody calls them.
 
 use std::collections::BTreeMap;
@@ -59,18 +59,21 @@ impl Contents {
         Ok(Self(messages.iter().filter_map(object).collect()))
     }
 
-    /// Makes sure that all that is here and was not there `before` is what `entries` make, one object each.
+    /// Makes sure that all that is here and was not there `before`, or had another name or schema, is what `entries` make, one
+    /// object each.
     ///
     /// # Errors
     /// Refused, naming the first other object.
     pub fn check_made(&self, before: &Self, entries: &[&str]) -> Result<()> {
         let mut entries = entries.to_vec();
-        for ((catalog, _), (schema, name)) in self.0.iter().filter(|(key, _)| !before.0.contains_key(*key)) {
+        for ((catalog, _), (schema, name)) in
+            self.0.iter().filter(|(key, name)| before.0.get(*key) != Some(*name))
+        {
             match entries.iter().position(|entry| makes(entry, catalog, schema, name)) {
                 Some(at) => drop(entries.swap_remove(at)),
                 None => {
                     return Err(Error::refused(format!(
-                        "code of the owner made or moved {} in the schema {} meanwhile, which the snapshot does not have",
+                        "code of the owner made, renamed or moved {} in the schema {} meanwhile, which the snapshot does not have",
                         printable(name),
                         printable(schema)
                     )));
@@ -137,9 +140,11 @@ mod tests {
             (&[("pg_proc", "2", "t")], "t"),
             (&[("pg_proc", "2", "f"), ("pg_proc", "3", "f")], "f"),
             (&[("pg_class", "2", "t"), ("pg_operator", "3", "=")], "="),
+            // What was there has another name now.
+            (&[("pg_proc", "1", "lower")], "lower"),
         ] {
             let refused = check(made).unwrap_err();
-            assert!(refused.contains(&format!("moved {name} in the schema app")), "{refused}");
+            assert!(refused.contains(&format!("renamed or moved {name} in the schema app")), "{refused}");
         }
     }
 

@@ -145,6 +145,10 @@ impl StagedDatabase {
         };
         let name = common::Ident::new(&*plan.staged);
         let mut prepare = Vec::new();
+        // First of all: by it, a run that is killed is found again.
+        if let Some(marker) = &plan.marker {
+            prepare.push(format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker)));
+        }
         if staged.is_shut {
             prepare.push(format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC"));
             // ALTER ROLE … SET role: who logs in is not who owns.
@@ -153,20 +157,16 @@ impl StagedDatabase {
             }
             prepare.push(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
         }
-        if let Some(marker) = &plan.marker {
-            prepare.push(format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker)));
-        }
-        for statement in &prepare {
-            if let Err(source) = maintenance.batch_execute(statement).await {
-                let name = &plan.staged;
-                let what = match staged.discard(maintenance, progress).await {
-                    Ok(()) => format!("could not prepare the database \"{name}\""),
-                    Err(second) => format!(
-                        "could not prepare the database \"{name}\", nor drop it again ({second}; drop it by hand)"
-                    ),
-                };
-                return Err(Error::postgres(what, source));
-            }
+        // In one message, and so in one transaction.
+        if let Err(source) = maintenance.batch_execute(&prepare.join("; ")).await {
+            let name = &plan.staged;
+            let what = match staged.discard(maintenance, progress).await {
+                Ok(()) => format!("could not prepare the database \"{name}\""),
+                Err(second) => format!(
+                    "could not prepare the database \"{name}\", nor drop it again ({second}; drop it by hand)"
+                ),
+            };
+            return Err(Error::postgres(what, source));
         }
         common::fault::point("restore.created");
         Ok(staged)

@@ -169,10 +169,10 @@ impl ScheduleArgs {
         }
     }
 
-    async fn load(&self, shared: &SharedArgs) -> Result<(Vec<Job>, Config)> {
+    async fn load(&self, shared: &SharedArgs, output: &Output) -> Result<(Vec<Job>, Config)> {
         let (config, path) = Config::load(shared)?;
         let environment = Environment::from_process();
-        let mut jobs = job::resolve(shared, &self.job_flags(), &config, &path, &environment).await?;
+        let mut jobs = job::resolve(shared, &self.job_flags(), &config, &path, &environment, output).await?;
         for name in &self.only {
             if jobs.iter().all(|job| job.name != *name) {
                 let known: Vec<&str> = jobs.iter().map(|job| job.name.as_str()).collect();
@@ -191,7 +191,7 @@ impl ScheduleArgs {
 
 /// Runs `backup schedule`.
 pub async fn run(args: &ScheduleArgs, shared: &SharedArgs, output: &Output) -> Result<u8> {
-    let (jobs, config) = args.load(shared).await?;
+    let (jobs, config) = args.load(shared, output).await?;
     let clock = Clock::of_process();
     let metrics_file = args.metrics_file.clone().or_else(|| config.schedule.metrics_file.clone());
     if args.once {
@@ -228,7 +228,7 @@ pub async fn run(args: &ScheduleArgs, shared: &SharedArgs, output: &Output) -> R
     let parallel = args.parallel.or(config.schedule.parallel).unwrap_or(1);
     let options = Options { parallel, metrics_file };
     let reload = async || {
-        let (jobs, _) = args.load(shared).await?;
+        let (jobs, _) = args.load(shared, output).await?;
         if let Some(idle) = jobs.iter().find(|job| works(job).next().is_none()) {
             return Err(Error::usage(format!("nothing says when the job {} shall run", idle.name)));
         }

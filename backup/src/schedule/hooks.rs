@@ -50,8 +50,8 @@ impl SecretSource {
         }
     }
 
-    /// Reads it anew, so that a rotated secret is the one that holds.
-    pub async fn read(&self) -> Result<Secret> {
+    /// Reads it anew, so that a rotated secret is the one that holds. What its command prints on stderr comes into `output`.
+    pub async fn read(&self, output: &Output) -> Result<Secret> {
         let (text, from) = match self {
             Self::File(path) => {
                 let text =
@@ -66,18 +66,18 @@ impl SecretSource {
                 let _guard = child.id().and_then(ChildGuard::register_id);
                 // Its standard output is the secret.
                 let secret = child.stdout.take();
-                let printed = Printed::of(&mut child, None);
+                let printed = Printed::of(&mut child, output);
                 child.stdout = secret;
-                let output = tokio::time::timeout(SECRET_LIMIT, child.wait_with_output())
+                let ended = tokio::time::timeout(SECRET_LIMIT, child.wait_with_output())
                     .await
                     .map_err(|_| failed(format!("no end within {} s", SECRET_LIMIT.as_secs())))?
                     .map_err(|source| failed(source.to_string()))?;
                 printed.end().await;
-                if !output.status.success() {
-                    return Err(failed(output.status.to_string())
+                if !ended.status.success() {
+                    return Err(failed(ended.status.to_string())
                         .with_hint("Run it by hand: its first line of output is used."));
                 }
-                (String::from_utf8_lossy(&output.stdout).into_owned(), argv[0].clone())
+                (String::from_utf8_lossy(&ended.stdout).into_owned(), argv[0].clone())
             }
         };
         match text.lines().next().map(str::trim) {
@@ -236,7 +236,7 @@ impl Hooks {
         let is_for_ping = notice.work == "backup" || notice.event == Happened::Failure;
         if let (Some(source), true) = (&self.ping, is_for_ping) {
             let pinged = async {
-                let url = source.read().await?;
+                let url = source.read(output).await?;
                 let url = ping_url(&url, notice.event);
                 let method = Method::Post { content_type: "text/plain; charset=utf-8", body: notice.line() };
                 send(&url, method).await
@@ -245,7 +245,7 @@ impl Hooks {
         }
         if let (Some(source), true) = (&self.webhook, notice.event != Happened::Start) {
             let told = async {
-                let url = source.read().await?;
+                let url = source.read(output).await?;
                 let body = serde_json::to_string(notice)
                     .map_err(|source| Error::failed(format!("could not encode the document: {source}")))?;
                 send(&url, Method::Post { content_type: "application/json", body }).await
@@ -296,7 +296,7 @@ async fn run(argv: &[String], notice: &Notice, limit: Duration, output: &Output)
     let mut child = command.spawn().map_err(|source| failed(source.to_string()))?;
     let id = child.id();
     let _guard = id.and_then(ChildGuard::register_id);
-    let printed = Printed::of(&mut child, Some(output));
+    let printed = Printed::of(&mut child, output);
     let ended = match tokio::time::timeout(limit, child.wait()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(failed(status.to_string())),

@@ -9,7 +9,7 @@ use chrono_tz::Tz;
 use common::{
     Error, Result,
     cli::{
-        Config, Settings, SharedArgs,
+        Config, Output, Settings, SharedArgs,
         args::{parse_duration, parse_tag},
         config::{CommandFlags, parse_percentage},
         jobs::JobFile,
@@ -44,6 +44,8 @@ struct Connection {
     environment: Environment,
     url: Option<SecretSource>,
     drill_url: Option<SecretSource>,
+    /// Where goes what the commands that print secrets say beside them.
+    output: Output,
 }
 
 /// One job.
@@ -98,7 +100,7 @@ impl Connection {
     async fn settings(&self, url: Option<&SecretSource>) -> Result<Settings> {
         let mut shared = self.shared.clone();
         if let Some(source) = url {
-            shared.database_url = Some(source.read().await?.expose().to_owned());
+            shared.database_url = Some(source.read(&self.output).await?.expose().to_owned());
         }
         self.resolve(&shared, CommandFlags::default())
     }
@@ -118,6 +120,7 @@ pub async fn resolve(
     config: &Config,
     path: &Path,
     environment: &Environment,
+    output: &Output,
 ) -> Result<Vec<Job>> {
     let mut config = config.clone();
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
@@ -140,11 +143,11 @@ pub async fn resolve(
             || file.database_url_file.is_some()
             || file.database_url_command.is_some();
         let merged = flags.clone().or(&file).or(&config.schedule.defaults);
-        let job = resolve_one(shared, merged, has_own_database, &config, path, environment).await.map_err(
-            |error| {
+        let job = resolve_one(shared, merged, has_own_database, &config, path, environment, output)
+            .await
+            .map_err(|error| {
                 if is_from_file { error.context(format!("job {}", printable(&label))) } else { error }
-            },
-        )?;
+            })?;
         if jobs.iter().any(|other| other.name == job.name) {
             return Err(Error::usage(format!("two jobs are named {}", job.name))
                 .with_hint("Give each [[job]] a name of its own."));
@@ -161,6 +164,7 @@ async fn resolve_one(
     config: &Config,
     path: &Path,
     environment: &Environment,
+    output: &Output,
 ) -> Result<Job> {
     let mut shared = shared.clone();
     if has_own_database {
@@ -184,6 +188,7 @@ async fn resolve_one(
         environment: environment.clone(),
         url,
         drill_url,
+        output: output.clone(),
     };
     let settings = connection.settings(connection.url.as_ref()).await?;
     let database = settings.connection()?.database().to_owned();

@@ -1,6 +1,6 @@
 //! What commands of the user's print, passed on to the scheduler's own log: line by line, and what a terminal would act on as escapes.
 
-use std::{io::Write, time::Duration};
+use std::time::Duration;
 
 use common::{cli::Output, ident::printable};
 use tokio::{
@@ -22,10 +22,10 @@ const REST: Duration = Duration::from_secs(1);
 pub(super) struct Printed([Option<JoinHandle<()>>; 2]);
 
 impl Printed {
-    /// Takes those outputs of the command that are pipes. With `output`, in its manner; without one, as lines on stderr.
-    pub(super) fn of(child: &mut Child, output: Option<&Output>) -> Self {
-        let told = child.stdout.take().map(|stream| tokio::spawn(pass_on(stream, output.cloned())));
-        let more = child.stderr.take().map(|stream| tokio::spawn(pass_on(stream, output.cloned())));
+    /// Takes those outputs of the command that are pipes.
+    pub(super) fn of(child: &mut Child, output: &Output) -> Self {
+        let told = child.stdout.take().map(|stream| tokio::spawn(pass_on(stream, output.clone())));
+        let more = child.stderr.take().map(|stream| tokio::spawn(pass_on(stream, output.clone())));
         Self([told, more])
     }
 
@@ -41,7 +41,7 @@ impl Printed {
     }
 }
 
-async fn pass_on(mut stream: impl AsyncRead + Unpin, output: Option<Output>) {
+async fn pass_on(mut stream: impl AsyncRead + Unpin, output: Output) {
     let mut bytes = [0; 8 << 10];
     let mut line: Vec<u8> = Vec::new();
     loop {
@@ -51,18 +51,18 @@ async fn pass_on(mut stream: impl AsyncRead + Unpin, output: Option<Output>) {
             // An output that can't be read has ended.
             Ok(read) => read.unwrap_or(0),
             Err(_) => {
-                tell(&line, output.as_ref());
+                tell(&line, &output);
                 line.clear();
                 continue;
             }
         };
         line.extend(&bytes[..read]);
         while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-            tell(&line[..end], output.as_ref());
+            tell(&line[..end], &output);
             line.drain(..=end);
         }
         if !line.is_empty() && (read == 0 || line.len() > LINE) {
-            tell(&line, output.as_ref());
+            tell(&line, &output);
             line.clear();
         }
         if read == 0 {
@@ -71,14 +71,10 @@ async fn pass_on(mut stream: impl AsyncRead + Unpin, output: Option<Output>) {
     }
 }
 
-fn tell(line: &[u8], output: Option<&Output>) {
+fn tell(line: &[u8], output: &Output) {
     let text = String::from_utf8_lossy(line);
     let text = text.strip_suffix('\r').unwrap_or(&text);
-    match output {
-        Some(output) => output.event(&shown(text), &serde_json::json!({"event": "command", "text": text})),
-        // Nobody is left to be told when stderr is gone.
-        None => drop(writeln!(std::io::stderr(), "{}", shown(text))),
-    }
+    output.event(&shown(text), &serde_json::json!({"event": "command", "text": text}));
 }
 
 /// A line for a terminal: tabs stay.
