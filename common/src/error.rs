@@ -220,8 +220,7 @@ impl Error {
         .with_sqlstate("22021")
         .with_hint(
             "The server keeps names of roles, databases and tablespaces, comments on databases and settings of roles for all databases, \
-             in the encoding of the one in which they were made: write them in ASCII there. A database with the encoding SQL_ASCII holds \
-             any bytes in its rows.",
+             in the encoding of the one in which they were made: write them in ASCII there.",
         )
     }
 
