@@ -101,7 +101,8 @@ fn what_a_migration_returns_may_be_no_utf_8() {
         let database = cluster.fresh_database_with("returned", "ENCODING 'UTF8' TEMPLATE template0");
         fill(&database);
         let snapshots = Snapshots::new();
-        let folder = snapshots.path().parent().unwrap();
+        let path = snapshots.path();
+        let folder = path.parent().unwrap();
         std::fs::create_dir(folder.join("migrations")).unwrap();
         let shows =
             "SELECT * FROM pg_roles; SELECT rolname FROM pg_roles; INSERT INTO t VALUES (101) RETURNING id;";
