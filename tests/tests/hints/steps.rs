@@ -160,6 +160,8 @@ pub const SMALL: &str = "CREATE TABLE a (i int PRIMARY KEY); CREATE TABLE b (i i
 /// What goes wrong with a database like [`SMALL`].
 pub const STEPS: &[Step] = &[
     Run(&["backup", "create", "-q"]),
+    // The pace of backups is counted in whole seconds.
+    Sql("SELECT pg_sleep(1.1)"),
     Run(&["backup", "create", "-q"]),
     Run(&["restore", "{ID}", "--table", "nope"]),
     Run(&["restore", "{ID}", "--table", "\"s\".t"]),
