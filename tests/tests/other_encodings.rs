@@ -112,9 +112,10 @@ fn what_a_migration_returns_may_be_no_utf_8() {
         // A promise that is broken shows the row as far as it can be shown.
         std::fs::write(folder.join("migrations/2_more.sql"), "INSERT INTO t VALUES (102);").unwrap();
         let promise = "SELECT rolname, 5 AS five FROM pg_roles WHERE rolcanlogin AND NOT rolsuper;";
-        std::fs::write(folder.join("promise.sql"), promise).unwrap();
-        let file = folder.join("promise.sql");
-        let broken = snapshots.run("safe-run", &database.url(), &["--verify", file.to_str().unwrap()]);
+        std::fs::create_dir(folder.join("promises")).unwrap();
+        std::fs::write(folder.join("promises/promise.sql"), promise).unwrap();
+        let promises = folder.join("promises");
+        let broken = snapshots.run("safe-run", &database.url(), &["--verify", promises.to_str().unwrap()]);
         let told = format!("{}{}", broken.stdout, broken.stderr);
         assert!(told.contains("(rolname (no UTF-8), five 5)"), "{told}");
     }

@@ -18,7 +18,7 @@ fn tables_of_pg_database_owner_run_their_code_with_its_rights_where_the_database
         run.database.psql(&format!(
             "SET planted.quiet = on; GRANT USAGE ON SCHEMA planted TO pg_database_owner;
             CREATE TABLE common (id int PRIMARY KEY, CHECK (planted.say('common check') AND id > 0),
-              made int GENERATED ALWAYS AS (planted.number('common generated') + id) STORED);
+              made int GENERATED ALWAYS AS (planted.number('common generated') + id) STORED) WITH (autovacuum_enabled = off);
             INSERT INTO common SELECT i FROM generate_series(1, 500) i;
             CREATE INDEX common_some ON common (id) WHERE planted.say('common predicate');
             ALTER TABLE common OWNER TO pg_database_owner;
