@@ -184,7 +184,9 @@ SELECT 'subscription ' || to_json(quote_ident(s.subname))::text,
 SELECT 'database', json_build_object('owner', d.datdba::regrole::text, 'encoding', pg_encoding_to_char(d.encoding),
          'collate', d.datcollate, 'ctype', d.datctype, 'template', d.datistemplate, 'connections', d.datallowconn,
          'limit', d.datconnlimit, 'tablespace', t.spcname,
-         'acl', (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(d.datacl) a),
+         -- Rights that are written down and those that everybody has anyway are the same, to pg_dump too.
+         'acl', (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(d.datacl) a
+           WHERE NOT (d.datacl @> acldefault('d', d.datdba) AND d.datacl <@ acldefault('d', d.datdba))),
          'comment', shobj_description(d.oid, 'pg_database'))
   FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace WHERE d.datname = current_database();
 SELECT 'database setting ' || CASE s.setrole WHEN 0 THEN '' ELSE 'of role ' || s.setrole::regrole::text || ' ' END
