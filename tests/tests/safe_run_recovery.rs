@@ -392,7 +392,7 @@ fn a_half_done_database_becomes_no_snapshot_in_silence() {
     let half =
         backup(&["create", "--despite-unfinished-run"]).exits(0).says("may hold half of what that run did");
     let snapshot = half.stdout.trim().to_owned();
-    drop(backup(&["list"]).exits(0).says(&format!("unfinished-run={id}")));
+    drop(backup(&["list", "--verbose"]).exits(0).says(&format!("unfinished-run={id}")));
     let mut restore = tests::binaries::command("restore");
     restore.args(["latest", "--dry-run"]).current_dir(run.folder()).env("DATABASE_URL", run.database.url());
     let dry = tests::Running::start(restore).outcome().exits(0);

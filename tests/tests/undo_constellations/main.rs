@@ -237,7 +237,9 @@ fn a_role_that_may_not_create_databases_is_refused_with_the_statement_that_helps
 
 #[test]
 fn a_trial_is_remembered_until_something_changes_and_what_a_killed_one_left_is_dropped() {
-    let made = Constellation::new(18, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'");
+    // Of its own: memberships of roles count for a proof, and other tests make roles.
+    let cluster = Cluster::start(18, &tests::Options::new());
+    let made = Constellation::on(&cluster, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'");
     let fine = ["--", "psql", "-Xc", "SELECT 1"];
     made.run.run(&fine).exits(0).says("came back in a scratch database");
     made.run
@@ -258,8 +260,9 @@ fn a_trial_is_remembered_until_something_changes_and_what_a_killed_one_left_is_d
 
 #[test]
 fn a_trial_with_rows_is_remembered_until_a_row_changes() {
-    let made = Constellation::new(
-        18,
+    let cluster = Cluster::start(18, &tests::Options::new());
+    let made = Constellation::on(
+        &cluster,
         "CREATE FUNCTION ok(i int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT i > 0';
          CREATE TABLE aa (id int CHECK (ok(id))); INSERT INTO aa VALUES (1), (2);
          CREATE MATERIALIZED VIEW m AS SELECT count(*) FROM aa",

@@ -52,7 +52,7 @@ const MORE: [Case; 36] = [
         "statistics objects with targets, and columns with theirs",
         "SET ROLE $OWNER; CREATE TABLE st (a int, b int, c text); INSERT INTO st SELECT i, i % 7, 'c' || i FROM generate_series(1, 300) i;
          CREATE STATISTICS of_three (dependencies, ndistinct, mcv) ON a, b, c FROM st; ALTER STATISTICS of_three SET STATISTICS 77;
-         CREATE STATISTICS ON (a % 3), (lower(c)) FROM st; ALTER TABLE st ALTER a SET STATISTICS 5, ALTER b SET (n_distinct = -0.5, n_distinct_inherited = 3),
+         CREATE STATISTICS st_two ON (a % 3), (lower(c)) FROM st; ALTER TABLE st ALTER a SET STATISTICS 5, ALTER b SET (n_distinct = -0.5, n_distinct_inherited = 3),
            ALTER c SET STORAGE EXTERNAL; COMMENT ON STATISTICS of_three IS 'three'; ANALYZE st",
     ),
     case(
