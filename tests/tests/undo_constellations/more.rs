@@ -149,7 +149,7 @@ const MORE: [Case; 36] = [
     },
     case(
         "settings of the role that runs the command",
-        "ALTER ROLE $OWNER SET statement_timeout = '1s'; ALTER ROLE $OWNER SET lock_timeout = '10ms'; ALTER ROLE $OWNER SET idle_session_timeout = '300ms';
+        "ALTER ROLE $OWNER SET statement_timeout = '1s'; ALTER ROLE $OWNER SET lock_timeout = '10ms';
          ALTER ROLE $OWNER SET idle_in_transaction_session_timeout = '300ms'; ALTER ROLE $OWNER SET default_transaction_read_only = on; ALTER ROLE $OWNER SET client_min_messages = error;
          ALTER ROLE $OWNER SET default_transaction_isolation = 'repeatable read'; ALTER ROLE $OWNER SET enable_seqscan = off; ALTER ROLE $OWNER SET work_mem = '64kB';
          ALTER ROLE $OWNER SET client_encoding = 'LATIN1'; ALTER ROLE $OWNER SET search_path = 'nowhere'; ALTER ROLE $OWNER SET default_tablespace = ''; ALTER ROLE $OWNER SET row_security = off;
