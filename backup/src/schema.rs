@@ -34,6 +34,20 @@ pub(crate) async fn dump_schema(
             .arg("--file")
             .arg(path);
     };
+    let finished = run_pg_dump(settings, pg_dump, exported, describe).await?;
+    for line in finished.stderr.trim().lines().filter(|line| !line.trim().is_empty()) {
+        progress.warn(format!("pg_dump says: {line}"));
+    }
+    partial.adopt(SCHEMA_FILE)
+}
+
+/// Runs pg_dump in the state that `exported` holds, and judges how it ended. `describe` gives it its arguments.
+pub(crate) async fn run_pg_dump(
+    settings: &ConnectionSettings,
+    pg_dump: &tools::Tool,
+    exported: &ExportedSnapshot<'_>,
+    describe: impl Fn(&mut tokio::process::Command),
+) -> Result<tools::Finished> {
     let finished = match exported.only_session() {
         None => {
             let mut command = tools::command(&pg_dump.path, settings);
@@ -44,14 +58,11 @@ pub(crate) async fn dump_schema(
         Some(session) => lend::run_in_session(session, &pg_dump.path, "pg_dump", describe).await?,
     };
     judge(&finished, settings, exported).await?;
-    for line in finished.stderr.trim().lines().filter(|line| !line.trim().is_empty()) {
-        progress.warn(format!("pg_dump says: {line}"));
-    }
-    partial.adopt(SCHEMA_FILE)
+    Ok(finished)
 }
 
 /// Whether pg_dump did what it should, and if not, why.
-pub(crate) async fn judge(
+async fn judge(
     finished: &tools::Finished,
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,

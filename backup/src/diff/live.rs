@@ -12,7 +12,7 @@ use common::{
         exported_snapshot::{
             ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, check_held, join, lock_tables,
         },
-        introspect, lend,
+        introspect,
         names::Schemas,
         tap::RowSink,
         tools,
@@ -342,16 +342,7 @@ async fn schema_text(
             .arg("--file")
             .arg(&path);
     };
-    let finished = match exported.only_session() {
-        None => {
-            let mut command = tools::command(&pg_dump.path, settings);
-            command.arg(format!("--snapshot={}", exported.id()));
-            describe(&mut command);
-            tools::run(command, "pg_dump").await?
-        }
-        Some(session) => lend::run_in_session(session, &pg_dump.path, "pg_dump", describe).await?,
-    };
-    crate::schema::judge(&finished, settings, exported).await?;
+    crate::schema::run_pg_dump(settings, &pg_dump, exported, describe).await?;
     let text = std::fs::read(&path).map_err(|source| Error::io("read", &path, source))?;
     Ok((String::from_utf8_lossy(&text).into_owned(), pg_dump.major))
 }
