@@ -154,7 +154,9 @@ impl<'c> ProtectedRun<'c> {
     /// Everybody can write, and no session of ours is left.
     #[track_caller]
     pub fn assert_open(&self) {
-        self.database.psql("CREATE TABLE is_writable (); DROP TABLE is_writable");
+        self.database.psql(
+            "CREATE SCHEMA is_writable; CREATE TABLE is_writable.t (); DROP TABLE is_writable.t; DROP SCHEMA is_writable",
+        );
         let runs: Vec<String> =
             self.runs().iter().map(|run| psql::quote_literal(&format!("safe-run/{run}"))).collect();
         let sessions = format!(

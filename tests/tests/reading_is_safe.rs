@@ -494,7 +494,8 @@ fn behind_a_fence_a_swapped_schema_stops_the_run_or_its_snapshot_is_one_state() 
                 assert_eq!((snapshots.len(), made.as_str()), (1, "t"), "{outcome}");
                 assert_one_state(&folder.join(&snapshots[0]));
             }
-            Some(4) => {
+            // Where the names changed at each of the attempts, the snapshot or the checks were not done.
+            Some(4 | 11) => {
                 let said = outcome.headline();
                 assert!(said.contains("NOT RUN") || said.contains("ROLLED BACK"), "{outcome}");
                 assert!(said.contains("schema") || said.contains("lock"), "{outcome}");

@@ -23,11 +23,14 @@ CREATE DOMAIN sooner AS soon CHECK (VALUE < 'infinity'); CREATE TABLE of_domain 
 INSERT INTO of_domain VALUES (clock_timestamp() + interval '50 ms', ARRAY[clock_timestamp() + interval '50 ms']::soon[]);
 SELECT pg_sleep(0.1)";
 
+/// No server validates the rule of a domain of which a column has an array: whether rows break it, nobody saw.
 fn expected() -> Vec<String> {
-    let line = |what: &str| {
-        format!("the CHECK constraint ahead of the {what}: it came back NOT VALID, because rows break it")
+    let line = |what: &str, why: &str| {
+        format!("the CHECK constraint ahead of the {what}: it came back NOT VALID, because {why}")
     };
-    let mut lines = vec![line("domain soon"), line("table late"), line("table parted")];
+    let array = "the server could not look at the rows: cannot alter type \"public.soon\" because column \"of_domain.more\" uses it";
+    let broken = "rows break it";
+    let mut lines = vec![line("domain soon", array), line("table late", broken), line("table parted", broken)];
     lines.sort();
     lines
 }
@@ -258,7 +261,7 @@ fn rows_without_a_place(major: u32) {
             made.run.assert_open();
         }
         // What succeeds needs no undo, and leaves no clone.
-        made.run.run(&["--", "psql", "-Xqc", "DELETE FROM t WHERE id = 1"]).exits(0);
+        made.run.run(&["--", "psql", "-Xqc", "UPDATE t SET id = id"]).exits(0);
         assert!(!made.database().family().iter().any(|name| name.contains("_clone_")));
     }
 }
@@ -390,32 +393,32 @@ fn a_broken_rule_of_a_tree_of_two_owners_comes_back_not_valid_postgresql_18() {
     a_broken_rule_of_a_tree_of_two_owners(18);
 }
 
-/// A constant of the rule calls the owner's code as soon as it is read. It never runs while another role's table is his, nor as us.
+/// A constant of the rule calls the owner's code as soon as it is read. It never runs as us, nor with the rights of both roles.
 fn a_tree_of_two_owners_whose_rule_calls_code(major: u32) {
     let made = Constellation::new(
         major,
-        "CREATE TABLE seen (who text, theirs bigint); GRANT INSERT, SELECT ON seen TO PUBLIC; SET ROLE $OWNER;
-         CREATE FUNCTION looks(i int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN
-           INSERT INTO public.seen SELECT current_user, count(*) FROM pg_catalog.pg_class
-             WHERE relname = ''parted_1'' AND pg_catalog.pg_has_role(current_user, relowner, ''USAGE''); RETURN true; END';
+        "SET ROLE $OWNER; CREATE FUNCTION looks(i int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN
+           IF pg_catalog.pg_has_role(''$OWNER'', ''USAGE'') AND pg_catalog.pg_has_role(''$OTHER'', ''USAGE'')
+           THEN RAISE ''ran with rights of others''; END IF; RETURN true; END';
          CREATE DOMAIN looked AS int CHECK (looks(VALUE)); CREATE TYPE held AS (v looked);
          CREATE FUNCTION ahead(t timestamptz, h held) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN t > now(); END';
          CREATE TABLE parted (id int, until timestamptz, CONSTRAINT ahead CHECK (ahead(until, '(1)'::held))) PARTITION BY LIST (id);
          CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
          INSERT INTO parted VALUES (1, clock_timestamp() + interval '50 ms'); SELECT pg_sleep(0.1); RESET ROLE;
-         ALTER TABLE parted_1 OWNER TO $OTHER; GRANT USAGE ON SCHEMA public TO $OTHER; TRUNCATE seen",
+         ALTER TABLE parted_1 OWNER TO $OTHER; GRANT USAGE ON SCHEMA public TO $OTHER",
     );
     let snapshots = Snapshots::new();
     snapshots.create(made.database(), &[]);
     let into = format!("{}_calls", made.database().name());
     let told = snapshots.run("restore", &made.database().url(), &["latest", "--into", &into]);
-    told.fails(
+    let told = told.fails(
         1,
         &[
             "could not make the CHECK constraint ahead of the table parted again",
             "its tables belong to several roles",
         ],
     );
+    assert!(!told.stderr.contains("rights of others"), "{}", told.stderr);
     assert!(!made.database().family().contains(&into));
 }
 
