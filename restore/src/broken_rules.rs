@@ -257,6 +257,11 @@ impl BrokenRules {
         if !rule.is_plain {
             return Err(Error::failed(
                 "its tables belong to several roles, and to read its definition could call code of one of them",
+            )
+            .with_hint(
+                "Rows break it, and only a superuser could make it for all of its tables. Where the snapshot comes from, give \
+                 the tables one owner, or repair the rows, and take a new one; to restore this one, use --no-owner as a role \
+                 that is no superuser.",
             ));
         }
         session.batch_execute(&rule.add_sql(Holds::ForNewRows)).await.map_err(unmade)?;

@@ -31,6 +31,13 @@ pub async fn differences(client: &Client) -> Result<Told> {
             "pg_dump writes nothing of that schema",
         ),
         (
+            sql::GIVEN_AWAY_MEMBERS,
+            true,
+            "object of an extension with an owner of its own",
+            "objects of extensions with owners of their own",
+            "restored with the owner that CREATE EXTENSION gives",
+        ),
+        (
             sql::RENAMED_PARTITION_KEYS,
             true,
             "foreign key of a partition under a name of its own",

@@ -477,6 +477,18 @@ WHERE o.oid >= 16384 AND o.namespace = 'pg_catalog'::pg_catalog.regnamespace
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype IN ('e', 'i'))
 ORDER BY 1";
 
+/// Members of extensions that somebody gave to a role which `CREATE EXTENSION` makes no owner: pg_dump writes no owner of a member.
+pub const GIVEN_AWAY_MEMBERS: &str = "
+SELECT pg_catalog.pg_describe_object(d.classid, d.objid, 0)
+FROM pg_catalog.pg_depend d
+JOIN pg_catalog.pg_extension e ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.oid = d.refobjid
+JOIN pg_catalog.pg_shdepend s ON s.classid = d.classid AND s.objid = d.objid AND s.objsubid = 0 AND s.deptype = 'o'
+  AND s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+  AND s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass
+JOIN pg_catalog.pg_roles r ON r.oid = s.refobjid
+WHERE d.deptype = 'e' AND NOT r.rolsuper AND r.oid <> e.extowner
+ORDER BY 1";
+
 /// Password hashes of the roles `$1` that have one.
 pub const ROLE_PASSWORDS: &str = "
 SELECT rolname::text, rolpassword FROM pg_catalog.pg_authid
