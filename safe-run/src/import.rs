@@ -16,6 +16,7 @@ mod options;
 mod order;
 mod orphans;
 pub mod plan;
+mod readers;
 pub mod target;
 mod tell;
 mod verify;
@@ -85,10 +86,10 @@ impl Source {
         *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers;
     }
 
-    /// Does something with one of the readers.
-    fn with_reader<T>(&self, work: impl FnOnce(&Reader) -> Result<T>) -> Result<T> {
-        let readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        work(readers.first().ok_or_else(|| Error::failed("the file is in use"))?)
+    /// Does something with all of the readers.
+    fn with_readers<T>(&self, work: impl FnOnce(&mut [Reader]) -> Result<T>) -> Result<T> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut readers)
     }
 
     fn name(&self) -> String {
@@ -181,7 +182,7 @@ impl Import {
             let keeps = import.options.orphans != Orphans::Fail;
             import.orphans = import
                 .source
-                .with_reader(|reader| orphans::find(reader, &import.source.schema, &keys, keeps))?;
+                .with_readers(|readers| orphans::find(readers, &import.source.schema, &keys, keeps))?;
         }
         Ok(import)
     }

@@ -265,7 +265,7 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
         results.skipped.push(Skipped {
             check: CheckKind::Rows,
             object: plural(options.made.len() as u64, "new table", "new tables"),
-            why: "PostgreSQL has just looked at every row for each of their keys and constraints: not read again for them"
+            why: "PostgreSQL has just looked at every row for each of their keys, constraints and indexes: not read again for them"
                 .to_owned(),
             counts_for_strict: false,
         });

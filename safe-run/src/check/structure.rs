@@ -118,6 +118,7 @@ pub(super) async fn plan(
         }
         let wanted = match &options.known {
             _ if options.level >= Level::Deep => true,
+            _ if options.was_just_made(&[table_oid]) => false,
             // Nothing to compare with: `check`, and the pass before a migration.
             None => false,
             Some(known) => {

@@ -1,14 +1,9 @@
 //! Into an empty database: the schema is made from SQLite's own. Tables first, then the rows, then keys, indexes, checks, foreign
 //! keys and views, each of which PostgreSQL checks as it makes them.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::BTreeMap;
 
-use common::{
-    Error, Ident, Progress, QualifiedName, Result, cli::format::plural, interrupt, postgres::Session,
-};
+use common::{Error, Ident, Progress, QualifiedName, Result, cli::format::plural, postgres::Session};
 use sqlite::{
     ddl::{self, DdlOptions, Stage, Translation},
     file::Reader,
@@ -22,6 +17,7 @@ use super::{
     load::ranges,
     options::ImportOptions,
     plan::{ColumnPlan, Plan, TablePlan, left_alone, unknown_names},
+    readers::share_out,
     target::{Target, TargetColumn, TargetTable, TargetType},
     tell,
 };
@@ -101,35 +97,17 @@ fn scan_all(source: &Source) -> Result<Vec<TableScan>> {
 
 fn scan_with(source: &Source, readers: &mut [Reader]) -> Result<Vec<TableScan>> {
     let tables = &source.schema.tables;
-    let mut parts: VecDeque<(usize, Option<RowidRange>)> = VecDeque::new();
+    let mut parts: Vec<(usize, Option<RowidRange>)> = Vec::new();
     for (place, table) in tables.iter().enumerate() {
         let ranges = ranges(readers, table)?;
         parts.extend(ranges.into_iter().map(|range| (place, range)));
     }
-    let parts = Mutex::new(parts);
-    let next = || parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let work = |reader: &mut Reader| -> Result<Vec<(usize, TableScan)>> {
-        let mut found = Vec::new();
-        while let Some((place, range)) = next() {
-            interrupt::check()?;
-            found.push((place, scan(reader, &tables[place], range)?));
-        }
-        Ok(found)
-    };
-    let work = &work;
-    let found: Vec<Result<Vec<_>>> = std::thread::scope(|scope| {
-        // A reader is for one thread at a time, and so is lent as a whole.
-        let threads: Vec<_> = readers.iter_mut().map(|reader| scope.spawn(move || work(reader))).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err(Error::failed("a reader of the file died"))))
-            .collect()
-    });
+    let found = share_out(readers, parts, |reader, (place, range)| {
+        Ok((place, scan(reader, &tables[place], range)?))
+    })?;
     let mut scans = vec![TableScan::default(); tables.len()];
-    for part in found {
-        for (place, scan) in part? {
-            scans[place].merge(&scan);
-        }
+    for (place, scan) in found {
+        scans[place].merge(&scan);
     }
     Ok(scans)
 }

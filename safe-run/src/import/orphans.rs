@@ -14,6 +14,7 @@ use super::{
     choices::written,
     load::OrphanRows,
     plan::{ColumnPlan, Plan},
+    readers::share_out,
     target::TargetForeignKey,
 };
 
@@ -99,37 +100,35 @@ fn leads_somewhere(schema: &Schema, key: &ForeignKey) -> bool {
 ///
 /// # Errors
 /// The file can't be read.
-pub fn find(reader: &Reader, schema: &Schema, keys: &[Key], keeps: bool) -> Result<Vec<Found>> {
-    let mut all = Vec::new();
-    for Key { source, key, parent } in keys {
-        let table = &schema.tables[*source];
-        let columns: Vec<String> = key.columns.iter().map(|at| written(&table.columns[*at].name)).collect();
-        let mut found = Found {
-            source: *source,
-            name: format!("{}.{} -> {}", written(&table.name), columns.join(","), written(parent)),
-            count: 0,
-            examples: Vec::new(),
-            columns: key.columns.clone(),
-            rowids: Vec::new(),
-            identities: Vec::new(),
-        };
-        let count = orphans::each(reader, schema, table, key, |orphan| {
-            if found.examples.len() < NAMED {
-                found.examples.push((orphan.key.0.clone(), orphan.value.clone()));
-            }
-            match orphan.rowid {
-                _ if !keeps => {}
-                Some(rowid) => found.rowids.push(rowid),
-                None => found.identities.push(orphan.identity.clone()),
-            }
-            Ok(())
-        })?;
-        found.count = count;
-        if count > 0 {
-            all.push(found);
+pub fn find(readers: &mut [Reader], schema: &Schema, keys: &[Key], keeps: bool) -> Result<Vec<Found>> {
+    let found = share_out(readers, keys.iter().collect(), |reader, key| of_key(reader, schema, key, keeps))?;
+    Ok(found.into_iter().filter(|found| found.count > 0).collect())
+}
+
+fn of_key(reader: &Reader, schema: &Schema, Key { source, key, parent }: &Key, keeps: bool) -> Result<Found> {
+    let table = &schema.tables[*source];
+    let columns: Vec<String> = key.columns.iter().map(|at| written(&table.columns[*at].name)).collect();
+    let mut found = Found {
+        source: *source,
+        name: format!("{}.{} -> {}", written(&table.name), columns.join(","), written(parent)),
+        count: 0,
+        examples: Vec::new(),
+        columns: key.columns.clone(),
+        rowids: Vec::new(),
+        identities: Vec::new(),
+    };
+    found.count = orphans::each(reader, schema, table, key, |orphan| {
+        if found.examples.len() < NAMED {
+            found.examples.push((orphan.key.0.clone(), orphan.value.clone()));
         }
-    }
-    Ok(all)
+        match orphan.rowid {
+            _ if !keeps => {}
+            Some(rowid) => found.rowids.push(rowid),
+            None => found.identities.push(orphan.identity.clone()),
+        }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 impl Found {

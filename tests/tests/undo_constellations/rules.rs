@@ -30,7 +30,8 @@ fn expected() -> Vec<String> {
     };
     let array = "the server could not look at the rows: cannot alter type \"public.soon\" because column \"of_domain.more\" uses it";
     let broken = "rows break it";
-    let mut lines = vec![line("domain soon", array), line("table late", broken), line("table parted", broken)];
+    let mut lines =
+        vec![line("domain soon", array), line("table late", broken), line("table parted", broken)];
     lines.sort();
     lines
 }
@@ -422,8 +423,10 @@ fn a_tree_of_two_owners_whose_rule_calls_code(major: u32) {
     assert!(!made.database().family().contains(&into));
     // As the hint says: everything is one role's, and its own code runs as itself.
     let owner = made.database().cluster().url_as(&made.owner, made.database().name());
-    let told = snapshots.run("restore", &owner, &["latest", "--into", &into, "--no-owner", "--json"]).expect(0);
-    let line = "the CHECK constraint ahead of the table parted: it came back NOT VALID, because rows break it";
+    let told =
+        snapshots.run("restore", &owner, &["latest", "--into", &into, "--no-owner", "--json"]).expect(0);
+    let line =
+        "the CHECK constraint ahead of the table parted: it came back NOT VALID, because rows break it";
     assert!(differences(&told.stdout).iter().any(|told| told == line), "{}", told.stdout);
 }
 

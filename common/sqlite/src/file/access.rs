@@ -84,8 +84,9 @@ impl Access {
                 // Before the first read: the index of the WAL is then in our memory.
                 connection.query_row("pragma locking_mode = exclusive", [], |_| Ok(()))?;
             }
+            // Kilobytes: the keys of a foreign key's table are looked up in it.
             connection
-                .execute_batch("pragma query_only = on; pragma cache_size = -4096; pragma mmap_size = 0")?;
+                .execute_batch("pragma query_only = on; pragma cache_size = -20480; pragma mmap_size = 0")?;
             Ok(connection)
         };
         open()
