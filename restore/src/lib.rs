@@ -19,6 +19,7 @@ mod encoding;
 pub mod event_triggers;
 pub mod extension_tables;
 pub mod extensions;
+mod gate;
 pub mod grants;
 mod left_behind;
 pub mod lent_paths;

@@ -41,6 +41,8 @@ pub struct TargetFacts {
     pub roles: BTreeSet<String>,
     /// Every database.
     pub databases: BTreeSet<String>,
+    /// Those of them that a restore has not completed, and that nobody is connected to.
+    pub half_made: BTreeSet<String>,
     /// Every tablespace.
     pub tablespaces: BTreeSet<String>,
     /// Available versions of each extension.
@@ -244,7 +246,14 @@ pub fn plan(
     }
     for name in std::iter::once(&staged).chain(&kept_as) {
         if facts.databases.contains(name) {
-            reasons.push(format!("a database \"{}\" exists already", printable(name)));
+            let drop = printable(&Ident::new(&**name).to_string());
+            reasons.push(match facts.half_made.contains(name) {
+                true => format!(
+                    "a database \"{}\" exists already, half-made by a restore that was killed (DROP DATABASE {drop})",
+                    printable(name)
+                ),
+                false => format!("a database \"{}\" exists already", printable(name)),
+            });
         }
     }
     if staged.len() > common::ident::MAX_IDENT_BYTES {
@@ -358,11 +367,12 @@ pub fn plan(
         ));
     }
     for name in facts.databases.iter().filter(|name| is_made_by_a_restore(name, live)) {
-        notes.push(format!(
-            "\"{}\" was made by an earlier restore, perhaps one that was killed; if nobody needs it: DROP DATABASE {}",
-            printable(name),
-            printable(&Ident::new(&**name).to_string())
-        ));
+        let what = match facts.half_made.contains(name) {
+            true => "is half-made, by a restore that was killed: ",
+            false => "was made by an earlier restore; if nobody needs it: ",
+        };
+        let drop = printable(&Ident::new(&**name).to_string());
+        notes.push(format!("\"{}\" {what}DROP DATABASE {drop}", printable(name)));
     }
     for extension in &manifest.extensions {
         let available = facts.extensions.get(&extension.name);

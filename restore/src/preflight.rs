@@ -6,10 +6,11 @@ use common::{
     Error, Result,
     catalog::DatabaseSetting,
     ident::{literal, printable},
-    postgres::{Session, database, shared_text},
+    postgres::{Row, Session, database, scratch, shared_text},
 };
 
 use crate::{
+    gate::HALF_MADE,
     plan::{Target, TargetFacts},
     role_map::TEMPORARY_ROLE_COMMENT,
     space,
@@ -98,6 +99,7 @@ pub async fn facts(
         is_standby: database::is_standby(maintenance).await?,
         roles: names("SELECT rolname::text AS name FROM pg_catalog.pg_roles").await?,
         databases: names("SELECT datname::text AS name FROM pg_catalog.pg_database").await?,
+        half_made: half_made(maintenance).await?,
         tablespaces: names("SELECT spcname::text AS name FROM pg_catalog.pg_tablespace").await?,
         has_icu: !names(ICU_COLLATIONS).await?.is_empty(),
         usable_tablespaces: names(USABLE_TABLESPACES).await?,
@@ -116,4 +118,24 @@ pub async fn facts(
         prepared,
         lasting_sessions,
     })
+}
+
+/// What restores that were killed have left: nobody is connected to it.
+async fn half_made(maintenance: &Session) -> Result<BTreeSet<String>> {
+    let asked = format!(
+        "SELECT {}, CASE WHEN c.comment IS NULL THEN d.datconnlimit END FROM pg_catalog.pg_database d,
+           LATERAL (SELECT pg_catalog.shobj_description(d.oid, 'pg_database') AS comment) c
+         WHERE (c.comment = $1 OR NOT d.datallowconn AND c.comment IS NULL)
+           AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_activity a WHERE a.datid = d.oid)",
+        shared_text::bytes("d.datname")
+    );
+    let rows = maintenance
+        .query(&asked, &[&HALF_MADE])
+        .await
+        .map_err(|source| Error::postgres("could not look for what killed restores have left", source))?;
+    let is_ours = |row: &Row| {
+        let (name, limit) = (shared_text::name(row, 0)?, row.get::<_, Option<i32>>(1));
+        limit.is_none_or(|limit| limit == scratch::closed_limit(&name)).then_some(name)
+    };
+    Ok(rows.iter().filter_map(is_ours).collect())
 }

@@ -10,20 +10,22 @@ use common::{
     cli::format::plural,
     interrupt,
     postgres::{
-        ConnectionSettings, Session, database, regdatabase,
+        ConnectionSettings, Session, database, regdatabase, scratch,
         tools::Tool,
         trust::{self, Others},
     },
     repository::{StoredSnapshot, verify::VerifiedSnapshot},
     snapshot::{
         manifest::SCHEMA_FILE,
-        readme::{create_database_statement, database_statements, setting_statement, setval},
+        readme::{create_database_statement, setval},
     },
 };
 
 use crate::{
     archive::{self, ArchiveOptions, Remedies, Section},
-    collation, compare, copy_in, differences, extension_tables, extensions, grants,
+    collation, compare, copy_in, differences, extension_tables, extensions,
+    gate::{self, HALF_MADE},
+    grants,
     lent_paths::{self, LentPaths},
     load::{self, LoadOptions, Spent},
     maintain, make_owned,
@@ -39,7 +41,7 @@ use crate::{
 pub struct StagedDatabase {
     name: String,
     settings: ConnectionSettings,
-    /// Its users may not connect until [`open`].
+    /// Its users may not connect until [`gate::open`].
     is_shut: bool,
     /// How long dropping it again may take.
     patience: Duration,
@@ -127,13 +129,16 @@ impl StagedDatabase {
         // Nobody else comes in before the database is complete, so no owner of a table that was just made can do anything to it
         // while it is filled and compared. Superusers are not counted, so for them a limit of none does it. Another role is: it
         // takes from everybody but itself the right to connect, and nobody can before that.
-        let is_superuser = is_superuser(maintenance).await?;
-        let has_owners_rights = has_owners_rights(maintenance).await?;
-        statement.push_str(if is_superuser { " CONNECTION LIMIT 0" } else { " ALLOW_CONNECTIONS false" });
+        let is_superuser = gate::is_superuser(maintenance).await?;
+        let has_owners_rights = gate::has_owners_rights(maintenance).await?;
+        // Closed in any case until it has its comment: a run that is killed before that is known by the limit.
+        let closed = scratch::closed_limit(&plan.staged);
+        statement.push_str(&format!(" ALLOW_CONNECTIONS false CONNECTION LIMIT {closed}"));
         maintenance.batch_execute(&statement).await.map_err(|source| {
             let error = Error::postgres(format!("could not create the database \"{}\"", plan.staged), source);
             collation::explain_create(error, &snapshot.snapshot().manifest)
         })?;
+        common::fault::point("restore.made");
         let settings = settings.with_database(&plan.staged);
         let gib = snapshot.snapshot().manifest.raw_bytes() >> 30;
         let [base, for_gib] = DROP_PATIENCE;
@@ -144,19 +149,19 @@ impl StagedDatabase {
             patience: base + for_gib * u32::try_from(gib).unwrap_or(u32::MAX),
         };
         let name = common::Ident::new(&*plan.staged);
-        let mut prepare = Vec::new();
-        // First of all: by it, a run that is killed is found again.
-        if let Some(marker) = &plan.marker {
-            prepare.push(format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker)));
-        }
+        let marker = plan.marker.as_deref().unwrap_or(HALF_MADE);
+        let mut prepare = vec![
+            format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker)),
+            format!("ALTER DATABASE {name} CONNECTION LIMIT {}", if is_superuser { 0 } else { -1 }),
+        ];
         if staged.is_shut {
             prepare.push(format!("REVOKE CONNECT ON DATABASE {name} FROM PUBLIC"));
             // ALTER ROLE … SET role: who logs in is not who owns.
             if !has_owners_rights {
                 prepare.push(format!("GRANT CONNECT ON DATABASE {name} TO SESSION_USER"));
             }
-            prepare.push(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
         }
+        prepare.push(format!("ALTER DATABASE {name} ALLOW_CONNECTIONS true"));
         // In one message, and so in one transaction.
         if let Err(source) = maintenance.batch_execute(&prepare.join("; ")).await {
             let name = &plan.staged;
@@ -383,9 +388,9 @@ impl StagedDatabase {
         flush(&session).await?;
         session.close().await?;
         if self.is_shut {
-            open(maintenance, &self.name).await?;
+            gate::open(maintenance, &self.name).await?;
         }
-        differences.extend(apply_database_state(maintenance, &snapshot, &self.name, plan).await?);
+        differences.extend(gate::apply_database_state(maintenance, &snapshot, &self.name, plan).await?);
         if plan.read_only {
             let name = common::Ident::new(self.name.as_str());
             let fence = format!("ALTER DATABASE {name} SET default_transaction_read_only TO 'on'");
@@ -397,15 +402,6 @@ impl StagedDatabase {
             Found { grants, other_owners, missing, differences, not_checked, by_rows, spent: loaded.spent };
         Ok(ValidatedDatabase { name: self.name.clone(), found })
     }
-}
-
-/// Whether the limit of connections does not hold for this session's user.
-async fn is_superuser(session: &Session) -> Result<bool> {
-    let row = session
-        .query_one("SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = session_user", &[])
-        .await
-        .map_err(|source| Error::postgres("could not ask for the rights of this role", source))?;
-    Ok(row.get(0))
 }
 
 async fn set_sequences(session: &Session, snapshot: &StoredSnapshot) -> Result<()> {
@@ -523,72 +519,4 @@ async fn flush(session: &Session) -> Result<()> {
         )
         .await
         .map_err(|source| Error::postgres("could not make the restored rows durable", source))
-}
-
-/// Whether who logged in has the rights of the role that he acts as.
-async fn has_owners_rights(maintenance: &Session) -> Result<bool> {
-    let row = maintenance
-        .query_one("SELECT pg_catalog.pg_has_role(session_user, current_user, 'USAGE')", &[])
-        .await
-        .map_err(|source| Error::postgres("could not ask for the rights of this role", source))?;
-    Ok(row.get(0))
-}
-
-/// Gives everybody what everybody has in a new database. Where the snapshot says otherwise, that comes right after.
-async fn open(maintenance: &Session, name: &str) -> Result<()> {
-    let name_sql = common::Ident::new(name);
-    let mut statement = format!("GRANT CONNECT ON DATABASE {name_sql} TO PUBLIC");
-    if !has_owners_rights(maintenance).await? {
-        statement.push_str(&format!("; REVOKE CONNECT ON DATABASE {name_sql} FROM SESSION_USER"));
-    }
-    maintenance.batch_execute(&statement).await.map_err(|source| {
-        Error::postgres(format!("could not open the database \"{name}\" to its users"), source)
-    })
-}
-
-/// Owner, grants, comment, settings and limits of the database itself; the settings that were left out, one sentence each.
-async fn apply_database_state(
-    maintenance: &Session,
-    snapshot: &StoredSnapshot,
-    name: &str,
-    plan: &RestorePlan,
-) -> Result<Vec<String>> {
-    let no_owner = plan.no_owner;
-    let mut state = role_map::mapped_state(&plan.map_roles, &snapshot.manifest.database);
-    if plan.marker.is_some() {
-        state.comment.clone_from(&plan.marker);
-    }
-    if no_owner {
-        state.acl = None;
-        state.settings.retain(|setting| setting.role.is_none());
-    }
-    let settings = std::mem::take(&mut state.settings);
-    let failed =
-        |source| Error::postgres(format!("could not give the database \"{name}\" its settings"), source);
-    // The owner is the first statement.
-    for statement in database_statements(&state, name).into_iter().skip(usize::from(no_owner)) {
-        maintenance.batch_execute(&statement).await.map_err(failed)?;
-    }
-    let mut left_out = Vec::new();
-    for setting in &settings {
-        let Err(source) = maintenance.batch_execute(&setting_statement(setting, name)).await else {
-            continue;
-        };
-        let is_refused = source.code().is_some();
-        let what = match &setting.role {
-            Some(role) => format!("setting {} = {} of the role {role}", setting.name, setting.value),
-            None => format!("setting {} = {}", setting.name, setting.value),
-        };
-        let what = common::ident::printable(&what);
-        let error = Error::postgres(format!("the server does not accept the {what}"), source);
-        if !(is_refused && plan.skip_settings) {
-            return Err(match is_refused {
-                true => error
-                    .with_hint("--skip-settings leaves out what the server does not accept, and names it."),
-                false => error,
-            });
-        }
-        left_out.push(format!("{what} of the database was left out: {}", error.message()));
-    }
-    Ok(left_out)
 }

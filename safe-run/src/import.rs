@@ -17,6 +17,7 @@ mod order;
 mod orphans;
 pub mod plan;
 mod readers;
+mod rights;
 pub mod target;
 mod tell;
 mod verify;
@@ -159,6 +160,12 @@ impl Import {
                     .map_err(|problems| tell::undecided(&problems))?,
             )
         };
+        if let (Way::Into(plan), false) = (&way, options.run_owners_code) {
+            rights::refuse(session, plan, options.fire_triggers).await?;
+        }
+        if options.bad_values == BadValues::Quarantine || options.orphans != Orphans::Fail {
+            rights::refuse_others_schema(session).await?;
+        }
         let limits = crate::run::loss_limits(run, &[]);
         let mut import = Self {
             source,
@@ -328,6 +335,10 @@ impl Import {
                 let plan = plan::plan(&self.source.schema, &there, &self.options).map_err(|_| changed())?;
                 if plan != *planned {
                     return Err(changed());
+                }
+                // What the owners might have added before the lock.
+                if !self.options.run_owners_code {
+                    rights::refuse(session, &plan, self.options.fire_triggers).await?;
                 }
                 let existing = around::existing_rows(session, &plan).await?;
                 around::refuse_existing(&plan, &existing, self.options.existing, &self.limits)?;

@@ -72,6 +72,7 @@ fn a_restore_that_is_killed_at_any_point_leaves_the_live_database_in_one_of_its_
     let snapshots = Snapshots::new();
     snapshots.create(&database, &[]);
     for (point, swapped) in [
+        ("restore.made", false),
         ("restore.created", false),
         ("restore.loaded", false),
         ("restore.before-swap-commit", false),
@@ -96,11 +97,35 @@ fn a_restore_that_is_killed_at_any_point_leaves_the_live_database_in_one_of_its_
             .run("restore", &database.url(), &["latest", "--replace", "-y", "--drop-replaced"])
             .expect(0);
         if !swapped {
-            assert!(again.stderr.contains(&left[0]), "{point}: not named: {left:?}\n{}", again.stderr);
+            let named = format!("\"{}\" is half-made, by a restore that was killed", left[0]);
+            assert!(again.stderr.contains(&named), "{point}: not named: {left:?}\n{}", again.stderr);
         }
         before.assert_same(&fingerprint(&database));
         database.cluster().psql(&format!("DROP DATABASE \"{}\"", left[0]));
         assert_eq!(database.family(), [database.name()], "{point}");
+    }
+}
+
+/// A database that is not complete never looks as if it were.
+#[test]
+fn what_a_killed_restore_into_a_name_left_says_that_it_is_half_made() {
+    for major in tests::cluster::ends() {
+        let database = shop(Cluster::shared(major), "killi");
+        let snapshots = Snapshots::new();
+        snapshots.create(&database, &[]);
+        let into = format!("{}_into", database.name());
+        let arguments = ["latest", "--into", &into];
+        for point in ["restore.made", "restore.created", "restore.loaded"] {
+            killed_at(&snapshots, "restore", &database, point, &arguments);
+            let refused = snapshots.run("restore", &database.url(), &arguments);
+            refused.fails(3, &[&format!("\"{into}\" exists already, half-made by a restore that was killed (DROP DATABASE {into})")]);
+            database.cluster().psql(&format!("DROP DATABASE {into}"));
+        }
+        snapshots.run("restore", &database.url(), &arguments).expect(0);
+        let comment = "SELECT COALESCE(shobj_description(oid, 'pg_database'), 'none') || datconnlimit || datallowconn FROM pg_database WHERE datname";
+        assert_eq!(database.cluster().psql(&format!("{comment} = '{into}'")), "none-1true");
+        let refused = snapshots.run("restore", &database.url(), &arguments).expect(3);
+        assert!(!refused.stderr.contains("half-made"), "{}", refused.stderr);
     }
 }
 

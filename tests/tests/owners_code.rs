@@ -91,17 +91,17 @@ fn what_an_owners_code_leaves_behind_in_a_schema_that_was_lent_to_it_is_refused_
         let mut planted = Planted::plant(&run.database);
         let (name, role) = (run.database.name(), psql::quote_ident(planted.role()));
         run.database.psql(&format!("CREATE SCHEMA common; GRANT USAGE, CREATE ON SCHEMA common TO {role}"));
-        planted.psql(&format!(
+        planted.psql(
             "SET planted.quiet = on;
-            CREATE FUNCTION planted.leaves_function() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
-              IF current_database() <> '{name}' THEN
-                EXECUTE 'CREATE FUNCTION common.trojan() RETURNS int LANGUAGE sql AS ''SELECT 1''';
-              END IF; END $$;
+            CREATE FUNCTION common.renamed() RETURNS int LANGUAGE sql AS 'SELECT 1';
+            CREATE FUNCTION planted.trojan() RETURNS int LANGUAGE sql AS 'SELECT 1';
+            CREATE TYPE planted.trojan AS (one int);
+            CREATE FUNCTION planted.leaves_function() RETURNS void LANGUAGE plpgsql AS $$ BEGIN END $$;
             CREATE FUNCTION planted.hides() RETURNS int LANGUAGE plpgsql IMMUTABLE AS
               $$ BEGIN PERFORM planted.leaves_function(); RETURN 1; END $$;
             CREATE TABLE common.fine (id int, made int GENERATED ALWAYS AS (planted.number('in a lent schema') + id) STORED);
-            CREATE SEQUENCE common.numbers; CREATE TYPE common.span AS RANGE (subtype = int);"
-        ));
+            CREATE SEQUENCE common.numbers; CREATE TYPE common.span AS RANGE (subtype = int);",
+        );
         run.database.psql(&format!("REVOKE CREATE ON SCHEMA common FROM {role}"));
         let url = run.database.url();
         let snapshots = Snapshots::new();
@@ -114,13 +114,27 @@ fn what_an_owners_code_leaves_behind_in_a_schema_that_was_lent_to_it_is_refused_
             CREATE TABLE common.leaving (id int, made int GENERATED ALWAYS AS (planted.hides() + id) STORED)",
         );
         run.database.psql(&format!("REVOKE CREATE ON SCHEMA common FROM {role}"));
-        snapshots.create(&run.database, &[]);
         let into = format!("{name}_into");
-        let refused = snapshots.run("restore", &url, &["latest", "--into", &into]).expect(1);
-        for said in ["common leaving", "trojan in the schema common"] {
-            assert!(refused.stderr.contains(said), "on {major}: {}", refused.stderr);
+        for leaves in [
+            "CREATE FUNCTION common.trojan() RETURNS int LANGUAGE sql AS ''SELECT 1''",
+            // What was listed before under another name, or in another schema.
+            "ALTER FUNCTION common.renamed() RENAME TO trojan",
+            "ALTER FUNCTION planted.trojan() SET SCHEMA common",
+            "ALTER TYPE planted.trojan SET SCHEMA common",
+            "CREATE VIEW common.trojan AS SELECT 1",
+        ] {
+            planted.psql(&format!(
+                "CREATE OR REPLACE FUNCTION planted.leaves_function() RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+                  IF current_database() <> '{name}' THEN EXECUTE '{leaves}'; END IF; END $$"
+            ));
+            snapshots.create(&run.database, &[]);
+            let refused = snapshots.run("restore", &url, &["latest", "--into", &into]).expect(1);
+            for said in ["common leaving", "trojan in the schema common"] {
+                assert!(refused.stderr.contains(said), "{leaves} on {major}: {}", refused.stderr);
+            }
+            assert!(!run.database.family().contains(&into), "{leaves} on {major}");
+            planted.ran_only_as_itself(&format!("a restore that was refused: {leaves}"));
         }
-        planted.ran_only_as_itself("a restore that was refused");
         planted.remove();
     }
 }
@@ -183,12 +197,14 @@ fn what_only_two_owners_together_could_check_is_said_in_every_verdict() {
             CREATE TABLE one.parent (id int PRIMARY KEY); ALTER TABLE one.parent OWNER TO {one}; INSERT INTO one.parent VALUES (1);
             CREATE TABLE two.child (id int REFERENCES one.parent); ALTER TABLE two.child OWNER TO {two}; INSERT INTO two.child VALUES (1);
             CREATE TABLE two.forced (id int CHECK (id > 0)); ALTER TABLE two.forced OWNER TO {two}; INSERT INTO two.forced VALUES (1);
+            CREATE TABLE one.tree (id int) PARTITION BY RANGE (id); CREATE TABLE two.leaf PARTITION OF one.tree FOR VALUES FROM (1) TO (9);
+            INSERT INTO one.tree VALUES (1); ALTER TABLE one.tree OWNER TO {one}; ALTER TABLE two.leaf OWNER TO {two};
             ALTER TABLE two.forced ENABLE ROW LEVEL SECURITY; ALTER TABLE two.forced FORCE ROW LEVEL SECURITY",
             one = idents[0],
             two = idents[1],
         ));
         let checked = run.run(&["check"]).exits(0).verdict("CLEAN SO FAR");
-        for said in ["child", "forced", "not checked"] {
+        for said in ["child", "forced", "leaf", "not checked"] {
             assert!(checked.stdout.contains(said), "{said} on {major}: {checked}");
         }
         run.run(&["check", "--strict"]).exits(31).verdict("NOT CHECKED");

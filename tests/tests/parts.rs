@@ -316,7 +316,7 @@ fn a_killed_restore_leaves_the_live_database_as_it_was() {
         database.psql("DELETE FROM app.items; DELETE FROM app.draws");
         let before = fingerprint(&database);
         for arguments in [&["--table", "draws"][..], &["--table", "draws", "--replace", "-y"]] {
-            for point in ["restore.created", "parts.loaded", "parts.before-commit"] {
+            for point in ["restore.made", "restore.created", "parts.loaded", "parts.before-commit"] {
                 let arguments = [&["latest"], arguments].concat();
                 let mut command = snapshots.command("restore", &database.url(), &arguments);
                 // -9: the signal KILL.

@@ -87,7 +87,7 @@ const PARTS: &[&str] = &[
     "safe-run.statement-done",
     "safe-run.file-committed",
 ];
-const LOADED: &[&str] = &["restore.created", "restore.loaded"];
+const LOADED: &[&str] = &["restore.made", "restore.created", "restore.loaded"];
 const SWAP: &[&str] = &["restore.before-swap-commit", "restore.after-swap-commit"];
 const WRITABLE: &[&str] = &["safe-run.writable", "safe-run.fence-lifted"];
 const UNHIDDEN: &[&str] = &["safe-run.unhidden", "safe-run.fence-lifted"];
@@ -409,6 +409,7 @@ const ELSEWHERE: &[(&str, &[&str])] = &[
         "a_killed_run_leaves_no_slot_once_it_is_recovered",
         &["safe-run.slot-making", "safe-run.slot-made", "safe-run.writes-saved", "safe-run.slot-dropped"],
     ),
+    ("what_a_trial_left_that_was_killed_before_it_had_its_mark_is_dropped", &["safe-run.trial-made"]),
     (
         "a_killed_import_leaves_the_database_as_it_was",
         &[

@@ -1,10 +1,21 @@
 //! Databases that a program makes to try something, and drops again: known by their name and their comment, with somebody alive
 //! behind them or not. What a killed program left is dropped by the next one.
+//!
+//! A comment can't be given with the making. So a database is made closed, with a connection limit that only its maker could know
+//! ([`closed_limit`]), and gets its comment and is opened in the next transaction: in between it is known by those two.
 
 use chrono::Utc;
 
 use super::{ConnectionSettings, Session, database, shared_text};
-use crate::{Error, Result, ident::with_suffix};
+use crate::{Error, Result, digest, ident::with_suffix};
+
+/// The connection limit of a database of this name while it is made and closed: the one mark that CREATE DATABASE itself can set.
+/// Nobody gives such a limit to a database of his own: it has at least 17 bits, and depends on the name.
+pub fn closed_limit(name: &str) -> i32 {
+    let hash = digest::sha256(format!("safe-run makes {name}").as_bytes());
+    let bits = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
+    i32::try_from(bits >> 1 | 1 << 16).unwrap_or(i32::MAX)
+}
 
 /// A kind of scratch database.
 #[derive(Debug, Clone, Copy)]
@@ -42,8 +53,10 @@ impl ScratchKind {
         let rows = session
             .query(
                 &format!(
-                    "SELECT {} FROM pg_catalog.pg_database
-                     WHERE datname ~ $2 AND pg_catalog.shobj_description(oid, 'pg_database') = $1 ORDER BY 1",
+                    "SELECT {}, CASE WHEN pg_catalog.shobj_description(oid, 'pg_database') IS NULL THEN datconnlimit END
+                     FROM pg_catalog.pg_database
+                     WHERE datname ~ $2 AND (pg_catalog.shobj_description(oid, 'pg_database') = $1
+                       OR NOT datallowconn AND pg_catalog.shobj_description(oid, 'pg_database') IS NULL) ORDER BY 1",
                     shared_text::bytes("datname")
                 ),
                 &[&self.marker, &format!("_{}_[0-9]{{8}}_[0-9]{{6}}$", self.word)],
@@ -52,7 +65,11 @@ impl ScratchKind {
             .map_err(failed)?;
         let mut dead = Vec::new();
         // Ours have names that we can write.
-        for name in rows.iter().filter_map(|row| shared_text::name(row, 0)) {
+        let ours = rows.iter().filter_map(|row| {
+            let (name, limit) = (shared_text::name(row, 0)?, row.get::<_, Option<i32>>(1));
+            limit.is_none_or(|limit| limit == closed_limit(&name)).then_some(name)
+        });
+        for name in ours {
             let is_dead: bool = session
                 .query_one(&format!("SELECT pg_catalog.pg_try_advisory_lock({})", self.key()), &[&name])
                 .await
@@ -88,5 +105,19 @@ impl ScratchKind {
 
     fn key(&self) -> String {
         format!("pg_catalog.hashtextextended('safe-run {} ' || $1::text, 0)", self.word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_a_closed_database_is_its_names_own_and_nobodys_choice() {
+        assert_eq!(closed_limit("shop_drill_20260101_000000"), closed_limit("shop_drill_20260101_000000"));
+        assert_ne!(closed_limit("shop_drill_20260101_000000"), closed_limit("shop_drill_20260101_000001"));
+        for n in 0..10_000 {
+            assert!(closed_limit(&format!("shop_{n}")) >= 1 << 16);
+        }
     }
 }

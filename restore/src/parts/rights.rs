@@ -65,12 +65,30 @@ UNION SELECT k.conrelid, false FROM pg_catalog.pg_constraint k
 /// # Errors
 /// The catalog can't be read.
 pub async fn of_live(session: &Session, units: &[Unit]) -> Result<Code> {
-    let schemas: Vec<&str> = units.iter().map(|unit| unit.name.schema.as_str()).collect();
-    let names: Vec<&str> = units.iter().map(|unit| unit.name.name.as_str()).collect();
+    let names: Vec<&QualifiedName> = units.iter().map(|unit| &unit.name).collect();
+    of_named(session, &names, true).await
+}
+
+/// What new rows of these tables would run, but for defaults and triggers.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn of_tables(session: &Session, names: &[&QualifiedName]) -> Result<Code> {
+    of_named(session, names, false).await
+}
+
+/// `with_keys`: also what the tables with foreign keys to them have.
+async fn of_named(session: &Session, names: &[&QualifiedName], with_keys: bool) -> Result<Code> {
+    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
+    let names: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
     let rows = session.query(TABLES, &[&schemas, &names]).await.map_err(|source| {
         Error::postgres("could not look for the tables and the foreign keys to them", source)
     })?;
-    let is_named: BTreeMap<u32, bool> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let is_named: BTreeMap<u32, bool> = rows
+        .iter()
+        .map(|row| (row.get(0), row.get(1)))
+        .filter(|(_, is_named)| with_keys || *is_named)
+        .collect();
     let oids: Vec<u32> = is_named.keys().copied().collect();
     let called: BTreeSet<QualifiedName> = contained::find(session).await?.into_keys().collect();
     let others = Standings::read(session, BTreeSet::new()).await?;

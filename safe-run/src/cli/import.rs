@@ -69,6 +69,9 @@ pub struct ImportArgs {
     /// Let the triggers of the tables fire for every imported row
     #[arg(long)]
     pub fire_triggers: bool,
+    /// Run what tables of other roles call for new rows (checks, defaults, index expressions, triggers) with your rights
+    #[arg(long)]
+    pub run_owners_code: bool,
     #[command(flatten)]
     pub protection: ProtectionArgs,
     #[command(flatten)]
@@ -97,6 +100,7 @@ impl ImportArgs {
             bad_values: self.bad_values,
             orphans: self.orphans,
             fire_triggers: self.fire_triggers,
+            run_owners_code: self.run_owners_code,
         }
     }
 

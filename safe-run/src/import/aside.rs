@@ -16,7 +16,7 @@ use common::{
 use serde_json::{Map, Value, json};
 use sqlite::value::Cell;
 
-use super::load::BadRow;
+use super::{load::BadRow, rights};
 
 /// The file's name in the run's folder.
 pub const FILE: &str = "quarantine.jsonl";
@@ -137,6 +137,7 @@ impl Quarantine {
             .query_one("SELECT pg_catalog.to_regnamespace('safe_run') IS NOT NULL", &[])
             .await
             .map_err(failed)?;
+        rights::refuse_others_schema(session).await?;
         let schema = if row.get(0) { "" } else { "CREATE SCHEMA safe_run; " };
         let create = format!(
             "{schema}CREATE TABLE {name} (source_table text NOT NULL, source_key text NOT NULL, source_column text NOT NULL, \

@@ -28,6 +28,8 @@ pub struct ImportOptions {
     pub orphans: Orphans,
     /// `--fire-triggers`.
     pub fire_triggers: bool,
+    /// `--run-owners-code`.
+    pub run_owners_code: bool,
 }
 
 impl ImportOptions {

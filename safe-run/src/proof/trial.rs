@@ -10,9 +10,13 @@ use common::{
     Error, ErrorKind, Ident, Progress, Result,
     catalog::DatabaseState,
     cli::format::{duration, plural},
+    fault,
     ident::literal,
     interrupt,
-    postgres::{Session, introspect, scratch::ScratchKind},
+    postgres::{
+        Session, introspect,
+        scratch::{ScratchKind, closed_limit},
+    },
     repository::Repository,
     snapshot::{manifest::Kind, readme::database_statements},
 };
@@ -164,8 +168,12 @@ pub async fn of_database_state(context: &Context, control: &Session) -> Result<(
             Error::postgres("could not give a copy what belongs to the database itself", source)
                 .with_kind(ErrorKind::Refused)
         };
-        let create = format!("CREATE DATABASE {scratch} TEMPLATE template0 ALLOW_CONNECTIONS false");
+        let create = format!(
+            "CREATE DATABASE {scratch} TEMPLATE template0 ALLOW_CONNECTIONS false CONNECTION LIMIT {}",
+            closed_limit(&name)
+        );
         control.batch_execute(&create).await.map_err(failed)?;
+        fault::point("safe-run.trial-made");
         let mark = format!("COMMENT ON DATABASE {scratch} IS {}", literal(SCRATCH.marker));
         control.batch_execute(&mark).await.map_err(failed)?;
         let marked = DatabaseState { comment: Some(SCRATCH.marker.to_owned()), ..state.clone() };
