@@ -97,7 +97,12 @@ fn a_restore_that_is_killed_at_any_point_leaves_the_live_database_in_one_of_its_
             .run("restore", &database.url(), &["latest", "--replace", "-y", "--drop-replaced"])
             .expect(0);
         if !swapped {
-            let named = format!("\"{}\" is half-made, by a restore that was killed", left[0]);
+            // Before the swap it is complete.
+            let what = match point {
+                "restore.before-swap-commit" => "was made by an earlier restore",
+                _ => "is half-made, by a restore that was killed",
+            };
+            let named = format!("\"{}\" {what}", left[0]);
             assert!(again.stderr.contains(&named), "{point}: not named: {left:?}\n{}", again.stderr);
         }
         before.assert_same(&fingerprint(&database));
@@ -118,7 +123,7 @@ fn what_a_killed_restore_into_a_name_left_says_that_it_is_half_made() {
         for point in ["restore.made", "restore.created", "restore.loaded"] {
             killed_at(&snapshots, "restore", &database, point, &arguments);
             let refused = snapshots.run("restore", &database.url(), &arguments);
-            refused.fails(3, &[&format!("\"{into}\" exists already, half-made by a restore that was killed (DROP DATABASE {into})")]);
+            refused.fails(3, &[&format!("\"{into}\" exists already, half-made by a restore that was killed (DROP DATABASE \"{into}\")")]);
             database.cluster().psql(&format!("DROP DATABASE {into}"));
         }
         snapshots.run("restore", &database.url(), &arguments).expect(0);

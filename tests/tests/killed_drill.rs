@@ -117,7 +117,7 @@ fn what_a_trial_left_that_was_killed_before_it_had_its_mark_is_dropped() {
         let url = cluster.url_as("owner", run.database.name());
         psql::run(&url, "CREATE TABLE t AS SELECT i FROM generate_series(1, 10) i");
         let start = |fault: Option<&str>| {
-            let mut command = run.command(&["--snapshot", "clone", "--", "psql", "-Xqc", "DELETE FROM t"]);
+            let mut command = run.command(&["--snapshot", "clone", "--", "psql", "-Xqc", "INSERT INTO t VALUES (11)"]);
             command.env("DATABASE_URL", &url).envs(fault.map(|point| ("SAFE_RUN_FAULT", point)));
             Running::start(command).outcome()
         };
