@@ -82,7 +82,9 @@ fn what_a_drill_left_that_was_killed_before_it_had_its_mark_is_dropped_and_nothi
         snapshots.run("backup", &url, &["create"]).expect(0);
         // Of a person: closed, with a drill's name.
         cluster.psql("CREATE DATABASE shop_drill_20260101_000000 ALLOW_CONNECTIONS false");
-        cluster.psql("CREATE DATABASE shop_drill_20260102_000000 ALLOW_CONNECTIONS false CONNECTION LIMIT 71234567");
+        cluster.psql(
+            "CREATE DATABASE shop_drill_20260102_000000 ALLOW_CONNECTIONS false CONNECTION LIMIT 71234567",
+        );
         // As a drill runs it.
         let scratch = "shop_drill_20260103_000000";
         let mut killed =
@@ -102,7 +104,8 @@ fn what_a_drill_left_that_was_killed_before_it_had_its_mark_is_dropped_and_nothi
         drop(alive);
         let drilled = snapshots.run("backup", &url, &["drill"]).expect(0);
         drilled.says(&[&format!("dropped \"{scratch}\""), "DRILL OK"]);
-        let left = "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datname LIKE '%drill%'";
+        let left =
+            "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datname LIKE '%drill%'";
         assert_eq!(cluster.psql(left), "shop_drill_20260101_000000 shop_drill_20260102_000000");
     }
 }
@@ -117,7 +120,8 @@ fn what_a_trial_left_that_was_killed_before_it_had_its_mark_is_dropped() {
         let url = cluster.url_as("owner", run.database.name());
         psql::run(&url, "CREATE TABLE t AS SELECT i FROM generate_series(1, 10) i");
         let start = |fault: Option<&str>| {
-            let mut command = run.command(&["--snapshot", "clone", "--", "psql", "-Xqc", "INSERT INTO t VALUES (11)"]);
+            let mut command =
+                run.command(&["--snapshot", "clone", "--", "psql", "-Xqc", "INSERT INTO t VALUES (11)"]);
             command.env("DATABASE_URL", &url).envs(fault.map(|point| ("SAFE_RUN_FAULT", point)));
             Running::start(command).outcome()
         };
