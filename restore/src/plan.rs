@@ -369,7 +369,7 @@ pub fn plan(
     for name in facts.databases.iter().filter(|name| is_made_by_a_restore(name, live)) {
         let what = match facts.half_made.contains(name) {
             true => "is half-made, by a restore that was killed: ",
-            false => "was made by an earlier restore; if nobody needs it: ",
+            false => "was made by an earlier restore, perhaps one that was killed; if nobody needs it: ",
         };
         let drop = printable(&Ident::new(&**name).to_string());
         notes.push(format!("\"{}\" {what}DROP DATABASE {drop}", printable(name)));

@@ -189,7 +189,9 @@ impl<'a, 'c> Planted<'a, 'c> {
         for name in self.database.family() {
             psql::run(
                 &self.database.cluster().url(&name),
-                &format!("DROP OWNED BY {role} CASCADE; DROP FOREIGN DATA WRAPPER IF EXISTS planted CASCADE"),
+                &format!(
+                    "SET default_transaction_read_only = off; DROP OWNED BY {role} CASCADE; DROP FOREIGN DATA WRAPPER IF EXISTS planted CASCADE"
+                ),
             );
         }
         self.database.cluster().psql(&format!("DROP ROLE {role}"));

@@ -161,8 +161,8 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
             CREATE TABLE planted.reads (id int PRIMARY KEY, n text DEFAULT pg_read_file('PG_VERSION'));
             CREATE DOMAIN planted.given_word AS int DEFAULT planted.number('default of a domain');
             CREATE TABLE planted.by_domain (id int PRIMARY KEY, n planted.given_word);
-            CREATE TABLE planted.partial (id int PRIMARY KEY);
-            CREATE INDEX ON planted.partial (id) WHERE planted.say('partial index of an import');
+            CREATE TABLE planted.with_partial (id int PRIMARY KEY);
+            CREATE INDEX ON planted.with_partial (id) WHERE planted.say('partial index of an import');
             CREATE TABLE planted.fired (id int PRIMARY KEY);
             CREATE TRIGGER t BEFORE INSERT ON planted.fired FOR EACH ROW EXECUTE FUNCTION planted.fires();
             CREATE TABLE planted.parts (id int PRIMARY KEY) PARTITION BY RANGE (id);
@@ -195,7 +195,7 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
             ("planted.by_default", "the default of n calls planted.number(text)"),
             ("planted.reads", "the default of n calls pg_read_file(text)"),
             ("planted.by_domain", "the default of n calls planted.number(text)"),
-            ("planted.partial", "planted.say(text)"),
+            ("planted.with_partial", "planted.say(text)"),
             ("planted.parts", "planted.part: the trigger t calls planted.fires()"),
             ("ours_default", "the default of n calls planted.number(text)"),
             ("ours_check", "planted.say(text)"),
