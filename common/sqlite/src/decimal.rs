@@ -14,6 +14,23 @@ pub(crate) struct Decimal {
 /// Exponents beyond this have no use in any type here, and sums of them can't overflow.
 const EXPONENT_LIMIT: i64 = 1_000_000;
 
+/// Digits that tell every float4 from every other.
+const SINGLE_DIGITS: usize = 9;
+/// Digits after the first that write the half between two float4 exactly: it has at most 150 bits behind the point.
+const HALF_DIGITS: usize = 150;
+
+/// Whether a number is exactly the half between this float4 and one beside it.
+fn is_halfway(text: &str, value: f32) -> bool {
+    let Ok(number) = text.parse::<f64>() else { return false };
+    [value.next_up(), value.next_down()].into_iter().filter(|beside| beside.is_finite()).any(|beside| {
+        // Exact: it has one bit more than a float4.
+        let half = f64::midpoint(f64::from(value), f64::from(beside));
+        let is_near = half == number;
+        is_near
+            && Decimal::parse(text.as_bytes()) == Decimal::parse(format!("{half:.HALF_DIGITS$e}").as_bytes())
+    })
+}
+
 impl Decimal {
     /// Reads `[+-]digits[.digits][e[+-]digits]`, with a digit at least, and white space around it: what `numeric` takes.
     pub fn parse(text: &[u8]) -> Option<Self> {
@@ -68,6 +85,26 @@ impl Decimal {
     /// The shortest decimal number that is read back as this double.
     pub fn read_f64(&mut self, value: f64) -> bool {
         value.is_finite() && self.read(zmij::Buffer::new().format_finite(value).as_bytes())
+    }
+
+    /// The decimal number that PostgreSQL writes for this float4: the shortest between the halves of the ways to its neighbours.
+    ///
+    /// A number on such a half is read back as the float4 with the even last bit, and others take it for the shortest. PostgreSQL
+    /// does not: what was 3e10 is 3.0000001e+10 there, another number for whoever reads it as a double.
+    pub fn read_f32(&mut self, value: f32) -> bool {
+        let mut buffer = zmij::Buffer::new();
+        if !value.is_finite() {
+            return false;
+        }
+        let text = buffer.format_finite(value);
+        if !is_halfway(text, value) {
+            return self.read(text.as_bytes());
+        }
+        let shortest = if self.read(text.as_bytes()) { self.digits.len() } else { return false };
+        (shortest + 1..=SINGLE_DIGITS).any(|digits| {
+            let text = format!("{value:.*e}", digits - 1);
+            text.parse() == Ok(value) && !is_halfway(&text, value) && self.read(text.as_bytes())
+        })
     }
 
     /// An integer.
@@ -152,7 +189,44 @@ mod tests {
         }
     }
 
+    /// Each on the half between two float4, with what PostgreSQL 14 and 18 write for it.
+    #[test]
+    fn a_float4_has_the_digits_that_postgresql_writes() {
+        for (number, written) in [
+            ("3e10", "3.0000001e+10"),
+            ("-1.5e10", "-1.5000001e+10"),
+            ("9e9", "8.999999e+09"),
+            ("13e9", "1.2999999e+10"),
+            ("12e10", "1.20000004e+11"),
+            ("36e9", "3.5999998e+10"),
+            ("4.3e9", "4.3000003e+09"),
+            ("6393e5", "6.3929997e+08"),
+            ("22724e5", "2.2723999e+09"),
+            ("90224e5", "9.022401e+09"),
+            ("0.1", "0.1"),
+            ("16777216", "1.6777216e+07"),
+            ("1e-45", "1e-45"),
+            ("3.4028235e38", "3.4028235e+38"),
+        ] {
+            let mut decimal = Decimal::default();
+            assert!(decimal.read_f32(number.parse().unwrap()), "{number}");
+            assert_eq!(Some(decimal), Decimal::parse(written.as_bytes()), "{number}");
+        }
+    }
+
     proptest::proptest! {
+        #[test]
+        fn the_digits_of_a_float4_are_read_back_as_it(bits: u32) {
+            let (value, mut decimal) = (f32::from_bits(bits), Decimal::default());
+            proptest::prop_assert_eq!(decimal.read_f32(value), value.is_finite());
+            if value.is_finite() {
+                let text = format!("{}e{}", String::from_utf8(decimal.digits.clone()).unwrap(), decimal.exponent);
+                let read = if decimal.is_zero() { 0.0 } else { text.parse::<f32>().unwrap() };
+                proptest::prop_assert_eq!(read.to_bits(), value.abs().to_bits());
+                proptest::prop_assert_eq!(decimal.is_negative, value.is_sign_negative());
+            }
+        }
+
         #[test]
         fn integers_come_back(value: i64, scale in 0_i32..5) {
             let mut decimal = Decimal::default();

@@ -153,7 +153,7 @@ pub(crate) fn special(text: &[u8]) -> Option<f64> {
     }
 }
 
-/// A double fits if it is a float4, or if its shortest digits are those of one: then it was meant as one.
+/// A double fits if it is a float4, or if its shortest digits are those that PostgreSQL writes for one: then it was meant as one.
 pub(super) fn float4(
     cell: Cell<'_>,
     out: &mut Vec<u8>,
@@ -168,8 +168,7 @@ pub(super) fn float4(
             return Err(Rule::Range);
         }
         if f64::from(single) != value {
-            let read = scratch.decimal.read_f64(value)
-                && scratch.other.read(zmij::Buffer::new().format_finite(single).as_bytes());
+            let read = scratch.decimal.read_f64(value) && scratch.other.read_f32(single);
             if !read || scratch.decimal != scratch.other {
                 return Err(Rule::NotExact);
             }

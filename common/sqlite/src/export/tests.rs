@@ -7,7 +7,7 @@ use super::{
     Batch, Encoding, ExportPlan, Filled, Lines, TableDesign, Writer, design::ColumnDesign, kind::Kind,
     read_back, types::SqliteType,
 };
-use crate::{copy, dates, target::Target};
+use crate::{copy, dates, decimal::Decimal, target::Target};
 
 const TYPES: [&str; 16] = [
     "bigint",
@@ -73,10 +73,17 @@ fn field(target: &Target) -> BoxedStrategy<Vec<u8>> {
         Target::Int8 => any::<i64>().prop_map(move |value| bytes(value.to_string())).boxed(),
         Target::Float8 => any::<f64>().prop_map(|value| shown(value, |value| format!("{value:e}"))).boxed(),
         Target::Float4 => {
-            // Of two shortest forms that are as near, PostgreSQL takes the even one, and Rust's own the other.
+            // PostgreSQL's digits, which are not always the ones of Rust's own.
             any::<f32>()
                 .prop_map(|value| {
-                    shown(f64::from(value), |_| zmij::Buffer::new().format_finite(value).to_owned())
+                    shown(f64::from(value), |_| {
+                        let mut decimal = Decimal::default();
+                        assert!(decimal.read_f32(value));
+                        let digits =
+                            if value == 0.0 { "0".into() } else { String::from_utf8_lossy(&decimal.digits) };
+                        let sign = if decimal.is_negative { "-" } else { "" };
+                        format!("{sign}{digits}e{}", decimal.exponent)
+                    })
                 })
                 .boxed()
         }
