@@ -39,39 +39,6 @@ fn is_too_deep(text: &[u8]) -> bool {
     false
 }
 
-/// Whether bytes are one element of SQLite's own binary JSON: a byte of type and size, and as many bytes as it says. Some texts
-/// are that too, with another meaning: `3123` is the number 123.
-pub(crate) fn is_binary(bytes: &[u8]) -> bool {
-    binary_length(bytes) == Some(bytes.len())
-}
-
-/// The length of the element that bytes begin with. Sizes in bytes of their own occur in no text: its first byte is ASCII.
-fn binary_length(bytes: &[u8]) -> Option<usize> {
-    let head = *bytes.first()?;
-    let size = usize::from(head >> 4);
-    let content = bytes.get(1..=size).filter(|_| size < 12)?;
-    let is_number =
-        |digits: &[u8]| !digits.is_empty() && digits.iter().all(|b| b"0123456789.+-eE".contains(b));
-    let fits = match head & 15 {
-        // null, true, false
-        0..=2 => content.is_empty(),
-        3 | 5 | 6 => is_number(content),
-        4 => content.strip_prefix(b"-").unwrap_or(content).to_ascii_lowercase().starts_with(b"0x"),
-        // Strings
-        7..=10 => true,
-        // An array, an object
-        11 | 12 => {
-            let mut rest = content;
-            while !rest.is_empty() {
-                rest = rest.get(binary_length(rest)?..)?;
-            }
-            true
-        }
-        _ => false,
-    };
-    fits.then_some(size + 1)
-}
-
 /// Appends the one form of a value: no blanks, keys sorted and the last of each kept, numbers without zeros that mean nothing.
 pub(crate) fn canonical(text: &str, out: &mut Vec<u8>) -> Result<(), Rule> {
     check(text)?;

@@ -15,6 +15,7 @@
 
 mod array;
 pub mod binary;
+mod binary_json;
 mod canonical;
 pub mod choices;
 pub mod copy;

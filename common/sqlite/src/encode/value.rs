@@ -3,6 +3,7 @@
 use super::{Scratch, number, time};
 use crate::{
     array::{self, Element},
+    binary_json,
     canonical::CanonicalRow,
     copy, json,
     target::{ColumnRule, Target},
@@ -192,11 +193,21 @@ pub(crate) fn parse_uuid(text: &[u8], buffer: &mut Vec<u8>) -> Option<[u8; 16]> 
     if copy::unhex(&digits, buffer) { <[u8; 16]>::try_from(buffer.as_slice()).ok() } else { None }
 }
 
-/// The JSON text of a value: text and blobs as they are, numbers as JSON writes them.
+/// The JSON text of a value: text as it is, numbers as JSON writes them, of a blob the text that it is, be it in SQLite's own binary
+/// form. Some blobs are both, and mean two things (`3123` is the number 123 there): they are refused.
 fn json_source<'a>(cell: Cell<'a>, scratch: &'a mut Scratch) -> Result<&'a str, Rule> {
     match cell {
-        Cell::Blob(bytes) if json::is_binary(bytes) => Err(Rule::Json),
-        Cell::Text(bytes) | Cell::Blob(bytes) => utf8(bytes),
+        Cell::Text(bytes) => utf8(bytes),
+        Cell::Blob(bytes) => {
+            scratch.bytes.clear();
+            if !binary_json::write_text(bytes, &mut scratch.bytes) {
+                utf8(bytes)
+            } else if utf8(bytes).is_ok_and(|text| json::check(text).is_ok()) {
+                Err(Rule::Json)
+            } else {
+                utf8(&scratch.bytes)
+            }
+        }
         Cell::Integer(value) => {
             scratch.bytes.clear();
             scratch.bytes.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
@@ -330,13 +341,23 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_that_is_also_sqlites_own_jsonb_is_no_text() {
+    fn sqlites_own_jsonb_is_read_and_a_blob_that_is_also_a_text_is_refused() {
         for target in [Target::Json, Target::Jsonb] {
             for blob in [&b"3123"[..], b"51.5", b"7123", b"[71]\n\n"] {
                 assert_eq!(sent(Cell::Blob(blob), target.clone()), Err(Rule::Json), "{blob:?}");
             }
             for blob in [&b"1234"[..], b"312", b"{\"a\":12}", b"[3123]", b"true", b"\"ab\""] {
                 assert_eq!(sent(Cell::Blob(blob), target.clone()).as_deref(), Ok(blob), "{blob:?}");
+            }
+            for (blob, text) in [
+                (
+                    &b"\xcc\x0e\x17a\xbb\x131\x352.5\x00\x27\xc3\xbc\x01"[..],
+                    "{\"a\":[1,2.5,null,\"ü\",true]}",
+                ),
+                (b"\x135", "5"),
+                (b"\x0b", "[]"),
+            ] {
+                assert_eq!(sent(Cell::Blob(blob), target.clone()).as_deref(), Ok(text.as_bytes()), "{text}");
             }
             assert_eq!(sent(Cell::Text(b"3123"), target).as_deref(), Ok(&b"3123"[..]));
         }
