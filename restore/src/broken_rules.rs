@@ -11,6 +11,8 @@
 //! how it comes back. In a tree of tables of several owners there is no such look: no owner may have the tables of another for a
 //! moment. The rule comes back NOT VALID, with that reason.
 
+mod queries;
+
 use std::collections::HashSet;
 
 use common::{
@@ -18,81 +20,13 @@ use common::{
     ident::{literal, printable},
     interrupt,
     postgres::{
-        ConnectionSettings, DriverError, Session,
+        ConnectionSettings, DbError, DriverError, Session,
         as_owner::{self, AsOwner},
         trust,
     },
 };
+use queries::{HAS_HEIRS_OF_OTHERS, OF_DOMAIN, OF_TABLE};
 use tokio::sync::Mutex;
-
-/// Whether to read the definition of the constraint `k` calls nobody's code: each constant is of a type of PostgreSQL's own, an enum, or
-/// a base type, whose input function no role but a superuser makes. Of an array, a range, a composite type or a domain it could.
-macro_rules! is_plain {
-    () => {
-        "NOT EXISTS (SELECT FROM pg_catalog.regexp_matches(k.conbin::text, ':consttype ([0-9]+)', 'g') m
-          JOIN pg_catalog.pg_type t ON t.oid = m[1]::pg_catalog.oid
-          WHERE t.oid >= 16384 AND NOT (t.typtype IN ('b', 'e') AND t.typelem = 0))"
-    };
-}
-
-/// A table's constraint with this name, and those that it is inherited from: where each stands by itself, the topmost first. No row
-/// where `$3` is no CHECK constraint of the table, or the table is neither `$4`, whose rows are loaded, nor of its partition tree:
-/// a function can raise what it likes, with the name of somebody else's constraint.
-const OF_TABLE: &str = concat!(
-    "
-WITH RECURSIVE up(rel, height) AS (
-  SELECT c.oid, 0 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-   WHERE n.nspname = $1 AND c.relname = $2 AND c.oid IN (SELECT $4::text::pg_catalog.regclass::pg_catalog.oid UNION ALL
-     SELECT relid FROM pg_catalog.pg_partition_tree(pg_catalog.pg_partition_root($4::text::pg_catalog.regclass)))
-  UNION ALL
-  SELECT i.inhparent, up.height + 1 FROM up JOIN pg_catalog.pg_inherits i ON i.inhrelid = up.rel
-    JOIN pg_catalog.pg_constraint k ON k.conrelid = i.inhparent AND k.conname = $3 AND k.contype = 'c' AND NOT k.connoinherit)
-SELECT n.nspname::text, c.relname::text, k.oid, pg_catalog.pg_get_constraintdef(k.oid),
-       pg_catalog.obj_description(k.oid, 'pg_constraint'), ",
-    is_plain!(),
-    "
-FROM (SELECT rel, pg_catalog.max(height) AS height FROM up GROUP BY rel) u JOIN pg_catalog.pg_class c ON c.oid = u.rel
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-JOIN pg_catalog.pg_constraint k ON k.conrelid = c.oid AND k.conname = $3 AND k.contype = 'c' AND k.conislocal
-ORDER BY u.height DESC, 1, 2"
-);
-
-/// The same for a domain, and those that it is made of. No row where no value of the table `$4` is of it, nor a rule of the table
-/// speaks of it.
-const OF_DOMAIN: &str = concat!(
-    "
-WITH RECURSIVE held(typ) AS (
-  SELECT a.atttypid FROM pg_catalog.pg_attribute a
-   WHERE a.attrelid = $4::text::pg_catalog.regclass AND a.attnum > 0 AND NOT a.attisdropped
-  UNION SELECT d.refobjid FROM pg_catalog.pg_depend d WHERE d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND (
-     d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid IN (SELECT k.oid FROM pg_catalog.pg_constraint k
-       WHERE k.conrelid = $4::text::pg_catalog.regclass)
-     OR d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid IN (SELECT f.oid FROM pg_catalog.pg_attrdef f
-       WHERE f.adrelid = $4::text::pg_catalog.regclass))
-  UNION SELECT n.typ FROM held JOIN pg_catalog.pg_type t ON t.oid = held.typ, LATERAL (
-     SELECT t.typelem WHERE t.typelem <> 0
-     UNION ALL SELECT t.typbasetype WHERE t.typtype = 'd'
-     UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid OR r.rngmultitypid = t.oid
-     UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
-      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) n(typ)),
-base(typ, depth) AS (
-  SELECT t.oid, 0 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-   WHERE n.nspname = $1 AND t.typname = $2 AND t.oid IN (SELECT typ FROM held)
-  UNION ALL SELECT t.typbasetype, base.depth + 1 FROM base JOIN pg_catalog.pg_type t ON t.oid = base.typ AND t.typtype = 'd')
-SELECT n.nspname::text, t.typname::text, k.oid, pg_catalog.pg_get_constraintdef(k.oid),
-       pg_catalog.obj_description(k.oid, 'pg_constraint'), ",
-    is_plain!(),
-    "
-FROM base JOIN pg_catalog.pg_type t ON t.oid = base.typ JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-JOIN pg_catalog.pg_constraint k ON k.contypid = t.oid AND k.conname = $3 AND k.contype = 'c' ORDER BY base.depth LIMIT 1"
-);
-
-/// Whether something inherits from the table `$1` and does not belong to the role `$2`.
-const HAS_HEIRS_OF_OTHERS: &str = "
-WITH RECURSIVE heirs(oid) AS (
-  SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = $1::text::pg_catalog.regclass
-  UNION SELECT i.inhrelid FROM heirs JOIN pg_catalog.pg_inherits i ON i.inhparent = heirs.oid)
-SELECT EXISTS (SELECT FROM heirs JOIN pg_catalog.pg_class c ON c.oid = heirs.oid WHERE c.relowner <> $2)";
 
 /// The constraints of one database that is being made, which its rows break.
 #[derive(Debug)]
@@ -222,33 +156,66 @@ fn unmade(source: DriverError) -> Error {
     Error::postgres("the server does not take it", source)
 }
 
-/// What the server says about the rows of a rule that it did not make for all of them.
-///
-/// # Errors
-/// The connection is gone, or a signal came in: nothing is known of the rows.
-fn looked(source: DriverError) -> Result<Made> {
-    let Some(server) = source.as_db_error() else { return Err(unmade(source)) };
-    let state = server.code().code();
-    if state == "57014" {
-        interrupt::check()?;
+/// The server's looks at the rows of one rule. One that was disturbed says nothing about them: there is another one.
+#[derive(Debug, Default)]
+pub struct Looks {
+    disturbed: u32,
+}
+
+impl Looks {
+    /// How often a look is tried that somebody disturbs.
+    const MOST: u32 = 2;
+
+    /// Why `rule` can't hold for all rows, after a look ended with `error`; none where the look has to be tried again.
+    ///
+    /// # Errors
+    /// The connection is gone, or a signal came in: nothing is known of the rows.
+    pub fn after(&mut self, rule: &Rule, error: Error) -> Result<Option<String>> {
+        let Some((state, message)) =
+            of_server(&error).map(|server| (server.code().code().to_owned(), printable(server.message())))
+        else {
+            return Err(error);
+        };
+        if state == "57014" {
+            interrupt::check()?;
+        }
+        // Canceled by somebody, a lock, a deadlock, a conflict: about the rows it says nothing.
+        if ["57014", "55P03", "40P01", "40001"].contains(&&*state) {
+            self.disturbed += 1;
+            if self.disturbed < Self::MOST {
+                return Ok(None);
+            }
+            return Ok(Some(format!(
+                "because the server's look at the rows was ended {} times ({message}); nothing is known to break it, and ALTER {} {} \
+                 VALIDATE CONSTRAINT {} looks again",
+                self.disturbed,
+                rule.kind(),
+                rule.on,
+                rule.name
+            )));
+        }
+        // Of a rule that an heir's rows break, and that is NOT VALID there, none can be valid above it: 42P17.
+        let breaks = ["22", "23", "P0"].iter().any(|class| state.starts_with(class)) || state == "42P17";
+        Ok(Some(if breaks {
+            BROKEN.to_owned()
+        } else {
+            format!("because the server could not look at the rows: {message}")
+        }))
     }
-    // Of a rule that an heir's rows break, and that is NOT VALID there, none can be valid above it: 42P17.
-    let breaks = ["22", "23", "P0"].iter().any(|class| state.starts_with(class)) || state == "42P17";
-    Ok(Made::NotValid(if breaks {
-        BROKEN.to_owned()
-    } else {
-        format!("because the server could not look at the rows: {}", printable(server.message()))
-    }))
 }
 
 impl BrokenRules {
     async fn add(session: &Session, rule: &Rule) -> Result<Made> {
-        let Err(source) = session.batch_execute(&rule.add_sql(Holds::ForAllRows)).await else {
-            return Ok(Made::Valid);
-        };
-        let made = looked(source)?;
-        session.batch_execute(&rule.add_sql(Holds::ForNewRows)).await.map_err(unmade)?;
-        Ok(made)
+        let mut looks = Looks::default();
+        loop {
+            let Err(source) = session.batch_execute(&rule.add_sql(Holds::ForAllRows)).await else {
+                return Ok(Made::Valid);
+            };
+            if let Some(why) = looks.after(rule, unmade(source))? {
+                session.batch_execute(&rule.add_sql(Holds::ForNewRows)).await.map_err(unmade)?;
+                return Ok(Made::NotValid(why));
+            }
+        }
     }
 
     /// Makes one of a tree of tables of several owners, which none of them could, and as none of them: the tables stay whose they
@@ -293,14 +260,15 @@ impl BrokenRules {
         session.batch_execute(&begin).await.map_err(failed)?;
         // From here on only text statements: nothing may be prepared where code of somebody else has been.
         let all = owner.run_sql(&rule.add_sql(Holds::ForAllRows), "");
-        let made = match session.simple_query(&all).await {
-            Ok(_) => Made::Valid,
-            Err(source) => {
-                let made = looked(source)?;
-                session.batch_execute("ROLLBACK TO SAVEPOINT made").await.map_err(failed)?;
+        let mut looks = Looks::default();
+        let made = loop {
+            let Err(source) = session.simple_query(&all).await else { break Made::Valid };
+            let why = looks.after(rule, unmade(source))?;
+            session.batch_execute("ROLLBACK TO SAVEPOINT made").await.map_err(failed)?;
+            if let Some(why) = why {
                 let new = owner.run_sql(&rule.add_sql(Holds::ForNewRows), "");
                 session.simple_query(&new).await.map_err(failed)?;
-                made
+                break Made::NotValid(why);
             }
         };
         session.batch_execute(&take_back).await.map_err(failed)?;
@@ -311,7 +279,7 @@ impl BrokenRules {
 }
 
 /// Why a rule is NOT VALID that a row was seen to break.
-pub const BROKEN: &str = "because rows break it";
+const BROKEN: &str = "because rows break it";
 
 /// For which rows a rule holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -424,6 +392,12 @@ impl Rule {
         self.is_domain
     }
 
+    /// Whether it held for all rows.
+    #[must_use]
+    pub fn was_valid(&self) -> bool {
+        self.was_valid
+    }
+
     /// What is said where it came back for new rows alone, and why; nothing where that is no news.
     #[must_use]
     pub fn line(&self, why: &str) -> Option<String> {
@@ -456,16 +430,22 @@ fn violation(error: &Error) -> Option<Violation> {
     if error.sqlstate() != Some("23514") {
         return None;
     }
+    let server = of_server(error)?;
+    let constraint = server.constraint()?.to_owned();
+    let schema = server.schema()?.to_owned();
+    let (is_domain, on) = match (server.datatype(), server.table()) {
+        (Some(domain), _) => (true, domain),
+        (None, table) => (false, table?),
+    };
+    Some(Violation { is_domain, schema, on: on.to_owned(), constraint })
+}
+
+/// What the server itself said, where it did.
+fn of_server(error: &Error) -> Option<&DbError> {
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {
         if let Some(server) = cause.downcast_ref::<DriverError>().and_then(DriverError::as_db_error) {
-            let constraint = server.constraint()?.to_owned();
-            let schema = server.schema()?.to_owned();
-            let (is_domain, on) = match (server.datatype(), server.table()) {
-                (Some(domain), _) => (true, domain),
-                (None, table) => (false, table?),
-            };
-            return Some(Violation { is_domain, schema, on: on.to_owned(), constraint });
+            return Some(server);
         }
         source = cause.source();
     }

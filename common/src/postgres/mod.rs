@@ -47,6 +47,8 @@ pub use connect::{CancelHandle, ConnectionSettings, Environment, Secret, Session
 pub use other_engine::refuse as refuse_other_engine;
 pub use resolve::others_may_read;
 pub use tokio_postgres::{
-    Error as DriverError, Row, SimpleQueryMessage, SimpleQueryRow, error::ErrorPosition, types::ToSql,
+    Error as DriverError, Row, SimpleQueryMessage, SimpleQueryRow,
+    error::{DbError, ErrorPosition},
+    types::ToSql,
     types::Type,
 };

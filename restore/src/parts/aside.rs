@@ -5,7 +5,7 @@
 use common::{Error, QualifiedName, Result, postgres::Session};
 
 use super::transaction::LiveTransaction;
-use crate::broken_rules::{self, Holds, Rule};
+use crate::broken_rules::{self, Holds, Looks, Rule};
 
 /// The rules that `error` speaks of, as a database says that has these tables; none where it speaks of none.
 pub async fn broken_by(session: &Session, error: &Error, tables: &[&QualifiedName]) -> Result<Vec<Rule>> {
@@ -45,18 +45,40 @@ pub async fn drop(transaction: &LiveTransaction, aside: &[Rule]) -> Result<()> {
     Ok(())
 }
 
-/// Makes them again: heirs before those that they inherit from.
-pub async fn put_back(transaction: &LiveTransaction, aside: &[Rule]) -> Result<()> {
+/// Makes them again, heirs before those that they inherit from, and says of each that is not as it was what the server's own look at
+/// all rows found. An error's words alone are nobody's proof.
+pub async fn put_back(transaction: &LiveTransaction, aside: &[Rule]) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
     for rule in aside.iter().rev() {
-        let add = rule.add_sql(Holds::ForNewRows);
-        transaction.run("could not make a constraint again that rows break", &add).await?;
+        let why = if rule.was_valid() { look(transaction, rule).await? } else { Some(String::new()) };
+        if let Some(why) = why {
+            transaction.run(UNMADE, &rule.add_sql(Holds::ForNewRows)).await?;
+            lines.extend(rule.line(&why));
+        }
     }
-    Ok(())
+    lines.reverse();
+    Ok(lines)
 }
 
-/// What is said of them afterwards.
-pub fn lines(aside: &[Rule]) -> Vec<String> {
-    aside.iter().filter_map(|rule| rule.line(broken_rules::BROKEN)).collect()
+const UNMADE: &str = "could not make a constraint again that rows break";
+
+/// Makes a rule for all rows. Where that can't be, it is not made, and this is why.
+async fn look(transaction: &LiveTransaction, rule: &Rule) -> Result<Option<String>> {
+    let mut looks = Looks::default();
+    let all = rule.add_sql(Holds::ForAllRows);
+    loop {
+        transaction.run(UNMADE, "SAVEPOINT before_look").await?;
+        let Err(error) = transaction.run(UNMADE, &all).await else {
+            transaction.run(UNMADE, "RELEASE SAVEPOINT before_look").await?;
+            return Ok(None);
+        };
+        let why = looks.after(rule, error)?;
+        let back = "ROLLBACK TO SAVEPOINT before_look; RELEASE SAVEPOINT before_look";
+        transaction.run(UNMADE, back).await?;
+        if why.is_some() {
+            return Ok(why);
+        }
+    }
 }
 
 /// What to do about a rule that could not be taken off.

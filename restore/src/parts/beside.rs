@@ -41,7 +41,7 @@ pub struct Made {
     pub renamed: Renamed,
     /// Types and the like that the live database did not have.
     pub objects: Vec<String>,
-    /// Rules that rows break, one sentence each.
+    /// Rules that came back NOT VALID, one sentence each.
     pub differs: Vec<String>,
 }
 
@@ -83,9 +83,12 @@ pub async fn restore(
     live.close().await?;
     progress.done();
     let mut remedies = Remedies::default();
-    loop {
+    let differs = loop {
         let filled = fill(sides.live, snapshot, &renamed, owners, &definitions, &remedies, progress).await;
-        let Err(error) = filled else { break };
+        let error = match filled {
+            Ok(differs) => break differs,
+            Err(error) => error,
+        };
         interrupt::check()?;
         // Nothing is left of it, and with the search path of the database it may work.
         if remedies.paths.is_none() && lent_paths::may_be_a_name(&error) {
@@ -93,8 +96,8 @@ pub async fn restore(
         } else if !take_off(sides, &renamed, &mut remedies.aside, &error).await? {
             return Err(lent_paths::hint(aside::hint(error)));
         }
-    }
-    Ok(Made { renamed, objects: definitions.made, differs: aside::lines(&remedies.aside) })
+    };
+    Ok(Made { renamed, objects: definitions.made, differs })
 }
 
 /// What is done otherwise than at first, because that failed.
@@ -146,7 +149,7 @@ async fn fill(
     definitions: &Definitions,
     remedies: &Remedies,
     progress: &Progress,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let stored = snapshot.snapshot();
     let manifest = &stored.manifest;
     let new_name = |old: &QualifiedName| -> Result<QualifiedName> {
@@ -170,7 +173,7 @@ async fn fill(
     }
     progress.done();
     common::fault::point("parts.loaded");
-    aside::put_back(&transaction, &remedies.aside).await?;
+    let differs = aside::put_back(&transaction, &remedies.aside).await?;
     progress.phase("building indexes and constraints", None);
     transaction.run("could not build the indexes and constraints", &definitions.after).await?;
     for sequence in &manifest.sequences {
@@ -187,7 +190,8 @@ async fn fill(
     for (old, owner) in owners {
         give(&transaction, &new_name(old)?, owner).await?;
     }
-    transaction.commit(live).await
+    transaction.commit(live).await?;
+    Ok(differs)
 }
 
 /// Gives a table to the role that owned it. Where this role may not, it keeps the table.

@@ -151,7 +151,7 @@ fn differences(wanted: &[Column], found: &[Column]) -> Vec<String> {
 
 /// Replaces the content of the live tables.
 ///
-/// Gives the rules of the tables that came back NOT VALID, because rows break them, one sentence each.
+/// Gives the rules of the tables that came back NOT VALID, one sentence each with the reason.
 ///
 /// # Errors
 /// The live tables are as they were.
@@ -166,7 +166,10 @@ pub async fn replace(
     let mut remedies = Remedies::default();
     loop {
         let replaced = replace_once(live, scratch, snapshot, selection, options, &remedies, progress).await;
-        let Err(error) = replaced else { return Ok(aside::lines(&remedies.aside)) };
+        let error = match replaced {
+            Ok(differs) => return Ok(differs),
+            Err(error) => error,
+        };
         interrupt::check()?;
         // Nothing is left of it, and with the search path of the database it may work.
         if remedies.paths.is_none() && lent_paths::may_be_a_name(&error) {
@@ -236,7 +239,7 @@ async fn replace_once(
     options: &ReplaceOptions,
     remedies: &Remedies,
     progress: &Progress,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let units = &selection.units;
     let mut transaction = LiveTransaction::begin(live).await?;
     if let Some(paths) = &remedies.paths {
@@ -274,7 +277,7 @@ async fn replace_once(
     }
     aside::drop(&transaction, &remedies.aside).await?;
     exchange(&transaction, units, &staged, progress).await?;
-    aside::put_back(&transaction, &remedies.aside).await?;
+    let differs = aside::put_back(&transaction, &remedies.aside).await?;
     for (_, give_back) in &acting {
         transaction.run("could not give a trigger its state back", give_back).await?;
     }
@@ -287,7 +290,8 @@ async fn replace_once(
         .map_err(orphans)?;
     advance_sequences(&transaction, &oids).await?;
     progress.done();
-    transaction.commit(live).await
+    transaction.commit(live).await?;
+    Ok(differs)
 }
 
 /// Rows of other tables that would have no partner any more, or the other way round.
