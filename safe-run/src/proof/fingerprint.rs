@@ -11,7 +11,7 @@ use common::{
 };
 
 /// Catalogs whose rows count by oid and writer.
-const BY_WRITER: [&str; 34] = [
+const BY_WRITER: [&str; 33] = [
     "pg_proc",
     "pg_namespace",
     "pg_rewrite",
@@ -45,11 +45,10 @@ const BY_WRITER: [&str; 34] = [
     "pg_constraint",
     "pg_type",
     "pg_tablespace",
-    "pg_auth_members",
 ];
 
 /// Catalogs without oids, or with rows of temporary tables: an expression for what counts of each row, and a condition.
-const BY_CONTENT: [(&str, &str, &str); 13] = [
+const BY_CONTENT: [(&str, &str, &str); 14] = [
     (
         "pg_class",
         "ROW(oid, relname, relnamespace, relowner, relam, reltablespace, relkind, relpersistence, relispopulated, relrowsecurity, \
@@ -73,7 +72,12 @@ const BY_CONTENT: [(&str, &str, &str); 13] = [
     ("pg_seclabel", "ROW(objoid, classoid, objsubid, provider, label)::text", "true"),
     ("pg_user_mappings", "ROW(umid, srvname, umuser)::text", "true"),
     ("pg_available_extension_versions", "ROW(name, version, superuser, trusted)::text", "true"),
-    ("pg_roles", "ROW(oid, rolname, rolsuper, rolcreatedb, rolcreaterole, rolinherit)::text", "true"),
+    (
+        "pg_roles",
+        "ROW(oid, rolname, rolsuper, rolcreatedb, rolcreaterole, rolinherit, rolbypassrls)::text",
+        "oid IN (SELECT oid FROM involved)",
+    ),
+    ("pg_auth_members", "ROW(roleid, member, grantor, xmin)::text", "member IN (SELECT oid FROM involved)"),
     (
         "pg_db_role_setting",
         "ROW(setrole, setconfig)::text",
@@ -85,6 +89,24 @@ const BY_CONTENT: [(&str, &str, &str); 13] = [
         "datname = pg_catalog.current_database()",
     ),
 ];
+
+/// The roles that a restore of this database can have to do with: who asks, superusers and PostgreSQL's own; who owns something here,
+/// has a right to it, gave one, or has settings here; and every role that one of these is a member of. What other roles are, and who
+/// their members are, changes nothing here.
+const INVOLVED: &str = "
+WITH RECURSIVE here AS MATERIALIZED (
+  SELECT d.oid, d.datdba FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()),
+ involved(oid) AS (
+  (SELECT s.refobjid FROM pg_catalog.pg_shdepend s, here WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass
+     AND (s.dbid = here.oid OR s.classid = 'pg_catalog.pg_database'::pg_catalog.regclass AND s.objid = here.oid)
+   UNION SELECT here.datdba FROM here
+   UNION SELECT s.setrole FROM pg_catalog.pg_db_role_setting s, here WHERE s.setdatabase = here.oid
+   UNION SELECT r.oid FROM pg_catalog.pg_roles r
+     WHERE r.rolsuper OR r.oid < 16384 OR r.rolname IN (current_user, session_user)
+   UNION SELECT a.grantee FROM pg_catalog.pg_init_privs p, pg_catalog.aclexplode(p.initprivs) a
+   UNION SELECT a.grantor FROM pg_catalog.pg_init_privs p, pg_catalog.aclexplode(p.initprivs) a)
+  UNION SELECT m.roleid FROM involved JOIN pg_catalog.pg_auth_members m ON m.member = involved.oid)
+";
 
 /// Where the rest is told: who asks, on which server, since when it runs with which libraries.
 const AROUND: &str = "pg_catalog.concat_ws('|', current_user, pg_catalog.version(), pg_catalog.pg_postmaster_start_time(),
@@ -123,11 +145,7 @@ pub async fn read(session: &Session) -> Result<String> {
                 NOT_TEMPORARY.iter().find(|(of, _)| of == name).map_or("true", |(_, condition)| condition);
             sum(
                 name,
-                if *name == "pg_init_privs" || *name == "pg_auth_members" {
-                    "xmin::text"
-                } else {
-                    "oid::text || xmin::text"
-                },
+                if *name == "pg_init_privs" { "xmin::text" } else { "oid::text || xmin::text" },
                 condition,
             )
         })
@@ -138,7 +156,7 @@ pub async fn read(session: &Session) -> Result<String> {
         parts.push(sum("pg_parameter_acl", "oid::text || xmin::text", "true"));
     }
     parts.push(format!("SELECT {AROUND}"));
-    let statement = parts.join(" UNION ALL ");
+    let statement = format!("{INVOLVED}{}", parts.join(" UNION ALL "));
     let rows = session
         .query(&statement, &[])
         .await
