@@ -26,6 +26,7 @@ use perform::perform;
 use undo::undo;
 
 use crate::{
+    check::CheckResults,
     clone, command,
     exclusive::{self, Hidden},
     fence::{self, Fence},
@@ -68,6 +69,16 @@ impl Job<'_> {
 struct Prepared {
     snapshot: Option<(StoredSnapshot, RestorePlan)>,
     baseline: Baseline,
+    undo: Undo,
+}
+
+/// What brings the database back if the run fails.
+#[derive(Debug)]
+enum Undo {
+    /// The snapshot, by itself; with what the run's own checks had left out of rows that no restore has a place for.
+    ByFile(Option<Box<CheckResults>>),
+    /// A clone, or a person who looks first, or nothing.
+    Other,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -135,16 +146,7 @@ async fn run_fenced(context: &Context, job: Job<'_>) -> Result<Report> {
         let snapshot = prepared.snapshot.as_ref().map(|(snapshot, _)| snapshot);
         first.end(context, &mut log, snapshot, &prepared.baseline);
     }
-    let instead = match clone_instead(
-        context,
-        &control,
-        &mut log,
-        &raised.state,
-        &prepared,
-        standing.is_some(),
-    )
-    .await
-    {
+    let instead = match clone_instead(context, &control, &mut log, &raised.state, &prepared).await {
         Ok(instead) => instead,
         Err(error) => return abandon(context, log, &control, standing, error).await,
     };
@@ -180,15 +182,10 @@ async fn clone_instead(
     log: &mut RunLog,
     state: &DatabaseState,
     prepared: &Prepared,
-    is_fenced: bool,
 ) -> Result<Option<Context>> {
-    let on_failure = context.options.on_failure;
-    if log.clone.is_some() || prepared.snapshot.is_none() || on_failure == Some(OnFailure::Stop) {
-        return Ok(None);
-    }
     let found = &prepared.baseline.results;
-    if (on_failure == Some(OnFailure::Undo) || is_fenced)
-        && let Some(why) = proof::row_without_a_place(&context.control, found).await?
+    if let Undo::ByFile(rest) = &prepared.undo
+        && let Some(why) = proof::place::missing(context, found, rest.as_deref()).await?
     {
         proof::by_clone_instead(context, control, &why).await?;
         let line =
@@ -197,7 +194,10 @@ async fn clone_instead(
         log.report.protection.push(line);
         return clone::make_now(context, control, log, state).await.map(Some);
     }
-    log.report.notes.extend(proof::broken_rules(found));
+    let is_left_to_a_person = context.options.on_failure == Some(OnFailure::Stop);
+    if log.clone.is_none() && prepared.snapshot.is_some() && !is_left_to_a_person {
+        log.report.notes.extend(proof::place::broken_rules(found));
+    }
     Ok(None)
 }
 
@@ -336,9 +336,20 @@ async fn prepare(
             Ok(None)
         }
     };
-    let found = baseline(context, &exported, first);
+    let on_failure = options.on_failure;
+    let is_by_file = log.clone.is_none()
+        && options.snapshot.has_file()
+        && (on_failure == Some(OnFailure::Undo) || on_failure.is_none() && standing.is_some());
+    let found = async {
+        let baseline = baseline(context, &exported, first).await?;
+        let undo = match is_by_file {
+            true => Undo::ByFile(proof::place::look_at_the_rest(context, &exported).await?.map(Box::new)),
+            false => Undo::Other,
+        };
+        Ok((baseline, undo))
+    };
     let both = tokio::try_join!(with_time(found), with_time(snapshot));
-    let ((baseline, checks_began, checks_took), (snapshot, began, took)) = both?;
+    let (((baseline, undo), checks_began, checks_took), (snapshot, began, took)) = both?;
     drop(exported);
     holder.close().await?;
     if snapshot.is_some() {
@@ -375,7 +386,7 @@ async fn prepare(
             }
         }
     };
-    Ok(Prepared { snapshot, baseline })
+    Ok(Prepared { snapshot, baseline, undo })
 }
 
 fn restore_options(context: &Context, own_slot: Option<&str>) -> RestoreOptions {

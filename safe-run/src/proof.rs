@@ -6,6 +6,7 @@
 //! into a scratch database ([`trial`]). A trial that succeeded is remembered by a fingerprint of everything that it depends on.
 
 mod fingerprint;
+pub(crate) mod place;
 mod rules;
 mod trial;
 mod workers;
@@ -25,7 +26,6 @@ use common::{
 pub(crate) use workers::Worker;
 
 use crate::{
-    check::{CheckKind, CheckResults, Finding, Severity},
     clone, fence,
     report::{Report, document},
     run::{Context, FenceChoice, OnFailure, SnapshotChoice},
@@ -255,35 +255,6 @@ fn hint(helps: &[String], other: &str) -> String {
     if helps.is_empty() { other.to_owned() } else { format!("What would help: {} {other}", helps.join(" ")) }
 }
 
-/// What was found of rows that a restore has no place for: a NULL where a table's column or a domain has none, rows that are there
-/// twice under a unique index, conflict in an EXCLUDE, or lie outside of their partition's bound, or of which a rule's function
-/// raises an error. A rule of that kind can't be NOT VALID.
-pub(crate) async fn row_without_a_place(session: &Session, found: &CheckResults) -> Result<Option<String>> {
-    let suspects: Vec<&Finding> = found.findings.iter().filter(|finding| has_no_place(finding)).collect();
-    if suspects.is_empty() {
-        return Ok(None);
-    }
-    // No archive makes an index that is not valid, and a materialized view is filled anew.
-    let indexes: Vec<u32> = suspects
-        .iter()
-        .filter(|finding| matches!(finding.key.check, CheckKind::Unique))
-        .map(|finding| finding.key.rule_oid)
-        .collect();
-    let rows = session
-        .query(
-            "SELECT i.indexrelid FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
-             WHERE i.indexrelid = ANY ($1) AND (NOT i.indisvalid OR c.relkind <> 'r')",
-            &[&indexes],
-        )
-        .await
-        .map_err(|source| Error::postgres("could not look for indexes that are not valid", source))?;
-    let not_made: Vec<u32> = rows.iter().map(|row| row.get(0)).collect();
-    let is_made = |finding: &&&Finding| {
-        finding.key.check != CheckKind::Unique || !not_made.contains(&finding.key.rule_oid)
-    };
-    Ok(suspects.iter().find(is_made).map(|finding| finding.detail.clone()))
-}
-
 /// Whether the clone can be the undo after all, now that the fence stands and the snapshot can't: `why`.
 ///
 /// # Errors
@@ -304,37 +275,6 @@ pub(crate) async fn by_clone_instead(context: &Context, control: &Session, why: 
         &clone.helps,
         "A superuser has rights for more, and --on-failure stop --snapshot none goes without an undo.",
     )))
-}
-
-fn has_no_place(finding: &Finding) -> bool {
-    // A rule that could not be evaluated has the SQLSTATE in place of keys.
-    let raises = |state: &str| {
-        state.len() == 5
-            && state != "23514"
-            && ["22", "23", "P0"].iter().any(|class| state.starts_with(class))
-    };
-    let is_state = finding.sample_keys.is_empty() && finding.count == 1;
-    let is_broken = match finding.key.check {
-        CheckKind::NotNull | CheckKind::Unique | CheckKind::Exclude => true,
-        CheckKind::Partitions => finding.key.rule == "bound",
-        CheckKind::Check | CheckKind::Domains => {
-            finding.definition == "NOT NULL" || (is_state && raises(&finding.key_hash))
-        }
-        _ => false,
-    };
-    is_broken && finding.severity == Severity::Failure && !finding.definition.ends_with(" NOT VALID")
-}
-
-/// What a person should know where the snapshot is the only undo and rows break rules: those rules come back NOT VALID.
-pub(crate) fn broken_rules(found: &CheckResults) -> Option<String> {
-    let breaks = |finding: &&Finding| {
-        matches!(finding.key.check, CheckKind::Check | CheckKind::Domains)
-            && finding.severity == Severity::Failure
-            && !finding.definition.ends_with(" NOT VALID")
-            && !has_no_place(finding)
-    };
-    let finding = found.findings.iter().find(breaks)?;
-    Some(format!("an undo by the snapshot would bring this rule back NOT VALID: {}", finding.detail))
 }
 
 /// After the run: says which workers of extensions it ended for good.

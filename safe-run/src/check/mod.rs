@@ -19,6 +19,7 @@ mod domains;
 mod enforcement;
 mod enums;
 mod exclude;
+pub(crate) mod exclude_build;
 mod foreign_keys;
 mod indexes;
 mod maybe_wrong;

@@ -1,0 +1,98 @@
+//! EXCLUDE constraints and keys WITHOUT OVERLAPS of tables that are too large for a join of all rows: PostgreSQL builds the index
+//! again, over a temporary copy of its keys, as a restore would. It costs what that index costs, and nothing of it stays.
+
+use std::collections::BTreeSet;
+
+use common::error::{Error, Result};
+use common::ident::{QualifiedName, printable};
+use common::interrupt;
+use common::postgres::as_owner::{self, OWN_PATH};
+use common::postgres::who_asks::{self, Rights, Standings};
+use common::postgres::{ConnectionSettings, Session};
+
+use super::exclude::SELF_JOIN_BYTES;
+
+/// Table (oid, schema, name), constraint, and the statements that copy the keys and build the index: for tables of more than `$1`
+/// bytes.
+const BUILDS: &str = r"
+SELECT co.conrelid, n.nspname::text, c.relname::text, co.conname::text,
+  format('CREATE TEMPORARY TABLE safe_run_keys ON COMMIT DROP AS SELECT %s FROM ONLY %I.%I%s; '
+         'ALTER TABLE pg_temp.safe_run_keys ADD CONSTRAINT %I EXCLUDE USING %I (%s)',
+    k.list, n.nspname, c.relname, COALESCE(' WHERE ' || pg_get_expr(i.indpred, i.indrelid), ''), co.conname, am.amname, k.elements)
+FROM pg_constraint co JOIN pg_index i ON i.indexrelid = co.conindid JOIN pg_class x ON x.oid = i.indexrelid
+JOIN pg_am am ON am.oid = x.relam JOIN pg_class c ON c.oid = co.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL (
+ SELECT string_agg(format('%s AS k%s', e.key, e.k), ', ' ORDER BY e.k) AS list,
+  string_agg(format('k%s %I.%I WITH OPERATOR(%I.%s)', e.k, e.class_schema, e.class, e.operator_schema, e.operator), ', ' ORDER BY e.k)
+    AS elements
+ FROM (SELECT s.k, o.oprname AS operator, opn.nspname AS operator_schema, oc.opcname AS class, ocn.nspname AS class_schema,
+         pg_get_indexdef(i.indexrelid, s.k::int, true) || COALESCE((
+         SELECT format(' COLLATE %I.%I', cn.nspname, cl.collname)
+         FROM pg_collation cl JOIN pg_namespace cn ON cn.oid = cl.collnamespace
+         WHERE cl.oid = i.indcollation[s.k - 1]), '') AS key
+       FROM unnest(co.conexclop) WITH ORDINALITY AS s(op, k)
+       JOIN pg_operator o ON o.oid = s.op JOIN pg_namespace opn ON opn.oid = o.oprnamespace
+       JOIN pg_opclass oc ON oc.oid = i.indclass[s.k - 1] JOIN pg_namespace ocn ON ocn.oid = oc.opcnamespace) e) k
+WHERE co.conexclop IS NOT NULL AND c.relkind = 'r' AND c.relpersistence <> 't' AND pg_relation_size(c.oid) > $1
+ORDER BY 2, 3, 4";
+
+/// The first constraint under which rows are in conflict, or of which that could not be seen, as a sentence.
+///
+/// # Errors
+/// The connection is gone, or a signal came in.
+pub(crate) async fn conflict(settings: &ConnectionSettings) -> Result<Option<String>> {
+    // Our temporary tables are no news for anybody's event trigger.
+    let session = settings.without_event_triggers().connect().await?;
+    let failed = |source| Error::postgres("could not look at EXCLUDE constraints", source);
+    session
+        .batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL search_path = ''")
+        .await
+        .map_err(failed)?;
+    let builds = session.query(BUILDS, &[&SELF_JOIN_BYTES]).await.map_err(failed)?;
+    let found = if builds.is_empty() { None } else { first_of(&session, &builds).await? };
+    session.batch_execute("ROLLBACK").await.map_err(failed)?;
+    session.close().await?;
+    Ok(found)
+}
+
+async fn first_of(session: &Session, builds: &[common::postgres::Row]) -> Result<Option<String>> {
+    let failed = |source| Error::postgres("could not look at EXCLUDE constraints", source);
+    // Who may not set it is no superuser, and made no event trigger.
+    let silent = "SAVEPOINT silent; SET LOCAL session_replication_role = replica";
+    if session.batch_execute(silent).await.is_err() {
+        session.batch_execute("ROLLBACK TO SAVEPOINT silent").await.map_err(failed)?;
+    }
+    session.batch_execute(&as_owner::create_for_all_sql(&who_asks::owners())).await.map_err(failed)?;
+    let made = session.query(as_owner::MADE, &[]).await.map_err(failed)?;
+    let made: BTreeSet<u32> = made.iter().map(|row| row.get(0)).collect();
+    let standings = Standings::read(session, made).await?;
+    for build in builds {
+        let table = QualifiedName::new(build.get::<_, String>(1), build.get::<_, String>(2)).short();
+        let rule = printable(build.get(3));
+        let unseen = |why: &str| {
+            format!("whether rows are in conflict in {table} under {rule} could not be seen: {why}")
+        };
+        let sql = match standings.of(build.get(0)) {
+            Rights::Session => build.get(4),
+            // From here on only text statements: nothing may be prepared where code of somebody else has been.
+            Rights::Owner(owner, _) => owner.run_sql(build.get(4), OWN_PATH),
+            Rights::Nobody(why) => return Ok(Some(unseen(&why))),
+        };
+        session.batch_execute("SAVEPOINT before_build").await.map_err(failed)?;
+        if let Err(source) = session.simple_query(&sql).await {
+            let error = failed(source);
+            return match error.sqlstate() {
+                Some("23P01") => Ok(Some(format!("rows are in conflict in {table} under {rule}"))),
+                Some(state) => {
+                    if state == "57014" {
+                        interrupt::check()?;
+                    }
+                    Ok(Some(unseen(&printable(error.message()))))
+                }
+                None => Err(error),
+            };
+        }
+        session.batch_execute("ROLLBACK TO SAVEPOINT before_build").await.map_err(failed)?;
+    }
+    Ok(None)
+}
