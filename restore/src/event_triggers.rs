@@ -4,11 +4,33 @@
 use common::{Error, Progress, Result, cli::format::plural, ident::printable, postgres::Session};
 use tokio::sync::Mutex;
 
-/// Event triggers of extensions that fire in an ordinary session, each with the statements that switch it off and on again.
+/// Event triggers of extensions that are on, each with the statements that switch it off and on again. Those for replicas fire as well:
+/// where a function is made for an owner, the session is one of a replica, so that the database's own stay silent.
 const ENABLED: &str = "
 SELECT e.evtname::text, pg_catalog.format('ALTER EVENT TRIGGER %I DISABLE', e.evtname),
-       pg_catalog.format('ALTER EVENT TRIGGER %I ENABLE%s', e.evtname, CASE e.evtenabled WHEN 'A' THEN ' ALWAYS' ELSE '' END)
-FROM pg_catalog.pg_event_trigger e WHERE e.evtenabled IN ('O', 'A') ORDER BY 1";
+       pg_catalog.format('ALTER EVENT TRIGGER %I ENABLE%s', e.evtname, CASE e.evtenabled WHEN 'A' THEN ' ALWAYS' WHEN 'R' THEN ' REPLICA' ELSE '' END)
+FROM pg_catalog.pg_event_trigger e WHERE e.evtenabled <> 'D' ORDER BY 1";
+
+/// Event triggers of a database that is in use, which fire for what is made and altered there.
+const FIRING: &str = "
+SELECT pg_catalog.string_agg(pg_catalog.quote_ident(e.evtname), ', ' ORDER BY e.evtname) FROM pg_catalog.pg_event_trigger e
+WHERE e.evtenabled IN ('O', 'A') AND e.evtevent <> 'login'";
+
+/// Says which event triggers of the live database fire when tables are made or altered there: what they write stays.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn tell_firing(live: &Session, progress: &Progress) -> Result<()> {
+    let failed = |source| Error::postgres("could not look for event triggers", source);
+    let row = live.query_one(FIRING, &[]).await.map_err(failed)?;
+    if let Some(names) = row.get::<_, Option<String>>(0) {
+        progress.note(format!(
+            "event triggers of the live database fire for what is made and altered here, and what they write stays: {}",
+            printable(&names)
+        ));
+    }
+    Ok(())
+}
 
 /// Event triggers that are switched off for the time of a restore.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ use chrono::Utc;
 use common::{
     Error, ErrorKind, Result,
     cli::format::plural,
+    ident::printable,
     postgres::{
         Session, introspect,
         obstacles::{self, Obstacle, Way},
@@ -328,6 +329,7 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
         second.close().await?;
         let mut file = ByFile { how: format!("{proved}{}", rules.left_out()), lacks: known.lacks };
         file.lacks.splice(0..0, rules.uncertain());
+        file.lacks.extend(moved_by_event_triggers(&context.control).await?);
         return Ok(Ok(file));
     }
     if let Some(why) = workers::without_answer(control).await? {
@@ -343,9 +345,32 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
         }
         // First: a message names one.
         file.lacks.splice(0..0, rules.uncertain());
+        file.lacks.extend(moved_by_event_triggers(&context.control).await?);
     }
     second.close().await?;
     Ok(tried)
+}
+
+/// Before PostgreSQL 17 nothing keeps an event trigger that is ENABLE ALWAYS or ENABLE REPLICA from firing where the checks make the
+/// functions that ask as the owners of tables. What it writes there is rolled back; numbers of sequences are not.
+async fn moved_by_event_triggers(session: &Session) -> Result<Option<String>> {
+    if session.server_major() >= 17 {
+        return Ok(None);
+    }
+    let row = session
+        .query_one(
+            "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(e.evtname), ', ' ORDER BY e.evtname) FROM pg_catalog.pg_event_trigger e
+             WHERE e.evtenabled IN ('A', 'R') AND e.evtevent IN ('ddl_command_start', 'ddl_command_end')",
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for event triggers", source))?;
+    Ok(row.get::<_, Option<String>>(0).map(|names| {
+        printable(&format!(
+            "numbers of sequences from which event triggers draw ({names}: ENABLE ALWAYS or REPLICA), which before PostgreSQL 17 fire \
+             while the checks ask as the owners of tables"
+        ))
+    }))
 }
 
 /// What needs no look at the database's objects.

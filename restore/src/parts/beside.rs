@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     broken_rules::Rule,
+    event_triggers,
     lent_paths::{self, LentPaths},
 };
 
@@ -71,6 +72,7 @@ pub async fn restore(
     progress: &Progress,
 ) -> Result<Made> {
     let live = sides.live.connect().await?;
+    event_triggers::tell_firing(&live, progress).await?;
     let mut free = FreeNames::new(scratch::taken(&live).await?);
     for new in fixed.values() {
         free.reserve(new);

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     broken_rules::Rule,
+    event_triggers,
     lent_paths::{self, LentPaths},
 };
 
@@ -163,6 +164,9 @@ pub async fn replace(
     options: &ReplaceOptions,
     progress: &Progress,
 ) -> Result<Vec<String>> {
+    let told = live.connect().await?;
+    event_triggers::tell_firing(&told, progress).await?;
+    told.close().await?;
     let mut remedies = Remedies::default();
     loop {
         let replaced = replace_once(live, scratch, snapshot, selection, options, &remedies, progress).await;

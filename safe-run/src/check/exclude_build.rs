@@ -41,8 +41,7 @@ ORDER BY 2, 3, 4";
 /// # Errors
 /// The connection is gone, or a signal came in.
 pub(crate) async fn conflict(settings: &ConnectionSettings) -> Result<Option<String>> {
-    // Our temporary tables are no news for anybody's event trigger.
-    let session = settings.without_event_triggers().connect().await?;
+    let session = settings.connect().await?;
     let failed = |source| Error::postgres("could not look at EXCLUDE constraints", source);
     session
         .batch_execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL search_path = ''")
@@ -57,9 +56,18 @@ pub(crate) async fn conflict(settings: &ConnectionSettings) -> Result<Option<Str
 
 async fn first_of(session: &Session, builds: &[common::postgres::Row]) -> Result<Option<String>> {
     let failed = |source| Error::postgres("could not look at EXCLUDE constraints", source);
-    // Who may not set it is no superuser, and made no event trigger.
-    let silent = "SAVEPOINT silent; SET LOCAL session_replication_role = replica";
-    if session.batch_execute(silent).await.is_err() {
+    // Our temporary tables are no news for anybody's event trigger. Who may not set it is no superuser, and has no snapshot as the
+    // undo of a database with event triggers.
+    let silent = match session.server_major() {
+        17.. => "SAVEPOINT silent; SET LOCAL event_triggers = off",
+        _ => "SAVEPOINT silent; SET LOCAL session_replication_role = replica",
+    };
+    if let Err(source) = session.batch_execute(silent).await {
+        let error = failed(source);
+        // insufficient_privilege
+        if error.sqlstate() != Some("42501") {
+            return Err(error);
+        }
         session.batch_execute("ROLLBACK TO SAVEPOINT silent").await.map_err(failed)?;
     }
     session.batch_execute(&as_owner::create_for_all_sql(&who_asks::owners())).await.map_err(failed)?;
