@@ -124,11 +124,36 @@ on_every_major! {
     }
 }
 
+/// Who runs the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum As {
+    Superuser,
+    /// The owner of the database, with CREATEDB, and no superuser; most in it is others'.
+    Owner,
+    /// The same, and everything that a superuser made is his.
+    OwnerOfAll,
+}
+
 /// A random database after a command that destroyed much of it, and failed: as it was before, or never touched.
-fn is_undone(cluster: &Cluster, seed: u64) {
+fn is_undone(cluster: &Cluster, seed: u64, who: As, flags: &[&str]) {
     let schema = random_schema(seed, cluster.major());
     let protected = ProtectedRun::on(cluster.fresh_database("undone"));
-    protected.database.psql(&schema.sql);
+    let name = protected.database.name();
+    let owner = format!("{name}_owner");
+    let url = match who {
+        As::Superuser => protected.database.url(),
+        _ => cluster.url_as(&owner, name),
+    };
+    if who != As::Superuser {
+        cluster.psql(&format!("CREATE ROLE {owner} LOGIN SUPERUSER; ALTER DATABASE {name} OWNER TO {owner}"));
+    }
+    let maker = if who == As::OwnerOfAll { url.clone() } else { protected.database.url() };
+    psql::run(&maker, &schema.sql);
+    if who != As::Superuser {
+        cluster.psql(&format!(
+            "ALTER ROLE {owner} NOSUPERUSER CREATEDB; GRANT safe_run_test_owner, safe_run_test_reader TO {owner}"
+        ));
+    }
     let moving: Vec<String> =
         schema.moving.iter().flat_map(|table| leaves(&protected.database, table)).collect();
     let moving: Vec<&str> = moving.iter().map(String::as_str).collect();
@@ -138,49 +163,55 @@ fn is_undone(cluster: &Cluster, seed: u64) {
     let wreck = "DROP SCHEMA \"on path\" CASCADE; ALTER TABLE public.log ADD COLUMN more int; SELECT lo_unlink(oid)
         FROM pg_largeobject_metadata; DO $$ DECLARE t regclass; BEGIN FOR t IN SELECT oid FROM pg_class WHERE relkind = 'r'
         AND relnamespace = 'public'::regnamespace LOOP EXECUTE format('TRUNCATE %s CASCADE', t); END LOOP; END $$";
-    let ended = protected.run(&[
-        "--snapshot",
-        "file",
-        "--",
-        "psql",
-        "-Xq",
-        "-v",
-        "ON_ERROR_STOP=1",
-        "-c",
-        wreck,
-        "-c",
-        "SELECT 1/0",
-    ]);
+    let wreck = ["--", "psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-c", wreck, "-c", "SELECT 1/0"];
+    let mut command = protected.command(&[flags, &wreck].concat());
+    command.env("DATABASE_URL", &url);
+    let ended = tests::Running::start(command).outcome();
     let code = ended.status.code();
-    assert!(matches!(code, Some(12 | 3)), "seed {seed}: {ended}");
+    assert!(matches!(code, Some(12 | 3)), "seed {seed} {who:?} {flags:?}: {ended}");
     before.assert_same(&fingerprint(&protected.database).without(&moving));
     let now: Vec<String> = schema.moving.iter().map(|table| rows(&protected.database.url(), table)).collect();
     assert_eq!(now, kept, "seed {seed}: {ended}");
     protected.assert_open();
     // A refusal is right only where it says what can't come back.
-    assert!(code == Some(12) || ended.to_string().contains("would not be possible"), "seed {seed}: {ended}");
+    assert!(
+        code == Some(12) || ended.to_string().contains("would not be possible"),
+        "seed {seed} {who:?} {flags:?}: {ended}"
+    );
+    eprintln!("{who:?} {flags:?}: {code:?}");
+    if who != As::Superuser {
+        for database in protected.database.family() {
+            let left = format!("REASSIGN OWNED BY {owner} TO postgres; DROP OWNED BY {owner} CASCADE");
+            psql::run(&cluster.url(&database), &left);
+        }
+        cluster.psql(&format!("DROP ROLE {owner}"));
+    }
 }
 
 fn random_databases_are_undone(major: u32) {
     let first = u64::from(major) * 1000 + 500;
     for seed in seeds(first..=first + 2) {
         eprintln!("PostgreSQL {major}, SAFE_RUN_RANDOM_SEEDS={seed}-{seed}");
-        is_undone(Cluster::shared(major), seed);
+        is_undone(Cluster::shared(major), seed, As::Superuser, &["--snapshot", "file"]);
+        is_undone(Cluster::shared(major), seed, As::Superuser, &[]);
+        is_undone(Cluster::shared(major), seed, As::Owner, &[]);
+        is_undone(Cluster::shared(major), seed, As::OwnerOfAll, &[]);
+        is_undone(Cluster::shared(major), seed, As::OwnerOfAll, &["--snapshot", "file"]);
     }
 }
 
 #[test]
-fn a_random_database_is_undone_by_file_postgresql_14() {
+fn a_random_database_is_undone_or_never_touched_postgresql_14() {
     random_databases_are_undone(14);
 }
 
 #[test]
-fn a_random_database_is_undone_by_file_postgresql_18() {
+fn a_random_database_is_undone_or_never_touched_postgresql_18() {
     random_databases_are_undone(18);
 }
 
 #[test]
-fn a_random_database_is_undone_by_file_postgresql_19() {
+fn a_random_database_is_undone_or_never_touched_postgresql_19() {
     random_databases_are_undone(19);
 }
 

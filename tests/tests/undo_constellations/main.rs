@@ -5,6 +5,7 @@
 mod cases;
 mod extensions;
 mod more;
+mod place;
 mod rules;
 
 use cases::{BROKEN_SINCE, OF_OTHERS, OWN};
@@ -237,7 +238,6 @@ fn a_role_that_may_not_create_databases_is_refused_with_the_statement_that_helps
 
 #[test]
 fn a_trial_is_remembered_until_something_changes_and_what_a_killed_one_left_is_dropped() {
-    // Of its own: memberships of roles count for a proof, and other tests make roles.
     let cluster = Cluster::start(18, &tests::Options::new());
     let made = Constellation::on(&cluster, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'");
     let fine = ["--", "psql", "-Xc", "SELECT 1"];
@@ -247,6 +247,24 @@ fn a_trial_is_remembered_until_something_changes_and_what_a_killed_one_left_is_d
         .exits(0)
         .says("nothing that it depends on has changed")
         .never_says("scratch database");
+    // Roles that this database has nothing to do with come and go.
+    let elsewhere = cluster.fresh_database("elsewhere");
+    elsewhere.psql(
+        "CREATE ROLE far LOGIN; CREATE ROLE further; CREATE ROLE beyond; GRANT further TO far; CREATE TABLE x (); ALTER TABLE x OWNER TO far;
+         GRANT SELECT ON x TO further; ALTER ROLE far IN DATABASE postgres SET work_mem = '3MB'",
+    );
+    made.run.run(&fine).exits(0).never_says("scratch database");
+    // What a role that owns something here is a member of decides what it may do; so do its attributes.
+    for change in [
+        "GRANT further TO $OWNER",
+        "GRANT beyond TO further",
+        "ALTER ROLE beyond BYPASSRLS",
+        "REVOKE further FROM $OWNER",
+    ] {
+        made.psql(change);
+        made.run.run(&fine).exits(0).says("came back in a scratch database");
+        made.run.run(&fine).exits(0).never_says("scratch database");
+    }
     made.psql("CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 2'");
     made.run.crash("restore.loaded", &fine);
     assert_eq!(made.run.others().len(), 1, "the trial's database is left");

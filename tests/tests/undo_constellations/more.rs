@@ -70,10 +70,10 @@ const MORE: [Case; 36] = [
          CREATE EVENT TRIGGER c ON table_rewrite EXECUTE FUNCTION log_ddl(); CREATE EVENT TRIGGER d ON ddl_command_start WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION log_ddl();
          ALTER EVENT TRIGGER d DISABLE; CREATE MATERIALIZED VIEW w AS SELECT count(*) FROM t",
     ),
-    // Before 17 nothing keeps a session of ours from firing these, and a sequence stays where they moved it.
+    // Before 17 nothing keeps a session of ours from firing these.
     Case {
         name: "event triggers that write for replicas, and always",
-        from: 17,
+        from: 14,
         sql: "CREATE TABLE ddl_log (id bigserial, tag text); ALTER TABLE ddl_log OWNER TO $OWNER;
               CREATE FUNCTION log_ddl() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.ddl_log (tag) SELECT tg_tag; END';
               CREATE EVENT TRIGGER a ON ddl_command_end EXECUTE FUNCTION log_ddl(); CREATE EVENT TRIGGER b ON ddl_command_start EXECUTE FUNCTION log_ddl();

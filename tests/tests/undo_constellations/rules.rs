@@ -229,54 +229,6 @@ fn a_null_of_a_domain_that_has_none_is_refused_by_file_postgresql_18() {
     a_null_of_a_domain_that_has_none(18);
 }
 
-/// Rows that no catalog speaks of, and no trial has: outside of their partition, there twice under a unique index, in conflict.
-const WITHOUT_A_PLACE: [&str; 3] = [
-    "CREATE TABLE parted (id int) PARTITION BY LIST (id); CREATE TABLE part (id int); INSERT INTO part VALUES (1), (7);
-     ALTER TABLE part ADD CONSTRAINT one CHECK (id IS NOT NULL AND id = 1) NOT VALID; UPDATE pg_constraint SET convalidated = true WHERE conname = 'one';
-     ALTER TABLE parted ATTACH PARTITION part FOR VALUES IN (1); ALTER TABLE part DROP CONSTRAINT one",
-    "CREATE TABLE twice (id int); INSERT INTO twice VALUES (1), (1); CREATE INDEX ix ON twice (id); UPDATE pg_index SET indisunique = true WHERE indexrelid = 'ix'::regclass",
-    "CREATE TABLE spans (s int4range); INSERT INTO spans VALUES ('[1,5)'); ALTER TABLE spans ADD CONSTRAINT apart EXCLUDE USING gist (s WITH &&);
-     UPDATE pg_index SET indisready = false WHERE indexrelid = 'apart'::regclass; INSERT INTO spans VALUES ('[2,3)'); UPDATE pg_index SET indisready = true WHERE indexrelid = 'apart'::regclass",
-];
-
-/// The checks see them behind the fence, before the command runs.
-fn rows_without_a_place(major: u32) {
-    for sql in WITHOUT_A_PLACE {
-        let made = Constellation::new(major, sql);
-        let before = fingerprint(made.database());
-        let wreck = ["--", "psql", "-Xqc", "DELETE FROM t", "-c", "SELECT 1/0"];
-        made.run
-            .run(&[&["--snapshot", "file"], &wreck[..]].concat())
-            .exits(3)
-            .says("an undo by a snapshot would not be possible")
-            .says("Repair the rows or the rule, or take --snapshot clone");
-        before.assert_same(&fingerprint(made.database()));
-        made.run.assert_open();
-        for fence in ["read-only", "exclusive"] {
-            let flags = [&["--fence", fence][..], &wreck].concat();
-            made.run
-                .run(&flags)
-                .exits(12)
-                .says("the undo is a clone, made now, because a restore of the snapshot would fail");
-            before.assert_same(&fingerprint(made.database()));
-            made.run.assert_open();
-        }
-        // What succeeds needs no undo, and leaves no clone.
-        made.run.run(&["--", "psql", "-Xqc", "UPDATE t SET id = id"]).exits(0);
-        assert!(!made.database().family().iter().any(|name| name.contains("_clone_")));
-    }
-}
-
-#[test]
-fn rows_that_no_restore_has_a_place_for_make_the_clone_the_undo_behind_the_fence_postgresql_14() {
-    rows_without_a_place(14);
-}
-
-#[test]
-fn rows_that_no_restore_has_a_place_for_make_the_clone_the_undo_behind_the_fence_postgresql_18() {
-    rows_without_a_place(18);
-}
-
 /// As they are, but for the rule.
 fn single_tables_with_broken_rules(major: u32) {
     let made = Constellation::new(major, BROKEN);
@@ -469,4 +421,55 @@ fn a_forged_violation_takes_nothing_off_and_ends_the_load_postgresql_14() {
 #[test]
 fn a_forged_violation_takes_nothing_off_and_ends_the_load_postgresql_18() {
     a_forged_violation(18);
+}
+
+/// A look at the rows that somebody ends, by a cancel, says nothing about them. The rule is broken by an error's word, and by no row.
+fn a_look_that_is_ended(major: u32, way: &[&str], is_copy: bool) {
+    for (ended, comes_back) in [("< 1", true), ("= 1", true), ("> 0", false)] {
+        let database = Cluster::shared(major).fresh_database("ended");
+        database.psql(&format!(
+            "CREATE SEQUENCE looks; CREATE FUNCTION ok(i int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN true; END';
+             CREATE TABLE aa (id int CONSTRAINT fine CHECK (ok(id))); INSERT INTO aa VALUES (1);
+             CREATE OR REPLACE FUNCTION ok(i int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN
+               IF pg_catalog.current_query() !~ ''ADD CONSTRAINT'' THEN RETURN false; END IF;
+               IF pg_catalog.nextval(''public.looks'') {ended} THEN
+                 PERFORM pg_catalog.pg_cancel_backend(pg_catalog.pg_backend_pid()); PERFORM pg_catalog.pg_sleep(60);
+               END IF; RETURN true; END'"
+        ));
+        let snapshots = Snapshots::new();
+        snapshots.create(&database, &[]);
+        let into = format!("{}_copy", database.name());
+        let way: Vec<&str> =
+            way.iter().map(|word| if *word == "$INTO" { into.as_str() } else { word }).collect();
+        let told =
+            snapshots.run("restore", &database.url(), &[&["latest", "--json"], &way[..]].concat()).expect(0);
+        let url = if is_copy { database.cluster().url(&into) } else { database.url() };
+        let valid = "SELECT bool_and(convalidated) FROM pg_constraint WHERE conname = 'fine'";
+        assert_eq!(psql::run(&url, valid) == "t", comes_back, "{way:?} {ended}: {}", told.stdout);
+        let said = "it came back NOT VALID, because the server's look at the rows was ended 2 times (canceling statement due to user request); \
+                    nothing is known to break it";
+        assert_eq!(
+            differences(&told.stdout).iter().any(|line| line.contains(said)),
+            !comes_back,
+            "{}",
+            told.stdout
+        );
+        assert!(!told.stdout.contains("because rows break it"), "{}", told.stdout);
+    }
+}
+
+fn looks_that_are_ended(major: u32) {
+    a_look_that_is_ended(major, &["--into", "$INTO"], true);
+    a_look_that_is_ended(major, &["--table", "aa"], false);
+    a_look_that_is_ended(major, &["--table", "aa", "--replace", "-y"], false);
+}
+
+#[test]
+fn a_look_at_the_rows_that_somebody_ends_makes_no_rule_not_valid_postgresql_14() {
+    looks_that_are_ended(14);
+}
+
+#[test]
+fn a_look_at_the_rows_that_somebody_ends_makes_no_rule_not_valid_postgresql_18() {
+    looks_that_are_ended(18);
 }
