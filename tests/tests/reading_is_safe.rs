@@ -317,6 +317,7 @@ fn back_up_until(
     });
     let ids = snapshots.ids();
     assert!(!ids.is_empty(), "none succeeded:\n{said}");
+    println!("{} snapshots", ids.len());
     assert!(snapshots.leftovers().is_empty(), "{:?}", snapshots.leftovers());
 }
 
@@ -349,6 +350,8 @@ fn burst(n: u64) -> (u64, String) {
 
 #[test]
 fn thousands_of_swaps_while_backups_read_give_one_state_or_none() {
+    // More of them in a long run by hand.
+    let wanted = std::env::var("SAFE_RUN_TEST_SWAPS").map_or(1500, |text| text.parse().unwrap());
     for major in [14, 18] {
         let database = Cluster::shared(major).fresh_database("swaps");
         database.psql(TWINS);
@@ -358,8 +361,9 @@ fn thousands_of_swaps_while_backups_read_give_one_state_or_none() {
             database.psql(&sql);
             swaps.fetch_add(count, Ordering::SeqCst);
         };
-        let enough = || swaps.load(Ordering::SeqCst) >= 1500;
+        let enough = || swaps.load(Ordering::SeqCst) >= wanted;
         back_up_until(&database, enough, work, assert_one_state);
+        println!("{} swaps on PostgreSQL {major}", swaps.load(Ordering::SeqCst));
     }
 }
 
