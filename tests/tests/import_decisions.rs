@@ -109,3 +109,49 @@ fn triggers_of_replicas_and_sequences_of_defaults_are_respected() {
         assert_eq!(run.database.psql("INSERT INTO item DEFAULT VALUES RETURNING id"), "41", "{major}");
     }
 }
+
+#[test]
+fn a_number_that_a_real_gives_back_as_another_one_is_refused() {
+    for major in [14, 18] {
+        let run = prepared(
+            major,
+            "CREATE TABLE t (id int PRIMARY KEY, r real)",
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, r REAL);
+             INSERT INTO t VALUES (1, 3e10), (2, 0.1), (3, 30000001000), (4, -9e9), (5, 30000001024)",
+        );
+        import(&run, &[]).exits(10).says("2 rows have values").says("t.r (2, not-exact)");
+        import(&run, &["--bad-values", "quarantine"]).exits(0).says("read back equal");
+        assert_eq!(
+            run.database.psql("SELECT * FROM t ORDER BY id"),
+            "2|0.1\n3|3.0000001e+10\n5|3.0000001e+10"
+        );
+    }
+}
+
+#[test]
+fn sqlites_own_jsonb_becomes_json_and_what_is_also_a_text_is_refused() {
+    for major in [14, 18] {
+        let run = prepared(
+            major,
+            "CREATE TABLE t (id int PRIMARY KEY, j json, b jsonb)",
+            // An object, an empty one, half of a string, 123 or 3123, JSON's own text, a quotation mark, a string of 300 characters.
+            &format!(
+                "CREATE TABLE t (id INTEGER PRIMARY KEY, j, b);
+                 INSERT INTO t (id, j) VALUES (1, x'cc0e1761bb133135322e350027c3bc01'), (2, x'0c'), (3, x'27c3'), (4, x'33313233'),
+                   (5, CAST('[1, 2]' AS BLOB)), (6, x'1a22'), (7, x'd7012c{}');
+                 UPDATE t SET b = j",
+                "78".repeat(300)
+            ),
+        );
+        import(&run, &[]).exits(10).says("row 3").says("row 4");
+        import(&run, &["--bad-values", "quarantine"]).exits(0).says("read back equal");
+        assert_eq!(
+            run.database
+                .psql("SELECT id, left(j::text, 40), left(b::text, 40), length(j::text) FROM t ORDER BY id"),
+            format!(
+                "1|{{\"a\":[1,2.5,null,\"ü\",true]}}|{{\"a\": [1, 2.5, null, \"ü\", true]}}|27\n2|{{}}|{{}}|2\n5|[1, 2]|[1, 2]|6\n6|\"\\\"\"|\"\\\"\"|4\n7|\"{0}|\"{0}|302",
+                "x".repeat(39)
+            )
+        );
+    }
+}
