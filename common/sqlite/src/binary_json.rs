@@ -15,7 +15,7 @@ fn write<'a>(bytes: &'a [u8], levels: usize, out: &mut Vec<u8>) -> Option<&'a [u
     let (kind, content, rest) = element(bytes)?;
     match kind {
         0..=2 if content.is_empty() => {
-            out.extend_from_slice([&b"null"[..], b"true", b"false"][usize::from(kind)])
+            out.extend_from_slice([&b"null"[..], b"true", b"false"][usize::from(kind)]);
         }
         3 => {
             let digits = content.strip_prefix(b"-").unwrap_or(content);
