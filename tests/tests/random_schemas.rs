@@ -169,7 +169,13 @@ fn is_undone(cluster: &Cluster, seed: u64, who: As, flags: &[&str]) {
     let ended = tests::Running::start(command).outcome();
     let code = ended.status.code();
     assert!(matches!(code, Some(12 | 3)), "seed {seed} {who:?} {flags:?}: {ended}");
-    before.assert_same(&fingerprint(&protected.database).without(&moving));
+    // Before 17 an event trigger that is always on draws numbers while the checks ask; told to rely on the snapshot, that is said.
+    let is_said = ended.to_string().contains("numbers of sequences from which event triggers draw");
+    let mut left_out = moving.clone();
+    if is_said && flags.contains(&"file") {
+        left_out.push("sequence \"public.log_id_seq\"");
+    }
+    before.without(&left_out).assert_same(&fingerprint(&protected.database).without(&left_out));
     let now: Vec<String> = schema.moving.iter().map(|table| rows(&protected.database.url(), table)).collect();
     assert_eq!(now, kept, "seed {seed}: {ended}");
     protected.assert_open();
