@@ -401,14 +401,29 @@ async fn repository_folder(settings: &Settings, session: &Session) -> Item {
             format::bytes(free),
             format::bytes(estimate)
         );
-        if free < estimate {
-            return Err(
-                Error::refused(found).with_hint("Free some space, or choose another disk with --repo.")
-            );
-        }
-        Ok(found)
+        enough(found, free, estimate)
     });
     item("repository", found)
+}
+
+/// What was found, if there is room for it.
+fn enough(found: String, free: u64, estimate: u64) -> Result<String> {
+    if free < estimate {
+        return Err(Error::refused(found).with_hint("Free some space, or choose another disk with --repo."));
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_room_for_a_snapshot_is_told_with_the_next_step() {
+        assert!(enough("r".to_owned(), 10, 10).is_ok());
+        let error = enough("r".to_owned(), 9, 10).expect_err("it is too little");
+        assert_eq!(error.hint(), Some("Free some space, or choose another disk with --repo."));
+    }
 }
 
 /// Bytes that a snapshot will take.

@@ -231,8 +231,11 @@ fn connection(args: &DrillArgs, shared: &SharedArgs, settings: &Settings) -> Res
 /// The `restore` beside this program; else the one on PATH.
 fn restore_program() -> Result<PathBuf> {
     let beside = std::env::current_exe().ok().map(|path| path.with_file_name("restore"));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|dir| dir.join("restore"));
+    first_program(beside, &std::env::var_os("PATH").unwrap_or_default())
+}
+
+fn first_program(beside: Option<PathBuf>, path: &std::ffi::OsStr) -> Result<PathBuf> {
+    let on_path = std::env::split_paths(path).map(|dir| dir.join("restore"));
     beside.into_iter().chain(on_path).find(|path| path.is_file()).ok_or_else(|| {
         Error::refused("the program restore is neither beside backup nor on PATH")
             .with_hint("Install restore into the folder of backup: a drill runs it.")
@@ -272,11 +275,13 @@ async fn refuse_existing(connection: &ConnectionSettings, scratch: &str) -> Resu
     let session = database::connect_maintenance(connection, &[scratch]).await?;
     let exists = database::exists(&session, scratch).await?;
     session.close().await?;
-    if exists {
-        return Err(Error::refused(format!("a database \"{}\" exists already", printable(scratch)))
-            .with_hint("Wait a second, then run the command again."));
-    }
-    Ok(())
+    if exists { Err(taken(scratch)) } else { Ok(()) }
+}
+
+/// The name ends with the second in which the drill began.
+fn taken(scratch: &str) -> Error {
+    Error::refused(format!("a database \"{}\" exists already", printable(scratch)))
+        .with_hint("Wait a second, then run the command again.")
 }
 
 /// Drops the scratch database.
@@ -300,4 +305,19 @@ fn kind(code: u8) -> ErrorKind {
     .into_iter()
     .find(|kind| kind.exit_code() == code)
     .unwrap_or(ErrorKind::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_that_is_missing_or_of_another_version_is_told_with_the_next_step() {
+        let missing = first_program(None, std::ffi::OsStr::new("/nonexistent")).expect_err("it is not there");
+        assert_eq!(missing.hint(), Some("Install restore into the folder of backup: a drill runs it."));
+        assert_eq!(missing.kind(), ErrorKind::Refused);
+        let other = account(b"{\"schema\": 0}").expect_err("it has no account");
+        assert_eq!(other.hint(), Some("Install backup and restore of the same version."));
+        assert_eq!(taken("shop_drill_20260101").hint(), Some("Wait a second, then run the command again."));
+    }
 }

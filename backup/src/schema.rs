@@ -93,7 +93,10 @@ async fn judge(
     if !finished.success {
         // The C locale's text.
         let hint = match messages.contains("permission denied") {
-            true => "`backup check` lists the privileges that the role lacks.",
+            true => {
+                "What the role may not read stands in pg_dump's own words. `backup check` lists what it lacks on tables, sequences and \
+                     large objects; the rest is granted by its owner, or by a superuser."
+            }
             false => "pg_dump's own words say why; pg_dump --schema-only alone should fail in the same way.",
         };
         return Err(Error::failed(format!("pg_dump could not read the schema:\n{messages}")).with_hint(hint));

@@ -148,14 +148,14 @@ impl Error {
         }
         let hint = match source.kind() {
             std::io::ErrorKind::PermissionDenied => {
-                Some("Run as a user who may do that, or choose another place with --repo.")
+                Some("Run as a user who may do that, or choose another place (for the repository: --repo).")
             }
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                Some("Free some space or choose another disk with --repo, then run the command again.")
-            }
-            std::io::ErrorKind::ReadOnlyFilesystem => {
-                Some("The file system is mounted read-only. Choose another place with --repo.")
-            }
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Some(
+                "Free some space or choose another disk (for the repository: --repo), then run the command again.",
+            ),
+            std::io::ErrorKind::ReadOnlyFilesystem => Some(
+                "The file system is mounted read-only. Choose another place (for the repository: --repo).",
+            ),
             _ => None,
         };
         let mut error = Self::failed(format!("could not {doing} {}: {source}", path.display()));
@@ -355,6 +355,30 @@ mod tests {
         assert!(error.message().starts_with("could not write /backups/x: "));
         assert!(error.hint().is_some_and(|hint| hint.contains("Free some space")));
         assert_eq!(error.kind().exit_code(), 1);
+    }
+
+    #[test]
+    fn what_may_not_be_written_names_the_path_and_the_next_action() {
+        let told = |kind: std::io::ErrorKind| {
+            let error = Error::io("write", std::path::Path::new("/x/y"), kind.into());
+            assert!(error.message().starts_with("could not write /x/y: "), "{error}");
+            error.hint().map(str::to_owned)
+        };
+        assert_eq!(
+            told(std::io::ErrorKind::PermissionDenied).as_deref(),
+            Some("Run as a user who may do that, or choose another place (for the repository: --repo).")
+        );
+        assert_eq!(
+            told(std::io::ErrorKind::ReadOnlyFilesystem).as_deref(),
+            Some("The file system is mounted read-only. Choose another place (for the repository: --repo).")
+        );
+        assert_eq!(
+            told(std::io::ErrorKind::QuotaExceeded).as_deref(),
+            Some(
+                "Free some space or choose another disk (for the repository: --repo), then run the command again."
+            )
+        );
+        assert_eq!(told(std::io::ErrorKind::NotFound), None);
     }
 
     #[test]

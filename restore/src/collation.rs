@@ -2,7 +2,7 @@
 
 use common::{
     Error, Ident, Result,
-    catalog::NamedCollation,
+    catalog::{DatabaseState, NamedCollation},
     ident::{literal, printable},
     postgres::Session,
     snapshot::Manifest,
@@ -37,18 +37,20 @@ pub fn check(manifest: &Manifest, facts: &TargetFacts, reasons: &mut Vec<String>
 }
 
 /// A locale that the server's operating system or ICU does not have.
-pub fn explain_create(error: Error, manifest: &Manifest) -> Error {
+pub fn explain_create(error: Error, state: &DatabaseState) -> Error {
+    explain(error, &state.collate, &state.ctype, &state.encoding)
+}
+
+fn explain(error: Error, collate: &str, ctype: &str, encoding: &str) -> Error {
     // 42809: invalid locale name; 22023: an encoding that the locale does not go with.
     if !matches!(error.sqlstate(), Some("42809" | "22023")) {
         return error;
     }
-    let state = &manifest.database;
     error.with_kind(common::ErrorKind::Refused).with_hint(format!(
-        "The server needs the locale of the database: LC_COLLATE {}, LC_CTYPE {}, encoding {}. Install it on the server's \
+        "The server needs the locale of the database: LC_COLLATE {}, LC_CTYPE {}, encoding {encoding}. Install it on the server's \
          machine (Debian: locale-gen or locales-all), restart the server, and restore again.",
-        printable(&state.collate),
-        printable(&state.ctype),
-        state.encoding
+        printable(collate),
+        printable(ctype),
     ))
 }
 
@@ -182,4 +184,23 @@ pub async fn changed_version(session: &Session, manifest: &Manifest) -> Result<O
         printable(before),
         now.as_deref().map_or("unknown".to_owned(), printable)
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locale_that_the_server_lacks_is_named_and_another_error_is_left_as_it_is() {
+        let refused = Error::failed("could not create the database").with_sqlstate("42809");
+        let error = explain(refused, "de_DE.utf8", "de_DE.utf8", "UTF8");
+        assert_eq!(error.kind(), common::ErrorKind::Refused);
+        let told = error.hint().expect("a hint");
+        assert!(
+            told.contains("LC_COLLATE de_DE.utf8, LC_CTYPE de_DE.utf8, encoding UTF8. Install"),
+            "{told}"
+        );
+        let other = explain(Error::failed("no right").with_sqlstate("42501"), "C", "C", "UTF8");
+        assert_eq!(other.hint(), None);
+    }
 }

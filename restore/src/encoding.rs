@@ -7,16 +7,15 @@ use common::{Error, Result, postgres::Session};
 /// # Errors
 /// It holds bytes without a meaning, as a database with the encoding SQL_ASCII may; or the server can't be asked.
 pub async fn exact(session: &Session, printed: Vec<u8>) -> Result<String> {
-    read(session, printed).await?.map_err(|_| {
-        Error::refused(
-            "the database has the encoding SQL_ASCII, and a definition or a name in it that is not UTF-8: what an owner has to make \
-             can't be read exactly",
-        )
-        .with_hint(
-            "Restore with --no-owner: then whoever restores makes everything, and becomes its owner \
-             (docs/trust.md).",
-        )
-    })
+    read(session, printed).await?.map_err(|_| not_exact())
+}
+
+fn not_exact() -> Error {
+    Error::refused(
+        "the database has the encoding SQL_ASCII, and a definition or a name in it that is not UTF-8: what an owner has to make can't be \
+         read exactly",
+    )
+    .with_hint("Restore with --no-owner: then whoever restores makes everything, and becomes its owner (docs/trust.md).")
 }
 
 /// What was printed, for choosing entries by their numbers and for messages.
@@ -42,4 +41,16 @@ async fn read(session: &Session, printed: Vec<u8>) -> Result<std::result::Result
         return Ok(utf8(printed));
     }
     Ok(Ok(session.query_one(CONVERTED, &[&printed]).await.map_err(failed)?.get(0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_definition_that_can_not_be_read_exactly_has_a_way_out() {
+        let error = not_exact();
+        assert_eq!(error.kind(), common::ErrorKind::Refused);
+        assert!(error.hint().is_some_and(|hint| hint.starts_with("Restore with --no-owner: ")));
+    }
 }

@@ -332,6 +332,13 @@ async fn create_roles(maintenance: &Session, snapshot: &StoredSnapshot, plan: &R
     Ok(())
 }
 
+/// The server's own words may hold the password.
+fn password_not_set(role: &str, code: &str) -> Error {
+    Error::failed(format!("could not set the password of the role \"{}\" ({code})", printable(role)))
+        .with_hint("Set it by hand: globals.sql in the snapshot has the statement.")
+        .with_database_state("No database was changed; the missing roles were made.")
+}
+
 /// Gives roles that were just made the passwords of the snapshot. The statements are in no message of ours; where the role
 /// may say so, the server does not log them either.
 async fn set_passwords(
@@ -356,9 +363,7 @@ async fn set_passwords(
         };
         maintenance.batch_execute(statement.expose()).await.map_err(|source| {
             let code = source.code().map_or("connection lost", |code| code.code()).to_owned();
-            Error::failed(format!("could not set the password of the role \"{}\" ({code})", printable(role)))
-                .with_hint("Set it by hand: globals.sql in the snapshot has the statement.")
-                .with_database_state("No database was changed; the missing roles were made.")
+            password_not_set(role, &code)
         })?;
     }
     for setting in logging {
@@ -398,4 +403,16 @@ async fn put_in_place(
         }
     }
     Ok(replaced)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_that_the_server_does_not_take_is_told_without_it() {
+        let error = password_not_set("app", "22023");
+        assert_eq!(error.message(), "could not set the password of the role \"app\" (22023)");
+        assert_eq!(error.hint(), Some("Set it by hand: globals.sql in the snapshot has the statement."));
+    }
 }

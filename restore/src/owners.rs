@@ -67,13 +67,35 @@ pub async fn settle(
         }
     }
     if !refused.is_empty() && plan.grants_must_match {
-        const SHOWN: usize = 10;
-        let more = refused.len().saturating_sub(SHOWN);
-        let more = if more > 0 { format!("; and {more} more") } else { String::new() };
-        refused.truncate(SHOWN);
-        return Err(Error::refused(format!("objects have other owners: {}{more}", refused.join("; ")))
-            .with_hint("Restore as a superuser or as a member of the named roles, or leave owners out with --no-owner."));
+        return Err(refusal(refused));
     }
     stay.extend(refused);
     Ok(stay)
+}
+
+fn refusal(mut refused: Vec<String>) -> Error {
+    const SHOWN: usize = 10;
+    let more = refused.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    refused.truncate(SHOWN);
+    Error::refused(format!("objects have other owners: {}{more}", refused.join("; "))).with_hint(
+        "Restore as a superuser or as a member of the named roles, or leave owners out with --no-owner.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_of_the_objects_with_other_owners_are_named_and_the_rest_is_counted() {
+        let error = refusal((0..12).map(|n| format!("table t{n}")).collect());
+        assert!(error.message().ends_with("table t8; table t9; and 2 more"), "{error}");
+        assert_eq!(
+            error.hint(),
+            Some(
+                "Restore as a superuser or as a member of the named roles, or leave owners out with --no-owner."
+            )
+        );
+    }
 }

@@ -408,16 +408,20 @@ pub async fn apply(session: &Session, mappings: &[RoleMapping]) -> Result<()> {
         .chain(after.beyond(&wanted).into_iter().map(|line| format!("left: {line}")))
         .collect();
     if !differences.is_empty() {
-        const SHOWN: usize = 10;
-        let shown: Vec<&str> = differences.iter().take(SHOWN).map(String::as_str).collect();
-        return Err(Error::refused(format!(
-            "the roles could not be mapped exactly, {} differences: {}",
-            differences.len(),
-            shown.join("; ")
-        ))
-        .with_hint("Restore without --map-role for these roles, and change the named objects by hand."));
+        return Err(not_exact(&differences));
     }
     session.batch_execute("COMMIT").await.map_err(failed)
+}
+
+fn not_exact(differences: &[String]) -> Error {
+    const SHOWN: usize = 10;
+    let shown: Vec<&str> = differences.iter().take(SHOWN).map(String::as_str).collect();
+    Error::refused(format!(
+        "the roles could not be mapped exactly, {} differences: {}",
+        differences.len(),
+        shown.join("; ")
+    ))
+    .with_hint("Restore without --map-role for these roles, and change the named objects by hand.")
 }
 
 /// Gives the event triggers of mapped roles to those that take their place; they are made after everything else was mapped.
@@ -773,6 +777,32 @@ mod tests {
                 "SET LOCAL ROLE \"new\"; GRANT SELECT ON TABLE app.t TO \"aaron\"; RESET ROLE",
                 "REVOKE SELECT ON TABLE app.t FROM \"old\" CASCADE",
             ]
+        );
+    }
+
+    #[test]
+    fn what_can_not_be_mapped_is_named_with_the_way_around_it() {
+        // A grant whose giver has it from nobody.
+        let mut rights = Rights::default();
+        rights.privileges.insert(grant("old", "aaron", "SELECT"), false);
+        let circle = privilege_statements(&rights, &[mapping("old", "new")]).map(drop).unwrap_err();
+        assert_eq!(circle.message(), "the grants on table app.t rest on each other");
+        assert_eq!(
+            circle.hint(),
+            Some("Restore without --map-role for these roles, and change its grants by hand.")
+        );
+        // A kind of object that no statement is known for.
+        let object = Object { is_inside: true, kind: "parcel".into(), identity: "app.p".into() };
+        let mut rights = Rights::default();
+        rights.owners.insert(object, "old".into());
+        let unknown = owner_statements(&rights, &[mapping("old", "new")]).map(drop).unwrap_err();
+        assert_eq!(unknown.message(), "the owner of the parcel app.p can't be mapped");
+        assert_eq!(unknown.hint(), Some("Restore without --map-role for its owner, and change it by hand."));
+        let left = not_exact(&["left: x".to_owned()]);
+        assert_eq!(left.message(), "the roles could not be mapped exactly, 1 differences: left: x");
+        assert_eq!(
+            left.hint(),
+            Some("Restore without --map-role for these roles, and change the named objects by hand.")
         );
     }
 

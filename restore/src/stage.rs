@@ -136,7 +136,7 @@ impl StagedDatabase {
         statement.push_str(&format!(" ALLOW_CONNECTIONS false CONNECTION LIMIT {closed}"));
         maintenance.batch_execute(&statement).await.map_err(|source| {
             let error = Error::postgres(format!("could not create the database \"{}\"", plan.staged), source);
-            collation::explain_create(error, &snapshot.snapshot().manifest)
+            collation::explain_create(error, &snapshot.snapshot().manifest.database)
         })?;
         common::fault::point("restore.made");
         let settings = settings.with_database(&plan.staged);

@@ -154,12 +154,16 @@ pub(crate) fn refuse_other_rights(wanted: &DatabaseState, found: &DatabaseState)
     if differences.is_empty() {
         return Ok(());
     }
-    Err(Error::refused(format!(
+    Err(unlike(Error::failed(format!(
         "a copy of the database \"{}\" would not be like it: {}",
         wanted.name,
         differences.join("; ")
-    ))
-    .with_hint("Use --snapshot file, or run it as a superuser."))
+    ))))
+}
+
+/// Refused, because a copy can't be given all that belongs to the database itself.
+fn unlike(error: Error) -> Error {
+    error.with_kind(common::ErrorKind::Refused).with_hint("Use --snapshot file, or run it as a superuser.")
 }
 
 impl DatabaseClone {

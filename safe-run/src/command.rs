@@ -78,6 +78,20 @@ pub fn refuse_missing(program: &OsStr) -> Result<()> {
         .with_hint("Check the name after `--`, and PATH; a file in this folder is ./NAME."))
 }
 
+/// The system did not run what is there.
+fn not_started(program: &OsStr, source: &std::io::Error) -> Error {
+    let name = common::ident::printable(&program.to_string_lossy());
+    let hint = match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::NOEXEC) => {
+            "A script needs a first line that names what runs it, such as #!/bin/sh; or name that before it: `-- sh FILE`."
+        }
+        _ => {
+            "The operating system says why: the file may be gone, be for another kind of machine, or name an interpreter that is not there."
+        }
+    };
+    Error::usage(format!("could not start {name}: {source}")).with_hint(hint)
+}
+
 /// Runs the command to its end. `observer` is a session on the maintenance database.
 ///
 /// `own` are the process ids of our own sessions on the database. With `stdout_is_ours` (`--json`), what the command
@@ -109,16 +123,7 @@ pub async fn run(
         command.stdout(std::io::stderr());
     }
     let started = Instant::now();
-    let mut child = command.spawn().map_err(|source| {
-        let name = program.to_string_lossy();
-        let hint = match source.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
-            Some(rustix::io::Errno::NOEXEC) => {
-                "A script needs a first line that names what runs it, such as #!/bin/sh; or name that before it: `-- sh FILE`."
-            }
-            _ => "Check the name after `--`, and PATH.",
-        };
-        Error::usage(format!("could not start {name}: {source}")).with_hint(hint)
-    })?;
+    let mut child = command.spawn().map_err(|source| not_started(program, &source))?;
     let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
     let guard = pid.map(ChildGuard::register);
     let mut seen = BTreeSet::new();

@@ -94,14 +94,7 @@ pub async fn set(settings: &ConnectionSettings, control: &Session, names: &Hidde
         let failed = |source| Error::postgres("could not describe the database that stands in", source);
         control.batch_execute(&comment).await.map_err(failed)?;
         let names = SwapNames { live: live.clone(), staged: placeholder.clone(), replaced: hidden.clone() };
-        database::swap(settings, &names).await.map_err(|error| {
-            let rights = error.sqlstate() == Some("42501");
-            if rights {
-                error.with_hint("The exclusive fence needs the database's owner, with CREATEDB.")
-            } else {
-                error
-            }
-        })
+        database::swap(settings, &names).await
     };
     match made.await {
         Ok(true) => Ok(()),

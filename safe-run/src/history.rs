@@ -370,8 +370,8 @@ fn bad_row(history: &History, what: &str) -> Error {
 
 /// A bigint of the file's version, which its name was checked to fit.
 fn number(file: &MigrationFile) -> Result<i64> {
-    file.version.as_str().parse().map_err(|_| {
-        Error::refused(format!("version {} does not fit a bigint", file.version))
-            .with_hint("Give it a smaller one.")
-    })
+    file.version
+        .as_str()
+        .parse()
+        .map_err(|_| Error::refused(format!("version {} does not fit a bigint", file.version)))
 }

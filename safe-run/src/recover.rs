@@ -147,8 +147,23 @@ async fn end_sessions_of(control: &Session, run: &str) -> Result<()> {
         }
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
-    Err(Error::busy(format!("sessions of run {run} are still on the server and do not end"))
-        .with_hint("Look at pg_stat_activity, then run `safe-run recover` again."))
+    Err(still_there(run))
+}
+
+fn still_there(run: &str) -> Error {
+    Error::busy(format!("sessions of run {run} are still on the server and do not end")).with_hint(format!(
+        "Look at pg_stat_activity for the application safe-run/{run}, then run `safe-run recover` again."
+    ))
+}
+
+fn still_committing() -> Error {
+    Error::busy("the server is still working on the killed run's transaction")
+        .with_hint("Run `safe-run recover` again in a moment.")
+}
+
+fn fate_unknown() -> Error {
+    Error::new(ErrorKind::Unknown, "the server no longer knows the killed run's transaction")
+        .with_hint("Look whether the migrations are applied; then `safe-run recover --keep` settles the run.")
 }
 
 struct Recovery<'a> {
@@ -214,7 +229,6 @@ impl Recovery<'_> {
             }
             None => String::new(),
         };
-        let state = format!("The database \"{}\" holds what the failed run left behind{fence}.", self.live());
         let way_out = "Run `safe-run recover` again when the reason is gone, or `safe-run recover --keep` to go on from the \
                        database as it is: that lifts the fence and settles the run.";
         let hint = match error.hint() {
@@ -222,7 +236,10 @@ impl Recovery<'_> {
             None => way_out.to_owned(),
         };
         let kind = if passes { error.kind() } else { ErrorKind::Unknown };
-        error.with_hint(hint).with_database_state(state).with_kind(kind)
+        error.with_kind(kind).with_hint(hint).with_database_state(format!(
+            "The database \"{}\" holds what the failed run left behind{fence}.",
+            self.live()
+        ))
     }
 
     /// Leaves the database as it is. What else was made for the undo goes if it can; nothing of it is needed any more, so nothing
@@ -276,8 +293,7 @@ impl Recovery<'_> {
                 }
                 Some("aborted") => {}
                 Some("in progress") => {
-                    return Err(Error::busy("the server is still working on the killed run's transaction")
-                        .with_hint("Run `safe-run recover` again in a moment."));
+                    return Err(still_committing());
                 }
                 _ if self.decision == Decision::Keep => {
                     self.say(
@@ -286,13 +302,7 @@ impl Recovery<'_> {
                     return Ok((Verdict::Stopped.word(), ErrorKind::Stopped.exit_code()));
                 }
                 _ => {
-                    return Err(Error::new(
-                        ErrorKind::Unknown,
-                        "the server no longer knows the killed run's transaction",
-                    )
-                    .with_hint(
-                        "Look whether the migrations are applied; then `safe-run recover --keep` settles the run.",
-                    ));
+                    return Err(fate_unknown());
                 }
             }
         }
@@ -524,5 +534,23 @@ impl Recovery<'_> {
             self.say("the fence was lifted");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_recover_can_not_settle_now_says_what_to_look_at() {
+        let there = still_there("r1");
+        assert_eq!(there.kind(), ErrorKind::Busy);
+        assert!(there.hint().is_some_and(|hint| hint.contains("the application safe-run/r1, then")));
+        assert_eq!(still_committing().hint(), Some("Run `safe-run recover` again in a moment."));
+        assert_eq!(fate_unknown().kind(), ErrorKind::Unknown);
+        assert_eq!(
+            fate_unknown().hint(),
+            Some("Look whether the migrations are applied; then `safe-run recover --keep` settles the run.")
+        );
     }
 }

@@ -133,20 +133,7 @@ impl Server {
     /// # Errors
     /// Refused when it is taken already, or may not be.
     pub async fn bind(address: SocketAddr) -> Result<Self> {
-        let failed = |source: std::io::Error| {
-            let hint = match source.kind() {
-                std::io::ErrorKind::AddrInUse => {
-                    "Choose another port with --listen, or end the program that has this one."
-                }
-                std::io::ErrorKind::PermissionDenied => {
-                    "Choose a port from 1024 on with --listen, or run as a user who may have this one."
-                }
-                _ => "Give --listen an address of this machine, such as 127.0.0.1:9187.",
-            };
-            Error::refused(format!("could not listen on {address}: {source}"))
-                .with_hint(hint)
-                .with_source(source)
-        };
+        let failed = |source: std::io::Error| not_taken(address, source);
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         Ok(Self { listener, address })
@@ -236,6 +223,20 @@ where
     Ok(response.body(Full::new(body)).unwrap_or_else(|_| Response::new(Full::new(Bytes::new()))))
 }
 
+/// Why the address could not be had.
+fn not_taken(address: SocketAddr, source: std::io::Error) -> Error {
+    let hint = match source.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "Choose another port with --listen, or end the program that has this one."
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "Choose a port from 1024 on with --listen, or run as a user who may have this one."
+        }
+        _ => "Give --listen an address of this machine, such as 127.0.0.1:9187.",
+    };
+    Error::refused(format!("could not listen on {address}: {source}")).with_hint(hint).with_source(source)
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::{
@@ -285,6 +286,19 @@ mod tests {
         assert!((1..=PLACES_OF_ONE_ADDRESS).contains(&there), "{there}");
         drop(slow);
         running.abort();
+    }
+
+    #[test]
+    fn an_address_that_can_not_be_had_is_told_with_another_that_can() {
+        let told = |kind: std::io::ErrorKind| not_taken("127.0.0.1:80".parse().unwrap(), kind.into());
+        let error = told(std::io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            error.hint(),
+            Some("Choose a port from 1024 on with --listen, or run as a user who may have this one.")
+        );
+        assert_eq!(error.kind(), crate::ErrorKind::Refused);
+        let other = told(std::io::ErrorKind::AddrNotAvailable);
+        assert_eq!(other.hint(), Some("Give --listen an address of this machine, such as 127.0.0.1:9187."));
     }
 
     #[tokio::test]

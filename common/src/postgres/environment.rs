@@ -64,6 +64,20 @@ impl Environment {
         }
     }
 
+    /// The same where the operating system does not name the user.
+    #[cfg(test)]
+    pub(crate) fn without_user_name(mut self) -> Self {
+        self.user_name = None;
+        self
+    }
+
+    /// The same with a variable that is set to something that is not UTF-8.
+    #[cfg(test)]
+    pub(crate) fn with_not_utf8(mut self, name: &str) -> Self {
+        self.not_utf8.insert(name.to_owned());
+        self
+    }
+
     /// The same with another home directory.
     #[must_use]
     pub fn with_home(mut self, home: impl Into<PathBuf>) -> Self {

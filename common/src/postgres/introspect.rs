@@ -560,6 +560,13 @@ mod tests {
     }
 
     #[test]
+    fn a_word_of_the_catalog_that_no_known_version_has_is_refused() {
+        let error = LocaleProvider::parse("x").map_err(unknown_word).expect_err("no such provider");
+        assert_eq!(error.kind(), crate::ErrorKind::Refused);
+        assert_eq!(error.hint(), Some("Use a version of this program that knows the server's version."));
+    }
+
+    #[test]
     fn a_cycle_through_functions_does_not_hang() {
         let reads = BTreeMap::from([(1, vec![2]), (2, vec![1])]);
         assert_eq!(refresh_order(&[1, 2], &reads).len(), 2);

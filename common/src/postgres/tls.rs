@@ -501,6 +501,21 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_without_a_key_asks_for_the_key() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+            .expect("it is written");
+        let url = format!("postgresql://ann@db/shop?sslmode=require&sslcert={}", file.path().display());
+        // Without a home directory there is no usual place for the key.
+        let environment = crate::postgres::Environment::from_pairs("ann", [("X", "y")]);
+        let settings = crate::postgres::ConnectionSettings::resolve(Some(&url), &environment)
+            .expect("a connection string");
+        let provider = rustls::crypto::ring::default_provider();
+        let error = client_identity(settings.tls(), &provider).expect_err("it has no key");
+        assert_eq!(error.hint(), Some("Name the key with sslkey."));
+    }
+
+    #[test]
     fn keys_open_to_others_are_refused_as_libpq_does() {
         let exposed = |mode, owner| key_is_exposed(mode, owner).is_some();
         assert!(!exposed(0o100_600, 1000));

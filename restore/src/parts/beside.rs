@@ -16,6 +16,7 @@ use super::{
     aside,
     plan::FreeNames,
     scratch::{self, Definitions, Renamed},
+    select::not_in_archive,
     transaction::LiveTransaction,
 };
 use crate::{
@@ -155,10 +156,7 @@ async fn fill(
     let stored = snapshot.snapshot();
     let manifest = &stored.manifest;
     let new_name = |old: &QualifiedName| -> Result<QualifiedName> {
-        renamed.names.get(old).cloned().ok_or_else(|| {
-            Error::failed(format!("{} did not come out of the schema archive", old.short()))
-                .with_hint("Run `backup verify`, and restore another snapshot.")
-        })
+        renamed.names.get(old).cloned().ok_or_else(|| not_in_archive(old))
     };
     let tables: Vec<(&TableData, QualifiedName)> =
         manifest.tables.iter().map(|data| Ok((data, new_name(&data.table.name)?))).collect::<Result<_>>()?;

@@ -138,6 +138,12 @@ fn units(manifest: &Manifest, names: &BTreeMap<u32, &QualifiedName>, relations: 
     units
 }
 
+/// The manifest has it, and the archive of the schema does not: they are not of one snapshot.
+pub fn not_in_archive(table: &QualifiedName) -> Error {
+    Error::damaged(format!("the archive has no table {}", table.short()))
+        .with_hint("Run `backup verify`, and restore another snapshot.")
+}
+
 /// Chooses the entries of the archive.
 ///
 /// # Errors
@@ -182,8 +188,7 @@ pub fn choose(
         .map(|entry| entry.object.1)
         .collect();
     if let Some(unit) = selection.units.iter().find(|unit| !found.contains(&unit.oid)) {
-        return Err(Error::damaged(format!("the archive has no table {}", unit.name.short()))
-            .with_hint("Run `backup verify`, and restore another snapshot."));
+        return Err(not_in_archive(&unit.name));
     }
     Ok(choice)
 }
@@ -241,4 +246,17 @@ fn identity(name: &QualifiedName) -> String {
         if plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\"\"")) }
     };
     printable(&format!("{}.{}", part(name.schema.as_str()), part(name.name.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_the_archive_lacks_is_damage() {
+        let error = not_in_archive(&QualifiedName::new("app", "t"));
+        assert_eq!(error.message(), "the archive has no table app.t");
+        assert_eq!(error.kind(), common::ErrorKind::Damaged);
+        assert_eq!(error.hint(), Some("Run `backup verify`, and restore another snapshot."));
+    }
 }

@@ -203,3 +203,23 @@ async fn outcome(settings: &ConnectionSettings, id: &str) -> Result<Option<bool>
         _ => None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_came_out_otherwise_are_counted_and_told_with_the_next_step() {
+        let name = QualifiedName::new("public", "t");
+        let content = differs(&name, 3, 3);
+        assert_eq!(content.message(), "t: 3 rows, but their content differs from the snapshot");
+        assert_eq!(differs(&name, 3, 2).message(), "t: 2 rows instead of the snapshot's 3");
+        assert_eq!(
+            content.hint(),
+            Some(
+                "A rule, trigger or type of the database changes rows as they are written. Restore the table into a database of its \
+                 own (--into NAME) and compare."
+            )
+        );
+    }
+}

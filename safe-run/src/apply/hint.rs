@@ -24,7 +24,6 @@ pub(super) fn hint_for(sqlstate: &str, format: Format) -> Option<String> {
              file of its own, {}. SET TRANSACTION has to come before any query.",
             without_transaction(format)
         ),
-        "55P04" => "A new enum value can be used only after a commit. Put ADD VALUE into a migration of its own, and run with --tx file.".to_owned(),
         "55P03" => "Another session holds a lock that the statement needs. Try again; a longer --lock-timeout waits longer, but not for NOWAIT.".to_owned(),
         "42501" => "Run the migrations as a role that may do this.".to_owned(),
         _ => return None,

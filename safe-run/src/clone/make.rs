@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use chrono::Utc;
 use common::{
-    Error, ErrorKind, Result,
+    Error, Result,
     catalog::DatabaseState,
     fault,
     ident::with_suffix,
@@ -15,7 +15,7 @@ use common::{
 };
 use restore::space;
 
-use super::{DatabaseClone, Found, drop_clone, look};
+use super::{DatabaseClone, Found, drop_clone, look, unlike};
 use crate::{
     journal::Step,
     run::{Context, RunLog, RunOptions, SnapshotChoice},
@@ -57,9 +57,7 @@ pub async fn refuse_obstacles(context: &Context, control: &Session) -> Result<()
     }
     let (text, is_too_little) = room(context, control).await?;
     if is_too_little && !context.options.skip_space_check {
-        return Err(Error::refused(format!("the clone {text}"))
-            .with_hint("Make room, use --snapshot file, or try all the same with --skip-space-check.")
-            .with_database_state(unchanged()));
+        return Err(no_room(&text).with_database_state(unchanged()));
     }
     context.progress.note(format!("the clone {text}; the server makes two checkpoints for it"));
     Ok(())
@@ -211,41 +209,54 @@ pub async fn make_now(
     })
 }
 
+fn no_room(text: &str) -> Error {
+    Error::refused(format!("the clone {text}"))
+        .with_hint("Make room, use --snapshot file, or try all the same with --skip-space-check.")
+}
+
 /// Copies, and gives the copy what a copy does not carry, so that what can't be given is found out now.
 async fn fill(context: &Context, control: &Session, clone: &DatabaseClone) -> Result<()> {
-    database_copy::copy(&context.connection, &clone.order(context.connection.database())).await.map_err(
-        |error| match error.sqlstate() {
-            Some("42501") => error.with_kind(ErrorKind::Refused).with_hint(
-                "A clone needs the database's owner, with CREATEDB; --snapshot file goes without it.",
-            ),
-            _ => error,
-        },
-    )?;
+    database_copy::copy(&context.connection, &clone.order(context.connection.database())).await?;
     fault::point("safe-run.clone-made");
     let marked =
         DatabaseState { comment: Some(clone.marker()), connection_limit: clone.token, ..clone.state.clone() };
     // One transaction: a clone with its marker is complete.
     let statements = database_statements(&marked, &clone.name).join("; ");
-    let hint = "Use --snapshot file, or run it as a superuser.";
     control.batch_execute(&statements).await.map_err(|source| {
-        Error::postgres(
-            format!("could not give the clone \"{}\" the database's settings", clone.name),
-            source,
-        )
-        .with_kind(ErrorKind::Refused)
-        .with_hint(hint)
+        let doing = format!("could not give the clone \"{}\" the database's settings", clone.name);
+        unlike(Error::postgres(doing, source))
     })?;
     let differences = clone.differences(control, &clone.name).await?;
     if !differences.is_empty() {
-        return Err(Error::refused(format!(
+        return Err(unlike(Error::failed(format!(
             "the clone \"{}\" is not like the database: {}",
             clone.name,
             differences.join("; ")
-        ))
-        .with_hint(hint));
+        ))));
     }
     match look(control, clone).await? {
         Found::Closed(_) => Ok(()),
         other => Err(Error::failed(format!("the clone \"{}\" is not as it was made: {other:?}", clone.name))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clone_without_room_or_without_all_that_belongs_to_the_database_is_refused() {
+        let room = no_room("needs 2 GB, and 1 GB is free");
+        assert_eq!(
+            (room.kind(), room.message()),
+            (common::ErrorKind::Refused, "the clone needs 2 GB, and 1 GB is free")
+        );
+        assert_eq!(
+            room.hint(),
+            Some("Make room, use --snapshot file, or try all the same with --skip-space-check.")
+        );
+        let other = unlike(Error::failed("other settings"));
+        assert_eq!(other.kind(), common::ErrorKind::Refused);
+        assert_eq!(other.hint(), Some("Use --snapshot file, or run it as a superuser."));
     }
 }

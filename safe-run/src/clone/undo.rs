@@ -159,19 +159,18 @@ pub(super) async fn ready(control: &Session, clone: &DatabaseClone) -> Result<u3
             "it is gone".to_owned(),
             "Somebody dropped or renamed it: psql -l lists what there is. Without it, restore an older snapshot.".to_owned(),
         ),
-        Found::HalfMade => (
-            "it was never finished".to_owned(),
-            "It holds nothing that could be gone back to. Restore an older snapshot.".to_owned(),
-        ),
-        Found::Foreign(why) => (
-            why,
-            format!(
-                "Look into it by hand; if it is right, give it the database's name: ALTER DATABASE {} RENAME TO ….",
-                common::ident::printable(&Ident::new(&*clone.name).to_string())
-            ),
-        ),
+        // Nothing is changed before it has its mark, so the mark was there.
+        Found::HalfMade => ("somebody took its comment away, which is its mark".to_owned(), by_hand_hint(clone)),
+        Found::Foreign(why) => (why, by_hand_hint(clone)),
     };
     Err(Error::refused(format!("the clone \"{}\" can't be trusted: {why}", clone.name)).with_hint(hint))
+}
+
+fn by_hand_hint(clone: &DatabaseClone) -> String {
+    format!(
+        "Look into it by hand; if it is right, give it the database's name: ALTER DATABASE {} RENAME TO ….",
+        common::ident::printable(&Ident::new(&*clone.name).to_string())
+    )
 }
 
 /// Both renames, and what only the live database has, in one transaction. Whether a database had the name before.

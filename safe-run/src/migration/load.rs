@@ -101,23 +101,26 @@ fn look(dir: &Path, depth: usize, signs: &mut Signs) -> Result<()> {
     Ok(())
 }
 
+fn no_directory(dir: &Path, error: std::io::Error) -> Error {
+    let shown = dir.display();
+    match error.kind() {
+        Io::NotFound => Error::usage(format!("migrations directory {shown} does not exist")).with_hint(
+            "Name the right one with --dir, or create the first migration with `safe-run new NAME`.",
+        ),
+        Io::NotADirectory => Error::usage(format!("{shown} is not a directory"))
+            .with_hint("Name the directory that holds the migrations with --dir."),
+        Io::PermissionDenied => Error::usage(format!("could not read directory {shown}: {error}"))
+            .with_hint("Make it readable for this user, or name another one with --dir."),
+        _ => Error::usage(format!("could not read directory {shown}: {error}"))
+            .with_hint("Name the directory that holds the migrations with --dir."),
+    }
+    .with_source(error)
+}
+
 /// The entries of a directory by name.
 fn entries(dir: &Path) -> Result<Vec<(PathBuf, String)>> {
     let shown = dir.display();
-    let entries = std::fs::read_dir(dir).map_err(|error| {
-        match error.kind() {
-            Io::NotFound => Error::usage(format!("migrations directory {shown} does not exist")).with_hint(
-                "Name the right one with --dir, or create the first migration with `safe-run new NAME`.",
-            ),
-            Io::NotADirectory => Error::usage(format!("{shown} is not a directory"))
-                .with_hint("Name the directory that holds the migrations with --dir."),
-            Io::PermissionDenied => Error::usage(format!("could not read directory {shown}: {error}"))
-                .with_hint("Make it readable for this user, or name another one with --dir."),
-            _ => Error::usage(format!("could not read directory {shown}: {error}"))
-                .with_hint("Name the directory that holds the migrations with --dir."),
-        }
-        .with_source(error)
-    })?;
+    let entries = std::fs::read_dir(dir).map_err(|error| no_directory(dir, error))?;
     let mut found = Vec::new();
     for entry in entries {
         let entry =
@@ -219,17 +222,18 @@ fn refuse_incomplete(path: &Path, name: &str, layout: Layout, file: &str) -> Res
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| {
-        let hint = match error.kind() {
-            Io::PermissionDenied => "Make the file readable for this user.",
-            Io::NotFound => "It is a link to a file that is not there: put that back, or remove the link.",
-            Io::IsADirectory => "A directory has the name of a migration: move it out of the directory.",
-            _ => "Look what lies there, and put the file back from a copy.",
-        };
-        Error::usage(format!("could not read migration {}: {error}", path.display()))
-            .with_hint(hint)
-            .with_source(error)
-    })
+    std::fs::read(path).map_err(|error| unreadable(path, error))
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> Error {
+    let hint = match error.kind() {
+        Io::PermissionDenied => "Make the file readable for this user.",
+        Io::NotFound => "It is a link to a file that is not there: put that back, or remove the link.",
+        _ => "Look what lies there, and put the file back from a copy.",
+    };
+    Error::usage(format!("could not read migration {}: {error}", path.display()))
+        .with_hint(hint)
+        .with_source(error)
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -239,4 +243,24 @@ fn read(path: &Path) -> Result<String> {
         Error::usage(format!("{}:{line}: not valid UTF-8 (byte {at})", path.display()))
             .with_hint("Save the file as UTF-8.")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_not_be_read_is_told_with_what_to_do_about_it() {
+        let told = |make: fn(&Path, std::io::Error) -> Error, kind: Io| {
+            let error = make(Path::new("m/1_a.sql"), kind.into());
+            assert_eq!(error.kind(), common::ErrorKind::Usage);
+            error.hint().map(str::to_owned).unwrap_or_default()
+        };
+        assert_eq!(told(unreadable, Io::PermissionDenied), "Make the file readable for this user.");
+        assert_eq!(told(unreadable, Io::Other), "Look what lies there, and put the file back from a copy.");
+        assert_eq!(
+            told(no_directory, Io::PermissionDenied),
+            "Make it readable for this user, or name another one with --dir."
+        );
+    }
 }

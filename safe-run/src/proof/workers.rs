@@ -122,3 +122,17 @@ pub(crate) async fn gone(control: &Session, database: &str, before: &[Worker]) -
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_are_ended_only_when_somebody_says_so() {
+        let workers = [Worker { kind: "pg_cron launcher".to_owned(), count: 1 }];
+        assert!(refuse(&[], false).is_ok() && refuse(&workers, true).is_ok());
+        let error = refuse(&workers, false).expect_err("nobody said so");
+        assert!(error.message().contains("pg_cron launcher"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.contains("Add --end-workers to go on all the same")));
+    }
+}

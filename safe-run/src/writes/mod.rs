@@ -405,6 +405,12 @@ fn tempfile_in(dir: &Path) -> Result<File> {
     common::repository::files::nameless_file(dir)
 }
 
+fn stays(slot: &str, error: Error) -> Error {
+    error.with_hint(format!(
+        "It keeps the server's log and fills its disk: SELECT pg_drop_replication_slot('{slot}')"
+    ))
+}
+
 /// Drops the slot, wherever the database stands now; one that is gone is fine. Nobody else's is ever dropped.
 pub async fn drop_slot(control: &Session, slot: &str) -> Result<()> {
     if !slot.starts_with(PREFIX) {
@@ -420,9 +426,7 @@ pub async fn drop_slot(control: &Session, slot: &str) -> Result<()> {
             ))
             .await
             .map_err(|source| {
-                Error::postgres(format!("could not drop the replication slot {slot}"), source).with_hint(format!(
-                    "It keeps the server's log and fills its disk: SELECT pg_drop_replication_slot('{slot}')"
-                ))
+                stays(slot, Error::postgres(format!("could not drop the replication slot {slot}"), source))
             });
         attempts -= 1;
         match dropped {
@@ -553,6 +557,17 @@ pub fn remove_file(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slot_that_stays_is_told_with_the_statement_that_drops_it() {
+        let error = stays("safe_run_x", Error::busy("it is in use"));
+        assert_eq!(
+            error.hint(),
+            Some(
+                "It keeps the server's log and fills its disk: SELECT pg_drop_replication_slot('safe_run_x')"
+            )
+        );
+    }
 
     #[test]
     fn a_slot_is_named_after_its_run_and_fits() {

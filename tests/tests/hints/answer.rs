@@ -28,14 +28,14 @@ pub fn answer(folder: &Path, arguments: &[&str]) -> (String, String) {
         command.env(name, filled(&value));
     }
     let output = command.output().expect("the program runs");
-    let code = output.status.code().expect("it ends by itself");
+    let ended = output.status.code().map_or("killed".to_owned(), |code| format!("exit {code}"));
     let said = String::from_utf8_lossy(&output.stderr).replace(&place, "<folder>");
     // A report has its hint on stdout.
     let told = String::from_utf8_lossy(&output.stdout).replace(&place, "<folder>");
     let reported = told.lines().map(str::trim).filter(|line| line.starts_with("hint: "));
     let wanted = |line: &&str| line.starts_with("error: ") || line.starts_with("hint: ");
     let lines: Vec<&str> = said.lines().filter(wanted).chain(reported).collect();
-    let answer = format!("$ {}\n{}\nexit {code}\n", arguments.join(" "), lines.join("\n"));
+    let answer = format!("$ {}\n{}\n{ended}\n", arguments.join(" "), lines.join("\n"));
     let given = std::fs::read_to_string(trace).unwrap_or_default();
     pass_on(&given);
     (answer, given)

@@ -62,6 +62,12 @@ pub fn prepare(folder: &Path) {
     write("lines.conf", "[a]\nnonsense\n");
     write("goose/1_a.sql", "SELECT 1;\n");
     write("script", "true\n");
+    write("lost", "#!/nonexistent/interpreter\n");
+    std::fs::set_permissions(folder.join("lost"), std::fs::Permissions::from_mode(0o755)).expect("ours");
+    write(
+        "job-good.toml",
+        "[[job]]\nname = \"a\"\ncron = \"0 3 * * *\"\ndatabase-url = \"postgresql://u@127.0.0.1:1/db\"\n",
+    );
     write("long.tar", &"x".repeat(4096));
     write("ca.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
     write("bad.key", "x\n");
@@ -210,6 +216,14 @@ const LINES: &[&[&str]] = &[
         "token",
         "-d",
         "{URL}",
+    ],
+    &["backup", "schedule", "--config", "job-good.toml", "--job", "b"],
+    &[
+        "SSL_CERT_FILE={FOLDER}/plain",
+        "backup",
+        "check",
+        "-d",
+        "postgresql://u@127.0.0.1:1/db?sslmode=verify-full&sslrootcert=system",
     ],
     &["backup", "list", "--repo", "damaged"],
     &["backup", "list", "--repo", "later"],

@@ -16,6 +16,8 @@ enum Reply {
     Bytes(&'static [u8]),
     /// These bytes, and the connection stays.
     Stay(&'static [u8]),
+    /// These bytes, and others after the first query.
+    Talk(&'static [u8], &'static [u8]),
     /// Nothing: the connection is closed.
     Close,
 }
@@ -33,6 +35,11 @@ const CASES: &[(&str, &str, Reply)] = &[
     ("a service that lets everybody in and knows no SQL", "sslmode=disable", Reply::Stay(
         b"R\0\0\0\x08\0\0\0\0S\0\0\0\x18server_version\x0018.0\0Z\0\0\0\x05IC\0\0\0\x0dSELECT 0\0Z\0\0\0\x05I",
     )),
+    ("a service that lets everybody in and answers with nothing", "sslmode=disable", Reply::Talk(
+        b"R\0\0\0\x08\0\0\0\0S\0\0\0\x18server_version\x0018.0\0Z\0\0\0\x05I",
+        b"C\0\0\0\x0dSELECT 0\0Z\0\0\0\x05I",
+    )),
+    ("a service that says what nobody asked for", "sslmode=disable", Reply::Stay(b"Z\0\0\0\x05I")),
     ("nobody who answers", "sslmode=disable", Reply::Close),
     ("nobody who answers TLS", "sslmode=require", Reply::Close),
     ("a server without TLS", "sslmode=require", Reply::Bytes(b"N")),
@@ -58,12 +65,17 @@ fn serve(mut stream: TcpStream, reply: &Reply) {
     }
     let bytes = match reply {
         Reply::Error(sqlstate) => error(sqlstate),
-        Reply::Bytes(bytes) | Reply::Stay(bytes) => bytes.to_vec(),
+        Reply::Bytes(bytes) | Reply::Stay(bytes) | Reply::Talk(bytes, _) => bytes.to_vec(),
         Reply::Close => return,
     };
     // The other side may be gone already.
     let written = stream.write_all(&bytes);
-    if !matches!(reply, Reply::Stay(_)) {
+    if let Reply::Talk(_, second) = reply {
+        let mut beginning = [0_u8; 5];
+        if stream.read_exact(&mut beginning).is_ok() {
+            let _ = written.and_then(|()| stream.write_all(second));
+        }
+    } else if !matches!(reply, Reply::Stay(_)) {
         let _ = written.and_then(|()| stream.shutdown(std::net::Shutdown::Write));
     }
     let _ = std::io::copy(&mut stream, &mut std::io::sink());
@@ -99,6 +111,13 @@ pub fn answers() -> (String, String) {
         writeln!(said, "{name}:\n{answered}").expect("a string");
         given.push_str(&hints);
     }
+    // The connection is taken, and nothing is said in it.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = silent.local_addr().expect("it listens").port().to_string();
+    let url = format!("postgresql://u@127.0.0.1:{port}/db?sslmode=disable");
+    let (answered, hints) = answer(folder.path(), &["backup", "check", "--wait=1s", "-d", &url]);
+    said.push_str(&answered.replace(&port, "<port>"));
+    given.push_str(&hints);
     // The address is taken by somebody else.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("it listens").to_string();

@@ -31,6 +31,18 @@ fn gist(value: &str) -> String {
 }
 
 #[test]
+fn a_user_that_nobody_names_and_a_variable_that_is_no_text_are_told_with_the_next_step() {
+    let nameless = refusal("postgresql://db/shop", &nobody().without_user_name());
+    assert_eq!(
+        nameless.hint(),
+        Some("Name it in the URL, as in postgresql://user@host/database, or set PGUSER.")
+    );
+    let bytes = refusal("postgresql://db/shop", &nobody().with_not_utf8("PGUSER"));
+    assert_eq!(bytes.message(), "the environment variable PGUSER is not UTF-8");
+    assert_eq!(bytes.hint(), Some("Set it again in a UTF-8 locale, or unset it."));
+}
+
+#[test]
 fn connection_strings_mean_what_libpq_takes_them_for() {
     for (value, expected) in [
         ("postgresql://bob:pw@db.example.com:6000/shop", "bob@db.example.com:6000/shop pw"),
