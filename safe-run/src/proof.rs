@@ -19,7 +19,7 @@ use common::{
     postgres::{
         Session, introspect,
         obstacles::{self, Obstacle, Way},
-        tools,
+        tools, who_asks,
     },
     repository::proofs::KnownProof,
 };
@@ -357,6 +357,15 @@ async fn moved_by_event_triggers(session: &Session) -> Result<Option<String>> {
     if session.server_major() >= 17 {
         return Ok(None);
     }
+    let failed = |source| Error::postgres("could not look for event triggers", source);
+    // Only then are functions made, or the keys of an EXCLUDE constraint copied.
+    let makes = format!(
+        "SELECT EXISTS ({}) OR EXISTS (SELECT FROM pg_catalog.pg_constraint WHERE conexclop IS NOT NULL)",
+        who_asks::owners()
+    );
+    if !session.query_one(&makes, &[]).await.map_err(failed)?.get::<_, bool>(0) {
+        return Ok(None);
+    }
     let row = session
         .query_one(
             "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(e.evtname), ', ' ORDER BY e.evtname) FROM pg_catalog.pg_event_trigger e
@@ -364,7 +373,7 @@ async fn moved_by_event_triggers(session: &Session) -> Result<Option<String>> {
             &[],
         )
         .await
-        .map_err(|source| Error::postgres("could not look for event triggers", source))?;
+        .map_err(failed)?;
     Ok(row.get::<_, Option<String>>(0).map(|names| {
         printable(&format!(
             "numbers of sequences from which event triggers draw ({names}: ENABLE ALWAYS or REPLICA), which before PostgreSQL 17 fire \

@@ -10,7 +10,7 @@ use common::postgres::as_owner::{self, OWN_PATH};
 use common::postgres::who_asks::{self, Rights, Standings};
 use common::postgres::{ConnectionSettings, Session};
 
-use super::exclude::SELF_JOIN_BYTES;
+use super::{exclude::SELF_JOIN_BYTES, session::HEAP_ONLY};
 
 /// Table (oid, schema, name), constraint, and the statements that copy the keys and build the index: for tables of more than `$1`
 /// bytes.
@@ -70,6 +70,8 @@ async fn first_of(session: &Session, builds: &[common::postgres::Row]) -> Result
         }
         session.batch_execute("ROLLBACK TO SAVEPOINT silent").await.map_err(failed)?;
     }
+    // A partial index that is not what the heap is would hide the very rows that are looked for.
+    session.batch_execute(HEAP_ONLY).await.map_err(failed)?;
     session.batch_execute(&as_owner::create_for_all_sql(&who_asks::owners())).await.map_err(failed)?;
     let made = session.query(as_owner::MADE, &[]).await.map_err(failed)?;
     let made: BTreeSet<u32> = made.iter().map(|row| row.get(0)).collect();

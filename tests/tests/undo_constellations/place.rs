@@ -78,6 +78,29 @@ fn rows_without_a_place_are_seen_whatever_the_run_was_told_to_check_postgresql_1
     whatever_was_to_be_checked(18);
 }
 
+/// The index itself would be the quickest way to the few rows of its condition, and lacks the one that is looked for.
+const FEW: &str = "SET ROLE $OWNER; CREATE TABLE spans (s int4range, held bool);
+     INSERT INTO spans SELECT int4range(i * 10, i * 10 + 7), i % 500 = 0 FROM generate_series(1, 40000) i;
+     ALTER TABLE spans ADD CONSTRAINT apart EXCLUDE USING gist (s WITH &&) WHERE (held); ANALYZE spans; RESET ROLE;
+     UPDATE pg_index SET indisready = false WHERE indexrelid = 'apart'::regclass; INSERT INTO spans VALUES ('[5001,5002)', true);
+     UPDATE pg_index SET indisready = true WHERE indexrelid = 'apart'::regclass";
+
+fn a_few_rows_of_a_large_table(major: u32) {
+    let made = Constellation::new(major, FEW);
+    assert_eq!(made.psql("SELECT pg_relation_size('spans') > 1 << 20"), "t");
+    is_seen(&made, &[], &["read-only"]);
+}
+
+#[test]
+fn a_conflict_that_the_index_itself_hides_is_seen_postgresql_14() {
+    a_few_rows_of_a_large_table(14);
+}
+
+#[test]
+fn a_conflict_that_the_index_itself_hides_is_seen_postgresql_18() {
+    a_few_rows_of_a_large_table(18);
+}
+
 /// Too many rows for a join of all: a condition, an expression, an owner who is nobody special.
 const LARGE: &str = "SET ROLE $OWNER; CREATE TABLE spans (room text, s int4range, gone bool DEFAULT false);
      INSERT INTO spans SELECT 'room ' || i % 7, int4range(i * 10, i * 10 + 7) FROM generate_series(1, 25000) i;
