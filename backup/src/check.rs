@@ -414,18 +414,6 @@ fn enough(found: String, free: u64, estimate: u64) -> Result<String> {
     Ok(found)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn too_little_room_for_a_snapshot_is_told_with_the_next_step() {
-        assert!(enough("r".to_owned(), 10, 10).is_ok());
-        let error = enough("r".to_owned(), 9, 10).expect_err("it is too little");
-        assert_eq!(error.hint(), Some("Free some space, or choose another disk with --repo."));
-    }
-}
-
 /// Bytes that a snapshot will take.
 async fn estimate(settings: &Settings, session: &Session) -> Result<u64> {
     // The size on disk takes no lock; unreadable tables count as well.
@@ -444,4 +432,16 @@ async fn estimate(settings: &Settings, session: &Session) -> Result<u64> {
         Err(_) => None,
     };
     Ok(space::estimate(pages.unsigned_abs() * space::BLOCK_BYTES, settings.codec, predecessor.as_ref()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_room_for_a_snapshot_is_told_with_the_next_step() {
+        assert!(enough("r".to_owned(), 10, 10).is_ok());
+        let error = enough("r".to_owned(), 9, 10).expect_err("it is too little");
+        assert_eq!(error.hint(), Some("Free some space, or choose another disk with --repo."));
+    }
 }
