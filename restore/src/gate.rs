@@ -10,7 +10,7 @@ use common::{
 
 use crate::{plan::RestorePlan, role_map};
 
-/// The comment of a database until it is complete, but for those that are made to be dropped again.
+/// The comment of a database until it is complete, with its grants and settings, but for those that are made to be dropped again.
 pub(crate) const HALF_MADE: &str = "safe-run: half-made by a restore, which is still at work or was killed";
 
 /// Whether the limit of connections does not hold for this session's user.
@@ -43,7 +43,8 @@ pub async fn open(maintenance: &Session, name: &str) -> Result<()> {
     })
 }
 
-/// Owner, grants, comment, settings and limits of the database itself; the settings that were left out, one sentence each.
+/// Owner, grants, settings and limits of the database itself, read-only if the plan says so; the settings that were left out, one
+/// sentence each. It keeps its mark: [`complete`] comes after it.
 pub async fn apply_database_state(
     maintenance: &Session,
     snapshot: &StoredSnapshot,
@@ -52,9 +53,7 @@ pub async fn apply_database_state(
 ) -> Result<Vec<String>> {
     let no_owner = plan.no_owner;
     let mut state = role_map::mapped_state(&plan.map_roles, &snapshot.manifest.database);
-    if plan.marker.is_some() {
-        state.comment.clone_from(&plan.marker);
-    }
+    state.comment = None;
     if no_owner {
         state.acl = None;
         state.settings.retain(|setting| setting.role.is_none());
@@ -64,10 +63,6 @@ pub async fn apply_database_state(
         |source| Error::postgres(format!("could not give the database \"{name}\" its settings"), source);
     // The owner is the first statement.
     for statement in database_statements(&state, name).into_iter().skip(usize::from(no_owner)) {
-        maintenance.batch_execute(&statement).await.map_err(failed)?;
-    }
-    if state.comment.is_none() {
-        let statement = format!("COMMENT ON DATABASE {} IS NULL", common::Ident::new(name));
         maintenance.batch_execute(&statement).await.map_err(failed)?;
     }
     let mut left_out = Vec::new();
@@ -91,5 +86,28 @@ pub async fn apply_database_state(
         }
         left_out.push(format!("{what} of the database was left out: {}", error.message()));
     }
+    if plan.read_only {
+        let fence =
+            format!("ALTER DATABASE {} SET default_transaction_read_only TO 'on'", common::Ident::new(name));
+        maintenance.batch_execute(&fence).await.map_err(|source| {
+            Error::postgres(format!("could not make the database \"{name}\" read-only"), source)
+        })?;
+    }
     Ok(left_out)
+}
+
+/// Gives it its own comment in place of the mark: it lacks nothing now.
+pub async fn complete(
+    maintenance: &Session,
+    snapshot: &StoredSnapshot,
+    name: &str,
+    plan: &RestorePlan,
+) -> Result<()> {
+    common::fault::point("restore.before-complete");
+    let comment = plan.marker.as_ref().or(snapshot.manifest.database.comment.as_ref());
+    let comment = comment.map_or_else(|| "NULL".to_owned(), |comment| common::ident::literal(comment));
+    let statement = format!("COMMENT ON DATABASE {} IS {comment}", common::Ident::new(name));
+    maintenance.batch_execute(&statement).await.map_err(|source| {
+        Error::postgres(format!("could not give the database \"{name}\" its comment"), source)
+    })
 }

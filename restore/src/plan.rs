@@ -249,7 +249,7 @@ pub fn plan(
             let drop = printable(&Ident::new(&**name).to_string());
             reasons.push(match facts.half_made.contains(name) {
                 true => format!(
-                    "a database \"{}\" exists already, half-made by a restore that was killed (DROP DATABASE {drop})",
+                    "a database \"{}\" exists already, half-made by a restore that is still at work or was killed (only if it was killed: DROP DATABASE {drop})",
                     printable(name)
                 ),
                 false => format!("a database \"{}\" exists already", printable(name)),
@@ -368,7 +368,7 @@ pub fn plan(
     }
     for name in facts.databases.iter().filter(|name| is_made_by_a_restore(name, live)) {
         let what = match facts.half_made.contains(name) {
-            true => "is half-made, by a restore that was killed: ",
+            true => "is half-made, by a restore that is still at work or was killed; only if it was killed: ",
             false => "was made by an earlier restore, perhaps one that was killed; if nobody needs it: ",
         };
         let drop = printable(&Ident::new(&**name).to_string());

@@ -120,7 +120,8 @@ pub async fn facts(
     })
 }
 
-/// What restores that were killed have left: nobody is connected to it.
+/// What restores that were killed have left: nobody is connected to it. For moments, neither is a restore that is still at work: before
+/// its first connection, and after its last.
 async fn half_made(maintenance: &Session) -> Result<BTreeSet<String>> {
     let asked = format!(
         "SELECT {}, CASE WHEN c.comment IS NULL THEN d.datconnlimit END FROM pg_catalog.pg_database d,
@@ -132,7 +133,7 @@ async fn half_made(maintenance: &Session) -> Result<BTreeSet<String>> {
     let rows = maintenance
         .query(&asked, &[&HALF_MADE])
         .await
-        .map_err(|source| Error::postgres("could not look for what killed restores have left", source))?;
+        .map_err(|source| Error::postgres("could not look for databases that are half-made", source))?;
     let is_ours = |row: &Row| {
         let (name, limit) = (shared_text::name(row, 0)?, row.get::<_, Option<i32>>(1));
         limit.is_none_or(|limit| limit == scratch::closed_limit(&name)).then_some(name)

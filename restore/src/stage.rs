@@ -391,13 +391,7 @@ impl StagedDatabase {
             gate::open(maintenance, &self.name).await?;
         }
         differences.extend(gate::apply_database_state(maintenance, &snapshot, &self.name, plan).await?);
-        if plan.read_only {
-            let name = common::Ident::new(self.name.as_str());
-            let fence = format!("ALTER DATABASE {name} SET default_transaction_read_only TO 'on'");
-            maintenance.batch_execute(&fence).await.map_err(|source| {
-                Error::postgres(format!("could not make the database \"{}\" read-only", self.name), source)
-            })?;
-        }
+        gate::complete(maintenance, &snapshot, &self.name, plan).await?;
         let found =
             Found { grants, other_owners, missing, differences, not_checked, by_rows, spent: loaded.spent };
         Ok(ValidatedDatabase { name: self.name.clone(), found })

@@ -75,6 +75,7 @@ fn a_restore_that_is_killed_at_any_point_leaves_the_live_database_in_one_of_its_
         ("restore.made", false),
         ("restore.created", false),
         ("restore.loaded", false),
+        ("restore.before-complete", false),
         ("restore.before-swap-commit", false),
         ("restore.after-swap-commit", true),
     ] {
@@ -100,7 +101,9 @@ fn a_restore_that_is_killed_at_any_point_leaves_the_live_database_in_one_of_its_
             // Before the swap it is complete.
             let what = match point {
                 "restore.before-swap-commit" => "was made by an earlier restore",
-                _ => "is half-made, by a restore that was killed",
+                _ => {
+                    "is half-made, by a restore that is still at work or was killed; only if it was killed: DROP DATABASE"
+                }
             };
             let named = format!("\"{}\" {what}", left[0]);
             assert!(again.stderr.contains(&named), "{point}: not named: {left:?}\n{}", again.stderr);
@@ -120,10 +123,11 @@ fn what_a_killed_restore_into_a_name_left_says_that_it_is_half_made() {
         snapshots.create(&database, &[]);
         let into = format!("{}_into", database.name());
         let arguments = ["latest", "--into", &into];
-        for point in ["restore.made", "restore.created", "restore.loaded"] {
+        for point in ["restore.made", "restore.created", "restore.loaded", "restore.before-complete"] {
             killed_at(&snapshots, "restore", &database, point, &arguments);
             let refused = snapshots.run("restore", &database.url(), &arguments);
-            refused.fails(3, &[&format!("\"{into}\" exists already, half-made by a restore that was killed (DROP DATABASE \"{into}\")")]);
+            let said = "half-made by a restore that is still at work or was killed (only if it was killed: DROP DATABASE";
+            refused.fails(3, &[&format!("\"{into}\" exists already, {said} \"{into}\")")]);
             database.cluster().psql(&format!("DROP DATABASE {into}"));
         }
         snapshots.run("restore", &database.url(), &arguments).expect(0);
