@@ -239,17 +239,15 @@ impl Rights {
                 .await
                 .map_err(|source| Error::postgres("could not read who owns what in the new database", source))
         };
-        // What a session of ours that has just ended made for itself goes by itself.
-        let lasts = |row: &&Row| !row.get::<_, String>("identity").starts_with("pg_temp_");
         let object = |row: &Row| {
             let kind: String = row.get("type");
             Object { is_inside: kind != "schema", kind, identity: row.get("identity") }
         };
         let mut rights = Self::default();
-        for row in query(sql::OWNERS).await?.iter().filter(lasts) {
+        for row in &query(sql::OWNERS).await? {
             rights.owners.insert(object(row), row.get("owner"));
         }
-        for row in query(sql::PRIVILEGES).await?.iter().filter(lasts) {
+        for row in &query(sql::PRIVILEGES).await? {
             let relation: Option<String> = row.get("relation");
             let privilege = Privilege {
                 object: object(row),

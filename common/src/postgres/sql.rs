@@ -340,7 +340,8 @@ WHERE n.object = ANY ($1)";
 /// Every object with an owner that can be altered by itself: type and identity as PostgreSQL names them, and the owner.
 ///
 /// Read from the catalogs and not from `pg_shdepend`, which does not record what the bootstrap superuser owns. Left out:
-/// members of extensions, and what follows another object (row types, arrays, multiranges, sequences of columns).
+/// members of extensions, what follows another object (row types, arrays, multiranges, sequences of columns), and what lies in the
+/// temporary schema of another session, with which it goes.
 pub const OWNERS: &str = "
 SELECT i.type, i.identity, pg_catalog.pg_get_userbyid(o.owner)::text AS owner
 FROM (SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass::oid AS class, oid AS object, nspowner AS owner, nspname = 'public' AS always
@@ -375,6 +376,7 @@ FROM (SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass::oid AS class, oid A
 WHERE (o.object >= 16384 OR o.always)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e')
   AND (o.class <> 'pg_catalog.pg_namespace'::pg_catalog.regclass OR i.identity !~ '^pg_(toast|temp)')
+  AND (i.schema IS NULL OR i.identity !~ '^pg_temp_')
 ORDER BY i.type <> 'schema', 1, 2";
 
 /// Extensions and their owners. PostgreSQL lets nobody give one away.

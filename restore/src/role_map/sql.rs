@@ -3,7 +3,8 @@
 pub use common::postgres::sql::OWNERS;
 
 /// Every privilege on every object of the database that was ever granted or revoked, owners' own included. `relation` and
-/// `attribute` are set for a column; `keeps_owner` for what PostgreSQL or an extension made, which is not given away.
+/// `attribute` are set for a column; `keeps_owner` for what PostgreSQL or an extension made, which is not given away. Left
+/// out: temporary schemas of other sessions and what lies in them. They go by themselves, with sessions of ours that have just ended.
 pub const PRIVILEGES: &str = "
 SELECT i.type, i.identity, w.identity AS relation, t.attname::text AS attribute,
        pg_catalog.pg_get_userbyid(o.owner)::text AS owner, pg_catalog.pg_get_userbyid(a.grantor)::text AS grantor,
@@ -30,7 +31,7 @@ CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
 LEFT JOIN pg_catalog.pg_attribute t ON o.sub <> 0 AND t.attrelid = o.object AND t.attnum = o.sub
 LEFT JOIN LATERAL pg_catalog.pg_identify_object(o.class, o.object, 0) w ON o.sub <> 0
-WHERE o.acl IS NOT NULL ORDER BY i.type <> 'schema', 1, 2, 6, 7, 8";
+WHERE o.acl IS NOT NULL AND (i.schema IS NULL AND i.type <> 'schema' OR i.identity !~ '^pg_temp_') ORDER BY i.type <> 'schema', 1, 2, 6, 7, 8";
 
 /// Default privileges: for which role, in which schema (NULL: all), for what, and each entry. A row whose entries are all
 /// taken away has none, and comes once with a NULL privilege. `hard_wired`: of PostgreSQL's own default, which a row for
