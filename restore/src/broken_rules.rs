@@ -11,6 +11,7 @@
 //! how it comes back. In a tree of tables of several owners there is no such look: no owner may have the tables of another for a
 //! moment. The rule comes back NOT VALID, with that reason.
 
+mod looks;
 mod queries;
 
 use std::collections::HashSet;
@@ -18,13 +19,13 @@ use std::collections::HashSet;
 use common::{
     Error, Ident, Progress, QualifiedName, Result,
     ident::{literal, printable},
-    interrupt,
     postgres::{
         ConnectionSettings, DbError, DriverError, Session,
         as_owner::{self, AsOwner},
         trust,
     },
 };
+pub use looks::{Left, Looks};
 use queries::{HAS_HEIRS_OF_OTHERS, OF_DOMAIN, OF_TABLE};
 use tokio::sync::Mutex;
 
@@ -131,20 +132,22 @@ impl BrokenRules {
     /// # Errors
     /// One could not be made: the database is not as the snapshot says.
     pub async fn put_back(&self, session: &Session) -> Result<Vec<String>> {
-        let mut lines = Vec::new();
+        let (mut lines, mut left) = (Vec::new(), Left::default());
         // The last that was taken off first: heirs before those that they inherit from.
         for rule in self.aside.lock().await.drain(..).rev() {
             let label = rule.label();
             let failed = |error: Error| error.context(format!("could not make {label} again"));
+            let looks = left.looks(session, &rule).await.map_err(failed)?;
             let made = match rule.others(session).await.map_err(failed)? {
                 Some(owner) if rule.has_heirs_of_others(session, owner).await.map_err(failed)? => {
                     Self::add_unlooked(session, &rule).await
                 }
-                Some(owner) => self.add_as(owner, &rule).await,
-                None => Self::add(session, &rule).await,
+                Some(owner) => self.add_as(owner, &rule, looks).await,
+                None => Self::add(session, &rule, looks).await,
             };
             if let Made::NotValid(why) = made.map_err(failed)? {
                 lines.extend(rule.line(&why));
+                left.add(rule, why);
             }
         }
         lines.reverse();
@@ -156,57 +159,8 @@ fn unmade(source: DriverError) -> Error {
     Error::postgres("the server does not take it", source)
 }
 
-/// The server's looks at the rows of one rule. One that was disturbed says nothing about them: there is another one.
-#[derive(Debug, Default)]
-pub struct Looks {
-    disturbed: u32,
-}
-
-impl Looks {
-    /// How often a look is tried that somebody disturbs.
-    const MOST: u32 = 2;
-
-    /// Why `rule` can't hold for all rows, after a look ended with `error`; none where the look has to be tried again.
-    ///
-    /// # Errors
-    /// The connection is gone, or a signal came in: nothing is known of the rows.
-    pub fn after(&mut self, rule: &Rule, error: Error) -> Result<Option<String>> {
-        let Some((state, message)) =
-            of_server(&error).map(|server| (server.code().code().to_owned(), printable(server.message())))
-        else {
-            return Err(error);
-        };
-        if state == "57014" {
-            interrupt::check()?;
-        }
-        // Canceled by somebody, a lock, a deadlock, a conflict: about the rows it says nothing.
-        if ["57014", "55P03", "40P01", "40001"].contains(&&*state) {
-            self.disturbed += 1;
-            if self.disturbed < Self::MOST {
-                return Ok(None);
-            }
-            return Ok(Some(format!(
-                "because the server's look at the rows was ended {} times ({message}); nothing is known to break it, and ALTER {} {} \
-                 VALIDATE CONSTRAINT {} looks again",
-                self.disturbed,
-                rule.kind(),
-                rule.on,
-                rule.name
-            )));
-        }
-        // Of a rule that an heir's rows break, and that is NOT VALID there, none can be valid above it: 42P17.
-        let breaks = ["22", "23", "P0"].iter().any(|class| state.starts_with(class)) || state == "42P17";
-        Ok(Some(if breaks {
-            BROKEN.to_owned()
-        } else {
-            format!("because the server could not look at the rows: {message}")
-        }))
-    }
-}
-
 impl BrokenRules {
-    async fn add(session: &Session, rule: &Rule) -> Result<Made> {
-        let mut looks = Looks::default();
+    async fn add(session: &Session, rule: &Rule, mut looks: Looks) -> Result<Made> {
         loop {
             let Err(source) = session.batch_execute(&rule.add_sql(Holds::ForAllRows)).await else {
                 return Ok(Made::Valid);
@@ -238,7 +192,7 @@ impl BrokenRules {
     }
 
     /// Makes it as its owner, whose code its definition and the rows can call.
-    async fn add_as(&self, owner: u32, rule: &Rule) -> Result<Made> {
+    async fn add_as(&self, owner: u32, rule: &Rule, mut looks: Looks) -> Result<Made> {
         const CLOSED: &str = "SELECT n.nspname::pg_catalog.text, pg_catalog.pg_get_userbyid($1::pg_catalog.oid)::pg_catalog.text
             FROM pg_catalog.pg_namespace n WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
             AND NOT pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'USAGE')";
@@ -260,7 +214,6 @@ impl BrokenRules {
         session.batch_execute(&begin).await.map_err(failed)?;
         // From here on only text statements: nothing may be prepared where code of somebody else has been.
         let all = owner.run_sql(&rule.add_sql(Holds::ForAllRows), "");
-        let mut looks = Looks::default();
         let made = loop {
             let Err(source) = session.simple_query(&all).await else { break Made::Valid };
             let why = looks.after(rule, unmade(source))?;
@@ -277,9 +230,6 @@ impl BrokenRules {
         Ok(made)
     }
 }
-
-/// Why a rule is NOT VALID that a row was seen to break.
-const BROKEN: &str = "because rows break it";
 
 /// For which rows a rule holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -68,3 +68,10 @@ WITH RECURSIVE heirs(oid) AS (
   SELECT i.inhrelid FROM pg_catalog.pg_inherits i WHERE i.inhparent = $1::text::pg_catalog.regclass
   UNION SELECT i.inhrelid FROM heirs JOIN pg_catalog.pg_inherits i ON i.inhparent = heirs.oid)
 SELECT EXISTS (SELECT FROM heirs JOIN pg_catalog.pg_class c ON c.oid = heirs.oid WHERE c.relowner <> $2)";
+
+/// A row where the table `$HEIR` inherits from the table `$TABLE`; both are literals.
+pub const INHERITS: &str = "
+WITH RECURSIVE above(oid) AS (
+  SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = $HEIR::pg_catalog.regclass
+  UNION SELECT i.inhparent FROM above JOIN pg_catalog.pg_inherits i ON i.inhrelid = above.oid)
+SELECT 1 FROM above WHERE oid = $TABLE::pg_catalog.regclass";

@@ -5,7 +5,7 @@
 use common::{Error, QualifiedName, Result, postgres::Session};
 
 use super::transaction::LiveTransaction;
-use crate::broken_rules::{self, Holds, Looks, Rule};
+use crate::broken_rules::{self, Holds, Left, Looks, Rule};
 
 /// The rules that `error` speaks of, as a database says that has these tables; none where it speaks of none.
 pub async fn broken_by(session: &Session, error: &Error, tables: &[&QualifiedName]) -> Result<Vec<Rule>> {
@@ -48,12 +48,16 @@ pub async fn drop(transaction: &LiveTransaction, aside: &[Rule]) -> Result<()> {
 /// Makes them again, heirs before those that they inherit from, and says of each that is not as it was what the server's own look at
 /// all rows found. An error's words alone are nobody's proof.
 pub async fn put_back(transaction: &LiveTransaction, aside: &[Rule]) -> Result<Vec<String>> {
-    let mut lines = Vec::new();
+    let (mut lines, mut left) = (Vec::new(), Left::default());
     for rule in aside.iter().rev() {
-        let why = if rule.was_valid() { look(transaction, rule).await? } else { Some(String::new()) };
+        let why = match rule.was_valid() {
+            true => look(transaction, rule, left.looks(transaction.session(), rule).await?).await?,
+            false => Some(String::new()),
+        };
         if let Some(why) = why {
             transaction.run(UNMADE, &rule.add_sql(Holds::ForNewRows)).await?;
             lines.extend(rule.line(&why));
+            left.add(rule.clone(), why);
         }
     }
     lines.reverse();
@@ -63,8 +67,7 @@ pub async fn put_back(transaction: &LiveTransaction, aside: &[Rule]) -> Result<V
 const UNMADE: &str = "could not make a constraint again that rows break";
 
 /// Makes a rule for all rows. Where that can't be, it is not made, and this is why.
-async fn look(transaction: &LiveTransaction, rule: &Rule) -> Result<Option<String>> {
-    let mut looks = Looks::default();
+async fn look(transaction: &LiveTransaction, rule: &Rule, mut looks: Looks) -> Result<Option<String>> {
     let all = rule.add_sql(Holds::ForAllRows);
     loop {
         transaction.run(UNMADE, "SAVEPOINT before_look").await?;

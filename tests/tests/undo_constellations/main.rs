@@ -4,6 +4,7 @@
 
 mod cases;
 mod extensions;
+mod heirs;
 mod more;
 mod place;
 mod rules;

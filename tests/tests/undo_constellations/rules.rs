@@ -37,7 +37,7 @@ fn expected() -> Vec<String> {
 }
 
 /// Sorted: which table is loaded first is nobody's business.
-fn differences(document: &str) -> Vec<String> {
+pub fn differences(document: &str) -> Vec<String> {
     let report: serde_json::Value = serde_json::from_str(document).expect("one document");
     let lines = report["account"]["differs"].as_array().unwrap_or_else(|| panic!("{document}"));
     let mut lines: Vec<String> = lines.iter().map(|line| line.as_str().unwrap().to_owned()).collect();
