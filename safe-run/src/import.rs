@@ -161,9 +161,10 @@ impl Import {
             )
         };
         if let (Way::Into(plan), false) = (&way, options.run_owners_code) {
-            rights::refuse(session, plan, options.fire_triggers).await?;
+            let empties = options.existing == Existing::Recreate;
+            rights::refuse(session, plan, options.fire_triggers, empties).await?;
         }
-        if options.bad_values == BadValues::Quarantine || options.orphans != Orphans::Fail {
+        if options.bad_values == BadValues::Quarantine || options.orphans == Orphans::Skip {
             rights::refuse_others_schema(session).await?;
         }
         let limits = crate::run::loss_limits(run, &[]);
@@ -338,7 +339,8 @@ impl Import {
                 }
                 // What the owners might have added before the lock.
                 if !self.options.run_owners_code {
-                    rights::refuse(session, &plan, self.options.fire_triggers).await?;
+                    let empties = self.options.existing == Existing::Recreate;
+                    rights::refuse(session, &plan, self.options.fire_triggers, empties).await?;
                 }
                 let existing = around::existing_rows(session, &plan).await?;
                 around::refuse_existing(&plan, &existing, self.options.existing, &self.limits)?;

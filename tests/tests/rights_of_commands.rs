@@ -161,6 +161,15 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
             CREATE TABLE planted.reads (id int PRIMARY KEY, n text DEFAULT pg_read_file('PG_VERSION'));
             CREATE DOMAIN planted.given_word AS int DEFAULT planted.number('default of a domain');
             CREATE TABLE planted.by_domain (id int PRIMARY KEY, n planted.given_word);
+            CREATE DOMAIN planted.checked AS text CHECK (planted.say('domain within a default'));
+            CREATE TABLE planted.by_cast (id int PRIMARY KEY, n text DEFAULT ('x'::planted.checked)::text);
+            CREATE TABLE planted.tells (id int PRIMARY KEY, n text DEFAULT current_setting('primary_conninfo'));
+            CREATE TABLE planted.later (id int PRIMARY KEY, made timestamptz DEFAULT now() + interval '1 day') PARTITION BY RANGE (id);
+            CREATE TABLE planted.late PARTITION OF planted.later FOR VALUES FROM (1) TO (100);
+            CREATE TRIGGER t BEFORE UPDATE ON planted.late FOR EACH ROW EXECUTE FUNCTION planted.fires();
+            CREATE TRIGGER s BEFORE INSERT ON planted.late EXECUTE FUNCTION planted.fires();
+            CREATE TABLE planted.heir_of () INHERITS (planted.fruits);
+            CREATE TRIGGER t BEFORE TRUNCATE ON planted.heir_of EXECUTE FUNCTION planted.fires();
             CREATE TABLE planted.with_partial (id int PRIMARY KEY);
             CREATE INDEX ON planted.with_partial (id) WHERE planted.say('partial index of an import');
             CREATE TABLE planted.fired (id int PRIMARY KEY);
@@ -195,6 +204,8 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
             ("planted.by_default", "the default of n calls planted.number(text)"),
             ("planted.reads", "the default of n calls pg_read_file(text)"),
             ("planted.by_domain", "the default of n calls planted.number(text)"),
+            ("planted.by_cast", "the default of n calls planted.say(text)"),
+            ("planted.tells", "the default of n calls current_setting(text)"),
             ("planted.with_partial", "planted.say(text)"),
             ("planted.parts", "planted.part: the trigger t calls planted.fires()"),
             ("ours_default", "the default of n calls planted.number(text)"),
@@ -218,6 +229,7 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
         for (table, columns) in [
             ("planted.fruits", "id INTEGER PRIMARY KEY, name TEXT"),
             ("planted.fired", id),
+            ("planted.later", id),
             ("ours_plain", id),
             // The value is the file's.
             ("planted.by_default", "id INTEGER PRIMARY KEY, n INTEGER"),
@@ -227,6 +239,23 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
             planted.ran_only_as_itself(&format!("import into {table} on {major}"));
             assert_eq!(run.database.psql(&format!("SELECT count(*) FROM {table} WHERE id = 50")), "1");
         }
+        // What inherits from a table is emptied with it.
+        let file = sqlite(
+            &run,
+            "heirs.db",
+            "CREATE TABLE fruits (id INTEGER PRIMARY KEY, name TEXT); INSERT INTO fruits VALUES (60, 'fig')",
+        );
+        let words = [
+            "import",
+            &file,
+            "--map",
+            "fruits=planted.fruits",
+            "--force-recreate",
+            "--allow-loss",
+            "planted.fruits",
+        ];
+        run.run(&words).exits(3).says("planted.heir_of: the trigger t calls planted.fires()");
+        planted.ran_only_as_itself("import --force-recreate");
         // A schema of his, in which rows would be put aside.
         planted.psql("CREATE SCHEMA safe_run");
         for more in [["--bad-values", "quarantine"], ["--orphans", "skip"]] {
