@@ -25,7 +25,30 @@ pub fn names_secret(name: &str) -> bool {
 
 /// Any text that may hold a URL, a `key=value` connection string, an assignment, or SQL.
 pub fn text(text: &str) -> String {
-    connection(&after_names(text))
+    connection(&after_names(&headers(text)))
+}
+
+/// Headers of HTTP whose values let somebody in, as they stand in the words of curl and the like.
+const HEADERS: [&str; 5] = ["authorization:", "x-api-key:", "x-auth-token:", "x-vault-token:", "cookie:"];
+
+/// Masks what follows a header's name, up to a quotation mark or the end of the line.
+fn headers(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let mut out = String::with_capacity(text.len());
+    let mut done = 0;
+    while let Some(after) =
+        HEADERS.iter().filter_map(|name| lower[done..].find(name).map(|at| done + at + name.len())).min()
+    {
+        out.push_str(&text[done..after]);
+        let value = &text[after..];
+        let ends = value.find(['\'', '"', '\n']).unwrap_or(value.len());
+        if !value[..ends].trim().is_empty() {
+            out.push(' ');
+            out.push_str(MASK);
+        }
+        done = after + ends;
+    }
+    out + &text[done..]
 }
 
 /// One word, or one literal, that may be a URL or a `key=value` connection string.
@@ -201,6 +224,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn headers_that_let_somebody_in_are_masked() {
+        for (said, shown) in [
+            ("Authorization: Bearer s3cret", "Authorization: ***"),
+            ("curl -H 'authorization: Basic dTpw' https://x/y", "curl -H 'authorization: ***' https://x/y"),
+            ("-H \"X-Api-Key:s3cret\" -H 'Cookie: a=b; c=d'", "-H \"X-Api-Key: ***\" -H 'Cookie: ***'"),
+            ("authorization: x\nnext line", "authorization: ***\nnext line"),
+            ("about authorization:", "about authorization:"),
+            ("no authorization is needed", "no authorization is needed"),
+        ] {
+            assert_eq!(text(said), shown);
+        }
+    }
 
     #[test]
     fn passwords_in_words_are_masked() {
