@@ -87,7 +87,7 @@ const PARTS: &[&str] = &[
     "safe-run.statement-done",
     "safe-run.file-committed",
 ];
-const LOADED: &[&str] = &["restore.made", "restore.created", "restore.loaded"];
+const LOADED: &[&str] = &["restore.made", "restore.created", "restore.loaded", "restore.before-complete"];
 const SWAP: &[&str] = &["restore.before-swap-commit", "restore.after-swap-commit"];
 const WRITABLE: &[&str] = &["safe-run.writable", "safe-run.fence-lifted"];
 const UNHIDDEN: &[&str] = &["safe-run.unhidden", "safe-run.fence-lifted"];
