@@ -6,7 +6,7 @@ use common::{
     Error, Result,
     catalog::DatabaseSetting,
     ident::{literal, printable},
-    postgres::{Row, Session, database, scratch, shared_text},
+    postgres::{Session, database, scratch, shared_text},
 };
 
 use crate::{
@@ -134,9 +134,5 @@ async fn half_made(maintenance: &Session) -> Result<BTreeSet<String>> {
         .query(&asked, &[&HALF_MADE])
         .await
         .map_err(|source| Error::postgres("could not look for databases that are half-made", source))?;
-    let is_ours = |row: &Row| {
-        let (name, limit) = (shared_text::name(row, 0)?, row.get::<_, Option<i32>>(1));
-        limit.is_none_or(|limit| limit == scratch::closed_limit(&name)).then_some(name)
-    };
-    Ok(rows.iter().filter_map(is_ours).collect())
+    Ok(rows.iter().filter_map(scratch::marked).collect())
 }

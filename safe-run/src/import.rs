@@ -160,9 +160,8 @@ impl Import {
                     .map_err(|problems| tell::undecided(&problems))?,
             )
         };
-        if let (Way::Into(plan), false) = (&way, options.run_owners_code) {
-            let empties = options.existing == Existing::Recreate;
-            rights::refuse(session, plan, options.fire_triggers, empties).await?;
+        if let Way::Into(plan) = &way {
+            rights::refuse(session, plan, &options).await?;
         }
         if options.bad_values == BadValues::Quarantine || options.orphans == Orphans::Skip {
             rights::refuse_others_schema(session).await?;
@@ -338,10 +337,7 @@ impl Import {
                     return Err(changed());
                 }
                 // What the owners might have added before the lock.
-                if !self.options.run_owners_code {
-                    let empties = self.options.existing == Existing::Recreate;
-                    rights::refuse(session, &plan, self.options.fire_triggers, empties).await?;
-                }
+                rights::refuse(session, &plan, &self.options).await?;
                 let existing = around::existing_rows(session, &plan).await?;
                 around::refuse_existing(&plan, &existing, self.options.existing, &self.limits)?;
                 plan

@@ -328,8 +328,7 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
             "the undo is proved: nothing that it depends on has changed since a trial that succeeded";
         second.close().await?;
         let mut file = ByFile { how: format!("{proved}{}", rules.left_out()), lacks: known.lacks };
-        file.lacks.splice(0..0, rules.uncertain());
-        file.lacks.extend(moved_by_event_triggers(&context.control).await?);
+        add_beside_the_trial(&mut file, &rules, &context.control).await?;
         return Ok(Ok(file));
     }
     if let Some(why) = workers::without_answer(control).await? {
@@ -343,12 +342,18 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
             let known = KnownProof { at: Utc::now(), lacks: file.lacks.clone() };
             context.repository.remember_proof(&key, &known)?;
         }
-        // First: a message names one.
-        file.lacks.splice(0..0, rules.uncertain());
-        file.lacks.extend(moved_by_event_triggers(&context.control).await?);
+        add_beside_the_trial(file, &rules, &context.control).await?;
     }
     second.close().await?;
     Ok(tried)
+}
+
+/// Adds what no trial tells, and so no known proof remembers.
+async fn add_beside_the_trial(file: &mut ByFile, rules: &rules::Rules, session: &Session) -> Result<()> {
+    // First: a message names one.
+    file.lacks.splice(0..0, rules.uncertain());
+    file.lacks.extend(moved_by_event_triggers(session).await?);
+    Ok(())
 }
 
 /// Before PostgreSQL 17 nothing keeps an event trigger that is ENABLE ALWAYS or ENABLE REPLICA from firing where the checks make the

@@ -6,7 +6,7 @@
 
 use chrono::Utc;
 
-use super::{ConnectionSettings, Session, database, shared_text};
+use super::{ConnectionSettings, Row, Session, database, shared_text};
 use crate::{Error, Result, digest, ident::with_suffix};
 
 /// The connection limit of a database of this name while it is made and closed: the one mark that CREATE DATABASE itself can set.
@@ -15,6 +15,13 @@ pub fn closed_limit(name: &str) -> i32 {
     let hash = digest::sha256(format!("safe-run makes {name}").as_bytes());
     let bits = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
     i32::try_from(bits >> 1 | 1 << 16).unwrap_or(i32::MAX)
+}
+
+/// The name in the first column, as [`shared_text::bytes`] gives it, if we made the database: the second column is NULL where its comment
+/// says so, and else its connection limit.
+pub fn marked(row: &Row) -> Option<String> {
+    let (name, limit) = (shared_text::name(row, 0)?, row.get::<_, Option<i32>>(1));
+    limit.is_none_or(|limit| limit == closed_limit(&name)).then_some(name)
 }
 
 /// A kind of scratch database.
@@ -65,11 +72,7 @@ impl ScratchKind {
             .map_err(failed)?;
         let mut dead = Vec::new();
         // Ours have names that we can write.
-        let ours = rows.iter().filter_map(|row| {
-            let (name, limit) = (shared_text::name(row, 0)?, row.get::<_, Option<i32>>(1));
-            limit.is_none_or(|limit| limit == closed_limit(&name)).then_some(name)
-        });
-        for name in ours {
+        for name in rows.iter().filter_map(marked) {
             let is_dead: bool = session
                 .query_one(&format!("SELECT pg_catalog.pg_try_advisory_lock({})", self.key()), &[&name])
                 .await

@@ -8,7 +8,7 @@ use common::{
 };
 use restore::parts::rights::{Code, of_tables};
 
-use super::plan::Plan;
+use super::{choices::Existing, options::ImportOptions, plan::Plan};
 
 /// What PostgreSQL and its own extensions give anew for each row, and nothing else.
 const GIVES_VALUES: &str = "'nextval', 'random', 'clock_timestamp', 'timeofday', 'gen_random_uuid', 'uuidv4', 'uuidv7', 'gen_random_bytes', \
@@ -71,11 +71,15 @@ ORDER BY t.oid, b.what, b.does"
     )
 }
 
-/// Refuses an import that would run code of a role that is not trusted.
+/// Refuses an import that would run code of a role that is not trusted, unless that was asked for.
 ///
 /// # Errors
 /// Refused, with every table and what it would run; or the catalog can't be read.
-pub async fn refuse(session: &Session, plan: &Plan, fires: bool, empties: bool) -> Result<()> {
+pub async fn refuse(session: &Session, plan: &Plan, options: &ImportOptions) -> Result<()> {
+    if options.run_owners_code {
+        return Ok(());
+    }
+    let empties = options.existing == Existing::Recreate;
     let names: Vec<&QualifiedName> = plan.tables.iter().map(|table| &table.target.name).collect();
     let oids: Vec<u32> = plan.tables.iter().map(|table| table.target.oid).collect();
     let mut code: Code = of_tables(session, &names).await?;
@@ -85,7 +89,7 @@ pub async fn refuse(session: &Session, plan: &Plan, fires: bool, empties: bool) 
     };
     let (tables, columns): (Vec<u32>, Vec<String>) = plan.tables.iter().flat_map(given).unzip();
     let rows = session
-        .query(&called(), &[&oids, &fires, &tables, &columns, &empties])
+        .query(&called(), &[&oids, &options.fire_triggers, &tables, &columns, &empties])
         .await
         .map_err(|source| Error::postgres("could not look for code that new rows would call", source))?;
     for row in &rows {
