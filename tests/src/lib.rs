@@ -85,6 +85,40 @@ mod unit {
         }
     }
 
+    /// A file that no suite names is never compiled, and its tests never run.
+    #[test]
+    fn every_file_of_tests_belongs_to_a_suite() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+        let mut suites: Vec<String> = Vec::new();
+        for suite in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            assert!(suite.join("main.rs").exists(), "{} is no suite", suite.display());
+            suites.push(suite.file_name().unwrap().to_string_lossy().into_owned());
+            are_modules(&suite, &suite.join("main.rs"));
+        }
+        suites.sort_unstable();
+        assert_eq!(suites, ["backup_restore", "checks", "safe_run", "sqlite", "trust"]);
+    }
+
+    /// Each file in `folder` is a module of `parent`.
+    fn are_modules(folder: &Path, parent: &Path) {
+        let named = std::fs::read_to_string(parent).unwrap();
+        for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() {
+                if name != "snapshots" {
+                    are_modules(&path, &path.with_extension("rs"));
+                }
+            } else if path != *parent {
+                assert!(
+                    named.lines().any(|line| line == format!("mod {name};")),
+                    "{} is named by no `mod` of {}",
+                    path.display(),
+                    parent.display()
+                );
+            }
+        }
+    }
+
     #[test]
     fn every_test_that_the_list_of_hazards_names_exists() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

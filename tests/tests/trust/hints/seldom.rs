@@ -1,7 +1,7 @@
 //! What seldom happens: a killed run and a damaged journal, databases of other encodings, locks that nobody waits for, and what a
 //! role that may almost everything may not.
 
-use crate::steps::Step::{self, As, File, Hold, Plain, Release, Remove, Run, Server, Sql};
+use super::steps::Step::{self, As, File, Hold, Plain, Release, Remove, Run, Server, Sql};
 
 /// Runs that were killed, settings, folders and other encodings.
 pub const SELDOM: &[Step] = &[

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
 use tests::{Database, psql};
 
-use crate::{
+use super::{
     answer::{answer, without_times},
     lines::prepare,
 };

@@ -4,7 +4,7 @@
 
 use std::{fmt::Write as _, os::unix::fs::PermissionsExt, path::Path};
 
-use crate::answer::answer;
+use super::answer::answer;
 
 /// What the files of a case are.
 pub fn prepare(folder: &Path) {

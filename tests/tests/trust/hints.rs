@@ -114,7 +114,7 @@ fn write(trace: &str) {
     let known = ledger();
     let functions = functions();
     let mut text = String::from(
-        "# Every hint of the sources, and a test that leads to it; tests/tests/hints/main.rs says how it is made.\n",
+        "# Every hint of the sources, and a test that leads to it; tests/tests/trust/hints.rs says how it is made.\n",
     );
     let all = hints();
     for (file, sentences) in &all {
@@ -142,7 +142,7 @@ fn seen(given: &[serde_json::Value], file: &str, sentence: &str) -> Option<Strin
                 (!test.is_empty()).then(|| format!("{binary} {test}"))
             })
             // Those of this file are compared word for word.
-            .min_by_key(|case| (!case.starts_with("tests::hints "), case.clone()))
+            .min_by_key(|case| (!case.starts_with("tests::trust hints::"), case.clone()))
     };
     of(true).or_else(|| of(false))
 }

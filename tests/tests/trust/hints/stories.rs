@@ -1,6 +1,6 @@
 //! What goes wrong on a server: for want of rights, with parts of a snapshot, with a repository, with histories.
 
-use crate::steps::Step::{self, As, File, Hold, Plain, Release, Remove, Run, Server, Sql, With};
+use super::steps::Step::{self, As, File, Hold, Plain, Release, Remove, Run, Server, Sql, With};
 
 /// A role that may log in and read one table.
 pub const ROLES: &str = "CREATE ROLE {DATABASE}_r LOGIN; CREATE TABLE a (i int); GRANT SELECT ON a TO {DATABASE}_r; SELECT lo_from_bytea(0, 'x')";

@@ -6,7 +6,7 @@ use std::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::answer::answer;
+use super::answer::answer;
 
 /// What is sent back.
 enum Reply {
@@ -121,7 +121,7 @@ pub fn answers() -> (String, String) {
     // The address is taken by somebody else.
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("it listens").to_string();
-    let url = crate::answer::NOWHERE;
+    let url = super::answer::NOWHERE;
     let words = ["backup", "schedule", "--cron", "0 3 * * *", "--listen", &address, "-d", url];
     let (answered, hints) = answer(folder.path(), &words);
     said.push_str(&answered.replace(&address, "<taken>"));

@@ -1,0 +1,16 @@
+//! Nobody's code runs with our rights, nobody's secret is told, and every word that is said is true.
+
+mod bad_input;
+mod false_alarms;
+mod foreign;
+mod foreign_words;
+mod hints;
+mod least_privilege;
+mod owners_code;
+mod reading_is_safe;
+mod rights;
+mod rights_of_commands;
+mod secrets;
+mod verdicts;
+mod words;
+mod wrong_engine;
