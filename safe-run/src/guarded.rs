@@ -341,7 +341,7 @@ async fn prepare(
         && options.snapshot.has_file()
         && (on_failure == Some(OnFailure::Undo) || on_failure.is_none() && standing.is_some());
     let found = async {
-        let baseline = baseline(context, &exported, first).await?;
+        let baseline = baseline(context, &exported, first, false).await?;
         let undo = match is_by_file {
             true => Undo::ByFile(proof::place::look_at_the_rest(context, &exported).await?.map(Box::new)),
             false => Undo::Other,

@@ -403,11 +403,12 @@ pub struct Baseline {
 }
 
 /// Looks at the database before the migration, with several sessions on one exported snapshot. What `first` answered before
-/// the fence, and still holds, is not asked again.
+/// the fence, and still holds, is not asked again. With `functions_later` the session that holds the locks tries the functions.
 pub async fn baseline(
     context: &Context,
     exported: &ExportedSnapshot<'_>,
     first: Option<&mut Precopy>,
+    functions_later: bool,
 ) -> Result<Baseline> {
     let carried = match first {
         Some(first) => Some(first.carried(context, exported).await?),
@@ -419,7 +420,7 @@ pub async fn baseline(
     let sequences = introspect::sequences(first).await?;
     let still_holds = carried.as_ref().and_then(|carried| carried.as_ref().ok()).cloned();
     // It tells nobody how far it is: rows are copied meanwhile, and that is the phase.
-    let options = check::Options { carried: still_holds, ..check_options(&context.options) };
+    let options = check::Options { carried: still_holds, functions_later, ..check_options(&context.options) };
     let results = check_on(&context.connection, &sessions, &options).await?;
     close_all(sessions).await?;
     // Its locks would be in the migration's way.

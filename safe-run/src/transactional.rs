@@ -135,10 +135,16 @@ async fn protected(
     let exported = exported.with_points(points);
     let snapshot =
         async { if takes_snapshot { context.snapshot(&exported, None).await.map(Some) } else { Ok(None) } };
-    let found = baseline(context, &exported, first.as_mut());
+    let found = baseline(context, &exported, first.as_mut(), fenced);
     let both = tokio::try_join!(with_time(found), with_time(snapshot));
-    let ((found, checks_began, checks_took), (snapshot, began, took)) = both.map_err(&before)?;
+    let ((mut found, checks_began, mut checks_took), (snapshot, began, took)) = both.map_err(&before)?;
     drop(exported);
+    if fenced {
+        let began = Instant::now();
+        let options = check_options(options);
+        check::add_functions(migrator, &options, &mut found.results).await.map_err(&before)?;
+        checks_took += began.elapsed();
+    }
     if let Some(holder) = holder {
         holder.close().await.map_err(&before)?;
     }

@@ -41,7 +41,7 @@ ORDER BY n.nspname, c.relname";
 
 /// SQL and PL/pgSQL functions: oid, schema, name, arguments, language, its own search_path, and the tables of its
 /// triggers (0 if it is a trigger function without one), and its owner's oid (0: trusted) and name.
-fn functions() -> String {
+fn functions_sql() -> String {
     format!(
         r"WITH trusted AS MATERIALIZED ({TRUSTED_ROLES})
 SELECT p.oid, n.nspname, p.proname, pg_get_function_identity_arguments(p.oid), l.lanname,
@@ -109,22 +109,36 @@ pub(super) struct Code {
     rows_are_problems: bool,
 }
 
-/// Every view and function.
-pub(super) async fn list(session: &CheckSession<'_>, standings: &Standings) -> Result<Vec<Code>> {
-    let paths = session.catalog(CheckKind::Code, &paths()).await?;
-    let paths: Arc<[String]> = paths.iter().filter_map(|row| path_of(&text(row, 0))).collect();
+/// Every view.
+pub(super) async fn views(session: &CheckSession<'_>, standings: &Standings) -> Result<Vec<Code>> {
+    let paths = paths_of_sessions(session).await?;
     let session_path = session.own_search_path();
     let views = session.catalog(CheckKind::Code, VIEWS).await?;
-    let mut code: Vec<Code> = views.iter().map(|row| view(row, &paths, standings, &session_path)).collect();
+    Ok(views.iter().map(|row| view(row, &paths, standings, &session_path)).collect())
+}
+
+/// Every function.
+pub(super) async fn functions(session: &CheckSession<'_>, standings: &Standings) -> Result<Vec<Code>> {
+    let rows = session.catalog(CheckKind::Code, &functions_sql()).await?;
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let paths = paths_of_sessions(session).await?;
     let checker = session.catalog(CheckKind::Code, PLPGSQL_CHECK).await?;
     let checker = checker.first().map(|row| text(row, 0));
-    for row in session.catalog(CheckKind::Code, &functions()).await? {
+    let mut code = Vec::with_capacity(rows.len());
+    for row in rows {
         let (owner, name): (u32, String) = (number(&row, 7), text(&row, 8));
         let rights = if owner == 0 { Rights::Session } else { standings.of_owner(owner, &name) };
         let checker = checker.as_deref().map(|schema| (schema, standings.of_body(owner, &name)));
         code.extend(function(&row, rights, checker, &paths));
     }
     Ok(code)
+}
+
+async fn paths_of_sessions(session: &CheckSession<'_>) -> Result<Arc<[String]>> {
+    let paths = session.catalog(CheckKind::Code, &paths()).await?;
+    Ok(paths.iter().filter_map(|row| path_of(&text(row, 0))).collect())
 }
 
 fn view(row: &TextRow, paths: &Arc<[String]>, standings: &Standings, session_path: &str) -> Code {
@@ -201,8 +215,9 @@ fn function(
     code
 }
 
-/// Without it the validators believe every body.
-const ON: &str = "SET LOCAL check_function_bodies = on;";
+/// Without the first one the validators believe every body. Analysing a body locks its tables as running it does: whoever keeps one
+/// locked is waited for, but not once for each function for as long as other questions wait.
+const ON: &str = "SET LOCAL check_function_bodies = on; SET LOCAL lock_timeout = '1s';";
 
 impl Code {
     /// Tries it.

@@ -121,10 +121,42 @@ pub async fn run_with_scratch(
         outcome.took.insert(CheckKind::Structure, started.elapsed());
         merge(&mut results, outcome);
     }
+    in_order(&mut results);
+    Ok(results)
+}
+
+/// Tries the functions that a pass with [`Options::functions_later`] left out, on the session that holds the fence's locks.
+pub async fn add_functions(client: &Client, options: &Options, results: &mut CheckResults) -> Result<()> {
+    if !options.wants(CheckKind::Code) {
+        return Ok(());
+    }
+    let session = CheckSession::open(client, options.parallel_workers).await?;
+    let mut outcome = Outcome::default();
+    let done = async {
+        let functions = code::functions(&session, &session.standings().await?).await?;
+        let jobs = functions.into_iter().map(|work| code_job(work, results)).collect();
+        Queue::new(jobs, 1, options.progress.clone()).drain(&session, None, &mut outcome).await
+    };
+    let done = done.await;
+    outcome.skipped.extend(session.take_refused());
+    let closed = session.close().await;
+    done?;
+    closed?;
+    merge(results, outcome);
+    in_order(results);
+    Ok(())
+}
+
+/// By check, object and rule, whichever session found it.
+fn in_order(results: &mut CheckResults) {
     let order = |finding: &Finding| (finding.key.check, finding.object.clone(), finding.key.rule.clone());
     results.findings.sort_by_cached_key(order);
     results.skipped.sort();
-    Ok(results)
+}
+
+fn code_job(work: code::Code, results: &mut CheckResults) -> Job {
+    results.rules.insert(work.key.clone(), RuleState::default());
+    Job { size_bytes: 0, work: Work::Code(work) }
 }
 
 /// What the catalog said.
@@ -236,10 +268,11 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
         }
     }
     if options.wants(CheckKind::Code) {
-        for work in code::list(session, &standings).await? {
-            results.rules.insert(work.key.clone(), RuleState::default());
-            jobs.push(Job { size_bytes: 0, work: Work::Code(work) });
+        let mut code = code::views(session, &standings).await?;
+        if !options.functions_later {
+            code.extend(code::functions(session, &standings).await?);
         }
+        jobs.extend(code.into_iter().map(|work| code_job(work, &mut results)));
     }
     if options.wants(CheckKind::Content) {
         for work in content::list(session, &standings, options).await? {

@@ -320,6 +320,9 @@ pub struct Options {
     pub is_first: bool,
     /// What a pass with writers at work answered: what still holds is not asked again.
     pub carried: Option<Arc<Carried>>,
+    /// Functions are left to [`super::add_functions`]: PostgreSQL locks the tables that a body writes to as a writer does, and a
+    /// fence of the same run would keep these sessions waiting.
+    pub functions_later: bool,
     /// Who is told how far it has come.
     pub progress: Option<Progress>,
 }

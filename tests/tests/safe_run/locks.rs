@@ -235,3 +235,26 @@ fn what_a_rollback_does_not_undo_is_not_done_twice() {
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "1\n");
     std::fs::remove_file(&target).unwrap();
 }
+
+#[test]
+fn functions_that_write_are_tried_behind_the_runs_own_fence_and_wait_for_nothing() {
+    for major in tests::cluster::ends() {
+        let run = ProtectedRun::shop(major);
+        run.database.psql(
+            "CREATE FUNCTION remember(text) RETURNS void LANGUAGE sql AS $$ INSERT INTO audit (at) VALUES ($1) $$;
+             CREATE FUNCTION latest() RETURNS bigint LANGUAGE sql AS $$ SELECT id FROM orders ORDER BY id DESC LIMIT 1 FOR UPDATE $$;
+             CREATE FUNCTION broken() RETURNS int LANGUAGE sql AS $$ SELECT 1 $$",
+        );
+        // Broken before: no finding of this run.
+        run.database.psql(
+            "SET check_function_bodies = off; CREATE OR REPLACE FUNCTION broken() RETURNS int LANGUAGE sql AS $$ SELECT nothing $$",
+        );
+        run.migration("0001_a.sql", "CREATE TABLE extra (id int);");
+        run.run(&[]).exits(0).verdict("COMMITTED");
+        run.migration("0002_b.sql", "ALTER TABLE audit DROP COLUMN at;");
+        run.run(&[]).exits(11).says("function remember(text) does not compile");
+        let waited = |line: &str| line.contains(run.database.name()) && line.contains("lock timeout");
+        let log = run.database.cluster().log();
+        assert_eq!(log.lines().find(|line| waited(line)), None);
+    }
+}
