@@ -161,7 +161,8 @@ impl Import {
             )
         };
         if let Way::Into(plan) = &way {
-            rights::refuse(session, plan, &options).await?;
+            // Before anything is read: to count rows is a query, too.
+            rights::refuse(session, plan, &options, rights::Use::Filled).await?;
         }
         if options.bad_values == BadValues::Quarantine || options.orphans == Orphans::Skip {
             rights::refuse_others_schema(session).await?;
@@ -179,6 +180,10 @@ impl Import {
         };
         if matches!(import.way, Way::Into(_)) {
             import.existing = around::existing_rows(session, import.plan()).await?;
+            let used = rights::Use::with(import.options.existing, !import.existing.is_empty());
+            if used == rights::Use::EmptiedAndFilled {
+                rights::refuse(session, import.plan(), &import.options, used).await?;
+            }
         }
         // Rows that are added may refer to rows that only PostgreSQL has: it checks them.
         if import.options.existing != Existing::Append {
@@ -337,7 +342,8 @@ impl Import {
                     return Err(changed());
                 }
                 // What the owners might have added before the lock.
-                rights::refuse(session, &plan, &self.options).await?;
+                let used = rights::Use::with(self.options.existing, recreates);
+                rights::refuse(session, &plan, &self.options, used).await?;
                 let existing = around::existing_rows(session, &plan).await?;
                 around::refuse_existing(&plan, &existing, self.options.existing, &self.limits)?;
                 plan

@@ -74,6 +74,23 @@ CREATE FUNCTION planted.leaves() RETURNS bool LANGUAGE plpgsql AS
 CREATE TABLE planted.leaving (id int CHECK (planted.leaves()));
 INSERT INTO planted.leaving VALUES (1);
 
+-- Casts that no tree names: what makes JSON or a text of any value looks for them.
+CREATE FUNCTION planted.as_json(planted.mood) RETURNS json LANGUAGE plpgsql IMMUTABLE AS
+  $$ BEGIN PERFORM planted.say('cast to json'); RETURN '0'; END $$;
+CREATE CAST (planted.mood AS json) WITH FUNCTION planted.as_json(planted.mood);
+CREATE TABLE planted.told (id int PRIMARY KEY, feeling planted.mood, CHECK (to_jsonb(feeling) IS NOT NULL));
+CREATE TABLE planted.joined (id int PRIMARY KEY, feeling planted.mood, CHECK (feeling || 'x' <> ''), CHECK (quote_literal(feeling) <> ''));
+INSERT INTO planted.told VALUES (1, 'good');
+INSERT INTO planted.joined VALUES (1, 'good');
+-- Domains that only the input of another type asks.
+CREATE DOMAIN planted.element AS text CHECK (planted.say('domain within an array'));
+CREATE DOMAIN planted.field AS text CHECK (planted.say('domain within a row'));
+CREATE TYPE planted.row AS (field planted.field);
+CREATE CAST (text AS planted.row) WITH INOUT;
+CREATE TABLE planted.nested (id int PRIMARY KEY, v text, CHECK (('{' || v || '}')::planted.element[] IS NOT NULL),
+  CHECK (CAST('(' || v || ')' AS planted.row) IS NOT NULL));
+INSERT INTO planted.nested VALUES (1, 'x');
+
 CREATE VIEW planted.seen AS SELECT id, planted.number('view') AS n FROM planted.t WHERE planted.say('view predicate')
   AND id OPERATOR(planted.===) 1;
 CREATE VIEW planted.values_as_text AS SELECT '(1,x)'::planted.pair AS pair, '{y}'::planted.word[] AS words;

@@ -12,6 +12,7 @@ pub mod database_copy;
 mod driver_url;
 pub mod environment;
 pub mod exported_snapshot;
+pub mod expressions;
 pub mod introspect;
 pub mod known_fixes;
 pub mod lend;

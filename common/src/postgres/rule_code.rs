@@ -46,7 +46,8 @@ impl Reads {
 
 /// For each table the functions in its rules, but for what PostgreSQL brought and calls IMMUTABLE; and whether a rule asks for the
 /// time by a word of the language.
-const RULES: &str = r"
+const RULES: &str = concat!(
+    r"
 WITH RECURSIVE
  tables(rel) AS MATERIALIZED (
   SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'r' AND relpersistence <> 't' AND oid >= 16384),
@@ -54,12 +55,9 @@ WITH RECURSIVE
   SELECT t.rel, a.atttypid FROM tables t JOIN pg_catalog.pg_attribute a ON a.attrelid = t.rel
    WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
   UNION
-  SELECT u.rel, n.typ FROM types u JOIN pg_catalog.pg_type t ON t.oid = u.typ, LATERAL (
-     SELECT t.typelem WHERE t.typelem <> 0
-     UNION ALL SELECT t.typbasetype WHERE t.typtype = 'd'
-     UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid OR r.rngmultitypid = t.oid
-     UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
-      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) n(typ) WHERE n.typ >= 16384),
+  SELECT u.rel, n.typ FROM types u JOIN pg_catalog.pg_type t ON t.oid = u.typ, LATERAL ",
+    crate::types_within!(),
+    r" n(typ) WHERE n.typ >= 16384),
  rules(rel, tree) AS (
   SELECT t.rel, k.conbin::text FROM tables t JOIN pg_catalog.pg_constraint k ON k.conrelid = t.rel AND k.contype = 'c' AND k.convalidated
   UNION ALL SELECT t.rel, k.conbin::text FROM types t JOIN pg_catalog.pg_constraint k
@@ -87,7 +85,8 @@ WITH RECURSIVE
 SELECT c.oid, n.nspname::text, c.relname::text, EXISTS (SELECT FROM value v WHERE v.rel = c.oid) AS asks_time,
        ARRAY(SELECT DISTINCT k.function FROM code k WHERE k.rel = c.oid ORDER BY 1) AS functions
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.oid IN (SELECT rel FROM code UNION SELECT rel FROM value) ORDER BY 2, 3";
+WHERE c.oid IN (SELECT rel FROM code UNION SELECT rel FROM value) ORDER BY 2, 3"
+);
 
 /// Functions that a rule calls, with `$1`, and all that they could call: whether an operator or a cast may call it unseen, and what
 /// its text is. An aggregate has no text but the names of its functions.

@@ -659,17 +659,15 @@ GROUP BY 1, 2, 3";
 /// columns with their missing values, all types in them with labels and fields, and the server's version. NULL where a type's
 /// text depends on something else: the reg* types, aclitem and money, and base types from outside of PostgreSQL. A label has
 /// its xmin beside it, since it can be renamed and named back without a lock on any table.
-pub const TABLE_FORMS: &str = "
+pub const TABLE_FORMS: &str = concat!(
+    "
 WITH RECURSIVE used(rel, typ) AS (
   SELECT a.attrelid, a.atttypid FROM pg_catalog.pg_attribute a
    WHERE a.attrelid = ANY ($1) AND a.attnum > 0 AND NOT a.attisdropped
   UNION
-  SELECT u.rel, n.typ FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typ, LATERAL (
-     SELECT t.typelem WHERE t.typelem <> 0
-     UNION ALL SELECT t.typbasetype WHERE t.typtype = 'd'
-     UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid OR r.rngmultitypid = t.oid
-     UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
-      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) n(typ)
+  SELECT u.rel, n.typ FROM used u JOIN pg_catalog.pg_type t ON t.oid = u.typ, LATERAL ",
+    crate::types_within!(),
+    " n(typ)
 ), types AS (
   SELECT u.rel,
          pg_catalog.bool_and(CASE
@@ -697,7 +695,8 @@ SELECT c.oid, pg_catalog.pg_relation_filenode(c.oid) AS filenode,
                  columns.text, types.text))), 'hex') END AS fingerprint
 FROM pg_catalog.pg_class c LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
 LEFT JOIN types ON types.rel = c.oid LEFT JOIN columns ON columns.rel = c.oid
-WHERE c.oid = ANY ($1) AND pg_catalog.pg_relation_filenode(c.oid) IS NOT NULL";
+WHERE c.oid = ANY ($1) AND pg_catalog.pg_relation_filenode(c.oid) IS NOT NULL"
+);
 
 /// Every foreign key that has rows of its own to look at: the top one of a partition tree, not its copies.
 ///

@@ -44,12 +44,9 @@ WITH RECURSIVE held(typ) AS (
        WHERE k.conrelid = $4::text::pg_catalog.regclass)
      OR d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid IN (SELECT f.oid FROM pg_catalog.pg_attrdef f
        WHERE f.adrelid = $4::text::pg_catalog.regclass))
-  UNION SELECT n.typ FROM held JOIN pg_catalog.pg_type t ON t.oid = held.typ, LATERAL (
-     SELECT t.typelem WHERE t.typelem <> 0
-     UNION ALL SELECT t.typbasetype WHERE t.typtype = 'd'
-     UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid OR r.rngmultitypid = t.oid
-     UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
-      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) n(typ)),
+  UNION SELECT n.typ FROM held JOIN pg_catalog.pg_type t ON t.oid = held.typ, LATERAL ",
+    common::types_within!(),
+    " n(typ)),
 base(typ, depth) AS (
   SELECT t.oid, 0 FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
    WHERE n.nspname = $1 AND t.typname = $2 AND t.oid IN (SELECT typ FROM held)

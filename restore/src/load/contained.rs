@@ -7,7 +7,7 @@
 //! rights. A session does that for one chunk and is closed then. What arrives is compared with the snapshot like any other row.
 //!
 //! Only tables of roles that are not ours (see `common::postgres::trust`), and of those only where a rule calls what is not
-//! PostgreSQL's own, or what PostgreSQL calls volatile: `CHECK (price > 0)` is loaded as ever.
+//! known to be harmless: `CHECK (price > 0)` and `CHECK (made <= now())` are loaded as ever.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use common::{
     postgres::{
         ConnectionSettings, Session, SimpleQueryMessage,
         as_owner::{self, AsOwner, OWN_PATH},
-        trust,
+        expressions, trust,
     },
     repository::StoredSnapshot,
     snapshot::{
@@ -29,10 +29,16 @@ use common::{
 use crate::copy_in;
 
 /// The columns of tables of others with a rule that calls code. One row for each column that COPY names: schema, table, oid and
-/// name of the owner, column, type in the temporary table, and the type to give back, where that is another.
+/// name of the role that inserts, column, type in the temporary table, the type to give back, where that is another, and schema and name of
+/// the table that is inserted into.
 ///
-/// The functions are read from the trees of the rules: what PostgreSQL brought does not stand in `pg_depend`. Of PostgreSQL's own,
-/// the volatile ones count, which can do anything from reading files on, and those that run a query that they are given.
+/// That role is the table's owner, and that table the table itself. A partition whose tree belongs to another role, and where code is called by
+/// nothing but that role's keys, gets its rows from that role, through the highest table with such a key: who owns the partition
+/// has not written them.
+///
+/// The functions are read from the trees of the rules ([`common::postgres::expressions`]). Of PostgreSQL's own all count that are not
+/// immutable, but for those that are known to be harmless; and what compares or converts values by what their types say. A GiST
+/// index asks a range's own function where to put it.
 fn tables() -> String {
     format!(
         r"
@@ -41,62 +47,76 @@ others AS MATERIALIZED (
   SELECT c.oid AS rel, n.nspname, c.relname, c.relowner FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind = 'r' AND c.oid >= 16384 AND c.relowner NOT IN (SELECT oid FROM trusted)),
-types(rel, typ) AS (
-  SELECT o.rel, a.atttypid FROM others o JOIN pg_catalog.pg_attribute a ON a.attrelid = o.rel
-   WHERE a.attnum > 0 AND NOT a.attisdropped
-  UNION
-  SELECT u.rel, n.typ FROM types u JOIN pg_catalog.pg_type t ON t.oid = u.typ, LATERAL (
-     SELECT t.typelem WHERE t.typelem <> 0
-     UNION ALL SELECT t.typbasetype WHERE t.typtype = 'd'
-     UNION ALL SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid OR r.rngmultitypid = t.oid
-     UNION ALL SELECT a.atttypid FROM pg_catalog.pg_attribute a
-      WHERE t.typtype = 'c' AND a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) n(typ)),
-rules(rel, tree) AS (
-  SELECT o.rel, k.conbin::text FROM others o JOIN pg_catalog.pg_constraint k ON k.conrelid = o.rel AND k.contype = 'c'
-  UNION ALL SELECT t.rel, k.conbin::text FROM types t JOIN pg_catalog.pg_constraint k ON k.contypid = t.typ AND k.contype = 'c'
-  UNION ALL SELECT o.rel, f.adbin::text FROM others o JOIN pg_catalog.pg_attrdef f ON f.adrelid = o.rel
+-- `key`: the table whose key it is, if that belongs to yet another role.
+items(rel, key, tree, type) AS (
+  SELECT o.rel, 0::pg_catalog.oid, NULL::text, a.atttypid FROM others o JOIN pg_catalog.pg_attribute a ON a.attrelid = o.rel
+   WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
+  UNION ALL SELECT o.rel, 0, k.conbin::text, 0 FROM others o JOIN pg_catalog.pg_constraint k ON k.conrelid = o.rel AND k.contype = 'c'
+  UNION ALL SELECT o.rel, 0, f.adbin::text, 0 FROM others o JOIN pg_catalog.pg_attrdef f ON f.adrelid = o.rel
     JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum AND a.attgenerated <> ''
-  UNION ALL SELECT o.rel, p.partexprs::text FROM others o, pg_catalog.pg_partition_ancestors(o.rel) r
-    JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = r WHERE p.partexprs IS NOT NULL),
-called(rel, kind, oid) AS (
-  SELECT DISTINCT r.rel, m[1], m[2]::pg_catalog.oid FROM rules r,
-         pg_catalog.regexp_matches(r.tree, ':(funcid|opfuncid|opno) (\d+)', 'g') m),
-functions(rel, oid) AS (
-  SELECT rel, oid FROM called WHERE kind <> 'opno'
-  UNION SELECT c.rel, o.oprcode::pg_catalog.oid FROM called c JOIN pg_catalog.pg_operator o ON c.kind = 'opno' AND o.oid = c.oid),
-code(rel) AS (
-  SELECT f.rel FROM functions f JOIN pg_catalog.pg_proc p ON p.oid = f.oid
-   WHERE p.provolatile = 'v' OR p.oid >= 16384 AND p.proowner NOT IN (SELECT oid FROM trusted)
-      OR p.oid < 16384 AND p.proname ~ '_to_xml'
-  -- What compares or converts rows and domains calls what their types say.
-  UNION SELECT r.rel FROM rules r WHERE r.tree ~ '\{{(ROWCOMPAREEXPR|COERCETODOMAIN|MINMAXEXPR|CONVERTROWTYPEEXPR) '),
+  UNION ALL SELECT o.rel, CASE WHEN c.relowner IN (SELECT oid FROM trusted UNION ALL SELECT o.relowner) THEN 0 ELSE c.oid END,
+      p.partexprs::text, 0
+    FROM others o, pg_catalog.pg_partition_ancestors(o.rel) r
+    JOIN pg_catalog.pg_partitioned_table p ON p.partrelid = r JOIN pg_catalog.pg_class c ON c.oid = r WHERE p.partexprs IS NOT NULL
+  UNION SELECT i.rel, i.key, n.tree, n.type FROM items i, LATERAL {with_it} n(tree, type, origin)),
+called(rel, key, kind, oid) AS (
+  SELECT DISTINCT i.rel, i.key, m[1], m[2]::pg_catalog.oid FROM items i,
+         pg_catalog.regexp_matches(i.tree, ':(funcid|opfuncid|opno) (\d+)', 'g') m),
+functions(rel, key, oid) AS (
+  SELECT rel, key, oid FROM called WHERE kind <> 'opno'
+  UNION SELECT c.rel, c.key, o.oprcode::pg_catalog.oid FROM called c JOIN pg_catalog.pg_operator o ON c.kind = 'opno' AND o.oid = c.oid
+  UNION SELECT i.rel, i.key, r.rngsubdiff::pg_catalog.oid FROM items i JOIN pg_catalog.pg_range r ON i.type IN (r.rngtypid, r.rngmultitypid)
+    WHERE EXISTS (SELECT FROM pg_catalog.pg_index x JOIN pg_catalog.pg_class c ON c.oid = x.indexrelid
+                  JOIN pg_catalog.pg_am m ON m.oid = c.relam AND m.amname = 'gist' WHERE x.indrelid = i.rel)),
+code(rel, key) AS (
+  SELECT f.rel, f.key FROM functions f JOIN pg_catalog.pg_proc p ON p.oid = f.oid
+   WHERE p.provolatile <> 'i' AND NOT (p.oid < 16384 AND p.proname IN ({harmless}))
+      OR p.oid >= 16384 AND p.proowner NOT IN (SELECT oid FROM trusted)
+  UNION SELECT i.rel, i.key FROM items i WHERE i.tree ~ '{by_type}'),
+-- The one role whose keys alone call code.
+keyed(rel, owner) AS (
+  SELECT k.rel, pg_catalog.min(c.relowner::bigint)::pg_catalog.oid FROM code k LEFT JOIN pg_catalog.pg_class c ON c.oid = k.key
+  GROUP BY k.rel HAVING pg_catalog.bool_and(k.key <> 0) AND pg_catalog.count(DISTINCT c.relowner) = 1),
+inserted(rel, owner, nspname, relname) AS (
+  SELECT o.rel, COALESCE(k.owner, o.relowner), COALESCE(t.nspname, o.nspname), COALESCE(t.relname, o.relname)
+  FROM others o LEFT JOIN keyed k ON k.rel = o.rel LEFT JOIN LATERAL (
+    SELECT n.nspname, c.relname FROM pg_catalog.pg_partition_ancestors(o.rel) WITH ORDINALITY a(rel, height)
+    JOIN code d ON d.rel = o.rel AND d.key = a.rel JOIN pg_catalog.pg_class c ON c.oid = a.rel
+    JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ORDER BY a.height DESC LIMIT 1) t ON k.rel IS NOT NULL
+  WHERE o.rel IN (SELECT rel FROM code)),
 columns AS (
-  SELECT o.*, a.attname, a.attnum, a.atttypid, a.atttypmod FROM others o JOIN code c ON c.rel = o.rel
+  SELECT o.*, a.attname, a.attnum, a.atttypid, a.atttypmod FROM others o
   JOIN pg_catalog.pg_attribute a ON a.attrelid = o.rel AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''),
 bases(rel, attnum, typ, typmod) AS (
   SELECT rel, attnum, atttypid, atttypmod FROM columns
   UNION ALL
   SELECT b.rel, b.attnum, t.typbasetype, CASE WHEN b.typmod = -1 THEN t.typtypmod ELSE b.typmod END
   FROM bases b JOIN pg_catalog.pg_type t ON t.oid = b.typ AND t.typtype = 'd')
-SELECT c.nspname::text, c.relname::text, c.relowner, pg_catalog.pg_get_userbyid(c.relowner)::text, c.attname::text,
+SELECT c.nspname::text, c.relname::text, s.owner, pg_catalog.pg_get_userbyid(s.owner)::text, c.attname::text,
        -- The text of a row, of a range that the user made, or of a list of these or of domains, is read by the owner. From a type from
        -- which nobody makes a cast: one from text would be taken for the reading of it.
        CASE WHEN (t.oid < 16384 OR t.typtype IN ('b', 'e')) AND COALESCE(e.oid < 16384 OR e.typtype IN ('b', 'e'), true)
             THEN pg_catalog.format_type(b.typ, b.typmod) ELSE 'pg_catalog.bpchar' END,
-       pg_catalog.format_type(c.atttypid, c.atttypmod)
-FROM columns c JOIN bases b ON b.rel = c.rel AND b.attnum = c.attnum
+       pg_catalog.format_type(c.atttypid, c.atttypmod), s.nspname::text, s.relname::text
+FROM columns c JOIN inserted s ON s.rel = c.rel JOIN bases b ON b.rel = c.rel AND b.attnum = c.attnum
 JOIN pg_catalog.pg_type t ON t.oid = b.typ AND t.typtype <> 'd'
 LEFT JOIN pg_catalog.pg_type e ON e.oid = t.typelem AND t.typelem <> 0
 ORDER BY c.rel, c.attnum",
-        trusted = trust::TRUSTED_ROLES
+        trusted = trust::TRUSTED_ROLES,
+        with_it = expressions::EVALUATED_WITH_IT,
+        harmless = expressions::HARMLESS_STABLE,
+        by_type = expressions::BY_TYPE_NODES,
     )
 }
 
 /// How the rows of one table get in.
 #[derive(Debug, Clone)]
 pub struct Contained {
+    /// The role that inserts the rows.
     owner: u32,
     owner_name: String,
+    /// Where: the table, or one above it.
+    target: QualifiedName,
     /// Column, type in the temporary table, type of the table.
     columns: Vec<(String, String, String)>,
 }
@@ -116,6 +136,7 @@ pub async fn find(session: &Session) -> Result<HashMap<QualifiedName, Contained>
         let table = tables.entry(name).or_insert_with(|| Contained {
             owner: row.get(2),
             owner_name: row.get(3),
+            target: QualifiedName::new(row.get::<_, String>(7), row.get::<_, String>(8)),
             columns: Vec::new(),
         });
         table.columns.push((row.get(4), row.get(5), row.get(6)));
@@ -192,7 +213,7 @@ impl Contained {
                 }
             })
             .collect();
-        let target = table.load_into.as_ref().unwrap_or(&table.name);
+        let target = table.load_into.as_ref().unwrap_or(&self.target);
         format!(
             "INSERT INTO {target} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM pg_temp.{TEMPORARY}",
             names.join(", "),

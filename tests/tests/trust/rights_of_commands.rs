@@ -153,22 +153,41 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
     for major in ends() {
         let run = ProtectedRun::shop(major);
         let mut planted = Planted::plant(&run.database);
+        let role = psql::quote_ident(planted.role());
+        run.database.psql(&format!(
+            "CREATE SEQUENCE public.not_his; GRANT USAGE ON SEQUENCE public.not_his TO {role}"
+        ));
         planted.psql(
             "SET planted.quiet = on;
             CREATE TABLE planted.fruits (id int PRIMARY KEY, name text CHECK (name <> ''), made timestamptz DEFAULT now(),
-              number serial, uid uuid DEFAULT gen_random_uuid());
+              number serial, uid uuid DEFAULT gen_random_uuid(), day date DEFAULT CURRENT_DATE, least int DEFAULT GREATEST(1, 2),
+              label text DEFAULT format('%s-%s', to_char(now(), 'YYYY'), md5(random()::text)), list int[] DEFAULT ARRAY[1, 2],
+              document jsonb DEFAULT jsonb_build_object('a', 1), given planted.span DEFAULT '[1,2]');
             CREATE TABLE planted.by_default (id int PRIMARY KEY, n int DEFAULT planted.number('default of an import'));
             CREATE TABLE planted.reads (id int PRIMARY KEY, n text DEFAULT pg_read_file('PG_VERSION'));
             CREATE DOMAIN planted.given_word AS int DEFAULT planted.number('default of a domain');
             CREATE TABLE planted.by_domain (id int PRIMARY KEY, n planted.given_word);
             CREATE DOMAIN planted.checked AS text CHECK (planted.say('domain within a default'));
             CREATE TABLE planted.by_cast (id int PRIMARY KEY, n text DEFAULT ('x'::planted.checked)::text);
+            CREATE TABLE planted.by_array (id int PRIMARY KEY, n text DEFAULT (string_to_array('y', ',')::planted.element[])::text);
+            CREATE TABLE planted.by_row (id int PRIMARY KEY, n text DEFAULT (CAST(concat('(z)') AS planted.row))::text);
+            CREATE TABLE planted.as_json (id int PRIMARY KEY, n text DEFAULT to_jsonb('good'::planted.mood)::text);
+            CREATE TABLE planted.as_word (id int PRIMARY KEY, n text DEFAULT 'x' || 'good'::planted.mood);
+            CREATE TABLE planted.populates (id int PRIMARY KEY,
+              n text DEFAULT (jsonb_populate_record(NULL::planted.row, '{\"field\": \"x\"}')).field);
+            CREATE TABLE planted.asks (id int PRIMARY KEY, n text DEFAULT query_to_xml('SELECT 1', true, true, '')::text);
+            CREATE TABLE planted.ranges (id int PRIMARY KEY, n planted.span);
+            CREATE INDEX ranges_n ON planted.ranges USING gist (n);
+            CREATE TABLE planted.numbered (id int PRIMARY KEY, n int DEFAULT nextval('public.not_his'));
             CREATE TABLE planted.tells (id int PRIMARY KEY, n text DEFAULT current_setting('primary_conninfo'));
             CREATE TABLE planted.later (id int PRIMARY KEY, made timestamptz DEFAULT now() + interval '1 day') PARTITION BY RANGE (id);
             CREATE TABLE planted.late PARTITION OF planted.later FOR VALUES FROM (1) TO (100);
             CREATE TRIGGER t BEFORE UPDATE ON planted.late FOR EACH ROW EXECUTE FUNCTION planted.fires();
             CREATE TRIGGER s BEFORE INSERT ON planted.late EXECUTE FUNCTION planted.fires();
             CREATE TABLE planted.heir_of () INHERITS (planted.fruits);
+            CREATE TABLE planted.stays (id int PRIMARY KEY);
+            CREATE TABLE planted.heir_of_stays () INHERITS (planted.stays);
+            CREATE TRIGGER t BEFORE TRUNCATE ON planted.heir_of_stays EXECUTE FUNCTION planted.fires();
             CREATE TRIGGER t BEFORE TRUNCATE ON planted.heir_of EXECUTE FUNCTION planted.fires();
             CREATE TABLE planted.with_partial (id int PRIMARY KEY);
             CREATE INDEX ON planted.with_partial (id) WHERE planted.say('partial index of an import');
@@ -184,8 +203,9 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
             CREATE TABLE ours_default (id int PRIMARY KEY, n int DEFAULT planted.number('default of ours'));
             CREATE TABLE ours_check (id int PRIMARY KEY CHECK (planted.say('check of ours')))",
         );
-        let role = psql::quote_ident(planted.role());
-        run.database.psql(&format!("GRANT USAGE ON SCHEMA public TO {role}"));
+        run.database.psql(&format!(
+            "GRANT USAGE ON SCHEMA public TO {role}; REVOKE ALL ON SEQUENCE public.not_his FROM {role}"
+        ));
         planted.heard();
         let import = |table: &str, columns: &str, more: &[&str]| {
             let name = table.rsplit('.').next().unwrap();
@@ -207,7 +227,10 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
             ("planted.by_cast", "the default of n calls planted.say(text)"),
             ("planted.tells", "the default of n calls current_setting(text)"),
             ("planted.with_partial", "planted.say(text)"),
-            ("planted.parts", "planted.part: the trigger t calls planted.fires()"),
+            (
+                "planted.parts",
+                "planted.part (a partition of planted.parts): the trigger t calls planted.fires()",
+            ),
             ("ours_default", "the default of n calls planted.number(text)"),
             ("ours_check", "planted.say(text)"),
         ] {
@@ -221,6 +244,32 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
             let after = run.database.psql(&format!("SET planted.quiet = on; SELECT count(*) FROM {table}"));
             assert_eq!(before, after, "{table} on {major}");
         }
+        // All of one file are named at once.
+        let hidden = [
+            ("by_array", "the default of n calls planted.say(text)"),
+            ("by_row", "the default of n calls planted.say(text)"),
+            ("as_json", "the default of n calls to_jsonb(anyelement)"),
+            ("as_word", "the default of n calls textanycat(text,anynonarray)"),
+            ("populates", "the default of n calls "),
+            ("asks", "the default of n calls query_to_xml"),
+            ("ranges", "what its rules call"),
+            ("numbered", "the default of n calls nextval(regclass)"),
+        ];
+        let made = |(name, _): &(&str, &str)| {
+            format!("CREATE TABLE {name} (id INTEGER PRIMARY KEY); INSERT INTO {name} VALUES (50);")
+        };
+        let file = sqlite(&run, "hidden.db", &hidden.iter().map(made).collect::<String>());
+        let maps: Vec<String> = hidden
+            .iter()
+            .flat_map(|(name, _)| ["--map".to_owned(), format!("{name}=planted.{name}")])
+            .collect();
+        let maps = maps.iter().map(String::as_str);
+        let mut ended =
+            run.run(&["import", &file, "--append"].into_iter().chain(maps).collect::<Vec<_>>()).exits(3);
+        for (name, says) in hidden {
+            ended = ended.says(&format!("planted.{name}: {says}"));
+        }
+        planted.ran_only_as_itself(&format!("an import of hidden code on {major}"));
         import("planted.fired", id, &["--fire-triggers"])
             .exits(3)
             .says("the trigger t calls planted.fires()");
@@ -254,8 +303,18 @@ fn an_import_runs_nothing_of_another_role_or_is_refused_before_anything() {
             "--allow-loss",
             "planted.fruits",
         ];
-        run.run(&words).exits(3).says("planted.heir_of: the trigger t calls planted.fires()");
+        run.run(&words).exits(3).says(
+            "planted.heir_of (which inherits from planted.fruits): the trigger t calls planted.fires()",
+        );
         planted.ran_only_as_itself("import --force-recreate");
+        // Without a row there is nothing to empty.
+        let file = sqlite(
+            &run,
+            "stays.db",
+            "CREATE TABLE stays (id INTEGER PRIMARY KEY); INSERT INTO stays VALUES (60)",
+        );
+        run.run(&["import", &file, "--map", "stays=planted.stays", "--force-recreate"]).exits(0);
+        planted.ran_only_as_itself("import --force-recreate of an empty table");
         // A schema of his, in which rows would be put aside.
         planted.psql("CREATE SCHEMA safe_run");
         for more in [["--bad-values", "quarantine"], ["--orphans", "skip"]] {
