@@ -77,7 +77,7 @@ pub fn find(
             in_trees.extend(tables);
         }
     }
-    let cast = search.cast_by_others();
+    let (cast, torn) = (search.cast_by_others(), search.torn());
     for entry in entries.iter().filter(|entry| post_data.contains(&entry.id)) {
         let is_check = entry.text.starts_with("CHECK CONSTRAINT ") && search.calls(entry);
         // These look at the key of a partitioned table.
@@ -85,6 +85,9 @@ pub fn find(
         let tables = if looks_at_keys { search.tables_of(entry) } else { BTreeSet::new() };
         let role = if is_check {
             search.roles.untrusted(entry)
+        } else if entry.kind == Kind::Trigger && tables.iter().any(|table| torn.contains(table)) {
+            // It is made on every partition, and no owner has the right to that on another one's.
+            None
         } else if tables.iter().any(|table| in_trees.contains(table)) {
             search.owner_of_all(&tables)
         } else if entry.kind == Kind::ForeignKey && tables.iter().any(|id| search.has_one_of(*id, &cast)) {
@@ -363,6 +366,27 @@ impl<'a> Search<'a> {
             tables.iter().map(|id| self.by_id.get(id).and_then(|table| self.roles.untrusted(table)));
         let first = owners.next()??;
         owners.all(|owner| owner == Some(first)).then_some(first)
+    }
+
+    /// Tables of partition trees that do not belong to one role that is not trusted.
+    fn torn(&self) -> HashSet<u32> {
+        let is_attached =
+            |entry: &&Entry| entry.kind == Kind::Attach && entry.text.starts_with("TABLE ATTACH ");
+        let attached: Vec<BTreeSet<u32>> =
+            self.entries.iter().filter(is_attached).map(|entry| self.tables_of(entry)).collect();
+        let is_torn = |tables: &&BTreeSet<u32>| self.owner_of_all(tables).is_none();
+        let mut torn: HashSet<u32> = attached.iter().filter(is_torn).flatten().copied().collect();
+        loop {
+            let before = torn.len();
+            for tables in &attached {
+                if tables.iter().any(|table| torn.contains(table)) {
+                    torn.extend(tables);
+                }
+            }
+            if torn.len() == before {
+                return torn;
+            }
+        }
     }
 
     /// Indexes, keys and statistics that hold code of somebody else, and what needs them.

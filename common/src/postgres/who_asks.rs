@@ -78,9 +78,14 @@ WHERE {}",
     )
 }
 
-/// Every relation that needs thought: oid, the oid and name of the role that has to ask, an object of somebody else. The role is
-/// the owner, if he is not trusted. Of a trusted one's: whose objects asking could evaluate, if that is one role, and may read it;
-/// else 0.
+/// Every relation that needs thought: oid, the oid and name of the role that has to ask, an object of somebody else, and with whose rights its
+/// code would run, if not with this session's. The role is the owner, if he is not trusted. Of a trusted one's: whose objects asking
+/// could evaluate, if that is one role, and may read it; else 0.
+///
+/// Who owns a table above another one plants code in it: its key is evaluated for every row below, and an index that he makes on it is made
+/// on every partition, whosever it is. (CHECK constraints and columns he can only hand down to what is his.) And a query on his
+/// table plans the indexes of what lies below. So in a tree of several owners nobody asks about a table with code of another one than its
+/// owner.
 ///
 /// A relation (`rel`) leads to its indexes, constraints, generated columns, statistics, the query of a view, the types of its
 /// columns, the partitions of a partitioned table, and the keys (`key`) of the trees that it is a partition of. Everything leads
@@ -114,10 +119,12 @@ fn relations() -> String {
     WHERE d.refobjid >= 16384 AND d.deptype <> 'e' AND (t.kind <> 'rel' OR f.kind = 'rule')),
  used(root, kind, oid) AS (
   SELECT a.oid, 'rel'::text, a.oid FROM asked a WHERE a.relowner IN (SELECT oid FROM trusted)
+    OR EXISTS (SELECT FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhparent JOIN pg_class c ON c.oid = h.inhrelid AND c.relowner <> p.relowner)
+      AND EXISTS (SELECT FROM pg_inherits h WHERE a.oid IN (h.inhrelid, h.inhparent))
   UNION
   SELECT u.root, p.next_kind, p.next FROM used u JOIN parts p ON p.kind = u.kind AND p.oid = u.oid),
  found AS (
-  SELECT u.root, o.owner, o.object FROM used u CROSS JOIN LATERAL (
+  SELECT u.root, o.owner, o.object, u.kind IN ('rel', 'key') AS is_table FROM used u CROSS JOIN LATERAL (
     SELECT o.proowner AS owner, format('function %s', u.oid::regprocedure) AS object FROM pg_proc o WHERE u.kind = 'function' AND o.oid = u.oid
     UNION ALL SELECT o.oprowner, format('operator %s', u.oid::regoperator) FROM pg_operator o WHERE u.kind = 'operator' AND o.oid = u.oid
     UNION ALL SELECT o.typowner, format('type %s', u.oid::regtype) FROM pg_type o WHERE u.kind = 'type' AND o.oid = u.oid
@@ -127,12 +134,16 @@ fn relations() -> String {
       WHERE u.kind IN ('rel', 'key') AND o.oid = u.oid AND o.relkind <> 'S') o
   WHERE {}),
  one AS (SELECT f.root, min(f.object) AS object, CASE WHEN count(DISTINCT f.owner) = 1 THEN min(f.owner::bigint)::oid END AS owner
-  FROM found f GROUP BY f.root)
-SELECT a.oid, a.relowner, pg_get_userbyid(a.relowner), NULL FROM asked a WHERE {}
+  FROM found f JOIN asked a ON a.oid = f.root WHERE a.relowner IN (SELECT oid FROM trusted) GROUP BY f.root),
+ torn AS (SELECT f.root, min(f.object) FILTER (WHERE NOT f.is_table) AS object FROM found f JOIN asked a ON a.oid = f.root
+  WHERE f.owner <> a.relowner AND {} GROUP BY f.root HAVING bool_or(f.is_table) AND NOT bool_and(f.is_table))
+SELECT a.oid, CASE WHEN t.root IS NULL THEN a.relowner ELSE 0 END, pg_get_userbyid(a.relowner), t.object, pg_get_userbyid(a.relowner)
+FROM asked a LEFT JOIN torn t ON t.root = a.oid WHERE {}
 UNION ALL
 SELECT o.root, CASE WHEN o.owner IS NOT NULL AND has_table_privilege(o.owner, o.root, 'SELECT') THEN o.owner ELSE 0 END,
-  pg_get_userbyid(o.owner), o.object FROM one o",
+  pg_get_userbyid(o.owner), o.object, NULL FROM one o",
         foreign!("o.owner"),
+        foreign!("a.relowner"),
         foreign!("a.relowner")
     )
 }
@@ -186,8 +197,12 @@ impl Standings {
                 let value = |column: usize| row.get(column).and_then(Option::as_deref).unwrap_or_default();
                 let owner: u32 = value(1).parse().unwrap_or_default();
                 let rights = if owner == 0 {
+                    let whose = match value(4) {
+                        "" => "this session".to_owned(),
+                        owner => printable(owner),
+                    };
                     Rights::Nobody(format!(
-                        "{} belongs to another role, and its code would run with the rights of this session",
+                        "{} belongs to another role, and its code would run with the rights of {whose}",
                         printable(value(3))
                     ))
                 } else {

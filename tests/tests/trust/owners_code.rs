@@ -297,3 +297,45 @@ fn an_event_trigger_that_calls_an_owners_function_is_not_fired_by_what_the_comma
         planted.remove();
     }
 }
+
+/// Who owns a tree writes its key, and may put an index on every partition, whosever it is.
+#[test]
+fn the_code_of_a_trees_owner_is_run_as_the_owner_of_a_partition_by_postgresql_alone() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        let low = planted.role().to_owned();
+        let other = format!("other_{}", run.database.name());
+        let ident = psql::quote_ident(&other);
+        run.database.psql(&format!(
+            "SET planted.quiet = on; CREATE ROLE {ident}; GRANT USAGE ON SCHEMA planted TO {ident}; ALTER TABLE planted.high OWNER TO {ident};
+            CREATE TABLE planted.flat (id int) PARTITION BY LIST (id); ALTER TABLE planted.flat OWNER TO {};
+            CREATE TABLE planted.flat_one PARTITION OF planted.flat FOR VALUES IN (1); ALTER TABLE planted.flat_one OWNER TO {ident};
+            INSERT INTO planted.flat VALUES (1)",
+            psql::quote_ident(&low)
+        ));
+        planted.heard();
+        // What is named: both sides of the tree with code. The tree without is looked at.
+        let checked = run.run(&["check"]).exits(0).verdict("CLEAN SO FAR").never_says("flat");
+        for said in ["planted.high", "planted.parent", "not checked"] {
+            assert!(checked.stdout.contains(said), "{said} on {major}: {checked}");
+        }
+        planted.ran_only_as_itself(&format!("check on {major}"));
+        let snapshots = Snapshots::new();
+        snapshots.create(&run.database, &["--check-foreign-keys"]);
+        planted.ran_only_as_itself(&format!("backup create on {major}"));
+        let into = format!("{}_into", run.database.name());
+        snapshots.run("restore", &run.database.url(), &["latest", "--into", &into]).expect(0);
+        let heard = planted.heard();
+        // Rows are loaded by whoever wrote the key; PostgreSQL builds an index, and ANALYZEs, as the owner of the partition.
+        assert!(!heard["partition key"].contains(&other), "{heard:?} on {major}");
+        assert!(heard["partition key"].contains(&low), "{heard:?} on {major}");
+        let rows = "SET planted.quiet = on; SELECT count(*), sum(id) FROM planted.high";
+        let cluster = run.database.cluster();
+        assert_eq!(psql::run(&cluster.url(&into), rows), run.database.psql(rows), "on {major}");
+        cluster.psql(&format!("DROP DATABASE {} WITH (FORCE)", psql::quote_ident(&into)));
+        run.database
+            .psql(&format!("SET planted.quiet = on; DROP OWNED BY {ident} CASCADE; DROP ROLE {ident}"));
+        planted.remove();
+    }
+}
