@@ -39,12 +39,13 @@ use common::{
     Error, ErrorKind, Progress, Result,
     catalog::{Catalog, DatabaseState, Table},
     fault,
+    ident::printable,
     postgres::{
         ConnectionSettings, Secret, Session, connect,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
         introspect,
         names::{self, Schemas},
-        names_as_bytes, role_passwords, tools, trust,
+        names_as_bytes, role_passwords, scratch, tools, trust,
     },
     random,
     repository::{PartialSnapshot, Repository, StoredSnapshot},
@@ -390,6 +391,18 @@ async fn copy_state(
     Err(error)
 }
 
+/// The mark of a database that one of our programs made for itself is no comment of the database's: what is restored from the snapshot
+/// must not bear it.
+fn leave_mark_out(database: &mut DatabaseState, progress: &Progress) {
+    let Some(mark) = database.comment.take_if(|comment| scratch::is_mark(comment)) else { return };
+    progress.warn(format!(
+        "the snapshot does not keep the comment of the database \"{}\", which is a mark of these programs: \"{}\". If that is still so, the \
+         database is not complete, and neither is what is restored from the snapshot",
+        printable(&database.name),
+        printable(&mark)
+    ));
+}
+
 #[expect(clippy::too_many_arguments, reason = "one step of the flow in copy_state")]
 async fn copy_named(
     settings: &ConnectionSettings,
@@ -420,6 +433,7 @@ async fn copy_named(
     if let Some(state) = &options.database_state {
         catalog.database = state.clone();
     }
+    leave_mark_out(&mut catalog.database, progress);
     let absent_unlogged: Vec<_> = if server.in_recovery {
         catalog.tables.extract_if(.., |table| table.is_unlogged).collect()
     } else {

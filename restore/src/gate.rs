@@ -3,15 +3,12 @@
 
 use common::{
     Error, Result,
-    postgres::Session,
+    postgres::{Session, scratch},
     repository::StoredSnapshot,
     snapshot::readme::{database_statements, setting_statement},
 };
 
 use crate::{plan::RestorePlan, role_map};
-
-/// The comment of a database until it is complete, with its grants and settings, but for those that are made to be dropped again.
-pub(crate) const HALF_MADE: &str = "safe-run: half-made by a restore, which is still at work or was killed";
 
 /// Whether the limit of connections does not hold for this session's user.
 pub async fn is_superuser(session: &Session) -> Result<bool> {
@@ -96,7 +93,7 @@ pub async fn apply_database_state(
     Ok(left_out)
 }
 
-/// Gives it its own comment in place of the mark: it lacks nothing now.
+/// Gives it its own comment in place of the mark: it lacks nothing now. A mark that the snapshot's database bore was of that one.
 pub async fn complete(
     maintenance: &Session,
     snapshot: &StoredSnapshot,
@@ -104,7 +101,8 @@ pub async fn complete(
     plan: &RestorePlan,
 ) -> Result<()> {
     common::fault::point("restore.before-complete");
-    let comment = plan.marker.as_ref().or(snapshot.manifest.database.comment.as_ref());
+    let own = snapshot.manifest.database.comment.as_ref().filter(|comment| !scratch::is_mark(comment));
+    let comment = plan.marker.as_ref().or(own);
     let comment = comment.map_or_else(|| "NULL".to_owned(), |comment| common::ident::literal(comment));
     let statement = format!("COMMENT ON DATABASE {} IS {comment}", common::Ident::new(name));
     maintenance.batch_execute(&statement).await.map_err(|source| {

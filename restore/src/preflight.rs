@@ -10,7 +10,6 @@ use common::{
 };
 
 use crate::{
-    gate::HALF_MADE,
     plan::{Target, TargetFacts},
     role_map::TEMPORARY_ROLE_COMMENT,
     space,
@@ -131,7 +130,7 @@ async fn half_made(maintenance: &Session) -> Result<BTreeSet<String>> {
         shared_text::bytes("d.datname")
     );
     let rows = maintenance
-        .query(&asked, &[&HALF_MADE])
+        .query(&asked, &[&scratch::HALF_MADE])
         .await
         .map_err(|source| Error::postgres("could not look for databases that are half-made", source))?;
     Ok(rows.iter().filter_map(scratch::marked).collect())

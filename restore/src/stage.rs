@@ -23,9 +23,7 @@ use common::{
 
 use crate::{
     archive::{self, ArchiveOptions, Remedies, Section},
-    collation, compare, copy_in, differences, extension_tables, extensions,
-    gate::{self, HALF_MADE},
-    grants,
+    collation, compare, copy_in, differences, extension_tables, extensions, gate, grants,
     lent_paths::{self, LentPaths},
     load::{self, LoadOptions, Spent},
     maintain, make_owned,
@@ -149,7 +147,7 @@ impl StagedDatabase {
             patience: base + for_gib * u32::try_from(gib).unwrap_or(u32::MAX),
         };
         let name = common::Ident::new(&*plan.staged);
-        let marker = plan.marker.as_deref().unwrap_or(HALF_MADE);
+        let marker = plan.marker.as_deref().unwrap_or(scratch::HALF_MADE);
         let mut prepare = vec![
             format!("COMMENT ON DATABASE {name} IS {}", common::ident::literal(marker)),
             format!("ALTER DATABASE {name} CONNECTION LIMIT {}", if is_superuser { 0 } else { -1 }),

@@ -17,6 +17,23 @@ pub fn closed_limit(name: &str) -> i32 {
     i32::try_from(bits >> 1 | 1 << 16).unwrap_or(i32::MAX)
 }
 
+/// The comment of a database that a restore makes, until it is complete, with its grants and settings.
+pub const HALF_MADE: &str = "safe-run: half-made by a restore, which is still at work or was killed";
+
+/// How the comments begin that say that a database is ours while it is made, tried, cloned or hidden.
+const MARKS: [&str; 4] = [
+    "safe-run: half-made by a restore",
+    "safe-run: scratch database of ",
+    "safe-run/",
+    "Empty. Stands in for a database while safe-run/",
+];
+
+/// Whether a comment is a mark of ours, and says of no other database what it says of the one that bears it: a snapshot of that must not
+/// give it to what is restored from it.
+pub fn is_mark(comment: &str) -> bool {
+    MARKS.iter().any(|mark| comment.starts_with(mark))
+}
+
 /// The name in the first column, as [`shared_text::bytes`] gives it, if we made the database: the second column is NULL where its comment
 /// says so, and else its connection limit.
 pub fn marked(row: &Row) -> Option<String> {
@@ -114,6 +131,28 @@ impl ScratchKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comments_of_people_are_no_marks() {
+        for mark in [
+            HALF_MADE,
+            "safe-run: scratch database of a backup drill; the next drill drops it if this one was killed",
+            "safe-run/20260101T000000Z-shop-aaaaaa: a clone of \"shop\" as it was before that run; `safe-run recover` uses or drops it",
+            "Empty. Stands in for a database while safe-run/20260101T000000Z-shop-aaaaaa works on it; `safe-run recover` ends that.",
+        ] {
+            assert!(is_mark(mark), "{mark}");
+        }
+        for comment in [
+            "",
+            "the shop",
+            "safe-run",
+            "safe-run: used for migrations",
+            "half-made by a restore",
+            " safe-run/x",
+        ] {
+            assert!(!is_mark(comment), "{comment}");
+        }
+    }
 
     #[test]
     fn the_limit_of_a_closed_database_is_its_names_own_and_nobodys_choice() {

@@ -123,16 +123,30 @@ fn what_a_killed_restore_into_a_name_left_says_that_it_is_half_made() {
         snapshots.create(&database, &[]);
         let into = format!("{}_into", database.name());
         let arguments = ["latest", "--into", &into];
+        let comment = || {
+            let of = "SELECT COALESCE(shobj_description(oid, 'pg_database'), 'none') FROM pg_database WHERE datname";
+            database.cluster().psql(&format!("{of} = '{into}'"))
+        };
         for point in ["restore.made", "restore.created", "restore.loaded", "restore.before-complete"] {
             killed_at(&snapshots, "restore", &database, point, &arguments);
             let refused = snapshots.run("restore", &database.url(), &arguments);
             let said = "half-made by a restore that is still at work or was killed (only if it was killed: DROP DATABASE";
             refused.fails(3, &[&format!("\"{into}\" exists already, {said} \"{into}\")")]);
+            if point == "restore.loaded" {
+                let of_half = Snapshots::new();
+                let url = database.cluster().url(&into);
+                let made = of_half.run("backup", &url, &["create"]).expect(0);
+                assert!(made.stderr.contains("does not keep the comment"), "{}", made.stderr);
+                of_half.run("restore", &url, &["latest", "--replace", "-y", "--drop-replaced"]).expect(0);
+                assert_eq!(comment(), "none", "the mark is not the restored database's");
+            }
             database.cluster().psql(&format!("DROP DATABASE {into}"));
         }
         snapshots.run("restore", &database.url(), &arguments).expect(0);
-        let comment = "SELECT COALESCE(shobj_description(oid, 'pg_database'), 'none') || datconnlimit || datallowconn FROM pg_database WHERE datname";
-        assert_eq!(database.cluster().psql(&format!("{comment} = '{into}'")), "none-1true");
+        assert_eq!(comment(), "none");
+        let open =
+            format!("SELECT datconnlimit || datallowconn::text FROM pg_database WHERE datname = '{into}'");
+        assert_eq!(database.cluster().psql(&open), "-1true");
         let refused = snapshots.run("restore", &database.url(), &arguments).expect(3);
         assert!(!refused.stderr.contains("half-made"), "{}", refused.stderr);
     }
