@@ -311,7 +311,7 @@ fn earlier(
             break;
         }
         // One that can't be read is nothing to build on; `backup list` tells.
-        let Ok(snapshot) = repository.read_manifest(id) else { continue };
+        let Ok(snapshot) = repository.read_trusted(id) else { continue };
         if !fits(&snapshot.manifest) {
             continue;
         }

@@ -16,6 +16,7 @@ use common::{
     repository::{
         StoredSnapshot,
         files::{free_space, open_plain, read_plain, replace_private_file, sync_dir},
+        output_file::settle,
     },
     snapshot::{Manifest, archive, chunk_reader::ChunkReader, manifest::SCHEMA_FILE, pattern::Pattern},
 };
@@ -80,13 +81,14 @@ pub async fn export(
         return Err(Error::usage("a SQLite database is a file, and can't be written to stdout"));
     }
     let id = snapshot.manifest.id.clone();
+    let settled = settle("--sqlite", file)?;
     let progress = output.progress();
     let handle: Arc<OnceLock<InterruptHandle>> = Arc::default();
     let job = Job {
         selected: select(&snapshot.manifest, patterns)?,
         snapshot,
-        file: file.to_owned(),
-        beside: beside(file),
+        beside: beside(&settled),
+        file: settled,
         progress: progress.clone(),
         handle: handle.clone(),
     };

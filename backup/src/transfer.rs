@@ -11,7 +11,7 @@ use common::{
     Error, Progress, Result,
     cli::{Output, Settings, format, input, output::Tone},
     interrupt,
-    repository::{Repository, StoredSnapshot, files::write_new_file},
+    repository::{Repository, StoredSnapshot, files::write_new_file, output_file::settle},
     snapshot::bundle::{self, Incoming},
 };
 use serde::Serialize;
@@ -90,9 +90,10 @@ pub async fn export(args: ExportArgs, snapshot: StoredSnapshot, output: &Output)
             .warn(&format!("{id} holds password hashes of roles, and so does this archive: keep it secret"));
     }
     let target = args.output.unwrap_or_else(|| PathBuf::from(format!("{id}.tar")));
+    let file = if to_stdout { target.clone() } else { settle("--output", &target)? };
     let progress = output.progress();
     progress.phase(format!("exporting {id}"), Some(snapshot.manifest.stored_bytes()));
-    let (sink, file, force) = (progress.clone(), target.clone(), args.force);
+    let (sink, force) = (progress.clone(), args.force);
     if to_stdout {
         output.take_stdout();
     }

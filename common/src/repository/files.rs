@@ -134,6 +134,12 @@ pub fn replace_private_file(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // A link is replaced itself; a device such as /dev/null must not be.
+    if let Ok(there) = std::fs::symlink_metadata(path)
+        && !there.is_symlink()
+    {
+        expect_plain(there.file_type()).map_err(|source| Error::io("replace", path, source))?;
+    }
     // Not the file's own name in front: whoever reads `*.prom` must not see a part.
     let mut file = tempfile::Builder::new()
         .prefix(".incomplete-")

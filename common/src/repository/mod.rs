@@ -12,6 +12,7 @@ pub mod files;
 pub mod import;
 mod latest;
 mod origin;
+pub mod output_file;
 mod owner;
 pub mod partial;
 pub mod pins;
@@ -285,12 +286,21 @@ impl Repository {
 
     /// The snapshot in the folder `id`.
     pub fn read_manifest(&self, id: &SnapshotId) -> Result<StoredSnapshot> {
-        let snapshot = StoredSnapshot::open(&self.root.join(SNAPSHOTS).join(id.as_str()))?;
+        let snapshot = StoredSnapshot::open(&self.snapshot_dir(id))?;
         if snapshot.manifest.id == *id {
             Ok(snapshot)
         } else {
             Err(Error::damaged(format!("folder {id} holds the snapshot {}", snapshot.manifest.id)))
         }
+    }
+
+    /// As [`Self::read_manifest`], for rows that are to be used.
+    ///
+    /// # Errors
+    /// Refused, too, for a snapshot that belongs to another user, or that others may write in.
+    pub fn read_trusted(&self, id: &SnapshotId) -> Result<StoredSnapshot> {
+        owner::check_snapshot(&self.snapshot_dir(id), MANIFEST_FILE)?;
+        self.read_manifest(id)
     }
 
     /// The folder of a snapshot.
@@ -304,9 +314,12 @@ impl Repository {
     /// `database`, `latest` means that database's; without it, the repository must hold one database only.
     ///
     /// # Errors
-    /// `latest` is never another one because the newest is damaged or dated in the future: that is an error that names both.
+    /// `latest` is never another one because the newest is damaged or dated in the future: that is an error that names both. Refused for one
+    /// that belongs to another user, or that others may write in.
     pub fn find(&self, wanted: &str, database: Option<&str>) -> Result<StoredSnapshot> {
         let found = self.find_entry(wanted, database)?;
+        owner::check_snapshot(&self.snapshot_dir(&found.id), MANIFEST_FILE)
+            .map_err(|error| error.context(&found.id))?;
         found.snapshot.map_err(|error| error.context(found.id))
     }
 

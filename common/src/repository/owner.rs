@@ -21,6 +21,8 @@ pub fn trust_any() {
 
 /// Write access of the group and of others.
 const WRITE_OF_OTHERS: u32 = 0o022;
+/// What is looked at, in messages.
+const FOLDER: &str = "the repository's folder";
 
 /// Looks at the repository's folder and at those of `folders` that are there.
 ///
@@ -30,7 +32,7 @@ const WRITE_OF_OTHERS: u32 = 0o022;
 pub(super) fn check(root: &Path, folders: &[&str]) -> Result<()> {
     let us = rustix::process::geteuid().as_raw();
     let of = |path: &Path| fs::metadata(path).map_err(|source| Error::io("look at", path, source));
-    judge(root, of(root)?.uid(), of(root)?.mode(), us)?;
+    judge(FOLDER, root, of(root)?.uid(), of(root)?.mode(), us)?;
     for name in folders {
         let path = root.join(name);
         let Ok(folder) = fs::symlink_metadata(&path) else { continue };
@@ -41,7 +43,22 @@ pub(super) fn check(root: &Path, folders: &[&str]) -> Result<()> {
             ))
             .with_hint("Nothing of ours makes such a thing. Find out who put it there, and remove it."));
         }
-        judge(&path, folder.uid(), folder.mode(), us)?;
+        judge(FOLDER, &path, folder.uid(), folder.mode(), us)?;
+    }
+    Ok(())
+}
+
+/// Looks at the folder of one snapshot and at its manifest, which says what every other file has to be.
+///
+/// # Errors
+/// As [`check`]; what is not there, or is no plain file, is told by whoever reads it.
+pub(super) fn check_snapshot(dir: &Path, manifest: &str) -> Result<()> {
+    let us = rustix::process::geteuid().as_raw();
+    for (what, path) in [("the snapshot's folder", dir), ("the snapshot's manifest", &dir.join(manifest))] {
+        let Ok(there) = fs::symlink_metadata(path) else { continue };
+        if !there.is_symlink() {
+            judge(what, path, there.uid(), there.mode(), us)?;
+        }
     }
     Ok(())
 }
@@ -56,14 +73,14 @@ pub(super) fn close(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn judge(path: &Path, owner: u32, mode: u32, us: u32) -> Result<()> {
+fn judge(what: &str, path: &Path, owner: u32, mode: u32, us: u32) -> Result<()> {
     if TRUSTED.load(Ordering::SeqCst) {
         return Ok(());
     }
     let word = shell_word(&path.display().to_string());
     if owner != us && owner != 0 {
         return Err(Error::refused(format!(
-            "the repository's folder {} belongs to the user with id {owner}, and this program runs as {us}",
+            "{what} {} belongs to the user with id {owner}, and this program runs as {us}",
             path.display()
         ))
         .with_hint(format!(
@@ -73,7 +90,7 @@ fn judge(path: &Path, owner: u32, mode: u32, us: u32) -> Result<()> {
     }
     if mode & WRITE_OF_OTHERS != 0 {
         return Err(Error::refused(format!(
-            "the repository's folder {} may be written by others (mode {:04o})",
+            "{what} {} may be written by others (mode {:04o})",
             path.display(),
             mode & 0o7777
         ))
@@ -90,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_repository_is_ours_or_roots_and_writable_by_nobody_else() {
-        let judge = |owner, mode, us| judge(Path::new("/backups/it's"), owner, mode, us);
+        let judge = |owner, mode, us| judge(FOLDER, Path::new("/backups/it's"), owner, mode, us);
         for (owner, mode, us) in
             [(1000, 0o700, 1000), (0, 0o755, 1000), (0, 0o40_750, 0), (1000, 0o2755, 1000)]
         {

@@ -1,9 +1,12 @@
 //! `safe-run import`: the flags, the dry run, the schema as a file, and the run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use common::{Error, ErrorKind, Result, repository::files::replace_private_file};
+use common::{
+    Error, ErrorKind, Result,
+    repository::{files::replace_private_file, output_file::settle},
+};
 
 use super::{
     Invocation,
@@ -152,8 +155,7 @@ impl Invocation<'_> {
         if args.output.as_os_str() == "-" {
             self.output.data(&script)?;
         } else {
-            // A name alone has no folder.
-            replace_private_file(&Path::new(".").join(&args.output), script.as_bytes())?;
+            replace_private_file(&settle("--output", &args.output)?, script.as_bytes())?;
         }
         Ok(0)
     }

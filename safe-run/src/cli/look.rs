@@ -6,7 +6,7 @@ use common::{
     Error, ErrorKind, Result,
     cli::{format, output::Tone},
     postgres::{ConnectionSettings, Session},
-    repository::Repository,
+    repository::{Repository, output_file::settle},
 };
 use serde::Serialize;
 
@@ -327,7 +327,7 @@ impl Invocation<'_> {
 
     pub(super) fn report(&self, wanted: Option<&str>, page: Option<&Path>) -> Result<u8> {
         let target = match page {
-            Some(path) if path.as_os_str() != "-" => Some(targets::writable("--html", path)?),
+            Some(path) if path.as_os_str() != "-" => Some(settle("--html", path)?),
             _ => None,
         };
         let runs = journal::past_runs(&Repository::open(&self.settings.repo)?)?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use common::{
     Error, Result,
-    repository::{check_writable, files::write_new_file},
+    repository::{files::write_new_file, output_file::settle},
 };
 
 use super::{Report, document, html};
@@ -26,8 +26,8 @@ impl Targets {
     /// Usage: no such folder, not writable, not a file, or both are the same file.
     pub fn check(html: Option<&Path>, json: Option<&Path>) -> Result<Self> {
         let targets = Self {
-            html: html.map(|path| writable("--report", path)).transpose()?,
-            json: json.map(|path| writable("--report-json", path)).transpose()?,
+            html: html.map(|path| settle("--report", path)).transpose()?,
+            json: json.map(|path| settle("--report-json", path)).transpose()?,
         };
         if targets.html.is_some() && targets.html == targets.json {
             return Err(Error::usage("--report and --report-json name the same file")
@@ -50,30 +50,6 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_new_file(path, true, |mut file| {
         file.write_all(bytes).map_err(|source| Error::io("write", path, source))
     })
-}
-
-/// The file `path`, if it can be written by replacing it. Links are not followed: somebody else may have made one that leads
-/// to a file of ours.
-pub fn writable(flag: &str, path: &Path) -> Result<PathBuf> {
-    let refused = |why: String| {
-        Error::usage(format!("{flag} {}: {why}", path.display())).with_hint("Name another file.")
-    };
-    match std::fs::symlink_metadata(path) {
-        Ok(there) if there.is_symlink() => {
-            return Err(refused("it is a link, and where it leads is not written".to_owned()));
-        }
-        // A device such as /dev/null must not be replaced by a file.
-        Ok(there) if !there.is_file() => return Err(refused("it is not a file".to_owned())),
-        Ok(_) => {}
-        Err(source) if source.kind() == std::io::ErrorKind::NotFound => {}
-        Err(source) => return Err(refused(source.to_string())),
-    }
-    let named = path.file_name().filter(|_| !path.as_os_str().as_encoded_bytes().ends_with(b"/"));
-    let Some(name) = named else { return Err(refused("it names no file".to_owned())) };
-    let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let folder = std::fs::canonicalize(folder).map_err(|source| refused(format!("its folder: {source}")))?;
-    check_writable(&folder).map_err(|error| refused(error.message().to_owned()))?;
-    Ok(folder.join(name))
 }
 
 #[cfg(test)]
@@ -102,7 +78,7 @@ mod tests {
         std::fs::write(&file, "old").unwrap();
         for target in [&file, &dir.path().join("nowhere")] {
             std::os::unix::fs::symlink(target, &link).unwrap();
-            let error = writable("--report", &link).unwrap_err();
+            let error = settle("--report", &link).unwrap_err();
             assert!(error.kind() == common::ErrorKind::Usage && error.message().contains("link"), "{error}");
             // Made in the meantime, it is replaced itself.
             write(&link, b"new").unwrap();

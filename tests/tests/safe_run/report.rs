@@ -276,8 +276,21 @@ fn a_report_that_can_not_be_written_is_found_out_before_anything_runs() {
     let run = run();
     run.migration("0001_a.sql", "CREATE TABLE a (i int);\n");
     let before = run.fingerprint();
+    run.file("kept.html", "of another page");
+    std::fs::create_dir(run.folder().join("real")).unwrap();
+    for (target, link) in [("kept.html", "link.html"), ("nothing.html", "dangling.html"), ("real", "way")] {
+        std::os::unix::fs::symlink(target, run.folder().join(link)).unwrap();
+    }
+    // Only the superuser of the machine can make a link that belongs to another user.
+    if std::os::unix::fs::lchown(run.folder().join("way"), Some(65_534), None).is_ok() {
+        run.run(&["--report", "way/run.html"])
+            .exits(2)
+            .says("way on the way is a link of the user with id 65534");
+    }
     for arguments in [
-        &["--report", "nowhere/run.html"][..],
+        &["--report", "link.html"][..],
+        &["--report-json", "dangling.html"],
+        &["--report", "nowhere/run.html"],
         &["--report", "."],
         &["--report-json", "/dev/null"],
         &["--report", "same", "--report-json", "./same"],
@@ -285,6 +298,8 @@ fn a_report_that_can_not_be_written_is_found_out_before_anything_runs() {
         run.run(arguments).exits(2).says("error: ").says("hint: ").says("--report");
     }
     run.assert_unchanged(&before);
+    assert_eq!(std::fs::read_to_string(run.folder().join("kept.html")).unwrap(), "of another page");
+    assert!(!run.folder().join("nothing.html").exists() && !run.folder().join("real/run.html").exists());
     assert!(!run.folder().join("snapshots").exists(), "a repository was made");
 }
 
