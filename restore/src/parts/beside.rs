@@ -153,6 +153,22 @@ async fn fill(
     remedies: &Remedies,
     progress: &Progress,
 ) -> Result<Vec<String>> {
+    let mut transaction = LiveTransaction::begin(live).await?;
+    match fill_within(&mut transaction, snapshot, renamed, owners, definitions, remedies, progress).await {
+        Ok(differs) => transaction.commit(live).await.map(|()| differs),
+        Err(error) => Err(transaction.because(live, error).await),
+    }
+}
+
+async fn fill_within(
+    transaction: &mut LiveTransaction,
+    snapshot: &VerifiedSnapshot,
+    renamed: &Renamed,
+    owners: &BTreeMap<QualifiedName, String>,
+    definitions: &Definitions,
+    remedies: &Remedies,
+    progress: &Progress,
+) -> Result<Vec<String>> {
     let stored = snapshot.snapshot();
     let manifest = &stored.manifest;
     let new_name = |old: &QualifiedName| -> Result<QualifiedName> {
@@ -160,12 +176,11 @@ async fn fill(
     };
     let tables: Vec<(&TableData, QualifiedName)> =
         manifest.tables.iter().map(|data| Ok((data, new_name(&data.table.name)?))).collect::<Result<_>>()?;
-    let mut transaction = LiveTransaction::begin(live).await?;
     if let Some(paths) = &remedies.paths {
         transaction.lend(paths).await?;
     }
     transaction.run("could not make the tables", &definitions.before).await?;
-    aside::drop(&transaction, &remedies.aside).await?;
+    aside::drop(transaction, &remedies.aside).await?;
     progress.phase("loading rows", Some(manifest.raw_bytes()));
     for (data, target) in &tables {
         let through = data.table.load_into.as_ref().map(&new_name).transpose()?;
@@ -173,7 +188,7 @@ async fn fill(
     }
     progress.done();
     common::fault::point("parts.loaded");
-    let differs = aside::put_back(&transaction, &remedies.aside).await?;
+    let differs = aside::put_back(transaction, &remedies.aside).await?;
     progress.phase("building indexes and constraints", None);
     transaction.run("could not build the indexes and constraints", &definitions.after).await?;
     for sequence in &manifest.sequences {
@@ -188,9 +203,8 @@ async fn fill(
     transaction.compare(stored, &tables, progress).await?;
     progress.done();
     for (old, owner) in owners {
-        give(&transaction, &new_name(old)?, owner).await?;
+        give(transaction, &new_name(old)?, owner).await?;
     }
-    transaction.commit(live).await?;
     Ok(differs)
 }
 

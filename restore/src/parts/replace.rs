@@ -244,16 +244,31 @@ async fn replace_once(
     remedies: &Remedies,
     progress: &Progress,
 ) -> Result<Vec<String>> {
-    let units = &selection.units;
     let mut transaction = LiveTransaction::begin(live).await?;
+    let units = &selection.units;
+    match replace_within(&mut transaction, scratch, snapshot, units, options, remedies, progress).await {
+        Ok(differs) => transaction.commit(live).await.map(|()| differs),
+        Err(error) => Err(transaction.because(live, error).await),
+    }
+}
+
+async fn replace_within(
+    transaction: &mut LiveTransaction,
+    scratch: &Session,
+    snapshot: &VerifiedSnapshot,
+    units: &[Unit],
+    options: &ReplaceOptions,
+    remedies: &Remedies,
+    progress: &Progress,
+) -> Result<Vec<String>> {
     if let Some(paths) = &remedies.paths {
         transaction.lend(paths).await?;
     }
     check_columns(scratch, transaction.session(), units).await?;
-    let staged = stage(&transaction, scratch, snapshot, units, progress).await?;
+    let staged = stage(transaction, scratch, snapshot, units, progress).await?;
     common::fault::point("parts.loaded");
     progress.phase("replacing the content", None);
-    lock(&transaction, units, options).await?;
+    lock(transaction, units, options).await?;
     // What was true before the lock need not be true now.
     check_columns(scratch, transaction.session(), units).await?;
     let names: Vec<&QualifiedName> = units.iter().map(|unit| &unit.name).collect();
@@ -270,7 +285,7 @@ async fn replace_once(
         rights::refuse(&rights::of_live(transaction.session(), units).await?)?;
     }
     let oids = oids(transaction.session(), units).await?;
-    keep(&transaction, units, options).await?;
+    keep(transaction, units, options).await?;
     let incoming = incoming(transaction.session(), &oids).await?;
     for key in &incoming {
         transaction.run("could not take a foreign key away", &key.drop).await?;
@@ -279,9 +294,9 @@ async fn replace_once(
     for (silence, _) in &acting {
         transaction.run("could not keep a trigger from firing", silence).await?;
     }
-    aside::drop(&transaction, &remedies.aside).await?;
-    exchange(&transaction, units, &staged, progress).await?;
-    let differs = aside::put_back(&transaction, &remedies.aside).await?;
+    aside::drop(transaction, &remedies.aside).await?;
+    exchange(transaction, units, &staged, progress).await?;
+    let differs = aside::put_back(transaction, &remedies.aside).await?;
     for (_, give_back) in &acting {
         transaction.run("could not give a trigger its state back", give_back).await?;
     }
@@ -292,9 +307,8 @@ async fn replace_once(
         .run("a deferred constraint is violated", "SET CONSTRAINTS ALL IMMEDIATE")
         .await
         .map_err(orphans)?;
-    advance_sequences(&transaction, &oids).await?;
+    advance_sequences(transaction, &oids).await?;
     progress.done();
-    transaction.commit(live).await?;
     Ok(differs)
 }
 

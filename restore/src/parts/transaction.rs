@@ -8,7 +8,7 @@ use common::{
     interrupt,
     postgres::{
         ConnectionSettings, Session, copy,
-        names::Schemas,
+        names::{self, Schemas},
         trust::{self, Others},
     },
     repository::StoredSnapshot,
@@ -138,6 +138,24 @@ impl LiveTransaction {
         Ok(())
     }
 
+    /// Why it did not come to its end: `error`, or where a schema was renamed meanwhile, that. What a statement then met under a name
+    /// was another table.
+    pub async fn because(self, settings: &ConnectionSettings, error: Error) -> Error {
+        if !matches!(error.kind(), ErrorKind::Failed | ErrorKind::Refused) {
+            return error;
+        }
+        let Ok(now) = Schemas::now(settings).await else { return error };
+        match self.same_schemas(&now) {
+            Err(renamed) => names::changed(format!("{} ({})", renamed.message(), error.message())),
+            Ok(()) => error,
+        }
+    }
+
+    fn same_schemas(&self, now: &Schemas) -> Result<()> {
+        let used = self.schemas.names().into_iter().filter(|name| !name.starts_with("pg_")).collect();
+        self.schemas.check_same(now, &used)
+    }
+
     /// Commits, if the names of tables mean what they meant when it began.
     ///
     /// # Errors
@@ -146,9 +164,7 @@ impl LiveTransaction {
     pub async fn commit(self, settings: &ConnectionSettings) -> Result<()> {
         interrupt::check()?;
         lent_paths::take_back_in(&self.session, &self.lent).await?;
-        let now = Schemas::seen_by(&self.session).await?;
-        let used = self.schemas.names().into_iter().filter(|name| !name.starts_with("pg_")).collect();
-        self.schemas.check_same(&now, &used)?;
+        self.same_schemas(&Schemas::seen_by(&self.session).await?)?;
         common::fault::point("parts.before-commit");
         let _undo = interrupt::begin_undo().await;
         match self.session.batch_execute("COMMIT").await {

@@ -11,6 +11,7 @@ mod reading_is_safe;
 mod rights;
 mod rights_of_commands;
 mod secrets;
+mod swaps;
 mod verdicts;
 mod words;
 mod wrong_engine;

@@ -146,7 +146,7 @@ fn the_owner_of_the_tables_reads_them_by_page_ranges() {
 }
 
 /// Runs `work` again and again in its own thread beside `body`.
-fn beside<R>(work: impl Fn(u64) + Sync, body: impl FnOnce() -> R) -> R {
+pub fn beside<R>(work: impl Fn(u64) + Sync, body: impl FnOnce() -> R) -> R {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -228,7 +228,7 @@ fn rows(folder: &Path) -> BTreeMap<String, Vec<String>> {
 }
 
 /// Two schemas with a table, a partitioned table and a sequence of the same names; each row says whose it is.
-const TWINS: &str = "
+pub const TWINS: &str = "
 CREATE SCHEMA a; CREATE SCHEMA b;
 CREATE TABLE a.t AS SELECT i, 'first' AS whose FROM generate_series(1, 4000) i;
 CREATE TABLE b.t AS SELECT i, 'second' AS whose FROM generate_series(1, 4500) i;
