@@ -36,7 +36,7 @@ use crate::{
     precopy::{self, Precopy},
     proof,
     report::Report,
-    run::{Baseline, Context, FenceChoice, OnFailure, RunLog, baseline, describe_files, with_time},
+    run::{Baseline, Context, FenceChoice, OnFailure, RunLog, baseline, describe_files, look_beside},
     writes,
 };
 
@@ -348,7 +348,7 @@ async fn prepare(
         };
         Ok((baseline, undo))
     };
-    let both = tokio::try_join!(with_time(found), with_time(snapshot));
+    let both = look_beside(&context.progress, found, snapshot).await;
     let (((baseline, undo), checks_began, checks_took), (snapshot, began, took)) = both?;
     drop(exported);
     holder.close().await?;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -380,11 +383,42 @@ pub fn local_offset(at: DateTime<Utc>) -> i32 {
     at.with_timezone(&chrono::Local).offset().local_minus_utc()
 }
 
+/// What came of a piece of work, when it began, and how long it took.
+pub type Timed<T> = (T, Instant, Duration);
+
 /// Runs a step beside others and says when it began and how long it took.
-pub async fn with_time<T>(work: impl Future<Output = Result<T>>) -> Result<(T, Instant, Duration)> {
+async fn with_time<T>(work: impl Future<Output = Result<T>>) -> Result<Timed<T>> {
     let began = Instant::now();
     let done = work.await?;
     Ok((done, began, began.elapsed()))
+}
+
+/// Looks at the state and takes its snapshot, both at once, each with its time. What is told is how far the snapshot is; a look that
+/// lasts longer is a phase of its own.
+pub async fn look_beside<A, B>(
+    progress: &Progress,
+    look: impl Future<Output = Result<A>>,
+    snapshot: impl Future<Output = Result<B>>,
+) -> Result<(Timed<A>, Timed<B>)> {
+    let (is_over, is_phase) = (AtomicBool::new(false), AtomicBool::new(false));
+    let look = async {
+        let found = with_time(look).await;
+        is_over.store(true, Ordering::Relaxed);
+        found
+    };
+    let snapshot = async {
+        let taken = with_time(snapshot).await?;
+        if !is_over.load(Ordering::Relaxed) {
+            progress.phase("checking", None);
+            is_phase.store(true, Ordering::Relaxed);
+        }
+        Ok(taken)
+    };
+    let both = tokio::try_join!(look, snapshot);
+    if is_phase.load(Ordering::Relaxed) {
+        progress.done();
+    }
+    both
 }
 
 /// The state before the migration.

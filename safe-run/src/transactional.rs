@@ -26,7 +26,7 @@ use crate::{
     report::{Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, analyze_what_lost_statistics,
-        baseline, check_names, check_options, judge, with_time,
+        baseline, check_names, check_options, judge, look_beside,
     },
     sequences, verify,
 };
@@ -136,7 +136,7 @@ async fn protected(
     let snapshot =
         async { if takes_snapshot { context.snapshot(&exported, None).await.map(Some) } else { Ok(None) } };
     let found = baseline(context, &exported, first.as_mut(), fenced);
-    let both = tokio::try_join!(with_time(found), with_time(snapshot));
+    let both = look_beside(&context.progress, found, snapshot).await;
     let ((mut found, checks_began, mut checks_took), (snapshot, began, took)) = both.map_err(&before)?;
     drop(exported);
     if fenced {

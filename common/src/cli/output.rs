@@ -5,26 +5,21 @@
 //! what moves the cursor, sets the terminal's title or turns text around, and are shown with escapes. JSON is not text for
 //! people: it holds the exact values.
 
+mod phases;
+
 use std::{
-    fmt,
     io::{self, BufRead, IsTerminal, Write},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
-use super::{args::SharedArgs, format};
+use super::args::SharedArgs;
 pub use crate::verdict::Tone;
-use crate::{
-    Error, Event, Progress, Result,
-    ident::{printable, visible},
-    verdict::Verdict,
-};
+use crate::{Error, Event, Progress, Result, ident::visible, verdict::Verdict};
 
 /// Version of every JSON document that the tools print.
 pub const JSON_SCHEMA: u32 = 1;
@@ -283,8 +278,7 @@ impl Output {
             let output = self.clone();
             return Progress::new(move |event| output.json_event(&event));
         }
-        let renderer = Arc::new(Mutex::new(Renderer { output: self.clone(), phase: None }));
-        Progress::new(move |event| renderer.lock().unwrap_or_else(PoisonError::into_inner).take(event))
+        phases::progress(self)
     }
 
     fn json_event(&self, event: &Event) {
@@ -322,175 +316,6 @@ fn indented(text: &str) -> String {
         })
         .collect();
     lines.join("\n")
-}
-
-/// Longest time that a phase of many steps says nothing where there is no terminal.
-const SILENCE: Duration = Duration::from_secs(30);
-
-struct Phase {
-    what: String,
-    started: Instant,
-    /// When it was last said where it is.
-    told: Instant,
-    /// The amount that is told.
-    bytes: u64,
-    rows: u64,
-    /// The work that moves the bar.
-    worked: u64,
-    bar: ProgressBar,
-}
-
-impl Phase {
-    fn work(&mut self, bytes: u64) {
-        self.worked += bytes;
-        // The total is an estimate: a bar that overruns it stands at its end and goes on counting.
-        if self.bar.length().is_some_and(|length| self.worked > length) {
-            self.bar.set_length(self.worked);
-        }
-        self.bar.set_position(self.worked);
-    }
-
-    /// How much of it is done; of an estimated total, as far as there is one.
-    fn amount(&self) -> String {
-        let done = format::bytes(self.worked);
-        match self.bar.length().filter(|length| *length > 0) {
-            Some(length) => format!("{done} of about {}", format::bytes(length)),
-            None => done,
-        }
-    }
-}
-
-/// How a phase looks while it lasts. It never takes more than one line: a line that wraps is left behind at every step, so what is
-/// done is cut to what fits.
-fn template(has_total: bool, columns: u16) -> &'static str {
-    /// Narrower terminals have no place for a bar beside the words.
-    const BAR_FROM: u16 = 80;
-    match (has_total, columns >= BAR_FROM) {
-        (true, true) => "{spinner} {wide_msg} {bar:20} {percent:>3} %  {prefix}{left}",
-        (true, false) => "{spinner} {wide_msg} {percent:>3} %  {prefix}{left}",
-        (false, _) => "{spinner} {wide_msg} {took}",
-    }
-}
-
-struct Renderer {
-    output: Output,
-    phase: Option<Phase>,
-}
-
-impl Renderer {
-    fn take(&mut self, event: Event) {
-        match event {
-            Event::Phase { what, total_bytes } => self.begin(what, total_bytes),
-            Event::Advance { bytes, rows } => {
-                if let Some(phase) = &mut self.phase {
-                    phase.bytes += bytes;
-                    phase.rows += rows;
-                    phase.bar.set_prefix(format::bytes(phase.bytes));
-                    phase.work(bytes);
-                    self.tell_now_and_then(Phase::amount);
-                }
-            }
-            Event::Again { bytes } => {
-                if let Some(phase) = &mut self.phase {
-                    phase.work(bytes);
-                    self.tell_now_and_then(Phase::amount);
-                }
-            }
-            Event::Step(what) => {
-                if let Some(phase) = &mut self.phase {
-                    phase.bar.set_message(printable(&format!("{}  {what}", phase.what)));
-                    self.tell_now_and_then(|_| what);
-                }
-            }
-            Event::Done => self.end(),
-            Event::Note(text) => {
-                if !self.output.quiet {
-                    let note = self.output.paint(Tone::Dim, "note:");
-                    self.line(&format!("{note} {}", indented(&text)));
-                }
-            }
-            Event::Warning(text) => {
-                let warning = self.output.paint(Tone::Warning, "warning:");
-                self.line(&format!("{warning} {}", indented(&text)));
-            }
-        }
-    }
-
-    /// Where no bar moves, a long phase says now and then where it is.
-    fn tell_now_and_then(&mut self, place: impl FnOnce(&Phase) -> String) {
-        let Some(phase) = &mut self.phase else { return };
-        if self.output.terminal || self.output.quiet || phase.told.elapsed() <= SILENCE {
-            return;
-        }
-        phase.told = Instant::now();
-        let took = format::duration(phase.started.elapsed());
-        let line = printable(&format!("{}, for {took}: {}", phase.what, place(phase)));
-        self.output.err_line(&self.output.paint(Tone::Dim, &line));
-    }
-
-    fn line(&self, text: &str) {
-        match &self.phase {
-            Some(phase) => phase.bar.suspend(|| self.output.err_line(text)),
-            None => self.output.err_line(text),
-        }
-    }
-
-    fn columns() -> u16 {
-        /// Where the terminal does not say.
-        const USUAL: u16 = 80;
-        rustix::termios::tcgetwinsize(io::stderr())
-            .map_or(USUAL, |size| if size.ws_col == 0 { USUAL } else { size.ws_col })
-    }
-
-    fn begin(&mut self, what: String, total_bytes: Option<u64>) {
-        self.end();
-        let visible = self.output.terminal && !self.output.quiet;
-        let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(total_bytes, target).with_message(printable(&what));
-        let style = ProgressStyle::with_template(template(total_bytes.is_some(), Self::columns()))
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .with_key("left", |state: &ProgressState, text: &mut dyn fmt::Write| {
-                // Nothing is done yet: nobody knows. Less than a second is not worth saying.
-                if state.pos() > 0 && state.eta() >= Duration::from_secs(1) {
-                    let _ = write!(text, ", {} left", format::seconds(state.eta()));
-                }
-            })
-            .with_key("took", |state: &ProgressState, text: &mut dyn fmt::Write| {
-                let _ = write!(text, "{}", format::seconds(state.elapsed()));
-            })
-            .progress_chars("━╸ ");
-        bar.set_style(style);
-        bar.enable_steady_tick(Duration::from_millis(100));
-        let now = Instant::now();
-        self.phase = Some(Phase { what, started: now, told: now, bytes: 0, rows: 0, worked: 0, bar });
-    }
-
-    fn end(&mut self) {
-        let Some(phase) = self.phase.take() else { return };
-        phase.bar.finish_and_clear();
-        if self.output.quiet {
-            return;
-        }
-        let took = phase.started.elapsed();
-        let mut line = format!("{}: {}", phase.what, format::duration(took));
-        if phase.bytes > 0 {
-            line.push_str(&format!(", {}", format::bytes(phase.bytes)));
-            if phase.rows > 0 {
-                line.push_str(&format!(", {}", format::plural(phase.rows, "row", "rows")));
-            }
-            let seconds = took.as_secs_f64();
-            if seconds > 0.5 {
-                #[expect(
-                    clippy::cast_precision_loss,
-                    clippy::cast_possible_truncation,
-                    clippy::cast_sign_loss
-                )]
-                let rate = (phase.bytes as f64 / seconds) as u64;
-                line.push_str(&format!(", {}/s", format::bytes(rate)));
-            }
-        }
-        self.output.err_line(&self.output.paint(Tone::Dim, &line));
-    }
 }
 
 #[cfg(test)]

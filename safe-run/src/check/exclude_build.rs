@@ -9,6 +9,7 @@ use common::interrupt;
 use common::postgres::as_owner::{self, OWN_PATH};
 use common::postgres::who_asks::{self, Rights, Standings};
 use common::postgres::{ConnectionSettings, Session};
+use common::progress::Progress;
 
 use super::{exclude::SELF_JOIN_BYTES, session::HEAP_ONLY};
 
@@ -40,7 +41,7 @@ ORDER BY 2, 3, 4";
 ///
 /// # Errors
 /// The connection is gone, or a signal came in.
-pub(crate) async fn conflict(settings: &ConnectionSettings) -> Result<Option<String>> {
+pub(crate) async fn conflict(settings: &ConnectionSettings, progress: &Progress) -> Result<Option<String>> {
     let session = settings.connect().await?;
     let failed = |source| Error::postgres("could not look at EXCLUDE constraints", source);
     session
@@ -48,13 +49,22 @@ pub(crate) async fn conflict(settings: &ConnectionSettings) -> Result<Option<Str
         .await
         .map_err(failed)?;
     let builds = session.query(BUILDS, &[&SELF_JOIN_BYTES]).await.map_err(failed)?;
-    let found = if builds.is_empty() { None } else { first_of(&session, &builds).await? };
+    if !builds.is_empty() {
+        progress.phase("building the indexes of EXCLUDE constraints once more", None);
+    }
+    let found = if builds.is_empty() { Ok(None) } else { first_of(&session, &builds, progress).await };
+    progress.done();
+    let found = found?;
     session.batch_execute("ROLLBACK").await.map_err(failed)?;
     session.close().await?;
     Ok(found)
 }
 
-async fn first_of(session: &Session, builds: &[common::postgres::Row]) -> Result<Option<String>> {
+async fn first_of(
+    session: &Session,
+    builds: &[common::postgres::Row],
+    progress: &Progress,
+) -> Result<Option<String>> {
     let failed = |source| Error::postgres("could not look at EXCLUDE constraints", source);
     // Our temporary tables are no news for anybody's event trigger. Who may not set it is no superuser, and has no snapshot as the
     // undo of a database with event triggers.
@@ -79,6 +89,7 @@ async fn first_of(session: &Session, builds: &[common::postgres::Row]) -> Result
     for build in builds {
         let table = QualifiedName::new(build.get::<_, String>(1), build.get::<_, String>(2)).short();
         let rule = printable(build.get(3));
+        progress.step(format!("{rule} of {table}"));
         let unseen = |why: &str| {
             format!("whether rows are in conflict in {table} under {rule} could not be seen: {why}")
         };

@@ -58,7 +58,7 @@ pub(crate) async fn missing(
     if own.level == Level::Deep && own.wants(CheckKind::Exclude) {
         return Ok(None);
     }
-    exclude_build::conflict(&context.connection).await
+    exclude_build::conflict(&context.connection, &context.progress).await
 }
 
 /// What was found of rows that a restore has no place for: a NULL where a table's column or a domain has none, rows that are there
