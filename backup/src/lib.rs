@@ -315,14 +315,16 @@ async fn explain_conflict(error: Error, holder: Session) -> Error {
 
 /// Refuses servers whose snapshots could not be exact.
 pub async fn check_server(session: &Session) -> Result<()> {
-    let major = session.server_major();
-    if major < OLDEST_SERVER {
-        return Err(Error::refused(format!(
-            "the server is PostgreSQL {major}; {OLDEST_SERVER} is the oldest supported"
-        ))
-        .with_hint("Use pg_dump for this server."));
-    }
+    refuse_older(session.server_major())?;
     names_as_bytes::refuse(session).await
+}
+
+fn refuse_older(major: u32) -> Result<()> {
+    if major >= OLDEST_SERVER {
+        return Ok(());
+    }
+    Err(Error::refused(format!("the server is PostgreSQL {major}; {OLDEST_SERVER} is the oldest supported"))
+        .with_hint("Use pg_dump for this server."))
 }
 
 /// Takes a snapshot of the state that `exported` stands for. Its tables must be locked by the holder.
@@ -665,4 +667,17 @@ async fn take_part(
     let mut sequences: HashSet<u32> = sequences.map(|entry| entry.object.1).collect();
     sequences.extend(scope.sequences_of_extensions(entries));
     Ok(Part { schema, facts, sequences })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_too_old_is_refused_with_the_tool_that_reads_it() {
+        let error = refuse_older(OLDEST_SERVER - 1).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert_eq!(error.hint(), Some("Use pg_dump for this server."));
+        refuse_older(OLDEST_SERVER).unwrap();
+    }
 }

@@ -450,14 +450,17 @@ struct Step {
 
 async fn run(session: &Session, step: &Step) -> Result<()> {
     session.batch_execute(&step.sql).await.map_err(|source| {
-        let error = Error::postgres(format!("could not map the roles of {}", printable(&step.what)), source);
-        match error.sqlstate() {
-            Some("42501") => error.with_hint(
-                "Restore as a superuser, or as a member of both roles; the new role needs CREATE on the schemas.",
-            ),
-            _ => error,
-        }
+        explain(Error::postgres(format!("could not map the roles of {}", printable(&step.what)), source))
     })
+}
+
+fn explain(error: Error) -> Error {
+    match error.sqlstate() {
+        Some("42501") => error.with_hint(
+            "Restore as a superuser, or as a member of both roles; the new role needs CREATE on the schemas.",
+        ),
+        _ => error,
+    }
 }
 
 /// The word of `ALTER … OWNER TO` for a kind of object as PostgreSQL identifies it; none where there is no such statement.
@@ -727,6 +730,13 @@ fn user_mapping_statements(before: &Rights, mappings: &[RoleMapping]) -> Vec<Ste
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_role_that_may_not_give_objects_away_is_told_which_one_may() {
+        let error = |state: &str| explain(Error::failed("could not map").with_sqlstate(state));
+        assert!(error("42501").hint().unwrap().starts_with("Restore as a superuser, or as a member of both"));
+        assert_eq!(error("42704").hint(), None);
+    }
 
     #[test]
     fn an_objects_kind_gives_the_word_that_alters_its_owner() {

@@ -50,6 +50,18 @@ impl Hidden {
 
 /// Refuses what a rename would leave behind or can't do, before anything is changed.
 pub async fn refuse_obstacles(control: &Session, live: &str, own: &[i32]) -> Result<()> {
+    let lacks = database::lacks_to_swap(control, live).await?;
+    if !lacks.is_empty() {
+        return Err(Error::refused(format!(
+            "the database \"{live}\" can't be renamed for the run: {}",
+            lacks.join("; ")
+        ))
+        .with_hint(
+            "A database is renamed by its owner with CREATEDB, or by a superuser: run it as one of them, or with --fence read-only, for \
+             which the owner needs no CREATEDB.",
+        )
+        .with_database_state(format!("The database \"{live}\" was not changed.")));
+    }
     let mut reasons = database::swap_obstacles(control, live).await?;
     let prepared = database::prepared_transactions(control, live).await?;
     reasons.extend(prepared.iter().map(|gid| format!("prepared transaction {gid}")));
@@ -80,15 +92,8 @@ pub async fn set(settings: &ConnectionSettings, control: &Session, names: &Hidde
     let comment = format!("{STANDS_IN}{run} works on it; `safe-run recover` ends that.");
     let made = async {
         let create = format!("CREATE DATABASE {closed} TEMPLATE template0 ALLOW_CONNECTIONS false");
-        control.batch_execute(&create).await.map_err(|source| {
-            let error = Error::postgres("could not make the database that stands in", source);
-            match error.sqlstate() {
-                Some("42501") => {
-                    error.with_hint("The exclusive fence needs CREATEDB; --fence read-only goes without it.")
-                }
-                _ => error,
-            }
-        })?;
+        let failed = |source| Error::postgres("could not make the database that stands in", source);
+        control.batch_execute(&create).await.map_err(failed)?;
         fault::point("safe-run.placeholder");
         let comment = format!("COMMENT ON DATABASE {closed} IS {}", literal(&comment));
         let failed = |source| Error::postgres("could not describe the database that stands in", source);

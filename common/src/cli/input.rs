@@ -24,10 +24,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// Usage when stdin is a terminal; no such snapshot when the file is not there.
 pub fn open(path: &Path) -> Result<Input> {
     if path == Path::new("-") {
-        if io::stdin().is_terminal() {
-            return Err(Error::usage("an archive can't be typed in")
-                .with_hint("Redirect a file or a pipe to stdin, or name a file."));
-        }
+        refuse_keyboard(io::stdin().is_terminal())?;
         let stdin = io::stdin().as_fd().try_clone_to_owned();
         let stdin = stdin.map_err(|source| Error::failed(format!("could not read stdin: {source}")))?;
         return Ok(Input { file: File::from(stdin) });
@@ -61,6 +58,14 @@ pub fn read_text(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+fn refuse_keyboard(is_terminal: bool) -> Result<()> {
+    if !is_terminal {
+        return Ok(());
+    }
+    Err(Error::usage("an archive can't be typed in")
+        .with_hint("Redirect a file or a pipe to stdin, or name a file."))
+}
+
 /// A file or a pipe whose reads end when a signal comes in: a pipe that stays silent must not keep the process, nor what
 /// it has to clean up.
 #[derive(Debug)]
@@ -86,5 +91,18 @@ impl Read for Input {
                 Err(source) => return Err(source.into()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_types_an_archive_in() {
+        let error = refuse_keyboard(true).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.hint().unwrap().starts_with("Redirect a file or a pipe to stdin"));
+        refuse_keyboard(false).unwrap();
     }
 }

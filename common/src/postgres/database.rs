@@ -205,6 +205,21 @@ pub async fn swap_obstacles(session: &Session, live: &str) -> Result<Vec<String>
     Ok(rows.iter().map(|row| crate::ident::printable(&shared_text::shown(row, 0))).collect())
 }
 
+/// What the role lacks to make a database and to rename this one, as phrases.
+pub async fn lacks_to_swap(session: &Session, live: &str) -> Result<Vec<String>> {
+    let row = session
+        .query_one(
+            "SELECT r.rolsuper OR r.rolcreatedb, r.rolsuper OR pg_catalog.pg_has_role(d.datdba, 'USAGE')
+             FROM pg_catalog.pg_database d, pg_catalog.pg_roles r WHERE d.datname = $1 AND r.rolname = current_user",
+            &[&live],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look up what the role may", source))?;
+    let (makes, owns): (bool, bool) = (row.get(0), row.get(1));
+    let lacks = [(makes, "the role lacks CREATEDB"), (owns, "the role is not the database's owner")];
+    Ok(lacks.iter().filter(|(may, _)| !may).map(|(_, what)| (*what).to_owned()).collect())
+}
+
 /// Prepared transactions of a database: PostgreSQL renames it only when there is none.
 pub async fn prepared_transactions(session: &Session, live: &str) -> Result<Vec<String>> {
     let asked = format!(
@@ -246,16 +261,7 @@ pub async fn swap_and(settings: &ConnectionSettings, names: &SwapNames, then: &[
         }
     };
     settle(&terminator).await;
-    if let Err(error) = result {
-        // 55006: object in use.
-        return Err(match error.sqlstate() {
-            Some("55006") => error.with_kind(ErrorKind::Busy).with_hint(format!(
-                "Sessions are connected to the database: end them, or run this as a role that may; {WHO_MAY_END_SESSIONS}."
-            )),
-            _ if error.is_retryable() => error.with_kind(ErrorKind::Busy),
-            _ => error,
-        });
-    }
+    result.map_err(explain_swap)?;
     crate::fault::point("restore.before-swap-commit");
     match renamer.batch_execute("COMMIT").await {
         Ok(()) => {
@@ -263,6 +269,17 @@ pub async fn swap_and(settings: &ConnectionSettings, names: &SwapNames, then: &[
             Ok(live_exists)
         }
         Err(source) => outcome_of_commit(settings, names, source).await.map(|()| live_exists),
+    }
+}
+
+fn explain_swap(error: Error) -> Error {
+    match error.sqlstate() {
+        // Object in use.
+        Some("55006") => error.with_kind(ErrorKind::Busy).with_hint(format!(
+            "Sessions are connected to the database: end them, or run this as a role that may; {WHO_MAY_END_SESSIONS}."
+        )),
+        _ if error.is_retryable() => error.with_kind(ErrorKind::Busy),
+        _ => error,
     }
 }
 
@@ -358,5 +375,20 @@ async fn outcome_of_commit(
         Err(second) => Err(error
             .with_kind(ErrorKind::Unknown)
             .context(format!("it is unknown whether the swap was committed ({second})"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_swap_that_sessions_are_in_the_way_of_says_who_may_end_them() {
+        let swap = |state: &str| explain_swap(Error::failed("could not swap the names").with_sqlstate(state));
+        let in_use = swap("55006");
+        assert_eq!(in_use.kind(), ErrorKind::Busy);
+        assert!(in_use.hint().unwrap().starts_with("Sessions are connected to the database: end them"));
+        assert_eq!(swap("55P03").kind(), ErrorKind::Busy);
+        assert_eq!((swap("42501").kind(), swap("42501").hint().is_none()), (ErrorKind::Failed, true));
     }
 }

@@ -64,14 +64,19 @@ pub async fn copy(settings: &ConnectionSettings, order: &CopyOrder<'_>) -> Resul
         return Err(error);
     }
     let lasting = sessions_in_the_way(&terminator, order.source, &[]).await?;
+    Err(explain_busy(error, &lasting))
+}
+
+/// The source is in use: by these sessions, which the role may not end, or by nobody who is there still.
+fn explain_busy(error: Error, lasting: &[String]) -> Error {
     let error = error.with_kind(ErrorKind::Busy);
-    Err(if lasting.is_empty() {
-        error.with_hint("Somebody works on the database as a whole, or came back too fast: run it again.")
-    } else {
-        error
-            .context(format!("sessions are in the way that may not be ended: {}", lasting.join(", ")))
-            .with_hint(format!("Let them end, or run this as a role that may; {WHO_MAY_END_SESSIONS}."))
-    })
+    if lasting.is_empty() {
+        return error
+            .with_hint("Somebody works on the database as a whole, or came back too fast: run it again.");
+    }
+    error
+        .context(format!("sessions are in the way that may not be ended: {}", lasting.join(", ")))
+        .with_hint(format!("Let them end, or run this as a role that may; {WHO_MAY_END_SESSIONS}."))
 }
 
 /// System errors, and those that PostgreSQL has no code for (`XX000`); a full disk is none of them.
@@ -132,6 +137,16 @@ fn statement(order: &CopyOrder<'_>, major: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_copy_that_sessions_are_in_the_way_of_names_them() {
+        let error = explain_busy(Error::failed("no copy"), &["pid 1 of superuser \"a\"".to_owned()]);
+        assert_eq!(error.kind(), ErrorKind::Busy);
+        assert!(error.message().contains("may not be ended: pid 1 of superuser"), "{error}");
+        assert!(error.hint().unwrap().starts_with("Let them end, or run this as a role that may"));
+        let nobody = explain_busy(Error::failed("no copy"), &[]);
+        assert!(nobody.hint().unwrap().ends_with("run it again."));
+    }
 
     #[test]
     fn the_statement_is_closed_marked_and_by_file() {

@@ -255,8 +255,7 @@ async fn join_with(
     access: &str,
 ) -> Result<Session> {
     if exported.only_session().is_some() {
-        return Err(Error::refused("on this standby no second session may read a snapshot")
-            .with_hint("Run this on the primary, or upgrade the standby to the newest minor release."));
+        return Err(Error::refused("on this standby no second session may read a snapshot"));
     }
     let session = settings.connect().await?;
     session

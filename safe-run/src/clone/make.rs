@@ -28,24 +28,13 @@ pub async fn refuse_obstacles(context: &Context, control: &Session) -> Result<()
     let prepared = database::prepared_transactions(control, database).await?;
     reasons.extend(prepared.iter().map(|gid| format!("prepared transaction {gid}")));
     let row = control
-        .query_one(
-            "SELECT d.datistemplate, r.rolsuper OR r.rolcreatedb,
-                    r.rolsuper OR pg_catalog.pg_has_role(d.datdba, 'USAGE')
-             FROM pg_catalog.pg_database d, pg_catalog.pg_roles r
-             WHERE d.datname = $1 AND r.rolname = current_user",
-            &[&database],
-        )
+        .query_one("SELECT d.datistemplate FROM pg_catalog.pg_database d WHERE d.datname = $1", &[&database])
         .await
         .map_err(|source| Error::postgres("could not look up the database", source))?;
     if row.get(0) {
         reasons.push("it is a template database".to_owned());
     }
-    if !row.get::<_, bool>(1) {
-        reasons.push("the role lacks CREATEDB".to_owned());
-    }
-    if !row.get::<_, bool>(2) {
-        reasons.push("the role is not the database's owner".to_owned());
-    }
+    reasons.extend(database::lacks_to_swap(control, database).await?);
     let unchanged = || format!("The database \"{database}\" was not changed.");
     if !reasons.is_empty() {
         return Err(Error::refused(format!(
