@@ -250,6 +250,8 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         return Ok(0);
     }
     let command = Invocation { cli, settings: &settings, migrations: &migrations, output };
+    // The file's word for the format is refused before anybody is asked anything, like every other of its words.
+    command.wanted()?;
     match &cli.command {
         None if cli.protection().snapshot_only => command.snapshot_only().await,
         None => command.protected_run().await,

@@ -129,7 +129,8 @@ pub(super) struct State {
 }
 
 impl Invocation<'_> {
-    fn wanted(&self) -> Result<Option<Format>> {
+    /// The format that is asked for, on the command line or in the settings file.
+    pub(super) fn wanted(&self) -> Result<Option<Format>> {
         match self.settings.format.as_deref() {
             Some(text) => Ok(FormatChoice::parse(text)?.format()),
             None => Ok(None),
