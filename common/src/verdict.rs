@@ -8,148 +8,88 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::format::plural;
 
-/// How it ended, in a word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// `backup create`: the whole database is in the snapshot.
-    Snapshot,
-    /// `backup create`: a part of it is.
-    PartialSnapshot,
-    /// `backup verify`: every file is as the manifest says.
-    Ok,
-    /// `backup verify`: one is not.
-    Damaged,
-    /// `backup drill`: the snapshot was restored into a scratch database.
-    DrillOk,
-    /// `backup check`: all four things are possible.
-    Ready,
-    /// `backup check`: what was asked for is possible, and something else is not.
-    ReadyFor,
-    /// `backup check`: what was asked for is not possible.
-    NotReady,
-    /// `restore`, and a run that was undone by its snapshot or clone: the state of the snapshot is there.
-    Restored,
-    /// `restore --force`: objects that the older server does not know are not there.
-    RestoredWithMissing,
-    /// `restore --table --replace`: the live tables hold what the snapshot holds.
-    Replaced,
-    /// A run: nothing was pending.
-    UpToDate,
-    /// A run: what it did stands.
-    Committed,
-    /// A run: its transaction was rolled back.
-    RolledBack,
-    /// A run: it failed, and its state is kept for a person to decide.
-    Stopped,
-    /// A run: it failed before anything was changed.
-    #[serde(rename = "failed")]
-    NotRun,
-    /// A run: the undo failed, or nobody knows.
-    #[serde(rename = "unknown")]
-    UnknownState,
-    /// A run that was killed, or is still running.
-    Unfinished,
-    /// `safe-run release`: the fence is lifted.
-    Released,
-    /// `safe-run check`: every check that was asked for ran, and every rule holds.
-    Clean,
-    /// `safe-run check`: every rule that could be checked holds, and some could not be.
-    CleanSoFar,
-    /// `safe-run check --strict`: some rule could not be checked.
-    NotChecked,
-    /// `safe-run check`: no check had anything to look at.
-    NothingChecked,
-    /// `safe-run check`: a rule does not hold.
-    Violations,
+/// Writes the verdicts down once: none can be without a word, a tone, or a place in [`Verdict::ALL`].
+macro_rules! verdicts {
+    ($($(#[$meta:meta])* $name:ident = $word:literal, $tone:ident;)*) => {
+        /// How it ended, in a word.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        pub enum Verdict {
+            $($(#[$meta])* $name,)*
+        }
+
+        impl Verdict {
+            /// Every verdict.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The word that a person sees.
+            pub fn word(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word,)*
+                }
+            }
+
+            /// How it looks: whether all is well, somebody should look, or it failed.
+            pub fn tone(self) -> Tone {
+                match self {
+                    $(Self::$name => Tone::$tone,)*
+                }
+            }
+        }
+    };
 }
 
-impl Verdict {
-    /// Every verdict.
-    pub const ALL: [Self; 24] = [
-        Self::Snapshot,
-        Self::PartialSnapshot,
-        Self::Ok,
-        Self::Damaged,
-        Self::DrillOk,
-        Self::Ready,
-        Self::ReadyFor,
-        Self::NotReady,
-        Self::Restored,
-        Self::RestoredWithMissing,
-        Self::Replaced,
-        Self::UpToDate,
-        Self::Committed,
-        Self::RolledBack,
-        Self::Stopped,
-        Self::NotRun,
-        Self::UnknownState,
-        Self::Unfinished,
-        Self::Released,
-        Self::Clean,
-        Self::CleanSoFar,
-        Self::NotChecked,
-        Self::NothingChecked,
-        Self::Violations,
-    ];
-
-    /// The word that a person sees.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Snapshot => "SNAPSHOT",
-            Self::PartialSnapshot => "PARTIAL SNAPSHOT",
-            Self::Ok => "OK",
-            Self::Damaged => "DAMAGED",
-            Self::DrillOk => "DRILL OK",
-            Self::Ready => "READY",
-            Self::ReadyFor => "READY to",
-            Self::NotReady => "NOT READY",
-            Self::Restored => "RESTORED",
-            Self::RestoredWithMissing => "RESTORED WITH OBJECTS MISSING",
-            Self::Replaced => "REPLACED",
-            Self::UpToDate => "UP TO DATE",
-            Self::Committed => "COMMITTED",
-            Self::RolledBack => "ROLLED BACK",
-            Self::Stopped => "STOPPED",
-            Self::NotRun => "NOT RUN",
-            Self::UnknownState => "UNKNOWN STATE",
-            Self::Unfinished => "UNFINISHED",
-            Self::Released => "RELEASED",
-            Self::Clean => "CLEAN",
-            Self::CleanSoFar => "CLEAN SO FAR",
-            Self::NotChecked => "NOT CHECKED",
-            Self::NothingChecked => "NOTHING CHECKED",
-            Self::Violations => "VIOLATIONS",
-        }
-    }
-
-    /// How it looks: whether all is well, somebody should look, or it failed.
-    pub fn tone(self) -> Tone {
-        match self {
-            Self::Snapshot
-            | Self::PartialSnapshot
-            | Self::Ok
-            | Self::DrillOk
-            | Self::Ready
-            | Self::Restored
-            | Self::Replaced
-            | Self::UpToDate
-            | Self::Committed
-            | Self::Released
-            | Self::Clean => Tone::Good,
-            Self::ReadyFor | Self::RolledBack | Self::Stopped | Self::Unfinished | Self::CleanSoFar => {
-                Tone::Warning
-            }
-            Self::Damaged
-            | Self::NotReady
-            | Self::RestoredWithMissing
-            | Self::NotRun
-            | Self::UnknownState
-            | Self::NotChecked
-            | Self::NothingChecked
-            | Self::Violations => Tone::Bad,
-        }
-    }
+verdicts! {
+    /// `backup create`: the whole database is in the snapshot.
+    Snapshot = "SNAPSHOT", Good;
+    /// `backup create`: a part of it is.
+    PartialSnapshot = "PARTIAL SNAPSHOT", Good;
+    /// `backup verify`: every file is as the manifest says.
+    Ok = "OK", Good;
+    /// `backup verify`: one is not.
+    Damaged = "DAMAGED", Bad;
+    /// `backup drill`: the snapshot was restored into a scratch database.
+    DrillOk = "DRILL OK", Good;
+    /// `backup check`: all four things are possible.
+    Ready = "READY", Good;
+    /// `backup check`: what was asked for is possible, and something else is not.
+    ReadyFor = "READY to", Warning;
+    /// `backup check`: what was asked for is not possible.
+    NotReady = "NOT READY", Bad;
+    /// `restore`, and a run that was undone by its snapshot or clone: the state of the snapshot is there.
+    Restored = "RESTORED", Good;
+    /// `restore --force`: objects that the older server does not know are not there.
+    RestoredWithMissing = "RESTORED WITH OBJECTS MISSING", Bad;
+    /// `restore --table --replace`: the live tables hold what the snapshot holds.
+    Replaced = "REPLACED", Good;
+    /// A run: nothing was pending.
+    UpToDate = "UP TO DATE", Good;
+    /// A run: what it did stands.
+    Committed = "COMMITTED", Good;
+    /// A run: its transaction was rolled back.
+    RolledBack = "ROLLED BACK", Warning;
+    /// A run: it failed, and its state is kept for a person to decide.
+    Stopped = "STOPPED", Warning;
+    /// A run: it failed before anything was changed.
+    #[serde(rename = "failed")]
+    NotRun = "NOT RUN", Bad;
+    /// A run: the undo failed, or nobody knows.
+    #[serde(rename = "unknown")]
+    UnknownState = "UNKNOWN STATE", Bad;
+    /// A run that was killed, or is still running.
+    Unfinished = "UNFINISHED", Warning;
+    /// `safe-run release`: the fence is lifted.
+    Released = "RELEASED", Good;
+    /// `safe-run check`: every check that was asked for ran, and every rule holds.
+    Clean = "CLEAN", Good;
+    /// `safe-run check`: every rule that could be checked holds, and some could not be.
+    CleanSoFar = "CLEAN SO FAR", Warning;
+    /// `safe-run check --strict`: some rule could not be checked.
+    NotChecked = "NOT CHECKED", Bad;
+    /// `safe-run check`: no check had anything to look at.
+    NothingChecked = "NOTHING CHECKED", Bad;
+    /// `safe-run check`: a rule does not hold.
+    Violations = "VIOLATIONS", Bad;
 }
 
 /// The colours that carry meaning.
@@ -273,8 +213,8 @@ mod tests {
         let words: HashSet<&str> = Verdict::ALL.iter().map(|verdict| verdict.word()).collect();
         assert_eq!(words.len(), Verdict::ALL.len());
         for verdict in Verdict::ALL {
-            let json = serde_json::to_string(&verdict).unwrap();
-            assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), verdict);
+            let json = serde_json::to_string(verdict).unwrap();
+            assert_eq!(serde_json::from_str::<Verdict>(&json).unwrap(), *verdict);
         }
     }
 
