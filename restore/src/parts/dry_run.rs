@@ -23,6 +23,7 @@ pub async fn refuse(
     target: &Target,
     options: &RestoreOptions,
     (mode, units): (Mode, &[Unit]),
+    keeps: bool,
 ) -> Result<()> {
     crate::prepare(connection, maintenance, part, target, options).await?;
     if mode == Mode::Into {
@@ -39,8 +40,19 @@ pub async fn refuse(
             _ => beside(&live, &unit.name, &mut grants).await?,
         }
     }
-    live.close().await?;
     let unchanged = |error: Error| error.with_database_state("No database was changed.");
+    if mode == Mode::Replace && problems.is_empty() {
+        temporary(&live, &mut grants).await?;
+        if keeps {
+            for unit in units {
+                beside(&live, &unit.name, &mut grants).await?;
+            }
+        }
+        if grants.is_empty() {
+            super::replace::refuse_not_owned(&live, units).await.map_err(unchanged)?;
+        }
+    }
+    live.close().await?;
     if !problems.is_empty() {
         return Err(unchanged(super::replace::not_as_in_the_snapshot(&problems)));
     }
@@ -95,6 +107,23 @@ async fn in_place(
     let lacking: Vec<String> = row.get(0);
     if !lacking.is_empty() {
         grants.push(format!("GRANT {} ON {name} TO {};", lacking.join(", "), row.get::<_, String>(1)));
+    }
+    Ok(())
+}
+
+/// Rows are loaded into temporary tables first.
+async fn temporary(live: &Session, grants: &mut Vec<String>) -> Result<()> {
+    let row = live
+        .query_one(
+            "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'TEMPORARY'),
+                    pg_catalog.quote_ident(pg_catalog.current_database()), pg_catalog.quote_ident(current_user)",
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look at the database", source))?;
+    if !row.get::<_, bool>(0) {
+        let (database, role): (String, String) = (row.get(1), row.get(2));
+        grants.push(format!("GRANT TEMPORARY ON DATABASE {database} TO {role};"));
     }
     Ok(())
 }

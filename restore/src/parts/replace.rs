@@ -369,6 +369,41 @@ async fn stage(
     Ok(staged)
 }
 
+/// Who may replace content, where keys of other tables and triggers are in the way.
+const WHO_REPLACES: &str =
+    "Replacing content needs the owner of the tables and of those that refer to them, or a superuser.";
+
+/// Refuses what only an owner may do of what replacing these tables' content takes, and keys that would not come back as they are.
+///
+/// # Errors
+/// Refused, with the tables; the catalog can't be read.
+pub async fn refuse_not_owned(live: &Session, units: &[Unit]) -> Result<()> {
+    // As in the run, a schema that the role may not use is a refusal.
+    let oids = oids(live, units).await.map_err(|error| match error.sqlstate() {
+        Some("42501") => error.with_kind(ErrorKind::Refused),
+        _ => error,
+    })?;
+    let mut tables: Vec<String> =
+        incoming(live, &oids).await?.iter().map(|key| key.table.to_string()).collect();
+    if !acting(live, &oids).await?.is_empty() {
+        tables.extend(units.iter().map(|unit| unit.name.to_string()));
+    }
+    let rows = live
+        .query(
+            "SELECT c.oid::pg_catalog.regclass::text FROM pg_catalog.unnest($1::text[]) t(name)
+             JOIN pg_catalog.pg_class c ON c.oid = t.name::pg_catalog.regclass
+             WHERE NOT pg_catalog.pg_has_role(c.relowner, 'USAGE') GROUP BY c.oid ORDER BY 1",
+            &[&tables],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look up the tables' owners", source))?;
+    let foreign: Vec<String> = rows.iter().map(|row| common::ident::printable(row.get(0))).collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    Err(Error::refused(format!("the role does not own {}", foreign.join(", "))).with_hint(WHO_REPLACES))
+}
+
 /// Locks the tables and those whose foreign keys point to them, all at once, with pauses between short attempts.
 async fn lock(transaction: &LiveTransaction, units: &[Unit], options: &ReplaceOptions) -> Result<()> {
     let session = transaction.session();
@@ -399,9 +434,7 @@ async fn lock(transaction: &LiveTransaction, units: &[Unit], options: &ReplaceOp
             Err(error) => error,
         };
         if error.sqlstate() == Some("42501") {
-            return Err(error.with_kind(ErrorKind::Refused).with_hint(
-                "Replacing content needs the owner of the tables and of those that refer to them, or a superuser.",
-            ));
+            return Err(error.with_kind(ErrorKind::Refused).with_hint(WHO_REPLACES));
         }
         if !error.is_retryable() || session.is_closed() {
             return Err(error);

@@ -127,7 +127,8 @@ pub async fn run(
     if request.dry_run {
         let (target, options) = database_to_make(&prepared, connection.database(), options);
         let units = (plan.mode, &*prepared.selection.units);
-        dry_run::refuse(connection, maintenance, &prepared.part, &target, &options, units).await?;
+        let keeps = prepared.kept_as.iter().any(Option::is_some);
+        dry_run::refuse(connection, maintenance, &prepared.part, &target, &options, units, keeps).await?;
         let not_checked =
             if plan.mode == Mode::Into { vec![] } else { vec![dry_run::NOT_CHECKED.to_owned()] };
         let account = Account { not_checked, ..Account::default() };
