@@ -14,10 +14,7 @@ use crate::{
     check, command,
     fence::Fence,
     report::CommandReport,
-    run::{
-        Baseline, Context, FenceChoice, RunLog, announced, announced_by_command, check_options,
-        check_parallel, judge,
-    },
+    run::{Baseline, Context, RunLog, announced, announced_by_command, check_options, check_parallel, judge},
     statement_facts::Watch,
     verify,
     version_tables::{self, VersionTable},
@@ -81,9 +78,9 @@ pub(super) async fn perform(
                 ours.unknown_from(&context.control).await.map_err(migration)?;
             }
             // Not every driver takes `options`: where nothing is read-only the command gets none of ours.
-            let read_only = matches!(standing, Some(Fence::ReadOnly { .. }))
-                || is_read_only_anyway(&context.control).await.map_err(migration)?;
-            let given = if read_only { &through } else { &settings };
+            let is_fenced = matches!(standing, Some(Fence::ReadOnly { .. }));
+            let anyway = is_read_only_anyway(&context.control).await.map_err(migration)?;
+            let given = if is_fenced || anyway { &through } else { &settings };
             let finished = command::run(words, given, control, &own_pids(context), stdout_is_ours)
                 .await
                 .map_err(|error| (Stage::Migration, error));
@@ -126,9 +123,9 @@ pub(super) async fn perform(
             }
             interrupt::check().map_err(migration)?;
             judge_command(&finished, &context.connection)
-                .map_err(|error| explain_read_only(context, log, &finished, error))
+                .map_err(|error| explain_read_only(is_fenced && !anyway, log, &finished, error))
                 .map_err(migration)?;
-            let swallowed = swallowed(context, &finished);
+            let swallowed = swallowed(is_fenced && !anyway, &finished);
             log.may_be_refused = swallowed.is_some();
             log.report.notes.extend(swallowed);
             if finished.replaced {
@@ -204,30 +201,29 @@ async fn is_read_only_anyway(control: &Session) -> Result<bool> {
     Ok(row.map_err(|source| Error::postgres("could not read the session's settings", source))?.get(0))
 }
 
-/// A command that failed before it had recorded anything may have been kept out by our own fence.
-fn explain_read_only(context: &Context, log: &RunLog, finished: &command::Finished, error: Error) -> Error {
+/// A command that failed before it had recorded anything may have been kept out by our own fence: `by_fence` if nothing but that makes
+/// sessions read-only.
+fn explain_read_only(by_fence: bool, log: &RunLog, finished: &command::Finished, error: Error) -> Error {
     // Whoever wrote had come through the fence, and a refusal rolls its transaction back.
-    let could_be = finished.rows_written == 0 && finished.rolled_back > 0;
-    let read_only = could_be && !matches!(context.options.fence, FenceChoice::None | FenceChoice::Exclusive);
+    let read_only = by_fence && finished.rows_written == 0 && finished.rolled_back > 0;
     let tables = log.report.command.iter().flat_map(|command| &command.version_tables);
     if !read_only || error.hint().is_some() || !tables.clone().all(VersionTable::is_unchanged) {
         return error;
     }
     error.with_hint(
-        "If it was told that its transaction is read-only, that was the fence: its driver or its own settings leave out the \
-         `options` of DATABASE_URL and PGOPTIONS. Run it with --fence exclusive.",
+        "If it was told that its transaction is read-only, and had not asked for that, it was the fence: its driver or its own settings leave \
+         out the `options` of DATABASE_URL and PGOPTIONS. Run it with --fence exclusive.",
     )
 }
 
 /// What to think of a command that succeeded and changed nothing, although transactions were rolled back while it ran: it may
 /// have swallowed a refusal of our own fence.
-fn swallowed(context: &Context, finished: &command::Finished) -> Option<String> {
-    let read_only = !matches!(context.options.fence, FenceChoice::None | FenceChoice::Exclusive);
+fn swallowed(by_fence: bool, finished: &command::Finished) -> Option<String> {
     let wrote_nothing = finished.rows_written == 0 && !finished.replaced && !finished.lasts;
-    (read_only && wrote_nothing && finished.rolled_back > 0).then(|| {
+    (by_fence && wrote_nothing && finished.rolled_back > 0).then(|| {
         format!(
-            "{} rolled back while the command ran, and the server counted no row written: if it was told that its transaction is read-only and \
-             went on, that was the fence, and what it meant to do is not done. Run it with --fence exclusive then",
+            "{} rolled back while the command ran, and the server counted no row written: if it was told that its transaction is read-only, had not \
+             asked for that and went on, it was the fence, and what it meant to do is not done. Run it with --fence exclusive then",
             common::cli::format::plural(finished.rolled_back, "transaction was", "transactions were")
         )
     })
