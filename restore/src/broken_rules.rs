@@ -390,6 +390,16 @@ fn violation(error: &Error) -> Option<Violation> {
     Some(Violation { is_domain, schema, on: on.to_owned(), constraint })
 }
 
+/// What to do about rows that no partition takes in.
+pub const NO_PARTITION: &str = "The bounds of the partitions do not let these rows in: a function of the key was redefined since they were \
+                                written, or the bounds are others now. No bound can be NOT VALID. Correct the function or the bounds in the \
+                                database and take a new snapshot, or load this one by hand as its README.txt says, into the partitioned table.";
+
+/// Whether a partition's bound kept rows out: the server names no constraint then.
+pub fn is_of_a_bound(error: &Error) -> bool {
+    error.sqlstate() == Some("23514") && of_server(error).is_some_and(|server| server.constraint().is_none())
+}
+
 /// What the server itself said, where it did.
 fn of_server(error: &Error) -> Option<&DbError> {
     let mut source = std::error::Error::source(error);

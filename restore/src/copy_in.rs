@@ -22,6 +22,8 @@ use common::{
 };
 use tokio::task::JoinSet;
 
+use crate::broken_rules;
+
 /// One thing that a worker does in its session.
 #[derive(Debug, Clone)]
 pub enum Work {
@@ -116,11 +118,7 @@ pub(crate) async fn perform(
         Work::Load { statement, path, expected, table, is_table } => {
             let rows = copy::in_from_file(session, statement, path, codec, expected, progress)
                 .await
-                .map_err(|error| match error.sqlstate() {
-                    // A check violation of rows that were in a table with this constraint.
-                    Some("23514") => error.context(table).with_hint(READS_OTHER_TABLES),
-                    _ => error.context(table),
-                })?;
+                .map_err(|error| explain(error.context(table)))?;
             if *is_table {
                 progress.advance(0, rows);
             }
@@ -147,6 +145,15 @@ pub(crate) async fn perform(
             session.batch_execute(statement).await.map_err(|source| Error::postgres(what, source))?;
             Ok((0, RowHash::default()))
         }
+    }
+}
+
+/// A check violation of rows that were in a table with this rule.
+fn explain(error: Error) -> Error {
+    match error.sqlstate() {
+        Some("23514") if broken_rules::is_of_a_bound(&error) => error.with_hint(broken_rules::NO_PARTITION),
+        Some("23514") => error.with_hint(READS_OTHER_TABLES),
+        _ => error,
     }
 }
 
@@ -222,4 +229,16 @@ pub async fn load_large_objects(
         ))
         .await
         .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_break_their_own_rule_are_told_with_the_ways_out() {
+        let told = |state: &str| explain(Error::failed("t: could not copy rows in").with_sqlstate(state));
+        assert_eq!(told("23514").hint(), Some(READS_OTHER_TABLES));
+        assert_eq!(told("23505").hint(), None);
+    }
 }

@@ -87,9 +87,11 @@ async fn look(transaction: &LiveTransaction, rule: &Rule, mut looks: Looks) -> R
 /// What to do about a rule that could not be taken off.
 pub fn hint(error: Error) -> Error {
     match error.sqlstate() {
-        Some("23514") if error.hint().is_none() => error.with_hint(
-            "Rows of the snapshot break this rule, and others share it. Restore them into a database of their own: with --into \
-             NAME the rule comes back NOT VALID.",
+        Some("23514") if error.hint().is_some() => error,
+        Some("23514") if broken_rules::is_of_a_bound(&error) => error.with_hint(broken_rules::NO_PARTITION),
+        Some("23514") => error.with_hint(
+            "Rows of the snapshot break this rule, which can't be taken off here: others may use it too. Restore them into a database of \
+             their own: with --into NAME the rule comes back NOT VALID.",
         ),
         _ => error,
     }
