@@ -6,7 +6,11 @@ use common::{
     repository::StoredSnapshot,
 };
 
-use super::{plan::Mode, scratch, select::Unit};
+use super::{
+    plan::Mode,
+    scratch,
+    select::{Selection, Unit},
+};
 use crate::{RestoreOptions, Target};
 
 /// What only the run itself finds out.
@@ -33,8 +37,8 @@ pub async fn refuse(
     let mut problems = Vec::new();
     let mut grants = Vec::new();
     for unit in units {
-        let wanted = part.manifest.tables.iter().find(|data| data.table.name == unit.name);
-        let wanted = wanted.map_or(&[][..], |data| &data.table.columns);
+        // Of a partitioned table the partitions have the rows; of one without any, nothing is known here.
+        let wanted = Selection::data(&part.manifest, unit).first().copied().map(|data| &*data.table.columns);
         match mode {
             Mode::Replace => in_place(&live, &unit.name, wanted, &mut problems, &mut grants).await?,
             _ => beside(&live, &unit.name, &mut grants).await?,
@@ -71,7 +75,7 @@ pub async fn refuse(
 async fn in_place(
     live: &Session,
     name: &QualifiedName,
-    wanted: &[Ident],
+    wanted: Option<&[Ident]>,
     problems: &mut Vec<String>,
     grants: &mut Vec<String>,
 ) -> Result<()> {
@@ -79,7 +83,7 @@ async fn in_place(
         problems.push(super::replace::no_such_table(name));
         return Ok(());
     };
-    for column in wanted {
+    for column in wanted.unwrap_or_default() {
         if !found.iter().any(|found| found.name == column.as_str()) {
             let column = common::ident::printable(column.as_str());
             problems.push(format!("{}: column {column} is missing", name.short()));
@@ -87,6 +91,7 @@ async fn in_place(
     }
     // A generated one may be in the snapshot too: its rows don't have it, and the run looks into the schema.
     for new in found.iter().filter(|found| !found.is_generated) {
+        let Some(wanted) = wanted else { break };
         if !wanted.iter().any(|column| column.as_str() == new.name) {
             let column = common::ident::printable(&new.name);
             problems.push(format!("{}: column {column} {} is new", name.short(), new.kind));

@@ -124,11 +124,11 @@ pub async fn run(
     let pg_restore = tools::choose("pg_restore", &tools::installed("pg_restore").await, need)?;
     let prepared = prepare(request, connection, &snapshot, &pg_restore).await?;
     let plan = &prepared.plan;
+    let (target, scratch) = database_to_make(&prepared, connection.database(), options.clone());
+    let units = (plan.mode, &*prepared.selection.units);
+    let keeps = prepared.kept_as.iter().any(Option::is_some);
+    dry_run::refuse(connection, maintenance, &prepared.part, &target, &scratch, units, keeps).await?;
     if request.dry_run {
-        let (target, options) = database_to_make(&prepared, connection.database(), options);
-        let units = (plan.mode, &*prepared.selection.units);
-        let keeps = prepared.kept_as.iter().any(Option::is_some);
-        dry_run::refuse(connection, maintenance, &prepared.part, &target, &options, units, keeps).await?;
         let not_checked =
             if plan.mode == Mode::Into { vec![] } else { vec![dry_run::NOT_CHECKED.to_owned()] };
         let account = Account { not_checked, ..Account::default() };

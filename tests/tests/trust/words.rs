@@ -56,10 +56,39 @@ fn a_dry_run_refuses_what_the_run_refuses(major: u32) {
         let arguments = [id.as_str(), "--table", "app.t", "-y", "--replace"];
         let dry = snapshots.run("restore", &url, &[&arguments[..], &["--dry-run"]].concat()).expect(3);
         let grant = dry.stderr.split("superuser: ").nth(1).and_then(|rest| rest.split(';').next());
-        // It is the grant that helps: with it the dry run has nothing to refuse.
+        // These are the grants that help: with them neither the dry run nor the run has anything to refuse.
+        let dry_run = [&arguments[..], &["--dry-run"]].concat();
         database.psql(grant.expect("a grant"));
-        snapshots.run("restore", &url, &[&arguments[..], &["--dry-run"]].concat()).expect(0);
+        let kept = snapshots.run("restore", &url, &dry_run);
+        database.psql(&format!("REVOKE TEMPORARY ON DATABASE {} FROM PUBLIC", database.name()));
+        let bare = [&dry_run[..], &["--drop-replaced"]].concat();
+        let temporary = format!("GRANT TEMPORARY ON DATABASE {} TO {role}", database.name());
+        snapshots.run("restore", &url, &bare).fails(3, &[&temporary]);
+        database.psql(&format!("{temporary}; GRANT USAGE ON SCHEMA app TO {role}"));
+        snapshots.run("restore", &url, &bare).expect(0);
+        let create = format!("GRANT CREATE ON SCHEMA app TO {role}");
+        kept.fails(3, &[&create]);
+        database.psql(&create);
+        snapshots.run("restore", &url, &dry_run).expect(0);
+        // Somebody else's table refers to it: only its owner may take its key away and put it back.
+        database
+            .psql("ALTER TABLE app.t ADD UNIQUE (i); CREATE TABLE app.refers (i int REFERENCES app.t (i))");
+        snapshots.run("restore", &url, &dry_run).fails(3, &["does not own app.refers"]);
+        database.psql("DROP TABLE app.refers");
+        snapshots.run("restore", &url, &arguments).expect(0);
+        database.psql("ALTER TABLE app.t DROP CONSTRAINT t_i_key");
     });
+
+    // A partitioned table has its rows in others.
+    database.psql("CREATE TABLE app.p (i int) PARTITION BY LIST (i); CREATE TABLE app.p1 PARTITION OF app.p FOR VALUES IN (1);
+                   CREATE TABLE app.none (i int) PARTITION BY LIST (i); INSERT INTO app.p VALUES (1)");
+    let parted = snapshots.create(&database, &[]);
+    for table in ["app.p", "app.none"] {
+        for dry_run in [&["--dry-run"][..], &[]] {
+            let arguments = [&[parted.as_str(), "--table", table, "-y", "--replace"], dry_run].concat();
+            snapshots.run("restore", &url, &arguments).expect(0);
+        }
+    }
 
     database.psql("ALTER TABLE app.t DROP COLUMN s");
     both(&url, &["--replace"], 3);
