@@ -537,20 +537,7 @@ fn list(args: &ListArgs, settings: &Settings, output: &Output) -> Result<u8> {
         return Ok(0);
     }
     if let (true, Some(name), 1..) = (listed.is_empty(), &args.database, others.len()) {
-        let mut names: Vec<String> = others
-            .iter()
-            .filter_map(|entry| entry.snapshot.as_ref().ok())
-            .map(|found| common::ident::printable(&found.manifest.database.name))
-            .collect();
-        names.sort();
-        names.dedup();
-        output.say(&format!(
-            "No snapshot of the database \"{}\" in {}; there are {} of {}.",
-            common::ident::printable(name),
-            repository.root().display(),
-            others.len(),
-            names.join(", ")
-        ));
+        output.say(&manage::none_of(name, &repository, &others));
         return Ok(0);
     }
     if listed.is_empty() {

@@ -18,6 +18,25 @@ use serde::Serialize;
 
 pub use common::cli::facts::Facts;
 
+/// That there is no snapshot of a database, and which others there are.
+pub(crate) fn none_of(database: &str, repository: &Repository, others: &[Listed]) -> String {
+    let mut names: Vec<String> = others
+        .iter()
+        .filter_map(|entry| entry.snapshot.as_ref().ok())
+        .map(|found| common::ident::printable(&found.manifest.database.name))
+        .collect();
+    names.sort();
+    names.dedup();
+    let of =
+        if names.is_empty() { "which can't be read".to_owned() } else { format!("of {}", names.join(", ")) };
+    format!(
+        "No snapshot of the database \"{}\" in {}; there are {} {of}.",
+        common::ident::printable(database),
+        repository.root().display(),
+        others.len()
+    )
+}
+
 /// Arguments of `backup pin`.
 #[derive(Debug, clap::Args)]
 pub struct PinArgs {

@@ -171,6 +171,13 @@ pub fn run(args: &PruneArgs, settings: &Settings, output: &Output) -> Result<u8>
         output.document(&Document { dry_run: args.dry_run, freed_bytes, decisions, damaged })?;
         return Ok(0);
     }
+    if let (Some(database), true) = (&args.database, decisions.is_empty()) {
+        let others = repository.list()?;
+        if !others.is_empty() {
+            output.say(&manage::none_of(database, &repository, &others));
+            return Ok(0);
+        }
+    }
     output.data(&table(&decisions, args.dry_run))?;
     for id in damaged {
         output.warn(&format!("{id} is damaged and stays: look at it, then run `backup delete {id}`"));

@@ -114,34 +114,16 @@ fn meant_command(error: &clap::Error, command: &clap::Command) -> Option<String>
         return None;
     }
     let name = command.get_name();
-    let near =
-        command.get_subcommands().map(clap::Command::get_name).min_by_key(|known| distance(word, known))?;
+    let near = command
+        .get_subcommands()
+        .map(clap::Command::get_name)
+        .min_by_key(|known| strsim::osa_distance(word, known))?;
     // A third of its letters may be wrong, and one in a short word.
-    if distance(word, near) <= (near.len() / 3).max(1) {
+    if strsim::osa_distance(word, near) <= (near.len() / 3).max(1) {
         return Some(format!("Did you mean `{name} {near}`?"));
     }
     let takes_commands = command.get_positionals().any(clap::Arg::is_last_set);
     takes_commands.then(|| format!("A command to run goes after `--`: {name} -- {} …", printable(word)))
-}
-
-/// How many letters have to be put in, taken out, exchanged or swapped with their neighbours.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(40).collect(), b.chars().collect());
-    let mut rows: Vec<Vec<usize>> = vec![(0..=b.len()).collect()];
-    for at in 1..=a.len() {
-        let mut row = vec![at];
-        for to in 1..=b.len() {
-            let same = a[at - 1] == b[to - 1];
-            let mut least =
-                (rows[at - 1][to] + 1).min(row[to - 1] + 1).min(rows[at - 1][to - 1] + usize::from(!same));
-            if at > 1 && to > 1 && a[at - 1] == b[to - 2] && a[at - 2] == b[to - 1] {
-                least = least.min(rows[at - 2][to - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }
 
 /// Time since the machine started, by the clock that systemd compares with.
@@ -168,22 +150,4 @@ pub async fn wait_for_server(
         })
         .await?;
     session.close().await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mistyped_word_is_near_to_what_was_meant() {
-        for (word, known, expected) in [
-            ("staus", "status", 1),
-            ("sattus", "status", 1),
-            ("status", "status", 0),
-            ("chekc", "check", 1),
-            ("", "new", 3),
-        ] {
-            assert_eq!(distance(word, known), expected, "{word} {known}");
-        }
-    }
 }

@@ -60,8 +60,8 @@ fn split_scheme(text: &str) -> Result<Option<(&str, &str)>> {
     let plain = lower.strip_prefix("jdbc:").unwrap_or(&lower);
     let (base, driver) = plain.split_once('+').unwrap_or((plain, ""));
     let driver_is_a_word = driver.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
-    // Django's URL packages also write pgsql:// and postgis://, Tortoise and aerich asyncpg:// and psycopg://.
-    let known = matches!(base, "postgres" | "postgresql" | "postgis" | "pgsql");
+    // Django's URL packages also write pgsql:// and postgis://, Phoenix ecto://, Tortoise and aerich asyncpg:// and psycopg://.
+    let known = matches!(base, "postgres" | "postgresql" | "postgis" | "pgsql" | "ecto");
     if known && driver_is_a_word || matches!(plain, "asyncpg" | "psycopg") {
         return Ok(Some((scheme, rest)));
     }

@@ -326,8 +326,9 @@ impl Repository {
     /// Like [`Repository::find`], also for a snapshot whose manifest can't be used: it can still be deleted.
     pub fn find_entry(&self, wanted: &str, database: Option<&str>) -> Result<Listed> {
         let none = |message: String| {
-            Error::new(ErrorKind::NoSuchSnapshot, message)
-                .with_hint(format!("Run `backup list --repo {}` to see what there is.", self.root.display()))
+            let list = format!("Run `backup list --repo {}` to see what there is.", self.root.display());
+            let meant = if is_nearly_latest(wanted) { "Did you mean `latest`? " } else { "" };
+            Error::new(ErrorKind::NoSuchSnapshot, message).with_hint(format!("{meant}{list}"))
         };
         if let Some(filter) = wanted.strip_prefix("latest") {
             let tag = match filter.strip_prefix(':') {
@@ -413,4 +414,10 @@ impl StoredSnapshot {
 fn is_ours(name: &std::ffi::OsStr) -> bool {
     FOLDERS.iter().chain(&[VERIFICATIONS_FILE, PUBLISHED, REPOSITORY_FILE]).any(|ours| name == *ours)
         || name.to_string_lossy().starts_with(".repository.json.")
+}
+
+/// Whether a word that names no snapshot is `latest`, mistyped.
+fn is_nearly_latest(word: &str) -> bool {
+    let word = word.split(':').next().unwrap_or(word).to_ascii_lowercase();
+    word != "latest" && strsim::osa_distance(&word, "latest") <= 2
 }

@@ -138,7 +138,7 @@ impl Pattern {
             .filter_map(|name| {
                 let bare = name.rsplit('.').next().unwrap_or(name).trim_matches('"');
                 let bare = bare.to_lowercase();
-                let far = distance(&bare, &wanted.to_lowercase());
+                let far = strsim::osa_distance(&bare, &wanted.to_lowercase());
                 let close = far <= 1 + wanted.chars().count() / 3;
                 let inside = wanted.chars().count() > 2 && bare.contains(&wanted.to_lowercase());
                 (close || inside).then_some((far, name))
@@ -188,22 +188,6 @@ fn split(text: &str) -> Result<Vec<Part>> {
             .with_hint("Write table, schema.table, or names in double quotes, as in psql."));
     }
     Ok(parts)
-}
-
-/// How many letters have to change for one word to become the other.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
