@@ -151,7 +151,10 @@ impl Folder {
     pub(super) fn find(&self, value: &str) -> Option<(Fit, &[usize])> {
         let value = value.trim();
         let last = value.rsplit(['/', '\\']).next().unwrap_or(value);
-        for name in [value, value.trim_start_matches('/'), last] {
+        // DbUp puts the namespace before a file's name: `Shop.Scripts.001_a.sql`.
+        let behind_dots =
+            last.match_indices('.').map(|(at, _)| &last[at + 1..]).filter(|rest| rest.contains('.'));
+        for name in [value, value.trim_start_matches('/'), last].into_iter().chain(behind_dots) {
             if let Some(places) = self.names.get(name) {
                 let has_digit = name.len() >= 5 && name.contains(|c: char| c.is_ascii_digit());
                 return Some((if has_digit { Fit::Name } else { Fit::Word }, places));
@@ -269,6 +272,7 @@ mod tests {
             ("Migration20240101120000.ts", "Migration20240101120000", Fit::Name),
             ("Version20240101120000.php", "DoctrineMigrations\\Version20240101120000", Fit::Name),
             ("1700000000000-Init.ts", "1700000000000", Fit::Time),
+            ("001_add.sql", "Shop.Scripts.001_add.sql", Fit::Name),
             ("ae1027a6acf9_add.py", "ae1027a6acf9", Fit::Name),
             ("sub/001_add.sql", "sub/001_add.sql", Fit::Name),
             ("deploy/appschema.sql", "appschema", Fit::Word),

@@ -42,7 +42,11 @@ const HEADING: [&str; 12] = [
 ];
 
 /// Add nothing.
-const AROUND: [&str; 8] = ["below", "begin", "begins", "start", "starts", "here", "of", "the"];
+const AROUND: [&str; 12] =
+    ["below", "begin", "begins", "start", "starts", "here", "of", "the", "name", "type", "sqlx", "step"];
+
+/// Say how it would be done, as an ordinary comment may.
+const HOW: [&str; 3] = ["to", "how", "steps"];
 
 /// A comment on lines of its own, between statements.
 struct Comment<'a> {
@@ -80,7 +84,7 @@ pub(crate) fn unknown_way_down(
         let has_up = said.iter().any(|(_, says)| says.up);
         !behind.is_empty()
             && (!before.is_empty() || has_up)
-            && (says.is_plain || has_up || takes_away(&before, &behind))
+            && (has_up || (says.is_plain && !is_commented_out(sql, comment)) || takes_away(&before, &behind))
     });
     down.map(|(comment, _)| ParseProblem {
         line: sql[..comment.start].matches('\n').count() as u32 + 1,
@@ -92,6 +96,15 @@ pub(crate) fn unknown_way_down(
         hint: "Move the way down out of the file. If it is an ordinary comment, and all of the file goes up, say so with \
                --whole-file VERSION, or with `-- safe-run: whole-file` in the file."
             .to_owned(),
+    })
+}
+
+/// Whether the way down that the comment begins is SQL in comments, which stands right behind it: what follows that is the way up again.
+fn is_commented_out(sql: &str, comment: &Comment<'_>) -> bool {
+    let mut tokens = tokens(sql, comment.end).map_while(Result::ok);
+    tokens.find(|token| token.kind != TokenKind::Space).is_some_and(|token| {
+        matches!(token.kind, TokenKind::LineComment | TokenKind::BlockComment)
+            && token.text(sql).contains(';')
     })
 }
 
@@ -141,13 +154,17 @@ fn says(comment: &str) -> Option<Says> {
     let is_direction = |word: &&str| DOWN.contains(word) || BACK.contains(word) || UP.contains(word);
     let directions: Vec<&str> = words.iter().copied().filter(is_direction).collect();
     let [direction] = directions.as_slice() else { return None };
-    let adds_nothing = |word: &&str| is_direction(word) || HEADING.contains(word) || AROUND.contains(word);
+    let adds_nothing = |word: &&str| {
+        is_direction(word) || HEADING.contains(word) || AROUND.contains(word) || HOW.contains(word)
+    };
     if !words.iter().all(adds_nothing) {
         return None;
     }
     let is_decorated = bare.trim().contains(|c: char| !c.is_alphanumeric() && !c.is_whitespace() && c != '.');
     let is_heading = is_decorated || words.iter().any(|word| HEADING.contains(word));
-    Some(Says { up: UP.contains(direction), is_plain: is_heading || DOWN.contains(direction) })
+    let says_how = words.iter().any(|word| HOW.contains(word));
+    let is_plain = !says_how && (is_heading || DOWN.contains(direction));
+    Some(Says { up: UP.contains(direction), is_plain })
 }
 
 /// Whether something behind takes away, or changes back, what something before made or changed.
@@ -226,6 +243,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_way_down_in_comments_is_told_from_one_that_would_run() {
+        for (behind, is_commented) in [
+            ("\n-- DROP TABLE a;\nCREATE TABLE b ();", true),
+            ("\n\n/* DROP TABLE a; */\nCREATE TABLE b ();", true),
+            ("\n-- drop the table\nDROP TABLE a;", false),
+            ("\nDROP TABLE a;", false),
+        ] {
+            let sql = format!("-- Rollback:{behind}");
+            let comment = Comment { text: "-- Rollback:", start: 0, end: "-- Rollback:".len() };
+            assert_eq!(is_commented_out(&sql, &comment), is_commented, "{behind}");
+        }
+    }
+
+    #[test]
     fn a_heading_is_told_from_a_word_in_an_ordinary_comment() {
         let plain = |text: &str| says(text).map(|says| (says.up, says.is_plain));
         for text in [
@@ -236,10 +267,14 @@ mod tests {
             "-- Undo migration",
             "/* [revert] */",
             "-- roll back",
+            "-- name: down",
+            "-- sqlx:down",
         ] {
             assert_eq!(plain(text), Some((false, true)), "{text}");
         }
-        for text in ["-- revert", "/* undo */", "-- Reverse.", "-- tear down"] {
+        for text in
+            ["-- revert", "/* undo */", "-- Reverse.", "-- tear down", "-- To undo:", "-- How to roll back"]
+        {
             assert_eq!(plain(text), Some((false, false)), "{text}");
         }
         assert_eq!(plain("-- Up"), Some((true, false)));
