@@ -401,7 +401,7 @@ async fn sequence_values(client: &Client, batch: &[Row]) -> Result<HashMap<u32, 
     };
     let mut values = HashMap::with_capacity(batch.len());
     if !oids.is_empty() {
-        let told = client.query(statement, &[&oids]).await.map_err(failed("the values of sequences"))?;
+        let told = client.query(statement, &[&oids]).await.map_err(of_sequences)?;
         values.extend(told.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))));
     }
     let selects: Vec<String> = batch
@@ -414,10 +414,21 @@ async fn sequence_values(client: &Client, batch: &[Row]) -> Result<HashMap<u32, 
         .collect();
     if !selects.is_empty() {
         let statement = selects.join(" UNION ALL ");
-        let told = client.query(&statement, &[]).await.map_err(failed("the values of sequences"))?;
+        let told = client.query(&statement, &[]).await.map_err(of_sequences)?;
         values.extend(told.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))));
     }
     Ok(values)
+}
+
+fn of_sequences(source: tokio_postgres::Error) -> Error {
+    let error = failed("the values of sequences")(source);
+    match error.sqlstate() {
+        Some("42501") => error.with_kind(crate::ErrorKind::Refused).with_hint(
+            "Where every sequence stands is part of the state that is kept: GRANT SELECT ON ALL SEQUENCES IN SCHEMA … TO the role, or make it \
+             a member of pg_read_all_data.",
+        ),
+        _ => error,
+    }
 }
 
 /// The server that the session is connected to.

@@ -104,10 +104,8 @@ pub(super) async fn run(session: &CheckSession<'_>) -> Result<Vec<Finding>> {
         let table = QualifiedName::new(text(&row, 1), text(&row, 2));
         let policies: i64 = number(&row, 3);
         let noun = if policies == 1 { "policy is" } else { "policies are" };
-        let detail = format!(
-            "row level security of {} is switched off: its {policies} {noun} not applied",
-            table.short()
-        );
+        let detail =
+            format!("row level security of {} is off: its {policies} {noun} not applied", table.short());
         let mut finding = Finding::state(
             key(number(&row, 0), 0, "row level security".to_owned()),
             table.short(),

@@ -150,7 +150,7 @@ pub async fn prepare(
         emptied.map_err(|error| {
             if error.sqlstate() == Some("0A000") {
                 error.with_hint(
-                    "A table that the import does not fill refers to one of these: empty it first, or let the import fill it too.",
+                    "A table that the import does not fill refers to one of these: take its foreign key away for the time of the import, or let the import fill it too.",
                 )
             } else {
                 error

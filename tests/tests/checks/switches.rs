@@ -34,7 +34,7 @@ async fn triggers_rules_and_policies_left_switched_off_are_found() {
             [
                 "constraint order_items_order_id_fkey is not enforced on order_items: its internal trigger is disabled",
                 "event trigger et is disabled",
-                "row level security of orders is switched off: its 1 policy is not applied",
+                "row level security of orders is off: its 1 policy is not applied",
                 "rule r of orders is disabled",
                 "trigger audit of orders is disabled",
             ]

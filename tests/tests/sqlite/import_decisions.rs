@@ -4,7 +4,7 @@
 // The helpers of tests are tests too; clippy.toml covers only the functions marked as such.
 #![allow(clippy::unwrap_used)]
 
-use tests::{Cluster, Ended, ProtectedRun, psql};
+use tests::{Cluster, Ended, ProtectedRun, Session, psql, until};
 
 /// A database with these tables, and beside it a SQLite file made by Python's own library.
 fn prepared(major: u32, postgresql: &str, sqlite: &str) -> ProtectedRun<'static> {
@@ -154,4 +154,48 @@ fn sqlites_own_jsonb_becomes_json_and_what_is_also_a_text_is_refused() {
             )
         );
     }
+}
+
+#[test]
+fn what_is_in_the_way_of_an_import_is_told_with_what_helps() {
+    let run = prepared(
+        18,
+        "CREATE TABLE t (id bigint PRIMARY KEY, j bigint); INSERT INTO t VALUES (9); CREATE TABLE refers (t bigint REFERENCES t)",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY); INSERT INTO t VALUES (1);",
+    );
+    let (database, name) = (&run.database, run.database.name());
+    let recreate = ["--force-recreate", "--allow-loss", "t=1"];
+    // However empty the other table is, PostgreSQL does not TRUNCATE one that it refers to.
+    import(&run, &recreate)
+        .exits(10)
+        .says("hint: A table that the import does not fill refers to one of these");
+    database.psql("ALTER TABLE refers DROP CONSTRAINT refers_t_fkey");
+    import(&run, &recreate).exits(0);
+
+    // Somebody changes the table while the import waits for its lock.
+    database.psql("TRUNCATE t");
+    let mut somebody = Session::open(&database.url());
+    somebody.run("BEGIN; LOCK TABLE t IN SHARE MODE");
+    let running = run.start(&["import", "app.sqlite3"]);
+    let waits = "SELECT count(*) > 0 FROM pg_locks WHERE relation = 't'::regclass AND NOT granted";
+    until("the import waits", || database.psql(waits) == "t");
+    somebody.run("ALTER TABLE t DROP COLUMN j; COMMIT");
+    running.outcome().exits(10).says("hint: Run the import again.");
+
+    // Its rows may be written, and its triggers belong to its owner.
+    database.psql(
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
+         CREATE TRIGGER f BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()",
+    );
+    let role = format!("{name}_writer");
+    let cluster = database.cluster();
+    cluster.psql(&format!("CREATE ROLE {role} LOGIN"));
+    database.psql(&format!("GRANT ALL ON t, refers TO {role}; GRANT ALL ON SCHEMA public TO {role}; GRANT CREATE ON DATABASE {name} TO {role}"));
+    let url = cluster.url_as(&role, name);
+    let ended = run.run(&["import", "app.sqlite3", "-d", &url]);
+    database.psql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+    ended.exits(10).says("hint: Run the import as the owner of the tables.");
+
+    database.psql(&format!("DROP TABLE t, refers; ALTER DATABASE {name} SET search_path = nope"));
+    import(&run, &[]).exits(3).says("hint: Create the schema, or set the role's search_path.");
 }

@@ -220,6 +220,7 @@ const LINES: &[&[&str]] = &[
     &["backup", "schedule", "--config", "job-good.toml", "--job", "b"],
     &[
         "SSL_CERT_FILE={FOLDER}/plain",
+        "SSL_CERT_DIR={FOLDER}/empty",
         "backup",
         "check",
         "-d",

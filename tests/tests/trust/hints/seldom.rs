@@ -29,6 +29,14 @@ pub const SELDOM: &[Step] = &[
     Release,
     Run(&["safe-run", "--fence", "none"]),
     Run(&["safe-run", "recover", "--keep", "-y"]),
+    // A run that is killed before it has written a report.
+    Run(&["SAFE_RUN_FAULT=safe-run.begun", "safe-run", "-q", "--", "true"]),
+    Run(&["safe-run", "report"]),
+    Run(&["safe-run", "recover", "--keep", "-y"]),
+    // A scheduler elsewhere holds the database's lock.
+    Hold("SELECT pg_advisory_lock(7089056601640820595)"),
+    Run(&["backup", "schedule", "--once"]),
+    Release,
     // Nothing is known of a run but that it was.
     File("migrations/2_b.sql", "CREATE TABLE z (i int);"),
     Run(&["SAFE_RUN_FAULT=safe-run.before-commit", "safe-run", "-q"]),
