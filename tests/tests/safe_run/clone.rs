@@ -247,7 +247,14 @@ fn a_clone_that_somebody_opened_is_not_trusted() {
     run.run(&["recover"]).exits(20).says("somebody has opened it").says("hint: ");
     // Opened and looked at, it may be closed again.
     let clone = clones(&run).pop().unwrap();
-    run.database.cluster().psql(&format!("ALTER DATABASE {clone} ALLOW_CONNECTIONS false"));
+    let cluster = run.database.cluster();
+    cluster.psql(&format!("ALTER DATABASE {clone} ALLOW_CONNECTIONS false"));
+    let mark = cluster.psql(&format!(
+        "SELECT quote_literal(shobj_description(oid, 'pg_database')) FROM pg_database WHERE datname = '{clone}'"
+    ));
+    cluster.psql(&format!("COMMENT ON DATABASE {clone} IS NULL"));
+    run.run(&["recover"]).exits(20).says("somebody took its comment away").says("hint: Look into it by hand");
+    cluster.psql(&format!("COMMENT ON DATABASE {clone} IS {mark}"));
     run.run(&["recover"]).exits(0).says("RESTORED");
     assert_eq!(run.database.psql("SELECT count(*) FROM order_items"), "300");
     run.assert_open();

@@ -123,31 +123,22 @@ fn real_sequelize_is_not_applied_again() {
     );
 }
 
+fn yoyo(run: &ProtectedRun) -> Command {
+    let cluster = run.database.cluster();
+    let (name, place, port) = (run.database.name(), cluster.socket_dir().display(), cluster.port());
+    let url = format!("postgresql://postgres@/{name}?host={place}&port={port}");
+    let program = "import sys; from yoyo.scripts.main import main; sys.exit(main())";
+    let mut tool = Command::new("python3");
+    tool.env("PYTHONPATH", other_tools::python()).env("PYTHONDONTWRITEBYTECODE", "1");
+    tool.args(["-c", program, "apply", "--batch", "--no-config-file", "--database", &url, "migrations"]);
+    tool
+}
+
 #[test]
 fn real_yoyo_is_not_applied_again() {
     let run =
         project(Cluster::shared(14), &[("0001_t.sql", CREATE), ("0001_t.rollback.sql", "DROP TABLE t;\n")]);
-    let place = run.database.cluster().socket_dir();
-    let url = format!(
-        "postgresql://postgres@/{}?host={}&port={}",
-        run.database.name(),
-        place.display(),
-        run.database.cluster().port()
-    );
-    let tool = || {
-        let mut tool = Command::new("python3");
-        tool.env("PYTHONPATH", other_tools::python())
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .args([
-                "-c",
-                "import sys; from yoyo.scripts.main import main; sys.exit(main())",
-                "apply",
-                "--batch",
-                "--no-config-file",
-            ])
-            .args(["--database", &url, "migrations"]);
-        tool
-    };
+    let tool = || yoyo(&run);
     is_not_applied_again(&run, tool, "yoyo", "0001", ("0002_later.sql", LATER));
 }
 
@@ -298,6 +289,55 @@ fn real_knex_and_real_typeorm_and_real_sequelize_work_behind_each_fence() {
             let_run(&run, node_tool(words[0], &words[1..]));
             run.assert_unchanged(&before);
             assert_eq!(run.database.psql("SELECT count(*) FROM t"), "0");
+            // It goes on by itself from what it recorded under protection.
+            let (later, next) = (file.replacen("000", "001", 1), text.replace("17000000000", "17000000010"));
+            run.file(
+                &format!("migrations/{later}"),
+                &next.replace("TABLE t", "TABLE later").replace("('t')", "('later')"),
+            );
+            let_run(&run, node_tool(words[0], &words[1..]));
+            assert_eq!(run.database.psql("SELECT count(*) FROM later"), "0");
         }
     }
+}
+
+/// Under protection it applies its folder and records that itself; by itself it goes on from there.
+fn goes_on_by_itself(run: &ProtectedRun, tool: &dyn Fn(&ProtectedRun) -> Command, later: &[(&str, &str)]) {
+    let inner = tool(run);
+    let words: Vec<String> = std::iter::once(inner.get_program())
+        .chain(inner.get_args())
+        .map(|word| word.to_str().expect("it is text").to_owned())
+        .collect();
+    let mut command = run.command(&["--"]);
+    command.args(&words);
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    tests::Running::start(command).outcome().exits(0).says("COMMITTED  ");
+    assert_eq!(run.database.psql("SELECT count(*) FROM t"), "1");
+    for (name, text) in later {
+        run.file(&format!("migrations/{name}"), text);
+    }
+    let_run(run, tool(run));
+    assert_eq!(run.database.psql("SELECT count(*) FROM t; SELECT count(*) FROM later"), "1\n0");
+}
+
+#[test]
+fn real_node_pg_migrate_and_real_drizzle_and_real_yoyo_go_on_from_what_they_did_under_protection() {
+    let up = |sql: &str| format!("-- Up Migration\n{sql}\n-- Down Migration\nSELECT 1;\n");
+    let run = project(Cluster::shared(18), &[("1700000000000_t.sql", &up(CREATE))]);
+    let node_pg = |_: &ProtectedRun| node_tool("node-pg-migrate", &["up", "-m", "migrations"]);
+    goes_on_by_itself(&run, &node_pg, &[("1700000000001_later.sql", &up(LATER))]);
+
+    let first =
+        r#"{"idx": 0, "version": "7", "when": 1700000000000, "tag": "0000_init", "breakpoints": true}"#;
+    let second =
+        r#"{"idx": 1, "version": "7", "when": 1700000000001, "tag": "0001_later", "breakpoints": true}"#;
+    let journal =
+        |entries: &str| format!(r#"{{"version": "7", "dialect": "postgresql", "entries": [{entries}]}}"#);
+    let (one, two) = (journal(first), journal(&format!("{first}, {second}")));
+    let run = project(Cluster::shared(14), &[("0000_init.sql", CREATE), ("meta/_journal.json", &one)]);
+    let later = [("0001_later.sql", LATER), ("meta/_journal.json", &two)];
+    goes_on_by_itself(&run, &|_: &ProtectedRun| library("drizzle"), &later);
+
+    let run = project(Cluster::shared(18), &[("0001_t.sql", CREATE)]);
+    goes_on_by_itself(&run, &yoyo, &[("0002_later.sql", LATER)]);
 }

@@ -110,6 +110,15 @@ fn alembic_is_undone_and_goes_on(project: &Project) {
     let done = "SELECT version_num FROM alembic_version; SELECT count(*) FILTER (WHERE status = 'old') FROM orders; SELECT count(*) FROM archive;
                 SELECT indisvalid FROM pg_index WHERE indexrelid = 'orders_by_status'::regclass";
     assert_eq!(run.database.psql(done), "c3\n50\n0\nt");
+    // It goes on by itself from there, and finds that done under protection.
+    let later = "from alembic import op\nrevision = \"d4\"\ndown_revision = \"c3\"\n\ndef upgrade():\n    op.execute(\"CREATE TABLE later ()\")\n";
+    std::fs::write(project.file("versions/d4_later.py"), later).unwrap();
+    project.alone(&["upgrade", "head"]);
+    assert_eq!(
+        run.database.psql("SELECT version_num FROM alembic_version; SELECT count(*) FROM later"),
+        "d4\n0"
+    );
+    project.protected(&["upgrade", "head"]).exits(0).says("alembic_version is unchanged at d4 (1 row)");
 }
 
 #[test]
@@ -172,4 +181,11 @@ fn real_django_is_undone_and_goes_on() {
     assert!(project.alone(&["migrate"]).contains("No migrations to apply"));
     run.assert_unchanged(&after);
     assert_eq!(run.database.psql("SELECT used FROM shop_coupon WHERE code = 'ten'"), "10");
+
+    // It goes on by itself from there.
+    let later = "from django.db import migrations\n\nclass Migration(migrations.Migration):\n    dependencies = [(\"shop\", \"0003_backfill\")]\n    \
+                 operations = [migrations.RunSQL(\"CREATE TABLE later ()\")]\n";
+    std::fs::write(project.file("shop/migrations/0004_later.py"), later).unwrap();
+    assert!(project.alone(&["migrate"]).contains("shop.0004_later"));
+    assert_eq!(run.database.psql("SELECT count(*) FROM later"), "0");
 }
