@@ -237,6 +237,6 @@ mod tests {
         renderer.take(Event::Advance { bytes: 1_000_000, rows: 1 });
         let phase = renderer.phase.as_mut().unwrap();
         let later = phase.started + SILENCE;
-        assert_eq!(phase.still(later).unwrap(), "still copying, for 30 s: 1.0 MB of about 2.0 MB");
+        assert_eq!(phase.still(later).unwrap(), "still copying, for 30 s: 1.00 MB of about 2.00 MB");
     }
 }
