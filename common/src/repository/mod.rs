@@ -326,9 +326,11 @@ impl Repository {
     /// Like [`Repository::find`], also for a snapshot whose manifest can't be used: it can still be deleted.
     pub fn find_entry(&self, wanted: &str, database: Option<&str>) -> Result<Listed> {
         let none = |message: String| {
-            let list = format!("Run `backup list --repo {}` to see what there is.", self.root.display());
-            let meant = if is_nearly_latest(wanted) { "Did you mean `latest`? " } else { "" };
-            Error::new(ErrorKind::NoSuchSnapshot, message).with_hint(format!("{meant}{list}"))
+            let error = Error::new(ErrorKind::NoSuchSnapshot, message);
+            if is_nearly_latest(wanted) {
+                return error.with_hint("Did you mean `latest`?");
+            }
+            error.with_hint(format!("Run `backup list --repo {}` to see what there is.", self.root.display()))
         };
         if let Some(filter) = wanted.strip_prefix("latest") {
             let tag = match filter.strip_prefix(':') {

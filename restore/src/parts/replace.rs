@@ -369,9 +369,12 @@ async fn stage(
     Ok(staged)
 }
 
-/// Who may replace content, where keys of other tables and triggers are in the way.
-const WHO_REPLACES: &str =
-    "Replacing content needs the owner of the tables and of those that refer to them, or a superuser.";
+/// Says who may replace content, where keys of other tables and triggers are in the way.
+fn not_owned(error: Error) -> Error {
+    error.with_kind(ErrorKind::Refused).with_hint(
+        "Replacing content needs the owner of the tables and of those that refer to them, or a superuser.",
+    )
+}
 
 /// Refuses what only an owner may do of what replacing these tables' content takes, and keys that would not come back as they are.
 ///
@@ -401,7 +404,7 @@ pub async fn refuse_not_owned(live: &Session, units: &[Unit]) -> Result<()> {
     if foreign.is_empty() {
         return Ok(());
     }
-    Err(Error::refused(format!("the role does not own {}", foreign.join(", "))).with_hint(WHO_REPLACES))
+    Err(not_owned(Error::refused(format!("the role does not own {}", foreign.join(", ")))))
 }
 
 /// Locks the tables and those whose foreign keys point to them, all at once, with pauses between short attempts.
@@ -434,7 +437,7 @@ async fn lock(transaction: &LiveTransaction, units: &[Unit], options: &ReplaceOp
             Err(error) => error,
         };
         if error.sqlstate() == Some("42501") {
-            return Err(error.with_kind(ErrorKind::Refused).with_hint(WHO_REPLACES));
+            return Err(not_owned(error));
         }
         if !error.is_retryable() || session.is_closed() {
             return Err(error);

@@ -66,7 +66,7 @@ fn a_dry_run_refuses_what_the_run_refuses(major: u32) {
         snapshots.run("restore", &url, &bare).fails(3, &[&temporary]);
         database.psql(&format!("{temporary}; GRANT USAGE ON SCHEMA app TO {role}"));
         snapshots.run("restore", &url, &bare).expect(0);
-        let create = format!("GRANT CREATE ON SCHEMA app TO {role}");
+        let create = format!("GRANT CREATE ON SCHEMA \"app\" TO {role}");
         kept.fails(3, &[&create]);
         database.psql(&create);
         snapshots.run("restore", &url, &dry_run).expect(0);

@@ -93,6 +93,7 @@ pub const REPOSITORY: &[Step] = &[
     Run(&["backup", "create", "-q"]),
     Run(&["backup", "create", "-q"]),
     Run(&["backup", "acknowledge", "{ID}", "--why", "x"]),
+    Plain(&["backup", "verify", "latst"]),
     Run(&["backup", "import", "long.tar"]),
     Server("CREATE DATABASE {DATABASE}_3"),
     Plain(&["backup", "create", "-q", "-d", "{URL_3}"]),
