@@ -16,7 +16,7 @@ fn tables(run: &ProtectedRun<'_>) -> Vec<(String, u64, String)> {
         "SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname IN ('a', 'b', 'c') AND c.relkind = 'r' ORDER BY 1";
     let of = |name: &str| {
-        let counted = format!("SELECT count(*) || ' ' || string_agg(DISTINCT whose, '+') FROM {}", name);
+        let counted = format!("SELECT count(*) || ' ' || string_agg(DISTINCT whose, '+') FROM {name}");
         let said = run.database.psql(&counted);
         let (rows, whose) = said.split_once(' ').unwrap_or_else(|| panic!("{name}: {said}"));
         (name.to_owned(), rows.parse().unwrap(), whose.to_owned())
@@ -100,7 +100,7 @@ fn restores_drills_and_undoes_beside_swaps_give_one_state_or_name_the_schema() {
                 let schema = name.split('.').next().unwrap();
                 if name.contains("_restored_") {
                     assert_eq!(whose, "first", "{at}");
-                    run.database.psql(&format!("DROP TABLE {}", name));
+                    run.database.psql(&format!("DROP TABLE {name}"));
                 } else if name.ends_with(".u") && whose == "second" {
                     // The two are told apart again.
                     run.database.psql(&format!("TRUNCATE {schema}.t; INSERT INTO {schema}.t SELECT i, 'second' FROM generate_series(1, 4500) i"));
