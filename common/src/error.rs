@@ -3,7 +3,7 @@
 //! A message is lower case, without a full stop, and names the object. A hint is a full sentence with the next
 //! action. Callers branch on [`ErrorKind`] or on the SQLSTATE, never on the text.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// What kind of failure it is; decides the exit code and whether a retry makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -100,12 +100,20 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Where the server ended the session, or nobody says who did.
 const LOST: &str = "Look into the server's log for the reason, then run the command again.";
 
+/// What a person gave in the wrong place may be a URL with a password in it.
+fn masked(text: String) -> String {
+    match crate::masking::message(&text) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(masked) => masked,
+    }
+}
+
 impl Error {
     /// An error of `kind`; `message` is lower case, without a full stop, and names the object.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner {
             kind,
-            message: message.into(),
+            message: masked(message.into()),
             hint: None,
             database: None,
             sqlstate: None,
@@ -244,7 +252,7 @@ impl Error {
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         let hint = hint.into();
         crate::fault::hint(std::panic::Location::caller().file(), &hint);
-        self.0.hint = Some(hint);
+        self.0.hint = Some(crate::masking::urls(&hint).into_owned());
         self
     }
 
@@ -272,7 +280,7 @@ impl Error {
     /// Puts `prefix: ` before the message.
     #[must_use]
     pub fn context(mut self, prefix: impl fmt::Display) -> Self {
-        self.0.message = format!("{prefix}: {}", self.0.message);
+        self.0.message = masked(format!("{prefix}: {}", self.0.message));
         self
     }
 

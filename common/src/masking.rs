@@ -3,6 +3,8 @@
 //!
 //! In doubt it masks too much: a report that hides a harmless word is a nuisance, one that shows a password is a leak.
 
+use std::borrow::Cow;
+
 /// What stands in a secret's place.
 pub const MASK: &str = "***";
 
@@ -61,6 +63,39 @@ pub fn connection(text: &str) -> String {
         {
             masked.replace_range(after + colon + 1..after + at, MASK);
         }
+    }
+    masked
+}
+
+/// A message that may name a URL which somebody gave in the wrong place: of each URL the password alone, before its `@` and among its
+/// settings. For text of ours, of which nothing else is in doubt.
+pub fn urls(text: &str) -> Cow<'_, str> {
+    if !text.contains("://") {
+        return Cow::Borrowed(text);
+    }
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '`');
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let begins = rest[..at].rfind(ends).map_or(0, |before| before + char_len(rest, before));
+        let mut length = rest[at..].find(ends).unwrap_or(rest.len() - at);
+        if rest[at + 3..at + length].contains(':') && !rest[at..at + length].contains('@') {
+            // A password with a blank or a quotation mark in it: up to the last @ of the line, since it may hold that too.
+            let line = rest[at..].find('\n').unwrap_or(rest.len() - at);
+            length = rest[at..at + line].rfind('@').map_or(length, |last| last + 1);
+        }
+        out.push_str(&rest[..begins]);
+        out.push_str(&connection(&rest[begins..at + length]));
+        rest = &rest[at + length..];
+    }
+    Cow::Owned(out + rest)
+}
+
+/// [`urls`], and the passwords of `key=value` connection strings.
+pub fn message(text: &str) -> Cow<'_, str> {
+    let masked = urls(text);
+    if masked.to_ascii_lowercase().contains("passw") && masked.contains('=') {
+        return Cow::Owned(key_values(&masked));
     }
     masked
 }
@@ -236,6 +271,25 @@ mod tests {
             ("no authorization is needed", "no authorization is needed"),
         ] {
             assert_eq!(text(said), shown);
+        }
+    }
+
+    #[test]
+    fn the_password_of_a_url_is_masked_in_any_message() {
+        for (text, masked) in [
+            ("no snapshot \"postgresql://u:s3cret@h/db\"", "no snapshot \"postgresql://u:***@h/db\""),
+            (
+                "there is no repository at s3://a:b@c/d and e://f:g@h",
+                "there is no repository at s3://a:***@c/d and e://f:***@h",
+            ),
+            ("nothing at x://h/db?password=s3cret&a=b here", "nothing at x://h/db?password=***&a=b here"),
+            ("see https://example.org/a:b", "see https://example.org/a:b"),
+            ("no snapshot \"x://u:s3 cr@et@h/db\"", "no snapshot \"x://u:***@h/db\""),
+            ("no snapshot \"x://u:s3\"cret@h/db\"", "no snapshot \"x://u:***@h/db\""),
+            ("no snapshot \"host=h password=s3cret\"", "no snapshot \"host=h password=***"),
+            ("give the password", "give the password"),
+        ] {
+            assert_eq!(message(text), masked);
         }
     }
 

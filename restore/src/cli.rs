@@ -164,6 +164,11 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         output.data(&settings.show()?)?;
         return Ok(0);
     }
+    if cli.into.as_ref().is_some_and(|name| name.contains("://")) {
+        return Err(Error::usage("--into takes the name of a database, and was given a URL").with_hint(
+            "Give the name alone, such as --into shop_test. The server is the one of -d or DATABASE_URL.",
+        ));
+    }
     if let Some(archive) = cli.snapshot.as_deref().and_then(bundle::archive) {
         return restore_archive(cli, &settings, &archive, output).await;
     }

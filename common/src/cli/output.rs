@@ -207,7 +207,7 @@ impl Output {
     /// A line on stderr, always.
     pub fn err_line(&self, text: &str) {
         // Nobody is left to be told when stderr is gone.
-        let _ = writeln!(io::stderr(), "{}", self.shown(text));
+        let _ = writeln!(io::stderr(), "{}", self.shown(&crate::masking::urls(text)));
     }
 
     fn json_line(&self, value: &serde_json::Value) {

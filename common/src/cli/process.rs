@@ -11,7 +11,7 @@ use super::{Output, SharedArgs};
 use crate::{
     Error, Result,
     ident::{printable, visible},
-    interrupt,
+    interrupt, masking,
     postgres::{ConnectionSettings, login},
 };
 
@@ -73,14 +73,17 @@ where
 /// Prints what clap has to say: help and version on stdout with exit code 0, a usage error on stderr with 2.
 fn usage(error: &clap::Error, command: &clap::Command) -> ExitCode {
     // A reader that has gone away is not an error of ours. The arguments are in it as they were given.
-    let text = error.render().to_string();
-    let _ = match visible(&text) {
-        std::borrow::Cow::Owned(visible) if error.use_stderr() => write!(io::stderr(), "{visible}"),
-        _ => error.print(),
+    let text = masking::message(&error.render().to_string()).into_owned();
+    let shown = visible(&text);
+    let _ = if error.use_stderr() && shown != error.render().to_string() {
+        write!(io::stderr(), "{shown}")
+    } else {
+        error.print()
     };
     // clap shows the message of a value that was refused, but not its hint.
     let refused = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Error>());
-    let hints = [meant_command(error, command), refused.and_then(Error::hint).map(str::to_owned)];
+    let meant = meant_command(error, command).map(|hint| masking::urls(&hint).into_owned());
+    let hints = [meant, refused.and_then(Error::hint).map(str::to_owned)];
     for hint in hints.iter().flatten() {
         let _ = writeln!(io::stderr(), "hint: {}", visible(hint));
     }

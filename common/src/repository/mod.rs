@@ -118,8 +118,12 @@ impl Repository {
     ///
     /// # Errors
     /// [`ErrorKind::NoSuchSnapshot`] when there is none: a reader asked for something that is not there. Refused for one that
-    /// belongs to somebody else or that others may write in.
+    /// belongs to somebody else or that others may write in. Usage for a URL, of which a folder would be made else.
     pub fn open(root: &Path) -> Result<Self> {
+        if root.to_string_lossy().contains("://") {
+            return Err(Error::usage(format!("a repository is a folder, and {} is a URL", root.display()))
+                .with_hint("Give the path of a folder with --repo: on a disk, or on a mounted share."));
+        }
         let path = root.join(REPOSITORY_FILE);
         match files::read_plain(&path, MOST_REPOSITORY_FILE) {
             Ok(bytes) => {

@@ -1,5 +1,6 @@
 //! `safe-run import`: the flags, the dry run, the schema as a file, and the run.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -153,7 +154,11 @@ impl Invocation<'_> {
         let source = self.source(args)?;
         let script = Import::schema_script(&source, &args.options())?;
         if args.output.as_os_str() == "-" {
-            self.output.data(&script)?;
+            // What a program reads is as it is; a terminal is shown no control characters.
+            match std::io::stdout().is_terminal() {
+                true => self.output.data(&script)?,
+                false => self.output.exactly(&script)?,
+            }
         } else {
             replace_private_file(&settle("--output", &args.output)?, script.as_bytes())?;
         }

@@ -138,6 +138,10 @@ fn what_else(path: &Path, head: &[u8], has_bytes: u64) -> ReadError {
             return ReadError::NoDatabase(path.to_owned(), why.to_owned());
         }
     }
+    if head.get(257..262) == Some(b"ustar") {
+        let why = "it is a tar archive (`backup import` reads what `backup export` wrote)";
+        return ReadError::NoDatabase(path.to_owned(), why.to_owned());
+    }
     if has_bytes.is_multiple_of(512) && head.len() >= 512 && bits_per_byte(head) > 7.0 {
         return ReadError::Encrypted(path.to_owned());
     }

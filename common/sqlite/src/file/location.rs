@@ -25,11 +25,14 @@ impl Location {
     /// `file:name.db` as SQLite itself and Prisma. What stands behind `?` are settings of the driver, and has no meaning here.
     ///
     /// # Errors
-    /// [`ReadError::Location`]: a database in memory, or no path at all.
+    /// [`ReadError::Location`]: a database in memory, a URL of something else, or no path at all. Of a URL only the scheme is told: it may hold
+    /// a password.
     pub fn parse(text: &str) -> Result<Self> {
         let Some((scheme, rest)) = split_scheme(text) else {
             return if text.is_empty() || text == ":memory:" {
                 Err(nowhere(text))
+            } else if let Some(scheme) = other_scheme(text) {
+                Err(ReadError::Location(format!("a URL of {scheme}:// names no SQLite file")))
             } else {
                 Ok(Self(text.into()))
             };
@@ -92,6 +95,16 @@ fn split_scheme(text: &str) -> Option<(Scheme, &str)> {
     }
 }
 
+/// The scheme of any other URL, such as `postgresql`. A path may have a colon, but none has `://` behind a single word.
+fn other_scheme(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once("://")?;
+    let is_word = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_alphabetic())
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | ':'))
+    };
+    is_word(scheme).then_some(scheme)
+}
+
 /// Whether this is a URL of a SQLite database, whoever it was meant for: `sqlite:`, `sqlite3:`, `sqlite+driver:`, `jdbc:sqlite:`.
 pub fn names_sqlite(text: &str) -> bool {
     matches!(split_scheme(text.trim()), Some((Scheme::Sqlite, _)))
@@ -139,6 +152,19 @@ mod tests {
         ] {
             assert!(matches!(Location::parse(text), Err(ReadError::Location(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn a_url_of_something_else_is_no_path_and_its_password_is_not_told() {
+        for (text, scheme) in [
+            ("postgresql://app:hidden@h/shop", "postgresql"),
+            ("mysql+pymysql://app:hidden@h/shop", "mysql+pymysql"),
+            ("jdbc:postgresql://h/shop?password=hidden", "jdbc:postgresql"),
+        ] {
+            let Err(ReadError::Location(why)) = Location::parse(text) else { panic!("{text} is a path") };
+            assert_eq!(why, format!("a URL of {scheme}:// names no SQLite file"));
+        }
+        assert_eq!(Location::parse("./a://b").unwrap().path(), Path::new("./a://b"));
     }
 
     #[test]

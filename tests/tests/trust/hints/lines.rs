@@ -265,6 +265,12 @@ const LINES: &[&[&str]] = &[
     &["restore"],
     &["restore", "latest"],
     &["restore", "x.tar", "-d", "{URL}"],
+    // Whatever is given in the wrong place: no password is told.
+    &["restore", "latest", "--into", "postgresql://u:hidden@h/db"],
+    &["restore", "postgresql://u:hidden@h/db", "-d", "{URL}"],
+    &["backup", "-r", "s3://a:hidden@b/c", "list"],
+    &["safe-run", "postgresql://u:hidden@h/db"],
+    &["safe-run", "import", "postgresql://u:hidden@h/db", "-d", "{URL}"],
     &["safe-run", "-d", "{URL}", "--dir", "nosuch"],
     &["safe-run", "-d", "{URL}", "--", "nosuchprogram"],
     &["safe-run", "-d", "{URL}", "--", "./nosuch"],
