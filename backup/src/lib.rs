@@ -395,14 +395,18 @@ async fn copy_state(
 
 /// The mark of a database that one of our programs made for itself is no comment of the database's: what is restored from the snapshot
 /// must not bear it.
-fn leave_mark_out(database: &mut DatabaseState, progress: &Progress) {
-    let Some(mark) = database.comment.take_if(|comment| scratch::is_mark(comment)) else { return };
+fn leave_mark_out(database: &mut DatabaseState, progress: &Progress) -> Option<String> {
+    let mark = database.comment.take_if(|comment| scratch::is_mark(comment))?;
     progress.warn(format!(
         "the snapshot does not keep the comment of the database \"{}\", which is a mark of these programs: \"{}\". If that is still so, the \
          database is not complete, and neither is what is restored from the snapshot",
         printable(&database.name),
         printable(&mark)
     ));
+    Some(format!(
+        "the comment of the database, \"{}\": a mark of these programs, which a restored one does not get",
+        printable(&mark)
+    ))
 }
 
 #[expect(clippy::too_many_arguments, reason = "one step of the flow in copy_state")]
@@ -435,7 +439,10 @@ async fn copy_named(
     if let Some(state) = &options.database_state {
         catalog.database = state.clone();
     }
-    leave_mark_out(&mut catalog.database, progress);
+    if let Some(line) = leave_mark_out(&mut catalog.database, progress) {
+        catalog.not_kept.push(line.clone());
+        catalog.differs.push(line);
+    }
     let absent_unlogged: Vec<_> = if server.in_recovery {
         catalog.tables.extract_if(.., |table| table.is_unlogged).collect()
     } else {

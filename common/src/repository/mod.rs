@@ -303,7 +303,7 @@ impl Repository {
     /// # Errors
     /// Refused, too, for a snapshot that belongs to another user, or that others may write in.
     pub fn read_trusted(&self, id: &SnapshotId) -> Result<StoredSnapshot> {
-        owner::check_snapshot(&self.snapshot_dir(id), MANIFEST_FILE)?;
+        owner::check_snapshot(&self.root, &self.snapshot_dir(id), MANIFEST_FILE)?;
         self.read_manifest(id)
     }
 
@@ -322,7 +322,7 @@ impl Repository {
     /// that belongs to another user, or that others may write in.
     pub fn find(&self, wanted: &str, database: Option<&str>) -> Result<StoredSnapshot> {
         let found = self.find_entry(wanted, database)?;
-        owner::check_snapshot(&self.snapshot_dir(&found.id), MANIFEST_FILE)
+        owner::check_snapshot(&self.root, &self.snapshot_dir(&found.id), MANIFEST_FILE)
             .map_err(|error| error.context(&found.id))?;
         found.snapshot.map_err(|error| error.context(found.id))
     }

@@ -52,12 +52,17 @@ pub(super) fn check(root: &Path, folders: &[&str]) -> Result<()> {
 ///
 /// # Errors
 /// As [`check`]; what is not there, or is no plain file, is told by whoever reads it.
-pub(super) fn check_snapshot(dir: &Path, manifest: &str) -> Result<()> {
+pub(super) fn check_snapshot(root: &Path, dir: &Path, manifest: &str) -> Result<()> {
+    /// What lets others through a folder.
+    const THROUGH: u32 = 0o011;
     let us = rustix::process::geteuid().as_raw();
+    // Whatever its mode is, nobody else gets there.
+    let is_closed = fs::metadata(root).is_ok_and(|root| root.mode() & THROUGH == 0);
+    let mode_of = |mode: u32| if is_closed { mode & !WRITE_OF_OTHERS } else { mode };
     for (what, path) in [("the snapshot's folder", dir), ("the snapshot's manifest", &dir.join(manifest))] {
         let Ok(there) = fs::symlink_metadata(path) else { continue };
         if !there.is_symlink() {
-            judge(what, path, there.uid(), there.mode(), us)?;
+            judge(what, path, there.uid(), mode_of(there.mode()), us)?;
         }
     }
     Ok(())
@@ -126,6 +131,20 @@ mod tests {
                 error.hint().is_some_and(|text| text.contains(hint) && text.contains("--trust-repo")),
                 "{error:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_only_we_can_reach_is_taken_with_any_mode() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("s");
+        fs::create_dir(&dir).unwrap();
+        fs::write(dir.join("m"), "x").unwrap();
+        let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        chmod(&dir.join("m"), 0o664);
+        for (mode, is_taken) in [(0o700, true), (0o740, true), (0o750, false), (0o755, false)] {
+            chmod(root.path(), mode);
+            assert_eq!(check_snapshot(root.path(), &dir, "m").is_ok(), is_taken, "{mode:o}");
         }
     }
 }
