@@ -194,6 +194,9 @@ async fn clone_instead(
         log.report.protection.push(line);
         return clone::make_now(context, control, log, state).await.map(Some);
     }
+    if let Undo::ByFile(rest) = &prepared.undo {
+        log.report.protection.extend(proof::place::not_looked_at(found, rest.as_deref()));
+    }
     let is_left_to_a_person = context.options.on_failure == Some(OnFailure::Stop);
     if log.clone.is_none() && prepared.snapshot.is_some() && !is_left_to_a_person {
         log.report.notes.extend(proof::place::broken_rules(found));

@@ -17,7 +17,7 @@ use common::{
     cli::format::plural,
     ident::printable,
     postgres::{
-        Session, introspect,
+        ConnectionSettings, Session, introspect,
         obstacles::{self, Obstacle, Way},
         tools, who_asks,
     },
@@ -46,6 +46,8 @@ pub struct Proof {
     pub may_clone: bool,
     /// Workers of extensions that the run ends: looked for afterwards.
     pub workers: Vec<Worker>,
+    /// What stands otherwise after an undo by the snapshot, though no restore knows: the checks did it before the snapshot was taken.
+    pub differs: Vec<String>,
 }
 
 /// Why an undo is impossible, with what would help.
@@ -93,6 +95,8 @@ struct ByFile {
     how: String,
     /// What would be missing afterwards.
     lacks: Vec<String>,
+    /// What our own checks change before the snapshot is taken: [`Proof::differs`].
+    moved: Option<String>,
 }
 
 /// Decides which undo the run has, and refuses one without any.
@@ -152,7 +156,7 @@ async fn choose(context: &Context, control: &Session) -> Result<(SnapshotChoice,
         SnapshotChoice::File | SnapshotChoice::Auto => {
             let file = by_file(context, control).await?;
             match file {
-                Ok(file) if file.lacks.is_empty() || wanted == SnapshotChoice::File => {
+                Ok(file) if file.is_whole() || wanted == SnapshotChoice::File => {
                     file.tell(&mut proof);
                     SnapshotChoice::File
                 }
@@ -194,7 +198,7 @@ async fn instead_of_file(
     match (file, clone) {
         (file, None) => {
             let why = match &file {
-                Ok(file) => format!("a restore of the snapshot would lack {}", first_of(&file.lacks)),
+                Ok(file) => format!("a restore of the snapshot would lack {}", first_of(&file.all_lacks())),
                 Err(why) => format!("a restore of the snapshot would fail: {}", why.text()),
             };
             proof.snapshot_is_spare = true;
@@ -230,11 +234,24 @@ async fn instead_of_file(
 }
 
 impl ByFile {
+    fn is_whole(&self) -> bool {
+        self.lacks.is_empty() && self.moved.is_none()
+    }
+
+    fn all_lacks(&self) -> Vec<String> {
+        self.lacks.iter().chain(&self.moved).cloned().collect()
+    }
+
+    /// Everything by name: who relies on this undo has nothing else to go by.
     fn tell(self, proof: &mut Proof) {
+        let lacks = self.all_lacks();
+        let (named, more) = lacks.split_at(lacks.len().min(SHOWN));
         proof.lines.push(self.how);
-        if !self.lacks.is_empty() {
-            proof.lines.push(format!("the undo would lack {}", first_of(&self.lacks)));
+        proof.lines.extend(named.iter().map(|lack| format!("the undo would lack {lack}")));
+        if !more.is_empty() {
+            proof.lines.push(format!("the undo would lack {}", first_of(more)));
         }
+        proof.differs.extend(self.moved);
     }
 }
 
@@ -318,7 +335,7 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
                    runs code"
                 .to_owned();
         let lacks = introspect::certain_differences(&context.control).await?;
-        return Ok(Ok(ByFile { how, lacks }));
+        return Ok(Ok(ByFile { how, lacks, moved: None }));
     }
     let key = fingerprint::with_rows(&second, &catalog, &rules.rows).await?;
     if let Some(key) = &key
@@ -327,7 +344,8 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
         let proved =
             "the undo is proved: nothing that it depends on has changed since a trial that succeeded";
         second.close().await?;
-        let mut file = ByFile { how: format!("{proved}{}", rules.left_out()), lacks: known.lacks };
+        let how = format!("{proved}{}", rules.left_out());
+        let mut file = ByFile { how, lacks: known.lacks, moved: None };
         add_beside_the_trial(&mut file, &rules, &context.control).await?;
         return Ok(Ok(file));
     }
@@ -352,8 +370,19 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
 async fn add_beside_the_trial(file: &mut ByFile, rules: &rules::Rules, session: &Session) -> Result<()> {
     // First: a message names one.
     file.lacks.splice(0..0, rules.uncertain());
-    file.lacks.extend(moved_by_event_triggers(session).await?);
+    file.moved = moved_by_event_triggers(session).await?;
     Ok(())
+}
+
+/// What the checks of a run have changed in a database before its snapshot was taken, as far as its definitions tell.
+///
+/// # Errors
+/// The catalog can't be read.
+pub(crate) async fn moved_in(settings: &ConnectionSettings) -> Result<Option<String>> {
+    let session = settings.connect().await?;
+    let moved = moved_by_event_triggers(&session).await?;
+    session.close().await?;
+    Ok(moved)
 }
 
 /// Before PostgreSQL 17 nothing keeps an event trigger that is ENABLE ALWAYS or ENABLE REPLICA from firing where the checks make the
@@ -428,5 +457,25 @@ async fn by_clone(context: &Context, control: &Session) -> Result<Option<Impossi
         Ok(()) => Ok(None),
         Err(error) if error.kind() == ErrorKind::Refused => Ok(Some(Impossible::of(&error))),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_an_undo_would_lack_is_named() {
+        let mut proof = Proof::default();
+        let lacks = ["a grant".to_owned(), "an owner".to_owned()].to_vec();
+        ByFile { how: "proved".to_owned(), lacks, moved: Some("numbers".to_owned()) }.tell(&mut proof);
+        let lack = |what: &str| format!("the undo would lack {what}");
+        assert_eq!(proof.lines, ["proved".to_owned(), lack("a grant"), lack("an owner"), lack("numbers")]);
+        assert_eq!(proof.differs, ["numbers"]);
+        let lacks: Vec<String> = (0..SHOWN + 3).map(|n| n.to_string()).collect();
+        let mut proof = Proof::default();
+        ByFile { lacks, ..ByFile::default() }.tell(&mut proof);
+        assert_eq!(proof.lines.len(), SHOWN + 2);
+        assert_eq!(proof.lines.last(), Some(&lack("10, and 2 more things")));
     }
 }

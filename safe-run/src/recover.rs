@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::{
     clone, exclusive, fence,
     journal::{Journal, Mode, PastRun, Step},
-    large_objects, others,
+    large_objects, others, proof,
     report::{self, Verdict, document},
     sequences, transactional, writes,
 };
@@ -462,9 +462,13 @@ impl Recovery<'_> {
         })?;
         fault::point("safe-run.recovering");
         let verified = restore::verified(snapshot, options.jobs, self.progress).await?;
-        let report =
+        let mut report =
             restore::execute(self.settings, self.control, &verified, plan, &options, self.progress).await?;
         journal.write(Step::Undone)?;
+        match proof::moved_in(self.settings).await {
+            Ok(moved) => report.differences.extend(moved),
+            Err(error) => report.not_checked.push(format!("which sequences checks had moved ({error})")),
+        }
         self.say(if self.past.finished().is_some() {
             format!("snapshot {id} was restored now, as you have decided")
         } else {

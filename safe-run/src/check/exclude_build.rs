@@ -1,5 +1,6 @@
 //! EXCLUDE constraints and keys WITHOUT OVERLAPS of tables that are too large for a join of all rows: PostgreSQL builds the index
-//! again, over a temporary copy of its keys, as a restore would. It costs what that index costs, and nothing of it stays.
+//! again, over a temporary copy of its keys, as a restore would. It costs what that index costs, and nothing of it stays. Where the
+//! disk has no room for that, it is not begun.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +9,20 @@ use common::ident::{QualifiedName, printable};
 use common::interrupt;
 use common::postgres::as_owner::{self, OWN_PATH};
 use common::postgres::who_asks::{self, Rights, Standings};
-use common::postgres::{ConnectionSettings, Session};
+use common::postgres::{ConnectionSettings, Row, Session};
 use common::progress::Progress;
+use restore::space;
 
 use super::{exclude::SELF_JOIN_BYTES, session::HEAP_ONLY};
 
-/// Table (oid, schema, name), constraint, and the statements that copy the keys and build the index: for tables of more than `$1`
-/// bytes.
+/// Table (oid, schema, name), constraint, the statements that copy the keys and build the index, and the bytes of both: for tables of
+/// more than `$1` bytes. A key takes no more room in a table's row than twice what it takes in the index, or than the row itself.
 const BUILDS: &str = r"
 SELECT co.conrelid, n.nspname::text, c.relname::text, co.conname::text,
   format('CREATE TEMPORARY TABLE safe_run_keys ON COMMIT DROP AS SELECT %s FROM ONLY %I.%I%s; '
          'ALTER TABLE pg_temp.safe_run_keys ADD CONSTRAINT %I EXCLUDE USING %I (%s)',
-    k.list, n.nspname, c.relname, COALESCE(' WHERE ' || pg_get_expr(i.indpred, i.indrelid), ''), co.conname, am.amname, k.elements)
+    k.list, n.nspname, c.relname, COALESCE(' WHERE ' || pg_get_expr(i.indpred, i.indrelid), ''), co.conname, am.amname, k.elements),
+  pg_relation_size(x.oid) + least(2 * pg_relation_size(x.oid), pg_table_size(c.oid))
 FROM pg_constraint co JOIN pg_index i ON i.indexrelid = co.conindid JOIN pg_class x ON x.oid = i.indexrelid
 JOIN pg_am am ON am.oid = x.relam JOIN pg_class c ON c.oid = co.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL (
@@ -37,11 +40,23 @@ CROSS JOIN LATERAL (
 WHERE co.conexclop IS NOT NULL AND c.relkind = 'r' AND c.relpersistence <> 't' AND pg_relation_size(c.oid) > $1
 ORDER BY 2, 3, 4";
 
+/// Where temporary tables lie.
+const TABLESPACE: &str = "
+SELECT COALESCE(NULLIF(pg_catalog.btrim(pg_catalog.split_part(pg_catalog.current_setting('temp_tablespaces'), ',', 1), ' \"'), ''),
+    t.spcname::text) FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
+WHERE d.datname = pg_catalog.current_database()";
+
 /// The first constraint under which rows are in conflict, or of which that could not be seen, as a sentence.
 ///
 /// # Errors
 /// The connection is gone, or a signal came in.
-pub(crate) async fn conflict(settings: &ConnectionSettings, progress: &Progress) -> Result<Option<String>> {
+///
+/// `looks_at_space`: not where the disk has no room for what is built.
+pub(crate) async fn conflict(
+    settings: &ConnectionSettings,
+    looks_at_space: bool,
+    progress: &Progress,
+) -> Result<Option<String>> {
     let session = settings.connect().await?;
     let failed = |source| Error::postgres("could not look at EXCLUDE constraints", source);
     session
@@ -49,22 +64,48 @@ pub(crate) async fn conflict(settings: &ConnectionSettings, progress: &Progress)
         .await
         .map_err(failed)?;
     let builds = session.query(BUILDS, &[&SELF_JOIN_BYTES]).await.map_err(failed)?;
-    if !builds.is_empty() {
-        progress.phase("building the indexes of EXCLUDE constraints once more", None);
-    }
-    let found = if builds.is_empty() { Ok(None) } else { first_of(&session, &builds, progress).await };
-    progress.done();
-    let found = found?;
+    let found = if builds.is_empty() {
+        None
+    } else if let Some(why) = too_little_room(&session, &builds, looks_at_space).await? {
+        Some(why)
+    } else {
+        progress
+            .phase("building the indexes of EXCLUDE constraints again, to see whether a restore could", None);
+        let found = first_of(&session, &builds, progress).await;
+        progress.done();
+        found?
+    };
     session.batch_execute("ROLLBACK").await.map_err(failed)?;
     session.close().await?;
     Ok(found)
 }
 
-async fn first_of(
-    session: &Session,
-    builds: &[common::postgres::Row],
-    progress: &Progress,
-) -> Result<Option<String>> {
+fn unseen(build: &Row, why: &str) -> String {
+    let (table, rule) = names(build);
+    format!("whether rows are in conflict in {table} under {rule} could not be seen: {why}")
+}
+
+/// The table and the constraint.
+fn names(build: &Row) -> (String, String) {
+    let table = QualifiedName::new(build.get::<_, String>(1), build.get::<_, String>(2)).short();
+    (table, printable(build.get(3)))
+}
+
+/// The largest of what is to be built, one after the other, if the disk has no room for it.
+async fn too_little_room(session: &Session, builds: &[Row], looks: bool) -> Result<Option<String>> {
+    let Some(largest) = builds.iter().max_by_key(|build| build.get::<_, i64>(5)).filter(|_| looks) else {
+        return Ok(None);
+    };
+    let row = session
+        .query_one(TABLESPACE, &[])
+        .await
+        .map_err(|source| Error::postgres("could not look at the tablespace of temporary tables", source))?;
+    let room = space::look(session, row.get(0)).await;
+    let (text, is_too_little) = space::compare(largest.get::<_, i64>(5).unsigned_abs(), &room);
+    Ok(is_too_little.then(|| unseen(largest, &format!("building its index again {text}"))))
+}
+
+async fn first_of(session: &Session, builds: &[Row], progress: &Progress) -> Result<Option<String>> {
     let failed = |source| Error::postgres("could not look at EXCLUDE constraints", source);
     // Our temporary tables are no news for anybody's event trigger. Who may not set it is no superuser, and has no snapshot as the
     // undo of a database with event triggers.
@@ -87,17 +128,13 @@ async fn first_of(
     let made: BTreeSet<u32> = made.iter().map(|row| row.get(0)).collect();
     let standings = Standings::read(session, made).await?;
     for build in builds {
-        let table = QualifiedName::new(build.get::<_, String>(1), build.get::<_, String>(2)).short();
-        let rule = printable(build.get(3));
+        let (table, rule) = names(build);
         progress.step(format!("{rule} of {table}"));
-        let unseen = |why: &str| {
-            format!("whether rows are in conflict in {table} under {rule} could not be seen: {why}")
-        };
         let sql = match standings.of(build.get(0)) {
             Rights::Session => build.get(4),
             // From here on only text statements: nothing may be prepared where code of somebody else has been.
             Rights::Owner(owner, _) => owner.run_sql(build.get(4), OWN_PATH),
-            Rights::Nobody(why) => return Ok(Some(unseen(&why))),
+            Rights::Nobody(why) => return Ok(Some(unseen(build, &why))),
         };
         session.batch_execute("SAVEPOINT before_build").await.map_err(failed)?;
         if let Err(source) = session.simple_query(&sql).await {
@@ -108,7 +145,7 @@ async fn first_of(
                     if state == "57014" {
                         interrupt::check()?;
                     }
-                    Ok(Some(unseen(&printable(error.message()))))
+                    Ok(Some(unseen(build, &printable(error.message()))))
                 }
                 None => Err(error),
             };

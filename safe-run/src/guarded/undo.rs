@@ -63,7 +63,8 @@ pub(super) async fn undo(
     let restored = Box::pin(restore_snapshot(context, &mut log, control, snapshot, plan)).await;
     let seconds = began.elapsed().as_secs_f64();
     match restored {
-        Ok(restored) => {
+        Ok(mut restored) => {
+            restored.differences.extend(context.proof.differs.iter().cloned());
             log.timed("undo: snapshot restored and swapped in", began);
             log.note_step(Step::Undone);
             let database = log.report.database.clone();

@@ -2,11 +2,12 @@
 
 use common::{
     Error, Result,
+    cli::format::plural,
     postgres::{Session, exported_snapshot::ExportedSnapshot},
 };
 
 use crate::{
-    check::{self, CheckKind, CheckResults, Finding, Level, Severity, exclude_build},
+    check::{self, CheckKind, CheckResults, Finding, Level, Severity, Skipped, exclude_build},
     run::{Context, check_options, check_parallel},
 };
 
@@ -58,7 +59,29 @@ pub(crate) async fn missing(
     if own.level == Level::Deep && own.wants(CheckKind::Exclude) {
         return Ok(None);
     }
-    exclude_build::conflict(&context.connection, &context.progress).await
+    let looks_at_space = !context.options.skip_space_check;
+    exclude_build::conflict(&context.connection, looks_at_space, &context.progress).await
+}
+
+/// What a person should know where the snapshot is the undo: tables of which nobody looked whether a restore has a place for their
+/// rows. The run's own checks name those that they could not look at; `rest` is what they had left out.
+pub(crate) fn not_looked_at(found: &CheckResults, rest: Option<&CheckResults>) -> Option<String> {
+    let skipped: Vec<&Skipped> = std::iter::once(found)
+        .chain(rest)
+        .flat_map(|found| &found.skipped)
+        .filter(|skipped| KINDS.contains(&skipped.check) && skipped.counts_for_strict)
+        // Above, the index was built in place of that check.
+        .filter(|skipped| skipped.check != CheckKind::Exclude)
+        .collect();
+    let first = skipped.first()?;
+    let more = match skipped.len() {
+        1 => String::new(),
+        many => format!(", nor of {}", plural(many as u64 - 1, "other rule", "other rules")),
+    };
+    Some(format!(
+        "nobody looked whether a restore of the snapshot has a place for the rows of {}{more}: {}",
+        first.object, first.why
+    ))
 }
 
 /// What was found of rows that a restore has no place for: a NULL where a table's column or a domain has none, rows that are there

@@ -95,7 +95,7 @@ fn succeeded(
         duration(began.elapsed())
     );
     how.push_str(&rules.left_out());
-    ByFile { how, lacks }
+    ByFile { how, lacks, moved: None }
 }
 
 /// What the undo would leave otherwise than it was. Rows of extensions are not among it: the snapshot of a part says nothing of them.
