@@ -7,7 +7,7 @@ use common::{
     Account, Error, Progress, QualifiedName, Remark, Result,
     cli::format::{count, plural},
     ident::printable,
-    postgres::{ConnectionSettings, Session, beside_rows},
+    postgres::{ConnectionSettings, Session, beside_rows, round_trip},
     repository::StoredSnapshot,
     snapshot::{
         Manifest,
@@ -51,7 +51,9 @@ pub async fn find(
 ) -> Result<Differences> {
     // Earlier versions did not tell what differs from what is only good to know.
     let known = manifest.differs.clone().unwrap_or_else(|| manifest.not_kept.clone());
-    let known = known.into_iter().chain(extensions::differences(session, manifest).await?);
+    let by_script = round_trip::given_away(session).await?;
+    let known = known.into_iter().filter(|line| Some(line) != by_script.as_ref());
+    let known = known.chain(extensions::differences(session, manifest).await?);
     let mut found: Vec<Found> = known.map(|line| (Remark::Differs, line)).collect();
     let now = beside_rows::extension_tables(settings, session, progress).await?;
     found.extend(of_extension_tables(manifest.extension_tables.as_deref(), &now));

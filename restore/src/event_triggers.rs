@@ -16,20 +16,19 @@ const FIRING: &str = "
 SELECT pg_catalog.string_agg(pg_catalog.quote_ident(e.evtname), ', ' ORDER BY e.evtname) FROM pg_catalog.pg_event_trigger e
 WHERE e.evtenabled IN ('O', 'A') AND e.evtevent <> 'login'";
 
-/// Says which event triggers of the live database fire when tables are made or altered there: what they write stays.
+/// Which event triggers of the live database fire when tables are made or altered there, as a sentence: what they write stays.
 ///
 /// # Errors
 /// The catalog can't be read.
-pub async fn tell_firing(live: &Session, progress: &Progress) -> Result<()> {
+pub async fn firing(live: &Session) -> Result<Option<String>> {
     let failed = |source| Error::postgres("could not look for event triggers", source);
     let row = live.query_one(FIRING, &[]).await.map_err(failed)?;
-    if let Some(names) = row.get::<_, Option<String>>(0) {
-        progress.note(format!(
+    Ok(row.get::<_, Option<String>>(0).map(|names| {
+        format!(
             "event triggers of the live database fire for what is made and altered here, and what they write stays: {}",
             printable(&names)
-        ));
-    }
-    Ok(())
+        )
+    }))
 }
 
 /// Event triggers that are switched off for the time of a restore.

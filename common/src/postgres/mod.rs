@@ -26,7 +26,7 @@ mod pooler;
 pub mod regdatabase;
 mod resolve;
 pub mod role_passwords;
-mod round_trip;
+pub mod round_trip;
 pub mod rule_code;
 pub mod scratch;
 pub mod secret;

@@ -31,13 +31,6 @@ pub async fn differences(client: &Client) -> Result<Told> {
             "pg_dump writes nothing of that schema",
         ),
         (
-            sql::GIVEN_AWAY_MEMBERS,
-            true,
-            "object of an extension with an owner of its own",
-            "objects of extensions with owners of their own",
-            "restored with the owner that CREATE EXTENSION gives",
-        ),
-        (
             sql::RENAMED_PARTITION_KEYS,
             true,
             "foreign key of a partition under a name of its own",
@@ -63,6 +56,7 @@ pub async fn differences(client: &Client) -> Result<Told> {
         let lines = if is_different { &mut told.differ } else { &mut told.mean_the_same };
         lines.extend(line(&names, one, many, rest));
     }
+    told.differ.extend(given_away(client).await?);
     let children = client.query(sql::INHERITANCE, &[]).await.map_err(failed)?;
     let relations: BTreeMap<u32, Heir> = children.iter().map(|row| (row.get(0), heir(row))).collect();
     told.differ.extend(line(
@@ -72,6 +66,23 @@ pub async fn differences(client: &Client) -> Result<Told> {
         "restored with the columns in another order, the parent's first",
     ));
     Ok(told)
+}
+
+/// Members of extensions that have an owner of their own. A restored database of which the same is said has them as they were: the
+/// extension's script gave them away.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn given_away(client: &Client) -> Result<Option<String>> {
+    let failed = |source| Error::postgres("could not read who owns objects of extensions", source);
+    let rows = client.query(sql::GIVEN_AWAY_MEMBERS, &[]).await.map_err(failed)?;
+    let names: Vec<String> = rows.iter().map(name).collect();
+    Ok(line(
+        &names,
+        "object of an extension with an owner of its own",
+        "objects of extensions with owners of their own",
+        "restored with the owner that CREATE EXTENSION gives",
+    ))
 }
 
 fn name(row: &Row) -> String {

@@ -479,9 +479,10 @@ WHERE o.oid >= 16384 AND o.namespace = 'pg_catalog'::pg_catalog.regnamespace
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype IN ('e', 'i'))
 ORDER BY 1";
 
-/// Members of extensions that somebody gave to a role which `CREATE EXTENSION` makes no owner: pg_dump writes no owner of a member.
+/// Members of extensions that belong to a role which `CREATE EXTENSION` makes no owner, each with that role: pg_dump writes no owner of
+/// a member. The extension's own script may have given them away.
 pub const GIVEN_AWAY_MEMBERS: &str = "
-SELECT pg_catalog.pg_describe_object(d.classid, d.objid, 0)
+SELECT pg_catalog.format('%s of %I', pg_catalog.pg_describe_object(d.classid, d.objid, 0), r.rolname)
 FROM pg_catalog.pg_depend d
 JOIN pg_catalog.pg_extension e ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.oid = d.refobjid
 JOIN pg_catalog.pg_shdepend s ON s.classid = d.classid AND s.objid = d.objid AND s.objsubid = 0 AND s.deptype = 'o'

@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{
     broken_rules::Rule,
-    event_triggers,
     lent_paths::{self, LentPaths},
 };
 
@@ -73,7 +72,6 @@ pub async fn restore(
     progress: &Progress,
 ) -> Result<Made> {
     let live = sides.live.connect().await?;
-    event_triggers::tell_firing(&live, progress).await?;
     let mut free = FreeNames::new(scratch::taken(&live).await?);
     for new in fixed.values() {
         free.reserve(new);

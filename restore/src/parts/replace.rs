@@ -24,7 +24,6 @@ use super::{
 };
 use crate::{
     broken_rules::Rule,
-    event_triggers,
     lent_paths::{self, LentPaths},
 };
 
@@ -164,9 +163,6 @@ pub async fn replace(
     options: &ReplaceOptions,
     progress: &Progress,
 ) -> Result<Vec<String>> {
-    let told = live.connect().await?;
-    event_triggers::tell_firing(&told, progress).await?;
-    told.close().await?;
     let mut remedies = Remedies::default();
     loop {
         let replaced = replace_once(live, scratch, snapshot, selection, options, &remedies, progress).await;

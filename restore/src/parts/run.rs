@@ -26,7 +26,7 @@ use super::{
 use crate::{
     RestoreOptions, Target,
     archive::{self, Section},
-    make_owned,
+    event_triggers, make_owned,
     plan::time_suffix,
     stage::StagedDatabase,
 };
@@ -198,8 +198,10 @@ async fn prepare(
     let mut becomes = BTreeMap::new();
     let mut kept = BTreeMap::new();
     let mut owners = BTreeMap::new();
+    let mut firing = None;
     if mode != Mode::Into {
         let live = connection.connect().await?;
+        firing = event_triggers::firing(&live).await?;
         let chosen: Vec<Entry> =
             entries.iter().filter(|entry| choice.entries.contains(&entry.id)).cloned().collect();
         if !request.run_owners_code {
@@ -220,7 +222,8 @@ async fn prepare(
     }
     let names = |name: &QualifiedName| (becomes.get(name).unwrap_or(name).clone(), kept.get(name).cloned());
     let database = request.into.unwrap_or(connection.database());
-    let plan = plan::plan(manifest, &part.manifest, &selection, &choice, mode, database, names);
+    let mut plan = plan::plan(manifest, &part.manifest, &selection, &choice, mode, database, names);
+    plan.notes.extend(firing);
     let kept_as = selection.units.iter().map(|unit| kept.get(&unit.name).cloned()).collect();
     let run_owners_code = request.run_owners_code;
     Ok(Prepared { part, selection, plan, becomes, owners, kept_as, suffix, run_owners_code })

@@ -11,7 +11,7 @@ use common::{
     catalog::DatabaseState,
     cli::format::{duration, plural},
     fault,
-    ident::literal,
+    ident::{literal, printable},
     interrupt,
     postgres::{
         Session, introspect,
@@ -99,9 +99,11 @@ fn succeeded(
 }
 
 /// What the undo would leave otherwise than it was. Rows of extensions are not among it: the snapshot of a part says nothing of them.
-/// Of what is decided by rows, what was seen in those that were tried.
+/// Of what is decided by rows, what was seen in those that were tried. `differs` is what a snapshot says beforehand: what the trial
+/// does not find has come back.
 fn lacks(report: &RestoreReport, differs: &[String]) -> Vec<String> {
-    let differences = differs.iter().chain(&report.by_rows).cloned().collect();
+    let is_found = |line: &&String| report.differences.contains(&printable(line));
+    let differences = differs.iter().filter(is_found).chain(&report.by_rows).cloned().collect();
     let of_all_rows = RestoreReport { differences, ..report.clone() };
     let account = of_all_rows.account();
     [account.missing, account.differs].concat()

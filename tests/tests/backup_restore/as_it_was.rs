@@ -199,6 +199,11 @@ fn event_triggers_stay_silent(major: u32) {
     let copy = snapshots.restore_copy(&run.database, &["--jobs", "2"]);
     before.assert_same(&fingerprint_without(&copy, &[]));
     snapshots.run("backup", &run.database.url(), &["drill"]).expect(0);
+    // In the live database they fire, and that is said: to a person and to a program, before and after.
+    let fire = "fire for what is made and altered here, and what they write stays: at_start, log_ddl";
+    let plan =
+        snapshots.run("restore", &run.database.url(), &["latest", "--table", "t", "--replace", "--dry-run"]);
+    assert!(plan.stdout.contains(fire), "{}", plan.stdout);
     assert_eq!(
         psql::run(&copy, "CREATE TABLE n (); SELECT count(*) FROM ddl_log WHERE tag = 'CREATE TABLE'"),
         "2"
@@ -206,6 +211,8 @@ fn event_triggers_stay_silent(major: u32) {
 
     run.run(&["--", "psql", "-Xqc", "DROP TABLE t CASCADE", "-c", "SELECT 1/0"]).exits(12);
     before.assert_same(&fingerprint(&run.database));
+    let report = snapshots.run("restore", &run.database.url(), &["latest", "--table", "t", "--json"]);
+    assert!(report.stdout.contains(fire), "{}", report.stdout);
 }
 
 #[test]
