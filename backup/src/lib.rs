@@ -557,6 +557,8 @@ async fn copy_named(
     // What was decided for this role and these sessions is nobody else's.
     tables.iter_mut().for_each(|data| data.table.may_plan = false);
 
+    // The schema of a trial's snapshot is whole, though its rows are not.
+    let is_whole = part.is_none() || options.rows_of.is_some();
     let mut manifest = Manifest {
         format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },
         id,
@@ -587,6 +589,7 @@ async fn copy_named(
         role_passwords: passwords.is_some(),
         grants: catalog.grants,
         revoked: Some(catalog.revoked),
+        builtin_rights: is_whole.then_some(catalog.builtin_rights),
         not_kept: options
             .notes
             .iter()

@@ -53,14 +53,14 @@ pub async fn settle(session: &Session, manifest: &Manifest, plan: &RestorePlan) 
         return Ok(Differences::default());
     }
     let wanted = Wanted::of(session, manifest, plan).await?;
-    let mut have = introspect::object_rights(session).await?;
-    let (missing, extra) = wanted.compare(&have);
-    if missing.is_empty() && extra.is_empty() {
-        return Ok(Differences::default());
+    let (mut missing, mut extra) = wanted.compare(&introspect::object_rights(session).await?);
+    if !(missing.is_empty() && extra.is_empty()) {
+        mend(session, &missing, &extra).await?;
+        (missing, extra) = wanted.compare(&introspect::object_rights(session).await?);
     }
-    mend(session, &missing, &extra).await?;
-    have = introspect::object_rights(session).await?;
-    let (missing, extra) = wanted.compare(&have);
+    let builtin = of_builtin(session, manifest, plan).await?;
+    missing.extend(builtin.0);
+    extra.extend(builtin.1);
     let differences = Differences {
         missing: missing.iter().map(|grant| phrase(grant, "to")).collect(),
         extra: extra.iter().map(|grant| phrase(grant, "stays with")).collect(),
@@ -69,6 +69,28 @@ pub async fn settle(session: &Session, manifest: &Manifest, plan: &RestorePlan) 
         return Err(refusal(&differences));
     }
     Ok(differences)
+}
+
+/// Rights on what PostgreSQL itself brought that are missing, and that are too much. Another major version brings other rights: nothing
+/// is said of those. What is in the archive has been tried; the server only warns a role that may give and take nothing there.
+async fn of_builtin(
+    session: &Session,
+    manifest: &Manifest,
+    plan: &RestorePlan,
+) -> Result<(Vec<ObjectGrant>, Vec<ObjectGrant>)> {
+    let Some(wanted) = &manifest.builtin_rights else { return Ok(Default::default()) };
+    if manifest.server.major() != session.server_major() {
+        return Ok(Default::default());
+    }
+    let have = introspect::builtin_rights(session).await?;
+    let granted = role_map::mapped_grants(&plan.map_roles, &wanted.granted);
+    let revoked = role_map::mapped_grants(&plan.map_roles, &wanted.revoked);
+    let beyond = |these: &[ObjectGrant], those: &[ObjectGrant]| -> Vec<ObjectGrant> {
+        these.iter().filter(|grant| !those.contains(grant)).cloned().collect()
+    };
+    let missing = [beyond(&granted, &have.granted), beyond(&have.revoked, &revoked)].concat();
+    let extra = [beyond(&have.granted, &granted), beyond(&revoked, &have.revoked)].concat();
+    Ok((missing, extra))
 }
 
 fn phrase(grant: &ObjectGrant, to: &str) -> String {

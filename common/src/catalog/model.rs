@@ -194,6 +194,17 @@ pub struct Role {
     pub comment: Option<String>,
 }
 
+/// How privileges on what PostgreSQL itself brought (functions and views of pg_catalog, languages) differ from those that initdb gave.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuiltinRights {
+    /// Held beyond, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub granted: Vec<ObjectGrant>,
+    /// Taken away, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<ObjectGrant>,
+}
+
 /// One privilege on an object for somebody other than its owner.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectGrant {
@@ -265,6 +276,8 @@ pub struct Catalog {
     pub grants: Vec<ObjectGrant>,
     /// Rights that everybody has on an object of its kind and that were taken away.
     pub revoked: Vec<ObjectGrant>,
+    /// Privileges on what PostgreSQL itself brought, where somebody has changed them.
+    pub builtin_rights: BuiltinRights,
     /// Who owns what, by role.
     pub owners: BTreeMap<String, Vec<String>>,
     /// Collations that something names.

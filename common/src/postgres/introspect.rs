@@ -7,9 +7,9 @@ use super::{Client, Row, names, round_trip, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
-        Catalog, DatabasePrivilege, DatabaseSetting, DatabaseState, Extension, Grant, LargeObjectTotals,
-        LocaleProvider, MaterializedView, NamedCollation, ObjectGrant, PartitionedTable, PlacedKind,
-        PlacedRelation, Role, RoleAttribute, Sequence, Table,
+        BuiltinRights, Catalog, DatabasePrivilege, DatabaseSetting, DatabaseState, Extension, Grant,
+        LargeObjectTotals, LocaleProvider, MaterializedView, NamedCollation, ObjectGrant, PartitionedTable,
+        PlacedKind, PlacedRelation, Role, RoleAttribute, Sequence, Table,
     },
     snapshot::manifest::Server,
 };
@@ -114,6 +114,7 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         roles,
         grants: rights.granted,
         revoked: rights.revoked,
+        builtin_rights: builtin_rights(client).await?,
         owners: owners(client).await?,
         collations: collations(client).await?,
         not_kept: lines,
@@ -225,7 +226,15 @@ pub async fn object_rights_of(
     client: &Client,
     objects: Option<&HashSet<(u32, u32)>>,
 ) -> Result<ObjectRights> {
-    let rows = client.query(sql::OBJECT_GRANTS, &[]).await.map_err(failed("privileges"))?;
+    rights(client, sql::OBJECT_GRANTS, objects).await
+}
+
+async fn rights(
+    client: &Client,
+    statement: &str,
+    objects: Option<&HashSet<(u32, u32)>>,
+) -> Result<ObjectRights> {
+    let rows = client.query(statement, &[]).await.map_err(failed("privileges"))?;
     let mut rights = ObjectRights::default();
     for row in &rows {
         if objects.is_some_and(|objects| !objects.contains(&(row.get("class"), row.get("oid")))) {
@@ -246,6 +255,15 @@ pub async fn object_rights_of(
         list.push(grant);
     }
     Ok(rights)
+}
+
+/// Privileges on what PostgreSQL itself brought.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn builtin_rights(client: &Client) -> Result<BuiltinRights> {
+    let rights = rights(client, sql::BUILTIN_GRANTS, None).await?;
+    Ok(BuiltinRights { granted: rights.granted, revoked: rights.revoked })
 }
 
 /// Who owns what, by role: objects as PostgreSQL identifies them, such as `table app.orders`. Large objects have their own list.

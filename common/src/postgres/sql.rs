@@ -267,13 +267,12 @@ pub fn role_names() -> String {
     )
 }
 
-/// How the privileges on the user's objects differ from those that an object of its kind has when nobody has granted or
-/// revoked anything, the owner's own aside. `is_given`: held beyond the default; otherwise a part of the default that was
-/// taken away. Large objects and the database itself have their own; what initdb made is left out, but for the schema public.
-///
-/// Not the entries as they stand: `GRANT EXECUTE … TO PUBLIC` writes down what holds for every function anyway, and pg_dump
-/// rightly does not repeat it.
-pub const OBJECT_GRANTS: &str = "
+/// The privileges of the objects `$of` that differ from `$default`, the owner's own aside. `is_given`: held beyond it; otherwise a part of
+/// it that was taken away.
+macro_rules! object_grants {
+    ($default:literal, $of:literal) => {
+        concat!(
+            "
 SELECT DISTINCT i.type || ' ' || i.identity AS object, g.rolname::text AS grantee, a.privilege_type, a.is_grantable,
        a.is_given, o.class, o.object AS oid,
        (SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
@@ -294,18 +293,38 @@ FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, oid AS ob
 CROSS JOIN LATERAL (
       (SELECT true AS is_given, x.grantee, x.privilege_type, x.is_grantable FROM pg_catalog.aclexplode(o.acl) x
        EXCEPT SELECT true, x.grantee, x.privilege_type, x.is_grantable
-         FROM pg_catalog.aclexplode(pg_catalog.acldefault(o.kind::\"char\", o.owner)) x)
+         FROM pg_catalog.aclexplode(", $default, ") x)
       UNION ALL
       (SELECT false, x.grantee, x.privilege_type, x.is_grantable
-         FROM pg_catalog.aclexplode(pg_catalog.acldefault(o.kind::\"char\", o.owner)) x
+         FROM pg_catalog.aclexplode(", $default, ") x
        EXCEPT SELECT false, x.grantee, x.privilege_type, x.is_grantable FROM pg_catalog.aclexplode(o.acl) x)) a
 LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
 -- The entry of a role that is gone is nobody's grant.
 WHERE o.acl IS NOT NULL AND a.grantee <> o.owner AND (a.grantee = 0 OR g.oid IS NOT NULL)
-  AND (o.object >= 16384 OR (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass
-       AND o.object = 'public'::pg_catalog.regnamespace))
-ORDER BY 1, 2, 3, 4";
+  AND ", $of, "
+ORDER BY 1, 2, 3, 4"
+        )
+    };
+}
+
+/// How the privileges on the user's objects differ from those that an object of its kind has when nobody has granted or
+/// revoked anything, the owner's own aside. `is_given`: held beyond the default; otherwise a part of the default that was
+/// taken away. Large objects and the database itself have their own; what initdb made is left out, but for the schema public.
+///
+/// Not the entries as they stand: `GRANT EXECUTE … TO PUBLIC` writes down what holds for every function anyway, and pg_dump
+/// rightly does not repeat it.
+pub const OBJECT_GRANTS: &str = object_grants!(
+    "pg_catalog.acldefault(o.kind::\"char\", o.owner)",
+    "(o.object >= 16384 OR (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = 'public'::pg_catalog.regnamespace))"
+);
+
+/// The same of what initdb made, but for the schema public, compared with what initdb gave.
+pub const BUILTIN_GRANTS: &str = object_grants!(
+    "COALESCE((SELECT p.initprivs FROM pg_catalog.pg_init_privs p WHERE p.objoid = o.object AND p.classoid = o.class AND p.objsubid = o.sub
+       AND p.privtype = 'i'), pg_catalog.acldefault(o.kind::\"char\", o.owner))",
+    "o.object < 16384 AND NOT (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = 'public'::pg_catalog.regnamespace)"
+);
 
 /// Of the objects `$1`, named as grants name them: the words of GRANT and REVOKE for each, and its column, if it is one.
 pub const GRANT_TARGETS: &str = "

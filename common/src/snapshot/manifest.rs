@@ -21,8 +21,8 @@ use super::{
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
-        DatabaseState, Extension, MaterializedView, NamedCollation, ObjectGrant, PartitionedTable,
-        PlacedRelation, Role, Sequence, Table,
+        BuiltinRights, DatabaseState, Extension, MaterializedView, NamedCollation, ObjectGrant,
+        PartitionedTable, PlacedRelation, Role, Sequence, Table,
     },
 };
 
@@ -411,6 +411,9 @@ pub struct Manifest {
     /// Rights that everybody has on an object of its kind and that were taken away. Not there in snapshots of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<Vec<ObjectGrant>>,
+    /// Rights on what PostgreSQL itself brought, where somebody has changed them. Not there in snapshots of a part and of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builtin_rights: Option<BuiltinRights>,
     /// What this snapshot does not bring back, one sentence each.
     #[serde(default)]
     pub not_kept: Vec<String>,
@@ -666,6 +669,7 @@ pub(crate) mod tests {
             role_passwords: false,
             grants: vec![],
             revoked: None,
+            builtin_rights: None,
             differs: None,
             extension_tables: None,
             extension_sequences: vec![],

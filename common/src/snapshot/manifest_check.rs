@@ -183,6 +183,7 @@ fn words(manifest: &Manifest) -> Option<String> {
         .grants
         .iter()
         .chain(manifest.revoked.iter().flatten())
+        .chain(manifest.builtin_rights.iter().flat_map(|rights| rights.granted.iter().chain(&rights.revoked)))
         .find(|grant| !is_privilege(&grant.privilege))
     {
         let word = printable(&grant.privilege);

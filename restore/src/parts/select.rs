@@ -220,6 +220,7 @@ pub fn narrow(manifest: &Manifest, entries: &[Entry], selection: &Selection, cho
         .collect();
     part.grants.retain(|grant| grantable.contains(&grant.object));
     part.revoked = None;
+    part.builtin_rights = None;
     part.differs = Some(Vec::new());
     part.extension_tables = Some(Vec::new());
     part.extension_sequences = Vec::new();
