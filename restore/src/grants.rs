@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use common::{
     Error, Ident, Result,
-    catalog::ObjectGrant,
+    catalog::{BuiltinRights, ObjectGrant},
     cli::format::plural,
     ident::printable,
     postgres::{
@@ -53,14 +53,12 @@ pub async fn settle(session: &Session, manifest: &Manifest, plan: &RestorePlan) 
         return Ok(Differences::default());
     }
     let wanted = Wanted::of(session, manifest, plan).await?;
-    let (mut missing, mut extra) = wanted.compare(&introspect::object_rights(session).await?);
-    if !(missing.is_empty() && extra.is_empty()) {
-        mend(session, &missing, &extra).await?;
-        (missing, extra) = wanted.compare(&introspect::object_rights(session).await?);
+    let (mut missing, mut extra) = wanted.differ(session).await?;
+    if missing.is_empty() && extra.is_empty() {
+        return Ok(Differences::default());
     }
-    let builtin = of_builtin(session, manifest, plan).await?;
-    missing.extend(builtin.0);
-    extra.extend(builtin.1);
+    mend(session, &missing, &extra).await?;
+    (missing, extra) = wanted.differ(session).await?;
     let differences = Differences {
         missing: missing.iter().map(|grant| phrase(grant, "to")).collect(),
         extra: extra.iter().map(|grant| phrase(grant, "stays with")).collect(),
@@ -69,28 +67,6 @@ pub async fn settle(session: &Session, manifest: &Manifest, plan: &RestorePlan) 
         return Err(refusal(&differences));
     }
     Ok(differences)
-}
-
-/// Rights on what PostgreSQL itself brought that are missing, and that are too much. Another major version brings other rights: nothing
-/// is said of those. What is in the archive has been tried; the server only warns a role that may give and take nothing there.
-async fn of_builtin(
-    session: &Session,
-    manifest: &Manifest,
-    plan: &RestorePlan,
-) -> Result<(Vec<ObjectGrant>, Vec<ObjectGrant>)> {
-    let Some(wanted) = &manifest.builtin_rights else { return Ok(Default::default()) };
-    if manifest.server.major() != session.server_major() {
-        return Ok(Default::default());
-    }
-    let have = introspect::builtin_rights(session).await?;
-    let granted = role_map::mapped_grants(&plan.map_roles, &wanted.granted);
-    let revoked = role_map::mapped_grants(&plan.map_roles, &wanted.revoked);
-    let beyond = |these: &[ObjectGrant], those: &[ObjectGrant]| -> Vec<ObjectGrant> {
-        these.iter().filter(|grant| !those.contains(grant)).cloned().collect()
-    };
-    let missing = [beyond(&granted, &have.granted), beyond(&have.revoked, &revoked)].concat();
-    let extra = [beyond(&have.granted, &granted), beyond(&revoked, &have.revoked)].concat();
-    Ok((missing, extra))
 }
 
 fn phrase(grant: &ObjectGrant, to: &str) -> String {
@@ -128,6 +104,8 @@ struct Wanted {
     owned: HashSet<(String, String)>,
     /// Extensions that are here in another version: what their scripts give on objects that the snapshot does not name is theirs.
     other_versions: HashSet<String>,
+    /// Rights on what PostgreSQL itself brought. Another major version brings other rights: nothing is known of those.
+    builtin: Option<BuiltinRights>,
 }
 
 impl Wanted {
@@ -144,7 +122,30 @@ impl Wanted {
         };
         let other_versions =
             rows.iter().filter(|row| is_other(row.get(0), row.get(1))).map(|row| row.get(0)).collect();
-        Ok(Self { granted, revoked, owned, other_versions })
+        let is_same_major = manifest.server.major() == session.server_major();
+        let builtin = manifest.builtin_rights.as_ref().filter(|_| is_same_major);
+        let builtin = builtin.map(|rights| BuiltinRights {
+            granted: role_map::mapped_grants(&plan.map_roles, &rights.granted),
+            revoked: role_map::mapped_grants(&plan.map_roles, &rights.revoked),
+        });
+        Ok(Self { granted, revoked, owned, other_versions, builtin })
+    }
+
+    /// What the database lacks now, and what it has too much. pg_dump does not write all rights on what PostgreSQL itself brought (those on
+    /// the language SQL), and a server only warns a role that may neither give nor take them.
+    async fn differ(&self, session: &Session) -> Result<(Vec<ObjectGrant>, Vec<ObjectGrant>)> {
+        let (mut missing, mut extra) = self.compare(&introspect::object_rights(session).await?);
+        if let Some(wanted) = &self.builtin {
+            let have = introspect::builtin_rights(session).await?;
+            let beyond = |these: &[ObjectGrant], those: &[ObjectGrant]| -> Vec<ObjectGrant> {
+                these.iter().filter(|grant| !those.contains(grant)).cloned().collect()
+            };
+            missing.extend(beyond(&wanted.granted, &have.granted));
+            missing.extend(beyond(&have.revoked, &wanted.revoked));
+            extra.extend(beyond(&have.granted, &wanted.granted));
+            extra.extend(beyond(&wanted.revoked, &have.revoked));
+        }
+        Ok((missing, extra))
     }
 
     /// What is missing and what is too much.
@@ -236,7 +237,7 @@ mod tests {
     }
 
     fn wanted(granted: Vec<ObjectGrant>, revoked: Option<Vec<ObjectGrant>>) -> Wanted {
-        Wanted { granted, revoked, owned: HashSet::new(), other_versions: HashSet::new() }
+        Wanted { granted, revoked, owned: HashSet::new(), other_versions: HashSet::new(), builtin: None }
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub mod space;
 pub mod stage;
 pub mod tablespaces;
 
+use std::collections::HashSet;
+
 use chrono::Utc;
 use common::{
     Account, Error, ErrorKind, Progress, Result, Verdict,
@@ -131,6 +133,16 @@ impl RestoreReport {
             not_checked: self.not_checked.clone(),
             differs: differs.collect(),
         }
+    }
+
+    /// For an undo: says of the roles that were gone and had to be made that they are not all that they were.
+    pub fn account_for_made_roles(&mut self) {
+        self.differences.extend(self.plan.create_roles.iter().map(|role| {
+            format!(
+                "the role \"{}\" was gone and was made again, without its password and its members",
+                printable(role)
+            )
+        }));
     }
 
     /// The verdict on a live database, as a sentence's end: `is as it was before`.
@@ -305,6 +317,28 @@ async fn stage_and_swap(
 }
 
 /// Makes the roles that the plan lists. They stay, whatever becomes of the restore.
+/// Plans to make the roles that are gone since the plan was made: roles belong to the server, and the command of a run may have dropped
+/// or renamed one.
+///
+/// # Errors
+/// The server can't be asked.
+pub async fn plan_gone_roles(
+    maintenance: &Session,
+    snapshot: &StoredSnapshot,
+    plan: &mut RestorePlan,
+) -> Result<()> {
+    let there: HashSet<String> = maintenance
+        .query("SELECT rolname::text FROM pg_catalog.pg_roles", &[])
+        .await
+        .map_err(|source| Error::postgres("could not list the roles", source))?
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    let roles = snapshot.manifest.roles.iter().map(|role| role.name.clone());
+    plan.create_roles = roles.filter(|role| !there.contains(role)).collect();
+    Ok(())
+}
+
 async fn create_roles(maintenance: &Session, snapshot: &StoredSnapshot, plan: &RestorePlan) -> Result<()> {
     let manifest = &snapshot.manifest;
     let missing: Vec<_> =

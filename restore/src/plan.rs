@@ -86,6 +86,8 @@ impl Choices {
         Self {
             accept_missing_grants: true,
             accept_missing_objects: true,
+            // The command may have dropped one, which no proof beforehand can tell.
+            create_roles: true,
             skip_settings: true,
             skip_space_check: true,
             ..Self::default()

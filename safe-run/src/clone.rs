@@ -17,6 +17,7 @@ use std::{
 use common::{
     Error, Ident, Progress, Result,
     catalog::{DatabaseState, Grant},
+    fault,
     postgres::{Session, database, database_copy::CopyOrder, introspect},
     repository::write_private_file,
 };
@@ -241,49 +242,45 @@ async fn look(control: &Session, clone: &DatabaseClone) -> Result<Found> {
 }
 
 /// Drops the clone if it is there and bears the run's mark; otherwise why not.
+///
+/// # Errors
+/// Busy where the server did not answer in time. The session is free for the next statement then.
 async fn drop_clone(control: &Session, clone: &DatabaseClone) -> Result<Option<String>> {
     match look(control, clone).await? {
         Found::Nothing => Ok(None),
         Found::Foreign(why) => Ok(Some(why)),
         Found::Closed(_) | Found::HalfMade => {
-            database::drop_database(control, &clone.name).await.map(|()| None)
+            database::drop_database_within(control, &clone.name, drop_patience()).await.map(|()| None)
         }
     }
 }
 
-/// [`drop_clone`], which says for what it waits, and gives up: the run is over, and only a copy that nobody needs is left.
+/// A drop takes well below a second, and some more where a checkpoint has much to write.
+fn drop_patience() -> Duration {
+    Duration::from_secs(fault::number("safe-run.drop-patience").unwrap_or(60))
+}
+
+/// [`drop_clone`], which says for what it waits: the run is over, and only a copy that nobody needs is left.
 async fn drop_in_time(
     control: &Session,
     clone: &DatabaseClone,
     progress: &Progress,
 ) -> Result<Option<String>> {
-    /// A drop takes well below a second, and some more where a checkpoint has much to write.
-    const SAY_EVERY: Duration = Duration::from_secs(5);
-    const AT_MOST: Duration = Duration::from_secs(60);
+    let say_every = Duration::from_secs(5).min(drop_patience() / 2);
     let mut dropping = std::pin::pin!(drop_clone(control, clone));
     let began = Instant::now();
-    let mut is_cancelled = false;
     loop {
         tokio::select! {
             dropped = &mut dropping => return dropped,
-            () = tokio::time::sleep(SAY_EVERY) => {}
-        }
-        let waited = began.elapsed();
-        if is_cancelled {
-            return Err(Error::busy(format!("the server did not answer within {} s", waited.as_secs())));
+            () = tokio::time::sleep(say_every) => {}
         }
         progress.note(format!(
             "waiting for {} to drop the clone \"{}\" (server process {}), for {} s",
             control.settings().host_label(),
             clone.name,
             control.backend_pid(),
-            waited.as_secs()
+            began.elapsed().as_secs()
         ));
-        if waited >= AT_MOST {
-            // What comes next in this session must not queue behind it.
-            is_cancelled = true;
-            let _ = control.cancel_handle().cancel().await;
-        }
     }
 }
 

@@ -476,6 +476,6 @@ mod tests {
         let mut proof = Proof::default();
         ByFile { lacks, ..ByFile::default() }.tell(&mut proof);
         assert_eq!(proof.lines.len(), SHOWN + 2);
-        assert_eq!(proof.lines.last(), Some(&lack("10, and 2 more things")));
+        assert_eq!(proof.lines.last(), Some(&lack("10, and 2 things more")));
     }
 }

@@ -465,6 +465,7 @@ impl Recovery<'_> {
         let mut report =
             restore::execute(self.settings, self.control, &verified, plan, &options, self.progress).await?;
         journal.write(Step::Undone)?;
+        report.account_for_made_roles();
         match proof::moved_in(self.settings).await {
             Ok(moved) => report.differences.extend(moved),
             Err(error) => report.not_checked.push(format!("which sequences checks had moved ({error})")),

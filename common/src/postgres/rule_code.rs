@@ -236,7 +236,7 @@ pub async fn find(session: &Session) -> Result<Vec<RuleCode>> {
                 oid: row.get(0),
                 table: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
                 reads,
-                unsteady: if asks_time { Some("they ask for the time".to_owned()) } else { why },
+                unsteady: if asks_time { Some("they ask for the time or the role".to_owned()) } else { why },
             }
         })
         .collect())

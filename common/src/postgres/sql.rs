@@ -352,8 +352,7 @@ SELECT n.object, n.target, n.attribute FROM (
                pg_catalog.format('FOREIGN DATA WRAPPER %I', fdwname) FROM pg_catalog.pg_foreign_data_wrapper
         UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, 0, NULL,
                pg_catalog.format('FOREIGN SERVER %I', srvname) FROM pg_catalog.pg_foreign_server) o,
-       pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
-  WHERE o.object >= 16384 OR o.target = 'SCHEMA public') n
+       pg_catalog.pg_identify_object(o.class, o.object, o.sub) i) n
 WHERE n.object = ANY ($1)";
 
 /// Every object with an owner that can be altered by itself: type and identity as PostgreSQL names them, and the owner.

@@ -65,6 +65,7 @@ pub(super) async fn undo(
     match restored {
         Ok(mut restored) => {
             restored.differences.extend(context.proof.differs.iter().cloned());
+            restored.account_for_made_roles();
             log.timed("undo: snapshot restored and swapped in", began);
             log.note_step(Step::Undone);
             let database = log.report.database.clone();
@@ -150,6 +151,7 @@ async fn restore_snapshot(
     mut plan: RestorePlan,
 ) -> Result<RestoreReport> {
     restore::stage::renew_names(control, &mut plan).await?;
+    restore::plan_gone_roles(control, &snapshot, &mut plan).await?;
     // On a full disk the undo goes on without its line: a recovery would begin the same undo again.
     log.note_step(Step::Undoing {
         snapshot: snapshot.manifest.id.to_string(),

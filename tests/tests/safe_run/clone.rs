@@ -41,6 +41,22 @@ fn clones(run: &ProtectedRun<'_>) -> Vec<String> {
     run.others().into_iter().filter(|name| !name.contains("_replaced_")).collect()
 }
 
+/// Somebody holds a lock on the clone, as a server that never answers would keep its DROP waiting.
+#[test]
+fn the_end_of_a_clone_waits_for_a_time_and_says_for_what() {
+    let run = ProtectedRun::shop(18);
+    let script = r#"clone=$(psql -XAtd postgres -c "SELECT datname FROM pg_database WHERE datname LIKE '$PGDATABASE%clone%'")
+        (echo "BEGIN; COMMENT ON DATABASE \"$clone\" IS 'held'; SELECT pg_sleep(9)" | psql -Xq -d postgres >/dev/null 2>&1 &)
+        psql -Xqc 'CREATE TABLE done ()'; sleep 1"#;
+    let mut command = command(&run, &["--snapshot", "clone"], script, "0");
+    command.env("SAFE_RUN_FAULT_NUMBER", "safe-run.drop-patience=2");
+    let ended = Running::start(command).outcome().exits(0).says("to drop the clone").says("was not dropped");
+    drop(ended.says("the server was at it for 2 s"));
+    run.assert_open();
+    assert_eq!(run.database.psql("SELECT count(*) FROM done"), "0");
+    assert_eq!(clones(&run).len(), 1, "the clone is left, and named");
+}
+
 #[test]
 fn what_wrecks_everything_is_undone_by_the_clone() {
     let (clone, both) = (&["--snapshot", "clone"][..], &["--snapshot", "both", "--fence", "exclusive"][..]);

@@ -27,23 +27,28 @@ fn a_role_is_gone(major: u32) {
     let dropped = format!(
         "DELETE FROM order_items; REASSIGN OWNED BY {role} TO postgres; DROP OWNED BY {role}; DROP ROLE {role}"
     );
-    run.run(&["--snapshot", "file", "--", "psql", "-Xqc", &dropped, "-c", "SELECT 1/0"])
-        .exits(20)
-        .says(&role)
-        .says("safe-run recover --keep");
-    run.run(&["recover"]).exits(20).says(&role).says("holds what the failed run left behind");
-    run.run(&["recover", "--keep"]).exits(0).says("STOPPED").says("is left as the run left it");
-    assert_kept(&run);
-    run.run(&["recover"]).exits(0).says("Nothing to recover");
+    let before = run.fingerprint();
+    let flags = ["--snapshot", "file", "--", "psql", "-Xqc", &dropped];
+    let made =
+        format!("the role \"{role}\" was gone and was made again, without its password and its members");
+    run.run(&[&flags[..], &["-c", "SELECT 1/0"]].concat())
+        .exits(12)
+        .says(&made)
+        .never_says("is as it was before");
+    before.assert_same(&run.fingerprint());
+    // The same after a crash.
+    run.crash("safe-run.applied", &flags);
+    run.run(&["recover"]).exits(12).says(&made);
+    before.assert_same(&run.fingerprint());
 }
 
 #[test]
-fn a_role_that_the_command_dropped_keeps_nobody_from_keeping_the_database_postgresql_14() {
+fn a_role_that_the_command_dropped_is_made_again_by_the_undo_postgresql_14() {
     a_role_is_gone(14);
 }
 
 #[test]
-fn a_role_that_the_command_dropped_keeps_nobody_from_keeping_the_database_postgresql_18() {
+fn a_role_that_the_command_dropped_is_made_again_by_the_undo_postgresql_18() {
     a_role_is_gone(18);
 }
 
