@@ -73,6 +73,8 @@ verdicts! {
     /// A run: it failed before anything was changed.
     #[serde(rename = "failed")]
     NotRun = "NOT RUN", Bad;
+    /// A run: the command ran, and never came to the database.
+    NotConnected = "NOT CONNECTED", Bad;
     /// A run: the undo failed, or nobody knows.
     #[serde(rename = "unknown")]
     UnknownState = "UNKNOWN STATE", Bad;

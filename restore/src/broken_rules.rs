@@ -395,9 +395,11 @@ pub const NO_PARTITION: &str = "The bounds of the partitions do not let these ro
                                 written, or the bounds are others now. No bound can be NOT VALID. Correct the function or the bounds in the \
                                 database and take a new snapshot, or load this one by hand as its README.txt says, into the partitioned table.";
 
-/// Whether a partition's bound kept rows out: the server names no constraint then.
+/// Whether a partition's bound kept rows out: the server names the table then, and no constraint. A function that raises the same code by
+/// itself names neither.
 pub fn is_of_a_bound(error: &Error) -> bool {
-    error.sqlstate() == Some("23514") && of_server(error).is_some_and(|server| server.constraint().is_none())
+    error.sqlstate() == Some("23514")
+        && of_server(error).is_some_and(|server| server.constraint().is_none() && server.table().is_some())
 }
 
 /// What the server itself said, where it did.

@@ -117,6 +117,10 @@ async fn run_fenced(context: &Context, job: Job<'_>) -> Result<Report> {
         Ok(control) => control,
         Err(error) => return failed_before(log, &error),
     };
+    log.read_only_anyway = match perform::is_read_only_anyway(&context.control).await {
+        Ok(anyway) => anyway,
+        Err(error) => return failed_before(log, &error),
+    };
     let mut standing = None;
     let mut first = match precopy_if_it_pays(context, &mut log).await {
         Ok(first) => first,

@@ -42,19 +42,22 @@ pub enum Verdict {
     Stopped,
     /// It failed before anything was changed.
     Failed,
+    /// The command ran, and never came to this database.
+    NotConnected,
     /// The undo failed, or nobody knows.
     Unknown,
 }
 
 impl Verdict {
     /// Every verdict.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::UpToDate,
         Self::Committed,
         Self::RolledBack,
         Self::Restored,
         Self::Stopped,
         Self::Failed,
+        Self::NotConnected,
         Self::Unknown,
     ];
 
@@ -67,6 +70,7 @@ impl Verdict {
             Self::Restored => common::Verdict::Restored,
             Self::Stopped => common::Verdict::Stopped,
             Self::Failed => common::Verdict::NotRun,
+            Self::NotConnected => common::Verdict::NotConnected,
             Self::Unknown => common::Verdict::UnknownState,
         }
     }

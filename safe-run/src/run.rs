@@ -258,6 +258,8 @@ pub struct RunLog {
     pub outside: Vec<String>,
     /// Whether a command succeeded, wrote nothing, and may have swallowed a refusal of the fence.
     pub may_be_refused: bool,
+    /// Whether new sessions were read-only before there was a fence.
+    pub read_only_anyway: bool,
     /// The copy of the database by which it can be undone, as long as nobody has decided about it.
     pub clone: Option<DatabaseClone>,
     /// The history table, whose rows change with every run.
@@ -282,6 +284,7 @@ impl RunLog {
             journal,
             outside: Vec::new(),
             may_be_refused: false,
+            read_only_anyway: false,
             clone: None,
             history_table,
             started,

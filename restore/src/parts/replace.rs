@@ -378,10 +378,11 @@ fn not_owned(error: Error) -> Error {
 /// Refused, with the tables; the catalog can't be read.
 pub async fn refuse_not_owned(live: &Session, units: &[Unit]) -> Result<()> {
     // As in the run, a schema that the role may not use is a refusal.
-    let oids = oids(live, units).await.map_err(|error| match error.sqlstate() {
+    let refused_by_rights = |error: Error| match error.sqlstate() {
         Some("42501") => error.with_kind(ErrorKind::Refused),
         _ => error,
-    })?;
+    };
+    let oids = oids(live, units).await.map_err(refused_by_rights)?;
     let mut tables: Vec<String> =
         incoming(live, &oids).await?.iter().map(|key| key.table.to_string()).collect();
     if !acting(live, &oids).await?.is_empty() {
@@ -395,7 +396,9 @@ pub async fn refuse_not_owned(live: &Session, units: &[Unit]) -> Result<()> {
             &[&tables],
         )
         .await
-        .map_err(|source| Error::postgres("could not look up the tables' owners", source))?;
+        .map_err(|source| {
+            refused_by_rights(Error::postgres("could not look up the tables' owners", source))
+        })?;
     let foreign: Vec<String> = rows.iter().map(|row| common::ident::printable(row.get(0))).collect();
     if foreign.is_empty() {
         return Ok(());

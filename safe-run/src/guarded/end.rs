@@ -69,7 +69,10 @@ pub(super) async fn keep(
 pub(super) fn failed_before(mut log: RunLog, error: &Error) -> Result<Report> {
     log.fail(error);
     log.report.state = format!("database \"{}\" unchanged", log.report.database);
-    Ok(log.finish(Verdict::Failed, error.kind().exit_code()))
+    // A usage error is of a command that could not even be started.
+    let ran = log.report.command.is_some() && error.kind() != ErrorKind::Usage;
+    let verdict = if ran { Verdict::NotConnected } else { Verdict::Failed };
+    Ok(log.finish(verdict, error.kind().exit_code()))
 }
 
 /// Nothing was changed: only the fence has to go.

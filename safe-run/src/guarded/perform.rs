@@ -79,7 +79,7 @@ pub(super) async fn perform(
             }
             // Not every driver takes `options`: where nothing is read-only the command gets none of ours.
             let is_fenced = matches!(standing, Some(Fence::ReadOnly { .. }));
-            let anyway = is_read_only_anyway(&context.control).await.map_err(migration)?;
+            let anyway = log.read_only_anyway;
             let given = if is_fenced || anyway { &through } else { &settings };
             let finished = command::run(words, given, control, &own_pids(context), stdout_is_ours)
                 .await
@@ -186,15 +186,15 @@ fn judge_command(
             connection.host_label()
         ))
         .with_hint(
-            "It ran. If it works on another database, what it did there is neither checked nor undone. Let it read DATABASE_URL or PGHOST, \
+            "If it works on another database, what it did there is neither checked nor undone. Let it read DATABASE_URL or PGHOST, \
              PGPORT, PGDATABASE and PGUSER, which safe-run sets for it.",
         ));
     }
     failure.map_or(Ok(()), |failure| Err(Error::failed(failure)))
 }
 
-/// Whether new sessions are read-only by a setting that is not our fence's.
-async fn is_read_only_anyway(control: &Session) -> Result<bool> {
+/// Whether new sessions are read-only by a setting that is not our fence's: asked of a session from before the fence.
+pub(super) async fn is_read_only_anyway(control: &Session) -> Result<bool> {
     let sql =
         "SELECT reset_val = 'on' FROM pg_catalog.pg_settings WHERE name = 'default_transaction_read_only'";
     let row = control.query_one(sql, &[]).await;

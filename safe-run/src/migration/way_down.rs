@@ -105,7 +105,19 @@ fn is_commented_out(sql: &str, comment: &Comment<'_>) -> bool {
     tokens.find(|token| token.kind != TokenKind::Space).is_some_and(|token| {
         matches!(token.kind, TokenKind::LineComment | TokenKind::BlockComment)
             && token.text(sql).contains(';')
+            && begins_like_sql(token.text(sql))
     })
+}
+
+/// Whether what a comment says begins as a statement does: `-- puts the prices back; see #12` does not.
+fn begins_like_sql(comment: &str) -> bool {
+    const VERBS: [&str; 16] = [
+        "alter", "begin", "comment", "create", "delete", "do", "drop", "grant", "insert", "merge", "reindex",
+        "revoke", "select", "set", "truncate", "update",
+    ];
+    let body = comment.trim_start_matches(|c: char| !c.is_alphanumeric());
+    let word = body.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+    VERBS.contains(&word.to_ascii_lowercase().as_str())
 }
 
 /// The comments on lines of their own that stand between statements.
@@ -248,6 +260,7 @@ mod tests {
             ("\n-- DROP TABLE a;\nCREATE TABLE b ();", true),
             ("\n\n/* DROP TABLE a; */\nCREATE TABLE b ();", true),
             ("\n-- drop the table\nDROP TABLE a;", false),
+            ("\n-- puts the prices back; see #12\nUPDATE a SET b = 1;", false),
             ("\nDROP TABLE a;", false),
         ] {
             let sql = format!("-- Rollback:{behind}");

@@ -82,7 +82,7 @@ pub fn follow_ups(report: &Report) -> Vec<FollowUp> {
     }
     let can_repeat = matches!(
         report.verdict,
-        Verdict::RolledBack | Verdict::Restored | Verdict::Failed | Verdict::Stopped
+        Verdict::RolledBack | Verdict::Restored | Verdict::Failed | Verdict::NotConnected | Verdict::Stopped
     );
     if can_repeat && !report.invocation.is_empty() {
         add("Run it again, once the cause is removed.", report.invocation.clone());

@@ -90,7 +90,7 @@ fn verdict(report: &Report) -> String {
         Verdict::Committed | Verdict::UpToDate => ("good", "M4 12.5l5 5L20 6.5"),
         Verdict::RolledBack | Verdict::Restored => ("warn", "M9 5L4 10l5 5M4 10h10a5 5 0 0 1 0 10h-4"),
         Verdict::Stopped => ("warn", "M9 5v14M15 5v14"),
-        Verdict::Failed => ("bad", "M6 6l12 12M18 6L6 18"),
+        Verdict::Failed | Verdict::NotConnected => ("bad", "M6 6l12 12M18 6L6 18"),
         Verdict::Unknown => ("bad", "M8 9a4 4 0 1 1 5.5 3.7c-1 .5-1.5 1.2-1.5 2.3M12 19v.5"),
     };
     let mut out = format!(

@@ -77,7 +77,10 @@ tests::on_every_major! {
 fn a_command_that_never_connects_gives_the_name_back() {
     let run = run();
     let before = run.fingerprint();
-    run.run(&["--fence", "exclusive", "--", "true"]).exits(1).verdict("NOT RUN").says("never connected");
+    run.run(&["--fence", "exclusive", "--", "true"])
+        .exits(1)
+        .verdict("NOT CONNECTED")
+        .says("never connected");
     run.assert_unchanged(&before);
     assert_eq!(run.others(), Vec::<String>::new());
     // By the name that it always had, it finds a closed door.
@@ -225,7 +228,7 @@ fn who_says_that_he_wants_to_write_passes_the_read_only_fence_and_his_rows_are_i
 #[test]
 fn a_command_that_was_never_seen_leaves_no_held_fence() {
     let run = run();
-    run.run(&["--hold-fence", "--", "true"]).exits(1).verdict("NOT RUN");
+    run.run(&["--hold-fence", "--", "true"]).exits(1).verdict("NOT CONNECTED");
     run.assert_open();
     run.run(&["release"]).exits(0).says("Nothing to release");
 }

@@ -75,8 +75,8 @@ fn a_command_that_never_connects_is_never_taken_for_one_that_did() {
     // The server counts sessions late: those of our own checks must not be taken for the command's.
     for major in tests::cluster::ends() {
         let run = ProtectedRun::shop(major);
-        run.run(&["--", "true"]).exits(1).verdict("NOT RUN");
-        run.run(&["--", "sleep", "0.5"]).exits(1).verdict("NOT RUN");
+        run.run(&["--", "true"]).exits(1).verdict("NOT CONNECTED");
+        run.run(&["--", "sleep", "0.5"]).exits(1).verdict("NOT CONNECTED");
     }
 }
 
@@ -84,7 +84,7 @@ fn a_command_that_never_connects_is_never_taken_for_one_that_did() {
 fn a_failing_command_that_never_connected_changes_nothing() {
     let run = run();
     let before = run.fingerprint();
-    run.run(&["--", "sh", "-c", "exit 6"]).exits(1).verdict("NOT RUN").says("exit code 6");
+    run.run(&["--", "sh", "-c", "exit 6"]).exits(1).verdict("NOT CONNECTED").says("exit code 6");
     run.assert_unchanged(&before);
     assert_eq!(run.others(), Vec::<String>::new());
 }

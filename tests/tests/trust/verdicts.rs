@@ -64,6 +64,7 @@ fn is_of_a_run(verdict: Verdict) -> bool {
         | Verdict::RolledBack
         | Verdict::Stopped
         | Verdict::NotRun
+        | Verdict::NotConnected
         | Verdict::UnknownState
         | Verdict::Unfinished
         | Verdict::Released
@@ -222,7 +223,7 @@ fn every_verdict_of_safe_run_is_what_its_case_holds() {
     let said = run.run(&[&["--snapshot", "clone"], &fails[..]].concat()).exits(12).stdout;
     golden.take("a command fails, by clone", Verdict::Restored, &said, Some(&report()));
     let said = run.run(&["--", "true"]).exits(1).stdout;
-    golden.take("a command that never connects", Verdict::NotRun, &said, None);
+    golden.take("a command that never connects", Verdict::NotConnected, &said, None);
     let said = run.run(&["--only", "structure", "--", "psql", "-Xqc", "SELECT 1"]).exits(0).stdout;
     golden.take("nothing to check", Verdict::Committed, &said, Some(&report()));
 
