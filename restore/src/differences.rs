@@ -51,7 +51,7 @@ pub async fn find(
 ) -> Result<Differences> {
     // Earlier versions did not tell what differs from what is only good to know.
     let known = manifest.differs.clone().unwrap_or_else(|| manifest.not_kept.clone());
-    let by_script = round_trip::given_away(session).await?;
+    let by_script = round_trip::given_away_by_name(session).await?;
     let known = known.into_iter().filter(|line| Some(line) != by_script.as_ref());
     let known = known.chain(extensions::differences(session, manifest).await?);
     let mut found: Vec<Found> = known.map(|line| (Remark::Differs, line)).collect();

@@ -53,20 +53,49 @@ pub async fn settle(session: &Session, manifest: &Manifest, plan: &RestorePlan) 
         return Ok(Differences::default());
     }
     let wanted = Wanted::of(session, manifest, plan).await?;
-    let (mut missing, mut extra) = wanted.differ(session).await?;
-    if missing.is_empty() && extra.is_empty() {
+    let found = wanted.differ(session).await?;
+    if found.objects.is_empty() && found.builtin.is_empty() {
         return Ok(Differences::default());
     }
-    mend(session, &missing, &extra).await?;
-    (missing, extra) = wanted.differ(session).await?;
-    let differences = Differences {
-        missing: missing.iter().map(|grant| phrase(grant, "to")).collect(),
-        extra: extra.iter().map(|grant| phrase(grant, "stays with")).collect(),
-    };
-    if plan.grants_must_match && !(missing.is_empty() && extra.is_empty()) {
+    for differ in [&found.objects, &found.builtin] {
+        mend(session, &differ.missing, &differ.extra).await?;
+    }
+    let Found { objects, builtin } = wanted.differ(session).await?;
+    let mut differences = objects.phrases();
+    if plan.grants_must_match && !objects.is_empty() {
         return Err(refusal(&differences));
     }
+    // A server may bring others than another one of its major, and nobody could help it: they are told.
+    let builtin = builtin.phrases();
+    differences.missing.extend(builtin.missing);
+    differences.extra.extend(builtin.extra);
     Ok(differences)
+}
+
+/// Rights that the database lacks, and that it has too much.
+#[derive(Debug, Default)]
+struct Differ {
+    missing: Vec<ObjectGrant>,
+    extra: Vec<ObjectGrant>,
+}
+
+impl Differ {
+    fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.extra.is_empty()
+    }
+
+    fn phrases(&self) -> Differences {
+        Differences {
+            missing: self.missing.iter().map(|grant| phrase(grant, "to")).collect(),
+            extra: self.extra.iter().map(|grant| phrase(grant, "stays with")).collect(),
+        }
+    }
+}
+
+/// [`Differ`], of the database's own objects and of what PostgreSQL brought.
+struct Found {
+    objects: Differ,
+    builtin: Differ,
 }
 
 fn phrase(grant: &ObjectGrant, to: &str) -> String {
@@ -124,28 +153,37 @@ impl Wanted {
             rows.iter().filter(|row| is_other(row.get(0), row.get(1))).map(|row| row.get(0)).collect();
         let is_same_major = manifest.server.major() == session.server_major();
         let builtin = manifest.builtin_rights.as_ref().filter(|_| is_same_major);
-        let builtin = builtin.map(|rights| BuiltinRights {
+        let mut builtin = builtin.map(|rights| BuiltinRights {
             granted: role_map::mapped_grants(&plan.map_roles, &rights.granted),
             revoked: role_map::mapped_grants(&plan.map_roles, &rights.revoked),
         });
+        if let (Some(rights), false) = (&mut builtin, plan.map_roles.is_empty()) {
+            // A role that became the owner of all of it has them anyway.
+            let row = session.query_one("SELECT pg_catalog.pg_get_userbyid(10)::text", &[]).await.map_err(
+                |source| Error::postgres("could not look up who owns what PostgreSQL brought", source),
+            )?;
+            let owner: String = row.get(0);
+            rights.granted.retain(|grant| grant.grantee.as_deref() != Some(&*owner));
+        }
         Ok(Self { granted, revoked, owned, other_versions, builtin })
     }
 
     /// What the database lacks now, and what it has too much. pg_dump does not write all rights on what PostgreSQL itself brought (those on
     /// the language SQL), and a server only warns a role that may neither give nor take them.
-    async fn differ(&self, session: &Session) -> Result<(Vec<ObjectGrant>, Vec<ObjectGrant>)> {
-        let (mut missing, mut extra) = self.compare(&introspect::object_rights(session).await?);
+    async fn differ(&self, session: &Session) -> Result<Found> {
+        let (missing, extra) = self.compare(&introspect::object_rights(session).await?);
+        let mut found = Found { objects: Differ { missing, extra }, builtin: Differ::default() };
         if let Some(wanted) = &self.builtin {
             let have = introspect::builtin_rights(session).await?;
             let beyond = |these: &[ObjectGrant], those: &[ObjectGrant]| -> Vec<ObjectGrant> {
                 these.iter().filter(|grant| !those.contains(grant)).cloned().collect()
             };
-            missing.extend(beyond(&wanted.granted, &have.granted));
-            missing.extend(beyond(&have.revoked, &wanted.revoked));
-            extra.extend(beyond(&have.granted, &wanted.granted));
-            extra.extend(beyond(&wanted.revoked, &have.revoked));
+            found.builtin.missing.extend(beyond(&wanted.granted, &have.granted));
+            found.builtin.missing.extend(beyond(&have.revoked, &wanted.revoked));
+            found.builtin.extra.extend(beyond(&have.granted, &wanted.granted));
+            found.builtin.extra.extend(beyond(&wanted.revoked, &have.revoked));
         }
-        Ok((missing, extra))
+        Ok(found)
     }
 
     /// What is missing and what is too much.

@@ -74,15 +74,30 @@ pub async fn differences(client: &Client) -> Result<Told> {
 /// # Errors
 /// The catalog can't be read.
 pub async fn given_away(client: &Client) -> Result<Option<String>> {
+    Ok(who_owns_members(client).await?.0)
+}
+
+/// [`given_away`], unless the sentence names only some: then an equal one does not say that all are the same.
+///
+/// # Errors
+/// As [`given_away`].
+pub async fn given_away_by_name(client: &Client) -> Result<Option<String>> {
+    let (line, count) = who_owns_members(client).await?;
+    Ok(line.filter(|_| count <= NAMED))
+}
+
+/// The sentence, and how many there are.
+async fn who_owns_members(client: &Client) -> Result<(Option<String>, usize)> {
     let failed = |source| Error::postgres("could not read who owns objects of extensions", source);
     let rows = client.query(sql::GIVEN_AWAY_MEMBERS, &[]).await.map_err(failed)?;
     let names: Vec<String> = rows.iter().map(name).collect();
-    Ok(line(
+    let line = line(
         &names,
         "object of an extension with an owner of its own",
         "objects of extensions with owners of their own",
         "restored with the owner that CREATE EXTENSION gives",
-    ))
+    );
+    Ok((line, names.len()))
 }
 
 fn name(row: &Row) -> String {

@@ -114,12 +114,20 @@ impl Exclusion {
 
     /// The constraint was passed over because of the table's size.
     pub fn too_large(&self) -> Skipped {
-        let why = format!(
-            "the table is larger than {} kB, and every pair of rows would be compared: use --level deep",
-            SELF_JOIN_BYTES >> 10
-        );
-        skipped(&self.key, &self.table, why)
+        skipped(&self.key, &self.table, why_too_large())
     }
+}
+
+fn why_too_large() -> String {
+    format!(
+        "the table is larger than {} kB, and every pair of rows would be compared: use --level deep",
+        SELF_JOIN_BYTES >> 10
+    )
+}
+
+/// Whether it was left out for its size alone.
+pub(crate) fn is_too_large(skipped: &Skipped) -> bool {
+    skipped.why == why_too_large()
 }
 
 fn skipped(key: &RuleKey, table: &QualifiedName, why: String) -> Skipped {

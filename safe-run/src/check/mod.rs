@@ -18,7 +18,7 @@ mod content;
 mod domains;
 mod enforcement;
 mod enums;
-mod exclude;
+pub(crate) mod exclude;
 pub(crate) mod exclude_build;
 mod foreign_keys;
 mod indexes;

@@ -55,7 +55,8 @@ SET LOCAL session_replication_role = origin;";
 const FIRING: &str = "
 SELECT pg_catalog.string_agg(pg_catalog.quote_ident(e.evtname), ', ' ORDER BY e.evtname) FROM pg_catalog.pg_event_trigger e
 WHERE pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 170000
-  AND e.evtenabled OPERATOR(pg_catalog.=) ANY (ARRAY['A', 'R']::\"char\"[])";
+  AND e.evtenabled OPERATOR(pg_catalog.=) ANY (ARRAY['A', 'R']::\"char\"[])
+  AND e.evtevent OPERATOR(pg_catalog.=) ANY (ARRAY['ddl_command_start', 'ddl_command_end']::pg_catalog.name[])";
 
 /// The role that a grant would be given to.
 const ROLE: &str = "SELECT pg_catalog.quote_ident(current_user)";

@@ -7,7 +7,10 @@ use common::{
 };
 
 use crate::{
-    check::{self, CheckKind, CheckResults, Finding, Level, Severity, Skipped, exclude_build},
+    check::{
+        self, CheckKind, CheckResults, Finding, Level, Severity, Skipped, exclude::is_too_large,
+        exclude_build,
+    },
     run::{Context, check_options, check_parallel},
 };
 
@@ -56,7 +59,8 @@ pub(crate) async fn missing(
     }
     // A join of all rows has seen them.
     let own = check_options(&context.options);
-    if own.level == Level::Deep && own.wants(CheckKind::Exclude) {
+    let is_seen = !found.skipped.iter().any(|skipped| skipped.check == CheckKind::Exclude);
+    if own.level == Level::Deep && own.wants(CheckKind::Exclude) && is_seen {
         return Ok(None);
     }
     let looks_at_space = !context.options.skip_space_check;
@@ -70,8 +74,8 @@ pub(crate) fn not_looked_at(found: &CheckResults, rest: Option<&CheckResults>) -
         .chain(rest)
         .flat_map(|found| &found.skipped)
         .filter(|skipped| KINDS.contains(&skipped.check) && skipped.counts_for_strict)
-        // Above, the index was built in place of that check.
-        .filter(|skipped| skipped.check != CheckKind::Exclude)
+        // Of a large table the index was built above, in place of that check.
+        .filter(|skipped| skipped.check != CheckKind::Exclude || !is_too_large(skipped))
         .collect();
     let first = skipped.first()?;
     let more = match skipped.len() {
