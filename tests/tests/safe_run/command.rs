@@ -361,6 +361,10 @@ fn a_command_that_swallows_the_refusal_of_the_fence_is_not_called_a_success_of_e
             .says("nothing was written, and it may have been refused")
             .says("--fence exclusive")
             .never_says("every check passed");
+        // With a clone every session is opened behind the fence, ours too.
+        run.run(&["--snapshot", "clone", "--", "sh", "-c", script])
+            .exits(0)
+            .says("nothing was written, and it may have been refused");
         // Who reads, or whose writes arrive, is not told that.
         run.run(&["--", "psql", "-Xqc", "SELECT 1"])
             .exits(0)
