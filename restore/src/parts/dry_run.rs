@@ -16,6 +16,15 @@ use crate::{RestoreOptions, Target};
 /// What only the run itself finds out.
 pub const NOT_CHECKED: &str = "types and definitions of the live database: they are compared with a scratch database, which a dry run does not make";
 
+/// What is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked {
+    /// Whether the replaced tables are kept beside the new ones.
+    pub keeps: bool,
+    /// Whether it is a dry run. Of a live table that is not as in the snapshot, the run itself sees all that differs, in one round.
+    pub is_dry: bool,
+}
+
 /// Refuses what the run would refuse before it changed anything.
 ///
 /// # Errors
@@ -27,7 +36,7 @@ pub async fn refuse(
     target: &Target,
     options: &RestoreOptions,
     (mode, units): (Mode, &[Unit]),
-    keeps: bool,
+    Asked { keeps, is_dry }: Asked,
 ) -> Result<()> {
     crate::prepare(connection, maintenance, part, target, options).await?;
     if mode == Mode::Into {
@@ -57,7 +66,7 @@ pub async fn refuse(
         }
     }
     live.close().await?;
-    if !problems.is_empty() {
+    if is_dry && !problems.is_empty() {
         return Err(unchanged(super::replace::not_as_in_the_snapshot(&problems)));
     }
     if !grants.is_empty() {

@@ -126,8 +126,9 @@ pub async fn run(
     let plan = &prepared.plan;
     let (target, scratch) = database_to_make(&prepared, connection.database(), options.clone());
     let units = (plan.mode, &*prepared.selection.units);
-    let keeps = prepared.kept_as.iter().any(Option::is_some);
-    dry_run::refuse(connection, maintenance, &prepared.part, &target, &scratch, units, keeps).await?;
+    let asked =
+        dry_run::Asked { keeps: prepared.kept_as.iter().any(Option::is_some), is_dry: request.dry_run };
+    dry_run::refuse(connection, maintenance, &prepared.part, &target, &scratch, units, asked).await?;
     if request.dry_run {
         let not_checked =
             if plan.mode == Mode::Into { vec![] } else { vec![dry_run::NOT_CHECKED.to_owned()] };
