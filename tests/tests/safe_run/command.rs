@@ -154,7 +154,7 @@ fn a_command_on_another_database_or_on_none_is_a_failure() {
     let before = run.fingerprint();
     run.run(&["--", "true"])
         .exits(1)
-        .verdict("NOT RUN")
+        .verdict("NOT CONNECTED")
         .says("never connected")
         .says("neither checked nor undone");
     let url = other.url();
