@@ -234,7 +234,7 @@ fn every_verdict_has_a_page_and_a_json_that_fits_the_published_schema() {
         // Where the server decodes writes, it waits for a decision.
         run.run(&["recover", "--keep"]).exits(0);
 
-        let (report, _) = reported(&run, &["--", "true"], 1, "failed");
+        let (report, _) = reported(&run, &["--", "true"], 1, "not-connected");
         assert_eq!(report["command"]["sessions"], 0);
     }
 }
