@@ -49,7 +49,7 @@ FROM (SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass::oid AS class, oid AS obj
 JOIN pg_catalog.pg_namespace n ON n.oid = o.schema AND o.owner <> n.nspowner
 JOIN pg_catalog.pg_roles r ON r.oid = o.owner AND NOT r.rolsuper,
      pg_catalog.pg_identify_object(o.class, o.object, 0) i
-WHERE o.object >= 16384 AND n.nspname <> 'pg_catalog'
+WHERE o.object >= 16384 AND i.identity IS NOT NULL AND n.nspname <> 'pg_catalog'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e')";
 
 /// Who else may make something in a schema, which in a database that is in use can happen at any moment.

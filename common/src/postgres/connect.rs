@@ -17,7 +17,7 @@ use tokio_postgres::{Config, NoTls, SimpleQueryMessage};
 
 use super::{
     client::Client,
-    connect_error::{Failure, all_failed, explain, unresolved, wrong_kind_of_server},
+    connect_error::{Failure, all_failed, explain, unresolved, was_ended, wrong_kind_of_server},
     pooler,
     session::{Notices, drive, setup_sql, version_num},
     settings::{ChannelBinding, Place, TargetSession},
@@ -44,6 +44,10 @@ const DEFAULT_ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 /// First and longest pause between two attempts of [`ConnectionSettings::connect_waiting`].
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Pauses before a connection is tried again whose session was ended while it began.
+const PAUSES_AFTER_AN_END: [Duration; 3] =
+    [Duration::from_millis(50), Duration::from_millis(150), Duration::from_millis(400)];
 
 impl ConnectionSettings {
     /// Connects a session of ours, with every parameter pinned; its notices are kept in the session.
@@ -86,7 +90,7 @@ impl ConnectionSettings {
             failures.clear();
             for server in self.servers() {
                 // On the heap: every caller's future would hold all of it, and so would theirs.
-                match Box::pin(self.connect_to(server, *target, profile, &notices)).await {
+                match Box::pin(self.connect_to_again(server, *target, profile, &notices)).await {
                     Ok(session) => return Ok(session),
                     // As libpq: a server that answers with a refusal ends the search.
                     Err(error) if error.kind() != ErrorKind::Busy => return Err(error),
@@ -132,6 +136,24 @@ impl ConnectionSettings {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Connects to one server, again where the session is ended while it begins: another run's fence ends everybody's, and who comes
+    /// back learns from the server, or from that run's mark, what is going on.
+    async fn connect_to_again(
+        &self,
+        server: &Server,
+        target: TargetSession,
+        profile: SessionProfile,
+        notices: &Notices,
+    ) -> Result<Session> {
+        for pause in PAUSES_AFTER_AN_END {
+            match self.connect_to(server, target, profile, notices).await {
+                Err(error) if was_ended(&error) => tokio::time::sleep(pause).await,
+                outcome => return outcome,
+            }
+        }
+        self.connect_to(server, target, profile, notices).await
     }
 
     async fn connect_to(

@@ -30,6 +30,17 @@ const LABEL_TLS: &str = "error performing TLS handshake";
 const LABEL_CONFIG: &str = "invalid configuration";
 const LABEL_AUTHENTICATION: &str = "authentication error";
 
+/// SQLSTATE `connection_failure`.
+const CONNECTION_FAILURE: &str = "08006";
+/// SQLSTATE `admin_shutdown`: the server stops, or somebody ended this one session.
+const ADMIN_SHUTDOWN: &str = "57P01";
+
+/// Whether the session was ended while it began, which a fence of another run does to everybody on its database. The server says so
+/// only after the login; until then it closes the connection without a word.
+pub(super) fn was_ended(error: &Error) -> bool {
+    matches!(error.sqlstate(), Some(CONNECTION_FAILURE | ADMIN_SHUTDOWN))
+}
+
 impl Failure {
     fn has_label(&self, label: &str) -> bool {
         matches!(self, Self::Driver(error) if error.to_string() == label || error.to_string().starts_with(&format!("{label}:")))
@@ -136,6 +147,7 @@ pub(super) fn explain(settings: &ConnectionSettings, server: &Server, failure: &
     }
     if error.is_closed() {
         return Error::busy(format!("{place} closed the connection before it was established"))
+            .with_sqlstate(CONNECTION_FAILURE)
             .with_hint("The server may be stopping or starting; its log says more. Try again.");
     }
     Error::failed(format!("could not connect to {place}: {error}{detail}"))
@@ -186,10 +198,10 @@ fn refused_by_server(
             format!("{place} does not accept connections yet: {says}"),
             "Wait until it has started, for example with --wait.".to_owned(),
         ),
-        "57P01" | "57P02" => (
+        ADMIN_SHUTDOWN | "57P02" => (
             ErrorKind::Busy,
-            format!("{place} is stopping: {says}"),
-            "Wait until it has started again, for example with --wait.".to_owned(),
+            format!("{place} ended the connection as it began: {says}"),
+            "The server is stopping, or somebody ends sessions (pg_terminate_backend). Try again, for example with --wait.".to_owned(),
         ),
         "53300" => (
             ErrorKind::Busy,
@@ -275,6 +287,7 @@ fn unreachable(settings: &ConnectionSettings, server: &Server, cause: &io::Error
                 _ => ", or not speak PostgreSQL's protocol",
             };
             Error::busy(format!("{place} closed the connection before it was established"))
+                .with_sqlstate(CONNECTION_FAILURE)
                 .with_hint(format!("The server may be starting or stopping{tls}; its log says more. Try again."))
         }
         (io::ErrorKind::InvalidInput, Place::Tcp { .. }) => Error::usage(format!("{place} is not a valid host for TLS: {cause}"))

@@ -24,7 +24,7 @@ use super::{
     names, shared_text, sql,
     wal_summary::Point,
 };
-use crate::{Error, Progress, QualifiedName, Result, interrupt, random};
+use crate::{Error, Progress, QualifiedName, Result, cli::format::plural, interrupt, random};
 
 /// How long a lock may be waited for.
 ///
@@ -442,7 +442,8 @@ fn busy(error: &Error, attempts: u32, held: &[String]) -> Error {
     } else {
         "Let the named sessions finish or end them with pg_terminate_backend(pid), or raise --lock-timeout and --lock-retries."
     };
-    Error::busy(format!("could not lock the tables in {attempts} attempts ({error}){who}")).with_hint(hint)
+    let times = plural(u64::from(attempts), "attempt", "attempts");
+    Error::busy(format!("could not lock the tables in {times} ({error}){who}")).with_hint(hint)
 }
 
 async fn holders(

@@ -301,7 +301,7 @@ CROSS JOIN LATERAL (
 LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
 -- The entry of a role that is gone is nobody's grant.
-WHERE o.acl IS NOT NULL AND a.grantee <> o.owner AND (a.grantee = 0 OR g.oid IS NOT NULL)
+WHERE o.acl IS NOT NULL AND i.identity IS NOT NULL AND a.grantee <> o.owner AND (a.grantee = 0 OR g.oid IS NOT NULL)
   AND ", $of, "
 ORDER BY 1, 2, 3, 4"
         )
@@ -394,7 +394,7 @@ FROM (SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass::oid AS class, oid A
 WHERE (o.object >= 16384 OR o.always)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e')
   AND (o.class <> 'pg_catalog.pg_namespace'::pg_catalog.regclass OR i.identity !~ '^pg_(toast|temp)')
-  AND (i.schema IS NULL OR i.identity !~ '^pg_temp_')
+  AND i.identity IS NOT NULL AND (i.schema IS NULL OR i.identity !~ '^pg_temp_')
 ORDER BY i.type <> 'schema', 1, 2";
 
 /// Extensions and their owners. PostgreSQL lets nobody give one away.
@@ -426,7 +426,7 @@ SELECT n.nspname, c.collname,
        c.collctype::text AS ctype, pg_catalog.count(*) AS count,
        ARRAY(SELECT i.type || ' ' || i.identity FROM (SELECT * FROM named o WHERE o.coll = c.oid
                 AND o.class <> 'pg_catalog.pg_collation'::pg_catalog.regclass ORDER BY o.class, o.object, o.sub LIMIT 5) o,
-             pg_catalog.pg_identify_object(o.class, o.object, o.sub) i) AS objects
+             pg_catalog.pg_identify_object(o.class, o.object, o.sub) i WHERE i.identity IS NOT NULL) AS objects
 FROM named JOIN pg_catalog.pg_collation c ON c.oid = named.coll
 JOIN pg_catalog.pg_namespace n ON n.oid = c.collnamespace
 WHERE c.oid NOT IN (100, 950, 951)
@@ -494,6 +494,7 @@ SELECT pg_catalog.pg_describe_object(o.class, o.oid, 0) FROM (
     WHERE typtype IN ('b', 'd', 'e', 'r') AND NOT (typelem <> 0 AND typcategory = 'A')
   UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid, oprnamespace FROM pg_catalog.pg_operator) o
 WHERE o.oid >= 16384 AND o.namespace = 'pg_catalog'::pg_catalog.regnamespace
+  AND pg_catalog.pg_describe_object(o.class, o.oid, 0) IS NOT NULL
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype IN ('e', 'i'))
 ORDER BY 1";
 

@@ -143,7 +143,7 @@ const TABLES: &str = concat!(
   WHERE c.relkind IN ('r', 'p') AND ($1::pg_catalog.oid[] IS NULL OR c.oid = ANY ($1)))
 SELECT t.oid, t.schema, t.nspname, t.relname, pg_catalog.pg_get_userbyid(t.relowner) AS owner,
        pg_catalog.pg_get_userbyid(t.nspowner) AS schema_owner, t.has_our_owner, t.is_in_our_schema,
-       (SELECT pg_catalog.pg_describe_object(k.class, k.object, 0) FROM code k
+       (SELECT COALESCE(pg_catalog.pg_describe_object(k.class, k.object, 0), 'something that is being dropped') FROM code k
         WHERE k.rel = t.oid AND NOT (k.is_ours AND t.has_our_owner AND t.is_in_our_schema)
         ORDER BY k.class, k.object LIMIT 1) AS code
 FROM tables t"

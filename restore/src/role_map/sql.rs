@@ -1,4 +1,6 @@
 //! What a role mapping reads in the new database, on PostgreSQL 14 to 19, with an empty `search_path`.
+//!
+//! `pg_identify_object` has NULL for what is gone since the statement began, as the temporary tables of a session that ends.
 
 pub use common::postgres::sql::OWNERS;
 
@@ -31,7 +33,7 @@ CROSS JOIN LATERAL pg_catalog.aclexplode(o.acl) a
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
 LEFT JOIN pg_catalog.pg_attribute t ON o.sub <> 0 AND t.attrelid = o.object AND t.attnum = o.sub
 LEFT JOIN LATERAL pg_catalog.pg_identify_object(o.class, o.object, 0) w ON o.sub <> 0
-WHERE o.acl IS NOT NULL AND (i.schema IS NULL AND i.type <> 'schema' OR i.identity !~ '^pg_temp_') ORDER BY i.type <> 'schema', 1, 2, 6, 7, 8";
+WHERE o.acl IS NOT NULL AND i.identity IS NOT NULL AND (i.schema IS NULL AND i.type <> 'schema' OR i.identity !~ '^pg_temp_') ORDER BY i.type <> 'schema', 1, 2, 6, 7, 8";
 
 /// Default privileges: for which role, in which schema (NULL: all), for what, and each entry. A row whose entries are all
 /// taken away has none, and comes once with a NULL privilege. `hard_wired`: of PostgreSQL's own default, which a row for
@@ -56,7 +58,8 @@ SELECT p.polname::text AS name, i.identity AS relation,
        ARRAY(SELECT CASE r WHEN 0 THEN NULL ELSE pg_catalog.pg_get_userbyid(r)::text END
              FROM pg_catalog.unnest(p.polroles) WITH ORDINALITY u(r, n) ORDER BY u.n) AS roles
 FROM pg_catalog.pg_policy p,
-     pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, p.polrelid, 0) i ORDER BY 2, 1";
+     pg_catalog.pg_identify_object('pg_catalog.pg_class'::pg_catalog.regclass, p.polrelid, 0) i
+WHERE i.identity IS NOT NULL ORDER BY 2, 1";
 
 /// User mappings of foreign servers: role (NULL: PUBLIC), server, and the options as names and values.
 pub const USER_MAPPINGS: &str = "

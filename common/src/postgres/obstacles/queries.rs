@@ -63,7 +63,7 @@ FROM (SELECT 'pg_catalog.pg_event_trigger'::pg_catalog.regclass::oid AS class, o
         FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang
         WHERE p.prokind <> 'a' AND (NOT l.lanpltrusted OR p.proleakproof OR p.prosupport <> 0)) o,
      pg_catalog.pg_identify_object(o.class, o.object, 0) i
-WHERE o.object >= 16384
+WHERE o.object >= 16384 AND i.identity IS NOT NULL
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e')
 ORDER BY 1, 2";
 
@@ -91,7 +91,7 @@ FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, c.oid AS 
       UNION ALL SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass, oid, proowner, proacl FROM pg_catalog.pg_proc WHERE proacl IS NOT NULL
       UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, typowner, typacl FROM pg_catalog.pg_type WHERE typacl IS NOT NULL) o,
      pg_catalog.aclexplode(o.acl) a, pg_catalog.pg_identify_object(o.class, o.object, 0) i
-WHERE o.object >= 16384 AND a.grantor <> o.owner
+WHERE o.object >= 16384 AND i.identity IS NOT NULL AND a.grantor <> o.owner
 UNION ALL
 SELECT 'grant', pg_catalog.format('%s on the database to %s', a.privilege_type,
          CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END),
