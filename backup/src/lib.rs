@@ -60,6 +60,7 @@ use common::{
         toc::{self, Kind as EntryKind},
     },
 };
+use futures_util::future::maybe_done;
 
 pub use common::cli::config::default_jobs;
 
@@ -435,80 +436,101 @@ async fn copy_named(
         (None, true) => None,
         (None, false) => Some(part::find(reader, filters).await?),
     };
-    let mut catalog = introspect::catalog_around(reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
-    if let Some(state) = &options.database_state {
-        catalog.database = state.clone();
-    }
-    if let Some(line) = leave_mark_out(&mut catalog.database, progress) {
-        catalog.not_kept.push(line.clone());
-        catalog.differs.push(line);
-    }
-    let absent_unlogged: Vec<_> = if server.in_recovery {
-        catalog.tables.extract_if(.., |table| table.is_unlogged).collect()
-    } else {
-        Vec::new()
-    };
-    drop(absent_unlogged);
-    if !options.skip_space_check {
-        let blocks = catalog.tables.iter().map(Table::all_blocks).sum();
-        space::check(repository, &catalog.database.name, blocks, options.codec)?;
-    }
-    let passwords =
-        if options.role_passwords { Some(role_passwords::read(reader, &catalog.roles).await?) } else { None };
-    let id = SnapshotId::new(exported.taken_at(), &catalog.database.name, random::bits()?);
+    let state = options.database_state.as_ref();
+    let (name, encoding) = introspect::name_and_encoding(reader).await?;
+    let id = SnapshotId::new(exported.taken_at(), state.map_or(&name, |state| &state.name), random::bits()?);
     let partial = repository.begin(id.clone())?;
     fault::point("backup.begun");
-
-    // A part is decided on before its rows are read: by the archive, which says what needs what.
-    let part = match &scope {
-        None => None,
-        Some(scope) => {
-            progress.phase("reading the schema", None);
-            let arguments = scope.pg_dump_arguments();
-            let encoding = &catalog.database.encoding;
-            let schema =
-                dump_schema(settings, &pg_dump, exported, encoding, &arguments, &partial, progress).await?;
-            let entries = part::contents(&pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
-            let part = take_part(reader, scope, schema, &entries, &options.filters, &mut catalog).await?;
-            progress.done();
-            Some(part)
+    let dump = async |arguments: Vec<String>| {
+        dump_schema(settings, &pg_dump, exported, &encoding, &arguments, &partial, progress).await
+    };
+    // The schema of a whole database needs nothing of what is read here, so pg_dump is at work meanwhile.
+    let is_early = scope.is_none() && exported.only_session().is_none();
+    let mut early = Box::pin(maybe_done(async {
+        match is_early {
+            true => dump(Vec::new()).await.map(Some),
+            false => Ok(None),
         }
-    };
-    let named = catalog.tables.iter().map(|table| (table.oid, &table.name));
-    let named = named.chain(catalog.partitioned.iter().map(|table| (table.oid, &table.name)));
-    exported.check_locked(reader, named).await?;
-    let guards = admit(settings, exported, reader, &mut catalog.tables, options.cut, progress).await?;
-    fault::wait("backup.admitted");
-    let block_bytes = 8192;
-    let estimate: u64 = catalog.tables.iter().map(|table| table.all_blocks() * block_bytes).sum();
-    progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
-    let target = reuse::Target {
-        database: &catalog.database.name,
-        codec: options.codec,
-        cut: options.cut,
-        policy: options.reuse,
-    };
-    let reuse = reuse::prepare(settings, exported, reader, repository, &catalog.tables, target).await?;
-    let copy = CopyOptions {
-        jobs: options.jobs.max(1),
-        codec: options.codec,
-        cut: options.cut,
-        meter: Arc::default(),
-    };
-    let partitioned = catalog.partitioned.iter().map(|table| table.oid);
-    let oids: HashSet<u32> = catalog.tables.iter().map(|table| table.oid).chain(partitioned).collect();
-    let plannable = match options.check_foreign_keys {
-        true => orphans::plannable(reader, &oids, &catalog.inherits).await?,
-        false => HashSet::new(),
-    };
+    }));
+    let prepared = Box::pin(async {
+        let mut catalog =
+            introspect::catalog_around(reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
+        if let Some(state) = &options.database_state {
+            catalog.database = state.clone();
+        }
+        if let Some(line) = leave_mark_out(&mut catalog.database, progress) {
+            catalog.not_kept.push(line.clone());
+            catalog.differs.push(line);
+        }
+        let absent_unlogged: Vec<_> = if server.in_recovery {
+            catalog.tables.extract_if(.., |table| table.is_unlogged).collect()
+        } else {
+            Vec::new()
+        };
+        drop(absent_unlogged);
+        if !options.skip_space_check {
+            let blocks = catalog.tables.iter().map(Table::all_blocks).sum();
+            space::check(repository, &catalog.database.name, blocks, options.codec)?;
+        }
+        let passwords = if options.role_passwords {
+            Some(role_passwords::read(reader, &catalog.roles).await?)
+        } else {
+            None
+        };
+        // A part is decided on before its rows are read: by the archive, which says what needs what.
+        let part = match &scope {
+            None => None,
+            Some(scope) => {
+                progress.phase("reading the schema", None);
+                let arguments = scope.pg_dump_arguments();
+                let schema = dump(arguments).await?;
+                let entries = part::contents(&pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
+                let part = take_part(reader, scope, schema, &entries, &options.filters, &mut catalog).await?;
+                progress.done();
+                Some(part)
+            }
+        };
+        let named = catalog.tables.iter().map(|table| (table.oid, &table.name));
+        let named = named.chain(catalog.partitioned.iter().map(|table| (table.oid, &table.name)));
+        exported.check_locked(reader, named).await?;
+        let guards = admit(settings, exported, reader, &mut catalog.tables, options.cut, progress).await?;
+        fault::wait("backup.admitted");
+        let block_bytes = 8192;
+        let estimate: u64 = catalog.tables.iter().map(|table| table.all_blocks() * block_bytes).sum();
+        progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
+        let target = reuse::Target {
+            database: &catalog.database.name,
+            codec: options.codec,
+            cut: options.cut,
+            policy: options.reuse,
+        };
+        let reuse = reuse::prepare(settings, exported, reader, repository, &catalog.tables, target).await?;
+        let copy = CopyOptions {
+            jobs: options.jobs.max(1),
+            codec: options.codec,
+            cut: options.cut,
+            meter: Arc::default(),
+        };
+        let partitioned = catalog.partitioned.iter().map(|table| table.oid);
+        let oids: HashSet<u32> = catalog.tables.iter().map(|table| table.oid).chain(partitioned).collect();
+        let plannable = match options.check_foreign_keys {
+            true => orphans::plannable(reader, &oids, &catalog.inherits).await?,
+            false => HashSet::new(),
+        };
+        Ok::<_, Error>((catalog, passwords, part, guards, reuse, copy, oids, plannable))
+    });
+    let (catalog, passwords, part, guards, reuse, copy, oids, plannable) =
+        beside_of(&mut early, prepared).await?;
     // On the heap: one after the other or all at once, they would stand twice in this future, and in all around it.
     let schema = Box::pin(async {
         match &part {
             Some(part) => Ok(part.schema.clone()),
-            None => {
-                let encoding = &catalog.database.encoding;
-                dump_schema(settings, &pg_dump, exported, encoding, &[], &partial, progress).await
+            None if is_early => {
+                early.as_mut().await;
+                let schema = early.as_mut().take_output().transpose()?.flatten();
+                schema.ok_or_else(|| Error::failed("pg_dump ended without a schema"))
             }
+            None => dump(Vec::new()).await,
         }
     });
     let orphans = Box::pin(async {
@@ -539,6 +561,7 @@ async fn copy_named(
         None => tokio::try_join!(schema, orphans, settled, noted, rows)?,
         Some(_) => (schema.await?, orphans.await?, settled.await?, noted.await?, rows.await?),
     };
+    drop(early);
     fault::point("backup.copied");
     let count = catalog.large_objects.count;
     let large_objects =
@@ -617,6 +640,16 @@ async fn copy_named(
     let used = tables.chain(manifest.sequences.iter().map(|sequence| &sequence.name));
     schemas.check_same(&Schemas::now(settings).await?, &used.map(|name| name.schema.as_str()).collect())?;
     partial.publish(manifest)
+}
+
+/// Works on `main` until it is done, and on `other` meanwhile, however far that comes.
+async fn beside_of<T>(other: &mut (impl Future<Output = ()> + Unpin), main: impl Future<Output = T>) -> T {
+    let mut main = std::pin::pin!(main);
+    std::future::poll_fn(|context| {
+        let _ = std::pin::Pin::new(&mut *other).poll(context);
+        main.as_mut().poll(context)
+    })
+    .await
 }
 
 /// The files that make the snapshot restorable without these tools.

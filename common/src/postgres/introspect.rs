@@ -455,6 +455,18 @@ pub async fn server(client: &Client) -> Result<Server> {
     Ok(Server { version_num: row.get(0), version: row.get(1), in_recovery: row.get(2), wal_lsn: row.get(3) })
 }
 
+/// The name of the session's database, and its encoding.
+///
+/// # Errors
+/// When the server can't be asked.
+pub async fn name_and_encoding(client: &Client) -> Result<(String, String)> {
+    let row = client
+        .query_one("SELECT pg_catalog.current_database()::text, pg_catalog.getdatabaseencoding()::text", &[])
+        .await;
+    let row = row.map_err(failed("the database's encoding"))?;
+    Ok((row.get(0), row.get(1)))
+}
+
 async fn materialized_views(client: &Client) -> Result<Vec<MaterializedView>> {
     let rows = client.query(sql::MATERIALIZED_VIEWS, &[]).await.map_err(failed("materialized views"))?;
     if rows.is_empty() {

@@ -5,8 +5,15 @@
 use super::{Client, shared_text::escaped, sql};
 use crate::{Error, Result};
 
-/// Where names are what a server of this encoding says, there is nothing to look at: planning [`NAMES`] alone takes milliseconds.
-const KEEPS_ANY_BYTES: &str = "SELECT pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII'";
+/// Whether names are looked at, and whether roles' are: planning either question takes milliseconds. Where names are what a server of
+/// this encoding says, only roles may come from elsewhere, and mostly each is ASCII.
+const MAY_HOLD_OTHERS: &str = r"
+SELECT pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII',
+       CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY ('{UTF8,SQL_ASCII}'::pg_catalog.name[])
+            THEN EXISTS (SELECT FROM pg_catalog.pg_roles r
+                         WHERE pg_catalog.encode(pg_catalog.byteain(pg_catalog.textout(pg_catalog.replace(r.rolname::pg_catalog.text, E'\\', E'\\\\'))), 'hex')
+                               OPERATOR(pg_catalog.~) '^(..)*[89a-f]')
+            ELSE true END";
 
 /// Names with a byte beyond ASCII, as hexadecimal, with what bears them.
 const NAMES: &str = r"
@@ -31,9 +38,11 @@ ORDER BY 1, 2 LIMIT 10000";
 /// Refused, naming the first one with its bytes as escapes; or the catalog can't be read.
 pub async fn refuse(client: &Client) -> Result<()> {
     let failed = |source| Error::postgres("could not look at the names in the database", source);
-    let keeps_any: bool = client.query_one(KEEPS_ANY_BYTES, &[]).await.map_err(failed)?.get(0);
+    let may = client.query_one(MAY_HOLD_OTHERS, &[]).await.map_err(failed)?;
+    let (keeps_any, has_odd_role): (bool, bool) = (may.get(0), may.get(1));
     let names = if keeps_any { client.query(NAMES, &[]).await.map_err(failed)? } else { Vec::new() };
-    let roles = client.query(&sql::role_names(), &[]).await.map_err(failed)?;
+    let roles =
+        if has_odd_role { client.query(&sql::role_names(), &[]).await.map_err(failed)? } else { Vec::new() };
     if let Some(name) = roles.iter().find_map(|row| shown(row.get(0))) {
         return Err(Error::refused(format!(
             "the name of the role \"{name}\" is no UTF-8, and this database uses the role"

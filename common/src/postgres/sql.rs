@@ -267,10 +267,10 @@ pub fn role_names() -> String {
     )
 }
 
-/// The privileges of the objects `$of` that differ from `$default`, the owner's own aside. `is_given`: held beyond it; otherwise a part of
+/// The privileges of the objects `$of` that differ from `$usual`, the owner's own aside. `is_given`: held beyond it; otherwise a part of
 /// it that was taken away.
 macro_rules! object_grants {
-    ($default:literal, $of:literal) => {
+    ($usual:literal, $of:literal) => {
         concat!(
             "
 SELECT DISTINCT i.type || ' ' || i.identity AS object, g.rolname::text AS grantee, a.privilege_type, a.is_grantable,
@@ -278,7 +278,8 @@ SELECT DISTINCT i.type || ' ' || i.identity AS object, g.rolname::text AS grante
        (SELECT e.extname::text FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
          WHERE d.classid = o.class AND d.objid = o.object AND d.deptype = 'e'
            AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass) AS extension
-FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, oid AS object, 0 AS sub, relacl AS acl, relowner AS owner,
+FROM (SELECT b.*, ", $usual, " AS usual FROM (
+      SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, oid AS object, 0 AS sub, relacl AS acl, relowner AS owner,
              CASE relkind WHEN 'S' THEN 's' ELSE 'r' END AS kind FROM pg_catalog.pg_class
       UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, t.attnum, t.attacl, c.relowner, 'c'
         FROM pg_catalog.pg_attribute t JOIN pg_catalog.pg_class c ON c.oid = t.attrelid WHERE NOT t.attisdropped
@@ -289,19 +290,21 @@ FROM (SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::oid AS class, oid AS ob
       UNION ALL SELECT 'pg_catalog.pg_foreign_data_wrapper'::pg_catalog.regclass, oid, 0, fdwacl, fdwowner, 'F'
         FROM pg_catalog.pg_foreign_data_wrapper
       UNION ALL SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass, oid, 0, srvacl, srvowner, 'S'
-        FROM pg_catalog.pg_foreign_server) o
+        FROM pg_catalog.pg_foreign_server) b
+  LEFT JOIN pg_catalog.pg_init_privs p ON p.objoid = b.object AND p.classoid = b.class AND p.objsubid = b.sub AND p.privtype = 'i'
+  WHERE b.acl IS NOT NULL) o
 CROSS JOIN LATERAL (
       (SELECT true AS is_given, x.grantee, x.privilege_type, x.is_grantable FROM pg_catalog.aclexplode(o.acl) x
        EXCEPT SELECT true, x.grantee, x.privilege_type, x.is_grantable
-         FROM pg_catalog.aclexplode(", $default, ") x)
+         FROM pg_catalog.aclexplode(o.usual) x)
       UNION ALL
       (SELECT false, x.grantee, x.privilege_type, x.is_grantable
-         FROM pg_catalog.aclexplode(", $default, ") x
+         FROM pg_catalog.aclexplode(o.usual) x
        EXCEPT SELECT false, x.grantee, x.privilege_type, x.is_grantable FROM pg_catalog.aclexplode(o.acl) x)) a
 LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
 CROSS JOIN LATERAL pg_catalog.pg_identify_object(o.class, o.object, o.sub) i
 -- The entry of a role that is gone is nobody's grant.
-WHERE o.acl IS NOT NULL AND i.identity IS NOT NULL AND a.grantee <> o.owner AND (a.grantee = 0 OR g.oid IS NOT NULL)
+WHERE o.acl IS DISTINCT FROM o.usual AND i.identity IS NOT NULL AND a.grantee <> o.owner AND (a.grantee = 0 OR g.oid IS NOT NULL)
   AND ", $of, "
 ORDER BY 1, 2, 3, 4"
         )
@@ -315,14 +318,13 @@ ORDER BY 1, 2, 3, 4"
 /// Not the entries as they stand: `GRANT EXECUTE … TO PUBLIC` writes down what holds for every function anyway, and pg_dump
 /// rightly does not repeat it.
 pub const OBJECT_GRANTS: &str = object_grants!(
-    "pg_catalog.acldefault(o.kind::\"char\", o.owner)",
+    "pg_catalog.acldefault(b.kind::\"char\", b.owner)",
     "(o.object >= 16384 OR (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = 'public'::pg_catalog.regnamespace))"
 );
 
 /// The same of what initdb made, but for the schema public, compared with what initdb gave.
 pub const BUILTIN_GRANTS: &str = object_grants!(
-    "COALESCE((SELECT p.initprivs FROM pg_catalog.pg_init_privs p WHERE p.objoid = o.object AND p.classoid = o.class AND p.objsubid = o.sub
-       AND p.privtype = 'i'), pg_catalog.acldefault(o.kind::\"char\", o.owner))",
+    "COALESCE(p.initprivs, pg_catalog.acldefault(b.kind::\"char\", b.owner))",
     "o.object < 16384 AND NOT (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = 'public'::pg_catalog.regnamespace)"
 );
 
