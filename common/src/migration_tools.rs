@@ -24,6 +24,8 @@ pub struct Known {
     pub up_to: bool,
     /// The columns tell the tool, whatever the table is called; of two columns only if there are no others.
     pub by_columns: bool,
+    /// A namespace may stand before the name of a file: `Shop.Scripts.001_a.sql`.
+    pub has_namespaces: bool,
 }
 
 /// A tool whose version stands in one column of `columns`, as `order` does.
@@ -47,6 +49,7 @@ const fn known(
         command: "",
         up_to: false,
         by_columns: false,
+        has_namespaces: false,
     }
 }
 
@@ -77,6 +80,11 @@ impl Known {
 
     const fn by_columns(mut self) -> Self {
         self.by_columns = true;
+        self
+    }
+
+    const fn has_namespaces(mut self) -> Self {
+        self.has_namespaces = true;
         self
     }
 }
@@ -233,9 +241,16 @@ pub const TOOLS: [Known; 41] = [
     known("bun", "bun_migrations", &["name", "group_id", "id"], &["name"], "id")
         .records(&["name"], "YOUR-PROGRAM migrate")
         .runs(&["sql", "go"]),
-    known("DbUp", "schemaversions", &["scriptname", "applied"], &["scriptname"], "applied")
-        .records(&["scriptname"], "YOUR-PROGRAM")
-        .by_columns(),
+    known(
+        "DbUp",
+        "schemaversions",
+        &["schemaversionsid", "scriptname", "applied"],
+        &["scriptname"],
+        "schemaversionsid",
+    )
+    .records(&["scriptname"], "YOUR-PROGRAM")
+    .by_columns()
+    .has_namespaces(),
     known("Doctrine", "doctrine_migration_versions", &["version", "executed_at"], &["version"], "version")
         .records(&["version"], "php bin/console doctrine:migrations:migrate")
         .runs(&["php", "sql"]),

@@ -5,6 +5,7 @@
 //! are copied out, with no condition and no plan, in columns of built-in types. What can't be read decides nothing.
 
 mod folder;
+mod unreadable;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use common::{Result, ident::QualifiedName, postgres::Session};
 use crate::history_tables::{Candidate, candidates, contents, rows};
 use folder::Fit;
 pub use folder::Folder;
+pub use unreadable::{Unreadable, find as find_unreadable};
 
 /// Columns that hold versions.
 const VERSION_COLUMNS: [&str; 10] = [
@@ -70,12 +72,7 @@ pub async fn find(
         .await?
         .into_iter()
         .filter(|candidate| own != Some(&candidate.table))
-        .filter(|candidate| {
-            !left_out.iter().any(|name| {
-                name.name == candidate.table.name.as_str()
-                    && name.schema.as_ref().is_none_or(|schema| *schema == candidate.table.schema.as_str())
-            })
-        })
+        .filter(|candidate| !is_left_out(&candidate.table, left_out))
         .map(|candidate| {
             let read = to_read(&candidate);
             (candidate, read)
@@ -112,6 +109,14 @@ pub async fn find(
     Ok(found)
 }
 
+/// Whether it is one of those that say nothing of the files.
+pub fn is_left_out(table: &QualifiedName, left_out: &[crate::statement::TableName]) -> bool {
+    left_out.iter().any(|name| {
+        name.name == table.name.as_str()
+            && name.schema.as_ref().is_none_or(|schema| *schema == table.schema.as_str())
+    })
+}
+
 /// The columns in which migrations may stand.
 fn to_read(candidate: &Candidate) -> Vec<String> {
     let wanted = |column: &&String| candidate.tool.is_none_or(|tool| tool.names.contains(&column.as_str()));
@@ -128,7 +133,13 @@ fn recorded(
     let mut found = BTreeSet::new();
     for (at, column) in read.iter().enumerate() {
         let values: Vec<&str> = rows.iter().filter_map(|row| row.get(at)?.as_deref()).collect();
-        let fits: Vec<(Fit, &[usize])> = values.iter().filter_map(|value| folder.find(value)).collect();
+        let has_namespaces = candidate.tool.is_some_and(|tool| tool.has_namespaces);
+        let fits: Vec<(Fit, &[usize])> = values
+            .iter()
+            .filter_map(|value| {
+                folder.find(value).or_else(|| has_namespaces.then(|| folder.behind_dots(value)).flatten())
+            })
+            .collect();
         if let Some(tool) = candidate.tool {
             let places = fits.iter().flat_map(|(_, places)| places.iter().copied());
             let before = values.iter().filter(|_| tool.up_to).flat_map(|value| folder.up_to(value));

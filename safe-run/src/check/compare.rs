@@ -100,6 +100,10 @@ pub fn compare_announced(
         if enforcement::was_enforced(&finding, before.states.constraints.as_ref()) {
             finding.severity = Severity::Failure;
         }
+        if is_new_and_not_valid(&finding, before) {
+            finding.severity = Severity::Note;
+            finding.detail.push_str(", which the new rule accepts: it is NOT VALID");
+        }
         let finding = &finding;
         if finding.severity == Severity::Note {
             // Advice that was as good before is no news.
@@ -179,6 +183,19 @@ fn is_same_rule_renamed(then: &RuleKey, now: &RuleKey) -> bool {
 /// ALTER COLUMN TYPE drops constraints and makes them again under their name.
 fn is_same_rule_remade(then: &RuleKey, old: &str, now: &RuleKey, new: &str) -> bool {
     then.check == now.check && then.object_oid == now.object_oid && then.rule == now.rule && old == new
+}
+
+/// Whether the run made the rule NOT VALID, which is how one is made over rows that break it. One that was there before, by its name or
+/// by what it says, is none: its rows held, and NOT VALID hides those that do not any more.
+fn is_new_and_not_valid(finding: &Finding, before: &CheckResults) -> bool {
+    let Some(says) = finding.definition.strip_suffix(" NOT VALID") else { return false };
+    let key = &finding.key;
+    !before.rules.iter().any(|(then, state)| {
+        (then.check, then.object_oid) == (key.check, key.object_oid)
+            && (then.rule == key.rule
+                || is_same_rule_renamed(then, key)
+                || state.definition.strip_suffix(" NOT VALID").unwrap_or(&state.definition) == says)
+    })
 }
 
 /// What was known of the rule before: `None` if this run created it.
@@ -394,6 +411,24 @@ mod tests {
         assert!(compare(&before, &pass(vec![remade.clone()]), FailOn::New).new.is_empty());
         remade.definition = "FOREIGN KEY to another table".into();
         assert_eq!(compare(&before, &pass(vec![remade]), FailOn::New).new.len(), 1);
+    }
+
+    #[test]
+    fn rows_under_a_new_rule_that_is_not_valid_are_noted_and_not_under_an_old_one_that_was_made_so() {
+        let mut finding = orphans(&[("17", 1)], "a");
+        finding.key = RuleKey { rule: "new".into(), ..key(8) };
+        for (definition, notes) in [
+            ("FOREIGN KEY to another table NOT VALID", 1),
+            ("FOREIGN KEY NOT VALID", 0),
+            ("FOREIGN KEY to another table", 0),
+        ] {
+            finding.definition = definition.into();
+            let comparison = compare(&pass(vec![]), &pass(vec![finding.clone()]), FailOn::New);
+            assert_eq!((comparison.notes.len(), comparison.new.len()), (notes, 1 - notes), "{definition}");
+        }
+        finding.key = key(8);
+        finding.definition = "FOREIGN KEY to another table NOT VALID".into();
+        assert!(compare(&pass(vec![]), &pass(vec![finding]), FailOn::New).fails());
     }
 
     #[test]

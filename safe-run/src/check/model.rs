@@ -343,10 +343,21 @@ impl CheckResults {
         let whole = |kind: &CheckKind| {
             self.skipped.iter().any(|skipped| skipped.check == *kind && skipped.object == WHOLE_CHECK)
         };
-        let catalog = self.took.keys().copied().filter(|kind| kind.reads_the_catalog() && !whole(kind));
+        // A catalog without any of ours says nothing.
+        let is_empty = self.is_empty();
+        let catalog =
+            self.took.keys().copied().filter(|kind| kind.reads_the_catalog() && !whole(kind) && !is_empty);
         let rows = (!self.rows.is_empty()).then_some(CheckKind::Rows);
         let content = (!self.states.content.is_empty()).then_some(CheckKind::Content);
         rules.map(|(key, _)| key.check).chain(catalog).chain(rows).chain(content).collect()
+    }
+
+    /// Whether the database has nothing that a check looks at.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+            && self.sequences.is_empty()
+            && self.rules.is_empty()
+            && self.findings.is_empty()
     }
 
     /// What the pass `before` could not check, and this one did not look at again, because the run has not touched the table. It was

@@ -110,12 +110,18 @@ impl Invocation<'_> {
         failing: usize,
         unchecked: usize,
     ) -> String {
-        let tables = format::plural(results.tables.len() as u64, "table", "tables");
+        let tables = match results.tables.len() {
+            0 => "what there is without tables".to_owned(),
+            count => format::plural(count as u64, "table", "tables"),
+        };
         let not_checked = format::plural(unchecked as u64, "thing", "things");
         let level = results.level;
         let said = match verdict {
             Verdict::NothingChecked if unchecked > 0 => {
                 format!("nothing was checked at level {level}: {not_checked} could not be")
+            }
+            Verdict::NothingChecked if results.is_empty() => {
+                "the database has no table, view, function or sequence".to_owned()
             }
             Verdict::NothingChecked => {
                 format!("no check that was asked for had anything to look at, at level {level}")
@@ -138,7 +144,7 @@ impl Invocation<'_> {
         for skipped in &results.skipped {
             text.push_str(&format!("  {}\n", Remark::NotChecked.line(&skipped.phrase())));
         }
-        if checked.is_empty() && unchecked == 0 {
+        if checked.is_empty() && unchecked == 0 && !results.is_empty() {
             text.push_str(
                 "  structure looks at what a run made or rebuilt, and at everything with --level deep; privileges, enums, statistics and \
                  content compare the states before and after a run\n",

@@ -9,7 +9,7 @@ use common::{
 
 use super::{Invocation, args::FormatChoice};
 use crate::{
-    foreign::{self, Elsewhere},
+    foreign::{self, Elsewhere, Unreadable},
     history::{History, Recorded},
     layout::{Format, Layout, detect::Seen, settings::Settings},
     migration::{self, DriftKind, MigrationFile, MigrationPlan, Version},
@@ -94,6 +94,22 @@ impl Refusal<'_> {
             Format::ALL.into_iter().filter(|format| *format != Format::SafeRun && *format != Format::Dbmate);
         all.into_iter().find(|format| seen.format_if_called(format.table()) == Some(*format))
     }
+}
+
+/// The refusal where a history may be that is not read.
+fn not_read(history: &Unreadable, database: &str) -> Error {
+    let (name, tool) = (history.name.short(), history.tool);
+    Error::refused(format!(
+        "{name} is called like the history of {tool}, and is {}: whether it has these migrations is not known",
+        history.kind
+    ))
+    .with_hint(format!(
+        "Look at what stands in it. If {tool} has applied these files, let it go on: `safe-run -- {}`. If not: \
+         `--ignore-history {}`.",
+        history.command,
+        shell_word(&name)
+    ))
+    .with_database_state(format!("The database \"{database}\" was not changed."))
 }
 
 /// The table as one that could be a history of an adopted tool.
@@ -198,7 +214,23 @@ impl Invocation<'_> {
         if plan.pending.is_empty() && plan.held_back.is_empty() {
             return Ok(());
         }
-        self.applied_elsewhere(session, Some((state, plan))).await?.map_or(Ok(()), Err)
+        if let Some(refusal) = self.applied_elsewhere(session, Some((state, plan))).await? {
+            return Err(refusal);
+        }
+        // Files that this history already has rows of were told from the other one when the first of them ran.
+        if !state.recorded.rows.is_empty() {
+            return Ok(());
+        }
+        let left_out = self.ignored_histories();
+        let found = foreign::find_unreadable(session).await?;
+        let stands =
+            |it: &&Unreadable| it.name != state.history.table && !foreign::is_left_out(&it.name, &left_out);
+        found.iter().find(stands).map_or(Ok(()), |it| Err(not_read(it, session.settings().database())))
+    }
+
+    /// The tables that say nothing of these files.
+    fn ignored_histories(&self) -> Vec<TableName> {
+        self.settings.ignore_history.iter().map(|text| names::parse(text)).collect()
     }
 
     /// The refusal, if migrations stand in another history; all files count where there is no plan.
@@ -208,8 +240,7 @@ impl Invocation<'_> {
         planned: Option<(&State, &MigrationPlan<'_>)>,
     ) -> Result<Option<Error>> {
         let own = planned.map(|(state, _)| &state.history.table);
-        let left_out: Vec<TableName> =
-            self.settings.ignore_history.iter().map(|text| names::parse(text)).collect();
+        let left_out = self.ignored_histories();
         let found = foreign::find(session, &self.settings.dirs, own, &left_out).await?;
         let database = session.settings().database();
         for elsewhere in &found {

@@ -151,10 +151,7 @@ impl Folder {
     pub(super) fn find(&self, value: &str) -> Option<(Fit, &[usize])> {
         let value = value.trim();
         let last = value.rsplit(['/', '\\']).next().unwrap_or(value);
-        // DbUp puts the namespace before a file's name: `Shop.Scripts.001_a.sql`.
-        let behind_dots =
-            last.match_indices('.').map(|(at, _)| &last[at + 1..]).filter(|rest| rest.contains('.'));
-        for name in [value, value.trim_start_matches('/'), last].into_iter().chain(behind_dots) {
+        for name in [value, value.trim_start_matches('/'), last] {
             if let Some(places) = self.names.get(name) {
                 let has_digit = name.len() >= 5 && name.contains(|c: char| c.is_ascii_digit());
                 return Some((if has_digit { Fit::Name } else { Fit::Word }, places));
@@ -168,6 +165,14 @@ impl Folder {
             _ => Fit::Number,
         };
         Some((fit, places))
+    }
+
+    /// [`Self::find`] behind the namespace that DbUp puts before a file's name: `Shop.Scripts.001_a.sql`.
+    pub(super) fn behind_dots(&self, value: &str) -> Option<(Fit, &[usize])> {
+        let mut rests = value.match_indices('.').map(|(at, _)| &value[at + 1..]);
+        rests
+            .find_map(|rest| self.names.get(rest).filter(|_| rest.contains('.')))
+            .map(|places| (Fit::Name, places.as_slice()))
     }
 
     /// The entries whose number is at most `value`.
@@ -272,7 +277,6 @@ mod tests {
             ("Migration20240101120000.ts", "Migration20240101120000", Fit::Name),
             ("Version20240101120000.php", "DoctrineMigrations\\Version20240101120000", Fit::Name),
             ("1700000000000-Init.ts", "1700000000000", Fit::Time),
-            ("001_add.sql", "Shop.Scripts.001_add.sql", Fit::Name),
             ("ae1027a6acf9_add.py", "ae1027a6acf9", Fit::Name),
             ("sub/001_add.sql", "sub/001_add.sql", Fit::Name),
             ("deploy/appschema.sql", "appschema", Fit::Word),
@@ -285,8 +289,16 @@ mod tests {
             ("0001_add.down.sql", "0001_add.down.sql"),
             ("0001_add.sql", ""),
             ("0001_add.sql", "x0001_add.sql"),
+            ("users.sql", "20240101.users.sql"),
+            ("001_add.sql", "Shop.Scripts.001_add.sql"),
         ] {
             assert_eq!(folder(&[file]).find(value), None, "{file} {value}");
+        }
+        let scripts = folder(&["001_add.sql", "001_add.index.sql"]);
+        for (value, place) in
+            [("Shop.001_add.sql", Some(0)), ("Shop.001_add.index.sql", Some(1)), ("Shop.add.sql", None)]
+        {
+            assert_eq!(scripts.behind_dots(value).map(|(_, places)| places[0]), place, "{value}");
         }
     }
 

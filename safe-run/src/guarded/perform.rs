@@ -211,8 +211,8 @@ fn explain_read_only(by_fence: bool, log: &RunLog, finished: &command::Finished,
         return error;
     }
     error.with_hint(
-        "If it was told that its transaction is read-only, and had not asked for that, it was the fence: its driver or its own settings leave \
-         out the `options` of DATABASE_URL and PGOPTIONS. Run it with --fence exclusive.",
+        "Only if the server refused it as read-only, which it had not asked for: its driver or its settings leave out the `options` of \
+         DATABASE_URL and PGOPTIONS; run it with --fence exclusive.",
     )
 }
 

@@ -375,6 +375,14 @@ fn no_verdict_is_good_where_nothing_was_looked_at() {
         run.run(&["check", "--only", "structure", "--level", "deep"]).exits(0).verdict("CLEAN");
         run.run(&["check", "--only", "triggers", "--strict"]).exits(0).verdict("CLEAN");
 
+        // A database without anything, and one without tables.
+        let empty = ProtectedRun::on(Cluster::shared(major).fresh_database("empty"));
+        let nothing = "the database has no table, view, function or sequence";
+        empty.run(&["check"]).exits(0).verdict("NOTHING CHECKED").says(nothing);
+        empty.run(&["check", "--strict"]).exits(31).verdict("NOTHING CHECKED").says(nothing);
+        empty.database.psql("CREATE VIEW v AS SELECT 1");
+        empty.run(&["check"]).exits(0).verdict("CLEAN").says("what there is without tables checked");
+
         // No index is made or written through.
         let command = ["--", "psql", "-X", "-q", "-c", "COMMENT ON TABLE users IS 'u'"];
         let with = |flags: &[&'static str]| run.run(&[flags, &command[..]].concat());
@@ -439,4 +447,31 @@ fn indexes_that_a_fixed_fault_may_have_left_wrong_are_named_where_the_server_is_
     assert_eq!(fixed.to_string().matches("it may be wrong").count(), 4, "{fixed}");
     // One that has the fault makes such indexes still: an upgrade comes first.
     drop(check("180006").never_says("it may be wrong"));
+}
+
+#[test]
+fn a_rule_that_is_made_not_valid_over_rows_that_break_it_stands_and_the_rows_are_told() {
+    for major in ends() {
+        let run = ProtectedRun::on(Cluster::shared(major).fresh_database("not_valid"));
+        run.database.psql(
+            "CREATE TABLE p (id int PRIMARY KEY); CREATE DOMAIN d AS int; CREATE TABLE t (id int PRIMARY KEY, n int, pid int, d d);
+             INSERT INTO t VALUES (1, -1, 7, -4), (2, 5, NULL, 4)",
+        );
+        run.migration(
+            "1_rules.sql",
+            "ALTER TABLE t ADD CONSTRAINT pos CHECK (n > 0) NOT VALID; ALTER TABLE t ADD FOREIGN KEY (pid) REFERENCES p NOT VALID;
+             ALTER DOMAIN d ADD CONSTRAINT big CHECK (VALUE > 0) NOT VALID;",
+        );
+        run.run(&[])
+            .exits(0)
+            .verdict("COMMITTED")
+            .says("note: 1 orphan in t.pid -> p.id (key 7), which the new rule accepts: it is NOT VALID")
+            .says("note: 1 row violates CHECK pos of t (key 1), which the new rule accepts: it is NOT VALID");
+        // NOT VALID hides nothing of a rule that was there.
+        run.migration(
+            "2_hidden.sql",
+            "ALTER TABLE t DROP CONSTRAINT pos; INSERT INTO t VALUES (3, -3); ALTER TABLE t ADD CONSTRAINT pos2 CHECK (n > 0) NOT VALID;",
+        );
+        run.run(&[]).exits(11).says("violate CHECK pos2 of t (keys 1, 3)");
+    }
 }

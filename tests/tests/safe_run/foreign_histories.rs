@@ -20,7 +20,7 @@ const fn foreign(name: &'static str, table: &'static str, files: [&'static str; 
 const TIMES: [&str; 3] = ["20240101120000_a.sql", "20240102120000_b.sql", "20240103120000_c.sql"];
 const NUMBERS: [&str; 3] = ["0001_a.sql", "0002_b.sql", "0003_c.sql"];
 
-const FOREIGN: [Foreign; 30] = [
+const FOREIGN: [Foreign; 31] = [
     foreign(
         "the Supabase CLI",
         "CREATE TABLE x.schema_migrations (version text PRIMARY KEY, statements text[], name text);
@@ -180,6 +180,12 @@ const FOREIGN: [Foreign; 30] = [
         NUMBERS,
     ),
     foreign(
+        "DbUp",
+        "CREATE TABLE x.what_dbup_did (schemaversionsid serial, scriptname varchar, applied timestamp);
+         INSERT INTO x.what_dbup_did (scriptname) VALUES ('Shop.0001_a.sql'), ('Shop.Scripts.0002_b.sql')",
+        NUMBERS,
+    ),
+    foreign(
         "",
         "CREATE TABLE x.done (what text, at timestamptz); INSERT INTO x.done VALUES ('0001_a.sql'), ('0002_b.sql')",
         NUMBERS,
@@ -299,11 +305,41 @@ fn what_lies_in_other_tables_by_chance_or_can_not_be_read_is_in_nobodys_way() {
              CREATE TABLE document_versions (id serial, version int); INSERT INTO document_versions (version) VALUES (1), (2), (2), (7);
              CREATE TABLE words (word text); INSERT INTO words VALUES ('a'), ('0001'), ('date');
              CREATE VIEW schema_migrations AS SELECT '0001' AS version WHERE trap();
+             CREATE TABLE releases (file text); INSERT INTO releases VALUES ('v2.0001_a.sql'), ('Shop.0002_b.sql');
              CREATE SCHEMA secret; CREATE TABLE secret.schema_migrations (version text, statements text[]);
              CREATE TABLE trapped_migrations (version text); CREATE INDEX ON trapped_migrations (version) WHERE version > 'z' AND version IS NULL;
              INSERT INTO trapped_migrations VALUES ('20300101');",
         );
-        run.run(&[]).exits(0).verdict("COMMITTED").says("4 migrations");
+        // What only code can answer is named, and not asked.
+        let views = [
+            ("schema_migrations", "Rails or dbmate", "a view"),
+            ("flyway_schema_history", "Flyway", "a materialized view"),
+            ("goose_db_version", "goose", "a partitioned table"),
+        ];
+        run.database.psql(
+            "CREATE MATERIALIZED VIEW flyway_schema_history AS SELECT 1 installed_rank, '1' AS version, 'a' description, 'V1__a.sql' script WHERE trap() WITH NO DATA;
+             CREATE TABLE goose_db_version (id int, version_id int, is_applied boolean) PARTITION BY LIST (id)",
+        );
+        let mut ignored = Vec::new();
+        for (name, tool, kind) in [views[1], views[2], views[0]] {
+            let said = format!("{name} is called like the history of {tool}, and is {kind}");
+            run.run(&[&["--format", "safe-run"][..], &ignored, &["status"]].concat()).exits(3).says(&said);
+            run.run(&[&["--format", "safe-run"][..], &ignored].concat())
+                .exits(3)
+                .says(&said)
+                .says(&format!("`--ignore-history {name}`"))
+                .says("was not changed");
+            ignored.extend(["--ignore-history", name]);
+        }
+        run.run(&[&["--format", "safe-run"][..], &ignored].concat())
+            .exits(0)
+            .verdict("COMMITTED")
+            .says("4 migrations");
+        run.migration("0005_e.sql", "CREATE TABLE e ();\n");
+        run.run(&["--allow-out-of-order", "5", "--format", "safe-run"])
+            .exits(0)
+            .verdict("COMMITTED")
+            .says("1 migration");
     }
 }
 

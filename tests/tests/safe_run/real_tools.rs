@@ -170,7 +170,7 @@ fn real_django_is_undone_and_goes_on() {
         .protected_with(&[], &["migrate"], own)
         .exits(12)
         .says("read-only transaction")
-        .says("hint: If it was told that its transaction is read-only")
+        .says("hint: Only if the server refused it as read-only")
         .says("--fence exclusive");
     run.assert_unchanged(&before);
 
