@@ -17,24 +17,90 @@ pub fn names_secret(name: &str) -> bool {
         return false;
     }
     let within = ["password", "passwd", "passphrase", "passcode", "secret", "credential"];
-    let at_the_end =
-        ["pwd", "pass", "token", "apikey", "api_key", "api-key", "access_key", "access-key", "private_key"];
-    let alone = ["pw", "pswd", "psw"];
-    within.iter().any(|word| lower.contains(word))
+    let at_the_end = [
+        "pwd",
+        "pswd",
+        "pass",
+        "_pw",
+        "-pw",
+        ".pw",
+        "token",
+        "signature",
+        "accesskey",
+        "accountkey",
+        "privatekey",
+        "apikey",
+    ];
+    let keys = [
+        "api",
+        "access",
+        "account",
+        "private",
+        "encryption",
+        "signing",
+        "master",
+        "jwt",
+        "auth",
+        "storage",
+        "shared",
+    ];
+    let is_key = |end: &str| {
+        let kind = lower.strip_suffix(end).unwrap_or_default();
+        keys.iter().any(|key| kind.ends_with(key))
+    };
+    let alone = ["pw", "psw", "sig", "auth", "_auth"];
+    is_key("_key")
+        || is_key("-key")
+        || within.iter().any(|word| lower.contains(word))
         || at_the_end.iter().any(|end| lower.ends_with(end))
         || alone.contains(&lower.trim_start_matches('-'))
 }
 
 /// Any text that may hold a URL, a `key=value` connection string, an assignment, or SQL.
 pub fn text(text: &str) -> String {
-    connection(&after_names(&headers(text)))
+    connection(&words(&after_names(&headers(text))))
+}
+
+/// Masks what stands in a word without a name: `user:x@host`, and a line of a password file.
+fn words(text: &str) -> String {
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '(' | ',');
+    text.split_inclusive(ends)
+        .map(|piece| {
+            let word = piece.trim_end_matches(ends);
+            let begins = secret_of_a_word(word).filter(|(begin, end)| begin < end);
+            begins.map_or_else(
+                || piece.to_owned(),
+                |(begin, end)| format!("{}{MASK}{}", &piece[..begin], &piece[end..]),
+            )
+        })
+        .collect()
+}
+
+/// Where the secret of a word is.
+fn secret_of_a_word(word: &str) -> Option<(usize, usize)> {
+    if word.contains("://") {
+        return None;
+    }
+    let fields: Vec<&str> = word.splitn(5, ':').collect();
+    // `host:port:database:user:password`; an address of IPv6 has other fields.
+    let is_port = |field: &str| {
+        field == "*"
+            || !field.is_empty() && field.len() <= 5 && field.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if fields.len() == 5 && is_port(fields[1]) && fields.iter().all(|field| !field.is_empty()) {
+        return Some((word.len() - fields[4].len(), word.len()));
+    }
+    let at = word.rfind('@')?;
+    let colon = word[..at].find(':')?;
+    let is_host = word[at + 1..].starts_with(|c: char| c.is_alphanumeric() || c == '[');
+    (is_host && colon > 0 && !word[colon + 1..].starts_with(':')).then_some((colon + 1, at))
 }
 
 /// Headers of HTTP whose values let somebody in, as they stand in the words of curl and the like.
 const HEADERS: [&str; 5] = ["authorization:", "x-api-key:", "x-auth-token:", "x-vault-token:", "cookie:"];
 
 /// Masks what follows a header's name, up to a quotation mark or the end of the line.
-fn headers(text: &str) -> String {
+pub fn headers(text: &str) -> String {
     let lower = text.to_ascii_lowercase();
     let mut out = String::with_capacity(text.len());
     let mut done = 0;
@@ -94,7 +160,7 @@ pub fn urls(text: &str) -> Cow<'_, str> {
 /// [`urls`], and the passwords of `key=value` connection strings.
 pub fn message(text: &str) -> Cow<'_, str> {
     let masked = urls(text);
-    if masked.to_ascii_lowercase().contains("passw") && masked.contains('=') {
+    if masked.contains('=') {
         return Cow::Owned(key_values(&masked));
     }
     masked
@@ -128,8 +194,11 @@ fn is_key(c: char) -> bool {
     c.is_alphanumeric() || c == '_' || c == '-'
 }
 
-/// Length of a libpq value: quoted with backslash escapes, or up to a blank or `&`.
+/// Length of a libpq value: quoted with backslash escapes, or up to a blank or `&`, unless a backslash protects that.
 fn value_length(value: &str) -> usize {
+    if value.starts_with('"') {
+        return double_quoted_length(value);
+    }
     if value.starts_with('\'') {
         let mut escaped = false;
         for (at, c) in value.char_indices().skip(1) {
@@ -142,7 +211,13 @@ fn value_length(value: &str) -> usize {
         }
         return value.len();
     }
-    value.find(|c: char| c.is_whitespace() || c == '&').unwrap_or(value.len())
+    let mut escaped = false;
+    let ends = |c: char| {
+        let is_end = !escaped && (c.is_whitespace() || c == '&');
+        escaped = c == '\\' && !escaped;
+        is_end
+    };
+    value.find(ends).unwrap_or(value.len())
 }
 
 /// Masks each quoted text behind a name of a secret: `PASSWORD 'x'`, `IDENTIFIED BY 'x'`, `"password": "x"`,
@@ -159,7 +234,22 @@ pub fn after_names(text: &str) -> String {
         name.clone_into(&mut before);
         out.push_str(&rest[..end]);
         rest = &rest[end..];
-        if let Some((open, length)) = is_secret.then(|| quoted(rest)).flatten() {
+        let between = if is_secret { end_of_a_quoted_name(rest) } else { 0 };
+        out.push_str(&rest[..between]);
+        rest = &rest[between..];
+        let found = if between > 0 && rest.starts_with('"') {
+            Some((0, double_quoted_length(rest)))
+        } else {
+            is_secret.then(|| quoted(rest)).flatten()
+        };
+        if found.is_none()
+            && is_secret
+            && let Some((open, length)) = after_a_colon(&before, rest)
+        {
+            out.push_str(&rest[..open]);
+            out.push_str(MASK);
+            rest = &rest[open + length..];
+        } else if let Some((open, length)) = found {
             let quote = match &rest[open..=open] {
                 "$" => "'",
                 "'" => &rest[open..open + quotes_around(&rest[open..])],
@@ -172,6 +262,31 @@ pub fn after_names(text: &str) -> String {
         }
     }
     out + rest
+}
+
+/// The length of what stands between `'password'` and `'x'`, where both are arguments or elements of a list.
+fn end_of_a_quoted_name(text: &str) -> usize {
+    let Some(rest) = text.strip_prefix(['\'', '"']) else { return 0 };
+    let Some(value) = rest.trim_start().strip_prefix(',') else { return 0 };
+    let value = value.trim_start();
+    if value.starts_with(['\'', '"', '$']) || value.starts_with("E'") {
+        // A double quote has to follow an assignment, of which the comma is one.
+        text.len() - value.len()
+    } else {
+        0
+    }
+}
+
+/// Where an unquoted word begins behind a colon, and its length: `Private-Token: x`. In prose more words follow: `no password: give one`.
+fn after_a_colon(name: &str, text: &str) -> Option<(usize, usize)> {
+    let value = text.strip_prefix(':')?;
+    let word = value.trim_start_matches([' ', '\t']);
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | ')' | '}');
+    let length = word.find(ends).unwrap_or(word.len());
+    let is_word =
+        length > 0 && !value.starts_with([':', '=', '/']) && !word.starts_with(['$', '{', '[', '(', '@']);
+    let is_prose = !name.contains(['-', '_']) && word[length..].starts_with([' ', '\t']);
+    (is_word && !is_prose).then_some((text.len() - word.len(), length))
 }
 
 /// Where a quoted text begins behind a name, and its length; nothing if something else follows.
@@ -275,6 +390,21 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_in_a_word_without_a_name_is_masked() {
+        for (said, shown) in [
+            ("echo 'h:5432:shop:app:s3cr:et' > ~/.pgpass", "echo 'h:5432:shop:app:***' > ~/.pgpass"),
+            ("*:*:*:app:s3cret", "*:*:*:app:***"),
+            ("app:s3cret@tcp(db:3306)/shop", "app:***@tcp(db:3306)/shop"),
+            ("sqlcmd app:s3c@ret@db/shop", "sqlcmd app:***@db/shop"),
+            ("git clone git@github.com:a/b at 12:30:00", "git clone git@github.com:a/b at 12:30:00"),
+            ("select x::jsonb@>'{}', a::text", "select x::jsonb@>'{}', a::text"),
+            ("file.sql:12:3: syntax error", "file.sql:12:3: syntax error"),
+        ] {
+            assert_eq!(text(said), shown);
+        }
+    }
+
+    #[test]
     fn the_password_of_a_url_is_masked_in_any_message() {
         for (text, masked) in [
             ("no snapshot \"postgresql://u:s3cret@h/db\"", "no snapshot \"postgresql://u:***@h/db\""),
@@ -313,6 +443,15 @@ mod tests {
             ("PGPASSFILE=/etc/pgpass", "PGPASSFILE=/etc/pgpass"),
             ("postgresql://db/shop", "postgresql://db/shop"),
             ("upgrade", "upgrade"),
+            ("password=\"s3 cret\" x", "password=*** x"),
+            ("PGPASSWORD=s3\\ cret psql", "PGPASSWORD=*** psql"),
+            ("admin_pw=s3cret RAILS_MASTER_KEY=s3cret", "admin_pw=*** RAILS_MASTER_KEY=***"),
+            (
+                "jdbc:postgresql://h/db?user=u&password=s3cret&ssl=true",
+                "jdbc:postgresql://h/db?user=u&password=***&ssl=true",
+            ),
+            ("AccountKey=s3cret; _auth=s3cret", "AccountKey=*** _auth=***"),
+            ("primary_key=id", "primary_key=id"),
             ("a==b", "a==b"),
         ] {
             assert_eq!(connection(word), masked);
@@ -352,6 +491,15 @@ mod tests {
                 "password authentication failed for user \"app\"",
             ),
             ("the password isn't right", "the password isn't right"),
+            (
+                "select set_config('app.jwt_secret', 's3cret', false)",
+                "select set_config('app.jwt_secret', '***', false)",
+            ),
+            ("jsonb_build_object('password','s3cret')", "jsonb_build_object('password','***')"),
+            ("[\"tool\", \"--password\", \"s3cret\", \"x\"]", "[\"tool\", \"--password\", \"***\", \"x\"]"),
+            ("curl -H 'PRIVATE-TOKEN: s3cret' x", "curl -H 'PRIVATE-TOKEN: ***' x"),
+            ("password:s3cret, a: b", "password:***, a: b"),
+            ("there is no password: give one", "there is no password: give one"),
             ("SELECT password::text FROM t WHERE a = 'b'", "SELECT password::text FROM t WHERE a = 'b'"),
             ("set password_encryption = 'md5'", "set password_encryption = 'md5'"),
         ] {
@@ -370,7 +518,7 @@ mod tests {
             secret in "[a-zA-Z0-9]{8,20}",
             before in "([a-z' ]{0,10} )?",
             name in "(PGPASSWORD|password|--password|MY_SECRET|sslpassword|api-token|db.pass)",
-            way in 0..6_usize,
+            way in 0..8_usize,
         ) {
             let said = match way {
                 0 => format!("{before}{name}={secret}"),
@@ -378,6 +526,8 @@ mod tests {
                 2 => format!("{before}{name} '{secret}'"),
                 3 => format!("{before}{name}: \"{secret}\""),
                 4 => format!("{before}postgres://a:{secret}@h/d"),
+                5 => format!("{before}f('{name}', '{secret}')"),
+                6 => format!("{before}{name}: {secret}"),
                 _ => format!("{before}{name} $q${secret}$q$"),
             };
             prop_assert!(!text(&said).contains(&secret), "{}", text(&said));

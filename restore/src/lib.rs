@@ -23,6 +23,7 @@ mod gate;
 pub mod grants;
 mod left_behind;
 pub mod lent_paths;
+mod lent_tables;
 pub mod load;
 pub mod maintain;
 mod make_owned;

@@ -22,11 +22,12 @@ use common::{
 
 use crate::{
     archive::{self, Run},
-    column_marks, encoding,
+    column_marks, encoding, gate,
     left_behind::Contents,
     lent_paths,
+    lent_tables::{Aside, Loans},
     missing::MissingObject,
-    owned::{self, Owned},
+    owned::{self, Known, Owned},
     parts::{self, scratch},
 };
 
@@ -68,7 +69,13 @@ pub async fn find(
     let post_data = archive::post_data_entries(pg_restore, archive).await?;
     let exclusions = exclusions(pg_restore, archive, &entries, &post_data).await?;
     let partitioned = manifest.partitioned.iter().map(|table| table.oid).collect();
-    Ok(owned::find(&entries, &post_data, &roles, &partitioned, &exclusions))
+    let may_lend = gate::is_superuser(session).await?;
+    let known = Known { post_data: &post_data, partitioned: &partitioned, exclusions: &exclusions, may_lend };
+    let mut owned = owned::find(&entries, &roles, known);
+    let tables = manifest.tables.iter().map(|data| (data.table.oid, &data.table.name));
+    let trees = manifest.partitioned.iter().map(|table| (table.oid, &table.name));
+    owned.names = tables.chain(trees).map(|(oid, name)| (oid, name.clone())).collect();
+    Ok(owned)
 }
 
 /// Constraints that may be exclusion constraints, as their statements say. Nothing that a definition holds can hide the word.
@@ -106,8 +113,10 @@ pub async fn make(run: &Run<'_>, ids: &[u32]) -> Result<Vec<MissingObject>> {
     let (mut missing, mut left_out) = (Vec::new(), Vec::new());
     let mut rest = ids;
     while let Some(role) = rest.first().and_then(|id| run.maker(*id)) {
-        let is_his = |id: &&u32| run.maker(**id) == Some(role);
-        let (batch, others) = rest.split_at(rest.iter().take_while(is_his).count());
+        // What is lent is lent for one entry.
+        let is_lent = |id: &u32| run.options.owned.is_some_and(|owned| owned.lent.contains_key(id));
+        let is_his = |id: &&u32| run.maker(**id) == Some(role) && !is_lent(id);
+        let (batch, others) = rest.split_at(rest.iter().take_while(is_his).count().max(1));
         rest = others;
         if attempt(run, role, batch, Form::AsStored).await.is_ok() {
             continue;
@@ -189,30 +198,43 @@ async fn attempt(run: &Run<'_>, role: &Role, ids: &[u32], form: Form) -> Result<
         Form::WithoutMarks => column_marks::cleaned(&body),
         Form::NotValid => not_valid(&body)?,
     };
+    // Sessions of their own: each has run code of one owner.
+    for aside in perform(run, role, ids, &head, &body).await? {
+        let more = perform(run, &aside.owner, &[aside.entry], &head, &aside.sql).await?;
+        debug_assert!(more.is_empty(), "a constraint needs nothing of others");
+    }
+    Ok(())
+}
+
+/// Runs the statements `body` as the role, in one transaction; what was taken away for that, and has to come back, is given.
+async fn perform(run: &Run<'_>, role: &Role, ids: &[u32], head: &str, body: &str) -> Result<Vec<Aside>> {
     let session = run.settings.connect().await?;
     let failed = |source| Error::postgres("the server does not take it", source);
     session.batch_execute(crate::load::STATEMENT).await.map_err(failed)?;
-    session.batch_execute(&head).await.map_err(failed)?;
+    session.batch_execute(head).await.map_err(failed)?;
     let lacking = lacking(&session, run, role, ids, &format!("\n{head}{body}")).await?;
     session.batch_execute("BEGIN").await.map_err(failed)?;
     let name = Ident::new(role.name.as_str());
     for lent in &lacking {
         session.batch_execute(&format!("GRANT {} TO {name}", lent.privilege)).await.map_err(failed)?;
     }
+    let loans = Loans::give(&session, run.options.owned, role, ids, body).await?;
     let owner = AsOwner::of(role.oid);
     session.batch_execute(&owner.create_sql()).await.map_err(failed)?;
     let lent: Vec<String> =
         lacking.iter().filter_map(|lent| Some(lent.creates_in.as_ref()?.clone())).collect();
     let before = Contents::of(&session, &lent).await?;
     // From here on only text statements: nothing may be prepared where code of somebody else has been.
-    session.simple_query(&owner.run_sql(&body, "")).await.map_err(failed)?;
+    session.simple_query(&owner.run_sql(body, "")).await.map_err(failed)?;
     for lent in &lacking {
         session.batch_execute(&format!("REVOKE {} FROM {name}", lent.privilege)).await.map_err(failed)?;
     }
     let made: Vec<&str> = ids.iter().filter_map(|id| run.entries.get(id)).map(String::as_str).collect();
     Contents::of(&session, &lent).await?.check_made(&before, &made)?;
+    let aside = loans.take_back(&session).await?;
     as_owner::commit(&session).await?;
-    session.close().await
+    session.close().await?;
+    Ok(aside)
 }
 
 /// The statements of entries: what pg_restore sets first, and the entries themselves.

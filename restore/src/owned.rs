@@ -7,11 +7,15 @@
 //! is read by the functions of its type, and those ask a domain's rules. What indexes and statistics hold is computed when a query is planned: the
 //! check of a foreign key is one, and comes before them ([`crate::passes`]).
 //!
+//! In a tree of partitions of several owners, who wrote a key makes what computes it, and is lent what he needs of the others
+//! ([`crate::lent_tables`]).
+//!
 //! An owner is read from the end of an entry, where pg_restore prints it without quotes: the longest name of a role that fits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use common::{
+    QualifiedName,
     postgres::trust::Role,
     snapshot::toc::{Entry, Kind},
 };
@@ -28,6 +32,23 @@ pub struct Owned {
     /// Grants that come last: until then everybody may use types, as whoever made the tables could. Those on functions and
     /// schemas come with these: code of an owner must not find open what is shut.
     grants: HashSet<u32>,
+    /// What the maker of an entry is lent for its time.
+    pub lent: BTreeMap<u32, Lending>,
+    /// The names of tables by their oids at the source.
+    pub names: HashMap<u32, QualifiedName>,
+}
+
+/// Tables of other roles that the maker of an entry needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lending {
+    /// The partition that is attached, an entry of the archive: it is his meanwhile.
+    Partition(u32),
+    /// An index of a partition, which is attached to his: he may use its schema.
+    Index,
+    /// Partitioned tables of his, by their oids at the source: he gets the right to make triggers on their partitions.
+    Trees(Vec<u32>),
+    /// Tables, by their oids at the source: he gets the right to refer to them.
+    References(Vec<u32>),
 }
 
 /// Entries that are made one after another by one role.
@@ -45,14 +66,22 @@ pub fn may_matter(entries: &[Entry], roles: &[Role]) -> bool {
     entries.iter().any(is_code) && entries.iter().any(|entry| roles.untrusted(entry).is_some())
 }
 
-/// Decides. `partitioned` are the oids of the partitioned tables at the source, and `exclusions` are the constraints that may be exclusion constraints: the archive does not say what those call.
-pub fn find(
-    entries: &[Entry],
-    post_data: &BTreeSet<u32>,
-    roles: &[Role],
-    partitioned: &BTreeSet<u32>,
-    exclusions: &BTreeSet<u32>,
-) -> Owned {
+/// What is known beside the archive and the roles.
+#[derive(Debug, Clone, Copy)]
+pub struct Known<'a> {
+    /// The entries of the post-data section.
+    pub post_data: &'a BTreeSet<u32>,
+    /// The oids of the partitioned tables at the source.
+    pub partitioned: &'a BTreeSet<u32>,
+    /// Constraints that may be exclusion constraints: the archive does not say what those call.
+    pub exclusions: &'a BTreeSet<u32>,
+    /// Whether whoever restores may lend tables of one role to another: a superuser.
+    pub may_lend: bool,
+}
+
+/// Decides.
+pub fn find(entries: &[Entry], roles: &[Role], known: Known<'_>) -> Owned {
+    let Known { post_data, partitioned, exclusions, may_lend } = known;
     let search = Search::new(entries, roles);
     let mut owned = Owned::default();
     let is_table = |entry: &&Entry| matches!(entry.kind, Kind::Table | Kind::ForeignTable);
@@ -73,6 +102,9 @@ pub fn find(
         if entry.text.starts_with("TABLE ATTACH ") && tables.iter().any(|id| owned.makers.contains_key(id)) {
             if let Some(role) = search.owner_of_all(&tables) {
                 owned.makers.insert(entry.id, role.clone());
+            } else if may_lend && let Some((role, partition)) = search.attached(entry, &tables) {
+                owned.makers.insert(entry.id, role.clone());
+                owned.lent.insert(entry.id, Lending::Partition(partition));
             }
             in_trees.extend(tables);
         }
@@ -87,9 +119,22 @@ pub fn find(
             search.roles.untrusted(entry)
         } else if entry.kind == Kind::Trigger && tables.iter().any(|table| torn.contains(table)) {
             // It is made on every partition, and no owner has the right to that on another one's.
-            None
+            let trees = search.trees_of(entry, &tables, partitioned);
+            let role = (may_lend && tables.iter().any(|table| in_trees.contains(table)) && !trees.is_empty())
+                .then(|| search.roles.untrusted(entry))
+                .flatten();
+            if role.is_some() {
+                owned.lent.insert(entry.id, Lending::Trees(trees));
+            }
+            role
         } else if tables.iter().any(|table| in_trees.contains(table)) {
-            search.owner_of_all(&tables)
+            search.owner_of_all(&tables).or_else(|| match entry.kind {
+                _ if !may_lend => None,
+                Kind::ForeignKey => search.roles.untrusted(entry),
+                // Who owns the index above needs no right to the one below.
+                Kind::Attach => search.owner_of_trees(&tables, partitioned),
+                _ => None,
+            })
         } else if entry.kind == Kind::ForeignKey && tables.iter().any(|id| search.has_one_of(*id, &cast)) {
             // Where the types of the two sides differ, its check calls an implicit cast.
             search.owner_of_all(&tables).or_else(|| search.roles.untrusted(entry))
@@ -98,6 +143,14 @@ pub fn find(
         };
         if let Some(role) = role {
             owned.makers.insert(entry.id, role.clone());
+            let others = search.of_others(&tables, role);
+            if may_lend && !others.is_empty() {
+                match entry.kind {
+                    Kind::ForeignKey => drop(owned.lent.insert(entry.id, Lending::References(others))),
+                    Kind::Attach => drop(owned.lent.insert(entry.id, Lending::Index)),
+                    _ => {}
+                }
+            }
         }
     }
     for entry in entries.iter().filter(|entry| may_hold_values(entry)) {
@@ -253,11 +306,15 @@ impl<'a> Roles<'a> {
         Self(roles.iter().map(|role| (role.name.as_str(), role)).collect())
     }
 
-    /// The owner of an entry, if it is a role that is not trusted.
-    fn untrusted(&self, entry: &Entry) -> Option<&'a Role> {
+    fn owner(&self, entry: &Entry) -> Option<&'a Role> {
         // The longest one comes first.
         let mut ends = entry.text.match_indices(' ').map(|(at, _)| &entry.text[at + 1..]);
-        ends.find_map(|end| self.0.get(end)).copied().filter(|role| !role.is_trusted)
+        ends.find_map(|end| self.0.get(end)).copied()
+    }
+
+    /// The owner of an entry, if it is a role that is not trusted.
+    fn untrusted(&self, entry: &Entry) -> Option<&'a Role> {
+        self.owner(entry).filter(|role| !role.is_trusted)
     }
 }
 
@@ -356,8 +413,46 @@ impl<'a> Search<'a> {
                 near.extend(&need.needs);
             }
         }
-        near.retain(|id| self.by_id.get(id).is_some_and(|entry| entry.kind == Kind::Table));
+        near.retain(|id| {
+            self.by_id.get(id).is_some_and(|entry| matches!(entry.kind, Kind::Table | Kind::ForeignTable))
+        });
         near
+    }
+
+    /// Who owns the table that a partition is attached to, and the partition: the entry has its name.
+    fn attached(&self, entry: &Entry, tables: &BTreeSet<u32>) -> Option<(&'a Role, u32)> {
+        let name = entry.text.strip_prefix("TABLE ATTACH ")?;
+        let is_partition = |id: &&u32| {
+            let text = self.by_id.get(*id).map(|table| table.text.as_str()).unwrap_or_default();
+            let table = text.strip_prefix("TABLE ").or_else(|| text.strip_prefix("FOREIGN TABLE "));
+            table == Some(name)
+        };
+        let partition = *tables.iter().find(is_partition)?;
+        let parent = tables.iter().find(|id| **id != partition).and_then(|id| self.by_id.get(id))?;
+        Some((self.roles.owner(parent)?, partition))
+    }
+
+    /// The partitioned tables among these that belong to whom the entry belongs to: their oids.
+    fn trees_of(&self, entry: &Entry, tables: &BTreeSet<u32>, partitioned: &BTreeSet<u32>) -> Vec<u32> {
+        let owner = self.roles.owner(entry);
+        let trees = tables
+            .iter()
+            .filter_map(|id| self.by_id.get(id))
+            .filter(|table| partitioned.contains(&table.object.1) && self.roles.owner(table) == owner);
+        trees.map(|table| table.object.1).collect()
+    }
+
+    /// The role that all partitioned tables among these belong to, if it is one, and not trusted.
+    fn owner_of_trees(&self, tables: &BTreeSet<u32>, partitioned: &BTreeSet<u32>) -> Option<&'a Role> {
+        let is_tree =
+            |id: &&u32| self.by_id.get(*id).is_some_and(|table| partitioned.contains(&table.object.1));
+        self.owner_of_all(&tables.iter().filter(is_tree).copied().collect())
+    }
+
+    /// The tables among these that are not this role's: their oids.
+    fn of_others(&self, tables: &BTreeSet<u32>, role: &Role) -> Vec<u32> {
+        let others = tables.iter().filter_map(|id| self.by_id.get(id));
+        others.filter(|table| self.roles.owner(table) != Some(role)).map(|table| table.object.1).collect()
     }
 
     /// The role that all these tables belong to, if it is one, and not trusted.
@@ -497,13 +592,62 @@ mod tests {
     }
 
     fn found(roles: &[Role]) -> Owned {
-        find(
-            &toc::parse(LISTED),
-            &(20..30).chain([33, 37]).collect(),
-            roles,
-            &BTreeSet::from([50]),
-            &BTreeSet::from([21]),
-        )
+        find_in(LISTED, roles, (20..30).chain([33, 37]).collect(), &BTreeSet::from([50]), true)
+    }
+
+    fn find_in(
+        listed: &str,
+        roles: &[Role],
+        post_data: BTreeSet<u32>,
+        partitioned: &BTreeSet<u32>,
+        may_lend: bool,
+    ) -> Owned {
+        let known = Known { post_data: &post_data, partitioned, exclusions: &BTreeSet::from([21]), may_lend };
+        find(&toc::parse(listed), roles, known)
+    }
+
+    #[test]
+    fn the_owner_of_a_tree_is_lent_what_others_own_in_it_and_without_the_right_to_lend_nobody_is() {
+        let listed = "\
+1; 1255 12 FUNCTION app f() low
+2; 1259 13 TABLE app p low
+;	depends on: 1
+3; 1259 14 TABLE app p1 other
+4; 0 0 TABLE ATTACH app p1 other
+;	depends on: 2 3
+5; 1259 15 TABLE app o other
+6; 1259 16 TABLE app ours postgres
+7; 1259 17 TABLE app checked other
+;	depends on: 1
+8; 0 0 TABLE ATTACH app checked other
+;	depends on: 6 7
+20; 2620 20 TRIGGER app p fires low
+;	depends on: 2 1
+21; 2606 21 FK CONSTRAINT app p p_fk low
+;	depends on: 2 5
+22; 2606 22 FK CONSTRAINT app o o_fk other
+;	depends on: 2 5
+23; 2620 23 TRIGGER app p1 own other
+;	depends on: 3 1
+";
+        let roles = [role("low", false), role("other", false), role("postgres", true)];
+        let makers = |may_lend| {
+            let owned = find_in(listed, &roles, (20..24).collect(), &BTreeSet::from([13, 16]), may_lend);
+            let names = owned.makers.iter().map(|(id, role)| format!("{id} {}", role.name));
+            (names.collect::<Vec<_>>(), owned.lent)
+        };
+        let (names, lent) = makers(true);
+        assert_eq!(names, ["2 low", "4 low", "7 other", "8 postgres", "20 low", "21 low", "22 other"]);
+        let expected = [
+            (4, Lending::Partition(3)),
+            (8, Lending::Partition(7)),
+            (20, Lending::Trees(vec![13])),
+            (21, Lending::References(vec![15])),
+            (22, Lending::References(vec![13])),
+        ];
+        assert_eq!(lent, BTreeMap::from(expected));
+        let (names, lent) = makers(false);
+        assert_eq!((names, lent), (vec!["2 low".to_owned(), "7 other".to_owned()], BTreeMap::new()));
     }
 
     #[test]

@@ -15,6 +15,7 @@ const DEPTH: u32 = 4;
 /// The words of a command for people: passwords masked, control characters escaped.
 pub fn words<'a>(words: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> Vec<String> {
     let mut after = After::Nothing;
+    let mut is_script = false;
     let mut masked = Vec::new();
     for word in words {
         let text = printable(&word.to_string_lossy());
@@ -29,8 +30,10 @@ pub fn words<'a>(words: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> Vec<St
                 Some((user, _)) => format!("{user}:{MASK}"),
                 None => text.clone(),
             },
-            _ => within_a_word(&text),
+            _ => within_a_word(&text, is_script),
         });
+        // `sh -c`, `bash -lc`, `psql --command`: what follows is a text with words of its own.
+        is_script = is_option && (text.ends_with('c') || text.ends_with("-command"));
         after = After::option(&text);
     }
     masked
@@ -58,7 +61,16 @@ impl After {
 }
 
 /// One word, which may be a script with words and SQL of its own.
-fn within_a_word(text: &str) -> String {
+fn within_a_word(text: &str, is_script: bool) -> String {
+    // A value of one word may hold blanks, whatever it is.
+    if !is_script
+        && let Some((name, value)) = text.split_once('=')
+        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
+        && masking::names_secret(name)
+        && !value.is_empty()
+    {
+        return format!("{name}={MASK}");
+    }
     let masked = masking::text(text);
     if !masked.contains(char::is_whitespace) {
         return masked;
@@ -87,7 +99,7 @@ pub fn sql_beginning(text: &str, max: usize) -> String {
 /// SQL with its passwords masked: the literal after PASSWORD, and connection strings within literals, comments and bodies.
 pub fn sql(text: &str) -> String {
     // What follows a name in any text comes second: it finds what no lexer does, such as SQL within SQL.
-    masking::after_names(&sql_within(text, DEPTH))
+    masking::after_names(&masking::headers(&sql_within(text, DEPTH)))
 }
 
 fn sql_within(text: &str, depth: u32) -> String {
@@ -195,6 +207,14 @@ mod tests {
                 &["psql", "-c", "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'a', password 's3cret')"],
                 &["psql", "-c", "CREATE USER MAPPING FOR a SERVER s OPTIONS (user 'a', password '***')"],
             ),
+            (
+                &["env", "PGPASSWORD=s3cret with blanks", "tool", "--password=s3cret and more"],
+                &["env", "PGPASSWORD=***", "tool", "--password=***"],
+            ),
+            (
+                &["psql", "-v", "db_pw=s3cret", "--set=pw=s3cret"],
+                &["psql", "-v", "db_pw=***", "--set=pw=***"],
+            ),
             (&["psql", "-c", "select 1", "-f", "a b"], &["psql", "-c", "select 1", "-f", "a b"]),
         ] {
             let command: Vec<OsString> = command.iter().map(OsString::from).collect();
@@ -237,6 +257,14 @@ mod tests {
             (
                 "DO $x$ BEGIN ALTER ROLE a PASSWORD 's3cret'; EN",
                 "DO $x$ BEGIN ALTER ROLE a PASSWORD '***'; EN",
+            ),
+            (
+                "COPY t FROM PROGRAM 'curl -H \"Authorization: Bearer s3cret\" https://h'",
+                "COPY t FROM PROGRAM 'curl -H \"Authorization: ***\" https://h'",
+            ),
+            (
+                "ALTER SUBSCRIPTION s CONNECTION 'host=a password=''s3 cret'' dbname=b'",
+                "ALTER SUBSCRIPTION s CONNECTION 'host=a password=*** dbname=b'",
             ),
             ("CREATE USER a IDENTIFIED BY 's3cret'", "CREATE USER a IDENTIFIED BY '***'"),
             (

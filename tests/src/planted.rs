@@ -91,6 +91,20 @@ CREATE TABLE planted.nested (id int PRIMARY KEY, v text, CHECK (('{' || v || '}'
   CHECK (CAST('(' || v || ')' AS planted.row) IS NOT NULL));
 INSERT INTO planted.nested VALUES (1, 'x');
 
+-- A cast between rows, and an operator that only planning asks.
+CREATE TYPE planted.metres AS (v int);
+CREATE TYPE planted.feet AS (v int);
+CREATE FUNCTION planted.to_feet(planted.metres) RETURNS planted.feet LANGUAGE plpgsql IMMUTABLE AS
+  $$ BEGIN PERFORM planted.say('cast between rows'); RETURN ROW($1.v * 3); END $$;
+CREATE CAST (planted.metres AS planted.feet) WITH FUNCTION planted.to_feet(planted.metres) AS IMPLICIT;
+CREATE TABLE planted.lengths (id int PRIMARY KEY, m planted.metres, CHECK ((m::planted.feet).v > 0));
+INSERT INTO planted.lengths VALUES (1, ROW(1));
+CREATE INDEX of_feet ON planted.lengths (id) WHERE ((ROW(1)::planted.metres)::planted.feet).v > 0;
+CREATE FUNCTION planted.equal(int, int) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS
+  $$ BEGIN PERFORM planted.say('operator in statistics'); RETURN $1 = $2; END $$;
+CREATE OPERATOR planted.~=~ (LEFTARG = int, RIGHTARG = int, FUNCTION = planted.equal);
+CREATE STATISTICS planted.by_operator ON (1 OPERATOR(planted.~=~) 1), id FROM planted.t;
+
 CREATE VIEW planted.seen AS SELECT id, planted.number('view') AS n FROM planted.t WHERE planted.say('view predicate')
   AND id OPERATOR(planted.===) 1;
 CREATE VIEW planted.values_as_text AS SELECT '(1,x)'::planted.pair AS pair, '{y}'::planted.word[] AS words;

@@ -33,8 +33,8 @@ use crate::copy_in;
 /// the table that is inserted into.
 ///
 /// That role is the table's owner, and that table the table itself. A partition whose tree belongs to another role, and where code is called by
-/// nothing but that role's keys, gets its rows from that role, through the highest table with such a key: who owns the partition
-/// has not written them.
+/// nothing but that role's keys and what that role's CHECK constraints above hand down, gets its rows from that role,
+/// through the highest such table: who owns the partition has not written them.
 ///
 /// The functions are read from the trees of the rules ([`common::postgres::expressions`]). Of PostgreSQL's own all count that are not
 /// immutable, but for those that are known to be harmless; and what compares or converts values by what their types say. A GiST
@@ -47,11 +47,16 @@ others AS MATERIALIZED (
   SELECT c.oid AS rel, n.nspname, c.relname, c.relowner FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   WHERE c.relkind = 'r' AND c.oid >= 16384 AND c.relowner NOT IN (SELECT oid FROM trusted)),
--- `key`: the table whose key it is, if that belongs to yet another role.
+-- `key`: the table above whose key it is, or which hands it down, if that belongs to yet another role.
 items(rel, key, tree, type) AS (
   SELECT o.rel, 0::pg_catalog.oid, NULL::text, a.atttypid FROM others o JOIN pg_catalog.pg_attribute a ON a.attrelid = o.rel
    WHERE a.attnum > 0 AND NOT a.attisdropped AND a.atttypid >= 16384
-  UNION ALL SELECT o.rel, 0, k.conbin::text, 0 FROM others o JOIN pg_catalog.pg_constraint k ON k.conrelid = o.rel AND k.contype = 'c'
+  UNION ALL SELECT o.rel, COALESCE((
+      SELECT CASE WHEN c.relowner IN (SELECT oid FROM trusted UNION ALL SELECT o.relowner) THEN 0::pg_catalog.oid ELSE c.oid END
+      FROM pg_catalog.pg_partition_ancestors(o.rel) WITH ORDINALITY a(rel, height) JOIN pg_catalog.pg_class c ON c.oid = a.rel
+      JOIN pg_catalog.pg_constraint h ON h.conrelid = a.rel AND h.contype = 'c' AND h.conname = k.conname
+      WHERE k.coninhcount > 0 AND a.rel <> o.rel ORDER BY a.height DESC LIMIT 1), 0), k.conbin::text, 0
+    FROM others o JOIN pg_catalog.pg_constraint k ON k.conrelid = o.rel AND k.contype = 'c'
   UNION ALL SELECT o.rel, 0, f.adbin::text, 0 FROM others o JOIN pg_catalog.pg_attrdef f ON f.adrelid = o.rel
     JOIN pg_catalog.pg_attribute a ON a.attrelid = f.adrelid AND a.attnum = f.adnum AND a.attgenerated <> ''
   UNION ALL SELECT o.rel, CASE WHEN c.relowner IN (SELECT oid FROM trusted UNION ALL SELECT o.relowner) THEN 0 ELSE c.oid END,
@@ -73,7 +78,7 @@ code(rel, key) AS (
    WHERE p.provolatile <> 'i' AND NOT (p.oid < 16384 AND p.proname IN ({harmless}))
       OR p.oid >= 16384 AND p.proowner NOT IN (SELECT oid FROM trusted)
   UNION SELECT i.rel, i.key FROM items i WHERE i.tree ~ '{by_type}'),
--- The one role whose keys alone call code.
+-- The one role whose keys, and what it hands down, alone call code.
 keyed(rel, owner) AS (
   SELECT k.rel, pg_catalog.min(c.relowner::bigint)::pg_catalog.oid FROM code k LEFT JOIN pg_catalog.pg_class c ON c.oid = k.key
   GROUP BY k.rel HAVING pg_catalog.bool_and(k.key <> 0) AND pg_catalog.count(DISTINCT c.relowner) = 1),

@@ -1,6 +1,9 @@
 //! The one transaction that changes the live database: rows in, rows compared, COMMIT with a known outcome.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
 
 use common::{
     Error, ErrorKind, Progress, QualifiedName, Result,
@@ -30,6 +33,8 @@ pub struct LiveTransaction {
     lent: Vec<String>,
     /// Of the schemas when it began: its statements find tables by their names.
     schemas: Schemas,
+    /// Those of them that its statements may name. What others do with the rest meanwhile is their own affair.
+    named: Mutex<HashSet<String>>,
 }
 
 impl LiveTransaction {
@@ -43,7 +48,7 @@ impl LiveTransaction {
             .await
             .map_err(failed)?;
         let schemas = Schemas::seen_by(&session).await?;
-        Ok(Self { id: row.get(0), lent: Vec::new(), session, schemas })
+        Ok(Self { id: row.get(0), lent: Vec::new(), session, schemas, named: Mutex::default() })
     }
 
     /// Lends search paths to functions. Nobody else sees that: they are taken back before the transaction commits.
@@ -60,7 +65,18 @@ impl LiveTransaction {
     /// Runs statements.
     pub async fn run(&self, what: &str, statements: &str) -> Result<()> {
         interrupt::check()?;
+        self.note(statements);
         self.session.batch_execute(statements).await.map_err(|source| Error::postgres(what, source))
+    }
+
+    /// Remembers which schemas a text may name. A name that is written in more than one way counts always.
+    fn note(&self, text: &str) {
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        for name in self.schemas.names() {
+            if !named.contains(name) && (name.contains(['"', '\'', '\\']) || text.contains(name)) {
+                named.insert(name.to_owned());
+            }
+        }
     }
 
     /// Loads the chunks of a table into `target`, which has its columns, and compares rows and content.
@@ -80,6 +96,7 @@ impl LiveTransaction {
         table.name = target.clone();
         table.load_into = through.cloned();
         let statement = copy_in_statement(&table, &manifest.database.encoding);
+        self.note(&statement);
         for chunk in data.chunks.iter().filter(|chunk| chunk.content.rows > 0) {
             interrupt::check()?;
             let path = snapshot.path(&chunk.path);
@@ -122,6 +139,7 @@ impl LiveTransaction {
         for ((data, _), table) in tables.iter().zip(&targets) {
             interrupt::check()?;
             let statement = copy_out_statement(table, BlockRange::ALL, encoding)?;
+            self.note(&statement);
             let (rows, hash) = copy::hash_rows(&self.session, &statement, progress).await?;
             let key = data.table.load_into.clone().unwrap_or_else(|| data.table.name.clone());
             let [want, have] = sums.entry(key).or_default();
@@ -145,15 +163,14 @@ impl LiveTransaction {
             return error;
         }
         let Ok(now) = Schemas::now(settings).await else { return error };
-        match self.same_schemas(&now) {
+        match self.same_schemas(&now, self.schemas.names()) {
             Err(renamed) => names::changed(format!("{} ({})", renamed.message(), error.message())),
             Ok(()) => error,
         }
     }
 
-    fn same_schemas(&self, now: &Schemas) -> Result<()> {
-        let used = self.schemas.names().into_iter().filter(|name| !name.starts_with("pg_")).collect();
-        self.schemas.check_same(now, &used)
+    fn same_schemas(&self, now: &Schemas, names: HashSet<&str>) -> Result<()> {
+        self.schemas.check_same(now, &names.into_iter().filter(|name| !name.starts_with("pg_")).collect())
     }
 
     /// Commits, if the names of tables mean what they meant when it began.
@@ -164,7 +181,9 @@ impl LiveTransaction {
     pub async fn commit(self, settings: &ConnectionSettings) -> Result<()> {
         interrupt::check()?;
         lent_paths::take_back_in(&self.session, &self.lent).await?;
-        self.same_schemas(&Schemas::seen_by(&self.session).await?)?;
+        let now = Schemas::seen_by(&self.session).await?;
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.same_schemas(&now, named.iter().map(String::as_str).collect())?;
         common::fault::point("parts.before-commit");
         let _undo = interrupt::begin_undo().await;
         match self.session.batch_execute("COMMIT").await {

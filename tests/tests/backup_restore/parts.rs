@@ -372,6 +372,38 @@ fn a_signal_while_the_replacement_waits_for_its_locks_changes_nothing() {
     }
 }
 
+/// A schema's new privileges can't be told from its being renamed and renamed back. Only those that the restore names count.
+#[test]
+fn what_happens_meanwhile_to_schemas_that_a_replacement_does_not_name_is_nothing_to_it() {
+    let (database, snapshots) = shop(Cluster::shared(18), "elsewhere");
+    database.psql("CREATE SCHEMA elsewhere; CREATE SCHEMA gone");
+    for (meanwhile, code) in [
+        (
+            "GRANT USAGE ON SCHEMA elsewhere TO PUBLIC; DROP SCHEMA gone; ALTER SCHEMA elsewhere RENAME TO further",
+            0,
+        ),
+        ("ALTER SCHEMA app RENAME TO other; ALTER SCHEMA other RENAME TO app", 4),
+    ] {
+        let mut reader = database.session();
+        reader.run("BEGIN; SELECT count(*) FROM app.draws");
+        let arguments = ["latest", "--table", "draws", "--replace", "-y"];
+        let mut command = snapshots.command("restore", &database.url(), &arguments);
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let waiting = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'",
+            database.name()
+        );
+        tests::until("the restore waits for its lock", || database.cluster().psql(&waiting) != "0");
+        database.psql(meanwhile);
+        drop(reader);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{meanwhile}: {said}");
+        assert_eq!(said.contains("the schema \"app\""), code == 4, "{meanwhile}: {said}");
+    }
+}
+
 #[test]
 fn no_committed_row_is_lost_when_others_write_during_a_replacement() {
     for major in tests::cluster::ends() {

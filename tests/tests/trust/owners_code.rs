@@ -339,3 +339,69 @@ fn the_code_of_a_trees_owner_is_run_as_the_owner_of_a_partition_by_postgresql_al
         planted.remove();
     }
 }
+
+/// ATTACH PARTITION, a foreign key and a trigger compute the constants of a tree's key, and the first those of the partition's CHECK
+/// constraints, with the rights of whoever makes them. Each runs as who wrote it, also what was handed down to a partition that was given away.
+#[test]
+fn a_tree_of_several_owners_is_put_together_without_anybody_running_the_code_of_another() {
+    for major in ends() {
+        let run = ProtectedRun::shop(major);
+        let mut planted = Planted::plant(&run.database);
+        let (low, other) = (planted.role().to_owned(), format!("other_{}", run.database.name()));
+        let [low_ident, ident] = [psql::quote_ident(&low), psql::quote_ident(&other)];
+        let cluster = run.database.cluster();
+        run.database.psql(&format!(
+            "SET planted.quiet = on; CREATE ROLE {ident}; CREATE SCHEMA others AUTHORIZATION {ident};
+            GRANT USAGE ON SCHEMA planted TO {ident}; GRANT USAGE ON SCHEMA others TO {low_ident};
+            CREATE FUNCTION others.say(place text) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+              IF current_setting('planted.quiet', true) = 'on' THEN RETURN true; END IF;
+              RAISE LOG 'planted|{low}|%|%|%|%', place, current_user, current_user, session_user; RETURN true; END $$;
+            ALTER FUNCTION others.say OWNER TO {ident};
+            -- The tree of the one with partitions of the other and of a superuser; their keys to each other.
+            CREATE TABLE planted.tree (id int NOT NULL, v int, CONSTRAINT above CHECK (planted.say('check above') AND v > 0)) PARTITION BY RANGE ((planted.number('key above') + id));
+            CREATE TABLE others.leaf PARTITION OF planted.tree FOR VALUES FROM (MINVALUE) TO (50);
+            CREATE TABLE others.empty PARTITION OF planted.tree (CONSTRAINT below CHECK (others.say('check below') AND id > 0))
+              FOR VALUES FROM (50) TO (90);
+            COMMENT ON CONSTRAINT below ON others.empty IS 'of the other';
+            CREATE TABLE public.leaf PARTITION OF planted.tree FOR VALUES FROM (90) TO (MAXVALUE);
+            CREATE TABLE others.target (v int PRIMARY KEY); INSERT INTO others.target SELECT generate_series(1, 20);
+            ALTER TABLE others.target OWNER TO {ident};
+            ALTER TABLE planted.tree OWNER TO {low_ident}; ALTER TABLE others.leaf OWNER TO {ident}; ALTER TABLE others.empty OWNER TO {ident};
+            INSERT INTO planted.tree (id, v) SELECT i, i FROM generate_series(1, 20) i;
+            ALTER TABLE planted.tree ADD FOREIGN KEY (v) REFERENCES others.target;
+            CREATE INDEX by_v ON planted.tree (v);
+            CREATE TRIGGER of_tree AFTER INSERT ON planted.tree FOR EACH ROW EXECUTE FUNCTION planted.fires();
+            -- A superuser's tree with a partition whose CHECK is a low role's.
+            CREATE TABLE our_tree (id int) PARTITION BY RANGE (id);
+            CREATE TABLE planted.ours PARTITION OF our_tree (CHECK (planted.say('check of a partition of ours') AND id > 0)) FOR VALUES FROM (1) TO (9);
+            ALTER TABLE planted.ours OWNER TO {low_ident}; INSERT INTO our_tree VALUES (1)"
+        ));
+        planted.heard();
+        let url = run.database.url();
+        let snapshots = Snapshots::new();
+        snapshots.create(&run.database, &[]);
+        let into = format!("{}_into", run.database.name());
+        snapshots.run("restore", &url, &["latest", "--into", &into]).expect(0);
+        let heard = planted.heard();
+        for (place, owner) in [
+            ("key above", &low),
+            ("check above", &low),
+            ("check of a partition of ours", &low),
+            ("check below", &other),
+        ] {
+            assert_eq!(heard.get(place), Some(&vec![owner.clone()]), "{place} on {major}: {heard:?}");
+        }
+        let schema = |url: &str| tests::oracle::fingerprint_without(url, &[]).schema().to_owned();
+        assert_eq!(schema(&cluster.url(&into)), schema(&url), "on {major}");
+        for table in ["others.leaf", "others.target", "our_tree"] {
+            let rows = format!(
+                "SET planted.quiet = on; SELECT count(*), md5(string_agg(t::text, ' ' ORDER BY t::text)) FROM {table} t"
+            );
+            assert_eq!(psql::run(&cluster.url(&into), &rows), run.database.psql(&rows), "{table} on {major}");
+        }
+        cluster.psql(&format!("DROP DATABASE {} WITH (FORCE)", psql::quote_ident(&into)));
+        run.database
+            .psql(&format!("SET planted.quiet = on; DROP OWNED BY {ident} CASCADE; DROP ROLE {ident}"));
+        planted.remove();
+    }
+}

@@ -46,6 +46,8 @@ fn checks_and_plans_run_an_owners_code_as_the_owner() {
             assert!(!ended.stdout.contains("forged"), "a row's key is its own text: {ended}");
             let own = planted.ran_only_as_itself(&format!("check --level {level} on {major}"));
             for place in [
+                "cast between rows",
+                "operator in statistics",
                 "check",
                 "not null domain",
                 "domain",
@@ -375,6 +377,16 @@ fn another_tools_history_of_another_role_is_used_only_without_code() {
                 "ALTER TABLE _sqlx_migrations ALTER installed_on SET DEFAULT now() + planted.number('history default') * interval '1 s'",
                 "ALTER TABLE _sqlx_migrations ALTER installed_on SET DEFAULT now()",
                 "it has default of installed_on",
+            ),
+            (
+                "ALTER TABLE _sqlx_migrations ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON _sqlx_migrations USING (planted.say('history policy'))",
+                "ALTER TABLE _sqlx_migrations DISABLE ROW LEVEL SECURITY; DROP POLICY p ON _sqlx_migrations",
+                "it has policy p",
+            ),
+            (
+                "CREATE STATISTICS s ON (planted.number('history statistics')), version FROM _sqlx_migrations",
+                "DROP STATISTICS s",
+                "it has statistics",
             ),
             (
                 "CREATE RULE r AS ON INSERT TO _sqlx_migrations DO ALSO SELECT planted.say('history rule')",
