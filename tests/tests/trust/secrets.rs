@@ -107,12 +107,27 @@ fn a_password_in_a_commands_arguments_and_in_its_sql_is_masked_wherever_the_run_
         let url = format!("postgresql://nobody:{TYPED}@nowhere/x");
         let script = format!("psql -Xqc \"{sql}\" 2>/dev/null || exit 3");
         let raise = format!(
-            "do $$ begin raise exception using message = $q$in {sql}$q$, hint = $q${mapping}$q$; end $$"
+            "do $$ begin raise exception using message = $q$in {sql}$q$, hint = $q${mapping} set_config('app.jwt_secret', '{TYPED}')$q$; end $$"
         );
         let psql = |sql: &str| {
             ["--", "env", &environment, "psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-c", sql].map(str::to_owned)
         };
+        let forms = [
+            format!("PGPASSWORD=with blanks {TYPED}"),
+            format!("host=h password = 'with blanks {TYPED}' sslpassword={TYPED}"),
+            format!("jdbc:postgresql://h/d?user=u&password={TYPED}&ssl=true"),
+            format!("h:5432:d:u:{TYPED}"),
+            format!("u:{TYPED}@tcp(h:3306)/d"),
+            format!("PRIVATE-TOKEN: {TYPED}"),
+            format!("Authorization: Basic {TYPED}"),
+            format!("select set_config('app.jwt_secret', '{TYPED}', false)"),
+            format!("[\"--password\", \"{TYPED}\"]"),
+            format!("MYSQL_PWD={TYPED} SECRET_KEY={TYPED} db_pw={TYPED}"),
+            format!("alter subscription s connection 'host=h password=''{TYPED}'' '"),
+        ];
+        let of_forms = ["--", "sh", "-c", "psql -Xqc 'select 1'; exit 3", "x"].map(str::to_owned);
         let commands = [
+            of_forms.into_iter().chain(forms).collect(),
             psql(&sql).to_vec(),
             psql(&mapping).to_vec(),
             ["--", "sh", "-c", &script].map(str::to_owned).to_vec(),
