@@ -28,9 +28,10 @@ pub async fn existing_rows(session: &Session, plan: &Plan) -> Result<BTreeMap<u3
     let mut found = BTreeMap::new();
     for table in &plan.tables {
         let name = &table.target.name;
-        let row = session.query_one(&format!("SELECT pg_catalog.count(*) FROM {name}"), &[]).await.map_err(
-            |source| Error::postgres(format!("could not count the rows of {}", name.short()), source),
-        )?;
+        let count = format!("SELECT pg_catalog.count(*) FROM {}", table.target.own_rows());
+        let row = session.query_one(&count, &[]).await.map_err(|source| {
+            Error::postgres(format!("could not count the rows of {}", name.short()), source)
+        })?;
         let rows: i64 = row.get(0);
         if rows > 0 {
             found.insert(table.target.oid, rows);
@@ -145,7 +146,7 @@ pub async fn prepare(
         notes.push(format!("triggers of {shown} did not fire for the imported rows: {names}"));
     }
     if recreates {
-        let names: Vec<String> = plan.tables.iter().map(|table| table.target.name.to_string()).collect();
+        let names: Vec<String> = plan.tables.iter().map(|table| table.target.own_rows()).collect();
         let emptied = run(session, "empty the tables", &format!("TRUNCATE {}", names.join(", "))).await;
         emptied.map_err(|error| {
             if error.sqlstate() == Some("0A000") {

@@ -79,6 +79,7 @@ pub fn translate(source: &Source, options: &ImportOptions, into: &str) -> Result
                 name: QualifiedName::new(into, table.name.clone()),
                 visible: true,
                 owned: true,
+                partitioned: false,
                 columns: Vec::new(),
                 triggers: Vec::new(),
             },

@@ -41,22 +41,22 @@ const KNOWN_NODES: &str = "'CONST', 'FUNCEXPR', 'NAMEDARGEXPR', 'OPEXPR', 'DISTI
 const NODES_OF_PLAIN_TYPES: &str = "'MINMAX', 'MINMAXEXPR', 'ROWCOMPARE', 'ROWCOMPAREEXPR', 'XMLEXPR', 'XML', 'JSONCONSTRUCTOREXPR', \
      'JSONRETURNING', 'JSONFORMAT', 'JSONVALUEEXPR', 'JSONISPREDICATE'";
 
-/// Of the tables `$1`, their partitions, and what is truncated with them: what calls code, whose the table is, and the name of the table.
+/// Of the tables `$1` and their partitions: what calls code, whose the table is, and the name of the table.
 /// `$2`: their triggers fire; those of a partition alone always do. `$3` and `$4`: table and name of each column that gets its values from
-/// the file, and so no default. `$5`: the tables are emptied, and with them the tables that inherit from them.
+/// the file, and so no default. `$5`: the tables are emptied.
 fn called() -> String {
     // `nextval` of a constant sequence, among all calls of it.
     let of_constant = r":funcid 1574 [^{}]*:args \(\{CONST :consttype 2205 ";
     format!(
         r"
 WITH RECURSIVE trusted AS MATERIALIZED ({TRUSTED_ROLES}),
-target(oid, gets_rows) AS (
-  SELECT u.oid, true FROM pg_catalog.unnest($1::pg_catalog.oid[]) u(oid)
-  UNION SELECT i.inhrelid, p.relkind = 'p' AND target.gets_rows FROM pg_catalog.pg_inherits i JOIN target ON target.oid = i.inhparent
-    JOIN pg_catalog.pg_class p ON p.oid = i.inhparent AND (p.relkind = 'p' OR $5)),
+target(oid) AS (
+  SELECT u.oid FROM pg_catalog.unnest($1::pg_catalog.oid[]) u(oid)
+  UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN target ON target.oid = i.inhparent
+    JOIN pg_catalog.pg_class p ON p.oid = i.inhparent AND p.relkind = 'p'),
 tables AS (
   SELECT t.*, t.oid = ANY ($1) AS is_named, c.relname, n.nspname, c.relowner, c.relowner IN (SELECT oid FROM trusted) AS is_ours
-  FROM (SELECT oid, pg_catalog.bool_or(gets_rows) AS gets_rows FROM target GROUP BY oid) t
+  FROM target t
   JOIN pg_catalog.pg_class c ON c.oid = t.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace),
 -- The defaults, and what is evaluated with them: the CHECKs of domains to which they convert.
 items(rel, what, class, object, tree, type) AS (
@@ -100,7 +100,7 @@ functions(rel, what, function, is_fine) AS (
            WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = g.tgfoid AND d.deptype = 'e')
     FROM tables t JOIN pg_catalog.pg_trigger g ON g.tgrelid = t.oid JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid
     WHERE NOT g.tgisinternal AND g.tgenabled IN ('O', 'A') AND ($2 OR NOT t.is_named AND g.tgparentid = 0)
-      AND (g.tgtype & 4 <> 0 AND t.gets_rows AND (t.is_named OR g.tgtype & 1 <> 0) OR g.tgtype & 32 <> 0 AND $5)),
+      AND (g.tgtype & 4 <> 0 AND (t.is_named OR g.tgtype & 1 <> 0) OR g.tgtype & 32 <> 0 AND $5)),
 bad(rel, what, does) AS (
   SELECT f.rel, f.what, pg_catalog.format('calls %s', p.oid::pg_catalog.regprocedure)
   FROM functions f JOIN tables t ON t.oid = f.rel JOIN pg_catalog.pg_proc p ON p.oid = f.function
@@ -115,13 +115,13 @@ ORDER BY t.oid, b.what, b.does"
     )
 }
 
-/// What lies below the tables `$1` and is none of them, with the lowest of these above it, and whether it is a partition: schema and
-/// name of both.
+/// The partitions below the tables `$1` that are none of them, with the lowest of these above each: schema and name of both.
 const BELOW: &str = "
 WITH RECURSIVE below(oid, top, height) AS (
-  SELECT i.inhrelid, i.inhparent, 1 FROM pg_catalog.pg_inherits i WHERE i.inhparent = ANY ($1::pg_catalog.oid[])
+  SELECT i.inhrelid, i.inhparent, 1 FROM pg_catalog.pg_inherits i
+    JOIN pg_catalog.pg_class p ON p.oid = i.inhparent AND p.relkind = 'p' WHERE i.inhparent = ANY ($1::pg_catalog.oid[])
   UNION SELECT i.inhrelid, b.top, b.height + 1 FROM pg_catalog.pg_inherits i JOIN below b ON b.oid = i.inhparent)
-SELECT DISTINCT ON (c.oid) n.nspname::text, c.relname::text, tn.nspname::text, t.relname::text, c.relispartition
+SELECT DISTINCT ON (c.oid) n.nspname::text, c.relname::text, tn.nspname::text, t.relname::text
 FROM below b JOIN pg_catalog.pg_class c ON c.oid = b.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_class t ON t.oid = b.top JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
 WHERE c.oid <> ALL ($1) ORDER BY c.oid, b.height";
@@ -131,7 +131,7 @@ WHERE c.oid <> ALL ($1) ORDER BY c.oid, b.height";
 pub enum Use {
     /// They are read, and get rows.
     Filled,
-    /// They are emptied first, and with them what inherits from them.
+    /// They are emptied first.
     EmptiedAndFilled,
 }
 
@@ -189,12 +189,11 @@ pub async fn refuse(session: &Session, plan: &Plan, options: &ImportOptions, use
     .with_database_state("The database was not changed."))
 }
 
-/// The name of a table that lies below another, and how it does.
+/// The name of a partition, and of what it is one.
 fn place(row: &common::postgres::Row) -> (String, String) {
     let name =
         |column| QualifiedName::new(row.get::<_, String>(column), row.get::<_, String>(column + 1)).short();
-    let how = if row.get(4) { "a partition of" } else { "which inherits from" };
-    (name(0), format!("{how} {}", name(2)))
+    (name(0), format!("a partition of {}", name(2)))
 }
 
 /// Refuses to put rows aside in a schema of somebody else, who could put another table under the name.

@@ -19,10 +19,19 @@ pub struct TargetTable {
     pub visible: bool,
     /// The role owns it, or may act as its owner.
     pub owned: bool,
+    /// Its rows are those of its partitions.
+    pub partitioned: bool,
     /// Its columns, in order.
     pub columns: Vec<TargetColumn>,
     /// Triggers of the user that fire in an ordinary session: name, and `pg_trigger.tgenabled`.
     pub triggers: Vec<(String, char)>,
+}
+
+impl TargetTable {
+    /// Its name in a statement that means its own rows, and not those of tables that inherit from it.
+    pub fn own_rows(&self) -> String {
+        if self.partitioned { self.name.to_string() } else { format!("ONLY {}", self.name) }
+    }
 }
 
 /// A column.
@@ -103,7 +112,7 @@ impl Target {
 
 const TABLES: &str = "
 SELECT c.oid, n.nspname::text, c.relname::text, n.nspname = ANY (pg_catalog.current_schemas(false)),
-       pg_catalog.pg_has_role(c.relowner, 'USAGE')
+       pg_catalog.pg_has_role(c.relowner, 'USAGE'), c.relkind = 'p'
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'safe_run') AND n.nspname NOT LIKE 'pg\\_toast%'
@@ -195,6 +204,7 @@ pub async fn read(client: &Client, search_path: &str) -> Result<Target> {
             name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
             visible: row.get(3),
             owned: row.get(4),
+            partitioned: row.get(5),
             columns: by_table.remove(&oid).unwrap_or_default(),
             triggers: triggers.remove(&oid).unwrap_or_default(),
         }

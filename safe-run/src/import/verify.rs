@@ -46,7 +46,8 @@ pub async fn read_back(session: &Session, plan: &TablePlan, progress: &Progress)
         progress: progress.clone(),
     };
     // A query reaches the partitions of a table too, which COPY by name does not.
-    let statement = format!("COPY (SELECT {} FROM {}) TO STDOUT{how}", plan.column_list(), plan.target.name);
+    let statement =
+        format!("COPY (SELECT {} FROM {}) TO STDOUT{how}", plan.column_list(), plan.target.own_rows());
     let (sink, sent) = session.copy_out(&statement, sink, &format!("could not read {name} back")).await?;
     if sent != [sink.found.all.rows] {
         return Err(Error::failed(format!(
