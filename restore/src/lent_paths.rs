@@ -276,7 +276,9 @@ pub fn may_be_a_name(error: &Error) -> bool {
 pub fn hint(error: Error) -> Error {
     // Not every error of that class, and not the server's own advice, such as to add type casts: the definition was right where it
     // comes from.
-    let is_name = matches!(error.sqlstate(), Some("42883" | "42P01" | "42704" | "42703" | "3F000"));
+    let is_name = matches!(error.sqlstate(), Some("42883" | "42P01" | "42704" | "42703" | "3F000"))
+        // No schema helps a setting that nobody has made: the server's text, in the C locale.
+        && !error.message().contains("unrecognized configuration parameter");
     if !is_name {
         return error;
     }
@@ -303,6 +305,10 @@ mod tests {
             ["42883", "42P01", "3F000", "42501", "42601", "23505"].map(of),
             [true, true, true, false, false, false]
         );
+        let of_setting =
+            Error::failed("unrecognized configuration parameter \"app.tenant\"").with_sqlstate("42704");
+        assert_eq!(hint(of_setting).hint(), None);
+        assert!(hint(Error::failed("type \"mood\" does not exist").with_sqlstate("42704")).hint().is_some());
     }
 
     fn paths() -> Paths {

@@ -40,11 +40,18 @@ CROSS JOIN LATERAL (
 WHERE co.conexclop IS NOT NULL AND c.relkind = 'r' AND c.relpersistence <> 't' AND pg_relation_size(c.oid) > $1
 ORDER BY 2, 3, 4";
 
-/// Where temporary tables lie.
-const TABLESPACE: &str = "
-SELECT COALESCE(NULLIF(pg_catalog.btrim(pg_catalog.split_part(pg_catalog.current_setting('temp_tablespaces'), ',', 1), ' \"'), ''),
-    t.spcname::text) FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
-WHERE d.datname = pg_catalog.current_database()";
+/// Where temporary tables may come to lie: each of the tablespaces that are named, exist, and let this role in, of which the server takes
+/// one by chance; otherwise, and for an empty name, the database's own.
+const TABLESPACES: &str = r#"
+WITH own AS (SELECT t.spcname::text AS name FROM pg_catalog.pg_database d JOIN pg_catalog.pg_tablespace t ON t.oid = d.dattablespace
+             WHERE d.datname = pg_catalog.current_database()),
+ listed AS (SELECT CASE WHEN m[1] LIKE '"%' THEN pg_catalog.replace(pg_catalog.substr(m[1], 2, pg_catalog.length(m[1]) - 2), '""', '"')
+                        ELSE pg_catalog.lower(m[1]) END AS name
+            FROM pg_catalog.regexp_matches(pg_catalog.current_setting('temp_tablespaces'), '("(?:[^"]|"")*"|[^,[:space:]"]+)', 'g') m),
+ used AS (SELECT l.name FROM listed l JOIN pg_catalog.pg_tablespace t ON t.spcname::text = l.name
+          WHERE pg_catalog.has_tablespace_privilege(t.oid, 'CREATE')
+          UNION SELECT own.name FROM own, listed WHERE listed.name = '')
+SELECT name FROM used UNION ALL SELECT name FROM own WHERE NOT EXISTS (SELECT FROM used) ORDER BY 1"#;
 
 /// The first constraint under which rows are in conflict, or of which that could not be seen, as a sentence.
 ///
@@ -96,13 +103,18 @@ async fn too_little_room(session: &Session, builds: &[Row], looks: bool) -> Resu
     let Some(largest) = builds.iter().max_by_key(|build| build.get::<_, i64>(5)).filter(|_| looks) else {
         return Ok(None);
     };
-    let row = session
-        .query_one(TABLESPACE, &[])
+    let rows = session
+        .query(TABLESPACES, &[])
         .await
-        .map_err(|source| Error::postgres("could not look at the tablespace of temporary tables", source))?;
-    let room = space::look(session, row.get(0)).await;
-    let (text, is_too_little) = space::compare(largest.get::<_, i64>(5).unsigned_abs(), &room);
-    Ok(is_too_little.then(|| unseen(largest, &format!("building its index again {text}"))))
+        .map_err(|source| Error::postgres("could not look at the tablespaces of temporary tables", source))?;
+    for row in &rows {
+        let room = space::look(session, row.get(0)).await;
+        let (text, is_too_little) = space::compare(largest.get::<_, i64>(5).unsigned_abs(), &room);
+        if is_too_little {
+            return Ok(Some(unseen(largest, &format!("building its index again {text}"))));
+        }
+    }
+    Ok(None)
 }
 
 async fn first_of(session: &Session, builds: &[Row], progress: &Progress) -> Result<Option<String>> {
