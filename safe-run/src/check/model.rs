@@ -123,6 +123,14 @@ impl Finding {
         finding
     }
 
+    /// What a person should know of the looking itself.
+    pub(crate) fn of_looking(check: CheckKind, object: &str, detail: String) -> Self {
+        let key = RuleKey { check, object_oid: 0, rule_oid: 0, rule: object.to_owned() };
+        let mut finding = Self::state(key, object.to_owned(), "", detail);
+        finding.severity = Severity::Note;
+        finding
+    }
+
     /// A violated rule about a state: a switch that is off, an index that is invalid.
     pub(crate) fn state(key: RuleKey, object: String, state: &str, detail: String) -> Self {
         Self {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{Invocation, args::CheckArgs};
 use crate::{
     check::{self, CheckKind, CheckResults, Entry, Finding, Severity},
+    proof,
     run::check_on,
     verify,
 };
@@ -74,6 +75,10 @@ impl Invocation<'_> {
             let session = connection.connect_as(SessionProfile::Migration, None).await?;
             results.findings.extend(verify::run_all(&session, &files, &progress).await?);
             session.close().await?;
+        }
+        if let Some(moved) = proof::moved_in(&connection).await? {
+            let detail = format!("this check may have moved {moved}");
+            results.findings.push(Finding::of_looking(CheckKind::Sequences, "event triggers", detail));
         }
         // What compares two states has nothing to compare here.
         let mut checked: Vec<CheckKind> =

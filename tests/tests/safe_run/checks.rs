@@ -475,3 +475,21 @@ fn a_rule_that_is_made_not_valid_over_rows_that_break_it_stands_and_the_rows_are
         run.run(&[]).exits(11).says("violate CHECK pos2 of t (keys 1, 3)");
     }
 }
+
+/// Before 17 nothing keeps an event trigger that fires always from firing where the checks make something.
+#[test]
+fn a_check_says_what_event_triggers_may_have_moved_by_it() {
+    for (major, is_told) in [(14, true), (18, false)] {
+        let run = ProtectedRun::on(Cluster::shared(major).fresh_database("moved"));
+        run.database.psql(
+            "CREATE TABLE booked (at int4range, EXCLUDE USING gist (at WITH &&)); CREATE SEQUENCE made;
+             CREATE FUNCTION count_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM nextval('public.made'); END $$;
+             CREATE EVENT TRIGGER count_ddl ON ddl_command_end EXECUTE FUNCTION count_ddl();
+             ALTER EVENT TRIGGER count_ddl ENABLE ALWAYS",
+        );
+        let words =
+            "this check may have moved numbers of sequences from which event triggers draw (count_ddl";
+        let (text, json) = (run.run(&["check"]).exits(0), run.run(&["check", "--json"]).exits(0));
+        assert_eq!((text.stdout.contains(words), json.stdout.contains(words)), (is_told, is_told), "{major}");
+    }
+}
