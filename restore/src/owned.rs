@@ -592,17 +592,17 @@ mod tests {
     }
 
     fn found(roles: &[Role]) -> Owned {
-        find_in(LISTED, roles, (20..30).chain([33, 37]).collect(), &BTreeSet::from([50]), true)
+        find_in(LISTED, roles, &(20..30).chain([33, 37]).collect(), &BTreeSet::from([50]), true)
     }
 
     fn find_in(
         listed: &str,
         roles: &[Role],
-        post_data: BTreeSet<u32>,
+        post_data: &BTreeSet<u32>,
         partitioned: &BTreeSet<u32>,
         may_lend: bool,
     ) -> Owned {
-        let known = Known { post_data: &post_data, partitioned, exclusions: &BTreeSet::from([21]), may_lend };
+        let known = Known { post_data, partitioned, exclusions: &BTreeSet::from([21]), may_lend };
         find(&toc::parse(listed), roles, known)
     }
 
@@ -632,7 +632,7 @@ mod tests {
 ";
         let roles = [role("low", false), role("other", false), role("postgres", true)];
         let makers = |may_lend| {
-            let owned = find_in(listed, &roles, (20..24).collect(), &BTreeSet::from([13, 16]), may_lend);
+            let owned = find_in(listed, &roles, &(20..24).collect(), &BTreeSet::from([13, 16]), may_lend);
             let names = owned.makers.iter().map(|(id, role)| format!("{id} {}", role.name));
             (names.collect::<Vec<_>>(), owned.lent)
         };
