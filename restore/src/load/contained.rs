@@ -177,7 +177,7 @@ impl Contained {
         let answer = session
             .simple_query(&owner.run_sql(&self.insert_sql(&data.table), OWN_PATH))
             .await
-            .map_err(failed)?;
+            .map_err(|source| of_owner(failed(source)))?;
         let rows = answer.iter().find_map(|message| match message {
             SimpleQueryMessage::Row(row) => row.get(0).and_then(|rows| rows.parse::<u64>().ok()),
             _ => None,
@@ -225,6 +225,19 @@ impl Contained {
             values.join(", ")
         )
     }
+}
+
+/// Says who lacks a right: the rows come from its owner, and not from whoever restores.
+fn of_owner(error: Error) -> Error {
+    // insufficient_privilege
+    if error.sqlstate() != Some("42501") {
+        return error;
+    }
+    error.with_hint(
+        "The rows of a table whose rules call code are inserted by the table's owner, who may not do this. Give the owner the right where \
+         the snapshot comes from (GRANT EXECUTE ON FUNCTION …, GRANT USAGE ON SCHEMA … or TYPE …) and take a new snapshot, or restore \
+         with --no-owner.",
+    )
 }
 
 /// The temporary table.

@@ -405,3 +405,30 @@ fn a_tree_of_several_owners_is_put_together_without_anybody_running_the_code_of_
         planted.remove();
     }
 }
+
+/// A superuser's COPY would have been let in; the owner of the table inserts its rows.
+#[test]
+fn an_owner_who_may_not_run_what_the_rules_of_its_table_call_is_told_with_the_way_out() {
+    let run = ProtectedRun::shop(18);
+    let low = format!("{}_low", run.database.name());
+    run.database.psql(&format!(
+        "CREATE ROLE {low}; CREATE FUNCTION over_zero(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN $1 > 0; END';
+         REVOKE EXECUTE ON FUNCTION over_zero(int) FROM PUBLIC; CREATE TABLE guarded (n int CHECK (over_zero(n)));
+         INSERT INTO guarded VALUES (1), (2); ALTER TABLE guarded OWNER TO {low}"
+    ));
+    let snapshots = Snapshots::new();
+    snapshots.create(&run.database, &[]);
+    let into = format!("{}_into", run.database.name());
+    let restore = |more: &[&str]| {
+        snapshots.run("restore", &run.database.url(), &[&["latest", "--into", &into], more].concat())
+    };
+    let refused = restore(&[]).expect(1);
+    drop(refused.says(&[
+        "could not load the table guarded: permission denied for function over_zero",
+        "restore with --no-owner",
+    ]));
+    restore(&["--no-owner"]).expect(0);
+    assert_eq!(psql::run(&run.database.cluster().url(&into), "SELECT count(*) FROM guarded"), "2");
+    run.database.cluster().psql(&format!("DROP DATABASE {} WITH (FORCE)", psql::quote_ident(&into)));
+    run.database.psql(&format!("DROP TABLE guarded; DROP ROLE {low}"));
+}
