@@ -446,12 +446,7 @@ async fn copy_named(
     };
     // The schema of a whole database needs nothing of what is read here, so pg_dump is at work meanwhile.
     let is_early = scope.is_none() && exported.only_session().is_none();
-    let mut early = Box::pin(maybe_done(async {
-        match is_early {
-            true => dump(Vec::new()).await.map(Some),
-            false => Ok(None),
-        }
-    }));
+    let mut whole = Box::pin(maybe_done(dump(Vec::new())));
     let prepared = Box::pin(async {
         let mut catalog =
             introspect::catalog_around(reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
@@ -519,18 +514,19 @@ async fn copy_named(
         };
         Ok::<_, Error>((catalog, passwords, part, guards, reuse, copy, oids, plannable))
     });
-    let (catalog, passwords, part, guards, reuse, copy, oids, plannable) =
-        beside_of(&mut early, prepared).await?;
+    let (catalog, passwords, part, guards, reuse, copy, oids, plannable) = match is_early {
+        true => beside_of(&mut whole, prepared).await?,
+        false => prepared.await?,
+    };
     // On the heap: one after the other or all at once, they would stand twice in this future, and in all around it.
     let schema = Box::pin(async {
         match &part {
             Some(part) => Ok(part.schema.clone()),
-            None if is_early => {
-                early.as_mut().await;
-                let schema = early.as_mut().take_output().transpose()?.flatten();
-                schema.ok_or_else(|| Error::failed("pg_dump ended without a schema"))
+            None => {
+                whole.as_mut().await;
+                let schema = whole.as_mut().take_output();
+                schema.ok_or_else(|| Error::failed("pg_dump ended without a schema"))?
             }
-            None => dump(Vec::new()).await,
         }
     });
     let orphans = Box::pin(async {
@@ -561,7 +557,7 @@ async fn copy_named(
         None => tokio::try_join!(schema, orphans, settled, noted, rows)?,
         Some(_) => (schema.await?, orphans.await?, settled.await?, noted.await?, rows.await?),
     };
-    drop(early);
+    drop(whole);
     fault::point("backup.copied");
     let count = catalog.large_objects.count;
     let large_objects =
