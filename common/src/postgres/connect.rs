@@ -90,7 +90,8 @@ impl ConnectionSettings {
             failures.clear();
             for server in self.servers() {
                 // On the heap: every caller's future would hold all of it, and so would theirs.
-                match Box::pin(self.connect_to_again(server, *target, profile, &notices)).await {
+                let connect = || Box::pin(self.connect_to(server, *target, profile, &notices));
+                match again_after_an_end(connect).await {
                     Ok(session) => return Ok(session),
                     // As libpq: a server that answers with a refusal ends the search.
                     Err(error) if error.kind() != ErrorKind::Busy => return Err(error),
@@ -136,24 +137,6 @@ impl ConnectionSettings {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-    }
-
-    /// Connects to one server, again where the session is ended while it begins: another run's fence ends everybody's, and who comes
-    /// back learns from the server, or from that run's mark, what is going on.
-    async fn connect_to_again(
-        &self,
-        server: &Server,
-        target: TargetSession,
-        profile: SessionProfile,
-        notices: &Notices,
-    ) -> Result<Session> {
-        for pause in PAUSES_AFTER_AN_END {
-            match self.connect_to(server, target, profile, notices).await {
-                Err(error) if was_ended(&error) => tokio::time::sleep(pause).await,
-                outcome => return outcome,
-            }
-        }
-        self.connect_to(server, target, profile, notices).await
     }
 
     async fn connect_to(
@@ -210,6 +193,18 @@ impl ConnectionSettings {
         // The addresses of one name are one server to a person: the last one's reason stands for all.
         Err(failures.pop().unwrap_or_else(|| unresolved(self, server, None)))
     }
+}
+
+/// Connects, again where the session is ended while it begins: another run's fence ends everybody's, and who comes back learns from the
+/// server, or from that run's mark, what is going on.
+async fn again_after_an_end<F: Future<Output = Result<Session>>>(connect: impl Fn() -> F) -> Result<Session> {
+    for pause in PAUSES_AFTER_AN_END {
+        match connect().await {
+            Err(error) if was_ended(&error) => tokio::time::sleep(pause).await,
+            outcome => return outcome,
+        }
+    }
+    connect().await
 }
 
 async fn resolve(settings: &ConnectionSettings, server: &Server, host: &str) -> Result<Vec<IpAddr>> {

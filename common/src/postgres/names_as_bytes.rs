@@ -2,18 +2,25 @@
 //! most clients read names as UTF-8, so such a database is refused with the object named. Bytes in rows are copied as they are.
 //! Roles are all databases': one that was made in a database of another encoding is refused where this database uses it.
 
-use super::{Client, shared_text::escaped, sql};
+use super::{
+    Client,
+    shared_text::{UNCHECKED, escaped, raw_bytes},
+    sql,
+};
 use crate::{Error, Result};
 
 /// Whether names are looked at, and whether roles' are: planning either question takes milliseconds. Where names are what a server of
 /// this encoding says, only roles may come from elsewhere, and mostly each is ASCII.
-const MAY_HOLD_OTHERS: &str = r"
-SELECT pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII',
-       CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY ('{UTF8,SQL_ASCII}'::pg_catalog.name[])
+fn may_hold_others() -> String {
+    format!(
+        "SELECT pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) 'SQL_ASCII',
+       CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY ({UNCHECKED})
             THEN EXISTS (SELECT FROM pg_catalog.pg_roles r
-                         WHERE pg_catalog.encode(pg_catalog.byteain(pg_catalog.textout(pg_catalog.replace(r.rolname::pg_catalog.text, E'\\', E'\\\\'))), 'hex')
-                               OPERATOR(pg_catalog.~) '^(..)*[89a-f]')
-            ELSE true END";
+                         WHERE pg_catalog.encode({}, 'hex') OPERATOR(pg_catalog.~) '^(..)*[89a-f]')
+            ELSE true END",
+        raw_bytes("r.rolname")
+    )
+}
 
 /// Names with a byte beyond ASCII, as hexadecimal, with what bears them.
 const NAMES: &str = r"
@@ -38,7 +45,7 @@ ORDER BY 1, 2 LIMIT 10000";
 /// Refused, naming the first one with its bytes as escapes; or the catalog can't be read.
 pub async fn refuse(client: &Client) -> Result<()> {
     let failed = |source| Error::postgres("could not look at the names in the database", source);
-    let may = client.query_one(MAY_HOLD_OTHERS, &[]).await.map_err(failed)?;
+    let may = client.query_one(&may_hold_others(), &[]).await.map_err(failed)?;
     let (keeps_any, has_odd_role): (bool, bool) = (may.get(0), may.get(1));
     let names = if keeps_any { client.query(NAMES, &[]).await.map_err(failed)? } else { Vec::new() };
     let roles =

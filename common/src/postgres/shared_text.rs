@@ -3,15 +3,27 @@
 
 use tokio_postgres::{Row, row::RowIndex};
 
+/// The encodings in which text that comes from elsewhere is not checked, as an array of SQL.
+pub const UNCHECKED: &str = "'{UTF8,SQL_ASCII}'::pg_catalog.name[]";
+
+/// An SQL expression for the bytes of the text `expression` as they are, in a database of an encoding that is one of [`UNCHECKED`].
+#[must_use]
+pub fn raw_bytes(expression: &str) -> String {
+    // Backslashes begin escapes in the input of bytea.
+    format!(
+        "pg_catalog.byteain(pg_catalog.textout(pg_catalog.replace(({expression})::pg_catalog.text, E'\\\\', E'\\\\\\\\')))"
+    )
+}
+
 /// An SQL expression for the bytes of the text `expression`: as UTF-8 where the session's database has an encoding that can be
 /// converted, and as they are where it is UTF8 or SQL_ASCII, which check nothing that comes from elsewhere.
 #[must_use]
 pub fn bytes(expression: &str) -> String {
-    // Backslashes begin escapes in the input of bytea.
     format!(
-        "CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY ('{{UTF8,SQL_ASCII}}'::pg_catalog.name[])
-         THEN pg_catalog.byteain(pg_catalog.textout(pg_catalog.replace(({expression})::pg_catalog.text, E'\\\\', E'\\\\\\\\')))
-         ELSE pg_catalog.convert_to(({expression})::pg_catalog.text, 'UTF8') END"
+        "CASE WHEN pg_catalog.getdatabaseencoding() OPERATOR(pg_catalog.=) ANY ({UNCHECKED})
+         THEN {}
+         ELSE pg_catalog.convert_to(({expression})::pg_catalog.text, 'UTF8') END",
+        raw_bytes(expression)
     )
 }
 
