@@ -1,7 +1,7 @@
 //! Single tables come back: beside the live ones, into a database of their own, or as the content of the live ones; only
 //! what belongs to them is read, and the live database is changed as a whole or not at all.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tests::oracle::{fingerprint, fingerprint_without};
@@ -344,23 +344,28 @@ fn a_killed_restore_leaves_the_live_database_as_it_was() {
     }
 }
 
+/// A replacement of `app.draws` that waits for its lock, and the session whose end lets it go on.
+fn waiting_replacement(database: &Database, snapshots: &Snapshots) -> (psql::Session, Child) {
+    let mut reader = database.session();
+    reader.run("BEGIN; SELECT count(*) FROM app.draws");
+    let arguments = ["latest", "--table", "draws", "--replace", "-y"];
+    let mut command = snapshots.command("restore", &database.url(), &arguments);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let waiting = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'",
+        database.name()
+    );
+    tests::until("the restore waits for its lock", || database.cluster().psql(&waiting) != "0");
+    (reader, child)
+}
+
 #[test]
 fn a_signal_while_the_replacement_waits_for_its_locks_changes_nothing() {
     let (database, snapshots) = shop(Cluster::shared(18), "signal");
     database.psql("DELETE FROM app.draws");
     let before = fingerprint(&database);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
-        let mut reader = database.session();
-        reader.run("BEGIN; SELECT count(*) FROM app.draws");
-        let mut command =
-            snapshots.command("restore", &database.url(), &["latest", "--table", "draws", "--replace", "-y"]);
-        let child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let waiting = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'",
-            database.name()
-        );
-        tests::until("the restore waits for its lock", || database.cluster().psql(&waiting) != "0");
+        let (reader, child) = waiting_replacement(&database, &snapshots);
         Outcome::of(Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()])).expect(0);
         let output = child.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
@@ -384,17 +389,7 @@ fn what_happens_meanwhile_to_schemas_that_a_replacement_does_not_name_is_nothing
         ),
         ("ALTER SCHEMA app RENAME TO other; ALTER SCHEMA other RENAME TO app", 4),
     ] {
-        let mut reader = database.session();
-        reader.run("BEGIN; SELECT count(*) FROM app.draws");
-        let arguments = ["latest", "--table", "draws", "--replace", "-y"];
-        let mut command = snapshots.command("restore", &database.url(), &arguments);
-        let child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let waiting = format!(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND wait_event_type = 'Lock'",
-            database.name()
-        );
-        tests::until("the restore waits for its lock", || database.cluster().psql(&waiting) != "0");
+        let (reader, child) = waiting_replacement(&database, &snapshots);
         database.psql(meanwhile);
         drop(reader);
         let output = child.wait_with_output().unwrap();
