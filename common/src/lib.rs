@@ -22,6 +22,7 @@ pub mod postgres;
 pub mod progress;
 pub mod random;
 pub mod repository;
+pub mod server_space;
 pub mod snapshot;
 pub mod verdict;
 

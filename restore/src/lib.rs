@@ -36,7 +36,6 @@ pub mod plan;
 pub mod preflight;
 pub mod role_map;
 pub mod sequences_ahead;
-pub mod space;
 pub mod stage;
 pub mod tablespaces;
 

@@ -8,6 +8,7 @@ use common::{
     Error, Ident, Result,
     catalog::PlacedRelation,
     ident::{printable, with_suffix},
+    server_space::{self, Space},
     snapshot::Manifest,
 };
 use serde::Serialize;
@@ -15,7 +16,6 @@ use serde::Serialize;
 use crate::{
     collation,
     role_map::{self, RoleMapping},
-    space::{self, Space},
     tablespaces,
 };
 
@@ -306,8 +306,8 @@ pub fn plan(
             facts.unknown_settings.join(", ")
         ));
     }
-    let needed_bytes = space::needed(manifest);
-    let (space, is_too_little) = space::compare(needed_bytes, &facts.space);
+    let needed_bytes = server_space::needed(manifest);
+    let (space, is_too_little) = server_space::compare(needed_bytes, &facts.space);
     if is_too_little && !choices.skip_space_check {
         reasons.push(format!("the restore {space} (--skip-space-check tries all the same)"));
     }

@@ -7,12 +7,12 @@ use common::{
     catalog::DatabaseSetting,
     ident::{literal, printable},
     postgres::{Session, database, scratch, shared_text},
+    server_space,
 };
 
 use crate::{
     plan::{Target, TargetFacts},
     role_map::TEMPORARY_ROLE_COMMENT,
-    space,
 };
 
 /// Extensions that need a superuser and are not trusted, unless the role is one. Those of template0 are there already.
@@ -102,7 +102,7 @@ pub async fn facts(
         tablespaces: names("SELECT spcname::text AS name FROM pg_catalog.pg_tablespace").await?,
         has_icu: !names(ICU_COLLATIONS).await?.is_empty(),
         usable_tablespaces: names(USABLE_TABLESPACES).await?,
-        space: space::look(maintenance, tablespace).await,
+        space: server_space::look(maintenance, tablespace).await,
         extensions,
         missing_collations: Vec::new(),
         unknown_settings: Vec::new(),

@@ -16,12 +16,12 @@ use crate::{
     concurrently,
     history::{History, Outcome},
     lock_ahead,
-    migration::{MigrationFile, TransactionPlan},
-    statement::{Statement, StatementKind, TransactionVerb, locks::LockMode},
     statement_facts::{TableFootprint, Watch},
     teller::Teller,
     writes::OwnWrites,
 };
+use sql::migration::{MigrationFile, TransactionPlan};
+use sql::statement::{Statement, StatementKind, TransactionVerb, locks::LockMode};
 use together::run_statements;
 
 /// Longest piece of a statement that is shown, in characters.
@@ -76,7 +76,7 @@ impl StatementReport {
 
 /// The text with its secrets masked; of a long one the beginning, and how much more there is.
 fn shortened(text: &str, max: usize) -> String {
-    let masked = crate::masking::sql_beginning(text, max);
+    let masked = sql::masking::sql_beginning(text, max);
     match text.chars().count().checked_sub(max) {
         Some(more) if more > 0 => format!("{masked} … ({more} more characters)"),
         _ => masked,
@@ -435,7 +435,7 @@ async fn one_by_one(
             && statement.class.outside_transaction.iter().all(|text| is_setval(text));
         let notes = &mut trace.notes;
         let mut rows = 0;
-        applying.progress.step(statement.told_at(file));
+        applying.progress.step(together::told_at(statement, file));
         let result = until_locked(waiting, "SELECT 1", async || {
             let applied =
                 concurrently::guarded(session, statement, waiting.wait.timeout, notes, async || {

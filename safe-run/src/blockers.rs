@@ -107,7 +107,7 @@ fn describe(row: &Row) -> (String, String) {
     let (user, application, state): (String, String, String) =
         (shared_text::shown(row, 1), row.get(2), row.get(3));
     let age = row.get::<_, Option<i64>>(4).map_or(String::new(), |seconds| format!(" for {seconds} s"));
-    let query = crate::statement::significant_text(&shared_text::shown(row, 5), 120);
+    let query = sql::statement::significant_text(&shared_text::shown(row, 5), 120);
     let kind: String = row.get(7);
     let who = if kind == "client backend" {
         format!("pid {pid}, user {user}, application \"{application}\"")

@@ -31,7 +31,6 @@ use crate::{
     guarded::{self, Job},
     history::History,
     journal::Mode,
-    migration::{self, MigrationPlan, TransactionChoice, TransactionPlan},
     proof::{self, Proof},
     recover::{self, Decision},
     release,
@@ -41,6 +40,7 @@ use crate::{
     transactional::{self, Work},
     verify::{self, VerifyFile},
 };
+use sql::migration::{self, MigrationPlan, TransactionChoice, TransactionPlan};
 
 /// Run migrations that undo themselves when something fails.
 ///

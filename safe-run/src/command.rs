@@ -16,7 +16,7 @@ use common::{
     postgres::{ConnectionSettings, Session, settings::VARIABLES_TO_CLEAR},
 };
 
-use crate::masking;
+use sql::masking;
 
 /// How often the server is asked for the command's sessions.
 const LOOK_EVERY: Duration = Duration::from_millis(100);

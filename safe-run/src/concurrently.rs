@@ -9,7 +9,7 @@ use std::{collections::HashSet, time::Duration};
 
 use common::{Error, Ident, QualifiedName, Result, postgres::Session};
 
-use crate::statement::{self, Statement};
+use sql::statement::{self, Statement};
 
 /// Longest wait of dropping what a failed build left behind, in seconds. It keeps nobody else waiting.
 const DROP_LIMIT: &str = "30s";

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{Error, Result, postgres::Session};
 
-use crate::statement::{TableName, enums::Labels};
+use sql::statement::{TableName, enums::Labels};
 
 /// Names of what depends on the enums of this name, however far, and of functions and triggers that speak of those.
 const USERS: &str = "

@@ -1,4 +1,4 @@
-//! Reads what [`crate::expectation`] needs to know of the catalog before the migration.
+//! Reads what [`sql::expectation`] needs to know of the catalog before the migration.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,10 +7,8 @@ use common::{
     postgres::{Client, Row},
 };
 
-use crate::{
-    expectation::{ChildFact, Facts, ForeignKeyFact, TableFact, TriggerFact},
-    statement::TableName,
-};
+use sql::expectation::{ChildFact, Facts, ForeignKeyFact, TableFact, TriggerFact};
+use sql::statement::TableName;
 
 const TABLES: &str = "
 SELECT c.oid, n.nspname, c.relname, c.relkind = 'p'

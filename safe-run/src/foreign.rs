@@ -62,7 +62,7 @@ pub async fn find(
     session: &Session,
     dirs: &[PathBuf],
     own: Option<&QualifiedName>,
-    left_out: &[crate::statement::TableName],
+    left_out: &[sql::statement::TableName],
 ) -> Result<Vec<Elsewhere>> {
     let mut folder = Folder::read(dirs);
     if folder.is_empty() {
@@ -110,7 +110,7 @@ pub async fn find(
 }
 
 /// Whether it is one of those that say nothing of the files.
-pub fn is_left_out(table: &QualifiedName, left_out: &[crate::statement::TableName]) -> bool {
+pub fn is_left_out(table: &QualifiedName, left_out: &[sql::statement::TableName]) -> bool {
     left_out.iter().any(|name| {
         name.name == table.name.as_str()
             && name.schema.as_ref().is_none_or(|schema| *schema == table.schema.as_str())

@@ -26,12 +26,10 @@ use perform::perform;
 use undo::undo;
 
 use crate::{
-    check::CheckResults,
     clone, command,
     exclusive::{self, Hidden},
     fence::{self, Fence},
     journal::{Mode, Step},
-    migration::{MigrationFile, TransactionPlan},
     others,
     precopy::{self, Precopy},
     proof,
@@ -39,6 +37,8 @@ use crate::{
     run::{Baseline, Context, FenceChoice, OnFailure, RunLog, baseline, describe_files, look_beside},
     writes,
 };
+use checks::CheckResults;
+use sql::migration::{MigrationFile, TransactionPlan};
 
 /// What is run under protection.
 #[derive(Debug, Clone, Copy)]

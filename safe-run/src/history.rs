@@ -24,14 +24,12 @@ use common::{
     postgres::{Client, DriverError, Row, Session, SimpleQueryMessage, client::null_column},
 };
 
-use crate::{
-    layout::{
-        Format, Layout,
-        detect::{self, Seen, Signs},
-        settings::Settings,
-    },
-    migration::{AppliedMigration, MigrationFile, Version},
+use sql::layout::{
+    Format, Layout,
+    detect::{self, Seen, Signs},
+    settings::Settings,
 };
+use sql::migration::{AppliedMigration, MigrationFile, Version};
 
 /// What a history holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -37,11 +37,11 @@ use sqlite::{
 pub use options::ImportOptions;
 
 use crate::{
-    check::{Accepted, Expectation, LossLimits},
     report::{Report, import::ImportReport},
     run::{Announced, Context, RunLog, RunOptions},
 };
 use aside::Quarantine;
+use checks::{Accepted, Expectation, LossLimits};
 use choices::{BadValues, Existing, Orphans};
 use load::{Job, Loaded, OrphanRows, Outcome};
 use make::Made;

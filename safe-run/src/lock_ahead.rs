@@ -11,7 +11,7 @@ use std::{
 
 use common::{Error, Ident, Result, postgres::Session};
 
-use crate::statement::{Effect, Statement, StatementKind, TableName, Target, locks::LockMode};
+use sql::statement::{Effect, Statement, StatementKind, TableName, Target, locks::LockMode};
 
 /// The tables behind names, as the session's search_path resolves them; of an index its table. Only what LOCK TABLE takes,
 /// and only where the role may lock it: a migration may change its role first.
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     fn named(sql: &str) -> Vec<String> {
-        let statements = crate::statement::split(sql).unwrap();
+        let statements = sql::statement::split(sql).unwrap();
         wanted(&statements)
             .iter()
             .map(|(table, mode)| format!("{table} {}", mode.sql().to_lowercase()))

@@ -11,10 +11,10 @@ use common::{
 use crate::{
     history::Outcome,
     journal::{Mode, Step},
-    migration::{MigrationFile, Version},
     report::{Report, Verdict},
     run::{Context, RunLog},
 };
+use sql::migration::{MigrationFile, Version};
 
 /// What the history shall say.
 #[derive(Debug, Clone)]

@@ -19,12 +19,10 @@ use common::{
     snapshot::copy_sql::{BlockRange, copy_out_statement},
 };
 
-use crate::{
-    expectation::{self, Facts, RowExpectation},
-    facts::Functions,
-    migration::MigrationFile,
-    statement::Target,
-};
+use crate::facts::Functions;
+use sql::expectation::{self, Facts, RowExpectation};
+use sql::migration::MigrationFile;
+use sql::statement::Target;
 
 /// Tables whose content is not the snapshot's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

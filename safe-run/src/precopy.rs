@@ -4,7 +4,7 @@
 //! dies in between leaves it as what it is: a whole snapshot of a moment before the migration.
 //!
 //! The first checks are a whole pass at a state of their own, after the first snapshot: the later they see the database, the
-//! fewer of their answers are out of date behind the fence ([`crate::check::carried`] says which still hold).
+//! fewer of their answers are out of date behind the fence ([`checks::carried`] says which still hold).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,15 +26,13 @@ use common::{
     snapshot::manifest::Kind,
 };
 
-use crate::{
-    check::{
-        self, CheckKind, CheckResults, Level, RuleKey,
-        carried::{Beginning, Carried, FirstPass, FirstState},
-    },
-    run::{
-        Baseline, Context, RunLog, RunOptions, SnapshotWhen, check_options, check_parallel,
-        expected_checks_time, expected_snapshot_time,
-    },
+use crate::run::{
+    Baseline, Context, RunLog, RunOptions, SnapshotWhen, check_options, check_parallel, expected_checks_time,
+    expected_snapshot_time,
+};
+use checks::{
+    self, CheckKind, CheckResults, Level, RuleKey,
+    carried::{Beginning, Carried, FirstPass, FirstState},
 };
 
 /// Longest wait that writers are made to bear when nobody says otherwise.
@@ -189,7 +187,7 @@ async fn first_checks(
         Err(why) => return Ok(Err(why)),
     };
     context.progress.phase("checking, with writers at work", None);
-    let options = check::Options {
+    let options = checks::Options {
         is_first: true,
         progress: Some(context.progress.clone()),
         ..check_options(&context.options)

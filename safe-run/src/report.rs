@@ -19,12 +19,8 @@ use chrono::{DateTime, Utc};
 use common::{Account, Error, cli::format, masking, repository::StoredSnapshot};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{
-    apply::MigrationReport,
-    check::{CheckKind, Comparison, RowComparison, Skipped},
-    journal::Mode,
-    version_tables::VersionTable,
-};
+use crate::{apply::MigrationReport, journal::Mode, version_tables::VersionTable};
+use checks::{CheckKind, Comparison, RowComparison, Skipped};
 
 /// The outcome in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -379,16 +375,12 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::check::Finding;
+    use checks::Finding;
 
     fn report(new: usize, unchecked: usize, unasked: usize, checked: &[CheckKind]) -> Report {
         let mut report = Report::new("shop".to_owned(), Mode::Transaction, DateTime::UNIX_EPOCH);
-        let key = crate::check::RuleKey {
-            check: CheckKind::Triggers,
-            object_oid: 1,
-            rule_oid: 1,
-            rule: "t".to_owned(),
-        };
+        let key =
+            checks::RuleKey { check: CheckKind::Triggers, object_oid: 1, rule_oid: 1, rule: "t".to_owned() };
         let finding = Finding::state(key, "t".to_owned(), "off", "trigger t of t is disabled".to_owned());
         report.findings = Some(Comparison { new: vec![finding; new], ..Comparison::default() });
         report.checked = checked.to_vec();

@@ -26,21 +26,21 @@ use common::{
 
 use crate::{
     apply::{Applying, MigrationReport},
-    check::{
-        self, Accepted, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits, carried::Carried,
-    },
     clone::DatabaseClone,
-    expectation::{self, Facts, RowExpectation},
     facts::{self, Functions},
     history::History,
     journal::{Journal, Mode, Step},
-    migration::MigrationFile,
     precopy::Precopy,
     proof::Proof,
     report::{ErrorReport, Phase, Report, SnapshotReport, Verdict, document, tables},
-    statement::TableName,
     verify::VerifyFile,
 };
+use checks::{
+    self, Accepted, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits, carried::Carried,
+};
+use sql::expectation::{self, Facts, RowExpectation};
+use sql::migration::MigrationFile;
+use sql::statement::TableName;
 
 /// Which fence to put up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -457,7 +457,8 @@ pub async fn baseline(
     let sequences = introspect::sequences(first).await?;
     let still_holds = carried.as_ref().and_then(|carried| carried.as_ref().ok()).cloned();
     // It tells nobody how far it is: rows are copied meanwhile, and that is the phase.
-    let options = check::Options { carried: still_holds, functions_later, ..check_options(&context.options) };
+    let options =
+        checks::Options { carried: still_holds, functions_later, ..check_options(&context.options) };
     let results = check_on(&context.connection, &sessions, &options).await?;
     close_all(sessions).await?;
     // Its locks would be in the migration's way.
@@ -471,7 +472,7 @@ pub async fn baseline(
 pub async fn check_parallel(
     context: &Context,
     exported: &ExportedSnapshot<'_>,
-    options: &check::Options,
+    options: &checks::Options,
 ) -> Result<CheckResults> {
     let sessions = join_many(context, exported).await?;
     let results = check_on(&context.connection, &sessions, options).await?;
@@ -487,7 +488,7 @@ pub async fn check_parallel(
 pub async fn check_on<'s>(
     connection: &ConnectionSettings,
     sessions: impl IntoIterator<Item = &'s Session>,
-    options: &check::Options,
+    options: &checks::Options,
 ) -> Result<CheckResults> {
     let clients: Vec<&common::postgres::Client> = sessions.into_iter().map(|session| &**session).collect();
     let first = clients.first().ok_or_else(|| Error::failed("no session for the checks"))?;
@@ -514,12 +515,12 @@ pub fn check_names(before: &Schemas, after: &Schemas, results: &CheckResults) ->
 async fn check_by_names(
     connection: &ConnectionSettings,
     clients: &[&common::postgres::Client],
-    options: &check::Options,
+    options: &checks::Options,
 ) -> Result<CheckResults> {
     // Before a run at `standard` there is nothing that would have to be created.
     let creates = options.level >= Level::Deep || options.known.is_some();
     if !creates || !options.wants(CheckKind::Structure) || is_standby(clients).await? {
-        return check::run_parallel(clients, options).await;
+        return checks::run_parallel(clients, options).await;
     }
     let scratch = connection.connect().await?;
     // What is created must not wait for somebody else's locks behind which others queue.
@@ -527,7 +528,7 @@ async fn check_by_names(
         .batch_execute("SET lock_timeout = '10s'; SET default_transaction_read_only = off")
         .await
         .map_err(|source| Error::postgres("could not prepare a session", source))?;
-    let results = check::run_with_scratch(clients, Some(&scratch), options).await?;
+    let results = checks::run_with_scratch(clients, Some(&scratch), options).await?;
     scratch.close().await?;
     Ok(results)
 }
@@ -555,12 +556,12 @@ async fn close_all(sessions: Vec<Session>) -> Result<()> {
 }
 
 /// The options of a pass that looks at everything.
-pub fn check_options(options: &RunOptions) -> check::Options {
-    check::Options {
+pub fn check_options(options: &RunOptions) -> checks::Options {
+    checks::Options {
         level: options.level,
         only: options.only.clone(),
         skip: options.skip.clone(),
-        ..check::Options::default()
+        ..checks::Options::default()
     }
 }
 
@@ -626,15 +627,15 @@ pub fn judge(
     baseline: &Baseline,
     after: &CheckResults,
     announced: &Announced,
-    verified: Vec<check::Finding>,
+    verified: Vec<checks::Finding>,
 ) -> Result<()> {
     let before = &baseline.results;
-    let mut comparison = check::compare_announced(before, after, options.fail_on, &announced.accepted);
-    comparison.add(check::compare_content(before, after, &announced.rows));
+    let mut comparison = checks::compare_announced(before, after, options.fail_on, &announced.accepted);
+    comparison.add(checks::compare_content(before, after, &announced.rows));
     comparison.add(verified);
     let rows = check_options(options)
         .wants(CheckKind::Rows)
-        .then(|| check::compare_rows(before, after, &announced.rows, &announced.limits))
+        .then(|| checks::compare_rows(before, after, &announced.rows, &announced.limits))
         // The history grows with every run: no news.
         .map(|mut rows| {
             rows.changes.retain(|change| change.table != log.history_table);
@@ -656,7 +657,7 @@ pub fn judge(
     // The sums are those of the tables, one by one.
     report.rows = rows.map(|rows| {
         let totals = tables::totals(&report.tables);
-        check::RowComparison {
+        checks::RowComparison {
             tables: totals.tables,
             rows_before: totals.before,
             rows_after: totals.after,
@@ -678,7 +679,7 @@ pub fn judge(
     let Some(first) = report.failures().into_iter().next() else { return Ok(()) };
     let error = Error::failed(first);
     let failing = report.findings.iter().flat_map(|findings| findings.failing());
-    Err(match failing.filter_map(check::how_to_accept).next() {
+    Err(match failing.filter_map(checks::how_to_accept).next() {
         Some(hint) => error.with_hint(hint),
         None => error,
     })

@@ -19,14 +19,12 @@ use common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    check::TableFacts,
-    lock_ahead,
-    statement::{
-        Class, Statement, StatementKind, TableName, Target,
-        locks::{LockMode, TableLock},
-        own_tables::{HARMLESS, OwnTables},
-    },
+use crate::lock_ahead;
+use checks::TableFacts;
+use sql::statement::{
+    Class, Statement, StatementKind, TableName, Target,
+    locks::{LockMode, TableLock},
+    own_tables::{HARMLESS, OwnTables},
 };
 
 /// A lock that was not held before.

@@ -18,8 +18,6 @@ use common::{
 };
 
 use crate::{
-    check,
-    check::untouched,
     journal::{Mode, Step},
     precopy::{self, Precopy},
     recover,
@@ -30,6 +28,8 @@ use crate::{
     },
     sequences, verify,
 };
+use checks;
+use checks::untouched;
 pub use work::Work;
 
 /// How far a run came before it failed; decides the exit code and what there is to undo.
@@ -142,7 +142,7 @@ async fn protected(
     if fenced {
         let began = Instant::now();
         let options = check_options(options);
-        check::add_functions(migrator, &options, &mut found.results).await.map_err(&before)?;
+        checks::add_functions(migrator, &options, &mut found.results).await.map_err(&before)?;
         checks_took += began.elapsed();
     }
     if let Some(holder) = holder {
@@ -207,7 +207,7 @@ async fn check_after(
     migrator: &Session,
     (work, before): (&Work<'_>, &Baseline),
     counters: Option<&untouched::WriteCounters>,
-) -> Result<check::CheckResults> {
+) -> Result<checks::CheckResults> {
     migrator.reset_settings().await?;
     let mut options = check_options(&context.options);
     options.made = work.made();
@@ -231,13 +231,13 @@ async fn check_after(
 async fn check_under_same_names(
     context: &Context,
     migrator: &Session,
-    options: &check::Options,
-) -> Result<check::CheckResults> {
+    options: &checks::Options,
+) -> Result<checks::CheckResults> {
     const ATTEMPTS: u32 = 3;
     let mut attempt = 1;
     loop {
         let before = Schemas::seen_by(&context.control).await?;
-        let results = check::run(migrator, options).await?;
+        let results = checks::run(migrator, options).await?;
         let after = Schemas::seen_by(&context.control).await?;
         match check_names(&before, &after, &results) {
             Ok(()) => return Ok(results),

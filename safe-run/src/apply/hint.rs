@@ -1,6 +1,6 @@
 //! What to do about the errors that people meet in migrations.
 
-use crate::layout::Format;
+use sql::layout::Format;
 
 /// How a file of this format says that it runs without a transaction.
 fn without_transaction(format: Format) -> &'static str {

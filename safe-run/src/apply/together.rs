@@ -19,11 +19,9 @@ use common::{
 use futures_util::future::join_all;
 
 use super::{Applying, MigrationReport, StatementReport, run_statement};
-use crate::{
-    migration::MigrationFile,
-    statement::{Class, Statement, StatementKind},
-    statement_facts::{Question, Watch},
-};
+use crate::statement_facts::{Question, Watch};
+use sql::migration::MigrationFile;
+use sql::statement::{Class, Statement, StatementKind};
 
 /// Most statements that are sent together. What is interrupted ends with the one that runs, and all behind it are refused.
 const TOGETHER: usize = 16;
@@ -54,20 +52,18 @@ pub(super) async fn run_statements(
             rest = behind;
         }
         if let Some((first, _)) = group.first() {
-            progress.step(first.told_at(file));
+            progress.step(told_at(first, file));
         }
         run_group(session, file, group, report, watch).await?;
     }
     Ok(())
 }
 
-impl Statement {
-    /// Where a person finds it, and what it is, for the time that it runs.
-    pub(super) fn told_at(&self, file: &MigrationFile) -> String {
-        /// Of a line on a terminal, which is cut to what fits.
-        const CHARS: usize = 60;
-        format!("{}:{}: {}", file.name(), self.line, self.summary(CHARS))
-    }
+/// Where a person finds the statement, and what it is, for the time that it runs.
+pub(super) fn told_at(statement: &Statement, file: &MigrationFile) -> String {
+    /// Of a line on a terminal, which is cut to what fits.
+    const CHARS: usize = 60;
+    format!("{}:{}: {}", file.name(), statement.line, statement.summary(CHARS))
 }
 
 /// Sends the statements, the question of the last one behind them.
@@ -142,7 +138,7 @@ mod tests {
     #[test]
     fn only_what_may_stand_in_the_queue_is_sent_ahead() {
         let waits = |sql: &str| {
-            let statements = crate::statement::split(sql).unwrap();
+            let statements = sql::statement::split(sql).unwrap();
             statements.iter().all(may_wait)
         };
         for sql in [

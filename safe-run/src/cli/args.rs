@@ -5,13 +5,11 @@ use std::{path::PathBuf, time::Duration};
 use clap::Args;
 use common::{Error, Result, cli::args::parse_duration};
 
-use crate::{
-    check::{CheckKind, FailOn, Level},
-    layout::Format,
-    migration::{TransactionChoice, lost_grants, lost_labels},
-    run::{FenceChoice, OnFailure, SnapshotChoice, SnapshotWhen},
-    statement::TableName,
-};
+use crate::run::{FenceChoice, OnFailure, SnapshotChoice, SnapshotWhen};
+use checks::{CheckKind, FailOn, Level};
+use sql::layout::Format;
+use sql::migration::{TransactionChoice, lost_grants, lost_labels};
+use sql::statement::TableName;
 
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Migrations")]

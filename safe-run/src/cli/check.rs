@@ -8,12 +8,8 @@ use common::{
 use serde::Serialize;
 
 use super::{Invocation, args::CheckArgs};
-use crate::{
-    check::{self, CheckKind, CheckResults, Entry, Finding, Severity},
-    proof,
-    run::check_on,
-    verify,
-};
+use crate::{proof, run::check_on, verify};
+use checks::{self, CheckKind, CheckResults, Entry, Finding, Severity};
 
 impl Invocation<'_> {
     pub(super) fn list_checks(&self) -> Result<u8> {
@@ -52,12 +48,12 @@ impl Invocation<'_> {
             .map_err(|source| Error::postgres("could not begin the checks", source))?;
         let exported = exported_snapshot::ExportedSnapshot::export(&holder).await?;
         let progress = self.output.progress();
-        let options = check::Options {
+        let options = checks::Options {
             level: args.level,
             only: args.only.clone(),
             skip: args.skip.clone(),
             progress: Some(progress.clone()),
-            ..check::Options::default()
+            ..checks::Options::default()
         };
         let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
         let mut sessions: Vec<Session> = Vec::new();

@@ -12,12 +12,11 @@ use serde::Serialize;
 
 use super::{Invocation, state::State};
 use crate::{
-    journal,
-    migration::{self, MigrationFile},
-    release,
+    journal, release,
     report::{document, html, targets},
-    statement::TransactionClass,
 };
+use sql::migration::{self, MigrationFile};
+use sql::statement::TransactionClass;
 
 /// Which lines `status` shows of a long list, whose first `applied` lines are applied migrations: the newest of those, and
 /// the first of what is pending. A list of a screen or so is shown whole.

@@ -9,12 +9,12 @@ use super::{
     state::{State, resolve},
 };
 use crate::{
-    layout::Format,
     mark::{self, Change},
-    migration::{self, DriftKind, MigrationFile, RowKind, Version},
     report::Report,
     run::Context,
 };
+use sql::layout::Format;
+use sql::migration::{self, DriftKind, MigrationFile, RowKind, Version};
 
 #[derive(Debug, Clone, Args)]
 pub struct MarkArgs {

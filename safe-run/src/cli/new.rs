@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use common::{Error, Result};
 
 use super::{Invocation, args::FormatChoice};
-use crate::{
-    layout::Format,
-    migration::{self, new_files},
-};
+use sql::layout::Format;
+use sql::migration::{self, new_files};
 
 impl Invocation<'_> {
     pub(super) fn new_migration(&self, title: &str) -> Result<u8> {

@@ -4,10 +4,8 @@
 use common::{Error, Result, postgres::ConnectionSettings};
 
 use super::{Cli, Command};
-use crate::{
-    check::{FailOn, Level},
-    run::{FenceChoice, SnapshotChoice, SnapshotWhen},
-};
+use crate::run::{FenceChoice, SnapshotChoice, SnapshotWhen};
+use checks::{FailOn, Level};
 
 /// Refuses a command behind the read-only fence where it could not be told how to get through.
 pub(super) fn command_without_options(connection: &ConnectionSettings, fence: FenceChoice) -> Result<()> {

@@ -11,10 +11,10 @@ use super::{Invocation, args::FormatChoice};
 use crate::{
     foreign::{self, Elsewhere, Unreadable},
     history::{History, Recorded},
-    layout::{Format, Layout, detect::Seen, settings::Settings},
-    migration::{self, DriftKind, MigrationFile, MigrationPlan, Version},
-    statement::{TableName, names},
 };
+use sql::layout::{Format, Layout, detect::Seen, settings::Settings};
+use sql::migration::{self, DriftKind, MigrationFile, MigrationPlan, Version};
+use sql::statement::{TableName, names};
 
 /// What is told of migrations that stand in another tool's history.
 struct Refusal<'a> {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use chrono::Utc;
+use common::server_space;
 use common::{
     Error, Result,
     catalog::DatabaseState,
@@ -13,7 +14,6 @@ use common::{
     random,
     snapshot::readme::database_statements,
 };
-use restore::space;
 
 use super::{DatabaseClone, Found, drop_clone, look, unlike};
 use crate::{
@@ -84,7 +84,8 @@ async fn room(context: &Context, control: &Session) -> Result<(String, bool)> {
     let mut texts = Vec::new();
     let mut is_too_little = false;
     for (tablespace, bytes) in parts {
-        let (text, too_little) = space::compare(bytes, &space::look(control, &tablespace).await);
+        let (text, too_little) =
+            server_space::compare(bytes, &server_space::look(control, &tablespace).await);
         texts.push(text);
         is_too_little |= too_little;
     }

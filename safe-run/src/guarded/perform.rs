@@ -11,7 +11,7 @@ use super::{Job, Prepared, Stage, own_pids};
 use crate::{
     apply,
     attempts::Waiting,
-    check, command,
+    command,
     fence::Fence,
     report::CommandReport,
     run::{Baseline, Context, RunLog, announced, announced_by_command, check_options, check_parallel, judge},
@@ -20,6 +20,7 @@ use crate::{
     version_tables::{self, VersionTable},
     writes::OwnWrites,
 };
+use checks;
 
 /// Runs the job and checks what it left behind.
 pub(super) async fn perform(
@@ -234,7 +235,7 @@ async fn check_after(
     context: &Context,
     settings: &common::postgres::ConnectionSettings,
     before: &Baseline,
-) -> Result<(check::CheckResults, Vec<check::Finding>)> {
+) -> Result<(checks::CheckResults, Vec<checks::Finding>)> {
     context.progress.phase("checking", None);
     let holder = settings.connect().await?;
     holder

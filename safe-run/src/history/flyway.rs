@@ -5,10 +5,8 @@ use std::time::Duration;
 use common::{QualifiedName, Result, ident::Ident, postgres::Client};
 
 use super::{Dirty, History, Recorded, bad_version, not_recorded};
-use crate::{
-    layout::flyway::{BASELINE, recorded_description, recorded_version},
-    migration::{AppliedMigration, MigrationFile, RowKind, Version},
-};
+use sql::layout::flyway::{BASELINE, recorded_description, recorded_version};
+use sql::migration::{AppliedMigration, MigrationFile, RowKind, Version};
 
 pub(super) fn create_sql(table: &QualifiedName) -> String {
     let name = |suffix: &str| Ident::new(format!("{}{suffix}", table.name.as_str()));

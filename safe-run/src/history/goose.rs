@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use common::{QualifiedName, Result, postgres::Client};
 
 use super::{Dirty, History, Recorded, bad_version, not_recorded, number};
-use crate::migration::{AppliedMigration, MigrationFile, RowKind};
+use sql::migration::{AppliedMigration, MigrationFile, RowKind};
 
 pub(super) fn create_sql(table: &QualifiedName) -> String {
     format!(

@@ -10,7 +10,7 @@ use common::{
 };
 
 use super::History;
-use crate::layout::{Format, flyway, golang_migrate, goose, prisma, sqlx};
+use sql::layout::{Format, flyway, golang_migrate, goose, prisma, sqlx};
 
 /// Between two attempts. It is tried and not waited for: a session that waits would be in the way of CREATE INDEX
 /// CONCURRENTLY.

@@ -6,7 +6,7 @@ use common::{
 };
 
 use super::{Outcome, Recorded};
-use crate::migration::{AppliedMigration, MigrationFile, RowKind, Version};
+use sql::migration::{AppliedMigration, MigrationFile, RowKind, Version};
 
 /// Makes the table.
 const CREATE: &str = "

@@ -4,7 +4,7 @@
 use common::{QualifiedName, Result, postgres::Client};
 
 use super::{Dirty, History, Recorded, not_recorded};
-use crate::migration::{AppliedMigration, MigrationFile, RowKind, Version};
+use sql::migration::{AppliedMigration, MigrationFile, RowKind, Version};
 
 pub(super) fn create_sql(table: &QualifiedName) -> String {
     format!(

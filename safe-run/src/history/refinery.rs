@@ -3,7 +3,7 @@
 use common::{QualifiedName, Result, postgres::Client};
 
 use super::{History, Recorded, bad_version, not_recorded, number};
-use crate::migration::{AppliedMigration, MigrationFile, RowKind};
+use sql::migration::{AppliedMigration, MigrationFile, RowKind};
 
 pub(super) fn create_sql(table: &QualifiedName, wide: bool) -> String {
     let width = if wide { "int8" } else { "int4" };

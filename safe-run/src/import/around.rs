@@ -16,9 +16,9 @@ use super::{
 };
 use crate::{
     attempts::{Failed, Waiting, until_locked},
-    check::LossLimits,
     run::Context,
 };
+use checks::LossLimits;
 
 /// How many rows each table has already, by oid; tables without rows are left out.
 ///

@@ -6,12 +6,9 @@ use common::{
     postgres::{Session, exported_snapshot::ExportedSnapshot},
 };
 
-use crate::{
-    check::{
-        self, CheckKind, CheckResults, Finding, Level, Severity, Skipped, exclude::is_too_large,
-        exclude_build,
-    },
-    run::{Context, check_options, check_parallel},
+use crate::run::{Context, check_options, check_parallel};
+use checks::{
+    self, CheckKind, CheckResults, Finding, Level, Severity, Skipped, exclude::is_too_large, exclude_build,
 };
 
 /// The checks that find such rows.
@@ -39,7 +36,7 @@ pub(crate) async fn look_at_the_rest(
     if only.is_empty() {
         return Ok(None);
     }
-    let options = check::Options { level: Level::Standard, only, ..check::Options::default() };
+    let options = checks::Options { level: Level::Standard, only, ..checks::Options::default() };
     check_parallel(context, exported, &options).await.map(Some)
 }
 

@@ -18,7 +18,7 @@ pub struct FollowUp {
 pub fn invocation<'a>(words: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> String {
     let words: Vec<&std::ffi::OsStr> = words.into_iter().collect();
     let own = words.iter().position(|word| *word == "--").unwrap_or(words.len());
-    let masked = crate::masking::words(words.iter().copied());
+    let masked = sql::masking::words(words.iter().copied());
     let mut out = vec!["safe-run".to_owned()];
     let mut names_database = false;
     for (index, (word, masked)) in words.iter().zip(&masked).enumerate().skip(1) {

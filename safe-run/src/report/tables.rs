@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::check::CheckResults;
+use checks::CheckResults;
 
 /// One leaf table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,7 +117,7 @@ mod tests {
     use common::ident::QualifiedName;
 
     use super::*;
-    use crate::check::{TableFacts, TableRows as Counted};
+    use checks::{TableFacts, TableRows as Counted};
 
     /// Tables by oid, name and number of rows.
     fn results(tables: &[(u32, &str, Option<i64>)]) -> CheckResults {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use common::{Remark, cli::format};
 
 use super::{Report, Verdict};
-use crate::check::{Finding, Severity};
+use checks::{Finding, Severity};
 
 impl Report {
     /// The whole report as lines for a person; `paint` colours the verdict.

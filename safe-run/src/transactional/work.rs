@@ -10,12 +10,12 @@ use crate::{
     attempts::{Failed, Waiting, until_locked},
     import::Import,
     lock_ahead,
-    migration::{MigrationFile, TransactionPlan},
     report::Report,
     run::{Announced, Baseline, Context, RunLog, RunOptions, announced, describe_files},
-    statement::locks::LockMode,
     statement_facts::Watch,
 };
+use sql::migration::{MigrationFile, TransactionPlan};
+use sql::statement::locks::LockMode;
 
 /// The work of one run.
 #[derive(Debug)]

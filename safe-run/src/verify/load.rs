@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use common::{Error, Result};
 
-use crate::statement::{self, Statement, StatementKind, TransactionVerb};
+use sql::statement::{self, Statement, StatementKind, TransactionVerb};
 
 /// Functions that only a TAP file calls: pgTAP's beginning and end.
 const TAP_FUNCTIONS: [&str; 4] = ["plan", "no_plan", "finish", "runtests"];
@@ -150,20 +150,6 @@ fn without_psql_settings(sql: &str) -> String {
         if PSQL_COMMANDS.contains(&word) { String::new() } else { line.to_owned() }
     };
     sql.split('\n').map(blank).collect::<Vec<_>>().join("\n")
-}
-
-impl Statement {
-    /// Whether a cursor can be made of it. The server has the last word, and the session is read-only.
-    pub(super) fn is_query(&self) -> bool {
-        let begins =
-            |word: &str| self.text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-        match self.class.kind {
-            StatementKind::Select => true,
-            // WITH … TABLE, and (SELECT …) UNION (SELECT …).
-            StatementKind::Other => begins("with") || begins("("),
-            _ => false,
-        }
-    }
 }
 
 #[cfg(test)]

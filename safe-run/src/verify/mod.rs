@@ -12,8 +12,8 @@ use common::ident::printable;
 use common::postgres::{Client, DriverError, ErrorPosition, SimpleQueryMessage, SimpleQueryRow};
 use common::{Error, Progress, Result};
 
-use crate::check::{Finding, Severity};
-use crate::statement::Statement;
+use checks::{Finding, Severity};
+use sql::statement::Statement;
 
 pub use load::{VerifyFile, load};
 

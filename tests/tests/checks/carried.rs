@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use checks::carried::{Beginning, FirstPass, FirstState};
 use common::postgres::wal_summary::{self, Point};
-use safe_run::check::carried::{Beginning, FirstPass, FirstState};
 use tests::{Options as ClusterOptions, Session};
 
 use super::*;

@@ -17,12 +17,12 @@ mod whole;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use common::postgres::Client;
-use safe_run::check::{
+use checks::{
     Accepted, CheckKind, CheckResults, Comparison, Expectation, FailOn, Finding, Level, LossLimits, Options,
     RowComparison, Severity, compare, compare_announced, compare_content, compare_rows, run, run_parallel,
     run_with_scratch, untouched,
 };
+use common::postgres::Client;
 use tests::Cluster;
 use tokio_postgres::{Config, NoTls};
 

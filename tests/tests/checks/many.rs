@@ -20,7 +20,7 @@ async fn each_of_many_small_tables_is_judged_by_itself() {
         let rows = |results: &CheckResults| -> Vec<i64> {
             (1..=40)
                 .map(|n| {
-                    let named = |rows: &&safe_run::check::TableRows| rows.name.name.as_str() == format!("m{n}");
+                    let named = |rows: &&checks::TableRows| rows.name.name.as_str() == format!("m{n}");
                     results.rows.values().find(named).unwrap().rows
                 })
                 .collect()
@@ -56,7 +56,7 @@ async fn each_of_many_small_tables_is_judged_by_itself() {
         assert_eq!(rows(&after), counted);
         // Every rule was looked at, in the batch or alone.
         let unseen: Vec<_> = after.rules.iter().filter(|(_, state)| !state.ran).map(|(key, _)| key).collect();
-        assert_eq!(unseen, Vec::<&safe_run::check::RuleKey>::new());
+        assert_eq!(unseen, Vec::<&checks::RuleKey>::new());
     })
     .await;
 }

@@ -3,10 +3,8 @@
 use common::html::text;
 
 use super::{SHOWN, heading};
-use crate::{
-    check::{Finding, RowFinding, SENTENCE_KEYS, Severity, Skipped},
-    report::Report,
-};
+use crate::report::Report;
+use checks::{Finding, RowFinding, SENTENCE_KEYS, Severity, Skipped};
 
 /// What the checks found.
 pub fn section(report: &Report) -> String {
@@ -55,7 +53,7 @@ pub fn section(report: &Report) -> String {
     group("New, and not failing", " warn", "New:", shown_only, true);
     if let Some(found) = &report.findings {
         let as_before =
-            if found.fail_on == crate::check::FailOn::Any { Vec::new() } else { all(&found.pre_existing) };
+            if found.fail_on == checks::FailOn::Any { Vec::new() } else { all(&found.pre_existing) };
         group("There before", " warn", "Before:", as_before, false);
         group("Resolved by this run", " good", "Resolved:", all(&found.resolved), false);
         group("Advice", "", "Advice:", all(&found.notes), false);

@@ -5,7 +5,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     apply::{MigrationReport, StatementReport},
-    check::{CheckKind, Comparison, FailOn, LostStatistics, RowComparison, RowFinding, Severity, Skipped},
     report::{
         CommandReport, ErrorReport, Phase, SnapshotReport, UndoReport, document,
         tables::{TableChange, TableRows},
@@ -13,6 +12,7 @@ use crate::{
     statement_facts::{LockTaken, TableFootprint},
     version_tables::VersionTable,
 };
+use checks::{CheckKind, Comparison, FailOn, LostStatistics, RowComparison, RowFinding, Severity, Skipped};
 
 /// A report that has something in every field, with `said` wherever text from outside can stand.
 fn full(said: &str) -> Report {

@@ -3,7 +3,7 @@
 
 use std::{io::Read as _, path::Path};
 
-use common::{
+use crate::{
     cli::format,
     postgres::{Session, settings::Place},
     repository::free_space,

@@ -115,7 +115,7 @@ pub(super) enum Wording {
 
 impl Finding {
     /// What a file of `--verify` found.
-    pub(crate) fn of_verify(file: String, detail: String, severity: Severity, rows: Vec<String>) -> Self {
+    pub fn of_verify(file: String, detail: String, severity: Severity, rows: Vec<String>) -> Self {
         let key = RuleKey { check: CheckKind::Verify, object_oid: 0, rule_oid: 0, rule: file.clone() };
         let mut finding = Self::state(key, file, "", detail);
         finding.severity = severity;
@@ -124,7 +124,7 @@ impl Finding {
     }
 
     /// What a person should know of the looking itself.
-    pub(crate) fn of_looking(check: CheckKind, object: &str, detail: String) -> Self {
+    pub fn of_looking(check: CheckKind, object: &str, detail: String) -> Self {
         let key = RuleKey { check, object_oid: 0, rule_oid: 0, rule: object.to_owned() };
         let mut finding = Self::state(key, object.to_owned(), "", detail);
         finding.severity = Severity::Note;
@@ -132,7 +132,7 @@ impl Finding {
     }
 
     /// A violated rule about a state: a switch that is off, an index that is invalid.
-    pub(crate) fn state(key: RuleKey, object: String, state: &str, detail: String) -> Self {
+    pub fn state(key: RuleKey, object: String, state: &str, detail: String) -> Self {
         Self {
             key,
             object,

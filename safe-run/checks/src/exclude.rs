@@ -126,7 +126,7 @@ fn why_too_large() -> String {
 }
 
 /// Whether it was left out for its size alone.
-pub(crate) fn is_too_large(skipped: &Skipped) -> bool {
+pub fn is_too_large(skipped: &Skipped) -> bool {
     skipped.why == why_too_large()
 }
 

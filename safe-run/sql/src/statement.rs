@@ -11,10 +11,10 @@
 pub mod enums;
 mod head;
 pub mod locks;
-pub(crate) mod names;
-pub(crate) mod own_tables;
+pub mod names;
+pub mod own_tables;
 mod split;
-pub(crate) mod token;
+pub mod token;
 mod tree;
 
 use std::{fmt, ops::Range};
@@ -41,6 +41,18 @@ pub struct Statement {
 }
 
 impl Statement {
+    /// Whether a cursor can be made of it. The server has the last word.
+    pub fn is_query(&self) -> bool {
+        let begins =
+            |word: &str| self.text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+        match self.class.kind {
+            StatementKind::Select => true,
+            // WITH … TABLE, and (SELECT …) UNION (SELECT …).
+            StatementKind::Other => begins("with") || begins("("),
+            _ => false,
+        }
+    }
+
     /// The file's line for a position within [`Statement::text`] as the server reports it: characters, from 1.
     pub fn line_of_position(&self, position: u32) -> u32 {
         let before = self.text.chars().take(position.saturating_sub(1) as usize);

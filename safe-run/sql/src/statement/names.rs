@@ -8,7 +8,7 @@ use super::{
 use common::ident::MAX_IDENT_BYTES;
 
 /// Reads `[database.][schema.]name`: unquotes, folds unquoted parts to lower case, cuts at 63 bytes.
-pub(crate) fn parse(text: &str) -> TableName {
+pub fn parse(text: &str) -> TableName {
     let mut parts: Vec<String> = tokens(text, 0)
         .map_while(Result::ok)
         .filter(|token| token.is_significant() && !token.is_symbol('.'))

@@ -5,7 +5,7 @@ use common::ident::QualifiedName;
 
 use super::catalogue::CheckKind;
 use super::model::Finding;
-use crate::statement::TableName;
+use sql::statement::TableName;
 
 /// Changes that are meant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub fn how_to_accept(finding: &Finding) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::statement::names;
+    use sql::statement::names;
 
     #[test]
     fn only_what_is_named_is_accepted() {

@@ -152,13 +152,13 @@ fn parse(directive: &str, line: u32) -> Result<Parsed, String> {
 }
 
 /// `TYPE` or `TYPE = LABEL, …`, as a flag gives it.
-pub(crate) fn lost_labels(text: &str) -> Result<(TableName, Vec<String>), String> {
+pub fn lost_labels(text: &str) -> Result<(TableName, Vec<String>), String> {
     let (name, value) = table_and_value(text)?;
     Ok((name, value.map(labels).transpose()?.unwrap_or_default()))
 }
 
 /// A name alone, as a flag gives it.
-pub(crate) fn lost_grants(text: &str) -> Result<TableName, String> {
+pub fn lost_grants(text: &str) -> Result<TableName, String> {
     match table_and_value(text)? {
         (name, None) => Ok(name),
         (_, Some(value)) => Err(format!("`= {value}` means nothing here")),

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use common::{Error, ErrorKind, Result, digest::sha256_hex};
 
 pub use annotation::{AllowLoss, Annotations, ExpectedRows};
-pub(crate) use annotation::{lost_grants, lost_labels};
+pub use annotation::{lost_grants, lost_labels};
 pub use create::{NewFile, new_files};
 pub use load::{load, signs};
 pub use past::original;
@@ -227,7 +227,7 @@ impl MigrationFile {
     }
 
     /// Reads it again as a file that goes up from its first line to its last, whatever its comments look like.
-    pub(crate) fn as_whole(&mut self) {
+    pub fn as_whole(&mut self) {
         match Content::read(&self.path, self.layout, &self.sql, true) {
             Ok(content) => {
                 self.checksum_normalized = normalized(&self.sql, &content.statements);

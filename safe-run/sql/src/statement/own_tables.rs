@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Functions that are met in migrations and neither lock a table nor change a setting; any other one may.
-pub(crate) const HARMLESS: [&str; 16] = [
+pub const HARMLESS: [&str; 16] = [
     "array_agg",
     "clock_timestamp",
     "coalesce",

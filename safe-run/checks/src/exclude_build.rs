@@ -11,7 +11,7 @@ use common::postgres::as_owner::{self, OWN_PATH};
 use common::postgres::who_asks::{self, Rights, Standings};
 use common::postgres::{ConnectionSettings, Row, Session};
 use common::progress::Progress;
-use restore::space;
+use common::server_space;
 
 use super::{exclude::SELF_JOIN_BYTES, session::HEAP_ONLY};
 
@@ -59,7 +59,7 @@ SELECT name FROM used UNION ALL SELECT name FROM own WHERE NOT EXISTS (SELECT FR
 /// The connection is gone, or a signal came in.
 ///
 /// `looks_at_space`: not where the disk has no room for what is built.
-pub(crate) async fn conflict(
+pub async fn conflict(
     settings: &ConnectionSettings,
     looks_at_space: bool,
     progress: &Progress,
@@ -108,8 +108,8 @@ async fn too_little_room(session: &Session, builds: &[Row], looks: bool) -> Resu
         .await
         .map_err(|source| Error::postgres("could not look at the tablespaces of temporary tables", source))?;
     for row in &rows {
-        let room = space::look(session, row.get(0)).await;
-        let (text, is_too_little) = space::compare(largest.get::<_, i64>(5).unsigned_abs(), &room);
+        let room = server_space::look(session, row.get(0)).await;
+        let (text, is_too_little) = server_space::compare(largest.get::<_, i64>(5).unsigned_abs(), &room);
         if is_too_little {
             return Ok(Some(unseen(largest, &format!("building its index again {text}"))));
         }

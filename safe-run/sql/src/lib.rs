@@ -1,0 +1,11 @@
+//! What a migration's text says, before any server is asked.
+//!
+//! [`statement`] reads SQL: where a statement ends, what it names, which locks it takes. [`layout`] and [`migration`] read the folders of
+//! migration tools. [`expectation`] tells which rows a text itself takes away or writes. [`masking`] hides secrets in what is shown.
+//! Nothing here opens a connection or waits: the crate has no tokio.
+
+pub mod expectation;
+pub mod layout;
+pub mod masking;
+pub mod migration;
+pub mod statement;
