@@ -165,14 +165,18 @@ impl Applying<'_> {
     /// Records that a file ran, without the settings that it made.
     async fn record(&self, file: &MigrationFile, took: Duration) -> Result<()> {
         self.session.reset_settings().await?;
+        self.session.only_catalog_names().await?;
         self.history.ensure(self.session).await?;
-        self.history.record(self.session, file, &Outcome::Ran { took, run: self.run }).await
+        self.history.record(self.session, file, &Outcome::Ran { took, run: self.run }).await?;
+        self.session.own_names().await
     }
 
     /// Says that a file begins which a crash may leave half done, where its tool says so. Nothing of it has run.
     async fn begin(&self, file: &MigrationFile) -> Result<()> {
+        self.session.only_catalog_names().await?;
         self.history.ensure(self.session).await?;
-        self.history.begin(self.session, file).await
+        self.history.begin(self.session, file).await?;
+        self.session.own_names().await
     }
 
     /// Says that such a file failed. The undo takes it back; where there is none, the tool sees what happened.
@@ -183,6 +187,7 @@ impl Applying<'_> {
                 execute(self.session, "roll back", "ROLLBACK").await?;
             }
             self.session.reset_settings().await?;
+            self.session.only_catalog_names().await?;
             self.history.fail(self.session, file, took, error.message()).await
         };
         if let Err(second) = noted.await {
@@ -211,6 +216,7 @@ pub async fn in_transaction(
         .map_err(with_sqlstate)?;
     watch.took_ahead(session, ahead).await?;
     // Behind the locks: who waits there must not hold a lock on the history.
+    session.only_catalog_names().await?;
     history.ensure(session).await?;
     let teller = Teller::begin(files.len(), applying.progress);
     // A DDL statement that waits for a lock makes everybody behind it wait too.
@@ -221,7 +227,8 @@ pub async fn in_transaction(
         let statements = file.statements_without_wrapper()?;
         let took = run_file(applying, file, statements, reports, &teller, watch).await?;
         let outcome = Outcome::Ran { took, run };
-        // Sent together and done in this order: with many small files the way to the server and back is what takes time.
+        // Sent together and done in this order: with many small files the way to the server and back is what takes time. The search_path is
+        // the migrations' here: what records a file names no operator and no type without its schema.
         let ((), (), footprint, ()) = tokio::try_join!(
             biased;
             session.reset_settings(),

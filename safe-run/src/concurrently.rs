@@ -16,12 +16,12 @@ const DROP_LIMIT: &str = "30s";
 
 /// Invalid indexes that nobody is building just now.
 const INVALID: &str = "
-SELECT i.indexrelid, n.nspname::text, c.relname::text
-FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE NOT i.indisvalid AND c.relkind = 'i' AND n.nspname NOT LIKE 'pg\\_toast%'
+SELECT i.indexrelid, n.nspname::pg_catalog.text, c.relname::pg_catalog.text
+FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid
+JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace
+WHERE NOT i.indisvalid AND c.relkind OPERATOR(pg_catalog.=) 'i' AND n.nspname OPERATOR(pg_catalog.!~) '^pg_toast'
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_progress_create_index p
-                  WHERE p.index_relid = i.indexrelid AND p.pid <> pg_catalog.pg_backend_pid())
+                  WHERE p.index_relid OPERATOR(pg_catalog.=) i.indexrelid AND p.pid OPERATOR(pg_catalog.<>) pg_catalog.pg_backend_pid())
 ORDER BY 1";
 
 /// Whether the statement waits without keeping anybody else waiting.
@@ -81,7 +81,7 @@ pub async fn guarded<T>(
 /// Changes `lock_timeout` unless the file has set it to something else; whether it did.
 async fn only_if_ours(session: &Session, ours: Duration, value: &str) -> Result<bool> {
     let current: i64 = session
-        .query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'lock_timeout'", &[])
+        .query_one("SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name OPERATOR(pg_catalog.=) 'lock_timeout'", &[])
         .await
         .map_err(|source| Error::postgres("could not read lock_timeout", source))?
         .get(0);

@@ -16,14 +16,15 @@ use sql::statement::{Effect, Statement, StatementKind, TableName, Target, locks:
 /// The tables behind names, as the session's search_path resolves them; of an index its table. Only what LOCK TABLE takes,
 /// and only where the role may lock it: a migration may change its role first.
 const RESOLVE: &str = "
-SELECT wanted.number, t.oid, n.nspname::text, t.relname::text
-FROM pg_catalog.unnest($1::text[]) WITH ORDINALITY wanted (name, number)
-JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(wanted.name)
-LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
-JOIN pg_catalog.pg_class t ON t.oid = COALESCE(i.indrelid, c.oid) AND t.relkind IN ('r', 'p')
-JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+SELECT wanted.number, t.oid, n.nspname::pg_catalog.text, t.relname::pg_catalog.text
+FROM pg_catalog.unnest($1::pg_catalog.text[]) WITH ORDINALITY wanted (name, number)
+JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(wanted.name)
+LEFT JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) c.oid
+JOIN pg_catalog.pg_class t ON t.oid OPERATOR(pg_catalog.=) COALESCE(i.indrelid, c.oid)
+  AND t.relkind OPERATOR(pg_catalog.=) ANY ('{r,p}'::pg_catalog.\"char\"[])
+JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) t.relnamespace
 WHERE pg_catalog.has_table_privilege(t.oid, 'UPDATE, DELETE, TRUNCATE')
-  AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND t.relpersistence <> 't'";
+  AND pg_catalog.has_schema_privilege(n.oid, 'USAGE') AND t.relpersistence OPERATOR(pg_catalog.<>) 't'";
 
 /// What the statements lock, by name, each with its strongest mode. Pure.
 ///

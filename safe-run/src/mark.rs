@@ -85,13 +85,13 @@ pub async fn run(context: &Context, change: &Change<'_>) -> Result<Report> {
     };
     let written = async {
         let begin = format!(
-            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = {}",
+            "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL search_path = ''; SET LOCAL lock_timeout = {}",
             context.options.lock_wait.timeout.as_millis()
         );
         session.batch_execute(&begin).await.map_err(|source| Error::postgres("could not begin", source))?;
         write(context, change, &session).await?;
         let row = session
-            .query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::text", &[])
+            .query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text", &[])
             .await
             .map_err(|source| Error::postgres("could not read the transaction's id", source))?;
         log.journal.write(Step::Committing { xid: row.get(0) })

@@ -194,9 +194,9 @@ impl Watch {
             .query_one(
                 "SELECT pg_catalog.has_table_privilege('pg_catalog.pg_locks', 'SELECT')
                     AND pg_catalog.has_table_privilege('pg_catalog.pg_class', 'SELECT')
-                    AND pg_catalog.has_function_privilege('pg_catalog.to_regclass(text)', 'EXECUTE')
+                    AND pg_catalog.has_function_privilege('pg_catalog.to_regclass(pg_catalog.text)', 'EXECUTE')
                     AND pg_catalog.has_function_privilege('pg_catalog.pg_lock_status()', 'EXECUTE')
-                    AND pg_catalog.has_function_privilege('pg_catalog.pg_relation_filenode(regclass)', 'EXECUTE'),
+                    AND pg_catalog.has_function_privilege('pg_catalog.pg_relation_filenode(pg_catalog.regclass)', 'EXECUTE'),
                  EXISTS (SELECT FROM pg_catalog.pg_event_trigger WHERE evtenabled OPERATOR(pg_catalog.<>) 'D')",
                 &[],
             )

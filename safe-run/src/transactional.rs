@@ -351,7 +351,7 @@ fn describe_success(work: &Work<'_>, log: &mut RunLog) {
 
 async fn current_xid(migrator: &Session) -> Result<Option<String>> {
     let row = migrator
-        .query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::text", &[])
+        .query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text", &[])
         .await
         .map_err(|source| Error::postgres("could not read the transaction's id", source))?;
     Ok(row.get(0))
@@ -361,7 +361,10 @@ async fn current_xid(migrator: &Session) -> Result<Option<String>> {
 pub async fn fate(session: &Session, xid: &str) -> Result<Option<String>> {
     let row = session
         .query_one(
-            &format!("SELECT pg_catalog.pg_xact_status({}::text::xid8)", common::ident::literal(xid)),
+            &format!(
+                "SELECT pg_catalog.pg_xact_status({}::pg_catalog.text::pg_catalog.xid8)",
+                common::ident::literal(xid)
+            ),
             &[],
         )
         .await
@@ -448,6 +451,7 @@ async fn roll_back(
                 Some(baseline) => {
                     if rolled_back.is_ok() {
                         session.reset_settings().await?;
+                        session.only_catalog_names().await?;
                     }
                     sequences::put_back(session, &baseline.sequences).await
                 }

@@ -272,6 +272,31 @@ impl Session {
             .map_err(|source| Error::postgres("could not set the session's settings", source))
     }
 
+    /// Lets names mean PostgreSQL's own alone, for what is ours between the statements of a migration: its `search_path` may lead to
+    /// what others made, also before `pg_catalog`. Until [`Session::own_names`] or [`Session::reset_settings`].
+    ///
+    /// # Errors
+    ///
+    /// The transaction is aborted, or the connection is gone.
+    pub async fn only_catalog_names(&self) -> Result<()> {
+        self.client
+            .batch_execute("SET search_path = ''")
+            .await
+            .map_err(|source| Error::postgres("could not set the session's search_path", source))
+    }
+
+    /// Gives the session its own `search_path` again.
+    ///
+    /// # Errors
+    ///
+    /// The transaction is aborted, or the connection is gone.
+    pub async fn own_names(&self) -> Result<()> {
+        self.client
+            .batch_execute("RESET search_path")
+            .await
+            .map_err(|source| Error::postgres("could not set the session's search_path", source))
+    }
+
     /// The notices since the last call, oldest first, and how many older ones were dropped. Empty with a handler.
     pub fn take_notices(&self) -> (Vec<Notice>, u64) {
         match &self.notices {

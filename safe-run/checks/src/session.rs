@@ -193,7 +193,10 @@ impl<'a> CheckSession<'a> {
             "ROLLBACK TO SAVEPOINT safe_run_checks; RELEASE SAVEPOINT safe_run_checks"
         };
         // The clock's text may have been rounded.
-        let since = format!("pg_catalog.to_timestamp({}::pg_catalog.float8 - 0.000002)", self.opened);
+        let since = format!(
+            "pg_catalog.to_timestamp({}::pg_catalog.float8 OPERATOR(pg_catalog.-) 0.000002::pg_catalog.float8)",
+            self.opened
+        );
         let sql = match self.owners.is_empty() {
             true => back.to_owned(),
             false => format!("{back}; {}", as_owner::forget_prepared_sql(&since)),

@@ -42,7 +42,8 @@ FROM pg_extension e JOIN pg_depend d ON d.refclassid = 'pg_catalog.pg_extension'
 JOIN pg_proc p ON p.oid = d.objid JOIN pg_namespace n ON n.oid = p.pronamespace
 WHERE e.extname = 'amcheck' AND p.proname IN ('bt_index_check', 'gin_index_check', 'verify_heapam')";
 
-const AVAILABLE: &str = "SELECT 1 FROM pg_available_extensions WHERE name = 'amcheck'";
+const AVAILABLE: &str =
+    "SELECT 1 FROM pg_catalog.pg_available_extensions WHERE name OPERATOR(pg_catalog.=) 'amcheck'";
 
 /// Creates amcheck where nothing else can be, and where a rollback takes it away. Event triggers of the user do not fire:
 /// they might write elsewhere.
@@ -55,7 +56,7 @@ SET LOCAL session_replication_role = origin;";
 const FIRING: &str = "
 SELECT pg_catalog.string_agg(pg_catalog.quote_ident(e.evtname), ', ' ORDER BY e.evtname) FROM pg_catalog.pg_event_trigger e
 WHERE pg_catalog.current_setting('server_version_num')::pg_catalog.int4 OPERATOR(pg_catalog.<) 170000
-  AND e.evtenabled OPERATOR(pg_catalog.=) ANY (ARRAY['A', 'R']::\"char\"[])
+  AND e.evtenabled OPERATOR(pg_catalog.=) ANY (ARRAY['A', 'R']::pg_catalog.\"char\"[])
   AND e.evtevent OPERATOR(pg_catalog.=) ANY (ARRAY['ddl_command_start', 'ddl_command_end']::pg_catalog.name[])";
 
 /// The role that a grant would be given to.

@@ -16,15 +16,16 @@ use super::model::{CheckResults, Skipped, TableFacts};
 /// Reporting happens between transactions and at most once a second, so the counters may still hold rows of the
 /// transaction before: only a difference between two readings proves something. Within one transaction nothing is
 /// reported, and work of a subtransaction that was rolled back stays counted.
-const WRITTEN: &str = "SELECT relid::oid, n_tup_ins + n_tup_upd + n_tup_del + n_tup_hot_upd
-FROM pg_catalog.pg_stat_xact_all_tables WHERE n_tup_ins + n_tup_upd + n_tup_del + n_tup_hot_upd <> 0";
+const WRITTEN: &str = "SELECT t.relid, w.rows FROM pg_catalog.pg_stat_xact_all_tables t,
+  LATERAL (SELECT t.n_tup_ins OPERATOR(pg_catalog.+) t.n_tup_upd OPERATOR(pg_catalog.+) t.n_tup_del OPERATOR(pg_catalog.+) t.n_tup_hot_upd) w(rows)
+WHERE w.rows OPERATOR(pg_catalog.<>) 0";
 
 /// What was tried when one of these queries fails.
 const DOING: &str = "could not read which tables were changed";
 
 /// The file of every heap. TRUNCATE and rewrites give a new one and are not counted as writes.
-const FILES: &str = "SELECT c.oid, COALESCE(pg_catalog.pg_relation_filenode(c.oid), 0)::oid
-FROM pg_catalog.pg_class c WHERE c.relkind IN ('r', 'm')";
+const FILES: &str = "SELECT c.oid, COALESCE(pg_catalog.pg_relation_filenode(c.oid), 0::pg_catalog.oid)
+FROM pg_catalog.pg_class c WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,m}'::pg_catalog.\"char\"[])";
 
 /// What the session had written when it was asked; see [`write_counters`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -89,7 +89,7 @@ async fn insert(
     let sql = format!(
         "INSERT INTO {table} (\"installed_rank\", \"version\", \"description\", \"type\", \"script\", \"checksum\",
            \"installed_by\", \"installed_on\", \"execution_time\", \"success\")
-         SELECT COALESCE(pg_catalog.max(\"installed_rank\"), 0) + 1, $1, $2, $3, $4, $5, CURRENT_USER,
+         SELECT COALESCE(pg_catalog.max(\"installed_rank\"), 0) OPERATOR(pg_catalog.+) 1, $1, $2, $3, $4, $5, CURRENT_USER,
            pg_catalog.clock_timestamp(), $6, $7 FROM {table}"
     );
     let milliseconds = i32::try_from(row.took.as_millis()).unwrap_or(i32::MAX);

@@ -83,8 +83,8 @@ pub(super) async fn record(
     let table = &history.table;
     if !marked {
         let sql = format!(
-            "UPDATE {table} SET finished_at = pg_catalog.clock_timestamp(), applied_steps_count = applied_steps_count + 1
-             WHERE migration_name = $1 AND finished_at IS NULL AND rolled_back_at IS NULL"
+            "UPDATE {table} SET finished_at = pg_catalog.clock_timestamp(), applied_steps_count = applied_steps_count OPERATOR(pg_catalog.+) 1
+             WHERE migration_name OPERATOR(pg_catalog.=) $1 AND finished_at IS NULL AND rolled_back_at IS NULL"
         );
         let finished = client
             .execute(&sql, &[&file.version.as_str()])
@@ -98,7 +98,7 @@ pub(super) async fn record(
     let steps = i32::from(!marked);
     let sql = format!(
         "INSERT INTO {table} (id, checksum, logs, started_at, finished_at, migration_name, applied_steps_count)
-         SELECT pg_catalog.gen_random_uuid()::text, $1, $2, now, now, $3, $4 FROM pg_catalog.clock_timestamp() AS now"
+         SELECT pg_catalog.gen_random_uuid()::pg_catalog.text, $1, $2, now, now, $3, $4 FROM pg_catalog.clock_timestamp() AS now"
     );
     client
         .execute(&sql, &[&file.checksum, &logs, &file.version.as_str(), &steps])

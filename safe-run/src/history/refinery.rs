@@ -37,7 +37,7 @@ pub(super) async fn read(history: &History, client: &Client) -> Result<Recorded>
 pub(super) async fn record(history: &History, client: &Client, file: &MigrationFile) -> Result<()> {
     let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true);
     let sql = format!(
-        "INSERT INTO {} (version, name, applied_on, checksum) VALUES ($1::int8, $2, $3, $4)",
+        "INSERT INTO {} (version, name, applied_on, checksum) VALUES ($1::pg_catalog.int8, $2, $3, $4)",
         history.table
     );
     client

@@ -376,8 +376,8 @@ pub fn ending(before: &[Sequence], now: &[Sequence]) -> String {
         let name = literal(&sequence.name.to_string());
         let comparison = if sequence.increment < 0 { ">" } else { "<" };
         text.push_str(&format!(
-            "SELECT pg_catalog.setval({}::pg_catalog.regclass, {value}, {called}) FROM {sequence} WHERE last_value {comparison} \
-             {value} OR (last_value = {value} AND NOT is_called);\n",
+            "SELECT pg_catalog.setval({}::pg_catalog.regclass, {value}, {called}) FROM {sequence} \
+             WHERE last_value OPERATOR(pg_catalog.{comparison}) {value} OR (last_value OPERATOR(pg_catalog.=) {value} AND NOT is_called);\n",
             name.trim_start(),
             value = sequence.last_value,
             called = sequence.is_called,

@@ -234,7 +234,7 @@ fn condition(table: &KnownTable, old: &[Field], left_out: &mut LeftOut) -> Resul
 fn exactly_one(statement: &str, what: &str) -> String {
     let changed = Ident::new("changed");
     format!(
-        "WITH {changed} AS ({statement}) SELECT CASE WHEN pg_catalog.count(*) = 1 THEN 1 ELSE ({} || pg_catalog.count(*))::int END FROM {changed}",
+        "WITH {changed} AS ({statement}) SELECT CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) 1 THEN 1 ELSE pg_catalog.concat({}, pg_catalog.count(*))::int END FROM {changed}",
         literal(&format!("safe-run: {what}: rows that it found instead of 1: ")).trim_start()
     )
 }
@@ -305,8 +305,8 @@ mod tests {
         assert_eq!(
             sql(&table, &Row::Update { old: None, new: row.clone() }),
             "WITH \"changed\" AS (UPDATE ONLY \"public\".\"t\" SET \"a\"\"b\" = E'it''s \\\\' WHERE \"id\" \
-             OPERATOR(\"pg_catalog\".=) '1' RETURNING 1) SELECT CASE WHEN pg_catalog.count(*) = 1 THEN 1 ELSE ('safe-run: \
-             transaction 7, UPDATE of t: rows that it found instead of 1: ' || pg_catalog.count(*))::int END FROM \"changed\""
+             OPERATOR(\"pg_catalog\".=) '1' RETURNING 1) SELECT CASE WHEN pg_catalog.count(*) OPERATOR(pg_catalog.=) 1 THEN 1 ELSE pg_catalog.concat('safe-run: \
+             transaction 7, UPDATE of t: rows that it found instead of 1: ', pg_catalog.count(*))::int END FROM \"changed\""
         );
         let moved = Row::Update { old: Some(vec![text("id", "0")]), new: row };
         assert!(impossible(&table, &moved).contains("GENERATED ALWAYS"));

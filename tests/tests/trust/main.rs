@@ -7,6 +7,7 @@ mod foreign_words;
 mod hints;
 mod least_privilege;
 mod owners_code;
+mod paths;
 mod reading_is_safe;
 mod rights;
 mod rights_of_commands;
