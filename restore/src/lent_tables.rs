@@ -5,7 +5,7 @@
 //! partition's own CHECK constraints that call anything are away for that time, and its owner puts them back. For foreign keys and triggers,
 //! which come when there are rows, a privilege is lent that reads nothing.
 //!
-//! His code could use the loan: what depends on the tables, their columns and their rights are looked at before and after.
+//! His code could use the loan: what depends on the tables, their columns, sequences, rows and rights are looked at before and after.
 
 use std::collections::BTreeSet;
 
@@ -37,6 +37,8 @@ pub struct Loans {
     /// The tables of others, by their oids, and what was true of them.
     tables: Vec<u32>,
     before: BTreeSet<String>,
+    /// The name of the partition that is attached, which has no rows yet.
+    empty: Option<String>,
     /// What the entry itself makes.
     made: Made,
 }
@@ -103,6 +105,9 @@ impl Loans {
                 printable(what)
             )));
         }
+        if let Some(partition) = &self.empty {
+            still_empty(session, partition).await?;
+        }
         for end in &self.ends {
             run(session, end).await?;
         }
@@ -145,6 +150,7 @@ impl Loans {
             self.aside.push(Aside { owner, entry, sql: back });
         }
         self.tables.push(oid);
+        self.empty = Some(partition.to_owned());
         Ok(())
     }
 
@@ -212,6 +218,19 @@ async fn run(session: &Session, sql: &str) -> Result<()> {
     session.batch_execute(sql).await.map_err(failed)
 }
 
+/// Makes sure that a partition has no rows. Asked when it is known to have nothing that planning the query would evaluate.
+async fn still_empty(session: &Session, partition: &str) -> Result<()> {
+    let asked = format!("SELECT 1 FROM ONLY {partition} LIMIT 1");
+    let messages = session.simple_query(&asked).await.map_err(failed)?;
+    if messages.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))) {
+        return Err(Error::refused(format!(
+            "code of the owner changed what a table of another role has meanwhile: rows in {}",
+            printable(partition)
+        )));
+    }
+    Ok(())
+}
+
 const KEY: &str = "foreign key ";
 const CLONE: &str = "trigger of a tree ";
 
@@ -229,19 +248,28 @@ async fn seen(session: &Session, tables: &[u32]) -> Result<BTreeSet<String>> {
     Ok(lines.collect())
 }
 
-/// Triggers, rules, policies, indexes, constraints, statistics, publications, views and partitions all depend on their table.
+/// Triggers, rules, policies, indexes, constraints, statistics, publications, views and partitions all depend on their table. Sequences of
+/// its columns are lent with it.
 const SEEN: &str = "SET LOCAL search_path = pg_catalog, pg_temp;
-WITH t AS (SELECT c.* FROM pg_class c WHERE c.oid IN (TABLES))
-SELECT concat_ws(' ', 'table', oid, relname, relnamespace, relowner, relrowsecurity, relforcerowsecurity, relreplident, reloptions) FROM t
-UNION ALL SELECT concat_ws(' ', 'column', a.attrelid, a.attnum, a.attname, a.atttypid, a.attnotnull, a.attacl, a.attoptions)
+WITH t AS (SELECT c.* FROM pg_class c WHERE c.oid IN (TABLES) OR c.relkind = 'S' AND EXISTS (SELECT FROM pg_depend d
+  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('a', 'i')
+    AND d.refclassid = 'pg_class'::regclass AND d.refobjid IN (TABLES)))
+SELECT concat_ws(' ', 'table', oid, relname, relnamespace, relowner, relkind, relam, relpersistence, reltablespace, relrowsecurity,
+  relforcerowsecurity, relreplident, reloptions) FROM t
+UNION ALL SELECT concat_ws(' ', 'column', a.attrelid, a.attnum, a.attname, a.atttypid, a.atttypmod, a.attcollation, a.attnotnull, a.attidentity,
+  a.attgenerated, a.attstorage, a.attcompression, COALESCE(a.attstattarget, -1), a.attacl, a.attoptions)
   FROM t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum > 0
+UNION ALL SELECT concat_ws(' ', 'sequence', s.seqrelid, s.seqtypid, s.seqstart, s.seqincrement, s.seqmax, s.seqmin, s.seqcache, s.seqcycle)
+  FROM t JOIN pg_sequence s ON s.seqrelid = t.oid
 UNION ALL SELECT concat_ws(' ', 'right', t.oid, a.grantor, a.grantee, a.privilege_type, a.is_grantable)
-  FROM t, aclexplode(COALESCE(t.relacl, acldefault('r', t.relowner))) a
+  FROM t, aclexplode(COALESCE(t.relacl, acldefault(CASE t.relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", t.relowner))) a
 UNION ALL SELECT concat_ws(' ', 'object', pg_describe_object(d.classid, d.objid, d.objsubid), d.objid, 'of', d.refobjid, d.refobjsubid)
   FROM t JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = t.oid
   LEFT JOIN pg_trigger g ON d.classid = 'pg_trigger'::regclass AND g.oid = d.objid
   LEFT JOIN pg_constraint k ON d.classid = 'pg_constraint'::regclass AND k.oid = d.objid
   WHERE COALESCE(g.tgparentid, 0) = 0 AND k.contype IS DISTINCT FROM 'f'
+UNION ALL SELECT concat_ws(' ', 'member of', pg_describe_object(d.refclassid, d.refobjid, 0), t.oid) FROM t
+  JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = t.oid AND d.deptype IN ('e', 'x')
 UNION ALL SELECT concat_ws(' ', 'comment', t.oid, o.objsubid, o.description) FROM t
   JOIN pg_description o ON o.classoid = 'pg_class'::regclass AND o.objoid = t.oid
 UNION ALL SELECT concat_ws(' ', 'foreign key', k.conname, k.oid) FROM t JOIN pg_constraint k ON k.contype = 'f' AND k.conparentid = 0

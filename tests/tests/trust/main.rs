@@ -6,6 +6,7 @@ mod foreign;
 mod foreign_words;
 mod hints;
 mod least_privilege;
+mod loans;
 mod owners_code;
 mod paths;
 mod reading_is_safe;
