@@ -16,7 +16,7 @@ pub fn names_secret(name: &str) -> bool {
     if is_about.iter().any(|about| lower.ends_with(about)) {
         return false;
     }
-    let within = ["password", "passwd", "passphrase", "passcode", "secret", "credential"];
+    let within = ["password", "passwd", "passphrase", "passcode", "secret", "credential", "bearer"];
     let at_the_end = [
         "pwd",
         "pswd",
@@ -124,13 +124,27 @@ pub fn connection(text: &str) -> String {
     let mut masked = key_values(text);
     if let Some(scheme) = masked.find("://") {
         let after = scheme + 3;
-        if let Some(at) = masked[after..].rfind('@')
-            && let Some(colon) = masked[after..after + at].find(':')
-        {
-            masked.replace_range(after + colon + 1..after + at, MASK);
+        if let Some(at) = masked[after..].rfind('@') {
+            let user = &masked[after..after + at];
+            if let Some(colon) = user.find(':') {
+                masked.replace_range(after + colon + 1..after + at, MASK);
+            } else if is_web(&masked[..scheme])
+                && !user.contains(['/', '?', '#'])
+                && !user.contains(char::is_whitespace)
+            {
+                // A token alone.
+                masked.replace_range(after..after + at, MASK);
+            }
         }
     }
     masked
+}
+
+/// Whether a text ends with the scheme of a web address.
+fn is_web(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let scheme = lower.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '+').next().unwrap_or_default();
+    ["http", "https"].contains(&scheme.strip_prefix("git+").unwrap_or(scheme))
 }
 
 /// A message that may name a URL which somebody gave in the wrong place: of each URL the password alone, before its `@` and among its
@@ -442,6 +456,10 @@ mod tests {
             ("newpass=s3cret", "newpass=***"),
             ("PGPASSFILE=/etc/pgpass", "PGPASSFILE=/etc/pgpass"),
             ("postgresql://db/shop", "postgresql://db/shop"),
+            ("postgresql://app@db/shop", "postgresql://app@db/shop"),
+            ("https://s3cret@github.com/a/b.git", "https://***@github.com/a/b.git"),
+            ("git+https://s3cret@h/a", "git+https://***@h/a"),
+            ("https://h/@scope/a", "https://h/@scope/a"),
             ("upgrade", "upgrade"),
             ("password=\"s3 cret\" x", "password=*** x"),
             ("PGPASSWORD=s3\\ cret psql", "PGPASSWORD=*** psql"),

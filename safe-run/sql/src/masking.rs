@@ -14,49 +14,65 @@ const DEPTH: u32 = 4;
 
 /// The words of a command for people: passwords masked, control characters escaped.
 pub fn words<'a>(words: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> Vec<String> {
-    let mut after = After::Nothing;
+    let mut before = Before::default();
     let mut is_script = false;
     let mut masked = Vec::new();
     for word in words {
         let text = printable(&word.to_string_lossy());
-        let is_option = text.starts_with('-');
-        masked.push(match after {
-            After::Secret if !is_option => MASK.to_owned(),
-            // A port of PostgreSQL's tools, a password of others.
-            After::PortOrSecret if !is_option && !text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                MASK.to_owned()
-            }
-            After::UserAndSecret if !is_option => match text.split_once(':') {
-                Some((user, _)) => format!("{user}:{MASK}"),
-                None => text.clone(),
-            },
-            _ => within_a_word(&text, is_script),
-        });
+        masked.push(before.shows(&text).unwrap_or_else(|| within_a_word(&text, is_script)));
         // `sh -c`, `bash -lc`, `psql --command`: what follows is a text with words of its own.
-        is_script = is_option && (text.ends_with('c') || text.ends_with("-command"));
-        after = After::option(&text);
+        is_script = text.starts_with('-') && (text.ends_with('c') || text.ends_with("-command"));
+        before.passes(&text);
     }
     masked
 }
 
+/// What stands before a word of a command.
+#[derive(Default)]
+struct Before {
+    after: After,
+    /// A program whose short options take a password.
+    is_client: bool,
+}
+
 /// What the next word is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 enum After {
+    #[default]
     Nothing,
     Secret,
     PortOrSecret,
     UserAndSecret,
 }
 
-impl After {
-    fn option(text: &str) -> Self {
-        match text {
-            "-p" | "-P" => Self::PortOrSecret,
-            "-u" | "--user" => Self::UserAndSecret,
-            _ if !text.starts_with('-') || text.contains('=') || text.starts_with("--no-") => Self::Nothing,
-            _ if masking::names_secret(text.trim_end()) => Self::Secret,
-            _ => Self::Nothing,
+impl Before {
+    /// The word as it is shown, if what is before it says that a secret is in it.
+    fn shows(&self, text: &str) -> Option<String> {
+        if text.starts_with('-') {
+            let joined = text.strip_prefix("-p").filter(|value| self.is_client && !value.is_empty());
+            return joined.map(|_| format!("-p{MASK}"));
         }
+        match self.after {
+            After::Secret => Some(MASK.to_owned()),
+            // A port of PostgreSQL's tools, a password of others.
+            After::PortOrSecret if !text.bytes().all(|byte| byte.is_ascii_digit()) => Some(MASK.to_owned()),
+            After::UserAndSecret => text.split_once(':').map(|(user, _)| format!("{user}:{MASK}")),
+            _ => None,
+        }
+    }
+
+    fn passes(&mut self, text: &str) {
+        let program = text.rsplit('/').next().unwrap_or_default();
+        self.is_client |=
+            ["mysql", "mariadb", "sshpass", "redis-cli"].iter().any(|name| program.starts_with(name));
+        self.after = match text {
+            "-p" | "-P" => After::PortOrSecret,
+            "-u" | "--user" | "-U" | "--proxy-user" => After::UserAndSecret,
+            "-a" if self.is_client => After::Secret,
+            _ if !text.starts_with('-') || text.contains('=') || text.starts_with("--no-") => After::Nothing,
+            _ if masking::names_secret(text.trim_end()) => After::Secret,
+            _ => After::Nothing,
+        };
     }
 }
 
@@ -76,15 +92,17 @@ fn within_a_word(text: &str, is_script: bool) -> String {
         return masked;
     }
     // `sh -c "tool --password x"`: the blanks stay as they are.
-    let mut after = After::Nothing;
+    let mut before = Before::default();
     let mut out = String::with_capacity(masked.len());
     for piece in masked.split_inclusive(char::is_whitespace) {
         let word = piece.trim_end();
-        let is_value = !word.is_empty() && !word.starts_with('-') && matches!(after, After::Secret);
-        out.push_str(if is_value { MASK } else { word });
+        // `mkdir -p folder` is more likely in a script than a password is.
+        let is_folder = matches!(before.after, After::PortOrSecret) && !before.is_client;
+        let shown = if word.is_empty() || is_folder { None } else { before.shows(word) };
+        out.push_str(shown.as_deref().unwrap_or(word));
         out.push_str(&piece[word.len()..]);
         if !word.is_empty() {
-            after = After::option(word);
+            before.passes(word);
         }
     }
     out
@@ -191,6 +209,19 @@ mod tests {
             ),
             (&["mysql", "-p", "s3cret", "-u", "app"], &["mysql", "-p", "***", "-u", "app"]),
             (&["curl", "-u", "app:s3cret", "https://h/"], &["curl", "-u", "app:***", "https://h/"]),
+            (&["/usr/bin/mysqldump", "-ps3cret", "app"], &["/usr/bin/mysqldump", "-p***", "app"]),
+            (&["redis-cli", "-a", "s3cret", "ping"], &["redis-cli", "-a", "***", "ping"]),
+            (&["curl", "--oauth2-bearer", "s3cret"], &["curl", "--oauth2-bearer", "***"]),
+            (&["git", "clone", "https://s3cret@h/a.git"], &["git", "clone", "https://***@h/a.git"]),
+            (
+                &[
+                    "sh",
+                    "-c",
+                    "curl -u app:s3cret https://h/; mkdir -p a/b; sshpass -p s3cret ssh h; mysql -ps3cret",
+                ],
+                &["sh", "-c", "curl -u app:*** https://h/; mkdir -p a/b; sshpass -p *** ssh h; mysql -p***"],
+            ),
+            (&["find", ".", "-print"], &["find", ".", "-print"]),
             (
                 &[
                     "sh",
