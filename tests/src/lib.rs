@@ -136,5 +136,9 @@ mod unit {
             }
         }
         assert!(count > 50, "{count} tests");
+        // In prose and lists a name of a test is told by its length.
+        for name in list.split('`').skip(1).step_by(2).filter(|name| name.matches('_').count() > 3) {
+            assert!(text.contains(&format!("fn {name}(")), "there is no test {name}");
+        }
     }
 }

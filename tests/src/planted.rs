@@ -3,7 +3,7 @@
 //! The code does nothing else, and works in read-only transactions. It also tries to become the session's user again, and
 //! tells whom it was then: SET ROLE alone is no containment. What may run it is its owner, whoever asks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cluster::Database;
 use crate::psql;
@@ -151,7 +151,7 @@ impl<'a, 'c> Planted<'a, 'c> {
         let role = psql::quote_ident(&planted.role);
         database.psql(&format!(
             "CREATE ROLE {role} LOGIN; GRANT CREATE, TEMPORARY ON DATABASE {} TO {role};
-            CREATE FOREIGN DATA WRAPPER planted; CREATE SERVER planted_far FOREIGN DATA WRAPPER planted;
+            CREATE EXTENSION postgres_fdw; CREATE SERVER planted_far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '/nowhere');
             GRANT USAGE ON FOREIGN SERVER planted_far TO {role};",
             psql::quote_ident(database.name())
         ));
@@ -168,6 +168,13 @@ impl<'a, 'c> Planted<'a, 'c> {
         }
         planted.heard();
         planted
+    }
+
+    /// The places that `say` and `number` are called in, by their names.
+    pub fn places() -> BTreeSet<&'static str> {
+        let calls = ["planted.say('", "planted.number('", "planted.say(''"];
+        let names = calls.iter().flat_map(|call| PLACES.split(call).skip(1));
+        names.filter_map(|rest| rest.split('\'').next()).filter(|name| !name.is_empty()).collect()
     }
 
     /// The role.
@@ -221,7 +228,7 @@ impl<'a, 'c> Planted<'a, 'c> {
             psql::run(
                 &self.database.cluster().url(&name),
                 &format!(
-                    "SET default_transaction_read_only = off; DROP OWNED BY {role} CASCADE; DROP FOREIGN DATA WRAPPER IF EXISTS planted CASCADE"
+                    "SET default_transaction_read_only = off; DROP OWNED BY {role} CASCADE; DROP SERVER IF EXISTS planted_far CASCADE"
                 ),
             );
         }

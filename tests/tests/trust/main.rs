@@ -9,6 +9,7 @@ mod least_privilege;
 mod loans;
 mod owners_code;
 mod paths;
+mod places;
 mod reading_is_safe;
 mod rights;
 mod rights_of_commands;
