@@ -50,7 +50,7 @@ fn ledger() -> Ledger {
 /// Names of test functions, and of what their macros make of them.
 fn functions() -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    for crate_name in ["common", "common/sqlite", "backup", "restore", "safe-run", "tests"] {
+    for crate_name in scan::CRATES.into_iter().chain(["tests"]) {
         let mut files = scan::every_file(&root().join(crate_name).join("src"));
         if crate_name == "tests" {
             files.extend(scan::every_file(&root().join("tests/tests")));

@@ -19,7 +19,7 @@ use syn::{
 pub type Hints = BTreeMap<String, BTreeSet<String>>;
 
 /// The programs' sources.
-const CRATES: [&str; 7] =
+pub const CRATES: [&str; 7] =
     ["common", "common/sqlite", "backup", "restore", "safe-run", "safe-run/checks", "safe-run/sql"];
 
 /// Root of the workspace.
