@@ -29,7 +29,8 @@ use sql::layout::{
     detect::{self, Seen, Signs},
     settings::Settings,
 };
-use sql::migration::{AppliedMigration, MigrationFile, Version};
+use sql::migration::{AppliedMigration, MigrationFile};
+use sql::version::Version;
 
 /// What a history holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -14,7 +14,8 @@ use crate::{
     report::{Report, Verdict},
     run::{Context, RunLog},
 };
-use sql::migration::{MigrationFile, Version};
+use sql::migration::MigrationFile;
+use sql::version::Version;
 
 /// What the history shall say.
 #[derive(Debug, Clone)]

@@ -21,8 +21,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    migration::{FileName, Sections, Version, sections},
+    section::{Sections, find as sections},
     statement::ParseProblem,
+    version::{FileName, Version},
 };
 
 /// A migration tool.

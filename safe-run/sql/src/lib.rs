@@ -8,4 +8,6 @@ pub mod expectation;
 pub mod layout;
 pub mod masking;
 pub mod migration;
+mod section;
 pub mod statement;
+pub mod version;

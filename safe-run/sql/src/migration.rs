@@ -9,30 +9,26 @@ mod create;
 mod load;
 mod past;
 mod plan;
-mod section;
 mod transactions;
-mod version;
 mod way_down;
 
 use std::path::PathBuf;
 
 use common::{Error, ErrorKind, Result, digest::sha256_hex};
 
-pub use annotation::{AllowLoss, Annotations, ExpectedRows};
-pub use annotation::{lost_grants, lost_labels};
+pub use annotation::{AllowLoss, Annotations, ExpectedRows, lost_grants, lost_labels};
 pub use create::{NewFile, new_files};
 pub use load::{load, signs};
 pub use past::original;
 pub use plan::{AppliedMigration, Drift, DriftKind, MigrationPlan, RowKind, classify_drift, plan};
-pub(crate) use section::{Sections, find as sections};
 pub use transactions::{TransactionChoice, TransactionPlan, decide, uses_new_labels};
-pub(crate) use version::FileName;
-pub use version::Version;
 pub(crate) use way_down::unknown_way_down;
 
 use crate::{
     layout::{Format, Layout, RecordedName, flyway},
+    section::{self, Sections},
     statement::{self, ParseProblem, Statement, StatementKind, TransactionClass, TransactionVerb},
+    version::Version,
 };
 
 /// A migration as its file says it.

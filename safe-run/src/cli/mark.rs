@@ -14,7 +14,8 @@ use crate::{
     run::Context,
 };
 use sql::layout::Format;
-use sql::migration::{self, DriftKind, MigrationFile, RowKind, Version};
+use sql::migration::{self, DriftKind, MigrationFile, RowKind};
+use sql::version::Version;
 
 #[derive(Debug, Clone, Args)]
 pub struct MarkArgs {

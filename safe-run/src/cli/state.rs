@@ -13,8 +13,9 @@ use crate::{
     history::{History, Recorded},
 };
 use sql::layout::{Format, Layout, detect::Seen, settings::Settings};
-use sql::migration::{self, DriftKind, MigrationFile, MigrationPlan, Version};
+use sql::migration::{self, DriftKind, MigrationFile, MigrationPlan};
 use sql::statement::{TableName, names};
+use sql::version::Version;
 
 /// What is told of migrations that stand in another tool's history.
 struct Refusal<'a> {

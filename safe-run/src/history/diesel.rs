@@ -3,7 +3,8 @@
 use common::{QualifiedName, Result, postgres::Client};
 
 use super::{History, Recorded, not_recorded};
-use sql::migration::{AppliedMigration, MigrationFile, RowKind, Version};
+use sql::migration::{AppliedMigration, MigrationFile, RowKind};
+use sql::version::Version;
 
 pub(super) fn create_sql(table: &QualifiedName) -> String {
     format!(

@@ -6,7 +6,8 @@ use common::{QualifiedName, Result, ident::Ident, postgres::Client};
 
 use super::{Dirty, History, Recorded, bad_version, not_recorded};
 use sql::layout::flyway::{BASELINE, recorded_description, recorded_version};
-use sql::migration::{AppliedMigration, MigrationFile, RowKind, Version};
+use sql::migration::{AppliedMigration, MigrationFile, RowKind};
+use sql::version::Version;
 
 pub(super) fn create_sql(table: &QualifiedName) -> String {
     let name = |suffix: &str| Ident::new(format!("{}{suffix}", table.name.as_str()));

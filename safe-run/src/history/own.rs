@@ -6,7 +6,8 @@ use common::{
 };
 
 use super::{Outcome, Recorded};
-use sql::migration::{AppliedMigration, MigrationFile, RowKind, Version};
+use sql::migration::{AppliedMigration, MigrationFile, RowKind};
+use sql::version::Version;
 
 /// Makes the table.
 const CREATE: &str = "

@@ -1,8 +1,9 @@
 //! dbmate: `<digits>….sql` with the sections `-- migrate:up` and `-- migrate:down`; files run in the order of their names.
 
 use crate::{
-    migration::{FileName, Sections, Version},
+    section::Sections,
     statement::ParseProblem,
+    version::{FileName, Version},
 };
 
 /// The history table.

@@ -4,7 +4,7 @@
 use common::{Error, QualifiedName, Result};
 
 use super::{Format, Layout, refinery, settings::Settings};
-use crate::migration::FileName;
+use crate::version::FileName;
 
 /// What the migration folders look like.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

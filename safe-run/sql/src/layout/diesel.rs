@@ -1,7 +1,7 @@
 //! diesel: `<version>_<name>/up.sql`, `down.sql` and `metadata.toml`; no checksums.
 
 use super::Metadata;
-use crate::migration::{FileName, Version};
+use crate::version::{FileName, Version};
 
 /// The history table.
 pub const TABLE: &str = "__diesel_schema_migrations";

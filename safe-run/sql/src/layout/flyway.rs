@@ -3,8 +3,8 @@
 
 use super::Metadata;
 use crate::{
-    migration::{FileName, Version},
     statement::ParseProblem,
+    version::{FileName, Version},
 };
 
 /// The history table.

@@ -1,7 +1,7 @@
 //! golang-migrate: `<version>_<name>.up.sql` and `.down.sql`; one row with the newest version and whether it is dirty.
 
 use super::integer;
-use crate::migration::FileName;
+use crate::version::FileName;
 
 /// The history table.
 pub const TABLE: &str = "schema_migrations";

@@ -2,10 +2,7 @@
 //! `NO TRANSACTION`. Its grammar is strict, and so is this: what goose refuses is refused here by its line.
 
 use super::integer;
-use crate::{
-    migration::{FileName, Sections},
-    statement::ParseProblem,
-};
+use crate::{section::Sections, statement::ParseProblem, version::FileName};
 
 /// The history table.
 pub const TABLE: &str = "goose_db_version";

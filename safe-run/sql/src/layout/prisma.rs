@@ -1,6 +1,6 @@
 //! Prisma: `<time>_<name>/migration.sql`, in the order of the folders' names; SHA-256 of the bytes.
 
-use crate::migration::{FileName, Version};
+use crate::version::{FileName, Version};
 
 /// The history table.
 pub const TABLE: &str = "_prisma_migrations";

@@ -1,7 +1,7 @@
 //! refinery: `V<n>__<name>.sql` in order, `U<n>__<name>.sql` in any order; SipHash-1-3 over name, version and SQL.
 
 use super::integer;
-use crate::migration::{FileName, Version};
+use crate::version::{FileName, Version};
 
 /// The history table.
 pub const TABLE: &str = "refinery_schema_history";

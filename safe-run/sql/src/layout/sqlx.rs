@@ -1,7 +1,7 @@
 //! sqlx: `<version>_<name>.sql`, `.up.sql` and `.down.sql`; SHA-384 of the bytes.
 
 use super::integer;
-use crate::migration::FileName;
+use crate::version::FileName;
 
 /// The history table.
 pub const TABLE: &str = "_sqlx_migrations";

@@ -15,7 +15,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use super::section::Sections;
+use crate::section::Sections;
 use crate::statement::{
     ParseProblem, Statement, TableName, names,
     token::{Token, TokenKind, tokens},

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use chrono::{DateTime, Utc};
 use common::{Error, Result};
 
-use super::{FileName, Version};
 use crate::layout::{Format, Layout, refinery};
+use crate::version::{FileName, Version};
 
 /// A version of this many digits or more is a time, or a date.
 const DIGITS_OF_A_TIME: usize = 8;

@@ -8,8 +8,9 @@ use std::{
 
 use common::{Error, Result};
 
-use super::{Found, MigrationFile, Version, version::FileName};
+use super::{Found, MigrationFile};
 use crate::layout::{Format, Layout, detect::Signs, diesel, prisma};
+use crate::version::{FileName, Version};
 
 /// Reads every migration of the given directories, in the order in which the tool runs them.
 ///

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use common::{Error, Result};
 
-use super::{MigrationFile, Version};
+use super::MigrationFile;
+use crate::version::Version;
 
 /// What a row of the history stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -257,7 +257,7 @@ fn check_own_transactions(file: &MigrationFile) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::migration::Version;
+    use crate::version::Version;
 
     fn file(number: u32, sql: &str) -> MigrationFile {
         let name = format!("{number:04}_x.sql");

@@ -10,7 +10,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{Sections, annotation};
+use super::annotation;
+use crate::section::Sections;
 use crate::statement::{
     ParseProblem, Statement,
     token::{TokenKind, tokens},
