@@ -10,4 +10,5 @@ pub mod masking;
 pub mod migration;
 mod section;
 pub mod statement;
+mod token;
 pub mod version;

@@ -7,7 +7,7 @@ use common::{
     masking::{self, MASK, connection},
 };
 
-use crate::statement::token::{TokenKind, tokens};
+use crate::token::{TokenKind, tokens};
 
 /// How deep dollar-quoted bodies are looked into: a body in a body in a body.
 const DEPTH: u32 = 4;

@@ -397,7 +397,7 @@ impl MigrationFile {
 fn normalized(sql: &str, statements: &[Statement]) -> String {
     let mut kept = String::with_capacity(sql.len());
     for statement in statements {
-        for token in statement::token::tokens(&statement.text, 0).map_while(std::result::Result::ok) {
+        for token in crate::token::tokens(&statement.text, 0).map_while(std::result::Result::ok) {
             if token.is_significant() {
                 kept.push_str(token.text(&statement.text));
                 kept.push('\0');

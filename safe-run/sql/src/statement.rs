@@ -5,7 +5,7 @@
 //! marked as [`Class::unread`], and nothing is concluded from its absence. It must never split where it is not sure:
 //! an unterminated literal, a psql meta-command or a template variable is a [`ParseProblem`] before anything runs.
 //!
-//! `statement/token.rs` is the lexer, `locks.rs` knows lock modes, `enums.rs` values that wait for a commit, `own_tables.rs` what needs no look at the locks, `split.rs` cuts, `head.rs` reads the leading words, `tree.rs` is the only file
+//! `locks.rs` knows lock modes, `enums.rs` values that wait for a commit, `own_tables.rs` what needs no look at the locks, `split.rs` cuts, `head.rs` reads the leading words, `tree.rs` is the only file
 //! that names the parser (its API promises no stability).
 
 pub mod enums;
@@ -14,7 +14,6 @@ pub mod locks;
 pub mod names;
 pub mod own_tables;
 mod split;
-pub mod token;
 mod tree;
 
 use std::{fmt, ops::Range};

@@ -16,10 +16,8 @@
 use std::ops::{Range, RangeInclusive};
 
 use crate::section::Sections;
-use crate::statement::{
-    ParseProblem, Statement, TableName, names,
-    token::{Token, TokenKind, tokens},
-};
+use crate::statement::{ParseProblem, Statement, TableName, names};
+use crate::token::{Token, TokenKind, tokens};
 
 /// What a file's author allows and expects.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,10 +12,8 @@ use std::collections::BTreeSet;
 
 use super::annotation;
 use crate::section::Sections;
-use crate::statement::{
-    ParseProblem, Statement,
-    token::{TokenKind, tokens},
-};
+use crate::statement::{ParseProblem, Statement};
+use crate::token::{TokenKind, tokens};
 
 /// Nothing but the other direction is called so.
 const DOWN: [&str; 5] = ["down", "downs", "downgrade", "rollback", "rollbacks"];

@@ -7,10 +7,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{
-    Statement, TableName, names,
-    token::{Token, TokenKind, tokens},
-};
+use super::{Statement, TableName, names};
+use crate::token::{Token, TokenKind, tokens};
 
 /// What is known of enums that get labels.
 #[derive(Debug, Clone, PartialEq, Eq)]

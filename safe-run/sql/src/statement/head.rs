@@ -3,10 +3,8 @@
 //! Works on syntax that the parser does not know yet, because the leading words of a statement hardly ever change.
 //! Words are compared as unquoted tokens at the top level: a quoted identifier or a string never counts as one.
 
-use super::{
-    StatementKind as Kind, TransactionClass, TransactionVerb,
-    token::{Token, TokenKind, tokens},
-};
+use super::{StatementKind as Kind, TransactionClass, TransactionVerb};
+use crate::token::{Token, TokenKind, tokens};
 
 /// A statement's significant tokens as text.
 pub(crate) struct Words<'a> {

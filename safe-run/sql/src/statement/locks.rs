@@ -4,10 +4,8 @@
 //! here is taken by the statement itself, in its own time. It must never name a lock that the statement does not take,
 //! because the application would wait for nothing.
 
-use super::{
-    TableName, names,
-    token::{Token, tokens},
-};
+use super::{TableName, names};
+use crate::token::{Token, tokens};
 
 /// A table lock's mode, from the weakest to the strongest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

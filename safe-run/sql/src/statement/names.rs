@@ -1,9 +1,7 @@
 //! Names as PostgreSQL reads them, and the functions whose effects a ROLLBACK does not undo.
 
-use super::{
-    TableName,
-    token::{Token, TokenKind, tokens},
-};
+use super::TableName;
+use crate::token::{Token, TokenKind, tokens};
 
 use common::ident::MAX_IDENT_BYTES;
 

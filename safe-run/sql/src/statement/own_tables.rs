@@ -11,8 +11,8 @@ use std::collections::BTreeSet;
 use super::{
     Class, Statement, StatementKind, TableName,
     locks::{Reader, TableLock},
-    token::{Token, TokenKind, tokens},
 };
+use crate::token::{Token, TokenKind, tokens};
 
 /// Functions that are met in migrations and neither lock a table nor change a setting; any other one may.
 pub const HARMLESS: [&str; 16] = [

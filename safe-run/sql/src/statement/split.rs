@@ -6,11 +6,8 @@
 
 use std::ops::Range;
 
-use super::{
-    ParseProblem, Statement, head,
-    token::{Token, TokenKind, Unterminated, next_token, tokens},
-    tree,
-};
+use super::{ParseProblem, Statement, head, tree};
+use crate::token::{Token, TokenKind, Unterminated, next_token, tokens};
 
 /// Splits a whole file. See [`split_ranges`].
 pub fn split(sql: &str) -> Result<Vec<Statement>, ParseProblem> {

@@ -467,7 +467,7 @@ proptest! {
                 // Between statements there is nothing that the server would run.
                 let gap = &sql[end..statement.byte_range.start];
                 prop_assert!(
-                    token::tokens(gap, 0).all(|t| t.is_ok_and(|t| !t.is_significant() || t.is_symbol(';'))),
+                    crate::token::tokens(gap, 0).all(|t| t.is_ok_and(|t| !t.is_significant() || t.is_symbol(';'))),
                     "{:?} in {:?}", gap, sql
                 );
                 end = match &statement.copy_data {

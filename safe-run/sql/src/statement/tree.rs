@@ -8,8 +8,9 @@ use squawk_syntax::{SourceFile, SyntaxKind, SyntaxNode};
 
 use super::{
     Class, Effect, StatementKind as Kind, TableEffect, TableName, Target, TransactionClass, head, locks,
-    names, token::TokenKind,
+    names,
 };
+use crate::token::TokenKind;
 
 /// Deepest expression that the parser may see. It recurses, and each level costs it some kilobytes of stack.
 const MAX_DEPTH: usize = 1000;
