@@ -7,7 +7,7 @@
 
 mod answer;
 mod lines;
-mod scan;
+pub mod scan;
 mod seldom;
 mod steps;
 mod stories;

@@ -5,6 +5,7 @@ mod false_alarms;
 mod foreign;
 mod foreign_words;
 mod hints;
+mod import_graph;
 mod least_privilege;
 mod loans;
 mod owners_code;
