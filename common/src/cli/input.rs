@@ -50,12 +50,32 @@ const MOST_TEXT: u64 = 16 << 20;
 /// # Errors
 /// Whatever the file system says, more than 16 MiB, or no UTF-8.
 pub fn read_text(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    open_at_once(path)?.take(MOST_TEXT + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MOST_TEXT {
+    String::from_utf8(read_bytes(path)?)
+        .map_err(|source| io::Error::new(io::ErrorKind::InvalidData, source.utf8_error()))
+}
+
+/// [`read_text`] of what may be no text.
+///
+/// # Errors
+/// Whatever the file system says, or more than 16 MiB.
+pub fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_at_once(path)?.take(MOST_TEXT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_TEXT {
         return Err(io::Error::other(format!("it is longer than {MOST_TEXT} bytes")));
     }
-    Ok(text)
+    Ok(bytes)
+}
+
+/// Reads a file of any length that was found in a folder. A link to a file is one; a FIFO would be waited for, and a device has no end.
+///
+/// # Errors
+/// Whatever the file system says, and for what is no plain file, which is not opened.
+pub fn read_plain(path: &Path) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no plain file"));
+    }
+    std::fs::read(path)
 }
 
 fn refuse_keyboard(is_terminal: bool) -> Result<()> {

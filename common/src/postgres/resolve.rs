@@ -147,7 +147,7 @@ impl Given {
             }
         }
         for (index, path) in candidates.iter().enumerate() {
-            let text = match std::fs::read_to_string(path) {
+            let text = match crate::cli::input::read_text(path) {
                 Ok(text) => text,
                 Err(error)
                     if error.kind() == std::io::ErrorKind::NotFound && !(index == 0 && named.is_some()) =>

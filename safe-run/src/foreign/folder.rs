@@ -5,6 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use common::cli::input::read_plain;
+
 /// How deep folders are looked into.
 const MAX_DEPTH: usize = 4;
 
@@ -113,7 +115,7 @@ impl Folder {
         {
             return;
         }
-        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let text = String::from_utf8(read_plain(path).unwrap_or_default()).unwrap_or_default();
         if let Some(revision) = text.lines().find_map(revision_of) {
             self.names.entry(revision).or_default().push(self.entries.len() - 1);
         }
@@ -125,7 +127,7 @@ impl Folder {
             if std::fs::metadata(&entry.path).is_ok_and(|file| file.len() > MAX_HASHED) {
                 continue;
             }
-            if let Ok(text) = std::fs::read(&entry.path) {
+            if let Ok(text) = read_plain(&entry.path) {
                 self.names.entry(common::digest::sha256_hex(&text)).or_default().push(place);
             }
         }
@@ -144,7 +146,7 @@ impl Folder {
 
     /// The text of Drizzle's journal, where there is one.
     pub(super) fn journal(dirs: &[PathBuf]) -> Option<String> {
-        dirs.iter().find_map(|dir| std::fs::read_to_string(dir.join("meta/_journal.json")).ok())
+        dirs.iter().find_map(|dir| String::from_utf8(read_plain(&dir.join("meta/_journal.json")).ok()?).ok())
     }
 
     /// What `value` is the record of, and how well it fits.

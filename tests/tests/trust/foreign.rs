@@ -409,3 +409,16 @@ fn a_snapshot_that_was_not_made_here_is_restored_with_a_word_about_whose_code_ru
         "notes go with snapshots"
     );
 }
+
+#[test]
+fn a_migration_that_is_no_plain_file_is_named_and_not_waited_for() {
+    let run = tests::ProtectedRun::shop(18);
+    let path = run.folder().join("migrations/1_x.sql");
+    for by in ["fifo", "device"] {
+        replace(&path, by);
+        for arguments in [&["status"][..], &["plan"], &[]] {
+            at_once(&run.command(arguments)).fails(2, &["1_x.sql: it is no plain file"]);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -223,7 +223,7 @@ fn refuse_incomplete(path: &Path, name: &str, layout: Layout, file: &str) -> Res
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| unreadable(path, error))
+    common::cli::input::read_plain(path).map_err(|error| unreadable(path, error))
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
