@@ -109,6 +109,8 @@ pub struct CreateOptions {
     pub role_passwords: bool,
     /// What a person should know of this snapshot, whoever restores it.
     pub notes: Vec<String>,
+    /// Note where the database looks as if a run that this repository does not know had left its fence.
+    pub tell_fence: bool,
 }
 
 impl Default for CreateOptions {
@@ -130,6 +132,7 @@ impl Default for CreateOptions {
             check_foreign_keys: false,
             role_passwords: false,
             notes: Vec::new(),
+            tell_fence: false,
         }
     }
 }
@@ -578,6 +581,7 @@ async fn copy_named(
 
     // The schema of a trial's snapshot is whole, though its rows are not.
     let is_whole = part.is_none() || options.rows_of.is_some();
+    let fence = half_done::fence_note(&catalog.database);
     let mut manifest = Manifest {
         format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },
         id,
@@ -613,6 +617,7 @@ async fn copy_named(
             .notes
             .iter()
             .cloned()
+            .chain(fence.filter(|_| options.tell_fence))
             .chain(catalog.not_kept)
             .chain(orphans)
             .chain(noted)

@@ -357,6 +357,7 @@ impl Run<'_> {
         let is_lost = |error: &RestoreError| {
             let has_another_form = not_valid_statement(error).is_some()
                 || without_logged(error).is_some()
+                || without_run_as_owner(error).is_some()
                 || without_marks(error).is_some();
             error.dump_id.is_some() && !has_another_form
         };
@@ -414,7 +415,8 @@ impl Run<'_> {
             }
             let unmarked = without_marks(error);
             has_marks |= unmarked.is_some();
-            if let Some(statement) = without_logged(error).or(unmarked)
+            if let Some(statement) =
+                without_logged(error).or_else(|| without_run_as_owner(error)).or(unmarked)
                 && session.batch_execute(&statement).await.is_ok()
             {
                 rewritten = true;
@@ -549,6 +551,43 @@ fn without_logged(error: &RestoreError) -> Option<String> {
     (is_refused && is_identity).then(|| format!("{before}\n{after}"))
 }
 
+/// A subscription as servers before 16 understand it.
+///
+/// There all of them do what this option says, and pg_dump 16 and later writes it out.
+fn without_run_as_owner(error: &RestoreError) -> Option<String> {
+    let statement = error.statement.as_deref()?;
+    let is_refused = error.message.starts_with("unrecognized subscription parameter: \"run_as_owner\"");
+    // The last one: what is connected to, and names, come before the options.
+    let (before, after) = statement.rsplit_once(", run_as_owner = true")?;
+    (is_refused && statement.starts_with("CREATE SUBSCRIPTION ")).then(|| format!("{before}{after}"))
+}
+
 fn first_line(text: &str) -> String {
     common::ident::printable(text.lines().next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_older_servers_do_not_know_of_a_subscription_is_left_out_and_nothing_else() {
+        let error = |message: &str, statement: &str| RestoreError {
+            message: message.to_owned(),
+            statement: Some(statement.to_owned()),
+            dump_id: None,
+            entry: None,
+        };
+        let refused = "unrecognized subscription parameter: \"run_as_owner\"";
+        let sql = "CREATE SUBSCRIPTION \"a, run_as_owner = true\" CONNECTION 'x' PUBLICATION p WITH (connect = false, slot_name = 's', run_as_owner = true, origin = none);";
+        assert_eq!(
+            without_run_as_owner(&error(refused, sql)).unwrap(),
+            "CREATE SUBSCRIPTION \"a, run_as_owner = true\" CONNECTION 'x' PUBLICATION p WITH (connect = false, slot_name = 's', origin = none);"
+        );
+        assert_eq!(without_run_as_owner(&error("syntax error", sql)), None);
+        assert_eq!(
+            without_run_as_owner(&error(refused, "COMMENT ON SUBSCRIPTION s IS ', run_as_owner = true'")),
+            None
+        );
+    }
 }

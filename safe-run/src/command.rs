@@ -174,6 +174,8 @@ pub async fn run(
             break;
         }
     }
+    // Behind a pooler a session goes on, and is counted later.
+    lasts |= settings.is_pooled();
     if observer.server_major() < 15 {
         tokio::time::sleep(COLLECTOR_DELAY).await;
     }
@@ -214,7 +216,7 @@ struct Seen {
 
 /// Sessions of the database that are neither ours nor a worker's.
 async fn sessions(observer: &Session, settings: &ConnectionSettings, own: &[i32]) -> Result<Vec<Seen>> {
-    let is_handed_on = !settings.takes_options();
+    let is_handed_on = settings.is_pooled();
     let rows = observer
         .query(
             "SELECT pid, CASE WHEN $5 THEN COALESCE(state_change::text, '') ELSE '' END FROM pg_catalog.pg_stat_activity

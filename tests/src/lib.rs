@@ -99,6 +99,53 @@ mod unit {
         assert_eq!(suites, ["backup_restore", "checks", "safe_run", "sqlite", "trust"]);
     }
 
+    /// What the deploy files say of each other: a secret that is read is mounted and lies beside the file, a unit that is started is there.
+    #[test]
+    fn what_the_deploy_files_need_is_named_where_it_lies() {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+        let compose = std::fs::read_to_string(deploy.join("docker/compose.yaml")).unwrap();
+        let mounted = compose.lines().find_map(|line| line.trim().strip_prefix("secrets: [")).unwrap();
+        let mounted: Vec<&str> = mounted.trim_end_matches(']').split(", ").collect();
+        let read: std::collections::BTreeSet<&str> = compose
+            .split("/run/secrets/")
+            .skip(1)
+            .map(|rest| rest.split(|c: char| !(c.is_alphanumeric() || c == '-')).next().unwrap())
+            .collect();
+        assert_eq!(read, mounted.into_iter().collect());
+        assert!(compose.contains("#   cd deploy/docker\n"), "paths of secrets count from the file");
+        for name in read {
+            assert!(compose.contains(&format!("\n  {name}:\n    file: {name}\n")), "{name}");
+            assert!(
+                compose.contains(&format!("> {name}\n")) || compose.contains(&format!("> {name};")),
+                "{name}"
+            );
+        }
+        let mut units = 0;
+        for entry in std::fs::read_dir(deploy.join("systemd")).unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            let steps = text.lines().filter_map(|line| line.strip_prefix("#   "));
+            let steps: Vec<&str> = steps.collect();
+            for step in steps
+                .iter()
+                .filter(|step| step.starts_with("install -m 06") || step.starts_with("install -m 0644"))
+            {
+                let sources = step
+                    .split_whitespace()
+                    .filter(|word| word.starts_with("../") || word.starts_with("safe-run-"));
+                for source in sources.filter(|word| !word.ends_with('/')) {
+                    assert!(deploy.join("systemd").join(source).exists(), "{source}: {step}");
+                    units += 1;
+                }
+            }
+            let is_installed = steps.iter().any(|step| step.starts_with("systemctl enable --now "));
+            assert!(
+                steps.is_empty() || is_installed && steps.contains(&"systemctl daemon-reload"),
+                "{steps:?}"
+            );
+        }
+        assert!(units >= 4, "{units}");
+    }
+
     /// Each file in `folder` is a module of `parent`.
     fn are_modules(folder: &Path, parent: &Path) {
         let named = std::fs::read_to_string(parent).unwrap();

@@ -32,7 +32,7 @@ const PROBES: usize = 3;
 ///
 /// # Errors
 ///
-/// [`ErrorKind::Refused`] for a transaction pooler, and for one that refuses `options` where PostgreSQL's programs need some;
+/// [`ErrorKind::Refused`] for a transaction pooler, and for one that takes no `options` where PostgreSQL's programs need some;
 /// what the server says if it cannot be asked.
 pub async fn refuse_pooler(session: &Session) -> Result<()> {
     let before = backend_pid(session).await?;
@@ -70,20 +70,35 @@ pub async fn refuse_pooler(session: &Session) -> Result<()> {
     if shared { Err(pooled(session)) } else { learn_options(session).await }
 }
 
-/// Finds out whether what is in between takes `options`.
+/// Finds out whether what is in between takes `options`: it may refuse them, or drop them without a word.
 async fn learn_options(session: &Session) -> Result<()> {
+    /// A parameter that nobody else sets, and that any server takes.
+    const TRIED: &str = "safe_run.option";
     let settings = session.settings();
-    match settings.with_option("quote_all_identifiers", "off").connect().await {
-        Ok(probe) => probe.close().await,
-        // Protocol violation: PgBouncer's answer to a startup parameter that it does not track.
-        Err(error) if error.sqlstate() == Some("08P01") => {
-            let _ = settings.options_refused.set(());
-            refuse_unusual_defaults(session).await
+    let _ = settings.pooled.set(());
+    let taken = match settings.with_option(TRIED, "taken").connect().await {
+        Ok(probe) => {
+            let found = probe
+                .query_one(
+                    "SELECT pg_catalog.current_setting($1, true) IS NOT DISTINCT FROM 'taken'",
+                    &[&TRIED],
+                )
+                .await
+                .map_err(|error| Error::postgres("could not look for a pooler", error))?;
+            probe.close().await?;
+            found.get(0)
         }
+        // Protocol violation: PgBouncer's answer to a startup parameter that it does not track.
+        Err(error) if error.sqlstate() == Some("08P01") => false,
         // No free connection proves nothing.
-        Err(error) if error.kind() == ErrorKind::Busy => Ok(()),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == ErrorKind::Busy => true,
+        Err(error) => return Err(error),
+    };
+    if taken {
+        return Ok(());
     }
+    let _ = settings.options_refused.set(());
+    refuse_unusual_defaults(session).await
 }
 
 /// Refuses defaults that change what PostgreSQL's programs write or read, where they can't be told otherwise.
@@ -105,7 +120,7 @@ async fn refuse_unusual_defaults(session: &Session) -> Result<()> {
         session.settings().host_label(),
         names.join(" and ")
     ))
-    .with_hint("Use the direct URL of the database, or set ignore_startup_parameters = options in pgbouncer.ini and the setting to off."))
+    .with_hint("Use the direct URL of the database, or set it to off where it is set: for the role, the database or the server."))
 }
 
 fn pooled(session: &Session) -> Error {

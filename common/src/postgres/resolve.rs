@@ -314,6 +314,7 @@ impl Given {
             foreign: Vec::new(),
             warnings,
             options_refused: Arc::default(),
+            pooled: Arc::default(),
             no_event_triggers: false,
         })
     }

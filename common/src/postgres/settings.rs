@@ -248,6 +248,8 @@ pub struct ConnectionSettings {
     pub(super) warnings: Vec<String>,
     /// Set once a pooler in between was seen to refuse `options`; one answer for all copies of these settings.
     pub(super) options_refused: Arc<OnceLock<()>>,
+    /// Something in between keeps sessions of the server and hands them on.
+    pub(super) pooled: Arc<OnceLock<()>>,
     pub(super) no_event_triggers: bool,
 }
 
@@ -256,6 +258,11 @@ impl ConnectionSettings {
     /// every connection that has some.
     pub fn takes_options(&self) -> bool {
         self.options_refused.get().is_none()
+    }
+
+    /// Whether sessions may have had clients before: what is in between, as far as it was asked, may hand on sessions of the server.
+    pub fn is_pooled(&self) -> bool {
+        self.pooled.get().is_some()
     }
 
     /// The same server, user and options, another database.

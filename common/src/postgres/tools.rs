@@ -152,7 +152,8 @@ pub fn older_minor(pg_dump: &Tool, server_version_num: i32) -> Option<String> {
 /// before. `transaction_timeout` is not here: an older server refuses a connection that names it.
 const CHILD_OPTIONS: &str = "-c quote_all_identifiers=off -c transform_null_equals=off -c statement_timeout=0 \
                              -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 \
-                             -c default_transaction_read_only=off -c constraint_exclusion=off";
+                             -c default_transaction_read_only=off -c constraint_exclusion=off \
+                             -c standard_conforming_strings=on";
 
 /// A command line with the connection in its environment and everything else of libpq's removed from it.
 ///

@@ -200,6 +200,14 @@ pub struct TableName {
     pub name: String,
 }
 
+impl TableName {
+    /// Whether two written names can mean one object.
+    pub fn can_be(&self, other: &Self) -> bool {
+        self.name == other.name
+            && (self.schema == other.schema || self.schema.is_none() || other.schema.is_none())
+    }
+}
+
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.schema {

@@ -8,7 +8,7 @@ use common::{
 use serde::Serialize;
 
 use super::{Invocation, args::CheckArgs};
-use crate::{proof, run::check_on, verify};
+use crate::{proof, release, run::check_on, verify};
 use checks::{self, CheckKind, CheckResults, Entry, Finding, Severity};
 
 impl Invocation<'_> {
@@ -39,6 +39,14 @@ impl Invocation<'_> {
         // The files are read, and refused, before anything is asked of the server.
         let files = verify::load(&args.verify)?;
         let connection = self.connection("safe-run check").await?;
+        for run in release::left_behind(&self.settings.repo, connection.database())? {
+            self.output.warn(&format!(
+                "run {} ({}) did not finish: what is checked here may be half of what it did; `safe-run recover` finishes it, \
+                 `safe-run recover --keep` leaves the database as it is",
+                run.run,
+                run.what()
+            ));
+        }
         let holder = connection.connect().await?;
         backup::check_server(&holder).await?;
         holder

@@ -128,7 +128,7 @@ pub(super) async fn perform(
                 .map_err(migration)?;
             let swallowed = swallowed(is_fenced && !anyway, &finished);
             log.may_be_refused = swallowed.is_some();
-            log.report.notes.extend(swallowed);
+            log.report.notes.extend(swallowed.or_else(|| wrote_nothing(&finished)));
             if finished.replaced {
                 return Err(validation(Error::failed(format!(
                     "the command dropped, remade or renamed the database \"{}\"",
@@ -217,11 +217,17 @@ fn explain_read_only(by_fence: bool, log: &RunLog, finished: &command::Finished,
     )
 }
 
+/// That a command which succeeded wrote no row: a refusal that a block with an exception handler swallows rolls no transaction back.
+fn wrote_nothing(finished: &command::Finished) -> Option<String> {
+    (finished.rows_written == 0 && !finished.replaced && !finished.lasts).then(|| {
+        "the server counted no row written, of tables or of the catalog, while the command ran".to_owned()
+    })
+}
+
 /// What to think of a command that succeeded and changed nothing, although transactions were rolled back while it ran: it may
 /// have swallowed a refusal of our own fence.
 fn swallowed(by_fence: bool, finished: &command::Finished) -> Option<String> {
-    let wrote_nothing = finished.rows_written == 0 && !finished.replaced && !finished.lasts;
-    (by_fence && wrote_nothing && finished.rolled_back > 0).then(|| {
+    (by_fence && wrote_nothing(finished).is_some() && finished.rolled_back > 0).then(|| {
         format!(
             "{} rolled back while the command ran, and the server counted no row written: if it was told that its transaction is read-only, had not \
              asked for that and went on, it was the fence, and what it meant to do is not done. Run it with --fence exclusive then",

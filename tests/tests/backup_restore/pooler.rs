@@ -150,9 +150,27 @@ fn session_pooling_takes_a_backup_and_restores_it() {
     snapshots.run("backup", &url, &["create", "--jobs", "3"]).expect(0);
     let copy = format!("{}copy", database.name());
     snapshots.run("restore", &url, &["latest", "--into", &copy]).expect(0);
-    drop(pooler);
     before.assert_same(&fingerprint_without(&cluster.url(&copy), &[]));
     before.assert_same(&fingerprint(&database));
+
+    // It drops the options without a word: no command gets through the read-only fence.
+    let (outcome, files) = safe_run(&url, &["--", "touch", "was-run"]);
+    outcome.fails(3, &["takes no startup options", "--fence exclusive", "was not changed"]);
+    assert_eq!(files, ["migrations"]);
+    // And it hands a session on that has had another client: what the command did there is seen, checked and undone.
+    for fence in ["exclusive", "none"] {
+        let make = format!("CREATE TABLE {fence}_made ()");
+        drop(safe_run(&url, &["--fence", fence, "--", "psql", "-Xqc", &make]).0.expect(0));
+    }
+    let before = fingerprint(&database);
+    for snapshot in ["file", "clone"] {
+        let wreck = ["psql", "-Xqv", "ON_ERROR_STOP=1", "-c", "DROP TABLE u", "-c", "SELECT 1/0"];
+        let flags = ["--fence", "exclusive", "--snapshot", snapshot, "--"];
+        let (outcome, _) = safe_run(&url, &[&flags[..], &wreck].concat());
+        assert!(outcome.expect(12).stdout.starts_with("RESTORED"));
+        before.assert_same(&fingerprint(&database));
+    }
+    drop(pooler);
 }
 
 /// As PgBouncer is by itself: a connection with `options` is refused, which PostgreSQL's programs are given elsewhere.

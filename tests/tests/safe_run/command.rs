@@ -365,6 +365,9 @@ fn a_command_that_swallows_the_refusal_of_the_fence_is_not_called_a_success_of_e
         run.run(&["--snapshot", "clone", "--", "sh", "-c", script])
             .exits(0)
             .says("nothing was written, and it may have been refused");
+        // A handler swallows it within the transaction, which then commits nothing.
+        let handled = "PGOPTIONS= psql -Xqc 'DO $$ BEGIN CREATE TABLE never_made (); EXCEPTION WHEN OTHERS THEN NULL; END $$'";
+        run.run(&["--", "sh", "-c", handled]).exits(0).says("note: the server counted no row written");
         // Who reads, or whose writes arrive, is not told that.
         run.run(&["--", "psql", "-Xqc", "SELECT 1"])
             .exits(0)
@@ -374,6 +377,7 @@ fn a_command_that_swallows_the_refusal_of_the_fence_is_not_called_a_success_of_e
         run.run(&["--", "sh", "-c", both])
             .exits(0)
             .says("every check passed")
+            .never_says("no row written")
             .never_says("--fence exclusive");
         // A failure that has nothing to do with the fence does not name it.
         run.run(&["--", "sh", "-c", "psql -Xqc 'CREATE TABLE other ()'; exit 3"])

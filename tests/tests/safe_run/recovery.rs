@@ -389,6 +389,10 @@ fn a_half_done_database_becomes_no_snapshot_in_silence() {
     run.run(&["status"]).exits(20).says(&id);
     run.run(&["status", "--dir", "nowhere"]).exits(20).says(&id);
     drop(backup(&["create"]).exits(3).says(&id).says("safe-run recover").says("--despite-unfinished-run"));
+    run.run(&["check", "--skip", "rows"]).says(&id).says("what is checked here may be half");
+    // Another repository knows nothing of the run: the fence tells.
+    let elsewhere = ["create", "--repo", "nightly"];
+    drop(backup(&elsewhere).exits(0).says("as an unfinished run of safe-run leaves it"));
     let half =
         backup(&["create", "--despite-unfinished-run"]).exits(0).says("may hold half of what that run did");
     let snapshot = half.stdout.trim().to_owned();
@@ -399,6 +403,7 @@ fn a_half_done_database_becomes_no_snapshot_in_silence() {
     drop(dry.says(&snapshot).says("may hold half of what that run did"));
     run.run(&["recover"]).exits(0);
     drop(backup(&["create"]).exits(0).never_says("half of what"));
+    drop(backup(&elsewhere).exits(0).never_says("half of what"));
     run.run(&["status"]).exits(30);
 }
 

@@ -76,6 +76,17 @@ fn enums_of_a_fresh_database_are_made_extended_and_used_as_psql_does() {
                  CREATE MATERIALIZED VIEW mv AS SELECT 'it''s'::\"My App\".\"Mood\" AS m;",
             ],
         );
+        // Within the literal of an array, of a row, of a range, and of JSON; of a type that goes on under another name elsewhere.
+        as_psql(
+            major,
+            &[
+                "CREATE TYPE m AS ENUM ('a'); ALTER TYPE m RENAME TO n; CREATE SCHEMA s; ALTER TYPE n SET SCHEMA s;",
+                "ALTER TYPE s.n ADD VALUE 'z';",
+                "CREATE TYPE s.c AS (i int, n s.n); CREATE TYPE s.r AS RANGE (subtype = s.n);
+                 CREATE TABLE t (a s.n[], c s.c, r s.r, n s.n);\nINSERT INTO t VALUES ('{a,z}');\nINSERT INTO t (c) VALUES ('(1,z)');
+                 INSERT INTO t (r) VALUES ('[a,z]');\nINSERT INTO t SELECT * FROM json_populate_record(NULL::t, '{\"n\": \"z\"}');",
+            ],
+        );
         as_psql(
             major,
             &[

@@ -99,6 +99,22 @@ fn template(has_total: bool, columns: u16) -> &'static str {
     }
 }
 
+/// The template with what its fields hold.
+fn style(has_total: bool, columns: u16) -> ProgressStyle {
+    ProgressStyle::with_template(template(has_total, columns))
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("left", |state: &ProgressState, text: &mut dyn fmt::Write| {
+            // Nothing is done yet: nobody knows. Less than a second is not worth saying.
+            if state.pos() > 0 && state.eta() >= Duration::from_secs(1) {
+                let _ = write!(text, ", {} left", format::seconds(state.eta()));
+            }
+        })
+        .with_key("took", |state: &ProgressState, text: &mut dyn fmt::Write| {
+            let _ = write!(text, "{}", format::seconds(state.elapsed()));
+        })
+        .progress_chars("━╸ ")
+}
+
 struct Renderer {
     output: Output,
     phase: Option<Phase>,
@@ -160,19 +176,7 @@ impl Renderer {
         let visible = self.output.terminal && !self.output.quiet;
         let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(total_bytes, target).with_message(printable(&what));
-        let style = ProgressStyle::with_template(template(total_bytes.is_some(), Self::columns()))
-            .unwrap_or_else(|_| ProgressStyle::default_bar())
-            .with_key("left", |state: &ProgressState, text: &mut dyn fmt::Write| {
-                // Nothing is done yet: nobody knows. Less than a second is not worth saying.
-                if state.pos() > 0 && state.eta() >= Duration::from_secs(1) {
-                    let _ = write!(text, ", {} left", format::seconds(state.eta()));
-                }
-            })
-            .with_key("took", |state: &ProgressState, text: &mut dyn fmt::Write| {
-                let _ = write!(text, "{}", format::seconds(state.elapsed()));
-            })
-            .progress_chars("━╸ ");
-        bar.set_style(style);
+        bar.set_style(style(total_bytes.is_some(), Self::columns()));
         bar.enable_steady_tick(Duration::from_millis(100));
         let now = Instant::now();
         self.phase =
@@ -211,6 +215,69 @@ impl Renderer {
 mod tests {
     use super::*;
     use crate::cli::SharedArgs;
+
+    /// A terminal of so many columns; what is written to it is kept.
+    #[derive(Debug, Clone)]
+    struct Terminal {
+        columns: u16,
+        said: Arc<Mutex<String>>,
+    }
+
+    impl indicatif::TermLike for Terminal {
+        fn width(&self) -> u16 {
+            self.columns
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(&format!("{text}\n"))
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.said.lock().unwrap().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            self.write_str("\n")
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A line that wraps stays behind at each step, and a time that is left before anything is done is made up.
+    #[test]
+    fn a_bar_takes_one_line_of_any_terminal_and_tells_no_time_that_nobody_knows() {
+        for columns in [40, 60, 79, 80, 200] {
+            for total in [Some(64_000_000_000), None] {
+                let terminal = Terminal { columns, said: Arc::default() };
+                let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+                let bar =
+                    ProgressBar::with_draw_target(total, target).with_style(style(total.is_some(), columns));
+                bar.set_message("copying \u{e4} table of a long name, in which many tables are ".repeat(4));
+                bar.tick();
+                let begun = terminal.said.lock().unwrap().clone();
+                assert!(begun.contains("copying") && !begun.contains("left"), "{columns}: {begun}");
+                bar.set_prefix(format::bytes(32_000_000_000));
+                bar.set_position(32_000_000_000);
+                bar.force_draw();
+                let said = terminal.said.lock().unwrap().clone();
+                assert!(!said.contains("iB"), "{said}");
+                assert_eq!(said.contains("32.0 GB"), total.is_some(), "{columns}: {said}");
+                let widest = said.lines().map(|line| line.chars().count()).max().unwrap();
+                assert!(widest <= usize::from(columns), "{columns}: {widest}: {said}");
+            }
+        }
+    }
 
     #[test]
     fn a_phase_of_which_nothing_is_heard_says_now_and_then_that_it_lasts() {

@@ -158,6 +158,7 @@ fn early_uses(pending: &[&MigrationFile], labels: &enums::Labels, together: bool
             }
             labels.follow(statement);
             made.extend(enums::created_enum(&statement.text));
+            made.extend(enums::new_name(&statement.text, &made));
             let (at_once, used): (Vec<_>, Vec<_>) = added
                 .iter()
                 .filter(|(new, ..)| enums::uses_value(statement, &file.sql, new, &labels))
@@ -179,18 +180,13 @@ fn early_uses(pending: &[&MigrationFile], labels: &enums::Labels, together: bool
                 made.clear();
             }
             let new = enums::added_value(&statement.text).map(|new| {
-                let is_new = made.iter().any(|made| same_type(made, &new.enum_type));
+                let is_new = made.iter().any(|made| made.can_be(&new.enum_type));
                 (new, place, format!("{}:{}", file.name(), statement.line), is_new)
             });
             added.extend(new);
         }
     }
     Ok(found)
-}
-
-/// Whether two written names can mean one type.
-fn same_type(a: &TableName, b: &TableName) -> bool {
-    a.name == b.name && (a.schema == b.schema || a.schema.is_none() || b.schema.is_none())
 }
 
 /// A commit between a savepoint and its release would fail in the middle.

@@ -161,6 +161,19 @@ fn renamed_type(text: &str) -> Option<(TableName, String)> {
     Some((name_between(text, &all[2..to])?, names::parse(new.text(text)).name))
 }
 
+/// The name that a type has from this statement on, if it has one of `names` now.
+pub fn new_name(text: &str, names: &[TableName]) -> Option<TableName> {
+    let is_one = |old: &TableName| names.iter().any(|name| name.can_be(old));
+    if let Some((old, name)) = renamed_type(text) {
+        return is_one(&old).then_some(TableName { schema: old.schema, name });
+    }
+    let all = significant(text);
+    let set = (3..all.len()).find(|&at| starts(&all[at..], text, &["set", "schema"]))?;
+    let old = starts(&all, text, &["alter", "type"]).then(|| name_between(text, &all[2..set])).flatten()?;
+    let schema = all.get(set + 2).map(|token| names::parse(token.text(text)).name);
+    is_one(&old).then_some(TableName { schema, name: old.name })
+}
+
 /// The names that a type had before these statements gave it its name.
 pub fn earlier_names(name: &TableName, statements: &[&Statement]) -> BTreeSet<TableName> {
     let mut wanted = BTreeSet::from([name.name.clone()]);
@@ -187,13 +200,35 @@ fn reads_like(statement: &Statement, sql: &str, value: &str) -> bool {
         return false;
     }
     let data = statement.copy_data.clone().and_then(|range| sql.get(range)).unwrap_or_default();
-    has_literal(&statement.text, value, 0) || data.split(['\t', ',', '\n', '\r']).any(|field| field == value)
+    has_literal(&statement.text, value, 0)
+        || data.split(['\t', ',', '\n', '\r']).any(|field| field == value)
+        || data.lines().any(|line| line.contains(['{', '(', '[']) && stands_apart(line, value))
+}
+
+/// Whether a literal is the value, or an array, a row, a range, a list or a JSON document in which it is one.
+fn holds(literal: &str, value: &str) -> bool {
+    literal == value
+        || literal.trim_start().starts_with(['{', '(', '[']) && stands_apart(literal, value)
+        || !literal.contains(char::is_whitespace)
+            && literal.split([',', ';', '|']).any(|element| element == value)
+}
+
+/// Whether the value stands in the text between two ends of elements. Quotes and backslashes around or within it do not count.
+fn stands_apart(text: &str, value: &str) -> bool {
+    let bare = |text: &str| text.replace(['"', '\\'], "");
+    let (text, value) = (bare(text), bare(value));
+    !value.is_empty()
+        && text.match_indices(&value).any(|(at, _)| {
+            let before = text[..at].trim_end().chars().next_back();
+            let behind = text[at + value.len()..].trim_start().chars().next();
+            before.is_some_and(|c| "{([,;:|".contains(c)) && behind.is_none_or(|c| "})],;:|".contains(c))
+        })
 }
 
 fn has_literal(text: &str, value: &str, depth: u32) -> bool {
     tokens(text, 0).map_while(Result::ok).filter(is_literal).any(|token| {
         let inner = content(token.text(text));
-        inner == value
+        holds(&inner, value)
             || (depth < DEEPEST && inner.contains(['\'', '$']) && has_literal(&inner, value, depth + 1))
     })
 }
@@ -299,6 +334,53 @@ mod tests {
         }
         for sql in ["select 'ok'::feeling", "insert into folk values ('ok')"] {
             assert!(uses_value(&split(sql)[0], sql, &new, &labels), "{sql}");
+        }
+    }
+
+    /// Arrays, rows, ranges and JSON have labels within one literal.
+    #[test]
+    fn a_use_is_found_within_literals_that_hold_several_values() {
+        let uses = |sql: &str| reads_like(&super::super::split(sql).unwrap()[0], sql, "z");
+        for sql in [
+            "insert into t values ('{z}')",
+            "insert into t values ('{a, z}'::m[])",
+            "insert into t values ('[0:1]={a,z}')",
+            "insert into t values ('{{a},{\"z\"}}')",
+            "insert into t values ('(1,z)')",
+            "select '[a,z]'::range_of_m",
+            "insert into t select * from json_populate_record(null::t, '{\"i\": 1, \"m\":\"z\"}')",
+            "select string_to_array('a,z', ',')::m[]",
+            "insert into t values ('{\"(1,\\\"z\\\")\"}')",
+            "copy t from stdin;\n1\t{a,z}\n\\.\n",
+            "copy t from stdin with (format csv);\n1,\"{z,a}\"\n\\.\n",
+        ] {
+            assert!(uses(sql), "{sql}");
+        }
+        for sql in [
+            "insert into t values ('{zz}', '{a z b', 'is z, you see')",
+            "insert into t values ('z is (not) it')",
+            "select '{\"az\":1}'::jsonb",
+            "copy t from stdin;\n1\t(it is) izzy\n\\.\n",
+        ] {
+            assert!(!uses(sql), "{sql}");
+        }
+        let label = |sql: &str| reads_like(&super::super::split(sql).unwrap()[0], sql, "it's \"so\", yes");
+        assert!(label(r#"insert into t values ('{a,"it''s \"so\", yes"}')"#));
+    }
+
+    #[test]
+    fn a_new_type_that_is_renamed_or_moved_is_as_new() {
+        let made = [names::parse("app.a")];
+        let named = |sql: &str| new_name(sql, &made).map(|name| name.to_string());
+        assert_eq!(named("alter type a rename to \"B\"").unwrap(), "B");
+        assert_eq!(named("alter type app.a rename to b").unwrap(), "app.b");
+        assert_eq!(named("alter type app.a set schema \"S\"").unwrap(), "S.a");
+        for sql in [
+            "alter type other.a rename to b",
+            "alter type b set schema s",
+            "alter type a rename value 'a' to 'b'",
+        ] {
+            assert_eq!(named(sql), None, "{sql}");
         }
     }
 
