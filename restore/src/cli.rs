@@ -230,6 +230,9 @@ fn choose(cli: &Cli, repository: &Repository, output: &Output) -> Result<Option<
         )
         .with_hint("Take one with `backup create`."));
     }
+    if output.is_json() {
+        return Err(Error::usage("no snapshot was named; `backup list --json` has their ids"));
+    }
     output.data(&numbered_table(&listed, &Facts::read(repository)?))?;
     let Some(answer) = output.ask("Restore which snapshot? (number, id, or nothing to stop)")? else {
         output.say("Name one of these snapshots: restore SNAPSHOT");

@@ -20,7 +20,7 @@ fn folder(key: &str) -> PathBuf {
     folder
 }
 
-/// The folder for PYTHONPATH that has alembic, Django and their drivers.
+/// The folder for PYTHONPATH that has alembic, Django and their drivers, and sqlx as `bin/sqlx`.
 pub fn python() -> PathBuf {
     folder("python")
 }

@@ -1,6 +1,6 @@
 //! Migrations laid out by other tools: we write the history that the tool itself writes, and each goes on after the other.
 //!
-//! What the tools wrote for the files in `fixtures/layouts` is kept beside them as `<tool>.history`. dbmate and Prisma are there
+//! What the tools wrote for the files in `fixtures/layouts` is kept beside them as `<tool>.history`. sqlx, dbmate and Prisma are there
 //! themselves (`scripts/setup-tools`); `scripts/compare-tools` makes those files anew from every real tool that it finds, and lets
 //! each tool and ours go on after the other.
 
@@ -173,6 +173,7 @@ fn real(tool: &Tool, run: &ProtectedRun, url: &str) -> Option<Command> {
     let mut command = match tool.name {
         "prisma" => other_tools::prisma(run.folder(), url),
         "dbmate" => given.unwrap_or_else(|| Command::new(other_tools::node_modules().join(".bin/dbmate"))),
+        "sqlx" => given.unwrap_or_else(|| Command::new(other_tools::python().join("bin/sqlx"))),
         _ => given?,
     };
     let dir = run.folder().join("migrations");
@@ -262,6 +263,11 @@ fn real_dbmate_and_safe_run_go_on_after_each_other() {
     psql::succeed(real(dbmate, &run, &socket_url(&run)).unwrap());
     assert_eq!(dbmate.history(&run.database), before);
     assert_eq!(run.database.psql("SELECT count(*) FROM one; SELECT count(*) FROM two"), "0\n0");
+}
+
+#[test]
+fn real_sqlx_and_safe_run_go_on_after_each_other() {
+    goes_on_and_writes_what_is_recorded(tool("sqlx"), Cluster::shared(14));
 }
 
 #[test]

@@ -143,6 +143,11 @@ fn the_list_of_snapshots_fits_a_hundred_columns() {
     };
     assert!(width(&["list"]) <= 100);
     assert!(width(&["list", "-v"]) > 200, "every column, and the whole tag");
+    // Whoever asks for JSON gets no list to choose from.
+    let told = snapshots.run_offline("restore", &["--json"]).expect(2).stdout;
+    let told: serde_json::Value =
+        serde_json::from_str(&told).unwrap_or_else(|error| panic!("{error}: {told}"));
+    assert_eq!(told["error"]["exit_code"], 2);
 }
 
 /// There is no database from which another could be made.
