@@ -58,6 +58,16 @@ impl ConnectionSettings {
                 names.join(", ")
             ));
         }
+        let hosts: Vec<&String> =
+            parsed.settings.iter().filter(|(key, _)| key == "host").map(|(_, value)| value).collect();
+        let before_socket = match hosts.as_slice() {
+            [first, socket]
+                if parsed.scheme.is_some() && socket.starts_with('/') && !first.contains([',', '/', ':']) =>
+            {
+                Some((*first).clone())
+            }
+            _ => None,
+        };
         let mut given = Given::default();
         given.add_layer(parsed.settings, "the connection string")?;
         given.add_service(env, &mut warnings)?;
@@ -68,6 +78,7 @@ impl ConnectionSettings {
             other_engine::refuse_file(&settings.database)?;
         }
         settings.scheme = parsed.scheme;
+        settings.before_socket = before_socket;
         settings.foreign = parsed.foreign;
         Ok(settings)
     }
@@ -311,6 +322,7 @@ impl Given {
             keepalives,
             connect_timeout,
             scheme: None,
+            before_socket: None,
             foreign: Vec::new(),
             warnings,
             options_refused: Arc::default(),

@@ -244,6 +244,8 @@ pub struct ConnectionSettings {
     pub(super) keepalives: Keepalives,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) scheme: Option<String>,
+    /// The host that stands in the URL before the folder of a socket in its query, which wins: some drivers want one there.
+    pub(super) before_socket: Option<String>,
     pub(super) foreign: Vec<(String, String)>,
     pub(super) warnings: Vec<String>,
     /// Set once a pooler in between was seen to refuse `options`; one answer for all copies of these settings.
@@ -504,6 +506,7 @@ impl ConnectionSettings {
             }));
             query.extend(self.addresses().map(|addresses| ("hostaddr", addresses)));
         } else {
+            url.push_str(&self.before_socket.as_deref().map(encode).unwrap_or_default());
             query.push(("host", self.join(Server::host_text)));
             query.extend(self.addresses().map(|addresses| ("hostaddr", addresses)));
             query.push(("port", self.ports()));

@@ -271,6 +271,18 @@ fn real_sqlx_and_safe_run_go_on_after_each_other() {
     let url = |run: &ProtectedRun| socket_url(run).replacen("@/", "@localhost/", 1);
     let recorded = std::fs::read_to_string(fixtures().join("sqlx.history")).unwrap();
     assert_eq!(go_on_after_each_other(tool("sqlx"), Cluster::shared(14), url), Some(recorded));
+
+    // Under protection it gets a URL like its own.
+    let run = tool("sqlx").run(Cluster::shared(14));
+    let program = other_tools::python().join("bin/sqlx").display().to_string();
+    for fence in ["read-only", "exclusive"] {
+        let words = ["--fence", fence, "--", program.as_str(), "migrate", "run", "--source", "migrations"];
+        let mut command = run.command(&words);
+        command.env("DATABASE_URL", url(&run));
+        Running::start(command).outcome().exits(0).says("COMMITTED  ");
+        tool("sqlx").add_later(&run);
+    }
+    assert_eq!(run.database.psql("SELECT count(*) FROM more"), "0");
 }
 
 #[test]

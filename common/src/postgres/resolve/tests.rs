@@ -212,6 +212,15 @@ fn the_childs_url_is_one_that_its_driver_takes() {
         ),
         ("asyncpg://db/shop?sslmode=require", "asyncpg://ann@db:5432/shop"),
         ("postgresql+pg8000://db/shop", "postgresql+pg8000://ann@db:5432/shop?application_name=a"),
+        // sqlx wants a host before that of the socket, and has one there.
+        (
+            "postgres://localhost/shop?host=/run/pg",
+            "postgres://ann@localhost/shop?host=/run/pg&port=5432&application_name=a&options=-c%20x%3D1",
+        ),
+        (
+            "postgres:///shop?host=/run/pg",
+            "postgres://ann@/shop?host=/run/pg&port=5432&application_name=a&options=-c%20x%3D1",
+        ),
     ] {
         let settings = resolve(url).with_option("x", "1").with_application_name("a");
         assert_eq!(settings.url_for_child().expose(), child);
