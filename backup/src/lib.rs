@@ -13,6 +13,7 @@ pub mod copy_out;
 pub mod diff;
 pub mod drill;
 pub mod half_done;
+mod left_fence;
 pub mod manage;
 pub mod orphans;
 pub mod part;
@@ -581,7 +582,7 @@ async fn copy_named(
 
     // The schema of a trial's snapshot is whole, though its rows are not.
     let is_whole = part.is_none() || options.rows_of.is_some();
-    let fence = half_done::fence_note(&catalog.database);
+    let fence = left_fence::note(&catalog.database);
     let mut manifest = Manifest {
         format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },
         id,
