@@ -266,7 +266,7 @@ impl Uses<'_> {
         for token in tokens {
             match token {
                 TokenTree::Ident(name) => {
-                    if !path.last().is_some_and(|last| last == "::") {
+                    if path.last().is_none_or(|last| last != "::") {
                         self.spelled(&path);
                         path.clear();
                     }
