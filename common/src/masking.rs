@@ -49,7 +49,12 @@ pub fn names_secret(name: &str) -> bool {
         keys.iter().any(|key| kind.ends_with(key))
     };
     let alone = ["pw", "psw", "sig", "auth", "_auth"];
-    is_key("_key")
+    // A variable of the environment.
+    let harmless =
+        ["PRIMARY_KEY", "FOREIGN_KEY", "PUBLIC_KEY", "UNIQUE_KEY", "PARTITION_KEY", "SORT_KEY", "CACHE_KEY"];
+    let is_variable = name.ends_with("_KEY") && !harmless.iter().any(|known| name.ends_with(known));
+    is_variable
+        || is_key("_key")
         || is_key("-key")
         || within.iter().any(|word| lower.contains(word))
         || at_the_end.iter().any(|end| lower.ends_with(end))
@@ -248,6 +253,11 @@ pub fn after_names(text: &str) -> String {
         name.clone_into(&mut before);
         out.push_str(&rest[..end]);
         rest = &rest[end..];
+        if let Some((arguments, length)) = masked_arguments(&before, rest) {
+            out.push_str(&arguments);
+            rest = &rest[length..];
+            continue;
+        }
         let between = if is_secret { end_of_a_quoted_name(rest) } else { 0 };
         out.push_str(&rest[..between]);
         rest = &rest[between..];
@@ -276,6 +286,57 @@ pub fn after_names(text: &str) -> String {
         }
     }
     out + rest
+}
+
+/// Functions of pgcrypto, one of whose arguments is a key or a password.
+const CRYPTO: [&str; 9] = [
+    "crypt",
+    "hmac",
+    "encrypt",
+    "encrypt_iv",
+    "decrypt",
+    "decrypt_iv",
+    "pgp_sym_encrypt",
+    "pgp_sym_decrypt",
+    "pgp_pub_decrypt",
+];
+
+/// The arguments of one of [`CRYPTO`] with every literal masked, and how long they are.
+fn masked_arguments(name: &str, text: &str) -> Option<(String, usize)> {
+    if !CRYPTO.contains(&name.to_ascii_lowercase().as_str()) || !text.trim_start().starts_with('(') {
+        return None;
+    }
+    let (mut out, mut at, mut depth) = (String::new(), 0, 0_u32);
+    while let Some(c) = text[at..].chars().next() {
+        if c == '\'' {
+            let (quotes, length) = single_quoted(&text[at..]);
+            let quote = &text[at..at + quotes];
+            out.push_str(&format!("{quote}{MASK}{quote}"));
+            at += length;
+            continue;
+        }
+        depth = match c {
+            '(' => depth + 1,
+            ')' => depth - 1,
+            _ => depth,
+        };
+        out.push(c);
+        at += c.len_utf8();
+        if c == ')' && depth == 0 {
+            break;
+        }
+    }
+    Some((out, at))
+}
+
+/// How many quotes stand around the literal that begins here, and its whole length.
+fn single_quoted(text: &str) -> (usize, usize) {
+    let quotes = quotes_around(text);
+    let length = match text[quotes..].find(&"'".repeat(quotes)) {
+        Some(inner) if quotes > 1 => quotes + inner + quotes,
+        _ => literal_length(text, false),
+    };
+    (quotes, length)
 }
 
 /// The length of what stands between `'password'` and `'x'`, where both are arguments or elements of a list.
@@ -320,19 +381,17 @@ fn quoted(text: &str) -> Option<(usize, usize)> {
         } else if matches!(c, '=' | ':' | '>') {
             assigned = true;
             at += 1;
-        } else if c == '"' && !assigned && at == 0 {
+        } else if c == '"' && !assigned && text[..at].bytes().all(|byte| byte == b'\\') {
             at += 1;
+        } else if !assigned && starts_with_to(rest) {
+            assigned = true;
+            at += 2;
         } else if matches!(c, 'e' | 'E') && rest[1..].starts_with('\'') {
             return Some((at + 1, literal_length(&rest[1..], true)));
         } else if matches!(c, 'u' | 'U') && rest[1..].starts_with("&'") {
             return Some((at + 2, literal_length(&rest[2..], false)));
         } else if c == '\'' {
-            let quotes = quotes_around(rest);
-            let length = match rest[quotes..].find(&"'".repeat(quotes)) {
-                Some(inner) if quotes > 1 => quotes + inner + quotes,
-                _ => literal_length(rest, false),
-            };
-            return Some((at, length));
+            return Some((at, single_quoted(rest).1));
         } else if c == '"' && assigned {
             return Some((at, double_quoted_length(rest)));
         } else if c == '$' {
@@ -346,6 +405,12 @@ fn quoted(text: &str) -> Option<(usize, usize)> {
             return None;
         }
     }
+}
+
+/// Whether a text begins with the word TO, which assigns in SET.
+fn starts_with_to(text: &str) -> bool {
+    text.get(..2).is_some_and(|word| word.eq_ignore_ascii_case("to"))
+        && text[2..].starts_with(char::is_whitespace)
 }
 
 /// How many quotes stand around the text that begins here: within a literal each is doubled, `''x''`, and in a literal of that
@@ -469,7 +534,8 @@ mod tests {
                 "jdbc:postgresql://h/db?user=u&password=***&ssl=true",
             ),
             ("AccountKey=s3cret; _auth=s3cret", "AccountKey=*** _auth=***"),
-            ("primary_key=id", "primary_key=id"),
+            ("primary_key=id PRIMARY_KEY=id", "primary_key=id PRIMARY_KEY=id"),
+            ("STRIPE_KEY=s3cret", "STRIPE_KEY=***"),
             ("a==b", "a==b"),
         ] {
             assert_eq!(connection(word), masked);
@@ -515,6 +581,12 @@ mod tests {
             ),
             ("jsonb_build_object('password','s3cret')", "jsonb_build_object('password','***')"),
             ("[\"tool\", \"--password\", \"s3cret\", \"x\"]", "[\"tool\", \"--password\", \"***\", \"x\"]"),
+            ("SET my.api_key TO 's3cret'", "SET my.api_key TO '***'"),
+            ("echo {\\\"password\\\":\\\"s3cret\\\"}", "echo {\\\"password\\\":\\\"***\""),
+            ("select crypt('s3cret', gen_salt('bf')), 'x'", "select crypt('***', gen_salt('***')), 'x'"),
+            ("do 'select pgp_sym_encrypt(a, ''s3cret'')'", "do 'select pgp_sym_encrypt(a, ''***'')'"),
+            ("hmac ( data , 's3''cret', 'sha256'", "hmac ( data , '***', '***'"),
+            ("the password to use", "the password to use"),
             ("curl -H 'PRIVATE-TOKEN: s3cret' x", "curl -H 'PRIVATE-TOKEN: ***' x"),
             ("password:s3cret, a: b", "password:***, a: b"),
             ("there is no password: give one", "there is no password: give one"),

@@ -18,8 +18,9 @@ pub fn words<'a>(words: impl IntoIterator<Item = &'a std::ffi::OsStr>) -> Vec<St
     let mut is_script = false;
     let mut masked = Vec::new();
     for word in words {
-        let text = printable(&word.to_string_lossy());
-        masked.push(before.shows(&text).unwrap_or_else(|| within_a_word(&text, is_script)));
+        // What a line end is has to be seen: `PASSWORD -- why` and the literal on the next line.
+        let text = word.to_string_lossy();
+        masked.push(printable(&before.shows(&text).unwrap_or_else(|| within_a_word(&text, is_script))));
         // `sh -c`, `bash -lc`, `psql --command`: what follows is a text with words of its own.
         is_script = text.starts_with('-') && (text.ends_with('c') || text.ends_with("-command"));
         before.passes(&text);
@@ -222,6 +223,10 @@ mod tests {
                 &["sh", "-c", "curl -u app:*** https://h/; mkdir -p a/b; sshpass -p *** ssh h; mysql -p***"],
             ),
             (&["find", ".", "-print"], &["find", ".", "-print"]),
+            (
+                &["psql", "-c", "alter role r password -- why\n's3cret'"],
+                &["psql", "-c", "alter role r password -- why\\n'***'"],
+            ),
             (
                 &[
                     "sh",
