@@ -14,7 +14,7 @@ use common::{
         output::Tone,
         process,
     },
-    postgres::{ConnectionSettings, Environment, exported_snapshot::LockWait},
+    postgres::{Environment, exported_snapshot::LockWait},
     repository::{
         Listed, Repository, StoredSnapshot,
         pins::Pin,
@@ -281,7 +281,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         // Who reads a snapshot holds the lock from before it looks for it: nobody deletes it in between.
         Some(Command::Drill(args)) => {
             let _lock = Repository::open(&settings.repo)?.lock_reading()?;
-            let snapshot = find(&settings, &args.snapshot)?;
+            let snapshot = manage::find(&settings, &args.snapshot)?;
             drill::run(args, &cli.shared, &settings, snapshot, output).await
         }
         Some(Command::Pin(args)) => manage::pin(args, &settings, output),
@@ -294,7 +294,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Undelete(args)) => manage::undelete(args, &settings, output),
         Some(Command::Export(args)) => {
             let _lock = Repository::open(&settings.repo)?.lock_reading()?;
-            let snapshot = find(&settings, &args.snapshot)?;
+            let snapshot = manage::find(&settings, &args.snapshot)?;
             transfer::export(args.clone(), snapshot, output).await
         }
         Some(Command::Import(args)) => transfer::import(args.clone(), &settings, output).await,
@@ -645,7 +645,7 @@ pub fn snapshot_table(listed: &[Listed], facts: &Facts, now: DateTime<Utc>, is_w
 }
 
 fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
-    let snapshot = find(settings, &args.snapshot)?;
+    let snapshot = manage::find(settings, &args.snapshot)?;
     let manifest = &snapshot.manifest;
     if output.is_json() {
         output.document(manifest)?;
@@ -741,17 +741,6 @@ fn show(args: &ShowArgs, settings: &Settings, output: &Output) -> Result<u8> {
     Ok(0)
 }
 
-pub(crate) fn find(settings: &Settings, wanted: &str) -> Result<StoredSnapshot> {
-    let entry = find_entry(settings, wanted)?;
-    entry.snapshot.map_err(|error| error.context(entry.id))
-}
-
-fn find_entry(settings: &Settings, wanted: &str) -> Result<Listed> {
-    let repository = Repository::open(&settings.repo)?;
-    let database = if settings.names_database() { Some(settings.connection()?) } else { None };
-    repository.find_entry(wanted, database.as_ref().map(ConnectionSettings::database))
-}
-
 fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result<u8> {
     #[derive(Serialize)]
     struct Verified {
@@ -769,7 +758,7 @@ fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result
     } else {
         let mut found = Vec::new();
         for wanted in &args.snapshots {
-            let entry = find_entry(settings, wanted)?;
+            let entry = manage::find_entry(settings, wanted)?;
             found.push((entry.id.to_string(), entry.snapshot));
         }
         found

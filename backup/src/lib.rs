@@ -28,6 +28,7 @@ pub mod space;
 mod to_sqlite;
 mod too_large;
 pub mod transfer;
+mod zone;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -37,7 +38,7 @@ use std::{
 
 use chrono::Utc;
 use common::{
-    Error, ErrorKind, Progress, Result,
+    Cause, Error, ErrorKind, Progress, Result,
     catalog::{Catalog, DatabaseState, Table},
     fault,
     ident::printable,
@@ -45,7 +46,7 @@ use common::{
         ConnectionSettings, Secret, Session, connect,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
         introspect,
-        names::{self, Schemas},
+        names::Schemas,
         names_as_bytes, role_passwords, scratch, tools, trust,
     },
     random,
@@ -155,11 +156,11 @@ pub async fn create(
     let mut renamed = 0;
     loop {
         match create_locked(settings, repository, options, progress).await.map_err(explain) {
-            Err(error) if gave_way(&error) && retries > 0 => {
+            Err(error) if error.is_caused_by(Cause::GaveWay) && retries > 0 => {
                 retries -= 1;
                 progress.warn(format!("{error}: gave way, and begins again"));
             }
-            Err(error) if names::is_about_names(&error) && renamed < RENAMED_AT_MOST => {
+            Err(error) if error.is_caused_by(Cause::NameChanged) && renamed < RENAMED_AT_MOST => {
                 renamed += 1;
                 progress.warn(format!("{error}: the backup begins again"));
             }
@@ -175,11 +176,6 @@ const RENAMED_AT_MOST: u32 = 5;
 
 /// Between two attempts to get the tables' locks, at most.
 const LONGEST_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
-
-/// Whether the backup made room for somebody who waits for an exclusive lock, and will have its turn after that.
-fn gave_way(error: &Error) -> bool {
-    error.kind() == ErrorKind::Busy && error.hint() == Some(GIVES_WAY)
-}
 
 /// A missing right is refused, in our kinds.
 pub(crate) fn explain_rights(error: Error) -> Error {
@@ -198,14 +194,11 @@ fn explain(error: Error) -> Error {
     match error.sqlstate() {
         // Lock not available.
         Some("55P03") if error.kind() == ErrorKind::Failed => {
-            error.with_kind(ErrorKind::Busy).with_hint(GIVES_WAY)
+            schema::gave_way(error.with_kind(ErrorKind::Busy))
         }
         _ => error,
     }
 }
-
-pub(crate) const GIVES_WAY: &str = "Somebody waits for an exclusive lock on a table (ALTER TABLE, TRUNCATE, VACUUM FULL …), and the backup \
-                         gave way, again and again. Try again when that is done; a lock_timeout on such statements lets both through.";
 
 async fn create_locked(
     settings: &ConnectionSettings,
@@ -389,7 +382,7 @@ async fn copy_state(
     };
     // A missing table or column, a view, another owner's table: the server's word (class 42), or pg_dump's, which has no code.
     let may_be_renamed = error.sqlstate().is_none_or(|code| code.starts_with("42") || code.starts_with("3F"));
-    if may_be_renamed && common::interrupt::received().is_none() && !names::is_about_names(&error) {
+    if may_be_renamed && common::interrupt::received().is_none() && !error.is_caused_by(Cause::NameChanged) {
         let now = Schemas::now(settings).await;
         if let Ok(Err(renamed)) = now.map(|now| schemas.check_same(&now, &schemas.names())) {
             return Err(renamed.with_source(error));

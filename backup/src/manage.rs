@@ -6,7 +6,7 @@ use common::{
     cli::{Output, Settings, format, output::Tone},
     postgres::ConnectionSettings,
     repository::{
-        ExclusiveLock, Listed, Repository,
+        ExclusiveLock, Listed, Repository, StoredSnapshot,
         alarms::{Acknowledgement, Alarm},
         pins::Pin,
         sharing::Sharing,
@@ -317,4 +317,16 @@ pub fn remove(
         output.warn(&format!("not removed yet, the next run sweeps it: {left}"));
     }
     Ok(())
+}
+/// The snapshot that a person names, and that is whole.
+pub(crate) fn find(settings: &Settings, wanted: &str) -> Result<StoredSnapshot> {
+    let entry = find_entry(settings, wanted)?;
+    entry.snapshot.map_err(|error| error.context(entry.id))
+}
+
+/// As [`find`], a damaged one too.
+pub(crate) fn find_entry(settings: &Settings, wanted: &str) -> Result<Listed> {
+    let repository = Repository::open(&settings.repo)?;
+    let database = if settings.names_database() { Some(settings.connection()?) } else { None };
+    repository.find_entry(wanted, database.as_ref().map(ConnectionSettings::database))
 }

@@ -28,7 +28,7 @@ use serde::Serialize;
 
 use crate::{
     manage::{self, Facts},
-    schedule::cron::parse_zone,
+    zone::parse_zone,
 };
 
 /// The floor, unless somebody says otherwise.

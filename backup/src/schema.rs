@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use common::{
-    Error, Progress, Result,
+    Cause, Error, Progress, Result,
     postgres::{
         ConnectionSettings,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT},
@@ -61,6 +61,14 @@ pub(crate) async fn run_pg_dump(
     Ok(finished)
 }
 
+/// What is busy because the backup made room for somebody who waits for an exclusive lock, and will have its turn after that.
+pub(crate) fn gave_way(error: Error) -> Error {
+    error.with_cause(Cause::GaveWay).with_hint(
+        "Somebody waits for an exclusive lock on a table (ALTER TABLE, TRUNCATE, VACUUM FULL …), and the backup gave way, again \
+         and again. Try again when that is done; a lock_timeout on such statements lets both through.",
+    )
+}
+
 /// Whether pg_dump did what it should, and if not, why.
 async fn judge(
     finished: &tools::Finished,
@@ -71,7 +79,7 @@ async fn judge(
     // pg_dump gives no SQLSTATE; these are the C locale's texts. Its --lock-wait-timeout is a statement_timeout.
     let waited = ["canceling statement due to lock timeout", "canceling statement due to statement timeout"];
     if !finished.success && waited.iter().any(|text| messages.contains(text)) {
-        return Err(Error::busy("pg_dump could not lock a table").with_hint(crate::GIVES_WAY));
+        return Err(gave_way(Error::busy("pg_dump could not lock a table")));
     }
     if !finished.success && exported.only_session().is_none() {
         // Where there is no place for one more session (a connection limit, a server that stops) that is the reason, with a

@@ -79,6 +79,15 @@ impl fmt::Display for NotPlain {
 
 impl std::error::Error for NotPlain {}
 
+/// Why something failed, where a caller goes on by it: what a sentence says is for people alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// It made room for somebody who waits for an exclusive lock.
+    GaveWay,
+    /// A name came to mean another object than before.
+    NameChanged,
+}
+
 /// A failure as a person will read it.
 ///
 /// Boxed so that `Result<T>` stays one word wide on the success path.
@@ -91,6 +100,7 @@ struct Inner {
     hint: Option<String>,
     database: Option<String>,
     sqlstate: Option<String>,
+    cause: Option<Cause>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
@@ -117,6 +127,7 @@ impl Error {
             hint: None,
             database: None,
             sqlstate: None,
+            cause: None,
             source: None,
         }))
     }
@@ -270,7 +281,14 @@ impl Error {
         self
     }
 
-    /// Adds the cause.
+    /// Adds what a caller goes on by.
+    #[must_use]
+    pub fn with_cause(mut self, cause: Cause) -> Self {
+        self.0.cause = Some(cause);
+        self
+    }
+
+    /// Adds the error that led to it.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
@@ -294,6 +312,11 @@ impl Error {
     /// The kind, for branching.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Whether it failed for that reason.
+    pub fn is_caused_by(&self, cause: Cause) -> bool {
+        self.0.cause == Some(cause)
     }
 
     /// The message, without hint.

@@ -26,7 +26,7 @@ pub mod server_space;
 pub mod snapshot;
 pub mod verdict;
 
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Cause, Error, ErrorKind, Result};
 pub use ident::{Ident, QualifiedName};
 pub use progress::{Event, Progress};
 pub use verdict::{Account, Remark, Verdict};

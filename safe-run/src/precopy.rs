@@ -13,13 +13,12 @@ use std::{
 };
 
 use common::{
-    Error, ErrorKind, Result,
+    Cause, Error, ErrorKind, Result,
     cli::format,
     fault,
     postgres::{
         Session,
         exported_snapshot::{ExportedSnapshot, LockMode, join_for_checks, lock_all_tables},
-        names,
         wal_summary::{self, Point},
     },
     repository::StoredSnapshot,
@@ -195,7 +194,7 @@ async fn first_checks(
     let results = check_parallel(context, &exported, &options).await;
     context.progress.done();
     let results = match results {
-        Err(error) if names::is_about_names(&error) => return Ok(Err(error.to_string())),
+        Err(error) if error.is_caused_by(Cause::NameChanged) => return Ok(Err(error.to_string())),
         results => results?,
     };
     exported.check_held().await?;

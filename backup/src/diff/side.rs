@@ -183,7 +183,7 @@ pub(super) async fn open(
     let mut found: Vec<Option<StoredSnapshot>> = Vec::new();
     for side in sides {
         found.push(match side {
-            Named::Snapshot(wanted) => Some(crate::cli::find(question.settings, wanted)?),
+            Named::Snapshot(wanted) => Some(crate::manage::find(question.settings, wanted)?),
             _ => None,
         });
     }

@@ -14,6 +14,8 @@ use chrono::{DateTime, Datelike, Days, MappedLocalTime, NaiveDate, TimeZone, Tim
 use chrono_tz::{GapInfo, Tz};
 use common::{Error, Result, ident::printable};
 
+use crate::zone::parse_zone;
+
 /// How far a search for the next run goes. The rarest date that exists is a 29 February on a given day of the week:
 /// every 28 years, and 40 across a century without a leap day.
 const SEARCH_YEARS: i32 = 41;
@@ -269,14 +271,6 @@ impl Field {
 /// Digits only: `parse` alone would take `+5`.
 fn plain_number(text: &str) -> Option<u32> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
-}
-
-/// Reads the name of a time zone, such as `Europe/Berlin`.
-pub fn parse_zone(name: &str) -> Result<Tz> {
-    name.parse().map_err(|_| {
-        Error::usage(format!("\"{}\" is not a time zone", printable(name)))
-            .with_hint("Name it as the IANA database does, such as Europe/Berlin, America/New_York or UTC.")
-    })
 }
 
 /// `2026-03-29 03:00 CEST`, for people.

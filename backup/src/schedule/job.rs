@@ -22,11 +22,11 @@ use common::{
 
 use super::{
     alarm::Thresholds,
-    cron::{Schedule, parse_zone},
+    cron::Schedule,
     hooks::{Hooks, SecretSource, check_command},
     plan::{Rhythm, jitter},
 };
-use crate::CreateOptions;
+use crate::{CreateOptions, zone::parse_zone};
 
 /// How long deleted snapshots lie in the trash, unless somebody says otherwise.
 const TRASH_GRACE: Duration = Duration::from_secs(24 * 3600);

@@ -161,7 +161,7 @@ impl<'holder> ExportedSnapshot<'holder> {
     /// before the snapshot was taken is in the snapshot, and could be emptied or renamed before it is read.
     ///
     /// # Errors
-    /// Busy, naming one that is not locked: see [`names::is_about_names`].
+    /// Busy, naming one that is not locked: see [`crate::Cause::NameChanged`].
     pub async fn check_locked<'t>(
         &self,
         observer: &Session,

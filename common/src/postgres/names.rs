@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::{Client, ConnectionSettings};
-use crate::{Error, ErrorKind, Result, ident::printable};
+use crate::{Cause, Error, Result, ident::printable};
 
 const SCHEMAS: &str =
     "SELECT oid, nspname::pg_catalog.text, xmin::pg_catalog.text FROM pg_catalog.pg_namespace";
@@ -48,7 +48,7 @@ impl Schemas {
     /// Makes sure that those of the names `used` are the same in `later`.
     ///
     /// # Errors
-    /// Busy, with the schema that is another one: see [`is_about_names`].
+    /// Busy, with the schema that is another one: see [`Cause::NameChanged`].
     pub fn check_same(&self, later: &Self, used: &HashSet<&str>) -> Result<()> {
         for (oid, (name, version)) in self.0.iter().filter(|(_, (name, _))| used.contains(name.as_str())) {
             let what = match later.0.get(oid) {
@@ -75,12 +75,7 @@ impl Schemas {
 
 /// An error that says that a name does not mean what it meant.
 pub fn changed(what: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Busy, printable(&what.into())).with_hint(HINT)
-}
-
-/// Whether it says that a name does not mean what it meant: then whatever was read begins again.
-pub fn is_about_names(error: &Error) -> bool {
-    error.kind() == ErrorKind::Busy && error.hint() == Some(HINT)
+    Error::busy(printable(&what.into())).with_hint(HINT).with_cause(Cause::NameChanged)
 }
 
 #[cfg(test)]
@@ -111,6 +106,6 @@ mod tests {
         assert!(check(&[(1, "a", "20"), (2, "b", "11")]).unwrap_err().contains("renamed back"));
         assert!(check(&[(2, "b", "11")]).unwrap_err().contains("dropped"));
         let unknown = before.check_same(&before, &HashSet::from(["z"])).unwrap_err();
-        assert!(is_about_names(&unknown) && unknown.is_retryable(), "{unknown}");
+        assert!(unknown.is_caused_by(Cause::NameChanged) && unknown.is_retryable(), "{unknown}");
     }
 }

@@ -18,9 +18,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
     ("common", &["cli", "interrupt", "postgres", "repository", "snapshot", "verdict"]),
     ("common/sqlite", &["binary", "canonical", "encode", "hash"]),
     ("common/sqlite", &["file", "schema"]),
-    ("backup", &["(root)", "schema"]),
-    ("backup", &["cli", "diff"]),
-    ("backup", &["prune", "schedule"]),
     (
         "restore",
         &[
