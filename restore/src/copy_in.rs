@@ -186,6 +186,13 @@ pub(crate) fn load_chunk(snapshot: &StoredSnapshot, chunk: &Chunk, statement: St
     }
 }
 
+/// A name for a schema of our own that the user's definitions have not: a restore by hand that was given up leaves one.
+const FREE_SCHEMA: &str = "
+SELECT 'safe_run_restore' || CASE WHEN n > 0 THEN n::pg_catalog.text ELSE '' END AS name FROM pg_catalog.generate_series(0, 1000000) n
+WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_namespace s
+                  WHERE s.nspname = 'safe_run_restore' || CASE WHEN n > 0 THEN n::pg_catalog.text ELSE '' END)
+ORDER BY n LIMIT 1";
+
 /// Loads the large objects through two unlogged tables in a schema of our own, which is gone at the end.
 pub async fn load_large_objects(
     settings: &ConnectionSettings,
@@ -197,36 +204,35 @@ pub async fn load_large_objects(
     progress: &Progress,
 ) -> Result<()> {
     let failed = |source| Error::postgres("could not restore the large objects", source);
+    let schema: String = session.query_one(FREE_SCHEMA, &[]).await.map_err(failed)?.get(0);
     session
-        .batch_execute(
-            "CREATE SCHEMA safe_run_restore;
-             CREATE UNLOGGED TABLE safe_run_restore.objects (oid oid, owner text, acl text, comment text);
-             CREATE UNLOGGED TABLE safe_run_restore.pages (loid oid, pageno int, data bytea)",
-        )
+        .batch_execute(&format!(
+            "CREATE SCHEMA {schema};
+             CREATE UNLOGGED TABLE {schema}.objects (oid oid, owner text, acl text, comment text);
+             CREATE UNLOGGED TABLE {schema}.pages (loid oid, pageno int, data bytea)",
+        ))
         .await
         .map_err(failed)?;
     let mut work = vec![load_chunk(
         snapshot,
         &objects.metadata,
-        "COPY safe_run_restore.objects FROM STDIN".to_owned(),
+        format!("COPY {schema}.objects FROM STDIN"),
         "large objects".to_owned(),
     )];
     work.extend(objects.pages.iter().map(|chunk| {
         load_chunk(
             snapshot,
             chunk,
-            "COPY safe_run_restore.pages FROM STDIN".to_owned(),
+            format!("COPY {schema}.pages FROM STDIN"),
             "pages of large objects".to_owned(),
         )
     }));
     run(settings, jobs, work, snapshot.manifest.codec, progress).await?;
     let [create, fill, describe] =
-        large_object_statements("safe_run_restore.objects", "safe_run_restore.pages");
+        large_object_statements(&format!("{schema}.objects"), &format!("{schema}.pages"));
     let describe = if no_owner { String::new() } else { describe };
     session
-        .batch_execute(&format!(
-            "BEGIN; {create}; {fill}; {describe}; DROP SCHEMA safe_run_restore CASCADE; COMMIT"
-        ))
+        .batch_execute(&format!("BEGIN; {create}; {fill}; {describe}; DROP SCHEMA {schema} CASCADE; COMMIT"))
         .await
         .map_err(failed)
 }
