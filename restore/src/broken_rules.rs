@@ -29,6 +29,8 @@ pub use looks::{Left, Looks};
 use queries::{HAS_HEIRS_OF_OTHERS, OF_DOMAIN, OF_TABLE};
 use tokio::sync::Mutex;
 
+use crate::rule_settings;
+
 /// The constraints of one database that is being made, which its rows break.
 #[derive(Debug)]
 pub struct BrokenRules {
@@ -162,7 +164,8 @@ fn unmade(source: DriverError) -> Error {
 impl BrokenRules {
     async fn add(session: &Session, rule: &Rule, mut looks: Looks) -> Result<Made> {
         loop {
-            let Err(source) = session.batch_execute(&rule.add_sql(Holds::ForAllRows)).await else {
+            let all = format!("{}; {}", rule_settings::OF_ITS_SESSIONS, rule.add_sql(Holds::ForAllRows));
+            let Err(source) = session.batch_execute(&all).await else {
                 return Ok(Made::Valid);
             };
             if let Some(why) = looks.after(rule, unmade(source))? {
@@ -210,7 +213,11 @@ impl BrokenRules {
         };
         let (lend, take_back) = (lent("GRANT", "TO"), lent("REVOKE", "FROM"));
         let owner = AsOwner::of(owner);
-        let begin = format!("BEGIN; {lend}{}; SAVEPOINT made", owner.create_sql());
+        let begin = format!(
+            "BEGIN; {}; {lend}{}; SAVEPOINT made",
+            rule_settings::OF_ITS_SESSIONS,
+            owner.create_sql()
+        );
         session.batch_execute(&begin).await.map_err(failed)?;
         // From here on only text statements: nothing may be prepared where code of somebody else has been.
         let all = owner.run_sql(&rule.add_sql(Holds::ForAllRows), "");

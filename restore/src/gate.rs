@@ -8,7 +8,7 @@ use common::{
     snapshot::readme::{database_statements, setting_statement},
 };
 
-use crate::{plan::RestorePlan, role_map};
+use crate::{plan::RestorePlan, role_map, rule_settings};
 
 /// Whether the limit of connections does not hold for this session's user.
 pub async fn is_superuser(session: &Session) -> Result<bool> {
@@ -58,6 +58,7 @@ pub async fn apply_database_state(
     let settings = std::mem::take(&mut state.settings);
     let failed =
         |source| Error::postgres(format!("could not give the database \"{name}\" its settings"), source);
+    maintenance.batch_execute(&rule_settings::take_back(name)).await.map_err(failed)?;
     // The owner is the first statement.
     for statement in database_statements(&state, name).into_iter().skip(usize::from(no_owner)) {
         maintenance.batch_execute(&statement).await.map_err(failed)?;

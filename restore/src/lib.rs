@@ -35,6 +35,7 @@ mod passes;
 pub mod plan;
 pub mod preflight;
 pub mod role_map;
+mod rule_settings;
 pub mod sequences_ahead;
 pub mod stage;
 pub mod tablespaces;

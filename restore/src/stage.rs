@@ -31,7 +31,7 @@ use crate::{
     owned::Owned,
     owners::{self, Which},
     plan::RestorePlan,
-    role_map, tablespaces,
+    role_map, rule_settings, tablespaces,
 };
 
 /// A database that this run made. Not yet trusted with anything.
@@ -140,7 +140,7 @@ impl StagedDatabase {
         let settings = settings.with_database(&plan.staged);
         let gib = snapshot.snapshot().manifest.raw_bytes() >> 30;
         let [base, for_gib] = DROP_PATIENCE;
-        let staged = Self {
+        let mut staged = Self {
             name: plan.staged.clone(),
             settings,
             is_shut: !is_superuser,
@@ -172,6 +172,16 @@ impl StagedDatabase {
             return Err(Error::postgres(what, source));
         }
         common::fault::point("restore.created");
+        let manifest = &snapshot.snapshot().manifest;
+        match rule_settings::lend(maintenance, staged.settings.clone(), manifest, &plan.staged).await {
+            Ok(settings) => staged.settings = settings,
+            Err(error) => {
+                return Err(match staged.discard(maintenance, progress).await {
+                    Ok(()) => error,
+                    Err(second) => error.context(format!("nor could it be dropped again ({second})")),
+                });
+            }
+        }
         Ok(staged)
     }
 
@@ -422,7 +432,9 @@ async fn refresh_views(
         let mut failed = Vec::new();
         let mut last = None;
         for view in waiting {
-            let statement = format!("REFRESH MATERIALIZED VIEW {}", view.name);
+            // In one message, and so in one transaction.
+            let statement =
+                format!("{}; REFRESH MATERIALIZED VIEW {}", rule_settings::OF_ITS_SESSIONS, view.name);
             if let Err(source) = session.batch_execute(&statement).await {
                 let what = format!("could not fill the materialized view {}", view.name.short());
                 // Where it happened: which function it is that the hint speaks of.

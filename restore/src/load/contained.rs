@@ -26,7 +26,7 @@ use common::{
     },
 };
 
-use crate::copy_in;
+use crate::{copy_in, rule_settings};
 
 /// The columns of tables of others with a rule that calls code. One row for each column that COPY names: schema, table, oid and
 /// name of the role that inserts, column, type in the temporary table, the type to give back, where that is another, and schema and name of
@@ -172,7 +172,8 @@ impl Contained {
         copy_in::perform(&session, &work, manifest.codec, progress).await?;
         // In messages of their own: nothing may be prepared where code of somebody else has been.
         let owner = AsOwner::of(self.owner);
-        session.batch_execute("BEGIN").await.map_err(failed)?;
+        let begin = format!("BEGIN; {}", rule_settings::OF_ITS_SESSIONS);
+        session.batch_execute(&begin).await.map_err(failed)?;
         session.batch_execute(&owner.create_sql()).await.map_err(failed)?;
         let answer = session
             .simple_query(&owner.run_sql(&self.insert_sql(&data.table), OWN_PATH))

@@ -42,7 +42,7 @@ use tokio::{sync::Notify, task::JoinSet};
 use crate::{
     archive::{self, Ahead, ArchiveOptions, Remedies},
     broken_rules::Seen,
-    copy_in, lent_paths,
+    copy_in, lent_paths, rule_settings,
 };
 
 use contained::Contained;
@@ -419,7 +419,7 @@ impl Shared {
 
     async fn attempt(&self, session: &Session, step: &Step) -> Result<bool> {
         match step {
-            Step::Load { table, chunk } => self.load_chunks(session, *table, &[*chunk], false).await?,
+            Step::Load { table, chunk } => self.load_one(session, *table, *chunk).await?,
             Step::LoadFrozen { table } => self.load_frozen(session, *table).await?,
             Step::LoadContained { table } => self.load_contained(*table).await?,
             Step::ReadBack { table, range } => {
@@ -530,7 +530,11 @@ impl Shared {
             interrupt::check()?;
             let chunk = &data.chunks[*chunk];
             let work = copy_in::load_chunk(&self.snapshot, chunk, statement.clone(), data.table.name.short());
-            copy_in::perform(session, &work, manifest.codec, &self.progress).await?;
+            if let Err(error) = copy_in::perform(session, &work, manifest.codec, &self.progress).await {
+                // So that the step can be done again; where the session is lost, the first error says why.
+                let _ = session.batch_execute("ROLLBACK").await;
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -560,6 +564,14 @@ impl Shared {
         Ok(())
     }
 
+    async fn load_one(&self, session: &Session, table: usize, chunk: usize) -> Result<()> {
+        let short = self.snapshot.manifest.tables[table].table.name.short();
+        let failed = |source| Error::postgres(format!("could not load the table {short}"), source);
+        session.batch_execute(&begin()).await.map_err(failed)?;
+        self.load_chunks(session, table, &[chunk], false).await?;
+        session.batch_execute("COMMIT").await.map_err(failed)
+    }
+
     /// COPY FREEZE wants a table that its own transaction made or emptied.
     async fn load_frozen(&self, session: &Session, table: usize) -> Result<()> {
         let data = &self.snapshot.manifest.tables[table];
@@ -567,7 +579,7 @@ impl Shared {
         let chunks: Vec<usize> =
             (0..data.chunks.len()).filter(|chunk| data.chunks[*chunk].content.rows > 0).collect();
         let failed = |source| Error::postgres(format!("could not load the table {short}"), source);
-        session.batch_execute("BEGIN").await.map_err(failed)?;
+        session.batch_execute(&begin()).await.map_err(failed)?;
         let mut frozen = true;
         if let Err(source) = session.batch_execute(&format!("TRUNCATE TABLE ONLY {name}")).await {
             // 42501: an owner may have taken this right from itself. Rows can be loaded all the same.
@@ -575,16 +587,17 @@ impl Shared {
                 return Err(failed(source));
             }
             // One transaction here too: where a chunk fails and the step is done again, none is there twice.
-            session.batch_execute("ROLLBACK; BEGIN").await.map_err(failed)?;
+            session.batch_execute(&format!("ROLLBACK; {}", begin())).await.map_err(failed)?;
             frozen = false;
         }
-        if let Err(error) = self.load_chunks(session, table, &chunks, frozen).await {
-            // So that the step can be done again; where the session is lost, the first error says why.
-            let _ = session.batch_execute("ROLLBACK").await;
-            return Err(error);
-        }
+        self.load_chunks(session, table, &chunks, frozen).await?;
         session.batch_execute("COMMIT").await.map_err(failed)
     }
+}
+
+/// Begins a transaction in which rows pass their rules.
+fn begin() -> String {
+    format!("BEGIN; {}", rule_settings::OF_ITS_SESSIONS)
 }
 
 /// Draws a transaction id.

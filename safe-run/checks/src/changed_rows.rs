@@ -93,7 +93,7 @@ pub(super) async fn answer(
                 return Ok(false);
             }
             let places = places(pieces);
-            let counts = Question::of(&work.rights, work.counts_among(&places));
+            let counts = Question::of_rules(&work.rights, work.counts_among(&places));
             let Ok(now) = session.ask(0, &counts).await? else { return Ok(false) };
             let Some(now) = now.first() else { return Ok(false) };
             if (1..=work.rules.len()).any(|index| text(now, index) != "0") {

@@ -13,7 +13,10 @@ use common::postgres::{ConnectionSettings, Row, Session};
 use common::progress::Progress;
 use common::server_space;
 
-use super::{exclude::SELF_JOIN_BYTES, session::HEAP_ONLY};
+use super::{
+    exclude::SELF_JOIN_BYTES,
+    session::{HEAP_ONLY, OF_RULES},
+};
 
 /// Table (oid, schema, name), constraint, the statements that copy the keys and build the index, and the bytes of both: for tables of
 /// more than `$1` bytes. A key takes no more room in a table's row than twice what it takes in the index, or than the row itself.
@@ -134,7 +137,7 @@ async fn first_of(session: &Session, builds: &[Row], progress: &Progress) -> Res
         session.batch_execute("ROLLBACK TO SAVEPOINT silent").await.map_err(failed)?;
     }
     // A partial index that is not what the heap is would hide the very rows that are looked for.
-    session.batch_execute(HEAP_ONLY).await.map_err(failed)?;
+    session.batch_execute(&format!("{OF_RULES} {HEAP_ONLY}")).await.map_err(failed)?;
     session.batch_execute(&as_owner::create_for_all_sql(&who_asks::owners())).await.map_err(failed)?;
     let made = session.query(as_owner::MADE, &[]).await.map_err(failed)?;
     let made: BTreeSet<u32> = made.iter().map(|row| row.get(0)).collect();

@@ -52,6 +52,10 @@ SET LOCAL work_mem = '64MB'";
 /// Statements that forbid every index, so that the heap answers and not an index that may be corrupt.
 pub(super) const HEAP_ONLY: &str = "SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off;";
 
+/// What a session of the database itself has, for a query in which rows pass their rules: a day that a CHECK makes of a time is the day
+/// in the time zone in which the row was written. Texts for messages and comparisons keep ours.
+pub(super) const OF_RULES: &str = "SET LOCAL timezone TO DEFAULT; SET LOCAL datestyle TO DEFAULT;";
+
 /// Heap size in bytes from which a query may use PostgreSQL's own workers: starting one costs milliseconds.
 const PARALLEL_FROM_BYTES: i64 = 32 << 20;
 

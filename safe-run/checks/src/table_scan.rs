@@ -127,7 +127,7 @@ impl Scan {
     /// Counts the rows and the violations of the first rules.
     pub fn question(&self) -> Question {
         let (rules, _) = self.rules.split_at(self.rules.len().min(RULES_PER_SCAN));
-        Question::of(&self.rights, self.counts(rules))
+        Question::of_rules(&self.rights, self.counts(rules))
     }
 
     /// The rows, and the violations of each of `rules`.
@@ -148,7 +148,7 @@ impl Scan {
         let (first, more) = self.rules.split_at(self.rules.len().min(RULES_PER_SCAN));
         self.read(session, size_bytes, first, answer, true, out).await?;
         for rules in more.chunks(RULES_PER_SCAN) {
-            let question = Question::of(&self.rights, self.counts(rules));
+            let question = Question::of_rules(&self.rights, self.counts(rules));
             let answer = session.ask(size_bytes, &question).await?;
             self.read(session, size_bytes, rules, answer, false, out).await?;
         }
@@ -227,7 +227,7 @@ impl Scan {
         }
         for rule in rules {
             let sql = format!("SELECT count(*) FILTER (WHERE {}) FROM ONLY {}", rule.violated, self.name);
-            let question = Question::of(&self.rights, sql);
+            let question = Question::of_rules(&self.rights, sql);
             match session.ask(size_bytes, &question).await? {
                 Ok(rows) => {
                     out.ran.push(rule.key.clone());
@@ -327,7 +327,7 @@ impl Scan {
             "SELECT {key} AS k, count(*) AS n FROM ONLY {} WHERE ({}) IS TRUE GROUP BY 1",
             self.name, rule.violated
         );
-        match violations::fetch(session, size_bytes, Question::of(&self.rights, grouped)).await? {
+        match violations::fetch(session, size_bytes, Question::of_rules(&self.rights, grouped)).await? {
             Ok(mut found) => {
                 if self.row_key.is_none() {
                     found.hash.clear();

@@ -16,7 +16,7 @@ use common::postgres::Client;
 use super::carried::Carried;
 use super::catalogue::CheckKind;
 use super::model::{Options, Skipped};
-use super::session::{Answer, CheckSession, HEAP_ONLY};
+use super::session::{Answer, CheckSession, HEAP_ONLY, OF_RULES};
 use super::{
     Outcome, changed_rows, code, content, exclude, foreign_keys, sequences, structure, table_scan, unique,
 };
@@ -72,9 +72,14 @@ impl Question {
         Self { sql, rights: rights.clone(), ..Self::default() }
     }
 
-    /// A query that no index may answer.
+    /// A query in which rows pass rules of their table.
+    pub fn of_rules(rights: &Rights, sql: String) -> Self {
+        Self { settings: OF_RULES.to_owned(), ..Self::of(rights, sql) }
+    }
+
+    /// The same, which no index may answer.
     pub fn of_heap(rights: &Rights, sql: String) -> Self {
-        Self { settings: HEAP_ONLY.to_owned(), ..Self::of(rights, sql) }
+        Self { settings: format!("{OF_RULES} {HEAP_ONLY}"), ..Self::of(rights, sql) }
     }
 }
 

@@ -35,6 +35,7 @@ mod restore_order;
 mod roles;
 mod round_trip;
 mod schedule;
+mod settings;
 mod sharing;
 mod standby;
 mod stock_tools;
