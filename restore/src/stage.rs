@@ -467,6 +467,12 @@ async fn refresh_views(
     Ok(())
 }
 
+/// Of a tree with a foreign table, ANALYZE of the whole would ask another server, which may be gone.
+const OVER_FOREIGN_TABLES: &str = "
+WITH RECURSIVE over_foreign(oid) AS (
+  SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relkind = 'f'
+  UNION SELECT i.inhparent FROM over_foreign f JOIN pg_catalog.pg_inherits i ON i.inhrelid = f.oid)";
+
 async fn analyze(
     session: &Session,
     settings: &ConnectionSettings,
@@ -477,11 +483,15 @@ async fn analyze(
 ) -> Result<()> {
     let rows = session
         .query(
-            "SELECT pg_catalog.format('ANALYZE %I.%I', n.nspname, c.relname), n.nspname::text, c.relname::text
+            &format!(
+                "{OVER_FOREIGN_TABLES}
+             SELECT pg_catalog.format('ANALYZE %I.%I', n.nspname, c.relname), n.nspname::text, c.relname::text
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
                AND n.nspname NOT LIKE 'pg\\_toast%' AND (c.relkind <> 'm' OR c.relispopulated)
-             UNION ALL SELECT 'ANALYZE pg_catalog.pg_class, pg_catalog.pg_attribute', '', ''",
+               AND c.oid NOT IN (SELECT oid FROM over_foreign)
+             UNION ALL SELECT 'ANALYZE pg_catalog.pg_class, pg_catalog.pg_attribute', '', ''"
+            ),
             &[],
         )
         .await
@@ -499,8 +509,12 @@ async fn analyze(
     // children, so that no two sessions analyze one table at once.
     let parents = session
         .query(
-            "SELECT pg_catalog.format('ANALYZE %I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
-             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'p' AND NOT c.relispartition",
+            &format!(
+                "{OVER_FOREIGN_TABLES}
+             SELECT pg_catalog.format('ANALYZE %I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'p' AND NOT c.relispartition
+               AND c.oid NOT IN (SELECT oid FROM over_foreign)"
+            ),
             &[],
         )
         .await

@@ -161,3 +161,29 @@ fn real_extension_workers_are_not_ended_unasked_and_their_absence_is_told() {
     drop(run(&["--end-workers"]).exits(12).says("did not come back: pg_cron launcher"));
     before.assert_same(&tests::oracle::fingerprint_without(&url, &[]));
 }
+
+/// As extensions do whose library has to be there when the server starts.
+const NEEDS: &str = "DO $$ BEGIN IF current_setting('needs.loaded', true) IS NULL THEN
+  RAISE EXCEPTION 'needs can only be loaded via shared_preload_libraries'; END IF; END $$;";
+
+#[test]
+fn an_extension_whose_preload_is_gone_leaves_the_clone_and_is_told_before_anything() {
+    let control = "default_version = '1.0'\nrelocatable = false\nschema = public\n";
+    let options = Options::new().extension(&[("needs.control", control), ("needs--1.0.sql", NEEDS)]);
+    for major in [14, 18] {
+        let cluster = Cluster::start(major, &options);
+        let made = Constellation::on(&cluster, "SET needs.loaded = 'on'; CREATE EXTENSION needs");
+        for (who, flags, wanted) in [
+            (As::Superuser, &["--snapshot", "file"][..], 3),
+            (As::Owner, &["--snapshot", "file"], 3),
+            (As::Superuser, &[], 12),
+            (As::Owner, &[], 12),
+        ] {
+            let (code, said) = made.wreck(who, "needs", flags).unwrap_or_else(|said| panic!("{said}"));
+            assert_eq!(code, wanted, "{said}");
+            if who == As::Superuser {
+                assert!(said.contains("needs can only be loaded via shared_preload_libraries"), "{said}");
+            }
+        }
+    }
+}
