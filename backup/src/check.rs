@@ -60,6 +60,9 @@ struct Answer {
     /// By which ways a command can be undone.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ways: Vec<&'static str>,
+    /// What was looked at for a yes that only a trial would prove.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rests_on: Option<&'static str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     obstacles: Vec<Obstacle>,
     #[serde(skip)]
@@ -150,10 +153,20 @@ fn answers(checks: &[Item], found: &[Obstacle]) -> Vec<Answer> {
                     !ways.is_empty()
                 }
             };
-            Answer { can: ability.phrase(), ok, ways, obstacles: in_the_way, ability }
+            let is_tried = match ability {
+                Ability::Backup => false,
+                Ability::Restore | Ability::Replace => true,
+                Ability::Undo => ways.contains(&"by file"),
+            };
+            let rests_on = (ok && is_tried).then_some("catalog");
+            Answer { can: ability.phrase(), ok, ways, rests_on, obstacles: in_the_way, ability }
         })
         .collect()
 }
+
+/// What the answers about restores and an undo by file rest on, and what they don't say.
+const ONLY_A_TRIAL: &str = "       \"yes\" is what the catalog tells of this role on this server; where definitions or rows run code, only a trial in a scratch\n       \
+     database proves that they come back: `backup drill` makes one, and safe-run before a command runs\n";
 
 /// What can be done, and what stands in the way of the rest.
 fn render_answers(report: &Report, output: &Output) -> String {
@@ -187,6 +200,9 @@ fn render_answers(report: &Report, output: &Output) -> String {
             text.push_str(&format!("       and {} more (--json lists all)\n", fresh.len() - SHOWN));
         }
         told.extend(fresh);
+    }
+    if report.answers.iter().any(|answer| answer.rests_on.is_some()) {
+        text.push_str(ONLY_A_TRIAL);
     }
     text
 }

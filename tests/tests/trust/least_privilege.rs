@@ -161,6 +161,9 @@ fn check_says_what_the_role_can_do_and_with_which_statement_it_could_do_more() {
             checked.stdout.contains("can run commands with an undo, by file and by clone: yes"),
             "{checked:?}"
         );
+        // And what the yes does not say.
+        let rest = "\"yes\" is what the catalog tells of this role on this server; where definitions or rows run code, only a trial";
+        assert!(checked.stdout.contains(rest), "{checked:?}");
     }
     // Who only reads can only back up.
     superuser("GRANT pg_read_all_data TO reader");
@@ -169,6 +172,7 @@ fn check_says_what_the_role_can_do_and_with_which_statement_it_could_do_more() {
     for line in ["can restore beside: no", "can replace: no", "can run commands with an undo: no"] {
         assert!(checked.stdout.contains(line), "{line}: {checked:?}");
     }
+    assert!(!checked.stdout.contains("only a trial"), "{checked:?}");
     for can in ["restore", "replace", "undo"] {
         check("reader", &[can]).expect(3);
     }
