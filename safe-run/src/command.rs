@@ -64,18 +64,38 @@ pub fn refuse_missing(program: &OsStr) -> Result<()> {
     // As execvp does: a name with a slash is a path, any other is looked for.
     if program.as_encoded_bytes().contains(&b'/') {
         return match is_executable(path) {
-            true => Ok(()),
+            true => refuse_missing_interpreter(path, &name),
             false if path.exists() => Err(Error::usage(format!("{name} is not executable"))
                 .with_hint("Make it executable (chmod +x), or name the program that reads it.")),
             false => Err(Error::usage(format!("there is no {name}")).with_hint("Check the path after `--`.")),
         };
     }
     let search = std::env::var_os("PATH").unwrap_or_default();
-    if std::env::split_paths(&search).any(|dir| is_executable(&dir.join(path))) {
-        return Ok(());
+    if let Some(found) =
+        std::env::split_paths(&search).map(|dir| dir.join(path)).find(|path| is_executable(path))
+    {
+        return refuse_missing_interpreter(&found, &name);
     }
     Err(Error::usage(format!("there is no program {name} on PATH"))
         .with_hint("Check the name after `--`, and PATH; a file in this folder is ./NAME."))
+}
+
+/// A script whose first line names a program that is not there can't be started either.
+fn refuse_missing_interpreter(script: &Path, name: &str) -> Result<()> {
+    use std::{io::Read, os::unix::ffi::OsStrExt};
+    // The kernel reads no more of the line.
+    let mut first = Vec::new();
+    let read = std::fs::File::open(script).and_then(|file| file.take(256).read_to_end(&mut first));
+    // What may be run and not read is nothing to look into.
+    let (Ok(_), Some(line)) = (read, first.strip_prefix(b"#!")) else { return Ok(()) };
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_start();
+    let interpreter = line.split(|byte| matches!(byte, b' ' | b'\t')).next().unwrap_or_default();
+    let interpreter = Path::new(OsStr::from_bytes(interpreter));
+    if interpreter.as_os_str().is_empty() || interpreter.exists() {
+        return Ok(());
+    }
+    let interpreter = common::ident::printable(&interpreter.to_string_lossy());
+    Err(Error::usage(format!("{name} is to be run by {interpreter}, which is not there")))
 }
 
 /// The system did not run what is there.

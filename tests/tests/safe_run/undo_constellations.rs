@@ -219,9 +219,14 @@ fn a_command_that_is_not_there_is_refused_before_anything_is_asked() {
     let made = Constellation::new(18, "");
     let mut somebody = Session::open(&made.database().url());
     made.run.file("plain", "no program");
-    for (program, says) in
-        [("nosuchcommand", "on PATH"), ("./nosuchcommand", "there is no"), ("./plain", "not executable")]
-    {
+    let headless = made.run.file("headless", "#!/nowhere/sh -e\n");
+    std::fs::set_permissions(headless, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    for (program, says) in [
+        ("nosuchcommand", "on PATH"),
+        ("./nosuchcommand", "there is no"),
+        ("./plain", "not executable"),
+        ("./headless", "is to be run by /nowhere/sh, which is not there"),
+    ] {
         made.run.run(&["--", program]).exits(2).says(says);
     }
     assert_eq!(somebody.try_run("SELECT 1"), Ok("1".to_owned()));

@@ -62,7 +62,7 @@ pub fn prepare(folder: &Path) {
     write("lines.conf", "[a]\nnonsense\n");
     write("goose/1_a.sql", "SELECT 1;\n");
     write("script", "true\n");
-    write("lost", "#!/nonexistent/interpreter\n");
+    write("lost", "#!/etc/passwd\n");
     std::fs::set_permissions(folder.join("lost"), std::fs::Permissions::from_mode(0o755)).expect("ours");
     write(
         "job-good.toml",
