@@ -8,7 +8,7 @@ use common::{
     snapshot::Manifest,
 };
 
-use crate::plan::TargetFacts;
+use crate::facts::TargetFacts;
 
 /// Adds a reason if the server has no such locale provider.
 pub fn check(manifest: &Manifest, facts: &TargetFacts, reasons: &mut Vec<String>) {

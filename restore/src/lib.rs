@@ -19,6 +19,7 @@ mod encoding;
 pub mod event_triggers;
 pub mod extension_tables;
 pub mod extensions;
+pub mod facts;
 mod gate;
 pub mod grants;
 mod left_behind;
@@ -60,9 +61,10 @@ use common::{
 };
 use serde::Serialize;
 
+pub use facts::Choices;
 use load::Spent;
 use missing::MissingObject;
-pub use plan::{Choices, RestorePlan, Target};
+pub use plan::{RestorePlan, Target};
 use stage::{FillOptions, Found, StagedDatabase, ValidatedDatabase};
 
 /// How to restore.

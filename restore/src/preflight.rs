@@ -10,10 +10,7 @@ use common::{
     server_space,
 };
 
-use crate::{
-    plan::{Target, TargetFacts},
-    role_map::TEMPORARY_ROLE_COMMENT,
-};
+use crate::{facts::TargetFacts, plan::Target, role_map::TEMPORARY_ROLE_COMMENT};
 
 /// Extensions that need a superuser and are not trusted, unless the role is one. Those of template0 are there already.
 const SUPERUSER_EXTENSIONS: &str = "

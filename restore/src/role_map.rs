@@ -22,7 +22,7 @@ use common::{
 };
 use serde::Serialize;
 
-use crate::plan::TargetFacts;
+use crate::facts::TargetFacts;
 
 /// The comment by which a role that a restore made is known again, should the restore have been killed.
 pub const TEMPORARY_ROLE_COMMENT: &str =

@@ -14,7 +14,7 @@ use common::{
     snapshot::Manifest,
 };
 
-use crate::plan::{Choices, TargetFacts};
+use crate::facts::{Choices, TargetFacts};
 
 /// The tablespace of every server.
 const DEFAULT: &str = "pg_default";
