@@ -423,7 +423,7 @@ pub const WAIT_FOR_THE_VACUUM: &str = "Wait for the vacuum, which the database n
     pg_stat_progress_vacuum shows how far it is. Then run the command again.";
 
 /// Where nobody was seen in the way any more.
-pub const NOBODY_IN_THE_WAY: &str = "Whoever held the lock was gone when it was asked who it is. Run the command again, or raise \
+pub const NOBODY_IN_THE_WAY: &str = "Nobody was seen in the way: whoever held the lock may be gone by now. Run the command again, or raise \
     --lock-timeout and --lock-retries.";
 
 /// Whether one of those who are in the way is a vacuum that keeps the server from running out of transaction ids.

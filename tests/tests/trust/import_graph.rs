@@ -35,7 +35,6 @@ const CIRCLES: &[(&str, &[&str])] = &[
             "stage",
         ],
     ),
-    ("restore", &["collation", "plan", "role_map", "tablespaces"]),
     (
         "safe-run",
         &[
