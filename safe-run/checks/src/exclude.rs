@@ -90,31 +90,23 @@ impl Exclusion {
         out: &mut Outcome,
     ) -> Result<()> {
         let grouped = format!("SELECT k, count(*) AS n FROM ({}) q GROUP BY k", self.conflicts);
-        match violations::fetch_if_any(session, size_bytes, count, self.ask(grouped)).await? {
-            Ok(found) => {
-                out.ran.push(self.key.clone());
-                if found.count > 0 {
-                    let subject = Subject {
-                        key: &self.key,
-                        object: self.table.short(),
-                        severity: Severity::Failure,
-                        definition: &self.definition,
-                        one: "pair of rows in conflict",
-                        many: "pairs of rows in conflict",
-                        place: format!("in {} under {}", self.table.short(), printable(&self.key.rule)),
-                        repair_sql: None,
-                    };
-                    out.findings.push(violations::finding(subject, found));
-                }
-            }
-            Err(refused) => out.skipped.push(skipped(&self.key, &self.table, refused.message)),
-        }
+        let fetched = violations::fetch_if_any(session, size_bytes, count, self.ask(grouped)).await?;
+        violations::settle(out, &self.key, &self.table, fetched, || Subject {
+            key: &self.key,
+            object: self.table.short(),
+            severity: Severity::Failure,
+            definition: &self.definition,
+            one: "pair of rows in conflict",
+            many: "pairs of rows in conflict",
+            place: format!("in {} under {}", self.table.short(), printable(&self.key.rule)),
+            repair_sql: None,
+        });
         Ok(())
     }
 
     /// The constraint was passed over because of the table's size.
     pub fn too_large(&self) -> Skipped {
-        skipped(&self.key, &self.table, why_too_large())
+        violations::skipped(&self.key, &self.table, why_too_large())
     }
 }
 
@@ -128,13 +120,4 @@ fn why_too_large() -> String {
 /// Whether it was left out for its size alone.
 pub fn is_too_large(skipped: &Skipped) -> bool {
     skipped.why == why_too_large()
-}
-
-fn skipped(key: &RuleKey, table: &QualifiedName, why: String) -> Skipped {
-    Skipped {
-        check: key.check,
-        object: format!("{} ({})", table.short(), printable(&key.rule)),
-        why,
-        counts_for_strict: true,
-    }
 }

@@ -10,7 +10,7 @@ use common::postgres::sql::FOREIGN_KEYS;
 
 use super::Outcome;
 use super::catalogue::CheckKind;
-use super::model::{RuleKey, Severity, Skipped};
+use super::model::{RuleKey, Severity};
 use super::session::{Answer, CheckSession, flag, number, text};
 use super::violations::{self, Subject};
 use super::work::Question;
@@ -75,22 +75,9 @@ impl ForeignKey {
         out: &mut Outcome,
     ) -> Result<()> {
         let grouped = format!("SELECT {} AS k, count(*) AS n {} GROUP BY 1", self.key_sql, self.orphans_sql);
-        match violations::fetch_if_any(session, size_bytes, count, Question::of(&self.rights, grouped))
-            .await?
-        {
-            Ok(found) => {
-                out.ran.push(self.key.clone());
-                if found.count > 0 {
-                    out.findings.push(violations::finding(self.subject(), found));
-                }
-            }
-            Err(refused) => out.skipped.push(Skipped {
-                check: CheckKind::ForeignKeys,
-                object: format!("{} ({})", self.table_name.short(), printable(&self.key.rule)),
-                why: refused.message,
-                counts_for_strict: true,
-            }),
-        }
+        let question = Question::of(&self.rights, grouped);
+        let fetched = violations::fetch_if_any(session, size_bytes, count, question).await?;
+        violations::settle(out, &self.key, &self.table_name, fetched, || self.subject());
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use common::ident::{QualifiedName, printable, with_suffix};
 
 use super::Outcome;
 use super::catalogue::CheckKind;
-use super::model::{RuleKey, Severity, Skipped};
+use super::model::{RuleKey, Severity};
 use super::session::{Answer, CheckSession, HEAP_ONLY, number, text};
 use super::violations::{self, Subject};
 use super::work::Question;
@@ -114,29 +114,17 @@ impl UniqueIndex {
         out: &mut Outcome,
     ) -> Result<()> {
         let grouped = Question::of_heap(&self.rights, self.grouped.clone());
-        match violations::fetch_if_any(session, size_bytes, count, grouped).await? {
-            Ok(found) => {
-                out.ran.push(self.key.clone());
-                if found.count > 0 {
-                    let subject = Subject {
-                        key: &self.key,
-                        object: self.table.short(),
-                        severity: Severity::Failure,
-                        definition: &self.definition,
-                        one: "duplicate row",
-                        many: "duplicate rows",
-                        place: format!(
-                            "in {} under unique index {}",
-                            self.table.short(),
-                            printable(&self.key.rule)
-                        ),
-                        repair_sql: Some(self.repair_sql()),
-                    };
-                    out.findings.push(violations::finding(subject, found));
-                }
-            }
-            Err(refused) => out.skipped.push(skipped(&self.key, &self.table, refused.message)),
-        }
+        let fetched = violations::fetch_if_any(session, size_bytes, count, grouped).await?;
+        violations::settle(out, &self.key, &self.table, fetched, || Subject {
+            key: &self.key,
+            object: self.table.short(),
+            severity: Severity::Failure,
+            definition: &self.definition,
+            one: "duplicate row",
+            many: "duplicate rows",
+            place: format!("in {} under unique index {}", self.table.short(), printable(&self.key.rule)),
+            repair_sql: Some(self.repair_sql()),
+        });
         Ok(())
     }
 
@@ -159,14 +147,5 @@ impl UniqueIndex {
              REINDEX INDEX {};\nCOMMIT;",
             self.index
         )
-    }
-}
-
-fn skipped(key: &RuleKey, table: &QualifiedName, why: String) -> Skipped {
-    Skipped {
-        check: key.check,
-        object: format!("{} ({})", table.short(), printable(&key.rule)),
-        why,
-        counts_for_strict: true,
     }
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use common::error::Result;
-use common::ident::printable;
+use common::ident::{QualifiedName, printable};
 
-use super::model::{FETCHED_KEYS, Finding, RuleKey, SENTENCE_KEYS, SHOWN_KEYS, Severity, Wording};
+use super::Outcome;
+use super::model::{FETCHED_KEYS, Finding, RuleKey, SENTENCE_KEYS, SHOWN_KEYS, Severity, Skipped, Wording};
 use super::session::{Answer, CheckSession, RefusedQuery, number, text};
 use super::work::Question;
 
@@ -76,6 +77,35 @@ pub(super) struct Subject<'a> {
     pub many: &'static str,
     pub place: String,
     pub repair_sql: Option<String>,
+}
+
+/// What could not be looked at of the rules of a table.
+pub(super) fn skipped(key: &RuleKey, table: &QualifiedName, why: String) -> Skipped {
+    Skipped {
+        check: key.check,
+        object: format!("{} ({})", table.short(), printable(&key.rule)),
+        why,
+        counts_for_strict: true,
+    }
+}
+
+/// Puts what was fetched about the rule `key` of `table` into `out`. `subject` is for violations alone.
+pub(super) fn settle<'a>(
+    out: &mut Outcome,
+    key: &RuleKey,
+    table: &QualifiedName,
+    fetched: Result<Violations, RefusedQuery>,
+    subject: impl FnOnce() -> Subject<'a>,
+) {
+    match fetched {
+        Ok(found) => {
+            out.ran.push(key.clone());
+            if found.count > 0 {
+                out.findings.push(finding(subject(), found));
+            }
+        }
+        Err(refused) => out.skipped.push(skipped(key, table, refused.message)),
+    }
 }
 
 /// Makes the finding of `violations`.
