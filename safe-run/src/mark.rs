@@ -91,11 +91,7 @@ pub async fn run(context: &Context, change: &Change<'_>) -> Result<Report> {
         );
         session.batch_execute(&begin).await.map_err(|source| Error::postgres("could not begin", source))?;
         write(context, change, &session).await?;
-        let row = session
-            .query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text", &[])
-            .await
-            .map_err(|source| Error::postgres("could not read the transaction's id", source))?;
-        log.journal.write(Step::Committing { xid: row.get(0) })
+        log.journal.write(Step::Committing { xid: session.assigned_xid().await? })
     };
     if let Err(error) = written.await {
         // A connection that is gone has rolled back; there is nothing else to undo.

@@ -296,7 +296,7 @@ async fn commit(
     migrator: Session,
     baseline: Option<&Baseline>,
 ) -> Result<Report> {
-    let xid = match current_xid(&migrator).await {
+    let xid = match migrator.assigned_xid().await {
         Ok(xid) => xid,
         Err(error) => {
             let failure = Failure { stage: Stage::Migration, error };
@@ -347,14 +347,6 @@ fn describe_success(work: &Work<'_>, log: &mut RunLog) {
         Some(id) => format!("the state before is kept as snapshot {id}"),
         None => "no snapshot was taken".to_owned(),
     };
-}
-
-async fn current_xid(migrator: &Session) -> Result<Option<String>> {
-    let row = migrator
-        .query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text", &[])
-        .await
-        .map_err(|source| Error::postgres("could not read the transaction's id", source))?;
-    Ok(row.get(0))
 }
 
 /// What became of a transaction, by its id.

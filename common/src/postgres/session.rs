@@ -297,6 +297,19 @@ impl Session {
             .map_err(|source| Error::postgres("could not set the session's search_path", source))
     }
 
+    /// The id of the open transaction, where it has one.
+    ///
+    /// # Errors
+    ///
+    /// The transaction is aborted, or the connection is gone.
+    pub async fn assigned_xid(&self) -> Result<Option<String>> {
+        let row = self
+            .query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text", &[])
+            .await
+            .map_err(|source| Error::postgres("could not read the transaction's id", source))?;
+        Ok(row.get(0))
+    }
+
     /// The notices since the last call, oldest first, and how many older ones were dropped. Empty with a handler.
     pub fn take_notices(&self) -> (Vec<Notice>, u64) {
         match &self.notices {

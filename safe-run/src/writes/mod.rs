@@ -225,11 +225,7 @@ impl<'j> OwnWrites<'j> {
 
     /// The transaction that is open in `session` is ours. Before its COMMIT.
     pub async fn in_transaction(&mut self, session: &Session) -> Result<()> {
-        let row = session
-            .query_one("SELECT pg_catalog.pg_current_xact_id_if_assigned()::pg_catalog.text", &[])
-            .await
-            .map_err(|source| Error::postgres("could not read the transaction's id", source))?;
-        match row.get::<_, Option<String>>(0).and_then(|xid| xid.parse().ok()) {
+        match session.assigned_xid().await?.and_then(|xid| xid.parse().ok()) {
             Some(xid) => self.journal.write(Step::OwnTransaction { xid }),
             None => Ok(()),
         }
