@@ -213,11 +213,7 @@ impl BrokenRules {
         };
         let (lend, take_back) = (lent("GRANT", "TO"), lent("REVOKE", "FROM"));
         let owner = AsOwner::of(owner);
-        let begin = format!(
-            "BEGIN; {}; {lend}{}; SAVEPOINT made",
-            rule_settings::OF_ITS_SESSIONS,
-            owner.create_sql()
-        );
+        let begin = format!("{}; {lend}{}; SAVEPOINT made", rule_settings::begin(), owner.create_sql());
         session.batch_execute(&begin).await.map_err(failed)?;
         // From here on only text statements: nothing may be prepared where code of somebody else has been.
         let all = owner.run_sql(&rule.add_sql(Holds::ForAllRows), "");

@@ -48,6 +48,11 @@ const MOST_OPTION_BYTES: usize = 4096;
 pub const OF_ITS_SESSIONS: &str = "SET LOCAL \"TimeZone\" TO DEFAULT; SET LOCAL \"DateStyle\" TO DEFAULT; \
                                    SET LOCAL bytea_output TO DEFAULT; SET LOCAL extra_float_digits TO DEFAULT";
 
+/// Begins a transaction in which rows pass their rules.
+pub fn begin() -> String {
+    format!("BEGIN; {OF_ITS_SESSIONS}")
+}
+
 /// Gives them to a database that was just made; the connection to it, with what only a session could be given.
 ///
 /// One that the server does not take is left out here: the database gets its own settings in the end, and what is refused

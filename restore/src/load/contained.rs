@@ -172,8 +172,7 @@ impl Contained {
         copy_in::perform(&session, &work, manifest.codec, progress).await?;
         // In messages of their own: nothing may be prepared where code of somebody else has been.
         let owner = AsOwner::of(self.owner);
-        let begin = format!("BEGIN; {}", rule_settings::OF_ITS_SESSIONS);
-        session.batch_execute(&begin).await.map_err(failed)?;
+        session.batch_execute(&rule_settings::begin()).await.map_err(failed)?;
         session.batch_execute(&owner.create_sql()).await.map_err(failed)?;
         let answer = session
             .simple_query(&owner.run_sql(&self.insert_sql(&data.table), OWN_PATH))

@@ -567,7 +567,7 @@ impl Shared {
     async fn load_one(&self, session: &Session, table: usize, chunk: usize) -> Result<()> {
         let short = self.snapshot.manifest.tables[table].table.name.short();
         let failed = |source| Error::postgres(format!("could not load the table {short}"), source);
-        session.batch_execute(&begin()).await.map_err(failed)?;
+        session.batch_execute(&rule_settings::begin()).await.map_err(failed)?;
         self.load_chunks(session, table, &[chunk], false).await?;
         session.batch_execute("COMMIT").await.map_err(failed)
     }
@@ -579,7 +579,7 @@ impl Shared {
         let chunks: Vec<usize> =
             (0..data.chunks.len()).filter(|chunk| data.chunks[*chunk].content.rows > 0).collect();
         let failed = |source| Error::postgres(format!("could not load the table {short}"), source);
-        session.batch_execute(&begin()).await.map_err(failed)?;
+        session.batch_execute(&rule_settings::begin()).await.map_err(failed)?;
         let mut frozen = true;
         if let Err(source) = session.batch_execute(&format!("TRUNCATE TABLE ONLY {name}")).await {
             // 42501: an owner may have taken this right from itself. Rows can be loaded all the same.
@@ -587,17 +587,12 @@ impl Shared {
                 return Err(failed(source));
             }
             // One transaction here too: where a chunk fails and the step is done again, none is there twice.
-            session.batch_execute(&format!("ROLLBACK; {}", begin())).await.map_err(failed)?;
+            session.batch_execute(&format!("ROLLBACK; {}", rule_settings::begin())).await.map_err(failed)?;
             frozen = false;
         }
         self.load_chunks(session, table, &chunks, frozen).await?;
         session.batch_execute("COMMIT").await.map_err(failed)
     }
-}
-
-/// Begins a transaction in which rows pass their rules.
-fn begin() -> String {
-    format!("BEGIN; {}", rule_settings::OF_ITS_SESSIONS)
 }
 
 /// Draws a transaction id.
