@@ -21,9 +21,9 @@ pub fn mark(
     despite: bool,
     options: &mut CreateOptions,
 ) -> Result<()> {
-    options.tell_fence = true;
-    for (run, standing) in repository.runs_that_changed(database)? {
-        options.tell_fence = false;
+    let runs = repository.runs_that_changed(database)?;
+    options.tell_fence = runs.is_empty();
+    for (run, standing) in runs {
         let note = match standing {
             Standing::LeftBehind if !despite => {
                 return Err(Error::refused(format!(

@@ -575,7 +575,7 @@ async fn copy_named(
 
     // The schema of a trial's snapshot is whole, though its rows are not.
     let is_whole = part.is_none() || options.rows_of.is_some();
-    let fence = left_fence::note(&catalog.database);
+    let fence = options.tell_fence.then(|| left_fence::note(&catalog.database)).flatten();
     let mut manifest = Manifest {
         format: if part.is_some() { PARTIAL_FORMAT } else { FORMAT },
         id,
@@ -611,7 +611,7 @@ async fn copy_named(
             .notes
             .iter()
             .cloned()
-            .chain(fence.filter(|_| options.tell_fence))
+            .chain(fence)
             .chain(catalog.not_kept)
             .chain(orphans)
             .chain(noted)

@@ -318,6 +318,7 @@ pub fn remove(
     }
     Ok(())
 }
+
 /// The snapshot that a person names, and that is whole.
 pub(crate) fn find(settings: &Settings, wanted: &str) -> Result<StoredSnapshot> {
     let entry = find_entry(settings, wanted)?;
