@@ -9,7 +9,7 @@ use std::path::Path;
 
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
-use syn::{Attribute, Item, ItemMod, ItemUse, Macro, UseTree};
+use syn::{Item, ItemMod, ItemUse, Macro, UseTree};
 
 use super::hints::scan;
 
@@ -299,7 +299,7 @@ impl<'ast> Visit<'ast> for Uses<'_> {
             Item::Use(item) => &item.attrs,
             _ => return visit::visit_item(self, item),
         };
-        if !is_test(attributes) {
+        if !scan::is_test(attributes) {
             visit::visit_item(self, item);
         }
     }
@@ -332,14 +332,6 @@ impl<'ast> Visit<'ast> for Uses<'_> {
     fn visit_macro(&mut self, item: &'ast Macro) {
         self.tokens(item.tokens.clone());
     }
-}
-
-fn is_test(attributes: &[Attribute]) -> bool {
-    attributes.iter().any(|attribute| {
-        attribute.path().is_ident("test")
-            || (attribute.path().is_ident("cfg")
-                && matches!(&attribute.meta, syn::Meta::List(list) if list.tokens.to_string() == "test"))
-    })
 }
 
 /// Rooms that reach each other, the larger circles first.

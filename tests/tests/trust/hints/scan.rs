@@ -235,7 +235,8 @@ impl<'ast> Visit<'ast> for Strings {
     }
 }
 
-fn is_test(attributes: &[Attribute]) -> bool {
+/// Whether it is there for tests alone.
+pub fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("test")
             || attribute.path().is_ident("cfg")
