@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use common::{
     Progress, Result,
     catalog::Sequence,
-    cli::format,
+    format,
     postgres::{ConnectionSettings, Session, beside_rows},
     snapshot::manifest::{ExtensionTable, GeneratedColumns},
 };

@@ -3,14 +3,15 @@
 
 use common::{
     Error, Result, Verdict,
-    cli::{Output, Settings, SharedArgs, format, output::Tone, process},
+    cli::{Output, Settings, SharedArgs, output::Tone, process},
+    files, format,
     postgres::{
         ConnectionSettings, Session, connect, database,
         known_fixes::Fix,
         obstacles::{self, LARGE_OBJECTS, Obstacle, UNREADABLE, Way},
         tools,
     },
-    repository,
+    repository::Repository,
 };
 use serde::Serialize;
 
@@ -407,8 +408,8 @@ async fn repository_folder(settings: &Settings, session: &Session) -> Item {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => std::path::Path::new("."),
     };
-    let found = repository::free_space(folder).and_then(|free| {
-        repository::check_writable(folder)?;
+    let found = files::free_space(folder).and_then(|free| {
+        files::check_writable(folder)?;
         let state = if path.exists() { "exists" } else { "is made at the first use" };
         let estimate = estimate?;
         let found = format!(
@@ -443,7 +444,7 @@ async fn estimate(settings: &Settings, session: &Session) -> Result<u64> {
         .await
         .map_err(|source| Error::postgres("could not read the sizes of the tables", source))?;
     let (database, pages): (String, i64) = (row.get(0), row.get(1));
-    let predecessor = match repository::Repository::open(&settings.repo) {
+    let predecessor = match Repository::open(&settings.repo) {
         Ok(repository) => space::predecessor(&repository, &database, settings.codec)?,
         Err(_) => None,
     };

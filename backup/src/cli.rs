@@ -10,10 +10,10 @@ use common::{
         Output, Settings, SharedArgs,
         args::{parse_duration, parse_tag},
         config::CommandFlags,
-        format,
         output::Tone,
         process,
     },
+    format,
     postgres::{Environment, exported_snapshot::LockWait},
     repository::{
         Listed, Repository, StoredSnapshot,

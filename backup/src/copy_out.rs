@@ -11,6 +11,7 @@ use std::{
 use common::{
     Error, Progress, Result,
     catalog::{DatabaseState, Table},
+    files::create_private_dir,
     interrupt,
     postgres::{
         ConnectionSettings, Session,
@@ -18,7 +19,7 @@ use common::{
         exported_snapshot::{ExportedSnapshot, join},
         trust::ONLY_TABLES,
     },
-    repository::{PartialSnapshot, create_private_dir},
+    repository::PartialSnapshot,
     snapshot::{
         Codec,
         codec::{StoredChunk, UnsyncedChunk},

@@ -8,7 +8,8 @@ use std::{path::PathBuf, process::Stdio, time::Instant};
 
 use common::{
     Account, Error, ErrorKind, Result, Verdict,
-    cli::{Output, Settings, SharedArgs, config::CommandFlags, format, process},
+    cli::{Output, Settings, SharedArgs, config::CommandFlags, process},
+    format,
     ident::printable,
     interrupt::{self, ChildGuard},
     postgres::{

@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use common::{
     Error, ErrorKind, Result,
-    cli::{Output, Settings, format, output::Tone},
+    cli::{Output, Settings, output::Tone},
+    format,
     postgres::ConnectionSettings,
     repository::{
         ExclusiveLock, Listed, Repository, StoredSnapshot,

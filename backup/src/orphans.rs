@@ -7,8 +7,7 @@
 use std::collections::HashSet;
 
 use common::{
-    Error, Progress, QualifiedName, Result,
-    cli::format,
+    Error, Progress, QualifiedName, Result, format,
     ident::printable,
     postgres::{
         ConnectionSettings, Session,

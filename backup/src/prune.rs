@@ -10,12 +10,13 @@ use common::{
     cli::{
         Output, Settings,
         args::{parse_duration, parse_tag},
-        format,
         output::Tone,
     },
     digest::sha256_hex,
+    files::read_plain,
+    format,
     ident::printable,
-    repository::{Repository, StoredSnapshot, files::read_plain},
+    repository::{Repository, StoredSnapshot},
     snapshot::{
         SnapshotId,
         keep::{self, Candidate, Decision, KeepPolicy, Soundness},

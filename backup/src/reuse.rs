@@ -541,7 +541,7 @@ impl Earlier {
 /// Tells what was taken over, and why not. `not_linked` are the reasons why unchanged chunks could not be linked, `too_old`
 /// is how many were not.
 pub fn tell(reading: &Reading, not_linked: &[String], too_old: u64, progress: &Progress) {
-    use common::cli::format::{count, plural};
+    use common::format::{count, plural};
     let same = |n: u64| match &reading.earlier {
         Some(earlier) if n > 0 => {
             format!("; {} the same as in {earlier}, stored once", plural(n, "is", "are"))

@@ -3,8 +3,9 @@
 
 use common::{
     Error, Result,
-    cli::format,
-    repository::{Repository, free_space},
+    files::free_space,
+    format,
+    repository::Repository,
     snapshot::{Codec, Manifest},
 };
 

@@ -11,13 +11,11 @@ use std::{
 
 use common::{
     Error, Progress, QualifiedName, Result,
-    cli::{Output, format, output::Tone},
-    digest, fault, interrupt,
-    repository::{
-        StoredSnapshot,
-        files::{free_space, open_plain, read_plain, replace_private_file, sync_dir},
-        output_file::settle,
-    },
+    cli::{Output, output::Tone},
+    digest, fault,
+    files::{free_space, open_plain, read_plain, replace_private_file, sync_dir},
+    format, interrupt,
+    repository::{StoredSnapshot, output_file::settle},
     snapshot::{Manifest, archive, chunk_reader::ChunkReader, manifest::SCHEMA_FILE, pattern::Pattern},
 };
 use serde::Serialize;

@@ -9,9 +9,10 @@ use std::{
 
 use common::{
     Error, Progress, Result,
-    cli::{Output, Settings, format, input, output::Tone},
-    interrupt,
-    repository::{Repository, StoredSnapshot, files::write_new_file, output_file::settle},
+    cli::{Output, Settings, output::Tone},
+    files::write_new_file,
+    format, input, interrupt,
+    repository::{Repository, StoredSnapshot, output_file::settle},
     snapshot::bundle::{self, Incoming},
 };
 use serde::Serialize;

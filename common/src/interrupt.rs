@@ -3,14 +3,17 @@
 //! A signal does not kill: it sets a flag that flows look at between steps, and cancels the statements that are running
 //! so that they return now. Once an undo has begun, signals wait for its end: half an undo is the worst of all states.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicU8, AtomicU64, Ordering},
+use std::{
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::Notify;
 
-use crate::{Error, ErrorKind, Result, postgres::CancelHandle};
+use crate::{Error, ErrorKind, Result};
 
 const NONE: u8 = 0;
 const INT: u8 = 1;
@@ -18,8 +21,11 @@ const TERM: u8 = 2;
 
 static RECEIVED: AtomicU8 = AtomicU8::new(NONE);
 static UNDOING: AtomicU8 = AtomicU8::new(0);
-static SESSIONS: Mutex<Vec<(u64, CancelHandle)>> = Mutex::new(Vec::new());
+static SESSIONS: Mutex<Vec<(u64, Cancel)>> = Mutex::new(Vec::new());
 static CHILDREN: Mutex<Vec<rustix::process::Pid>> = Mutex::new(Vec::new());
+
+/// Asks the server to cancel what one session runs.
+pub(crate) type Cancel = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<()>> + Send>> + Send + Sync>;
 
 /// The two signals that end a run in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,10 +164,10 @@ pub fn kill_group(id: u32) {
 pub(crate) struct Registration(u64);
 
 impl Registration {
-    pub(crate) fn new(handle: CancelHandle) -> Self {
+    pub(crate) fn new(cancel: Cancel) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let key = NEXT.fetch_add(1, Ordering::Relaxed);
-        lock(&SESSIONS).push((key, handle));
+        lock(&SESSIONS).push((key, cancel));
         Self(key)
     }
 }
@@ -205,12 +211,12 @@ pub async fn listen(told: impl Fn(Signal, bool) + Send + 'static) -> std::io::Re
             // A child that has just ended is no error.
             let _ = rustix::process::kill_process_group(pid, number);
         }
-        let handles: Vec<CancelHandle> = lock(&SESSIONS).iter().map(|(_, handle)| handle.clone()).collect();
-        for handle in handles {
+        let cancels: Vec<Cancel> = lock(&SESSIONS).iter().map(|(_, cancel)| cancel.clone()).collect();
+        for cancel in cancels {
             let on_its_way = OnItsWay::new();
             tokio::spawn(async move {
                 // A server that can't be reached for a cancel is found out by the statement itself.
-                let _ = handle.cancel().await;
+                let _ = cancel().await;
                 drop(on_its_way);
             });
         }

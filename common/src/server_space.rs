@@ -4,9 +4,9 @@
 use std::{io::Read as _, path::Path};
 
 use crate::{
-    cli::format,
+    files::free_space,
+    format,
     postgres::{Session, settings::Place},
-    repository::free_space,
     snapshot::Manifest,
 };
 

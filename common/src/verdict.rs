@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::format::plural;
+use crate::format::plural;
 
 /// Writes the verdicts down once: none can be without a word, a tone, or a place in [`Verdict::ALL`].
 macro_rules! verdicts {

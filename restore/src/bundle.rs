@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use common::{
     Error, Progress, Result,
-    cli::input,
-    interrupt,
-    repository::{check_writable, import::UnpackedSnapshot},
+    files::check_writable,
+    input, interrupt,
+    repository::import::UnpackedSnapshot,
     snapshot::{Manifest, bundle::Incoming},
 };
 

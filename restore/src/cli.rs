@@ -6,7 +6,8 @@ use chrono::Utc;
 use clap::Parser;
 use common::{
     Account, Error, ErrorKind, Result, Verdict,
-    cli::{Output, Settings, SharedArgs, config::CommandFlags, facts::Facts, format, process},
+    cli::{Output, Settings, SharedArgs, config::CommandFlags, facts::Facts, process},
+    format,
     postgres::{ConnectionSettings, Environment, connect::refuse_pooler, database},
     repository::{Listed, Repository, StoredSnapshot},
 };

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use common::{
     Account, Error, Progress, QualifiedName, Remark, Result,
-    cli::format::{count, plural},
+    format::{count, plural},
     ident::printable,
     postgres::{ConnectionSettings, Session, beside_rows, round_trip},
     repository::StoredSnapshot,

@@ -1,7 +1,7 @@
 //! Nothing that a restore does fires an event trigger. Those of the snapshot are made last of all; those that an extension brings
 //! when it is made are switched off before anything else, and on again at the end.
 
-use common::{Error, Progress, Result, cli::format::plural, ident::printable, postgres::Session};
+use common::{Error, Progress, Result, format::plural, ident::printable, postgres::Session};
 use tokio::sync::Mutex;
 
 /// Event triggers of extensions that are on, each with the statements that switch it off and on again. Those for replicas fire as well:

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use common::{
     Error, Ident, Result,
     catalog::{BuiltinRights, ObjectGrant},
-    cli::format::plural,
+    format::plural,
     ident::printable,
     postgres::{
         Session,

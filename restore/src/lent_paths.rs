@@ -19,7 +19,7 @@ use std::{
 
 use common::{
     Error, Progress, Result,
-    cli::format::plural,
+    format::plural,
     ident::{literal, printable},
     postgres::{ConnectionSettings, Session, SessionProfile},
     snapshot::{Manifest, readme::split_identifier_list},

@@ -46,6 +46,7 @@ use std::collections::HashSet;
 use chrono::Utc;
 use common::{
     Account, Error, ErrorKind, Progress, Result, Verdict,
+    files::read_plain_text,
     ident::printable,
     postgres::{
         ConnectionSettings, Secret, Session,
@@ -54,7 +55,6 @@ use common::{
     },
     repository::{
         StoredSnapshot,
-        files::read_plain_text,
         verify::{Depth, VerifiedSnapshot, verify},
     },
     snapshot::{Manifest, manifest::GLOBALS_FILE, readme},

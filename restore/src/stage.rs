@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use common::{
     Error, Progress, QualifiedName, Result,
-    cli::format::plural,
+    format::plural,
     interrupt,
     postgres::{
         ConnectionSettings, Session, database, regdatabase, scratch,

@@ -16,8 +16,8 @@ use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use common::{
     Error, ErrorKind, Result,
-    cli::{Output, Settings, SharedArgs, config::CommandFlags, format, output::Tone, process},
-    interrupt,
+    cli::{Output, Settings, SharedArgs, config::CommandFlags, output::Tone, process},
+    format, interrupt,
     postgres::{ConnectionSettings, Environment, Session, exported_snapshot::LockWait},
     repository::Repository,
 };

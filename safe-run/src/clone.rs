@@ -18,8 +18,8 @@ use common::{
     Error, Ident, Progress, Result,
     catalog::{DatabaseState, Grant},
     fault,
+    files::write_private_file,
     postgres::{Session, database, database_copy::CopyOrder, introspect},
-    repository::write_private_file,
 };
 use serde::{Deserialize, Serialize};
 
@@ -200,7 +200,7 @@ impl DatabaseClone {
         let bytes = serde_json::to_vec_pretty(self)
             .map_err(|source| Error::failed(format!("could not encode {CLONE_FILE}: {source}")))?;
         write_private_file(&dir.join(CLONE_FILE), &bytes)?;
-        common::repository::sync_dir(dir)
+        common::files::sync_dir(dir)
     }
 
     /// The clone that a past run ordered, if it had come that far.
@@ -209,7 +209,7 @@ impl DatabaseClone {
             return Ok(None);
         }
         let path = past.dir.join(CLONE_FILE);
-        let bytes = common::repository::files::read_plain(&path, common::repository::files::MOST_FACTS)
+        let bytes = common::files::read_plain(&path, common::files::MOST_FACTS)
             .map_err(|source| Error::io("read", &path, source))?;
         let clone = serde_json::from_slice(&bytes)
             .map_err(|source| Error::damaged(format!("{} can't be read: {source}", path.display())))?;

@@ -13,11 +13,8 @@ use std::{
 use chrono::{DateTime, Utc};
 use common::{
     Error, ErrorKind, Result,
-    repository::{
-        Repository, create_private_dir, create_private_file,
-        files::{open_to_append, read_plain_text},
-        sync_dir,
-    },
+    files::{create_private_dir, create_private_file, open_to_append, read_plain_text, sync_dir},
+    repository::Repository,
     snapshot::SnapshotId,
 };
 use serde::{Deserialize, Serialize};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use common::{
     Error, Result,
-    cli::format::plural,
+    format::plural,
     ident::printable,
     postgres::{ConnectionSettings, Session},
 };

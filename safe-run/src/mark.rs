@@ -2,9 +2,8 @@
 //! run. It must never touch anything but the history table.
 
 use common::{
-    Error, ErrorKind, Result,
-    cli::format::plural,
-    fault,
+    Error, ErrorKind, Result, fault,
+    format::plural,
     postgres::{Session, SessionProfile},
 };
 
@@ -14,8 +13,7 @@ use crate::{
     report::{Report, Verdict},
     run::{Context, RunLog},
 };
-use sql::migration::MigrationFile;
-use sql::version::Version;
+use sql::{migration::MigrationFile, version::Version};
 
 /// What the history shall say.
 #[derive(Debug, Clone)]

@@ -13,9 +13,7 @@ use std::{
 };
 
 use common::{
-    Cause, Error, ErrorKind, Result,
-    cli::format,
-    fault,
+    Cause, Error, ErrorKind, Result, fault, format,
     postgres::{
         Session,
         exported_snapshot::{ExportedSnapshot, LockMode, join_for_checks, lock_all_tables},

@@ -14,7 +14,7 @@ mod workers;
 use chrono::Utc;
 use common::{
     Error, ErrorKind, Result,
-    cli::format::plural,
+    format::plural,
     ident::printable,
     postgres::{
         ConnectionSettings, Session, introspect,
@@ -421,7 +421,7 @@ async fn tools_and_room(context: &Context) -> Result<()> {
     let major = context.control.server_major();
     let dump = tools::choose("pg_dump", &tools::installed("pg_dump").await, major)?;
     tools::choose("pg_restore", &tools::installed("pg_restore").await, dump.major)?;
-    common::repository::check_writable(context.repository.root())?;
+    common::files::check_writable(context.repository.root())?;
     if context.options.skip_space_check {
         return Ok(());
     }

@@ -313,7 +313,7 @@ impl Recovery<'_> {
         self.say("the server had rolled the migrations back");
         let path = self.past.dir.join(SEQUENCES_FILE);
         let read = || -> Result<Vec<Sequence>> {
-            let bytes = common::repository::files::read_plain(&path, common::repository::files::MOST_FACTS)
+            let bytes = common::files::read_plain(&path, common::files::MOST_FACTS)
                 .map_err(|source| Error::io("read", &path, source))?;
             serde_json::from_slice(&bytes)
                 .map_err(|source| Error::damaged(format!("{} can't be read: {source}", path.display())))

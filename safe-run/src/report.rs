@@ -16,7 +16,7 @@ mod text;
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
-use common::{Account, Error, cli::format, masking, repository::StoredSnapshot};
+use common::{Account, Error, format, masking, repository::StoredSnapshot};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{apply::MigrationReport, journal::Mode, version_tables::VersionTable};

@@ -38,9 +38,11 @@ use crate::{
 use checks::{
     self, Accepted, CheckKind, CheckResults, Expectation, FailOn, Level, LossLimits, carried::Carried,
 };
-use sql::expectation::{self, Facts, RowExpectation};
-use sql::migration::MigrationFile;
-use sql::statement::TableName;
+use sql::{
+    expectation::{self, Facts, RowExpectation},
+    migration::MigrationFile,
+    statement::TableName,
+};
 
 /// Which fence to put up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -699,7 +701,7 @@ pub async fn analyze_what_lost_statistics(session: &Session, log: &mut RunLog, p
         log.report.notes.push(match session.batch_execute(&statement).await {
             Ok(()) => format!(
                 "{} of {table} had lost the planner's statistics: analyzed",
-                common::cli::format::plural(lost.columns.len() as u64, "column", "columns")
+                common::format::plural(lost.columns.len() as u64, "column", "columns")
             ),
             Err(source) => {
                 let error = Error::postgres("could not analyze", source);

@@ -28,8 +28,7 @@ use crate::{
     },
     sequences, verify,
 };
-use checks;
-use checks::untouched;
+use checks::{self, untouched};
 pub use work::Work;
 
 /// How far a run came before it failed; decides the exit code and what there is to undo.
@@ -198,7 +197,7 @@ async fn unfenced_holder(context: &Context, observer: &Session) -> Result<Sessio
 fn remember_sequences(log: &RunLog, baseline: &Baseline) -> Result<()> {
     let bytes = serde_json::to_vec(&baseline.sequences)
         .map_err(|source| Error::failed(format!("could not encode the sequences: {source}")))?;
-    common::repository::write_private_file(&log.journal.dir().join(recover::SEQUENCES_FILE), &bytes)
+    common::files::write_private_file(&log.journal.dir().join(recover::SEQUENCES_FILE), &bytes)
 }
 
 /// The checks inside the migration's own transaction: nobody else can see what it did.

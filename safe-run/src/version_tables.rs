@@ -10,7 +10,7 @@ use std::{collections::BTreeSet, fmt};
 use common::migration_tools::TOOLS;
 use common::{
     Result,
-    cli::format::plural,
+    format::plural,
     ident::{QualifiedName, printable},
     migration_tools::Known,
     postgres::Session,

@@ -1,7 +1,8 @@
 //! What a comparison found: one value, as text and as JSON. Pure.
 
 use common::{
-    cli::{Output, format, output::Tone},
+    cli::{Output, output::Tone},
+    format,
     ident::printable,
 };
 use serde::Serialize;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{
     QualifiedName,
     catalog::{DatabaseState, Extension, MaterializedView, PartitionedTable, Sequence, Table},
-    cli::format,
+    format,
     snapshot::{Manifest, RowHash, definitions::Definitions, pattern::Pattern},
 };
 use serde::Serialize;

@@ -7,8 +7,7 @@
 use std::collections::{HashMap, HashSet};
 
 use common::{
-    QualifiedName,
-    cli::format,
+    QualifiedName, format,
     repository::StoredSnapshot,
     snapshot::{Manifest, manifest::Kind},
 };

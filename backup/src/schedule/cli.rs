@@ -10,8 +10,8 @@ use std::{
 use chrono::{DateTime, Utc};
 use common::{
     Error, ErrorKind, Result,
-    cli::{Config, Output, SharedArgs, args::parse_tag, format, jobs::JobFile},
-    interrupt,
+    cli::{Config, Output, SharedArgs, args::parse_tag, jobs::JobFile},
+    format, interrupt,
     postgres::Environment,
     repository::attempts::Work,
 };

@@ -12,11 +12,11 @@ use chrono::{DateTime, Utc};
 use common::{
     Error, Result,
     cli::Output,
+    files::replace_file,
     interrupt,
     repository::{
         Repository,
         attempts::{Attempt, AttemptOutcome, Work},
-        files::replace_file,
     },
 };
 use tokio::{sync::Semaphore, task::JoinSet};

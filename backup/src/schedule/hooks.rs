@@ -55,7 +55,7 @@ impl SecretSource {
         let (text, from) = match self {
             Self::File(path) => {
                 let text =
-                    common::cli::input::read_text(path).map_err(|source| Error::io("read", path, source))?;
+                    common::input::read_text(path).map_err(|source| Error::io("read", path, source))?;
                 (text, path.display().to_string())
             }
             Self::Command(argv) => {

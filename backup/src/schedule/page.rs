@@ -5,7 +5,7 @@ use std::{fmt::Write, time::Duration};
 
 use chrono::{DateTime, Utc};
 use common::{
-    cli::format,
+    format,
     html::text as escape,
     ident::printable,
     repository::{

@@ -9,8 +9,8 @@ use std::time::Instant;
 use chrono::{DateTime, Utc};
 use common::{
     Error, ErrorKind, Event, Progress, Result,
-    cli::{Output, format},
-    interrupt,
+    cli::Output,
+    format, interrupt,
     postgres::{ConnectionSettings, Session},
     repository::{
         Repository, StoredSnapshot,

@@ -31,7 +31,7 @@ const DATABASE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Reads a token from the first line of a file.
 pub fn read_token(path: &Path) -> Result<Secret> {
-    let text = common::cli::input::read_text(path).map_err(|source| Error::io("read", path, source))?;
+    let text = common::input::read_text(path).map_err(|source| Error::io("read", path, source))?;
     let token = text.lines().next().unwrap_or("").trim();
     if token.len() < 16 {
         return Err(Error::usage(format!("the token in {} is shorter than 16 characters", path.display()))

@@ -11,11 +11,11 @@ use std::{
 use chrono::{DateTime, Utc};
 use common::{
     Result,
+    files::free_space,
     repository::{
         Repository, StoredSnapshot,
         alarms::Alarm,
         attempts::{Attempt, AttemptOutcome, Work},
-        free_space,
         verifications::{How, Standing, Verification},
     },
     snapshot::manifest::{Kind, MANIFEST_FILE},

@@ -5,8 +5,8 @@
 //! goes as text. The format is that of "Binary Format" in PostgreSQL's documentation of COPY, the same since 7.4.
 
 use crate::{
-    canonical::CanonicalRow,
-    hash::{RowHash, Unreadable},
+    canonical::{CanonicalRow, RowHash, Value},
+    error::Unreadable,
     target::Target,
     value::Cell,
 };
@@ -68,24 +68,6 @@ pub(crate) fn put(value: Value<'_>, target: &Target, out: &mut Vec<u8>) {
             out.extend_from_slice(&months.to_be_bytes());
         }
     }
-}
-
-/// A value in canonical form, taken apart.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Value<'a> {
-    Null,
-    Bool(bool),
-    Integer(i64),
-    Float8(f64),
-    Float4(f32),
-    /// Text, bytes, the bytes of a uuid.
-    Bytes(&'a [u8]),
-    /// Days since 1970-01-01; the ends of the range are the infinities.
-    Date(i64),
-    /// Of a time of day, or since 2000-01-01 00:00.
-    Micros(i64),
-    /// Months, days, microseconds.
-    Interval(i32, i32, i64),
 }
 
 fn days_since_2000(days: i64) -> i32 {

@@ -3,7 +3,7 @@
 //!
 //! Each value begins with a byte for its kind, and its length is known from what follows, so that no two rows have one form.
 
-use crate::{binary::Value, decimal::Decimal, hash::RowHash};
+use crate::decimal::Decimal;
 
 const NULL: u8 = 0;
 const BOOL: u8 = 1;
@@ -22,6 +22,28 @@ const JSONB: u8 = 13;
 const ARRAY: u8 = 14;
 /// What no value of PostgreSQL's column can be equal to.
 const UNFIT: u8 = 255;
+
+/// The hash of one row: XXH3-128 over its values in canonical form (docs/sqlite-values.md has the form).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RowHash(pub u128);
+
+/// A value in canonical form, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Value<'a> {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    Float8(f64),
+    Float4(f32),
+    /// Text, bytes, the bytes of a uuid.
+    Bytes(&'a [u8]),
+    /// Days since 1970-01-01; the ends of the range are the infinities.
+    Date(i64),
+    /// Of a time of day, or since 2000-01-01 00:00.
+    Micros(i64),
+    /// Months, days, microseconds.
+    Interval(i32, i32, i64),
+}
 
 /// The values of one row in canonical form.
 #[derive(Debug, Default)]

@@ -5,7 +5,11 @@ mod time;
 mod value;
 
 use crate::{
-    binary, canonical::CanonicalRow, decimal::Decimal, hash::RowHash, rows::Cells, target::ColumnRule,
+    binary,
+    canonical::{CanonicalRow, RowHash},
+    decimal::Decimal,
+    rows::Cells,
+    target::ColumnRule,
     value::BadValue,
 };
 

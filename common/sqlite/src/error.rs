@@ -7,6 +7,24 @@ use common::error::Error;
 /// The result of reading a SQLite file.
 pub type Result<T, E = ReadError> = std::result::Result<T, E>;
 
+/// A line of COPY text that is no row of these types.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The column, counted from 0.
+    pub column: usize,
+    /// The field as a message shows it.
+    pub field: String,
+    /// The type that it should have.
+    pub target: String,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (field, target) = (&self.field, &self.target);
+        write!(f, "column {} of what the server gave back is {field}, which is no {target}", self.column + 1)
+    }
+}
+
 /// Why a SQLite file could not be read. The file was not changed in any of these cases.
 #[derive(Debug)]
 pub enum ReadError {

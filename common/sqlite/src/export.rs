@@ -77,7 +77,7 @@ pub fn plan(manifest: &Manifest, entries: &[ArchiveEntry], selected: &BTreeSet<Q
     let mut made = design::plan(manifest, structure::read(&entries), selected);
     if let Some(objects) = &manifest.large_objects {
         made.untranslated.push(Untranslated {
-            what: common::cli::format::plural(objects.count, "large object", "large objects"),
+            what: common::format::plural(objects.count, "large object", "large objects"),
             sql: String::new(),
             reason: "SQLite has none; `restore` brings them back".to_owned(),
         });

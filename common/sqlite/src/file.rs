@@ -29,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-pub use header::Header;
+pub use header::{Encoding, Header};
 pub use location::{Location, names_sqlite};
 pub use reader::Reader;
 use sha2::{Digest as _, Sha256};

@@ -5,20 +5,17 @@
 
 use crate::{
     array::{self, Element},
-    canonical::CanonicalRow,
+    canonical::{CanonicalRow, RowHash},
     copy,
     dates::{self, Moment, Parts},
     decimal::Decimal,
     encode::{parse_uuid, special},
+    error::Unreadable,
     interval::Interval,
     json,
     target::Target,
     value::Cell,
 };
-
-/// The hash of one row: XXH3-128 over its values in canonical form (docs/sqlite-values.md has the form).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RowHash(pub u128);
 
 /// Rows counted, and the sum of their hashes modulo 2^128: independent of their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -51,24 +48,6 @@ pub const SESSION_SETTINGS: [(&str, &str); 5] = [
     ("bytea_output", "hex"),
     ("extra_float_digits", "1"),
 ];
-
-/// A line of COPY text that is no row of these types.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unreadable {
-    /// The column, counted from 0.
-    pub column: usize,
-    /// The field as a message shows it.
-    pub field: String,
-    /// The type that it should have.
-    pub target: String,
-}
-
-impl std::fmt::Display for Unreadable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (field, target) = (&self.field, &self.target);
-        write!(f, "column {} of what the server gave back is {field}, which is no {target}", self.column + 1)
-    }
-}
 
 /// Makes the hashes of rows from what PostgreSQL gives back: lines of `COPY … TO STDOUT` in text form, UTF-8, with the columns in the
 /// encoder's order, in a session with [`SESSION_SETTINGS`]. One for each thread.

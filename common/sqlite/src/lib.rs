@@ -16,7 +16,7 @@
 mod array;
 pub mod binary;
 mod binary_json;
-mod canonical;
+pub mod canonical;
 pub mod choices;
 pub mod copy;
 mod dates;

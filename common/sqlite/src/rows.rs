@@ -4,8 +4,8 @@ use rusqlite::types::ValueRef;
 
 use crate::{
     error::Result,
-    file::Reader,
-    schema::{Encoding, Table},
+    file::{Encoding, Reader},
+    schema::Table,
     sql::quoted,
     value::Cell,
 };

@@ -1,20 +1,11 @@
 //! What a SQLite file has: tables, keys, indexes, views, triggers, as they are and not as they were declared.
 
+use crate::file::Encoding;
+
 mod declared;
 mod read;
 
 pub use read::read;
-
-/// How text is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// UTF-8, as nearly always.
-    Utf8,
-    /// UTF-16, low byte first.
-    Utf16Le,
-    /// UTF-16, high byte first.
-    Utf16Be,
-}
 
 /// Everything in the main database of a file.
 #[derive(Debug, Clone, PartialEq)]

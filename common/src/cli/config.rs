@@ -323,7 +323,7 @@ fn holds_password(url: &str) -> bool {
 }
 
 fn read(path: &Path) -> Result<Config> {
-    let text = super::input::read_text(path).map_err(|source| {
+    let text = crate::input::read_text(path).map_err(|source| {
         Error::usage(format!("could not read the settings file {}: {source}", path.display()))
     })?;
     toml::from_str(&text).map_err(|source| {

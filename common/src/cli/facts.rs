@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 
-use super::format;
 use crate::{
-    Result,
+    Result, format,
     repository::{
         Repository,
         pins::Pin,

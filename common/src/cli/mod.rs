@@ -4,8 +4,6 @@ pub mod args;
 pub mod completions;
 pub mod config;
 pub mod facts;
-pub mod format;
-pub mod input;
 pub mod jobs;
 pub mod output;
 pub mod process;

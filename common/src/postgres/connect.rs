@@ -415,7 +415,7 @@ impl Attempt<'_> {
         let settings = self.settings.narrowed_to(self.server);
         let notices = self.notices.clone();
         let cancel = CancelHandle::new(&client, tls.clone(), route.clone(), settings.host_label());
-        let _registration = interrupt::Registration::new(cancel);
+        let _registration = interrupt::Registration::new(cancel.on_signal());
         Ok(Session {
             client,
             driver,

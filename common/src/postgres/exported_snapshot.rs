@@ -24,7 +24,7 @@ use super::{
     names, shared_text, sql,
     wal_summary::Point,
 };
-use crate::{Error, Progress, QualifiedName, Result, cli::format::plural, interrupt, random};
+use crate::{Error, Progress, QualifiedName, Result, format::plural, interrupt, random};
 
 /// How long a lock may be waited for.
 ///

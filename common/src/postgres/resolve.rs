@@ -158,7 +158,7 @@ impl Given {
             }
         }
         for (index, path) in candidates.iter().enumerate() {
-            let text = match crate::cli::input::read_text(path) {
+            let text = match crate::input::read_text(path) {
                 Ok(text) => text,
                 Err(error)
                     if error.kind() == std::io::ErrorKind::NotFound && !(index == 0 && named.is_some()) =>

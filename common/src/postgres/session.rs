@@ -359,6 +359,14 @@ impl CancelHandle {
         Self { token: client.cancel_token(), tls, route, label }
     }
 
+    /// What a signal calls for as long as the session is registered for it.
+    pub(super) fn on_signal(self) -> interrupt::Cancel {
+        Arc::new(move || {
+            let handle = self.clone();
+            Box::pin(async move { handle.cancel().await })
+        })
+    }
+
     /// Sends the request and waits until the server has passed it on. Whether it came in time shows in the session's own
     /// result (SQLSTATE 57014).
     ///

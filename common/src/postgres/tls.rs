@@ -206,7 +206,7 @@ fn certificates(path: &Path, what: &str) -> Result<Vec<CertificateDer<'static>>>
 }
 
 fn read_pem<T: PemObject>(path: &Path, what: &str) -> Result<Vec<T>> {
-    let bytes = crate::cli::input::read_bytes(path).map_err(|error| {
+    let bytes = crate::input::read_bytes(path).map_err(|error| {
         Error::refused(format!("could not read the {what} file {}: {error}", path.display()))
             .with_hint("Correct the path or the file's permissions.")
             .with_source(error)
@@ -246,7 +246,7 @@ fn client_identity(tls: &TlsSettings, provider: &CryptoProvider) -> Result<Optio
         return Err(Error::refused(format!("the private key {} is open to others", key_path.display()))
             .with_hint(hint));
     }
-    let bytes = crate::cli::input::read_bytes(key_path).map_err(|error| {
+    let bytes = crate::input::read_bytes(key_path).map_err(|error| {
         Error::refused(format!("could not read the private key {}: {error}", key_path.display()))
             .with_source(error)
     })?;

@@ -9,11 +9,12 @@ use std::{fs, path::PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Repository, create_private_dir,
-    files::{MOST_FACTS, read_plain, replace_private_file},
+use super::Repository;
+use crate::{
+    Error, ErrorKind, Result,
+    files::{MOST_FACTS, create_private_dir, read_plain, replace_private_file},
+    snapshot::SnapshotId,
 };
-use crate::{Error, ErrorKind, Result, snapshot::SnapshotId};
 
 /// Folder of the alarms below the repository.
 pub(super) const ALARMS: &str = "alarms";

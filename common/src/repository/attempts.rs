@@ -9,11 +9,12 @@ use std::{io::Write, path::PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Repository, create_private_dir,
-    files::{MOST_FACTS, open_to_append, read_plain, replace_private_file},
+use super::Repository;
+use crate::{
+    Error, Result,
+    files::{MOST_FACTS, create_private_dir, open_to_append, read_plain, replace_private_file},
+    snapshot::SnapshotId,
 };
-use crate::{Error, Result, snapshot::SnapshotId};
 
 /// Folder of the attempts below the repository.
 pub(super) const SCHEDULE: &str = "schedule";

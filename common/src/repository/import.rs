@@ -7,11 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    Repository, SNAPSHOTS, StoredSnapshot, create_private_dir, free_space, sync_dir, write_private_file,
-};
+use super::{Repository, SNAPSHOTS, StoredSnapshot};
 use crate::{
     Error, Result,
+    files::{create_private_dir, free_space, sync_dir, write_private_file},
     snapshot::{
         Manifest,
         bundle::{Incoming, Tick},

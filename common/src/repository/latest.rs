@@ -11,11 +11,13 @@ use std::{collections::HashMap, io::Write, path::Path};
 use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Listed, Repository, StoredSnapshot,
+use super::{Listed, Repository, StoredSnapshot};
+use crate::{
+    Error, ErrorKind, Result,
     files::{open_to_append, read_plain_text},
+    ident::printable,
+    snapshot::SnapshotId,
 };
-use crate::{Error, ErrorKind, Result, ident::printable, snapshot::SnapshotId};
 
 /// The file with the order of publishing, below the repository's folder.
 pub(super) const PUBLISHED: &str = "published.jsonl";

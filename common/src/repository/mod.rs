@@ -8,7 +8,6 @@
 
 pub mod alarms;
 pub mod attempts;
-pub mod files;
 pub mod import;
 mod latest;
 mod origin;
@@ -30,9 +29,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use files::{
-    check_writable, create_private_dir, create_private_file, free_space, sync_dir, write_private_file,
-};
 pub use owner::trust_any;
 pub use partial::PartialSnapshot;
 
@@ -46,6 +42,7 @@ use verifications::VERIFICATIONS_FILE;
 
 use crate::{
     Error, ErrorKind, Result,
+    files::{self, create_private_dir},
     snapshot::{
         Manifest, SnapshotId,
         manifest::{DATA_DIR, LARGE_OBJECTS_DIR, MANIFEST_FILE, MAX_MANIFEST_BYTES},

@@ -6,12 +6,10 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use super::{
-    Repository, SNAPSHOTS, StoredSnapshot, TRASH, create_private_dir,
-    files::{read_plain, replace_private_file},
-};
+use super::{Repository, SNAPSHOTS, StoredSnapshot, TRASH};
 use crate::{
     Result,
+    files::{create_private_dir, read_plain, replace_private_file},
     snapshot::{SnapshotId, manifest::MANIFEST_FILE},
 };
 

@@ -8,8 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::files::check_writable;
-use crate::{Error, Result};
+use crate::{Error, Result, files::check_writable};
 
 /// Links within one path that are followed, as the kernel does.
 const MOST_LINKS: usize = 40;

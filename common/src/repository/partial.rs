@@ -5,13 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{
-    RepositoryLock, StoredSnapshot, create_private_dir,
-    files::{create_new_private_dir, open_plain},
-    sync_dir, write_private_file,
-};
+use super::{RepositoryLock, StoredSnapshot};
 use crate::{
     Error, Result,
+    files::{create_new_private_dir, create_private_dir, open_plain, sync_dir, write_private_file},
     snapshot::{
         Manifest, SnapshotId,
         codec::file_digest,

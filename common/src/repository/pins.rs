@@ -8,12 +8,12 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Repository, create_private_dir,
-    files::{MOST_FACTS, read_plain, replace_private_file},
-    sync_dir,
+use super::Repository;
+use crate::{
+    Error, Result,
+    files::{MOST_FACTS, create_private_dir, read_plain, replace_private_file, sync_dir},
+    snapshot::SnapshotId,
 };
-use crate::{Error, Result, snapshot::SnapshotId};
 
 /// Folder of the pins below the repository.
 pub(super) const PINS: &str = "pins";

@@ -7,8 +7,11 @@ use std::{fs, path::PathBuf};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Repository, create_private_dir, files::replace_private_file};
-use crate::{Error, Result};
+use super::Repository;
+use crate::{
+    Error, Result,
+    files::{create_private_dir, replace_private_file},
+};
 
 /// Folder of the proofs below the repository.
 pub(super) const PROOFS: &str = "proofs";

@@ -8,14 +8,10 @@ use std::{fs, path::Path};
 
 use chrono::{DateTime, Utc};
 
-use super::{
-    ExclusiveLock, Repository, SNAPSHOTS, TRASH, create_private_dir,
-    files::{read_plain_text, replace_private_file},
-    pins::Pin,
-    sync_dir,
-};
+use super::{ExclusiveLock, Repository, SNAPSHOTS, TRASH, pins::Pin};
 use crate::{
     Error, Result,
+    files::{create_private_dir, read_plain_text, replace_private_file, sync_dir},
     ident::printable,
     snapshot::{Manifest, SnapshotId},
 };

@@ -7,13 +7,10 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{
-    Repository, TRASH, create_private_dir,
-    files::{MOST_FACTS, read_plain},
-    sync_dir,
-};
+use super::{Repository, TRASH};
 use crate::{
     Error, Result,
+    files::{MOST_FACTS, create_private_dir, read_plain, sync_dir},
     snapshot::{Manifest, SnapshotId, manifest::Kind},
 };
 

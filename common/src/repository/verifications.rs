@@ -12,11 +12,12 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    ExclusiveLock, Repository,
+use super::{ExclusiveLock, Repository};
+use crate::{
+    Error, Result,
     files::{MOST_FACTS, open_to_append, read_plain, replace_private_file},
+    snapshot::SnapshotId,
 };
-use crate::{Error, Result, snapshot::SnapshotId};
 
 /// The log's file name below the repository.
 pub(super) const VERIFICATIONS_FILE: &str = "verifications.jsonl";

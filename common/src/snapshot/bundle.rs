@@ -24,8 +24,8 @@ use super::{
 };
 use crate::{
     Error, Result,
+    files::{open_plain, read_plain},
     ident::printable,
-    repository::files::{open_plain, read_plain},
 };
 
 /// Tar's unit: headers are one block, contents are padded to whole ones.
@@ -185,7 +185,7 @@ impl<R: Read> Incoming<R> {
         let mut done: HashSet<String> = HashSet::new();
         for folder in [DATA_DIR, LARGE_OBJECTS_DIR] {
             if expected.keys().any(|path| path.split_once('/').is_some_and(|(first, _)| first == folder)) {
-                crate::repository::create_private_dir(&dir.join(folder))?;
+                crate::files::create_private_dir(&dir.join(folder))?;
             }
         }
         while let Some(header) = next_header(&mut input)? {
@@ -232,7 +232,7 @@ fn store(
     expected: &Expected<'_>,
     tick: Tick<'_>,
 ) -> Result<()> {
-    let mut file = crate::repository::create_private_file(target)?;
+    let mut file = crate::files::create_private_file(target)?;
     let (moved, sha256) = transfer(input, &mut file, expected.bytes, tick, |source, is_read| {
         if is_read { unreadable(source) } else { Error::io("write", target, source) }
     })?;

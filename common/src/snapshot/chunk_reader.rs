@@ -16,7 +16,7 @@ use sha2::Digest;
 use super::codec::{
     BUFFER_BYTES, Codec, Hashing, RowCounter, StoredChunk, damaged, drain, hex, missing_or_unreadable,
 };
-use crate::{Error, Result, interrupt, repository::files::open_plain};
+use crate::{Error, Result, files::open_plain, interrupt};
 
 /// Largest window of zstd, as a power of two: 8 MiB, that of level 19. A decoder holds it in memory.
 const LARGEST_WINDOW_LOG: u32 = 23;

@@ -99,7 +99,7 @@ pub struct ChunkWriter {
 impl ChunkWriter {
     /// Creates the file, mode 0600; it must not exist yet. Its pieces hold the rows of `piece_blocks` blocks each.
     pub fn create(path: &Path, piece_blocks: u64, mut compressor: Compressor) -> Result<Self> {
-        let file = Hashing::new(crate::repository::create_private_file(path)?);
+        let file = Hashing::new(crate::files::create_private_file(path)?);
         let buffered = |file| io::BufWriter::with_capacity(BUFFER_BYTES, file);
         let encoder = match compressor.codec {
             Codec::Zstd(_) => Encoder::Frames(file),

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::cost::timed;
-use crate::{Error, Result, repository::files::open_plain};
+use crate::{Error, Result, files::open_plain};
 
 /// Unit of file writes and reads, in bytes. Large enough to make system calls cheap, small enough for many jobs.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;

@@ -16,7 +16,7 @@ use super::{
     codec::{BUFFER_BYTES, Hashing, StoredChunk, hex},
     pieces::PieceIndex,
 };
-use crate::{Result, repository::files::open_plain};
+use crate::{Result, files::open_plain};
 
 /// An open file, read from its beginning to its end.
 pub struct EarlierFile {

@@ -1,8 +1,7 @@
 //! What a restore of tables will do, as a value that a dry run prints. Pure.
 
 use common::{
-    Ident, QualifiedName, Result,
-    cli::format,
+    Ident, QualifiedName, Result, format,
     ident::{MAX_IDENT_BYTES, printable, with_suffix},
     snapshot::{Manifest, toc::Choice},
 };

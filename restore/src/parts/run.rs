@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Instant};
 use chrono::Utc;
 use common::{
     Account, Error, ErrorKind, Progress, QualifiedName, Result, Verdict,
-    cli::{Output, Settings, format},
+    cli::{Output, Settings},
+    format,
     postgres::{ConnectionSettings, Session, tools, trust},
     repository::{
         StoredSnapshot,

@@ -40,12 +40,12 @@ pub mod untouched;
 mod violations;
 mod work;
 
-use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use common::cli::format::plural;
-use common::error::Result;
-use common::postgres::Client;
+use common::{error::Result, format::plural, postgres::Client};
 use futures_util::future::join_all;
 
 pub use accepted::{Accepted, how_to_accept};

@@ -2,7 +2,8 @@
 
 use common::{
     Error, ErrorKind, Remark, Result, Verdict,
-    cli::{format, output::Tone},
+    cli::output::Tone,
+    format,
     postgres::{Session, SessionProfile, exported_snapshot},
 };
 use serde::Serialize;

@@ -1,13 +1,9 @@
 //! `safe-run import`: the flags, the dry run, the schema as a file, and the run.
 
-use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::{io::IsTerminal as _, path::PathBuf};
 
 use clap::Args;
-use common::{
-    Error, ErrorKind, Result,
-    repository::{files::replace_private_file, output_file::settle},
-};
+use common::{Error, ErrorKind, Result, files::replace_private_file, repository::output_file::settle};
 
 use super::{
     Invocation,

@@ -4,7 +4,8 @@ use std::path::Path;
 
 use common::{
     Error, ErrorKind, Result,
-    cli::{format, output::Tone},
+    cli::output::Tone,
+    format,
     postgres::{ConnectionSettings, Session},
     repository::{Repository, output_file::settle},
 };
@@ -15,8 +16,10 @@ use crate::{
     journal, release,
     report::{document, html, targets},
 };
-use sql::migration::{self, MigrationFile};
-use sql::statement::TransactionClass;
+use sql::{
+    migration::{self, MigrationFile},
+    statement::TransactionClass,
+};
 
 /// Which lines `status` shows of a long list, whose first `applied` lines are applied migrations: the newest of those, and
 /// the first of what is pending. A list of a screen or so is shown whole.

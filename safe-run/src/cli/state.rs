@@ -2,7 +2,7 @@
 
 use common::{
     Error, Result,
-    cli::format::plural,
+    format::plural,
     ident::{printable, shell_word},
     postgres::Session,
 };
@@ -12,10 +12,12 @@ use crate::{
     foreign::{self, Elsewhere, Unreadable},
     history::{History, Recorded},
 };
-use sql::layout::{Format, Layout, detect::Seen, settings::Settings};
-use sql::migration::{self, DriftKind, MigrationFile, MigrationPlan};
-use sql::statement::{TableName, names};
-use sql::version::Version;
+use sql::{
+    layout::{Format, Layout, detect::Seen, settings::Settings},
+    migration::{self, DriftKind, MigrationFile, MigrationPlan},
+    statement::{TableName, names},
+    version::Version,
+};
 
 /// What is told of migrations that stand in another tool's history.
 struct Refusal<'a> {

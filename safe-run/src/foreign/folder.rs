@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use common::cli::input::read_plain;
+use common::input::read_plain;
 
 /// How deep folders are looked into.
 const MAX_DEPTH: usize = 4;

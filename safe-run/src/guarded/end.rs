@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use common::{Error, ErrorKind, Result, cli::format::plural, fault, interrupt, postgres::Session};
+use common::{Error, ErrorKind, Result, fault, format::plural, interrupt, postgres::Session};
 
 use super::own_pids;
 use crate::{

@@ -231,7 +231,7 @@ fn swallowed(by_fence: bool, finished: &command::Finished) -> Option<String> {
         format!(
             "{} rolled back while the command ran, and the server counted no row written: if it was told that its transaction is read-only, had not \
              asked for that and went on, it was the fence, and what it meant to do is not done. Run it with --fence exclusive then",
-            common::cli::format::plural(finished.rolled_back, "transaction was", "transactions were")
+            common::format::plural(finished.rolled_back, "transaction was", "transactions were")
         )
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use common::{
     Error, Ident, QualifiedName, Result,
-    cli::format::{count, plural},
+    format::{count, plural},
     postgres::Session,
 };
 

@@ -9,8 +9,8 @@ use std::{
 use common::{
     Error, QualifiedName, Result,
     digest::hex,
+    files::create_private_file,
     postgres::{Session, copy},
-    repository::create_private_file,
     snapshot::SnapshotId,
 };
 use serde_json::{Map, Value, json};

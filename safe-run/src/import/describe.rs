@@ -1,6 +1,6 @@
 //! What an import would do, for a dry run: a value, as lines and as a document. Pure but for the look at the rows.
 
-use common::{Error, Progress, Result, cli::format::count};
+use common::{Error, Progress, Result, format::count};
 use serde::Serialize;
 
 use super::{

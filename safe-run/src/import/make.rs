@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use common::{Error, Ident, Progress, QualifiedName, Result, cli::format::plural, postgres::Session};
+use common::{Error, Ident, Progress, QualifiedName, Result, format::plural, postgres::Session};
 use sqlite::{
     ddl::{self, DdlOptions, Stage, Translation},
     file::Reader,

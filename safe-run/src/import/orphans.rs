@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use common::{Error, Result, cli::format::plural};
+use common::{Error, Result, format::plural};
 use sqlite::{
     file::Reader,
     orphans,

@@ -76,7 +76,7 @@ pub(super) fn bad_values(plan: &Plan, tables: &[Loaded]) -> Error {
         hints.push("--epoch TABLE.COLUMN=seconds (or milliseconds, …) says what numbers mean as dates.");
     }
     hints.push("Correct these rows in SQLite, or import the others with --bad-values quarantine.");
-    let rows = common::cli::format::plural(total, "row has a value", "rows have values");
+    let rows = common::format::plural(total, "row has a value", "rows have values");
     Error::failed(format!(
         "{rows} that PostgreSQL can't hold unchanged: {}; the first: {}",
         counts.join(", "),

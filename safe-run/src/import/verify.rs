@@ -7,7 +7,8 @@ use common::{
 };
 use sqlite::{
     binary::{BinaryRows, Found},
-    hash::{Fingerprint, ServerRows, Unreadable},
+    error::Unreadable,
+    hash::{Fingerprint, ServerRows},
 };
 
 use super::plan::TablePlan;

@@ -2,7 +2,7 @@
 
 use common::{
     Error, Result,
-    cli::format::plural,
+    format::plural,
     postgres::{Session, exported_snapshot::ExportedSnapshot},
 };
 

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use common::{
     Error, Result,
-    cli::format::plural,
+    format::plural,
     ident::printable,
     postgres::{Session, rule_code},
 };

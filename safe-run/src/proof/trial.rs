@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use common::{
     Error, ErrorKind, Ident, Progress, Result,
     catalog::DatabaseState,
-    cli::format::{duration, plural},
     fault,
+    format::{duration, plural},
     ident::{literal, printable},
     interrupt,
     postgres::{

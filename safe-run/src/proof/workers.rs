@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use common::{Error, Result, cli::format::plural, ident::printable, postgres::Session};
+use common::{Error, Result, format::plural, ident::printable, postgres::Session};
 
 /// Workers of one kind in the database.
 #[derive(Debug, Clone, PartialEq, Eq)]

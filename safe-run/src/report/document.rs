@@ -6,10 +6,7 @@ use std::path::Path;
 use common::{
     Error, Result,
     cli::output::JSON_SCHEMA,
-    repository::{
-        create_private_dir,
-        files::{read_plain_text, replace_private_file},
-    },
+    files::{create_private_dir, read_plain_text, replace_private_file},
 };
 use serde::{Deserialize, Serialize};
 

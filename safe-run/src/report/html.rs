@@ -11,7 +11,7 @@ mod timeline;
 use std::time::Duration;
 
 use chrono::{DateTime, FixedOffset, Utc};
-use common::{cli::format, html::text};
+use common::{format, html::text};
 
 use super::{Report, Verdict, follow_up};
 use crate::{journal::Mode, version_tables::VersionTable};

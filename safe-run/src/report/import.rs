@@ -1,6 +1,6 @@
 //! What an import did, as a part of the report. Pure.
 
-use common::cli::format::{count, plural};
+use common::format::{count, plural};
 use serde::{Deserialize, Serialize};
 
 /// The file, and what became of its tables.

@@ -3,10 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use common::{
-    Error, Result,
-    repository::{files::write_new_file, output_file::settle},
-};
+use common::{Error, Result, files::write_new_file, repository::output_file::settle};
 
 use super::{Report, document, html};
 

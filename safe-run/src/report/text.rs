@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use common::{Remark, cli::format};
+use common::{Remark, format};
 
 use super::{Report, Verdict};
 use checks::{Finding, Severity};

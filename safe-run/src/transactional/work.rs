@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, time::Instant};
 
-use common::{Error, Result, cli::format::plural, postgres::Session};
+use common::{Error, Result, format::plural, postgres::Session};
 
 use crate::{
     apply,
@@ -14,8 +14,10 @@ use crate::{
     run::{Announced, Baseline, Context, RunLog, RunOptions, announced, describe_files},
     statement_facts::Watch,
 };
-use sql::migration::{MigrationFile, TransactionPlan};
-use sql::statement::locks::LockMode;
+use sql::{
+    migration::{MigrationFile, TransactionPlan},
+    statement::locks::LockMode,
+};
 
 /// The work of one run.
 #[derive(Debug)]

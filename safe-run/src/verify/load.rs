@@ -65,7 +65,7 @@ pub fn load(dirs: &[PathBuf]) -> Result<Vec<VerifyFile>> {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let bytes = common::cli::input::read_plain(path)
+    let bytes = common::input::read_plain(path)
         .map_err(|source| Error::usage(format!("{}: {source}", path.display())))?;
     let text = String::from_utf8(bytes).map_err(|_| {
         Error::usage(format!("{} is not UTF-8", path.display())).with_hint("Save it as UTF-8.")

@@ -8,9 +8,11 @@
 mod load;
 mod tap;
 
-use common::ident::printable;
-use common::postgres::{Client, DriverError, ErrorPosition, SimpleQueryMessage, SimpleQueryRow};
-use common::{Error, Progress, Result};
+use common::{
+    Error, Progress, Result,
+    ident::printable,
+    postgres::{Client, DriverError, ErrorPosition, SimpleQueryMessage, SimpleQueryRow},
+};
 
 use checks::{Finding, Severity};
 use sql::statement::Statement;
@@ -185,7 +187,7 @@ async fn assertion(
     let count = rows.len() as u64 + rest;
     let listed = shown[..shown.len().min(SENTENCE_ROWS)].join(", ");
     let more = if count > SENTENCE_ROWS as u64 { ", …" } else { "" };
-    let noun = common::cli::format::plural(count, "row", "rows");
+    let noun = common::format::plural(count, "row", "rows");
     let promise = file.promise.as_ref().map_or(String::new(), |text| format!("{text}: "));
     let detail = format!("{promise}{noun} where none may be: {listed}{more}");
     findings.push(file.finding(statement.line, &detail, shown));

@@ -9,8 +9,8 @@ use std::{
 use common::{
     Error, Ident, QualifiedName, Result,
     catalog::Sequence,
+    files::{sync_dir, write_private_file},
     postgres::{Session, introspect},
-    repository::{sync_dir, write_private_file},
 };
 use serde::{Deserialize, Serialize};
 
@@ -172,7 +172,7 @@ impl Known {
     /// Reads it back.
     pub fn load(dir: &Path) -> Result<Self> {
         let path = dir.join(FILE);
-        let bytes = common::repository::files::read_plain(&path, common::repository::files::MOST_FACTS)
+        let bytes = common::files::read_plain(&path, common::files::MOST_FACTS)
             .map_err(|source| Error::io("read", &path, source))?;
         serde_json::from_slice(&bytes)
             .map_err(|source| Error::damaged(format!("{} can't be read: {source}", path.display())))

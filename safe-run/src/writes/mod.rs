@@ -24,13 +24,12 @@ use std::{
 };
 
 use common::{
-    Error, ErrorKind, Result,
-    cli::format::plural,
-    fault,
+    Error, ErrorKind, Result, fault,
+    files::{sync_dir, write_new_file},
+    format::plural,
     ident::{printable, shell_word},
     interrupt,
     postgres::{ConnectionSettings, Session, exported_snapshot::ExportedSnapshot, introspect},
-    repository::{files::write_new_file, sync_dir},
 };
 use futures_util::{StreamExt, pin_mut};
 
@@ -398,7 +397,7 @@ pub async fn save(source: Source<'_>) -> Result<Saved> {
 }
 
 fn tempfile_in(dir: &Path) -> Result<File> {
-    common::repository::files::nameless_file(dir)
+    common::files::nameless_file(dir)
 }
 
 fn stays(slot: &str, error: Error) -> Error {

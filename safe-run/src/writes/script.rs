@@ -13,7 +13,7 @@ use std::{
 use common::{
     QualifiedName,
     catalog::Sequence,
-    cli::format::plural,
+    format::plural,
     ident::{literal, printable},
 };
 

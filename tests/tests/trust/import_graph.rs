@@ -15,9 +15,6 @@ use super::hints::scan;
 
 /// The circles that are left. Each may become smaller, or go; none may grow, and no other may come.
 const CIRCLES: &[(&str, &[&str])] = &[
-    ("common", &["cli", "interrupt", "postgres", "repository", "snapshot", "verdict"]),
-    ("common/sqlite", &["binary", "canonical", "encode", "hash"]),
-    ("common/sqlite", &["file", "schema"]),
     (
         "restore",
         &[

@@ -252,7 +252,7 @@ fn choose(
             }
             made.notes.push(format!(
                 "{} of {}, which belongs to an extension, not exported",
-                common::cli::format::plural(data.rows(), "row", "rows"),
+                common::format::plural(data.rows(), "row", "rows"),
                 data.table.name.short()
             ));
             made.untranslated.push(Untranslated {

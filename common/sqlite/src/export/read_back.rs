@@ -7,10 +7,10 @@ use common::{Error, Result, interrupt};
 use super::design::TableDesign;
 use crate::{
     encode::RowEncoder,
-    file::{Location, SqliteFile},
+    file::{Encoding, Location, SqliteFile},
     hash::Fingerprint,
     rows::RowQuery,
-    schema::{Encoding, Schema},
+    schema::Schema,
     target::ColumnRule,
 };
 

@@ -3,7 +3,10 @@
 use common::ident::Ident;
 
 use super::design::TableDesign;
-use crate::hash::{Fingerprint, ServerRows, Unreadable};
+use crate::{
+    error::Unreadable,
+    hash::{Fingerprint, ServerRows},
+};
 
 /// Whole lines of COPY text, in UTF-8.
 #[derive(Debug)]

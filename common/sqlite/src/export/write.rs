@@ -228,7 +228,7 @@ impl Writer {
             );
             let count: i64 = self.connection.query_row(&sql, [], |row| row.get(0)).map_err(failed)?;
             if count > 0 {
-                let rows = common::cli::format::plural(count.unsigned_abs(), "row leads", "rows lead");
+                let rows = common::format::plural(count.unsigned_abs(), "row leads", "rows lead");
                 plan.notes.push(format!("{rows} nowhere by foreign keys of {}", design.source.short()));
             }
         }

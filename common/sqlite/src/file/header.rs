@@ -3,13 +3,21 @@
 use std::{fs::File, io::Read, os::unix::fs::OpenOptionsExt, path::Path};
 
 use super::beside;
-use crate::{
-    error::{ReadError, Result},
-    schema::Encoding,
-};
+use crate::error::{ReadError, Result};
 
 /// The highest file format that ours reads (2: WAL).
 const FILE_FORMAT: u8 = 2;
+/// How text is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// UTF-8, as nearly always.
+    Utf8,
+    /// UTF-16, low byte first.
+    Utf16Le,
+    /// UTF-16, high byte first.
+    Utf16Be,
+}
+
 /// The highest schema format that ours reads.
 const SCHEMA_FORMAT: u32 = 4;
 /// How much of the file is looked at.

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, InterruptHandle, ffi};
 
 use crate::{
     error::{ReadError, Result},
-    schema::Encoding,
+    file::Encoding,
 };
 
 /// A connection that sees one state of the file for as long as it lives. It can be sent to another thread.

@@ -9,7 +9,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::{Output, indented};
-use crate::{Event, Progress, cli::format, ident::printable, verdict::Tone};
+use crate::{Event, Progress, format, ident::printable, verdict::Tone};
 
 /// A sink that renders for a person.
 pub(super) fn progress(output: &Output) -> Progress {

@@ -104,7 +104,7 @@ impl Settings {
                 continue;
             }
             let file =
-                |name: &str| String::from_utf8(common::cli::input::read_plain(&folder.join(name)).ok()?).ok();
+                |name: &str| String::from_utf8(common::input::read_plain(&folder.join(name)).ok()?).ok();
             let shown = |name: &str| folder.join(name).display().to_string();
             if let Some(text) = file("sqlx.toml") {
                 settings.add_sqlx(&text, &shown("sqlx.toml"))?;

@@ -9,8 +9,10 @@ use std::{
 use common::{Error, Result};
 
 use super::{Found, MigrationFile};
-use crate::layout::{Format, Layout, detect::Signs, diesel, prisma};
-use crate::version::{FileName, Version};
+use crate::{
+    layout::{Format, Layout, detect::Signs, diesel, prisma},
+    version::{FileName, Version},
+};
 
 /// Reads every migration of the given directories, in the order in which the tool runs them.
 ///
@@ -223,7 +225,7 @@ fn refuse_incomplete(path: &Path, name: &str, layout: Layout, file: &str) -> Res
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>> {
-    common::cli::input::read_plain(path).map_err(|error| unreadable(path, error))
+    common::input::read_plain(path).map_err(|error| unreadable(path, error))
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Error {

@@ -7,9 +7,9 @@ use std::{
 
 use sqlite::{
     ReadError,
+    canonical::RowHash,
     encode::RowEncoder,
     file::Reader,
-    hash::RowHash,
     rows::{Cells, Row, RowKey, RowQuery, RowidRange},
     value::Cell,
 };

@@ -1,6 +1,6 @@
 //! What was imported: the file, its tables, and what could not be taken over. Pure.
 
-use common::{cli::format, html::text};
+use common::{format, html::text};
 
 use super::{SHOWN, heading, seconds};
 use crate::report::{Report, import::ImportReport};

@@ -1,6 +1,6 @@
 //! Each file with its statements: what ran, how long, how many rows, which locks. Pure.
 
-use common::{cli::format, html::text};
+use common::{format, html::text};
 
 use super::{heading, seconds};
 use crate::{
