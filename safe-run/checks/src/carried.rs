@@ -16,20 +16,33 @@
 //! code, amcheck, which looks at the pages as they are and not at a snapshot, and content, whose text has the names of enum
 //! labels: these are printed as they are now, whatever the snapshot, and no lock on a table keeps them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Deref;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::Deref,
+};
 
-use common::digest::sha256_hex;
-use common::error::{Error, Result};
-use common::postgres::Client;
-use common::postgres::wal_summary::{self, Form, Point, or_why_not};
-use common::snapshot::wal_base::{Changes, Lsn, WalBase};
+use common::{
+    digest::sha256_hex,
+    error::{Error, Result},
+    postgres::{
+        Client,
+        wal_summary::{self, Form, Point, or_why_not},
+    },
+    snapshot::wal_base::{Changes, Lsn, WalBase},
+};
 
-use super::catalogue::CheckKind;
-use super::changed_rows::{MOST_PIECES, PIECE_BLOCKS};
-use super::model::{CheckResults, RuleKey, TableRows, Wording};
-use super::session::{CheckSession, TextRow};
-use super::work::Question;
+use crate::{
+    catalogue::CheckKind,
+    model::{CheckResults, RuleKey, TableRows, Wording},
+    question::Question,
+    session::{CheckSession, TextRow},
+};
+
+/// Blocks to a piece; the log is asked about nothing finer.
+pub(super) const PIECE_BLOCKS: u64 = 8;
+
+/// A table with more changed pieces is read whole: the rows of each block are named one by one.
+pub(super) const MOST_PIECES: usize = 256;
 
 /// The tables `$1` whose blocks the log tells of: oid, a hash of the versions (xmin) of every catalog row that says what they
 /// are, and all their files: the heap, its indexes, and the same of what is stored out of line.

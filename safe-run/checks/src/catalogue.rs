@@ -2,13 +2,33 @@
 //!
 //! One row per check: `--only`, `--skip`, `check --list` and docs/checks.md all read it here. Pure.
 
-use std::fmt;
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use common::error::Error;
 use serde::{Deserialize, Serialize};
 
-use super::model::Level;
+/// How much is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// The catalog alone: milliseconds.
+    Fast,
+    /// Scans and joins of every table that was not proven untouched.
+    #[default]
+    Standard,
+    /// Every table, and the checks that cost more than one pass.
+    Deep,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Fast => "fast",
+            Self::Standard => "standard",
+            Self::Deep => "deep",
+        })
+    }
+}
 
 /// One kind of check; its `Display` is the word for `--only` and `--skip`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

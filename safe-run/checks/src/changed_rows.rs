@@ -9,17 +9,14 @@ use std::collections::BTreeMap;
 
 use common::error::Result;
 
-use super::carried::{Carried, question};
-use super::model::TableRows;
-use super::session::{CheckSession, TextRow, number, text};
-use super::work::Question;
-use super::{Outcome, Work};
-
-/// Blocks to a piece; the log is asked about nothing finer.
-pub(super) const PIECE_BLOCKS: u64 = 8;
-
-/// A table with more changed pieces is read whole: the rows of each block are named one by one.
-pub(super) const MOST_PIECES: usize = 256;
+use crate::{
+    carried::{Carried, PIECE_BLOCKS, question},
+    job::Work,
+    model::TableRows,
+    outcome::Outcome,
+    question::Question,
+    session::{CheckSession, TextRow, number, text},
+};
 
 /// Every place where these pieces may have a row, as an array of `tid`; 28 bytes are the least that a row and its pointer take.
 fn places(pieces: &[u64]) -> String {
@@ -84,12 +81,12 @@ pub(super) async fn answer(
         }
         Work::Scan(work) => {
             let Some(pieces) = carried.pieces(work.table) else { return Ok(false) };
-            let is_clean = |rule: &super::table_scan::Rule| {
+            let is_clean = |rule: &crate::rule::Rule| {
                 let asked = question(&(work.context(), rule), &[work.table]);
                 carried.was_clean(&rule.key, &rule.definition, &asked)
             };
             let Some(counted) = carried.counted(work.table, &work.no_rows()) else { return Ok(false) };
-            if work.rules.len() > super::table_scan::RULES_PER_SCAN || !work.rules.iter().all(is_clean) {
+            if work.rules.len() > crate::rule::RULES_PER_SCAN || !work.rules.iter().all(is_clean) {
                 return Ok(false);
             }
             let places = places(pieces);

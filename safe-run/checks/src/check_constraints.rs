@@ -4,10 +4,12 @@
 
 use common::error::Result;
 
-use super::catalogue::CheckKind;
-use super::model::{RuleKey, Severity};
-use super::session::{CheckSession, TextRow, flag, number, text};
-use super::table_scan::{Repair, Rule};
+use crate::{
+    catalogue::CheckKind,
+    model::{RuleKey, Severity},
+    rule::{Repair, Rule},
+    session::{CheckSession, TextRow, flag, number, text},
+};
 
 /// CHECK constraints of tables and partitions: table, constraint, name, expression, enforced, definition, and whether
 /// it calls something that is not immutable.

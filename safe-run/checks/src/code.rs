@@ -11,17 +11,23 @@
 
 use std::sync::Arc;
 
-use common::error::Result;
-use common::ident::{QualifiedName, printable};
-use common::postgres::shared_text;
-use common::postgres::trust::TRUSTED_ROLES;
-use common::postgres::who_asks::{Rights, Standings};
+use common::{
+    error::Result,
+    ident::{QualifiedName, printable},
+    postgres::{
+        shared_text,
+        trust::TRUSTED_ROLES,
+        who_asks::{Rights, Standings},
+    },
+};
 
-use super::Outcome;
-use super::catalogue::CheckKind;
-use super::model::{Finding, RuleKey, Skipped};
-use super::session::{Answer, CheckSession, RefusedQuery, TextRow, flag, number, text};
-use super::work::Question;
+use crate::{
+    catalogue::CheckKind,
+    model::{Finding, RuleKey, Skipped},
+    outcome::Outcome,
+    question::Question,
+    session::{Answer, CheckSession, RefusedQuery, TextRow, flag, number, text},
+};
 
 /// Views: oid, schema, name, and whether a foreign table is somewhere below.
 const VIEWS: &str = r"

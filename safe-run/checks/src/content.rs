@@ -6,16 +6,22 @@
 
 use std::collections::BTreeMap;
 
-use common::error::Result;
-use common::ident::QualifiedName;
+use common::{
+    error::Result,
+    ident::QualifiedName,
+    postgres::who_asks::{Rights, Standings},
+};
 
-use super::Outcome;
-use super::catalogue::CheckKind;
-use super::compare_rows::Expectation;
-use super::model::{CheckResults, Finding, Options, RuleKey, Severity, Skipped};
-use super::session::{Answer, CheckSession, number, text};
-use super::work::Question;
-use common::postgres::who_asks::{Rights, Standings};
+use crate::{
+    catalogue::CheckKind,
+    compare_rows::Expectation,
+    model::{CheckResults, Finding, RuleKey, Severity, Skipped},
+    options::Options,
+    outcome::Outcome,
+    question::Question,
+    session::{Answer, CheckSession, number, text},
+    states::{ColumnTypes, Content},
+};
 
 /// Columns of every heap: oid, schema, name, `{number: [quoted name, type]}`.
 const COLUMNS: &str = r"
@@ -26,16 +32,6 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'safe_run')
 ORDER BY c.oid";
-
-/// The types of the columns that a hash is over, by their numbers.
-pub(super) type ColumnTypes = BTreeMap<i16, String>;
-
-/// What a table held.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Content {
-    pub columns: ColumnTypes,
-    pub hash: String,
-}
 
 /// One table to hash.
 #[derive(Debug)]

@@ -2,13 +2,14 @@
 //!
 //! A domain's rules hold when a value is written; what was written before, or past them, nobody looks at again.
 
-use common::error::Result;
-use common::ident::Ident;
+use common::{error::Result, ident::Ident};
 
-use super::catalogue::CheckKind;
-use super::model::{RuleKey, Severity};
-use super::session::{CheckSession, TextRow, flag, number, text};
-use super::table_scan::{Repair, Rule};
+use crate::{
+    catalogue::CheckKind,
+    model::{RuleKey, Severity},
+    rule::{Repair, Rule},
+    session::{CheckSession, TextRow, flag, number, text},
+};
 
 /// Columns whose type is a domain, an array of one, or holds one deeper down.
 ///

@@ -3,14 +3,17 @@
 //!
 //! What violates such a constraint counts as if it were still enforced: it was, when the run began.
 
-use std::collections::BTreeMap;
+use common::{
+    error::Result,
+    ident::{Ident, QualifiedName, printable},
+};
 
-use common::error::Result;
-use common::ident::{Ident, QualifiedName, printable};
-
-use super::catalogue::CheckKind;
-use super::model::{Finding, RuleKey};
-use super::session::{CheckSession, flag, number, text};
+use crate::{
+    catalogue::CheckKind,
+    model::{Finding, RuleKey},
+    session::{CheckSession, flag, number, text},
+    states::{Constraint, Constraints},
+};
 
 /// Constraints of tables that can be either: oid, table (oid, schema, name), name, enforced, foreign key. A partition's copy
 /// follows its parent's.
@@ -21,18 +24,6 @@ WHERE current_setting('server_version_num')::int >= 180000 AND c.contype IN ('c'
   AND (c.contype = 'f' OR c.conislocal) AND t.relpersistence <> 't'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema')
 ORDER BY n.nspname, t.relname, c.conname";
-
-/// Every constraint by its table's oid and its name, which stays when it is made again.
-pub(super) type Constraints = BTreeMap<(u32, String), Constraint>;
-
-/// One constraint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Constraint {
-    oid: u32,
-    table: QualifiedName,
-    enforced: bool,
-    foreign_key: bool,
-}
 
 /// Reads them; `None` if the server refuses.
 pub(super) async fn read(session: &CheckSession<'_>) -> Result<Option<Constraints>> {

@@ -4,32 +4,24 @@
 //! columns were converted, and no row can have a label that the new type lacks. A type that was dropped is none of this: the
 //! server refuses that while a column has it.
 
-use std::collections::BTreeMap;
+use common::{
+    error::Result,
+    ident::{QualifiedName, printable},
+};
 
-use common::error::Result;
-use common::ident::{QualifiedName, printable};
-
-use super::accepted::Accepted;
-use super::catalogue::CheckKind;
-use super::model::{Finding, RuleKey, Severity};
-use super::session::{CheckSession, number, text};
+use crate::{
+    accepted::Accepted,
+    catalogue::CheckKind,
+    model::{Finding, RuleKey, Severity},
+    session::{CheckSession, number, text},
+    states::{EnumType, Enums},
+};
 
 /// Every label in its order: type (oid, schema, name), label oid, label.
 const LABELS: &str = r"
 SELECT t.oid, n.nspname, t.typname, e.oid, e.enumlabel
 FROM pg_enum e JOIN pg_type t ON t.oid = e.enumtypid JOIN pg_namespace n ON n.oid = t.typnamespace
 ORDER BY t.oid, e.enumsortorder";
-
-/// Every enum type by oid.
-pub(super) type Enums = BTreeMap<u32, EnumType>;
-
-/// One enum type.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct EnumType {
-    pub name: QualifiedName,
-    /// Oid and text, in order.
-    pub labels: Vec<(u32, String)>,
-}
 
 /// Reads them; `None` if the server refuses.
 pub(super) async fn read(session: &CheckSession<'_>) -> Result<Option<Enums>> {

@@ -2,16 +2,20 @@
 //!
 //! Every pair of rows is joined, which is quadratic in the worst case: small tables only, unless the level is `deep`.
 
-use common::error::Result;
-use common::ident::{QualifiedName, printable};
+use common::{
+    error::Result,
+    ident::{QualifiedName, printable},
+    postgres::who_asks::{Rights, Standings},
+};
 
-use super::Outcome;
-use super::catalogue::CheckKind;
-use super::model::{RuleKey, Severity, Skipped};
-use super::session::{Answer, CheckSession, number, text};
-use super::violations::{self, Subject};
-use super::work::Question;
-use common::postgres::who_asks::{Rights, Standings};
+use crate::{
+    catalogue::CheckKind,
+    model::{RuleKey, Severity, Skipped},
+    outcome::Outcome,
+    question::Question,
+    session::{Answer, CheckSession, number, text},
+    violations::{self, Subject},
+};
 
 /// Heap size up to which a self-join is done below `deep`: about ten thousand rows, a second at the worst.
 pub(super) const SELF_JOIN_BYTES: i64 = 1 << 20;

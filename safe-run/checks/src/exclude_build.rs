@@ -4,18 +4,22 @@
 
 use std::collections::BTreeSet;
 
-use common::error::{Error, Result};
-use common::ident::{QualifiedName, printable};
-use common::interrupt;
-use common::postgres::as_owner::{self, OWN_PATH};
-use common::postgres::who_asks::{self, Rights, Standings};
-use common::postgres::{ConnectionSettings, Row, Session};
-use common::progress::Progress;
-use common::server_space;
+use common::{
+    error::{Error, Result},
+    ident::{QualifiedName, printable},
+    interrupt,
+    postgres::{
+        ConnectionSettings, Row, Session,
+        as_owner::{self, OWN_PATH},
+        who_asks::{self, Rights, Standings},
+    },
+    progress::Progress,
+    server_space,
+};
 
-use super::{
+use crate::{
     exclude::SELF_JOIN_BYTES,
-    session::{HEAP_ONLY, OF_RULES},
+    question::{HEAP_ONLY, OF_RULES},
 };
 
 /// Table (oid, schema, name), constraint, the statements that copy the keys and build the index, and the bytes of both: for tables of

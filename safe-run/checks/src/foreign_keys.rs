@@ -4,17 +4,23 @@
 //! orphans under a *validated* constraint: rows written under `session_replication_role=replica` or with the internal
 //! triggers disabled. The repair is shown, never run.
 
-use common::error::Result;
-use common::ident::{QualifiedName, printable, with_suffix};
-use common::postgres::sql::FOREIGN_KEYS;
+use common::{
+    error::Result,
+    ident::{QualifiedName, printable, with_suffix},
+    postgres::{
+        sql::FOREIGN_KEYS,
+        who_asks::{Rights, Standings},
+    },
+};
 
-use super::Outcome;
-use super::catalogue::CheckKind;
-use super::model::{RuleKey, Severity};
-use super::session::{Answer, CheckSession, flag, number, text};
-use super::violations::{self, Subject};
-use super::work::Question;
-use common::postgres::who_asks::{Rights, Standings};
+use crate::{
+    catalogue::CheckKind,
+    model::{RuleKey, Severity},
+    outcome::Outcome,
+    question::Question,
+    session::{Answer, CheckSession, flag, number, text},
+    violations::{self, Subject},
+};
 
 /// One foreign key.
 #[derive(Debug)]

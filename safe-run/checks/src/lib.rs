@@ -15,6 +15,7 @@ mod collations;
 mod compare;
 mod compare_rows;
 mod content;
+mod created;
 mod domains;
 mod enforcement;
 mod enums;
@@ -22,14 +23,20 @@ pub mod exclude;
 pub mod exclude_build;
 mod foreign_keys;
 mod indexes;
+mod job;
 mod maybe_wrong;
 mod model;
 mod not_null;
+mod options;
+mod outcome;
 mod partitions;
 mod privileges;
+mod question;
 mod replica_identity;
+mod rule;
 mod sequences;
 mod session;
+mod states;
 mod statistics;
 mod structure;
 mod table_scan;
@@ -40,41 +47,27 @@ pub mod untouched;
 mod violations;
 mod work;
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::Instant;
 
 use common::{error::Result, format::plural, postgres::Client};
 use futures_util::future::join_all;
 
 pub use accepted::{Accepted, how_to_accept};
-pub use catalogue::{CheckKind, Entry};
+pub use catalogue::{CheckKind, Entry, Level};
 pub use compare::{Comparison, FailOn, compare, compare_announced};
 pub use compare_rows::{Expectation, LossLimits, RowComparison, RowFinding, compare_rows};
 pub use content::compare_content;
+use job::{Job, Work};
 pub use model::{
-    CheckResults, Finding, Known, Level, Options, RuleKey, RuleState, SENTENCE_KEYS, SequenceState, Severity,
-    Skipped, States, TableFacts, TableRows, WHOLE_CHECK,
+    CheckResults, Finding, Known, RuleKey, RuleState, SENTENCE_KEYS, SequenceState, Severity, Skipped,
+    TableFacts, TableRows, WHOLE_CHECK,
 };
+pub use options::Options;
+use outcome::{Outcome, merge};
 use session::CheckSession;
+pub use states::States;
 pub use statistics::LostStatistics;
-use work::{Job, Queue, Work, work_off};
-
-/// What one session found; merged into [`CheckResults`].
-#[derive(Debug, Default)]
-struct Outcome {
-    findings: Vec<Finding>,
-    skipped: Vec<Skipped>,
-    rows: BTreeMap<u32, TableRows>,
-    sequences: BTreeMap<u32, SequenceState>,
-    content: BTreeMap<u32, content::Content>,
-    ran: Vec<RuleKey>,
-    took: BTreeMap<CheckKind, Duration>,
-    /// Rules, and numbers of rows, that were answered from changed rows alone.
-    by_changed_rows: Vec<RuleKey>,
-    rows_by_changed: Vec<u32>,
-}
+use work::{Queue, work_off};
 
 /// Runs the checks on one session, in its transaction if it has one, else in a read-only one of its own.
 ///
@@ -117,7 +110,7 @@ pub async fn run_with_scratch(
         let started = Instant::now();
         let mut outcome = Outcome::default();
         let client = scratch.unwrap_or(first);
-        structure::run_with_created(client, scratch.is_some(), &to_create_for, &mut outcome).await?;
+        created::run_with_created(client, scratch.is_some(), &to_create_for, &mut outcome).await?;
         outcome.took.insert(CheckKind::Structure, started.elapsed());
         merge(&mut results, outcome);
     }
@@ -177,24 +170,6 @@ async fn list(client: &Client, options: &Options) -> Result<Planned> {
     closed?;
     planned.results.skipped.extend(refused);
     Ok(planned)
-}
-
-fn merge(results: &mut CheckResults, outcome: Outcome) {
-    results.findings.extend(outcome.findings);
-    results.skipped.extend(outcome.skipped);
-    results.rows.extend(outcome.rows);
-    results.sequences.extend(outcome.sequences);
-    results.states.content.extend(outcome.content);
-    results.changed_rules.extend(outcome.by_changed_rows);
-    results.carried_rows.extend(outcome.rows_by_changed);
-    for key in outcome.ran {
-        if let Some(state) = results.rules.get_mut(&key) {
-            state.ran = true;
-        }
-    }
-    for (check, took) in outcome.took {
-        *results.took.entry(check).or_default() += took;
-    }
 }
 
 /// Reads the catalog, runs the checks that need nothing else, and lists the work that reads tables.
@@ -286,7 +261,9 @@ async fn plan(session: &CheckSession<'_>, options: &Options) -> Result<Planned> 
             results.rules.insert(target.key.clone(), RuleState::default());
         }
         match amcheck {
-            Some(amcheck) => jobs.extend(targets.into_iter().map(|target| target.job(&amcheck))),
+            Some(amcheck) => {
+                jobs.extend(targets.into_iter().map(|target| Job::of_structure(target, &amcheck)));
+            }
             None => to_create_for = targets,
         }
     }

@@ -2,18 +2,18 @@
 //!
 //! Values only. A finding names tables, columns and keys, never whole rows.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::fmt;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use common::Progress;
 use common::ident::{QualifiedName, printable};
 use serde::{Deserialize, Serialize};
 
-use super::carried::Carried;
-use super::catalogue::CheckKind;
-use super::{content, enforcement, enums, privileges, statistics};
+use crate::{
+    catalogue::{CheckKind, Level},
+    states::{ColumnTypes, States},
+};
 
 /// Keys that a person is shown for one finding.
 pub const SHOWN_KEYS: usize = 20;
@@ -26,29 +26,6 @@ pub const FETCHED_KEYS: i64 = 1000;
 
 /// [`Skipped::object`] of a check whose rules could not even be listed.
 pub const WHOLE_CHECK: &str = "every table";
-
-/// How much is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Level {
-    /// The catalog alone: milliseconds.
-    Fast,
-    /// Scans and joins of every table that was not proven untouched.
-    #[default]
-    Standard,
-    /// Every table, and the checks that cost more than one pass.
-    Deep,
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Fast => "fast",
-            Self::Standard => "standard",
-            Self::Deep => "deep",
-        })
-    }
-}
 
 /// What one rule is, so that it can be followed from before the migration to after it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -252,19 +229,6 @@ pub struct RuleState {
     pub definition: String,
 }
 
-/// What is only wrong in comparison with an earlier state. `None`: not read.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct States {
-    pub(super) privileges: Option<privileges::Privileges>,
-    pub(super) enums: Option<enums::Enums>,
-    pub(super) constraints: Option<enforcement::Constraints>,
-    pub(super) statistics: Option<statistics::Statistics>,
-    /// Content of each table that was read at `deep`.
-    pub(super) content: BTreeMap<u32, content::Content>,
-    /// The file of every index, to tell a rebuilt one.
-    pub(super) index_files: BTreeMap<u32, u32>,
-}
-
 /// Everything one pass over the database found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct CheckResults {
@@ -304,42 +268,11 @@ pub struct CheckResults {
     pub took: BTreeMap<CheckKind, Duration>,
 }
 
-/// What to run, and how.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// How much is looked at.
-    pub level: Level,
-    /// Only these checks; empty means all.
-    pub only: Vec<CheckKind>,
-    /// Not these.
-    pub skip: Vec<CheckKind>,
-    /// Tables that the run has proven untouched (see [`super::untouched::touched_tables`]); ignored at `deep`.
-    pub untouched: HashSet<u32>,
-    /// Tables that this transaction made and filled: PostgreSQL has looked at every row for NOT NULL as it came, and for each key,
-    /// index and constraint when it was made, after the last row. They are not read again for these; ignored at `deep`.
-    pub made: HashSet<u32>,
-    /// The rules that were there before (`before.rules`): any other rule is looked at on untouched tables too.
-    pub known_rules: HashSet<RuleKey>,
-    /// PostgreSQL's own workers for one query on a large table; 0 leaves the server's setting.
-    pub parallel_workers: u32,
-    /// What the pass before the migration knew, for what is looked at only where it changed.
-    pub known: Option<Known>,
-    /// A pass with writers at work: it remembers its questions, for [`Options::carried`].
-    pub is_first: bool,
-    /// What a pass with writers at work answered: what still holds is not asked again.
-    pub carried: Option<Arc<Carried>>,
-    /// Functions are left to [`super::add_functions`]: PostgreSQL locks the tables that a body writes to as a writer does, and a
-    /// fence of the same run would keep these sessions waiting.
-    pub functions_later: bool,
-    /// Who is told how far it has come.
-    pub progress: Option<Progress>,
-}
-
 /// What a later pass takes from an earlier one; see [`CheckResults::known`].
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     pub(super) index_files: BTreeMap<u32, u32>,
-    pub(super) content: BTreeMap<u32, content::ColumnTypes>,
+    pub(super) content: BTreeMap<u32, ColumnTypes>,
 }
 
 impl CheckResults {
@@ -401,26 +334,5 @@ impl CheckResults {
         let content =
             self.states.content.iter().map(|(oid, content)| (*oid, content.columns.clone())).collect();
         Known { index_files: self.states.index_files.clone(), content }
-    }
-}
-
-impl Options {
-    /// Whether PostgreSQL itself has just made sure of a rule on `tables`.
-    pub(super) fn was_just_made(&self, tables: &[u32]) -> bool {
-        self.level < Level::Deep && !tables.is_empty() && tables.iter().all(|table| self.made.contains(table))
-    }
-
-    /// Whether `kind` runs at all.
-    pub fn wants(&self, kind: CheckKind) -> bool {
-        (self.only.is_empty() || self.only.contains(&kind))
-            && !self.skip.contains(&kind)
-            && self.level >= kind.entry().level
-    }
-
-    /// Whether a rule on `tables` may be passed over because nothing that it depends on has changed.
-    pub(super) fn passes_over(&self, key: &RuleKey, tables: &[u32]) -> bool {
-        self.level < Level::Deep
-            && tables.iter().all(|table| self.untouched.contains(table))
-            && self.known_rules.contains(key)
     }
 }

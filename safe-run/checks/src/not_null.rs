@@ -1,12 +1,13 @@
 //! NOT NULL columns: a rule of the table's one scan for each. The heap is asked, because the planner believes the catalog.
 
-use common::error::Result;
-use common::ident::Ident;
+use common::{error::Result, ident::Ident};
 
-use super::catalogue::CheckKind;
-use super::model::{RuleKey, Severity};
-use super::session::{CheckSession, TextRow, flag, number, text};
-use super::table_scan::{Repair, Rule};
+use crate::{
+    catalogue::CheckKind,
+    model::{RuleKey, Severity},
+    rule::{Repair, Rule},
+    session::{CheckSession, TextRow, flag, number, text},
+};
 
 /// NOT NULL columns: table, column, and whether nulls are legitimate (18: the constraint is NOT VALID), and whether it
 /// has a default.

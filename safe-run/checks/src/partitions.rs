@@ -5,16 +5,20 @@
 
 use std::collections::BTreeMap;
 
-use common::error::Result;
-use common::ident::{QualifiedName, printable};
+use common::{
+    error::Result,
+    ident::{QualifiedName, printable},
+    postgres::who_asks::Standings,
+};
 
-use super::catalogue::CheckKind;
-use super::model::{CheckResults, Finding, RuleKey, Severity, Skipped, TableFacts};
-use super::session::{CheckSession, TextRow, number, text};
-use super::table_scan::{Repair, Rule};
-use super::violations::thousands;
-use super::work::Question;
-use common::postgres::who_asks::Standings;
+use crate::{
+    catalogue::CheckKind,
+    model::{CheckResults, Finding, RuleKey, Severity, Skipped, TableFacts},
+    question::Question,
+    rule::{Repair, Rule},
+    session::{CheckSession, TextRow, number, text},
+    violations::thousands,
+};
 
 /// Partitions that are being detached: partition (oid, schema, name), parent (schema, name).
 const DETACHING: &str = r"

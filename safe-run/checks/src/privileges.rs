@@ -6,13 +6,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::error::Result;
-use common::ident::{Ident, QualifiedName, printable};
+use common::{
+    error::Result,
+    ident::{Ident, QualifiedName, printable},
+};
 
-use super::accepted::Accepted;
-use super::catalogue::CheckKind;
-use super::model::{Finding, RuleKey, Severity, TableFacts};
-use super::session::{CheckSession, number, text};
+use crate::{
+    accepted::Accepted,
+    catalogue::CheckKind,
+    model::{Finding, RuleKey, Severity, TableFacts},
+    session::{CheckSession, number, text},
+    states::{Grant, Object, ObjectKey, Privileges},
+};
 
 /// Every object with an owner and grants: catalog, oid, column number, kind, schema, name, arguments or column, what
 /// stands after ON in a GRANT, owner, and the grants to others as `[[privilege, grantee, grantable], …]`.
@@ -71,38 +76,6 @@ const SIBLING_SHARE: f64 = 0.8;
 
 /// Fewest tables in a schema from which anything follows.
 const FEWEST_SIBLINGS: usize = 3;
-
-/// Catalog, oid and column number; default privileges by role, schema and kind of object.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ObjectKey {
-    class: String,
-    oid: u32,
-    sub: i16,
-    default_for: String,
-}
-
-/// Owner and grants of one object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Object {
-    kind: String,
-    schema: String,
-    name: String,
-    more: String,
-    target: String,
-    owner: String,
-    grants: BTreeSet<Grant>,
-}
-
-/// One privilege of one role, quoted for SQL.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Grant {
-    grantee: String,
-    privilege: String,
-    grantable: bool,
-}
-
-/// Every object by its key.
-pub(super) type Privileges = BTreeMap<ObjectKey, Object>;
 
 /// Reads them; `None` if the server refuses.
 pub(super) async fn read(session: &CheckSession<'_>) -> Result<Option<Privileges>> {

@@ -4,16 +4,20 @@
 //! query of its own and not part of the table's scan: a column can only collide where it is unique, and there an
 //! index answers in microseconds, on untouched tables too (setval leaves no trace in the table).
 
-use common::error::Result;
-use common::ident::{QualifiedName, printable};
+use common::{
+    error::Result,
+    ident::{QualifiedName, printable},
+    postgres::who_asks::{Rights, Standings},
+};
 
-use super::Outcome;
-use super::catalogue::CheckKind;
-use super::model::{Finding, RuleKey, SequenceState, Severity, Skipped};
-use super::session::{Answer, CheckSession, TextRow, flag, number, text};
-use super::violations::thousands;
-use super::work::Question;
-use common::postgres::who_asks::{Rights, Standings};
+use crate::{
+    catalogue::CheckKind,
+    model::{Finding, RuleKey, SequenceState, Severity, Skipped},
+    outcome::Outcome,
+    question::Question,
+    session::{Answer, CheckSession, TextRow, flag, number, text},
+    violations::thousands,
+};
 
 /// Every sequence with every column that it feeds, one row for each pair (or one without a column): sequence (oid,
 /// schema, name), increment, min, max, cycle, table (oid, schema, name), column, whether the column is unique, the

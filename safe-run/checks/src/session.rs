@@ -6,17 +6,25 @@
 //! not trusted is asked as the owner of the object (`common::postgres::who_asks`), by functions that are made before the session is read-only,
 //! are rolled back with everything else, and can't be altered in between.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
 
-use common::error::{Error, Result};
-use common::postgres::as_owner::{self, OWN_PATH, Rows};
-use common::postgres::{Client, DriverError, SimpleQueryMessage};
+use common::{
+    error::{Error, Result},
+    postgres::{
+        Client, DriverError, SimpleQueryMessage,
+        as_owner::{self, OWN_PATH, Rows},
+        who_asks::{self, Rights, Standings},
+    },
+};
 
-use super::catalogue::CheckKind;
-use super::model::{Skipped, WHOLE_CHECK};
-use super::work::Question;
-use common::postgres::who_asks::{self, Rights, Standings};
+use crate::{
+    catalogue::CheckKind,
+    model::{Skipped, WHOLE_CHECK},
+    question::Question,
+};
 
 /// One row as text, as the server prints it.
 pub(super) type TextRow = Vec<Option<String>>;
@@ -48,13 +56,6 @@ SET LOCAL enable_hashjoin = on;
 SET LOCAL enable_mergejoin = on;
 SET LOCAL enable_seqscan = on;
 SET LOCAL work_mem = '64MB'";
-
-/// Statements that forbid every index, so that the heap answers and not an index that may be corrupt.
-pub(super) const HEAP_ONLY: &str = "SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off;";
-
-/// What a session of the database itself has, for a query in which rows pass their rules: a day that a CHECK makes of a time is the day
-/// in the time zone in which the row was written. Texts for messages and comparisons keep ours.
-pub(super) const OF_RULES: &str = "SET LOCAL timezone TO DEFAULT; SET LOCAL datestyle TO DEFAULT;";
 
 /// Heap size in bytes from which a query may use PostgreSQL's own workers: starting one costs milliseconds.
 const PARALLEL_FROM_BYTES: i64 = 32 << 20;

@@ -3,15 +3,18 @@
 //! Never fails a run: the run analyzes those columns after it has committed, and says so. Without that the next
 //! queries may be planned as if the table were empty.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use common::error::Result;
-use common::ident::{Ident, QualifiedName, printable};
+use common::{
+    error::Result,
+    ident::{Ident, QualifiedName, printable},
+};
 use serde::{Deserialize, Serialize};
 
-use super::catalogue::CheckKind;
-use super::model::{CheckResults, Finding, RuleKey, Severity};
-use super::session::{CheckSession, flag, number, text};
+use crate::{
+    catalogue::CheckKind,
+    model::{CheckResults, Finding, RuleKey, Severity},
+    session::{CheckSession, flag, number, text},
+    states::Statistics,
+};
 
 /// Columns with statistics, by table. The view shows only what the role may read.
 const WITH_STATISTICS: &str = r"
@@ -33,9 +36,6 @@ WHERE n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') AND c.re
 GROUP BY c.oid";
 
 const MAY_READ_ALL: &str = "SELECT has_table_privilege('pg_catalog.pg_statistic', 'SELECT')";
-
-/// Names of the columns that have statistics, by table.
-pub(super) type Statistics = BTreeMap<u32, BTreeSet<String>>;
 
 /// Columns to analyze once the run stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,16 +6,25 @@
 
 use std::collections::BTreeMap;
 
-use common::error::Result;
-use common::ident::{QualifiedName, printable, with_suffix};
+use common::{
+    error::Result,
+    ident::{QualifiedName, printable, with_suffix},
+    postgres::who_asks::{Rights, Standings},
+};
 
-use super::catalogue::CheckKind;
-use super::model::{CheckResults, Finding, Level, Options, RuleKey, Severity, Skipped, TableRows};
-use super::session::{Answer, CheckSession, RefusedQuery, number, text};
-use super::violations::{self, Subject, Violations};
-use super::work::Question;
-use super::{Outcome, check_constraints, domains, not_null, partitions};
-use common::postgres::who_asks::{Rights, Standings};
+use crate::{
+    catalogue::{CheckKind, Level},
+    check_constraints, domains,
+    model::{CheckResults, Finding, Severity, Skipped, TableRows},
+    not_null,
+    options::Options,
+    outcome::Outcome,
+    partitions,
+    question::Question,
+    rule::{RULES_PER_SCAN, Repair, Rule},
+    session::{Answer, CheckSession, RefusedQuery, number, text},
+    violations::{self, Subject, Violations},
+};
 
 /// The key of a table's rows: the primary key's columns, as an expression of type text. A type of somebody's own is printed and
 /// not cast: a cast is his function, and would say what he likes.
@@ -28,34 +37,6 @@ CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY k(attnum, i)
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
 WHERE i.indisprimary AND c.relkind = 'r' AND k.i <= i.indnkeyatts
 GROUP BY i.indrelid";
-
-/// Rules per query: PostgreSQL allows 1,664 result columns, and a query that long takes longer to plan than a scan.
-pub(super) const RULES_PER_SCAN: usize = 200;
-
-/// One rule of the scan.
-#[derive(Debug)]
-pub(super) struct Rule {
-    pub key: RuleKey,
-    pub definition: String,
-    pub severity: Severity,
-    /// The column, or the constraint's name.
-    pub label: String,
-    /// True for a violating row.
-    pub violated: String,
-    pub volatile: bool,
-    pub repair: Repair,
-}
-
-/// How rows that violate a rule can be repaired. Shown, never run.
-#[derive(Debug)]
-pub(super) enum Repair {
-    /// Moved into a table beside it.
-    Aside,
-    /// The column has a default.
-    Default,
-    /// Deleted here and inserted into the root of the partition tree: root, columns.
-    Reinsert(QualifiedName, String),
-}
 
 /// The scan of one heap.
 #[derive(Debug)]

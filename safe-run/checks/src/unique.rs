@@ -2,16 +2,20 @@
 //!
 //! The repair is shown, never run.
 
-use common::error::Result;
-use common::ident::{QualifiedName, printable, with_suffix};
+use common::{
+    error::Result,
+    ident::{QualifiedName, printable, with_suffix},
+    postgres::who_asks::{Rights, Standings},
+};
 
-use super::Outcome;
-use super::catalogue::CheckKind;
-use super::model::{RuleKey, Severity};
-use super::session::{Answer, CheckSession, HEAP_ONLY, number, text};
-use super::violations::{self, Subject};
-use super::work::Question;
-use common::postgres::who_asks::{Rights, Standings};
+use crate::{
+    catalogue::CheckKind,
+    model::{RuleKey, Severity},
+    outcome::Outcome,
+    question::{HEAP_ONLY, Question},
+    session::{Answer, CheckSession, number, text},
+    violations::{self, Subject},
+};
 
 /// Unique indexes that have a heap: table (oid, schema, name), index oid, name, definition, the key columns as a
 /// select list `… AS k1, … AS k2`, their aliases, a key as text, and the WHERE clause.

@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use common::error::Result;
-use common::ident::{QualifiedName, printable};
+use common::{
+    error::Result,
+    ident::{QualifiedName, printable},
+};
 
-use super::Outcome;
-use super::model::{FETCHED_KEYS, Finding, RuleKey, SENTENCE_KEYS, SHOWN_KEYS, Severity, Skipped, Wording};
-use super::session::{Answer, CheckSession, RefusedQuery, number, text};
-use super::work::Question;
+use crate::{
+    model::{FETCHED_KEYS, Finding, RuleKey, SENTENCE_KEYS, SHOWN_KEYS, Severity, Skipped, Wording},
+    outcome::Outcome,
+    question::Question,
+    session::{Answer, CheckSession, RefusedQuery, number, text},
+};
 
 /// The violating keys of one rule.
 #[derive(Debug, Default)]

@@ -5,83 +5,21 @@
 //! the server refuses one of them, nothing of the answers counts, and each piece is asked alone, as if it had been alone
 //! from the start.
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
-
-use common::Progress;
-use common::error;
-use common::postgres::Client;
-
-use super::carried::Carried;
-use super::catalogue::CheckKind;
-use super::model::{Options, Skipped};
-use super::session::{Answer, CheckSession, HEAP_ONLY, OF_RULES};
-use super::{
-    Outcome, changed_rows, code, content, exclude, foreign_keys, sequences, structure, table_scan, unique,
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, PoisonError},
+    time::Instant,
 };
-use common::postgres::who_asks::Rights;
 
-/// Bytes up to which a piece of work is small: it is read in the time that its query takes to plan.
-const SMALL_BYTES: i64 = 256 << 10;
+use common::{Progress, error, postgres::Client};
+
+use crate::{
+    carried::Carried, changed_rows, job::Job, options::Options, outcome::Outcome, question::Question,
+    session::CheckSession,
+};
 
 /// Most pieces in one message. More gain nothing, and one that is refused makes all of them be asked again.
 const TOGETHER: usize = 32;
-
-/// A piece of work that any session can do alone.
-#[derive(Debug)]
-pub(super) enum Work {
-    ForeignKey(foreign_keys::ForeignKey),
-    Scan(table_scan::Scan),
-    Unique(unique::UniqueIndex),
-    Exclude(exclude::Exclusion),
-    Sequence(sequences::Sequence),
-    Code(code::Code),
-    Content(content::Hash),
-    Structure(structure::Target, structure::Amcheck),
-}
-
-/// Work and its weight: the bytes that it reads.
-#[derive(Debug)]
-pub(super) struct Job {
-    pub size_bytes: i64,
-    pub work: Work,
-}
-
-/// What a piece of work asks first; what else it asks depends on the answer.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Question {
-    /// Statements, each with its semicolon, that hold for this query alone.
-    pub settings: String,
-    /// One statement.
-    pub sql: String,
-    /// Its `search_path`, if it has one of its own.
-    pub path: Option<String>,
-    /// Who asks.
-    pub rights: Rights,
-}
-
-impl Question {
-    /// A query under the session's own settings, with its rights.
-    pub fn plain(sql: String) -> Self {
-        Self { sql, ..Self::default() }
-    }
-
-    /// A query under the session's own settings.
-    pub fn of(rights: &Rights, sql: String) -> Self {
-        Self { sql, rights: rights.clone(), ..Self::default() }
-    }
-
-    /// A query in which rows pass rules of their table.
-    pub fn of_rules(rights: &Rights, sql: String) -> Self {
-        Self { settings: OF_RULES.to_owned(), ..Self::of(rights, sql) }
-    }
-
-    /// The same, which no index may answer.
-    pub fn of_heap(rights: &Rights, sql: String) -> Self {
-        Self { settings: format!("{OF_RULES} {HEAP_ONLY}"), ..Self::of(rights, sql) }
-    }
-}
 
 /// What is left to do.
 #[derive(Debug)]
@@ -206,77 +144,4 @@ async fn run_together(jobs: &[Job], session: &CheckSession<'_>, out: &mut Outcom
         job.go_on(session, Ok(rows), out).await?;
     }
     Ok(())
-}
-
-impl Job {
-    fn is_small(&self) -> bool {
-        self.size_bytes <= SMALL_BYTES
-    }
-
-    fn kind(&self) -> CheckKind {
-        match &self.work {
-            Work::ForeignKey(_) => CheckKind::ForeignKeys,
-            Work::Scan(_) => CheckKind::Rows,
-            Work::Unique(_) => CheckKind::Unique,
-            Work::Exclude(_) => CheckKind::Exclude,
-            Work::Sequence(_) => CheckKind::Sequences,
-            Work::Code(_) => CheckKind::Code,
-            Work::Content(_) => CheckKind::Content,
-            Work::Structure(..) => CheckKind::Structure,
-        }
-    }
-
-    /// What it asks first.
-    fn question(&self, session: &CheckSession<'_>) -> Result<Question, Skipped> {
-        Ok(match &self.work {
-            Work::ForeignKey(work) => work.question(),
-            Work::Scan(work) => work.question(),
-            Work::Unique(work) => work.question(),
-            Work::Exclude(work) => work.question(),
-            Work::Sequence(work) => work.question(),
-            Work::Code(work) => work.question(session),
-            Work::Content(work) => work.question(),
-            Work::Structure(work, amcheck) => return work.question(amcheck),
-        })
-    }
-
-    /// Does all of it.
-    async fn run(&self, session: &CheckSession<'_>, out: &mut Outcome) -> error::Result<()> {
-        match self.question(session) {
-            Ok(question) => {
-                let answer = session.ask(self.size_bytes, &question).await?;
-                self.go_on(session, answer, out).await
-            }
-            Err(skipped) => {
-                out.skipped.push(skipped);
-                Ok(())
-            }
-        }
-    }
-
-    /// Reads the answer to its question, and asks what follows from it.
-    async fn go_on(
-        &self,
-        session: &CheckSession<'_>,
-        answer: Answer,
-        out: &mut Outcome,
-    ) -> error::Result<()> {
-        let size_bytes = self.size_bytes;
-        match &self.work {
-            Work::ForeignKey(work) => work.go_on(session, size_bytes, answer, out).await,
-            Work::Scan(work) => work.go_on(session, size_bytes, answer, out).await,
-            Work::Unique(work) => work.go_on(session, size_bytes, answer, out).await,
-            Work::Exclude(work) => work.go_on(session, size_bytes, answer, out).await,
-            Work::Sequence(work) => work.go_on(session, answer, out).await,
-            Work::Code(work) => work.go_on(session, answer, out).await,
-            Work::Structure(work, _) => {
-                work.read(answer, out);
-                Ok(())
-            }
-            Work::Content(work) => {
-                work.read(answer, out);
-                Ok(())
-            }
-        }
-    }
 }
