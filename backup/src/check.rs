@@ -2,11 +2,11 @@
 //! run commands with an undo? Four answers, each with the SQL that would help. Changes nothing and shows no secret.
 
 use common::{
-    Error, Result, Verdict,
+    Error, QualifiedName, Result, Verdict,
     cli::{Output, Settings, SharedArgs, output::Tone, process},
     files, format,
     postgres::{
-        ConnectionSettings, Session, connect, database,
+        ConnectionSettings, Session, beside_rows, connect, database,
         known_fixes::Fix,
         obstacles::{self, LARGE_OBJECTS, Obstacle, UNREADABLE, Way},
         tools,
@@ -96,6 +96,7 @@ pub async fn run(asked: &[Ability], shared: &SharedArgs, settings: &Settings, ou
     checks.push(rights(&session, connection.user()).await?);
     checks.push(large_objects(&session, connection.user()).await?);
     checks.push(repository_folder(settings, &session).await);
+    checks.extend(rows_of_extensions(&session).await?);
     checks.extend(scratch_databases(session.settings()).await);
     let answers = answers(&checks, &obstacles::find(&session).await?);
     session.close().await?;
@@ -398,6 +399,25 @@ async fn scratch_databases(connection: &ConnectionSettings) -> Option<Item> {
         "leftovers",
         Ok(format!("killed drills left {}; the next `backup drill` drops them", names.join(", "))),
     ))
+}
+
+/// Tables of extensions with rows that pg_dump does not write. They stop no backup.
+async fn rows_of_extensions(session: &Session) -> Result<Option<Item>> {
+    const NAMED: usize = 5;
+    let tables = beside_rows::unwritten_tables(session).await?;
+    if tables.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<String> = tables.iter().take(NAMED).map(QualifiedName::short).collect();
+    let more = tables.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let found = common::ident::printable(&format!(
+        "pg_dump writes no rows of {} of extensions ({}{more})",
+        format::plural(tables.len() as u64, "table", "tables"),
+        names.join(", ")
+    ));
+    let what_it_means = "A restore, and an undo by file, have what CREATE EXTENSION makes again; an undo by clone has every row.";
+    Ok(Some(Item { what: "extensions", ok: true, found, fix: vec![what_it_means.to_owned()] }))
 }
 
 async fn repository_folder(settings: &Settings, session: &Session) -> Item {

@@ -563,7 +563,7 @@ async fn copy_named(
     let sequences = introspect::sequences_of(reader, part.as_ref().map(|part| &part.sequences)).await?;
     let beside = match part {
         None => beside::Beside::read(settings, reader, progress).await?,
-        Some(_) => beside::Beside::of_rows(reader, options.rows_of.as_ref(), progress).await?,
+        Some(_) => beside::Beside::of_part(settings, reader, options.rows_of.as_ref(), progress).await?,
     };
     // What a newer pg_dump writes for a server before 15 that the server does not understand.
     let is_foreign = server.major() < 15 && pg_dump.major >= 15;
@@ -619,6 +619,7 @@ async fn copy_named(
             .collect(),
         differs: Some(catalog.differs),
         extension_tables: beside.extension_tables,
+        extension_objects: beside.extension_objects,
         extension_sequences: beside.extension_sequences,
         generated: beside.generated,
         cost: Some(copy.meter.read()),

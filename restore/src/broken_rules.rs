@@ -26,10 +26,10 @@ use common::{
     },
 };
 pub use looks::{Left, Looks};
-use queries::{HAS_HEIRS_OF_OTHERS, OF_DOMAIN, OF_TABLE};
+use queries::{HAS_HEIRS_OF_OTHERS, LEAVES_FIRST, OF_DOMAIN, OF_TABLE};
 use tokio::sync::Mutex;
 
-use crate::rule_settings;
+use crate::{collisions::Again, rule_settings};
 
 /// The constraints of one database that is being made, which its rows break.
 #[derive(Debug)]
@@ -121,11 +121,24 @@ impl BrokenRules {
     ) -> Result<Option<Vec<Rule>>> {
         let rules = rules(session, violation, table).await?;
         let drop: Vec<String> = rules.iter().map(Rule::drop_sql).collect();
-        match session.batch_execute(&drop.join("; ")).await {
-            Ok(()) => Ok(Some(rules)),
-            // 42501: somebody else's.
-            Err(source) if source.code().is_some_and(|code| code.code() == "42501") => Ok(None),
-            Err(source) => Err(Error::postgres("could not take off a constraint that rows break", source)),
+        let locks = locks(session, &rules).await?;
+        let (drop, mut is_locked, mut again) = (drop.join("; "), true, Again::default());
+        loop {
+            let locks = if is_locked { locks.as_str() } else { "" };
+            let Err(source) = session.batch_execute(&format!("BEGIN; {locks}{drop}; COMMIT")).await else {
+                return Ok(Some(rules));
+            };
+            let error = Error::postgres("could not take off a constraint that rows break", source);
+            // Where the session is lost, the first error says why.
+            let _ = session.batch_execute("ROLLBACK").await;
+            match error.sqlstate() {
+                // Not the locks of all: an heir can be somebody else's, and the rule not.
+                Some("42501") if is_locked => is_locked = false,
+                // Somebody else's.
+                Some("42501") => return Ok(None),
+                _ if again.after(&error).await? => {}
+                _ => return Err(error),
+            }
         }
     }
 
@@ -261,6 +274,22 @@ pub fn table_of(error: &Error) -> Option<QualifiedName> {
     violation(error)
         .filter(|violation| !violation.is_domain)
         .map(|violation| QualifiedName::new(violation.schema, violation.on))
+}
+
+/// Locks the tables of these rules from the leaves up, which is the order of COPY: it locks a partition, and to read its bound then
+/// those above it. ALTER TABLE by itself locks them from the top down.
+async fn locks(session: &Session, rules: &[Rule]) -> Result<String> {
+    let tables: Vec<String> =
+        rules.iter().filter(|rule| !rule.is_domain).map(|rule| rule.on.to_string()).collect();
+    let rows = session
+        .query(LEAVES_FIRST, &[&tables])
+        .await
+        .map_err(|source| Error::postgres("could not look for the heirs of a table", source))?;
+    let lock = |row: &common::postgres::Row| {
+        let name = QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+        format!("LOCK TABLE ONLY {name} IN ACCESS EXCLUSIVE MODE; ")
+    };
+    Ok(rows.iter().map(lock).collect())
 }
 
 async fn rules(session: &Session, violation: &Violation, table: &QualifiedName) -> Result<Vec<Rule>> {

@@ -1,17 +1,17 @@
 //! What of a restored database is not as it was, or can't be said to be, although every stored row was compared. It is a part of
 //! the verdict: nothing that is known to differ may be called "as it was before".
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use common::{
     Account, Error, Progress, QualifiedName, Remark, Result,
     format::{count, plural},
     ident::printable,
-    postgres::{ConnectionSettings, Session, beside_rows, round_trip},
+    postgres::{ConnectionSettings, Session, beside_rows, extension_objects, round_trip},
     repository::StoredSnapshot,
     snapshot::{
         Manifest,
-        manifest::{Counted, ExtensionTable, GeneratedColumns},
+        manifest::{Counted, ExtensionObjects, ExtensionTable, GeneratedColumns},
         readme::setval,
     },
 };
@@ -38,8 +38,21 @@ type Found = (Remark, String);
 pub struct Differences {
     /// All of it.
     pub account: Account,
-    /// What of it the rows decided, or could have: generated columns of which the snapshot speaks.
+    /// What of it only a restore tells, also one of a part: generated columns of which the snapshot speaks, and objects of extensions.
     pub by_rows: Vec<String>,
+    /// Rows of extensions that the snapshot does not hold and that are not there again.
+    pub lost_rows: Vec<LostRows>,
+}
+
+/// Rows that were in a table and are not in a restored database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LostRows {
+    /// The table.
+    pub table: QualifiedName,
+    /// How many it had: nobody knows which of them are there again.
+    pub rows: u64,
+    /// One sentence.
+    pub line: String,
 }
 
 /// Finds all of it, one sentence each. The database's own code may have run for the last time.
@@ -53,14 +66,22 @@ pub async fn find(
     let known = manifest.differs.clone().unwrap_or_else(|| manifest.not_kept.clone());
     let by_script = round_trip::given_away_by_name(session).await?;
     let known = known.into_iter().filter(|line| Some(line) != by_script.as_ref());
-    let known = known.chain(extensions::differences(session, manifest).await?);
+    let known = known.chain(extensions::differences(session, manifest).await?.into_values());
     let mut found: Vec<Found> = known.map(|line| (Remark::Differs, line)).collect();
-    let now = beside_rows::extension_tables(settings, session, progress).await?;
-    found.extend(of_extension_tables(manifest.extension_tables.as_deref(), &now));
+    let now = beside_rows::extension_tables(settings, session, None, progress).await?;
+    let (lost_rows, unknown) = of_extension_tables(manifest.extension_tables.as_deref(), &now);
+    found.extend(lost_rows.iter().map(|lost| (Remark::Differs, lost.line.clone())));
+    found.extend(unknown);
+    let objects = match &manifest.extension_objects {
+        Some(before) => of_extension_objects(before, session, manifest).await?,
+        None => Vec::new(),
+    };
     let now = beside_rows::generated(session, None, progress).await?;
     let (by_rows, unknown) = of_generated(manifest.generated.as_deref(), &now);
-    let by_rows_lines = by_rows.iter().map(|(_, line)| printable(line)).collect();
+    let by_rows_lines = by_rows.iter().map(|(_, line)| line).chain(&objects);
+    let by_rows_lines = by_rows_lines.map(|line| printable(line)).collect();
     found.extend(by_rows);
+    found.extend(objects.into_iter().map(|line| (Remark::Differs, line)));
     found.extend(unknown);
     let of = |wanted: Remark| {
         let lines = found.iter().filter(|(remark, _)| *remark == wanted);
@@ -68,15 +89,18 @@ pub async fn find(
     };
     let account =
         Account { missing: Vec::new(), not_checked: of(Remark::NotChecked), differs: of(Remark::Differs) };
-    Ok(Differences { account, by_rows: by_rows_lines })
+    Ok(Differences { account, by_rows: by_rows_lines, lost_rows })
 }
 
-fn of_extension_tables(before: Option<&[ExtensionTable]>, now: &[ExtensionTable]) -> Vec<Found> {
+/// What is lost, and what nobody knows.
+fn of_extension_tables(
+    before: Option<&[ExtensionTable]>,
+    now: &[ExtensionTable],
+) -> (Vec<LostRows>, Vec<Found>) {
     let Some(before) = before else {
-        let some = now.len() as u64;
-        return match some {
+        let unsaid = match now.iter().filter(|table| !table.is_partly_written).count() as u64 {
             0 => Vec::new(),
-            _ => vec![(
+            some => vec![(
                 Remark::NotChecked,
                 format!(
                     "{} that pg_dump does not write: the snapshot does not say what was in them",
@@ -84,36 +108,86 @@ fn of_extension_tables(before: Option<&[ExtensionTable]>, now: &[ExtensionTable]
                 ),
             )],
         };
+        return (Vec::new(), unsaid);
     };
     let now: HashMap<&QualifiedName, &ExtensionTable> =
         now.iter().map(|table| (&table.name, table)).collect();
-    let mut lines = Vec::new();
+    let (mut lost, mut unknown) = (Vec::new(), Vec::new());
     for table in before {
         let what = format!("table {} of the extension {}", table.name.short(), table.extension);
         let have = now.get(&table.name).map(|table| &table.found);
+        let mut lose = |want: u64, line: String| {
+            lost.push(LostRows { table: table.name.clone(), rows: want, line: printable(&line) });
+        };
+        let writes = |all: &str| match table.is_partly_written {
+            true => "pg_dump writes only those that the extension's own condition names".to_owned(),
+            false => format!("pg_dump writes none of {all}"),
+        };
         match (&table.found, have) {
             (Some(Counted { rows: 0, .. }), None) => {}
             (Some(want), Some(Some(have))) if want == have => {}
             (Some(want), Some(Some(have))) if want.rows == have.rows => {
-                let rows = plural(want.rows, "row", "rows");
-                lines.push((
-                    Remark::Differs,
-                    format!("{what}: other content than before; pg_dump writes none of its {rows}"),
-                ));
+                let rows = format!("its {}", plural(want.rows, "row", "rows"));
+                lose(want.rows, format!("{what}: other content than before; {}", writes(&rows)));
             }
             (Some(want), have) => {
                 let have = have.and_then(Option::as_ref).map_or(0, |have| have.rows);
-                let (have, want) = (plural(have, "row", "rows"), count(want.rows));
-                lines.push((
-                    Remark::Differs,
-                    format!("{what}: {have} instead of {want}; pg_dump writes none of them"),
-                ));
+                let (have, rows) = (plural(have, "row", "rows"), count(want.rows));
+                lose(want.rows, format!("{what}: {have} instead of {rows}; {}", writes("them")));
             }
-            (None, _) => lines
+            (None, _) => unknown
                 .push((Remark::NotChecked, format!("{what}: not compared, because it could not be read"))),
         }
     }
-    lines
+    (lost, unknown)
+}
+
+/// What of extensions in the same version is not what it was: somebody added, replaced, altered or dropped it, or gave it an index, a trigger
+/// or a comment.
+async fn of_extension_objects(
+    before: &BTreeMap<String, ExtensionObjects>,
+    session: &Session,
+    manifest: &Manifest,
+) -> Result<Vec<String>> {
+    let now = extension_objects::read(session, true).await?;
+    let versions = extensions::differences(session, manifest).await?;
+    let is_same_version = |name: &str| {
+        manifest.extensions.iter().any(|extension| extension.name == name) && !versions.contains_key(name)
+    };
+    Ok(before
+        .iter()
+        .filter(|(name, _)| is_same_version(name))
+        .filter_map(|(name, before)| other_objects(name, before, now.get(name)?))
+        .collect())
+}
+
+/// A sentence on the objects of one extension that are not as they were.
+fn other_objects(name: &str, before: &ExtensionObjects, now: &ExtensionObjects) -> Option<String> {
+    const NAMED: usize = 5;
+    if before.hash == now.hash {
+        return None;
+    }
+    let rest =
+        "pg_dump writes nothing of what an extension owns, and CREATE EXTENSION makes what its script says";
+    if before.objects.is_empty() {
+        let (have, want) = (plural(now.count, "object", "objects"), count(before.count));
+        return Some(format!("the extension {name}: {have} instead of {want}, or other definitions; {rest}"));
+    }
+    let names: std::collections::BTreeSet<&String> =
+        before.objects.keys().chain(now.objects.keys()).collect();
+    let mut lines = Vec::new();
+    for object in names {
+        match (before.objects.get(object), now.objects.get(object)) {
+            (Some(want), Some(have)) if want == have => {}
+            (Some(_), Some(_)) => lines.push(format!("{object} is defined otherwise")),
+            (Some(_), None) => lines.push(format!("{object} is not there")),
+            (None, _) => lines.push(format!("{object} was not there")),
+        }
+    }
+    let more = lines.len().saturating_sub(NAMED);
+    lines.truncate(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!("the extension {name}: {}{more}; {rest}", lines.join(", ")))
 }
 
 /// Those that have other values than before, or could; and those of which the snapshot says nothing.
@@ -204,29 +278,55 @@ mod tests {
         ExtensionTable {
             name: QualifiedName::new("ext", "nodes"),
             extension: "ext".to_owned(),
+            is_partly_written: false,
             found: rows.map(|rows| Counted { rows, row_hash: RowHash::default() }),
         }
     }
 
     #[test]
     fn rows_that_nobody_dumps_are_named_unless_they_are_there_again() {
-        let of =
-            |before: Option<u64>, now: &[ExtensionTable]| of_extension_tables(Some(&[table(before)]), now);
+        let of = |before: Option<u64>, now: &[ExtensionTable]| {
+            let (lost, unknown) = of_extension_tables(Some(&[table(before)]), now);
+            assert_eq!(unknown, []);
+            lost.into_iter().map(|lost| (lost.rows, lost.line)).collect::<Vec<_>>()
+        };
         assert_eq!(of(Some(3), &[table(Some(3))]), []);
         assert_eq!(of(Some(0), &[]), []);
         let gone = "table ext.nodes of the extension ext: 0 rows instead of 3; pg_dump writes none of them";
-        let gone = [(Remark::Differs, gone.to_owned())];
+        let gone = [(3, gone.to_owned())];
         assert_eq!(of(Some(3), &[table(Some(0))]), gone);
         assert_eq!(of(Some(3), &[]), gone);
     }
 
     #[test]
     fn what_could_not_be_read_is_not_called_different() {
-        let remark = |found: Vec<Found>| found.iter().map(|(remark, _)| *remark).collect::<Vec<_>>();
-        assert_eq!(
-            remark(of_extension_tables(Some(&[table(None)]), &[table(Some(3))])),
-            [Remark::NotChecked]
+        let remark = |before: Option<&[ExtensionTable]>, now: Option<u64>| {
+            let (lost, unknown) = of_extension_tables(before, &[table(now)]);
+            assert_eq!(lost, []);
+            unknown.iter().map(|(remark, _)| *remark).collect::<Vec<_>>()
+        };
+        assert_eq!(remark(Some(&[table(None)]), Some(3)), [Remark::NotChecked]);
+        assert_eq!(remark(None, Some(0)), [Remark::NotChecked]);
+    }
+
+    #[test]
+    fn objects_of_an_extension_are_named_where_the_snapshot_names_them() {
+        let of = |names: &[(&str, &str)], hash: &str| ExtensionObjects {
+            count: names.len() as u64,
+            hash: hash.to_owned(),
+            objects: names.iter().map(|(name, hash)| ((*name).to_owned(), (*hash).to_owned())).collect(),
+        };
+        let before = of(&[("table a", "1"), ("function b()", "1"), ("view c", "1")], "x");
+        assert_eq!(other_objects("ext", &before, &before), None);
+        let now = of(&[("table a", "2"), ("view c", "1"), ("type d", "1")], "y");
+        let said = other_objects("ext", &before, &now).expect("it differs");
+        let wanted = "the extension ext: function b() is not there, table a is defined otherwise, type d was not there; ";
+        assert!(said.starts_with(wanted), "{said}");
+        let unnamed = ExtensionObjects { objects: BTreeMap::new(), ..before };
+        let said = other_objects("ext", &unnamed, &now).expect("it differs");
+        assert!(
+            said.starts_with("the extension ext: 3 objects instead of 3, or other definitions; "),
+            "{said}"
         );
-        assert_eq!(remark(of_extension_tables(None, &[table(Some(0))])), [Remark::NotChecked]);
     }
 }

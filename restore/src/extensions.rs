@@ -117,8 +117,8 @@ async fn versions(session: &Session, manifest: &Manifest) -> Result<BTreeMap<Str
     Ok(wanted)
 }
 
-/// Extensions that came back in another version, one sentence each.
-pub async fn differences(session: &Session, manifest: &Manifest) -> Result<Vec<String>> {
+/// Extensions that came back in another version: a sentence on each, by its name.
+pub async fn differences(session: &Session, manifest: &Manifest) -> Result<BTreeMap<String, String>> {
     let rows = session
         .query(INSTALLED, &[])
         .await
@@ -126,10 +126,11 @@ pub async fn differences(session: &Session, manifest: &Manifest) -> Result<Vec<S
     let have: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     let differs = manifest.extensions.iter().filter_map(|extension| {
         let version = have.get(&extension.name).filter(|version| **version != extension.version)?;
-        Some(printable(&format!(
+        let said = printable(&format!(
             "extension {} is {version} and was {}, which this server does not have",
             extension.name, extension.version
-        )))
+        ));
+        Some((extension.name.clone(), said))
     });
     Ok(differs.collect())
 }

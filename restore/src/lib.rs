@@ -11,6 +11,7 @@ pub mod broken_rules;
 pub mod bundle;
 pub mod cli;
 pub mod collation;
+mod collisions;
 mod column_marks;
 pub mod compare;
 pub mod copy_in;
@@ -61,6 +62,7 @@ use common::{
 };
 use serde::Serialize;
 
+pub use differences::LostRows;
 pub use facts::Choices;
 use load::Spent;
 use missing::MissingObject;
@@ -101,6 +103,9 @@ pub struct RestoreReport {
     /// What of the differences the rows decided: of a trial with some of the rows, what is known for certain.
     #[serde(skip)]
     pub by_rows: Vec<String>,
+    /// Those of the differences that are rows which the snapshot does not hold.
+    #[serde(skip)]
+    pub lost_rows: Vec<LostRows>,
     /// What could not be compared with the snapshot, one sentence each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_checked: Vec<String>,
@@ -250,6 +255,7 @@ pub async fn execute(
         missing: found.missing,
         differences: found.differences,
         by_rows: found.by_rows,
+        lost_rows: found.lost_rows,
         not_checked: found.not_checked,
         spent: found.spent,
         database: plan.replaces.clone().filter(|_| in_place).unwrap_or_else(|| plan.staged.clone()),

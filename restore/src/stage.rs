@@ -23,7 +23,9 @@ use common::{
 
 use crate::{
     archive::{self, ArchiveOptions, Remedies, Section},
-    collation, compare, copy_in, differences, extension_tables, extensions, gate, grants,
+    collation, compare, copy_in,
+    differences::{self, LostRows},
+    extension_tables, extensions, gate, grants,
     lent_paths::{self, LentPaths},
     load::{self, LoadOptions, Spent},
     maintain, make_owned,
@@ -71,6 +73,8 @@ pub struct Found {
     pub differences: Vec<String>,
     /// What of it the rows decided.
     pub by_rows: Vec<String>,
+    /// Rows that the snapshot does not hold.
+    pub lost_rows: Vec<LostRows>,
     /// What could not be compared with the snapshot, one sentence each.
     pub not_checked: Vec<String>,
     /// Where the time of loading went.
@@ -337,7 +341,9 @@ impl StagedDatabase {
         progress.phase("setting sequences, refreshing views, analyzing", None);
         set_sequences(&session, &snapshot).await?;
         let (mut differences, mut by_rows) = (broken.clone(), broken);
-        differences.extend(differences::set_extension_sequences(&session, &snapshot).await?);
+        let unset = differences::set_extension_sequences(&session, &snapshot).await?;
+        by_rows.extend(unset.iter().cloned());
+        differences.extend(unset);
         // An undo brings the rows back where a view can't be filled.
         let keep_going = plan.force || plan.accept_missing_objects;
         refresh_views(&session, &snapshot, &remedies.paths, keep_going, &mut missing).await?;
@@ -367,6 +373,7 @@ impl StagedDatabase {
         let not_checked = found.account.not_checked;
         differences.extend(found.account.differs);
         by_rows.extend(found.by_rows);
+        let lost_rows = found.lost_rows;
         if let (Some(live), Some(kept_as)) = (&plan.replaces, &plan.kept_as) {
             differences.extend(regdatabase::after_swap(&session, live, kept_as).await?);
         }
@@ -400,8 +407,16 @@ impl StagedDatabase {
         }
         differences.extend(gate::apply_database_state(maintenance, &snapshot, &self.name, plan).await?);
         gate::complete(maintenance, &snapshot, &self.name, plan).await?;
-        let found =
-            Found { grants, other_owners, missing, differences, not_checked, by_rows, spent: loaded.spent };
+        let found = Found {
+            grants,
+            other_owners,
+            missing,
+            differences,
+            not_checked,
+            by_rows,
+            lost_rows,
+            spent: loaded.spent,
+        };
         Ok(ValidatedDatabase { name: self.name.clone(), found })
     }
 }

@@ -21,7 +21,7 @@ use common::{
         obstacles::{self, Obstacle, Way},
         tools, who_asks,
     },
-    repository::proofs::KnownProof,
+    repository::proofs::{KnownLoss, KnownProof},
 };
 
 pub(crate) use workers::Worker;
@@ -29,7 +29,7 @@ pub(crate) use workers::Worker;
 use crate::{
     clone, fence,
     report::{Report, document},
-    run::{Context, FenceChoice, OnFailure, SnapshotChoice},
+    run::{Context, FenceChoice, OnFailure, SnapshotChoice, loss_limits},
 };
 
 /// Obstacles that a message names; `backup check` lists them all.
@@ -78,6 +78,19 @@ impl Impossible {
         Self { reasons: vec![format!("{}{hint}", error.message())], helps: Vec::new(), is_stored: true }
     }
 
+    /// Rows that no snapshot holds, and that nobody has given up.
+    fn by_losses(losses: &[&KnownLoss]) -> Self {
+        let lines = losses.iter().take(SHOWN).map(|loss| format!("it would lose rows: {}", loss.line));
+        let mut reasons: Vec<String> = lines.collect();
+        if losses.len() > SHOWN {
+            reasons.push(format!("and {} more", losses.len() - SHOWN));
+        }
+        let flags: Vec<String> =
+            losses.iter().map(|loss| format!("--allow-loss {}", loss.table.short())).collect();
+        let help = format!("{} gives them up, should the undo be needed.", flags.join(" "));
+        Self { reasons, helps: vec![help], is_stored: true }
+    }
+
     fn without_answer(why: String) -> Self {
         let help = "Update the extension and restart the server.".to_owned();
         Self { reasons: vec![why], helps: vec![help], is_stored: true }
@@ -95,6 +108,8 @@ struct ByFile {
     how: String,
     /// What would be missing afterwards.
     lacks: Vec<String>,
+    /// Rows that would be lost.
+    loses: Vec<KnownLoss>,
     /// What our own checks change before the snapshot is taken: [`Proof::differs`].
     moved: Option<String>,
 }
@@ -238,6 +253,21 @@ impl ByFile {
         self.lacks.is_empty() && self.moved.is_none()
     }
 
+    /// Lost rows make it no undo, unless all of them are given up by name: then they are what it lacks.
+    fn unless_rows_are_lost(mut self, context: &Context) -> std::result::Result<Self, Impossible> {
+        let limits = loss_limits(&context.options, &[]);
+        let is_kept = |loss: &&KnownLoss| {
+            let rows = i64::try_from(loss.rows).unwrap_or(i64::MAX);
+            !limits.allows(std::slice::from_ref(&loss.table), rows)
+        };
+        let kept: Vec<&KnownLoss> = self.loses.iter().filter(is_kept).collect();
+        if !kept.is_empty() {
+            return Err(Impossible::by_losses(&kept));
+        }
+        self.lacks.extend(self.loses.drain(..).map(|loss| format!("rows: {}", loss.line)));
+        Ok(self)
+    }
+
     fn all_lacks(&self) -> Vec<String> {
         self.lacks.iter().chain(&self.moved).cloned().collect()
     }
@@ -335,7 +365,7 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
                    runs code"
                 .to_owned();
         let lacks = introspect::certain_differences(&context.control).await?;
-        return Ok(Ok(ByFile { how, lacks, moved: None }));
+        return Ok(Ok(ByFile { how, lacks, ..ByFile::default() }));
     }
     let key = fingerprint::with_rows(&second, &catalog, &rules.rows).await?;
     if let Some(key) = &key
@@ -345,9 +375,9 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
             "the undo is proved: nothing that it depends on has changed since a trial that succeeded";
         second.close().await?;
         let how = format!("{proved}{}", rules.left_out());
-        let mut file = ByFile { how, lacks: known.lacks, moved: None };
+        let mut file = ByFile { how, lacks: known.lacks, loses: known.loses, moved: None };
         add_beside_the_trial(&mut file, &rules, &context.control).await?;
-        return Ok(Ok(file));
+        return Ok(file.unless_rows_are_lost(context));
     }
     if let Some(why) = workers::without_answer(control).await? {
         return Ok(Err(Impossible::without_answer(why)));
@@ -357,13 +387,13 @@ async fn by_file(context: &Context, control: &Session) -> Result<std::result::Re
         // The trial's rows are these only if they are so before it and after it.
         let now = fingerprint::with_rows(&second, &catalog, &rules.rows).await?;
         if let Some(key) = key.filter(|key| now.as_ref() == Some(key)) {
-            let known = KnownProof { at: Utc::now(), lacks: file.lacks.clone() };
+            let known = KnownProof { at: Utc::now(), lacks: file.lacks.clone(), loses: file.loses.clone() };
             context.repository.remember_proof(&key, &known)?;
         }
         add_beside_the_trial(file, &rules, &context.control).await?;
     }
     second.close().await?;
-    Ok(tried)
+    Ok(tried.and_then(|file| file.unless_rows_are_lost(context)))
 }
 
 /// Adds what no trial tells, and so no known proof remembers.
@@ -468,7 +498,8 @@ mod tests {
     fn everything_that_an_undo_would_lack_is_named() {
         let mut proof = Proof::default();
         let lacks = ["a grant".to_owned(), "an owner".to_owned()].to_vec();
-        ByFile { how: "proved".to_owned(), lacks, moved: Some("numbers".to_owned()) }.tell(&mut proof);
+        ByFile { how: "proved".to_owned(), lacks, moved: Some("numbers".to_owned()), ..ByFile::default() }
+            .tell(&mut proof);
         let lack = |what: &str| format!("the undo would lack {what}");
         assert_eq!(proof.lines, ["proved".to_owned(), lack("a grant"), lack("an owner"), lack("numbers")]);
         assert_eq!(proof.differs, ["numbers"]);

@@ -11,14 +11,15 @@ use crate::{
     snapshot::manifest::{Counted, ExtensionTable, GeneratedColumns},
 };
 
-/// Tables of extensions without the rows that pg_dump writes, and whether they are small enough to be read beside the backup.
+/// Tables of extensions of which pg_dump writes no rows, or only those that the extension's condition names.
 const EXTENSION_TABLES: &str = "
-SELECT n.nspname::text, c.relname::text, e.extname::text
+SELECT n.nspname::text, c.relname::text, e.extname::text, c.oid, EXISTS (SELECT FROM pg_catalog.pg_extension x WHERE c.oid = ANY (x.extconfig))
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e'
 JOIN pg_catalog.pg_extension e ON d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND e.oid = d.refobjid
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND c.oid >= 16384
-  AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension x WHERE c.oid = ANY (x.extconfig))
+WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.oid >= 16384
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension x, ROWS FROM (pg_catalog.unnest(x.extconfig), pg_catalog.unnest(x.extcondition)) f(oid, condition)
+                  WHERE f.oid = c.oid AND COALESCE(f.condition, '') = '')
 ORDER BY 1, 2";
 
 /// Sequences of extensions that no extension has as its configuration, and that the role may read.
@@ -58,13 +59,14 @@ ORDER BY c.oid, a.attnum";
 const PATIENCE: &str = "SET lock_timeout = '5s'";
 
 /// Reads the rows of tables of extensions that pg_dump does not write. Their own session: a table that can't be read must not
-/// end the transaction of the snapshot.
+/// end the transaction of the snapshot. With `only`, of these tables (`pg_class.oid`): the others have no count.
 ///
 /// # Errors
 /// The catalog can't be read. A table that can't be has no count.
 pub async fn extension_tables(
     settings: &ConnectionSettings,
     reader: &Client,
+    only: Option<&HashSet<u32>>,
     progress: &Progress,
 ) -> Result<Vec<ExtensionTable>> {
     let failed = |source| Error::postgres("could not list the tables of extensions", source);
@@ -77,6 +79,16 @@ pub async fn extension_tables(
     let mut tables = Vec::new();
     for row in &rows {
         let name = QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+        let of = |found| ExtensionTable {
+            name: name.clone(),
+            extension: row.get(2),
+            is_partly_written: row.get(4),
+            found,
+        };
+        if only.is_some_and(|only| !only.contains(&row.get(3))) {
+            tables.push(of(None));
+            continue;
+        }
         // No query: nothing of whoever could add to the table is planned.
         let counted = copy::hash_rows(&session, &format!("COPY {name} TO STDOUT"), progress).await;
         let found = match counted {
@@ -84,10 +96,26 @@ pub async fn extension_tables(
             Err(error) if error.sqlstate().is_some() => None,
             Err(error) => return Err(error),
         };
-        tables.push(ExtensionTable { name, extension: row.get(2), found });
+        tables.push(of(found));
     }
     session.close().await?;
     Ok(tables)
+}
+
+/// Tables of extensions of which pg_dump writes no rows and that are not empty, by the catalog alone.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn unwritten_tables(session: &Client) -> Result<Vec<QualifiedName>> {
+    let statement = format!(
+        "SELECT x.schema, x.name FROM ({EXTENSION_TABLES}) x(schema, name, extension, oid, is_partly_written)
+         WHERE NOT x.is_partly_written AND pg_catalog.pg_relation_size(x.oid) > 0"
+    );
+    let rows = session
+        .query(&statement, &[])
+        .await
+        .map_err(|source| Error::postgres("could not list the tables of extensions", source))?;
+    Ok(rows.iter().map(|row| QualifiedName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }
 
 /// Where the sequences of extensions stand that are no configuration.

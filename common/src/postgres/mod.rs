@@ -13,6 +13,7 @@ mod driver_url;
 pub mod environment;
 pub mod exported_snapshot;
 pub mod expressions;
+pub mod extension_objects;
 pub mod introspect;
 pub mod known_fixes;
 pub mod lend;

@@ -82,6 +82,7 @@ pub async fn find(session: &Session) -> Result<Vec<Obstacle>> {
         found.extend(unreadable(session, &facts).await?);
         found.extend(others_objects(session, &facts).await?);
         found.extend(superusers_objects(session, &facts).await?);
+        found.extend(schema_public(session, &facts).await?);
     }
     Ok(found)
 }
@@ -323,6 +324,33 @@ async fn others_objects(session: &Session, facts: &Facts) -> Result<Vec<Obstacle
         found.push(restore_only(&kind, identity, why, help.into_iter().collect()));
     }
     Ok(found)
+}
+
+/// Until 14 the schema public of a new database belongs to the superuser who made the server, and a database's owner may not give it away.
+async fn schema_public(session: &Session, facts: &Facts) -> Result<Option<Obstacle>> {
+    if facts.major >= 15 {
+        return Ok(None);
+    }
+    let row = session
+        .query_opt(
+            "SELECT pg_catalog.pg_get_userbyid(n.nspowner)::text, pg_catalog.pg_get_userbyid(10)::text FROM pg_catalog.pg_namespace n
+             WHERE n.nspname = 'public' AND n.nspowner <> 10 AND NOT pg_catalog.pg_has_role(10, 'USAGE')",
+            &[],
+        )
+        .await
+        .map_err(|source| Error::postgres("could not look for the owner of the schema public", source))?;
+    Ok(row.map(|row| {
+        let (owner, maker): (String, String) = (row.get(0), row.get(1));
+        restore_only(
+            "schema",
+            "public".to_owned(),
+            format!(
+                "it belongs to \"{owner}\"; in a new database it belongs to \"{maker}\", and before PostgreSQL 15 only a superuser may give \
+                 it to somebody else"
+            ),
+            vec![format!("ALTER SCHEMA public OWNER TO {};", Ident::new(maker))],
+        )
+    }))
 }
 
 /// What only a superuser may make.

@@ -50,6 +50,13 @@ pub async fn differences(client: &Client) -> Result<Told> {
             "restored under the name of the partitioned table's",
         ),
         (
+            sql::ON_SYSTEM_COLUMNS,
+            true,
+            "rule over a column of the system's",
+            "rules over columns of the system's",
+            "tableoid, xmin and their like have other values in a restored database, where it can mean something else",
+        ),
+        (
             EARLY_INDEXES,
             true,
             "index of a partitioned table that is marked as valid although a partition has no valid part of it",

@@ -541,6 +541,19 @@ WITH RECURSIVE k AS (
 SELECT r.relname || '.' || k.conname FROM k JOIN pg_catalog.pg_class r ON r.oid = k.conrelid
 WHERE k.conname <> k.root ORDER BY 1";
 
+/// Rules that ask for a column of the system's (`tableoid`, and in policies `xmin`, `ctid` …): in a restored database it has other values. One that
+/// looks at the table's name alone (`tableoid::regclass`) means the same there.
+pub const ON_SYSTEM_COLUMNS: &str = r"
+SELECT pg_catalog.pg_describe_object(r.class, r.oid, 0) FROM (
+  SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass::oid AS class, oid, conbin::text AS tree FROM pg_catalog.pg_constraint WHERE contype = 'c'
+  UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid, d.adbin::text FROM pg_catalog.pg_attrdef d
+    JOIN pg_catalog.pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE a.attgenerated <> ''
+  UNION ALL SELECT 'pg_catalog.pg_policy'::pg_catalog.regclass, oid, pg_catalog.concat(polqual::text, polwithcheck::text) FROM pg_catalog.pg_policy
+  UNION ALL SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, oid, tgqual::text FROM pg_catalog.pg_trigger WHERE tgqual IS NOT NULL AND NOT tgisinternal
+  UNION ALL SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, oid, ev_qual::text FROM pg_catalog.pg_rewrite WHERE ev_type <> '1') r
+WHERE r.oid >= 16384 AND (r.tree ~ ':varattno -[1-5]\M' OR r.tree ~ ':varattno -6\M' AND r.tree !~ ':(consttype|resulttype) 2205\M')
+ORDER BY 1";
+
 /// Columns of partitions and inheritance children that have no default while their parent's have one, and whose domain has
 /// one, as `table.column`. pg_dump writes DEFAULT NULL there.
 pub const HIDDEN_DOMAIN_DEFAULTS: &str = "

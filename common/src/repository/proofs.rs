@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Repository;
 use crate::{
-    Error, Result,
+    Error, QualifiedName, Result,
     files::{create_private_dir, replace_private_file},
 };
 
@@ -27,6 +27,20 @@ pub struct KnownProof {
     /// What the database would lack after the undo, as phrases.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacks: Vec<String>,
+    /// Rows that it would have lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loses: Vec<KnownLoss>,
+}
+
+/// Rows of one table that no snapshot holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownLoss {
+    /// The table.
+    pub table: QualifiedName,
+    /// How many it has.
+    pub rows: u64,
+    /// A sentence that names it.
+    pub line: String,
 }
 
 impl Repository {

@@ -250,9 +250,24 @@ pub struct ExtensionTable {
     pub name: QualifiedName,
     /// The extension.
     pub extension: String,
+    /// pg_dump writes those of its rows that the extension's own condition names.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partly_written: bool,
     /// What was in it; nothing where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub found: Option<Counted>,
+}
+
+/// What an extension owned, as it was defined. pg_dump writes none of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExtensionObjects {
+    /// How many objects.
+    pub count: u64,
+    /// Hash of all of them.
+    pub hash: String,
+    /// Each as PostgreSQL describes it, with the hash of its definition; empty where there were many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub objects: BTreeMap<String, String>,
 }
 
 /// Stored generated columns of a table whose values code of the database computes. No snapshot stores them.
@@ -423,6 +438,9 @@ pub struct Manifest {
     /// Tables of extensions whose rows pg_dump does not write. Not there in snapshots of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub extension_tables: Option<Vec<ExtensionTable>>,
+    /// What each extension owned. Not there in snapshots of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extension_objects: Option<BTreeMap<String, ExtensionObjects>>,
     /// Sequences of extensions that are no configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extension_sequences: Vec<Sequence>,
@@ -672,6 +690,7 @@ pub(crate) mod tests {
             builtin_rights: None,
             differs: None,
             extension_tables: None,
+            extension_objects: None,
             extension_sequences: vec![],
             generated: None,
             not_kept: vec![],

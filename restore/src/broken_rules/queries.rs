@@ -66,6 +66,15 @@ WITH RECURSIVE heirs(oid) AS (
   UNION SELECT i.inhrelid FROM heirs JOIN pg_catalog.pg_inherits i ON i.inhparent = heirs.oid)
 SELECT EXISTS (SELECT FROM heirs JOIN pg_catalog.pg_class c ON c.oid = heirs.oid WHERE c.relowner <> $2)";
 
+/// The tables `$1` and all that inherits from them, each before what it inherits from.
+pub const LEAVES_FIRST: &str = "
+WITH RECURSIVE heirs(oid, depth) AS (
+  SELECT t::pg_catalog.regclass::pg_catalog.oid, 0 FROM pg_catalog.unnest($1::text[]) t
+  UNION ALL SELECT i.inhrelid, heirs.depth + 1 FROM heirs JOIN pg_catalog.pg_inherits i ON i.inhparent = heirs.oid)
+SELECT n.nspname::text, c.relname::text
+FROM (SELECT oid, pg_catalog.max(depth) AS depth FROM heirs GROUP BY oid) h JOIN pg_catalog.pg_class c ON c.oid = h.oid
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') ORDER BY h.depth DESC, c.oid";
+
 /// A row where the table `$HEIR` inherits from the table `$TABLE`; both are literals.
 pub const INHERITS: &str = "
 WITH RECURSIVE above(oid) AS (

@@ -42,6 +42,7 @@ use tokio::{sync::Notify, task::JoinSet};
 use crate::{
     archive::{self, Ahead, ArchiveOptions, Remedies},
     broken_rules::Seen,
+    collisions::Again,
     copy_in, lent_paths, rule_settings,
 };
 
@@ -400,6 +401,19 @@ impl Shared {
     }
 
     async fn perform_once_or_twice(&self, session: &Session, step: &Step) -> Result<bool> {
+        let mut again = Again::default();
+        loop {
+            match self.perform_with_paths(session, step).await {
+                Err(error) if again.after(&error).await? => {
+                    // The step's transaction, if it had one: where the session is lost, the next error says so.
+                    let _ = session.batch_execute("ROLLBACK").await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn perform_with_paths(&self, session: &Session, step: &Step) -> Result<bool> {
         if let Step::LoadContained { table } = step {
             self.load_contained(*table).await?;
             return Ok(true);
@@ -548,7 +562,7 @@ impl Shared {
         for chunk in data.chunks.iter().filter(|chunk| chunk.content.rows > 0) {
             interrupt::check()?;
             let mut is_lent = self.remedies.paths.are_lent();
-            let mut seen = Seen::default();
+            let (mut seen, mut again) = (Seen::default(), Again::default());
             // Nothing of the chunk is there after an error, and each remedy can help once.
             while let Err(error) =
                 contained.load(&self.settings, &self.snapshot, data, chunk, &self.progress).await
@@ -556,6 +570,8 @@ impl Shared {
                 interrupt::check()?;
                 if lent_paths::may_be_a_name(&error) && self.remedies.paths.lend(is_lent).await? {
                     is_lent = true;
+                } else if again.after(&error).await? {
+                    // What it met is over.
                 } else if !self.remedies.broken_rules.take_off(&error, &data.table.name, &mut seen).await? {
                     return Err(lent_paths::hint(error));
                 }

@@ -223,6 +223,7 @@ pub fn narrow(manifest: &Manifest, entries: &[Entry], selection: &Selection, cho
     part.builtin_rights = None;
     part.differs = Some(Vec::new());
     part.extension_tables = Some(Vec::new());
+    part.extension_objects = Some(BTreeMap::new());
     part.extension_sequences = Vec::new();
     // Of the whole database's size, what these tables take: the rows' text is near enough for a look at the disk.
     part.database_bytes = None;

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use common::{
-    Error, Result,
+    Error, QualifiedName, Result,
     format::plural,
     ident::printable,
-    postgres::{Session, rule_code},
+    postgres::{Row, Session, rule_code},
+    repository::proofs::KnownLoss,
 };
 
 /// Rows of this many bytes in all are restored in a trial; then those of the smallest tables.
@@ -21,6 +22,8 @@ pub struct Rules {
     pub rows: HashSet<u32>,
     /// Names of tables whose rows are too many for a trial.
     pub too_large: Vec<String>,
+    /// Tables of extensions of which no snapshot holds every row, and that are too large to be compared in a trial.
+    pub untried: Vec<KnownLoss>,
     /// The rows of every table are in `rows`.
     pub is_all: bool,
     /// Tables with rows of which no trial can say that an undo takes them, each with the reason.
@@ -133,7 +136,11 @@ WITH RECURSIVE
   UNION SELECT i.inhrelid FROM bound JOIN pg_catalog.pg_inherits i ON i.inhparent = bound.oid)
 SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name, z.rows + z.long AS bytes,
        EXISTS (SELECT FROM wanted WHERE wanted.oid = c.oid) AS is_wanted,
-       EXISTS (SELECT FROM bound WHERE bound.oid = c.oid) AS is_bound, z.rows > 0 AS has_rows
+       EXISTS (SELECT FROM bound WHERE bound.oid = c.oid) AS is_bound, z.rows > 0 AS has_rows, n.nspname::text, c.relname::text,
+       COALESCE(c.reltuples, 0)::bigint AS tuples,
+       EXISTS (SELECT FROM own WHERE own.class = 'pg_catalog.pg_class'::pg_catalog.regclass AND own.oid = c.oid)
+         AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension x, ROWS FROM (pg_catalog.unnest(x.extconfig), pg_catalog.unnest(x.extcondition)) f(oid, condition)
+                         WHERE f.oid = c.oid AND COALESCE(f.condition, '') = '') AS is_beside
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, LATERAL (
   SELECT pg_catalog.pg_relation_size(c.oid) AS rows, CASE c.reltoastrelid WHEN 0 THEN 0
     ELSE pg_catalog.pg_relation_size(c.reltoastrelid) END AS long OFFSET 0) z
@@ -145,6 +152,7 @@ const PLAIN: &str = "
 SELECT r.rolsuper
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_proc p WHERE p.oid >= 16384)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname <> 'plpgsql')
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.deptype = 'e' AND d.objid >= 16384)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_event_trigger)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_operator o WHERE o.oid >= 16384)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid >= 16384 AND c.relnamespace = 'pg_catalog'::pg_catalog.regnamespace)
@@ -158,14 +166,16 @@ pub async fn read(session: &Session) -> Result<Rules> {
     let failed = |source| Error::postgres("could not look for rules that run code", source);
     let is_plain: bool = session.query_one(PLAIN, &[]).await.map_err(failed)?.get(0);
     let tables = session.query(TABLES, &[]).await.map_err(failed)?;
-    let wanted = |row: &&common::postgres::Row| row.get::<_, bool>("is_wanted");
-    if !tables.iter().any(|row| wanted(&row)) {
-        return Ok(Rules { is_plain, ..Rules::default() });
+    let is = |what: &'static str| move |row: &&Row| row.get::<_, bool>(what);
+    let mut rules = Rules { is_plain, ..Rules::default() };
+    if !tables.iter().any(|row| is("is_wanted")(&row)) {
+        of_extensions(&mut rules, tables.iter().filter(is("is_beside")));
+        return Ok(rules);
     }
     let all: i64 = tables.iter().map(|row| row.get::<_, i64>("bytes")).sum();
     // A function may read what it likes: a small database is tried with every row.
     let is_all = all <= MOST_BYTES;
-    let mut rules = Rules { is_all, ..Rules::default() };
+    rules = Rules { is_all, ..Rules::default() };
     let with_rows: HashMap<u32, String> = tables
         .iter()
         .filter(|row| row.get("has_rows"))
@@ -177,7 +187,7 @@ pub async fn read(session: &Session) -> Result<Rules> {
         }
     }
     let mut bytes = 0;
-    for row in tables.iter().filter(|row| is_all || wanted(row)) {
+    for row in tables.iter().filter(|row| is_all || is("is_wanted")(row)) {
         bytes += row.get::<_, i64>("bytes");
         if bytes <= MOST_BYTES {
             rules.rows.insert(row.get("oid"));
@@ -190,5 +200,25 @@ pub async fn read(session: &Session) -> Result<Rules> {
             }
         }
     }
+    of_extensions(&mut rules, tables.iter().filter(is("is_beside")));
     Ok(rules)
+}
+
+/// Rows that pg_dump does not write: a trial tells which of them CREATE EXTENSION makes again.
+fn of_extensions<'r>(rules: &mut Rules, tables: impl Iterator<Item = &'r Row>) {
+    let mut bytes = 0;
+    for row in tables {
+        bytes += row.get::<_, i64>("bytes");
+        if bytes <= MOST_BYTES || rules.rows.contains(&row.get("oid")) {
+            rules.rows.insert(row.get("oid"));
+        } else {
+            let table = QualifiedName::new(row.get::<_, String>("nspname"), row.get::<_, String>("relname"));
+            let line = format!(
+                "table {} of an extension, whose rows pg_dump does not write and which are too many for a trial of what CREATE EXTENSION makes",
+                table.short()
+            );
+            let rows = row.get::<_, i64>("tuples").max(1).unsigned_abs();
+            rules.untried.push(KnownLoss { table, rows, line: printable(&line) });
+        }
+    }
 }

@@ -17,7 +17,7 @@ use common::{
         Session, introspect,
         scratch::{ScratchKind, closed_limit},
     },
-    repository::Repository,
+    repository::{Repository, proofs::KnownLoss},
     snapshot::{manifest::Kind, readme::database_statements},
 };
 use restore::{Choices, RestoreOptions, RestoreReport, Target};
@@ -95,7 +95,13 @@ fn succeeded(
         duration(began.elapsed())
     );
     how.push_str(&rules.left_out());
-    ByFile { how, lacks, moved: None }
+    let of = |lost: &restore::LostRows| KnownLoss {
+        table: lost.table.clone(),
+        rows: lost.rows,
+        line: lost.line.clone(),
+    };
+    let loses = report.lost_rows.iter().map(of).chain(rules.untried.iter().cloned()).collect();
+    ByFile { how, lacks, loses, moved: None }
 }
 
 /// What the undo would leave otherwise than it was. Rows of extensions are not among it: the snapshot of a part says nothing of them.

@@ -70,7 +70,9 @@ fn comes_back_by_its_condition(major: u32) {
     let told = snapshots.run("restore", &database.url(), &[&id, "--into", &into, "--json"]).expect(0).stdout;
     let report: serde_json::Value = serde_json::from_str(&told).expect("one document");
     let cache = "table words.cache of the extension words: 1 row instead of 2; pg_dump writes none of them";
-    assert_eq!(report["differences"], serde_json::json!([cache]), "{told}");
+    let dictionary = "table words.dictionary of the extension words: 3,007 rows instead of 3,008; pg_dump writes only those that the \
+                      extension's own condition names";
+    assert_eq!(report["differences"], serde_json::json!([cache, dictionary]), "{told}");
 
     // A part names what it leaves out, and the rows of a configuration table are chosen like any other's.
     let part = &["--table", "words.dictionary", "--table", "mine", "--table", "words.kinds"];

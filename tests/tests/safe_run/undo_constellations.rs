@@ -8,6 +8,7 @@ mod heirs;
 mod more;
 mod place;
 mod rules;
+mod system_columns;
 
 use cases::{BROKEN_SINCE, OF_OTHERS, OWN};
 use tests::oracle::fingerprint;
@@ -303,4 +304,18 @@ fn a_trial_with_rows_is_remembered_until_a_row_changes() {
     // As before the first change but one: the same rows are the same proof.
     made.psql("UPDATE aa SET id = 3 WHERE id = 4; UPDATE aa SET id = 4 WHERE id = 3");
     made.run.run(&fine).exits(0).says(known);
+}
+
+#[test]
+fn a_schema_public_that_an_owner_could_not_have_again_is_named_before_anything() {
+    let made = Constellation::new(14, "ALTER SCHEMA public OWNER TO $OWNER");
+    let (code, said) = made.wreck(As::Owner, "public", &["--snapshot", "file"]).unwrap();
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("schema public: it belongs to "), "{said}");
+    assert!(said.contains("ALTER SCHEMA public OWNER TO \"postgres\";"), "{said}");
+    assert!(!said.contains("scratch database"), "{said}");
+    for who in [As::Owner, As::Superuser] {
+        let (code, said) = made.wreck(who, "public", &[]).unwrap();
+        assert_eq!(code, 12, "{said}");
+    }
 }

@@ -187,3 +187,150 @@ fn an_extension_whose_preload_is_gone_leaves_the_clone_and_is_told_before_anythi
         }
     }
 }
+
+const KEEPER: &str = "default_version = '1.0'\nrelocatable = false\nschema = keeper\n";
+
+/// Tables with rows of its own, one of which is configuration in part; what else an extension has.
+const KEEPER_SCRIPT: &str = "
+CREATE TABLE brought (i int, v text); INSERT INTO brought VALUES (1, 'one'), (2, 'two');
+CREATE TABLE conf (i int PRIMARY KEY, builtin bool DEFAULT false); INSERT INTO conf VALUES (1, true);
+SELECT pg_catalog.pg_extension_config_dump('conf', 'WHERE NOT builtin');
+CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE VIEW seen AS SELECT i FROM brought;
+CREATE SEQUENCE numbers; CREATE TYPE mood AS ENUM ('good');";
+
+/// Rows of an extension that no snapshot holds: each is lost by an undo by file.
+const ROWS_OF_EXTENSIONS: [(&str, &str); 5] = [
+    ("keeper.brought", "INSERT INTO keeper.brought VALUES (3, 'mine')"),
+    ("keeper.brought", "UPDATE keeper.brought SET v = 'changed' WHERE i = 1"),
+    ("keeper.conf", "INSERT INTO keeper.conf VALUES (2, true), (3, false)"),
+    ("own", "CREATE TABLE own AS SELECT generate_series(1, 40) i; ALTER EXTENSION keeper ADD TABLE own"),
+    (
+        "part",
+        "CREATE TABLE parted (i int) PARTITION BY LIST (i); CREATE TABLE part PARTITION OF parted FOR VALUES IN (1);
+         INSERT INTO parted VALUES (1), (1); ALTER EXTENSION keeper ADD TABLE part; ALTER EXTENSION keeper ADD TABLE parted",
+    ),
+];
+
+/// What of an extension is not as CREATE EXTENSION makes it, and how that is told.
+const OBJECTS_OF_EXTENSIONS: [(&str, &str); 9] = [
+    (
+        "CREATE VIEW own AS SELECT 1 AS one; ALTER EXTENSION keeper ADD VIEW own",
+        "the extension keeper: view public.own is not there",
+    ),
+    (
+        "CREATE OR REPLACE FUNCTION keeper.f() RETURNS int LANGUAGE sql AS 'SELECT 2'",
+        "function keeper.f() is defined otherwise",
+    ),
+    ("CREATE INDEX ON keeper.brought (i)", "table keeper.brought is defined otherwise"),
+    (
+        "CREATE TRIGGER always BEFORE UPDATE ON keeper.brought FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "table keeper.brought is defined otherwise",
+    ),
+    ("ALTER TABLE keeper.brought ALTER v SET DEFAULT 'x'", "table keeper.brought is defined otherwise"),
+    ("CREATE TYPE own AS ENUM ('a'); ALTER EXTENSION keeper ADD TYPE own", "type public.own is not there"),
+    ("ALTER TYPE keeper.mood ADD VALUE 'bad'", "type keeper.mood is defined otherwise"),
+    (
+        "CREATE SEQUENCE own; SELECT setval('own', 7); ALTER EXTENSION keeper ADD SEQUENCE own",
+        // The first of two: its definition is the other.
+        "sequence own of an extension stood at 7",
+    ),
+    ("COMMENT ON VIEW keeper.seen IS 'seen'", "view keeper.seen is defined otherwise"),
+];
+
+fn keeper(major: u32) -> Cluster {
+    let files = [("keeper.control", KEEPER), ("keeper--1.0.sql", KEEPER_SCRIPT)];
+    Cluster::start(major, &Options::new().extension(&files))
+}
+
+fn wreck_of(made: &Constellation, flags: &[&str]) -> (i32, String) {
+    let snapshots = made.run.folder().join("snapshots");
+    if snapshots.exists() {
+        std::fs::remove_dir_all(&snapshots).expect("the folder is ours");
+    }
+    made.wreck(As::Superuser, "keeper", flags).unwrap_or_else(|said| panic!("{said}"))
+}
+
+fn rows_are_never_lost_unasked(major: u32) {
+    let cluster = keeper(major);
+    let untouched = Constellation::on(&cluster, "CREATE SCHEMA keeper; CREATE EXTENSION keeper");
+    let (code, said) = wreck_of(&untouched, &["--snapshot", "file"]);
+    assert!(code == 12 && !said.contains("would lack"), "{said}");
+    for (table, sql) in ROWS_OF_EXTENSIONS {
+        let made =
+            Constellation::on(&cluster, &format!("CREATE SCHEMA keeper; CREATE EXTENSION keeper; {sql}"));
+        let (code, said) = wreck_of(&made, &["--snapshot", "file"]);
+        assert_eq!(code, 3, "{said}");
+        assert!(
+            said.contains(&format!("it would lose rows: table {table} of the extension keeper: ")),
+            "{said}"
+        );
+        assert!(said.contains(&format!("--allow-loss {table} gives them up")), "{said}");
+        // Once more, now that the proof is known.
+        made.run
+            .run(&[&["--snapshot", "file"][..], &WRECKS].concat())
+            .exits(3)
+            .never_says("scratch database");
+        let (code, said) = wreck_of(&made, &[]);
+        assert_eq!(code, 12, "{said}");
+        assert!(said.contains("the undo is a clone, made behind the fence, because"), "{said}");
+        assert!(said.contains(&format!("table {table} of the extension keeper")), "{said}");
+    }
+}
+
+fn rows_that_are_given_up_are_said_to_be_lost(major: u32) {
+    let cluster = keeper(major);
+    let (table, sql) = ROWS_OF_EXTENSIONS[0];
+    let made = Constellation::on(&cluster, &format!("CREATE SCHEMA keeper; CREATE EXTENSION keeper; {sql}"));
+    let run = [&["--snapshot", "file", "--allow-loss", table][..], &WRECKS].concat();
+    made.run
+        .run(&run)
+        .exits(12)
+        .says("the undo would lack rows: table keeper.brought of the extension keeper: 2 rows instead of 3")
+        .never_says("is as it was before");
+    assert_eq!(made.psql("SELECT count(*) FROM t"), "40");
+    // The flag names another table, or fewer rows.
+    for flag in ["keeper.conf", "keeper.brought=1"] {
+        let made =
+            Constellation::on(&cluster, &format!("CREATE SCHEMA keeper; CREATE EXTENSION keeper; {sql}"));
+        let (code, said) = wreck_of(&made, &["--snapshot", "file", "--allow-loss", flag]);
+        assert_eq!(code, 3, "{said}");
+    }
+    let mut check = tests::binaries::command("backup");
+    check.arg("check").current_dir(made.run.folder()).env("DATABASE_URL", made.database().url());
+    let ended = tests::Running::start(check).outcome();
+    drop(ended.exits(0).says("pg_dump writes no rows of 1 table of extensions (keeper.brought)"));
+}
+
+fn objects_are_never_lost_in_silence(major: u32) {
+    let cluster = keeper(major);
+    for (sql, told) in OBJECTS_OF_EXTENSIONS {
+        let made =
+            Constellation::on(&cluster, &format!("CREATE SCHEMA keeper; CREATE EXTENSION keeper; {sql}"));
+        let (code, said) = wreck_of(&made, &[]);
+        assert_eq!(code, 12, "{said}");
+        assert!(
+            said.contains(
+                "the undo is a clone, made behind the fence, because a restore of the snapshot would lack"
+            ),
+            "{told}: {said}"
+        );
+        let run = [&["--snapshot", "file"][..], &WRECKS].concat();
+        made.run.run(&run).exits(12).says("the undo would lack").says(told).never_says("is as it was before");
+    }
+}
+
+macro_rules! keeps {
+    ($($name:ident => $body:ident;)+) => { $(
+        mod $name {
+            #[test] fn postgresql_14() { super::$body(14); }
+            #[test] fn postgresql_18() { super::$body(18); }
+        }
+    )+ };
+}
+
+keeps! {
+    rows_of_extensions_that_no_snapshot_holds_are_never_lost_unasked => rows_are_never_lost_unasked;
+    rows_of_extensions_that_are_given_up_are_said_to_be_lost => rows_that_are_given_up_are_said_to_be_lost;
+    objects_of_extensions_that_no_snapshot_holds_are_never_lost_in_silence => objects_are_never_lost_in_silence;
+}

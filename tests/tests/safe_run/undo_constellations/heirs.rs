@@ -48,3 +48,39 @@ fn a_rule_above_one_that_nobody_could_look_at_is_not_called_broken_postgresql_14
 fn a_rule_above_one_that_nobody_could_look_at_is_not_called_broken_postgresql_18() {
     a_rule_above_one_that_nobody_could_look_at(18);
 }
+
+/// One partition's COPY is at its first row, and wants the lock of the tree for its bound, when another partition's rows break the rule
+/// that the tree hands down: taking it off needs both locks.
+fn a_rule_is_taken_off_a_tree_that_is_loaded(major: u32) {
+    let database = Cluster::shared(major).fresh_database("tree");
+    database.psql(
+        "CREATE FUNCTION fine(i int, held bool) RETURNS bool LANGUAGE plpgsql AS 'BEGIN
+           IF i = 1 THEN PERFORM pg_catalog.pg_sleep(3); RETURN true; END IF; RETURN held; END';
+         CREATE TABLE tree (i int, held bool, CONSTRAINT fine CHECK (fine(i, held))) PARTITION BY LIST (i);
+         CREATE TABLE tree_1 PARTITION OF tree FOR VALUES IN (1);
+         CREATE TABLE below PARTITION OF tree FOR VALUES IN (2, 3) PARTITION BY LIST (i);
+         CREATE TABLE tree_2 PARTITION OF below FOR VALUES IN (2); CREATE TABLE tree_3 PARTITION OF below FOR VALUES IN (3);
+         INSERT INTO tree VALUES (1, true), (2, true), (3, true);
+         CREATE OR REPLACE FUNCTION fine(i int, held bool) RETURNS bool LANGUAGE plpgsql AS 'BEGIN
+           IF i = 1 THEN PERFORM pg_catalog.pg_sleep(3); RETURN true; END IF; RETURN false; END'",
+    );
+    let snapshots = Snapshots::new();
+    snapshots.create(&database, &[]);
+    let into = format!("{}_copy", database.name());
+    let arguments = ["latest", "--json", "--jobs", "3", "--into", &into];
+    let told = snapshots.run("restore", &database.url(), &arguments).expect(0);
+    let lines = differences(&told.stdout);
+    let said = "the CHECK constraint fine of the table tree: it came back NOT VALID, ";
+    assert!(lines.iter().any(|line| line.starts_with(said)), "{lines:?}");
+    assert_eq!(psql::run(&database.cluster().url(&into), "SELECT count(*) FROM tree"), "3");
+}
+
+#[test]
+fn a_rule_is_taken_off_a_tree_that_is_being_loaded_without_a_deadlock_postgresql_14() {
+    a_rule_is_taken_off_a_tree_that_is_loaded(14);
+}
+
+#[test]
+fn a_rule_is_taken_off_a_tree_that_is_being_loaded_without_a_deadlock_postgresql_18() {
+    a_rule_is_taken_off_a_tree_that_is_loaded(18);
+}
