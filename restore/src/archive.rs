@@ -3,9 +3,11 @@
 //! orphans violate, restored NOT VALID, and said; a word that only newer servers know), or it fails the restore with the
 //! object's name.
 
+mod forms;
+mod make_owned;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Write as _,
     path::Path,
 };
 
@@ -23,34 +25,16 @@ use common::{
 use crate::{
     broken_rules::BrokenRules,
     column_marks::{self, without_marks},
+    contents::{Section, list_command, list_file, list_of},
     encoding,
     event_triggers::Silenced,
     lent_paths::LentPaths,
-    make_owned,
     missing::{self, MissingObject},
     owned::{Batch, Owned},
     passes,
 };
 
-/// The part of the archive to restore.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Section {
-    /// Schemas, types, functions, tables: everything that rows need.
-    PreData,
-    /// Indexes, constraints, triggers, rules, policies: everything that needs rows.
-    PostData,
-    /// Event triggers, which would see all that comes after them: nothing does.
-    EventTriggers,
-}
-
-impl Section {
-    fn flag(self) -> &'static str {
-        match self {
-            Self::PreData => "--section=pre-data",
-            Self::PostData | Self::EventTriggers => "--section=post-data",
-        }
-    }
-}
+use forms::{not_valid_refused, not_valid_statement, without_logged, without_run_as_owner};
 
 /// How to restore.
 #[derive(Debug, Clone, Copy)]
@@ -193,32 +177,6 @@ fn only(listed: &str, chosen: Option<&[u32]>, ahead: Option<&Ahead>) -> String {
     listed.split_inclusive('\n').filter(is_wanted).collect()
 }
 
-/// The entries of a section: number, and what the archive's list says of each.
-pub async fn entries(pg_restore: &Tool, archive: &Path, section: Section) -> Result<BTreeMap<u32, String>> {
-    let listed = tools::output(list_command(pg_restore, archive, section), "pg_restore").await?;
-    Ok(missing::entries(&listed))
-}
-
-/// The numbers of the entries in the post-data section.
-pub async fn post_data_entries(pg_restore: &Tool, archive: &Path) -> Result<BTreeSet<u32>> {
-    Ok(entries(pg_restore, archive, Section::PostData).await?.into_keys().collect())
-}
-
-/// The statements of some entries, as pg_restore would print them.
-pub async fn script(pg_restore: &Tool, archive: &Path, entries: &[u32]) -> Result<String> {
-    let list = list_of(entries)?;
-    let mut command = tools::offline_command(&pg_restore.path);
-    command.args(["--file", "-", "--use-list"]).arg(list.path()).arg(archive);
-    tools::output(command, "pg_restore").await
-}
-
-/// The statements of the post-data section, as pg_restore would print them.
-pub async fn post_data_script(pg_restore: &Tool, archive: &Path) -> Result<String> {
-    let mut command = tools::offline_command(&pg_restore.path);
-    command.arg(Section::PostData.flag()).args(["--file", "-"]).arg(archive);
-    tools::output(command, "pg_restore").await
-}
-
 /// Restores one entry of the post-data section in a session of its own; whether it is there now. If it is not, that is said
 /// nowhere: the run over the whole archive does it again.
 pub async fn restore_one(
@@ -282,26 +240,6 @@ async fn has_inheritance(session: &Session) -> Result<bool> {
         .await
         .map_err(|source| Error::postgres("could not look for partitioned tables", source))?;
     Ok(row.get(0))
-}
-
-fn list_command(pg_restore: &Tool, archive: &Path, section: Section) -> tokio::process::Command {
-    // In a process group of its own: a Ctrl-C during an undo must not end it.
-    let mut command = tools::offline_command(&pg_restore.path);
-    command.arg("--list").arg(section.flag()).arg(archive);
-    command
-}
-
-/// A list of entries by their numbers, which are all that pg_restore reads of a line.
-pub fn list_of(entries: &[u32]) -> Result<tempfile::NamedTempFile> {
-    list_file(&entries.iter().map(|entry| format!("{entry};\n")).collect::<String>())
-}
-
-fn list_file(entries: &str) -> Result<tempfile::NamedTempFile> {
-    let failed =
-        |source| Error::failed(format!("could not write a temporary file: {source}")).with_source(source);
-    let mut file = tempfile::NamedTempFile::new().map_err(failed)?;
-    file.write_all(entries.as_bytes()).map_err(failed)?;
-    Ok(file)
 }
 
 impl Run<'_> {
@@ -514,80 +452,6 @@ fn is_there_already(error: &RestoreError) -> bool {
         || (message.starts_with("multiple primary keys for table ") && message.ends_with(" are not allowed"))
 }
 
-/// Why a foreign key that existing rows violate is left out.
-pub(crate) fn not_valid_refused(session: &Session, why: &str) -> String {
-    format!(
-        "left out, because old orphans violate it and PostgreSQL {} has no NOT VALID foreign keys on partitioned tables: {}",
-        session.server_major(),
-        why.replace('\n', " ")
-    )
-}
-
-/// A foreign key that existing rows violate, as a statement that leaves those rows alone.
-///
-/// Rows that were orphans in the source, where nothing complained, must not make a snapshot unrestorable.
-pub(crate) fn not_valid_statement(error: &RestoreError) -> Option<String> {
-    let statement = error.statement.as_deref()?.trim_end().strip_suffix(';')?;
-    // Not the entry's name: with several jobs that line may belong to another worker's error.
-    let is_foreign_key = statement.starts_with("ALTER TABLE ")
-        && statement.contains("\n    ADD CONSTRAINT ")
-        && statement.contains(" FOREIGN KEY (");
-    // pg_restore gives no SQLSTATE; the C locale's text of 23503 is the only sign there is.
-    let is_violation = error.message.contains("violates foreign key constraint");
-    (is_foreign_key && is_violation).then(|| format!("{statement} NOT VALID"))
-}
-
-/// The identity column of an unlogged table, as servers before 15 understand it.
-///
-/// Their sequences are always logged. pg_dump 15 and later says so where the table is not, in a word that these servers
-/// do not know.
-fn without_logged(error: &RestoreError) -> Option<String> {
-    const LOGGED: &str = "\n    LOGGED\n";
-    let statement = error.statement.as_deref()?;
-    let is_refused = error.message.starts_with("syntax error at or near \"LOGGED\"");
-    let is_identity = statement.starts_with("ALTER TABLE ") && statement.contains(" ADD GENERATED ");
-    // The last one: names come before it, numbers after.
-    let (before, after) = statement.rsplit_once(LOGGED)?;
-    (is_refused && is_identity).then(|| format!("{before}\n{after}"))
-}
-
-/// A subscription as servers before 16 understand it.
-///
-/// There all of them do what this option says, and pg_dump 16 and later writes it out.
-fn without_run_as_owner(error: &RestoreError) -> Option<String> {
-    let statement = error.statement.as_deref()?;
-    let is_refused = error.message.starts_with("unrecognized subscription parameter: \"run_as_owner\"");
-    // The last one: what is connected to, and names, come before the options.
-    let (before, after) = statement.rsplit_once(", run_as_owner = true")?;
-    (is_refused && statement.starts_with("CREATE SUBSCRIPTION ")).then(|| format!("{before}{after}"))
-}
-
 fn first_line(text: &str) -> String {
     common::ident::printable(text.lines().next().unwrap_or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_older_servers_do_not_know_of_a_subscription_is_left_out_and_nothing_else() {
-        let error = |message: &str, statement: &str| RestoreError {
-            message: message.to_owned(),
-            statement: Some(statement.to_owned()),
-            dump_id: None,
-            entry: None,
-        };
-        let refused = "unrecognized subscription parameter: \"run_as_owner\"";
-        let sql = "CREATE SUBSCRIPTION \"a, run_as_owner = true\" CONNECTION 'x' PUBLICATION p WITH (connect = false, slot_name = 's', run_as_owner = true, origin = none);";
-        assert_eq!(
-            without_run_as_owner(&error(refused, sql)).unwrap(),
-            "CREATE SUBSCRIPTION \"a, run_as_owner = true\" CONNECTION 'x' PUBLICATION p WITH (connect = false, slot_name = 's', origin = none);"
-        );
-        assert_eq!(without_run_as_owner(&error("syntax error", sql)), None);
-        assert_eq!(
-            without_run_as_owner(&error(refused, "COMMENT ON SUBSCRIPTION s IS ', run_as_owner = true'")),
-            None
-        );
-    }
 }

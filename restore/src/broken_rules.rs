@@ -214,7 +214,7 @@ impl BrokenRules {
             AND NOT pg_catalog.has_schema_privilege($1::pg_catalog.oid, n.oid, 'USAGE')";
         let failed = unmade;
         let session = self.settings.connect().await?;
-        session.batch_execute(crate::load::STATEMENT).await.map_err(failed)?;
+        session.batch_execute(crate::sessions::STATEMENT).await.map_err(failed)?;
         let closed = session.query(CLOSED, &[&owner]).await.map_err(failed)?;
         let lent = |verb: &str, word: &str| -> String {
             let one = |row: &common::postgres::Row| {

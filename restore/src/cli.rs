@@ -334,7 +334,7 @@ async fn restore(
         maintenance.close().await?;
         return Ok(code);
     }
-    let plan = crate::prepare(&connection, &maintenance, &snapshot, &target, &options).await?;
+    let plan = crate::whole::prepare(&connection, &maintenance, &snapshot, &target, &options).await?;
     if cli.dry_run {
         if output.is_json() {
             output.document(&plan)?;
@@ -351,8 +351,9 @@ async fn restore(
         )?;
     }
     let progress = output.progress();
-    let verified = crate::verified(snapshot, options.jobs, &progress).await?;
-    let report = crate::execute(&connection, &maintenance, &verified, plan, &options, &progress).await?;
+    let verified = crate::whole::verified(snapshot, options.jobs, &progress).await?;
+    let report =
+        crate::whole::execute(&connection, &maintenance, &verified, plan, &options, &progress).await?;
     maintenance.close().await?;
     if !output.is_json() {
         print(&report, output);

@@ -80,7 +80,7 @@ pub async fn run(
         // Losing the last commits in a crash loses nothing: the staged database is dropped then. The swap's own commit
         // is synchronous and makes everything before it durable.
         session
-            .batch_execute(crate::load::STATEMENT)
+            .batch_execute(crate::sessions::STATEMENT)
             .await
             .map_err(|source| Error::postgres("could not prepare the session", source))?;
         let (work, next, progress) = (work.clone(), next.clone(), progress.clone());

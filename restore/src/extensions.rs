@@ -11,7 +11,10 @@ use common::{
     snapshot::Manifest,
 };
 
-use crate::archive::{self, Ahead, ArchiveOptions, Section};
+use crate::{
+    archive::{self, Ahead, ArchiveOptions},
+    contents::{self, Section},
+};
 
 /// What the server would make, and what else it could.
 const AVAILABLE: &str = "
@@ -49,7 +52,7 @@ pub async fn make(
     if wanted.is_empty() {
         return Ok(done);
     }
-    let entries = archive::entries(to.pg_restore, to.archive, Section::PreData).await?;
+    let entries = contents::entries(to.pg_restore, to.archive, Section::PreData).await?;
     let is_chosen = |id: &u32| options.entries.is_none_or(|chosen| chosen.contains(id));
     let schemas: Vec<u32> = entries
         .iter()
@@ -66,7 +69,7 @@ pub async fn make(
     let mut waiting: Vec<(u32, String)> = Vec::new();
     for (id, text) in entries {
         let Some(name) = text.strip_prefix("EXTENSION - ").filter(|_| is_chosen(&id)) else { continue };
-        let script = archive::script(to.pg_restore, to.archive, &[id]).await?;
+        let script = contents::script(to.pg_restore, to.archive, &[id]).await?;
         let statement = script.lines().find(|line| line.starts_with("CREATE EXTENSION "));
         let Some(statement) = statement.and_then(|line| line.strip_suffix(';')) else { continue };
         let version =

@@ -3,7 +3,7 @@
 //! pg_restore makes everything as whoever restores, who is mostly a superuser, and PostgreSQL computes what is constant in a
 //! generated column or a partition key when the table is made or attached, and the CHECK constraints of a partition when it
 //! is attached. So where such a table belongs to a role that is not trusted (`common::postgres::trust`) and calls anything that the
-//! archive makes, its owner makes it ([`crate::make_owned`]); and so with definitions that may hold a value as text (`'{x}'::words`), which
+//! archive makes, its owner makes it ([`crate::archive`]); and so with definitions that may hold a value as text (`'{x}'::words`), which
 //! is read by the functions of its type, and those ask a domain's rules. What indexes and statistics hold is computed when a query is planned: the
 //! check of a foreign key is one, and comes before them ([`crate::passes`]).
 //!
@@ -11,6 +11,8 @@
 //! ([`crate::lent_tables`]).
 //!
 //! An owner is read from the end of an entry, where pg_restore prints it without quotes: the longest name of a role that fits.
+
+pub mod look;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 

@@ -29,6 +29,15 @@ pub enum Target {
     Replace,
 }
 
+/// How to restore.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// Connections.
+    pub jobs: usize,
+    /// What a person decided.
+    pub choices: Choices,
+}
+
 /// What will be done. A dry run prints it; an execution takes nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct RestorePlan {

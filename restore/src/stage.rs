@@ -22,18 +22,20 @@ use common::{
 };
 
 use crate::{
-    archive::{self, ArchiveOptions, Remedies, Section},
-    collation, compare, copy_in,
+    archive::{self, ArchiveOptions, Remedies},
+    collation, compare,
+    contents::Section,
+    copy_in,
     differences::{self, LostRows},
     extension_tables, extensions, gate, grants,
     lent_paths::{self, LentPaths},
     load::{self, LoadOptions, Spent},
-    maintain, make_owned,
+    maintain,
     missing::{self, MissingObject},
-    owned::Owned,
+    owned::{self, Owned},
     owners::{self, Which},
     plan::RestorePlan,
-    role_map, rule_settings, tablespaces,
+    role_map, rule_settings, sessions, tablespaces,
 };
 
 /// A database that this run made. Not yet trusted with anything.
@@ -235,7 +237,7 @@ impl StagedDatabase {
         let owned = if plan.no_owner {
             Owned::default()
         } else {
-            make_owned::find(&session, pg_restore, &archive, &snapshot.manifest, entries.as_deref()).await?
+            owned::look::find(&session, pg_restore, &archive, &snapshot.manifest, entries.as_deref()).await?
         };
         let archive_options = ArchiveOptions {
             jobs: options.jobs,
@@ -243,7 +245,7 @@ impl StagedDatabase {
             entries: entries.as_deref(),
             no_tablespaces: plan.no_tablespaces,
             keep_going: plan.force,
-            session: load::SESSION,
+            session: sessions::SESSION,
             ahead: None,
             owned: Some(&owned),
             remedies: &remedies,

@@ -163,7 +163,7 @@ impl Contained {
         let short = data.table.name.short();
         let failed = |source| Error::postgres(format!("could not load the table {short}"), source);
         let session = settings.connect().await?;
-        session.batch_execute(super::STATEMENT).await.map_err(failed)?;
+        session.batch_execute(crate::sessions::STATEMENT).await.map_err(failed)?;
         session.batch_execute(&self.temporary_sql()).await.map_err(failed)?;
         let temporary =
             Table { name: QualifiedName::new("pg_temp", TEMPORARY), load_into: None, ..data.table.clone() };

@@ -43,7 +43,7 @@ use crate::{
     archive::{self, Ahead, ArchiveOptions, Remedies},
     broken_rules::Seen,
     collisions::Again,
-    copy_in, lent_paths, rule_settings,
+    contents, copy_in, lent_paths, rule_settings, sessions,
 };
 
 use contained::Contained;
@@ -51,7 +51,6 @@ use schedule::Schedule;
 use script::Method;
 use tasks::{Facts, Step, Task};
 use tuning::Size;
-pub use tuning::{SESSION, STATEMENT};
 
 /// How.
 #[derive(Debug, Clone, Copy)]
@@ -111,14 +110,14 @@ pub async fn archive_facts(pg_restore: &Tool, archive: &Path, manifest: &Manifes
     let is_large = |data: &TableData| tasks::raw_bytes(data) >= large_bytes();
     let script = async {
         if manifest.tables.iter().any(is_large) {
-            archive::post_data_script(pg_restore, archive).await
+            contents::post_data_script(pg_restore, archive).await
         } else {
             Ok(String::new())
         }
     };
     let (entries, post_data, script) = tokio::try_join!(
-        crate::parts::contents(pg_restore, archive),
-        archive::post_data_entries(pg_restore, archive),
+        contents::contents(pg_restore, archive),
+        contents::post_data_entries(pg_restore, archive),
         script,
     )?;
     let (methods, one_column) =
@@ -315,7 +314,7 @@ async fn work(shared: Arc<Shared>) -> Result<()> {
     // Losing the last commits in a crash loses nothing: the staged database is dropped then, and what it holds is flushed
     // before it is called restored.
     session
-        .batch_execute(STATEMENT)
+        .batch_execute(sessions::STATEMENT)
         .await
         .map_err(|source| Error::postgres("could not prepare the session", source))?;
     loop {
@@ -462,9 +461,9 @@ impl Shared {
             Step::ForeignKey { entry, ends } => {
                 let settings = match self.one_column.get(entry) {
                     Some(column) if self.indexes_are_enough(session, ends, column).await? => {
-                        &format!("{SESSION} -c enable_hashjoin=off")
+                        &format!("{} -c enable_hashjoin=off", sessions::SESSION)
                     }
-                    _ => SESSION,
+                    _ => sessions::SESSION,
                 };
                 return self.restore_entry(*entry, settings).await;
             }
@@ -491,7 +490,10 @@ impl Shared {
             let method = self.methods.get(&entry).copied().unwrap_or(Method::Other);
             tuning::build_memory_kb(method, size, server_kb)
         });
-        memory.map_or_else(|| SESSION.to_owned(), |kb| format!("{SESSION} -c maintenance_work_mem={kb}kB"))
+        memory.map_or_else(
+            || sessions::SESSION.to_owned(),
+            |kb| format!("{} -c maintenance_work_mem={kb}kB", sessions::SESSION),
+        )
     }
 
     async fn restore_entry(&self, entry: u32, settings: &str) -> Result<bool> {

@@ -38,7 +38,7 @@ pub async fn refuse(
     (mode, units): (Mode, &[Unit]),
     Asked { keeps, is_dry }: Asked,
 ) -> Result<()> {
-    crate::prepare(connection, maintenance, part, target, options).await?;
+    crate::whole::prepare(connection, maintenance, part, target, options).await?;
     if mode == Mode::Into {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! Whose code a restore of single tables would run with the rights of whoever restores, and the refusal of it.
 //!
-//! A restore of the whole snapshot lets the owner of a table run what it calls ([`crate::make_owned`], `crate::load`), in a database
+//! A restore of the whole snapshot lets the owner of a table run what it calls ([`crate::archive`], `crate::load`), in a database
 //! that nobody else can connect to. Here everything is one transaction in the live database, of one session, in which code of
 //! somebody else must not have run: it could leave things behind for what comes after it. So it is refused before anything.
 

@@ -26,8 +26,8 @@ use super::{
 };
 use crate::{
     RestoreOptions, Target,
-    archive::{self, Section},
-    event_triggers, make_owned,
+    contents::{self, Section},
+    event_triggers, owned,
     plan::time_suffix,
     stage::StagedDatabase,
 };
@@ -186,9 +186,9 @@ async fn prepare(
     let manifest = &snapshot.manifest;
     let mode = request.mode();
     let selection = Selection::find(manifest, request.tables, request.schemas)?;
-    let mut entries = super::contents(pg_restore, &super::archive(snapshot)).await?;
+    let mut entries = contents::contents(pg_restore, &contents::archive(snapshot)).await?;
     if toc::may_lack_operator_classes(&entries) {
-        let script = archive::post_data_script(pg_restore, &super::archive(snapshot)).await?;
+        let script = contents::post_data_script(pg_restore, &contents::archive(snapshot)).await?;
         toc::add_operator_classes(&mut entries, &script);
     }
     let choice = choose(snapshot, &entries, &selection, mode)?;
@@ -244,9 +244,9 @@ async fn code(
         return rights::of_live(live, &selection.units).await;
     }
     let roles = trust::roles(live).await?;
-    let archive = super::archive(snapshot);
-    let post_data = archive::post_data_entries(pg_restore, &archive).await?;
-    let exclusions = make_owned::exclusions(pg_restore, &archive, chosen, &post_data).await?;
+    let archive = contents::archive(snapshot);
+    let post_data = contents::post_data_entries(pg_restore, &archive).await?;
+    let exclusions = owned::look::exclusions(pg_restore, &archive, chosen, &post_data).await?;
     Ok(rights::of_entries(chosen, &roles, &exclusions))
 }
 
@@ -281,8 +281,8 @@ async fn into(
     progress: &Progress,
 ) -> Result<Account> {
     let target = Target::Into(request.into.unwrap_or_default().to_owned());
-    let plan = crate::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
-    let report = crate::execute(connection, maintenance, verified, plan, &options, progress).await?;
+    let plan = crate::whole::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
+    let report = crate::whole::execute(connection, maintenance, verified, plan, &options, progress).await?;
     if !report.missing.is_empty() {
         let lines: Vec<String> = report.missing.iter().map(|object| object.line()).collect();
         return Err(Error::failed(format!("some objects could not be restored:\n  {}", lines.join("\n  ")))
@@ -333,7 +333,7 @@ async fn with_scratch(
     };
     let (target, options) = database_to_make(prepared, live, options);
     let restore_plan =
-        crate::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
+        crate::whole::prepare(connection, maintenance, verified.snapshot(), &target, &options).await?;
     let staged = StagedDatabase::create(maintenance, connection, verified, &restore_plan, progress)
         .await
         .map_err(unchanged)?;

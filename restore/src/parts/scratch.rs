@@ -19,7 +19,8 @@ use common::{
 use super::plan::FreeNames;
 use crate::{
     RestorePlan,
-    archive::{self, ArchiveOptions, Remedies, Section},
+    archive::{self, ArchiveOptions, Remedies},
+    contents::{self, Section},
     stage::StagedDatabase,
 };
 
@@ -123,7 +124,7 @@ pub async fn define(
         remedies: &remedies,
     };
     for section in sections {
-        let archive = super::archive(stored);
+        let archive = contents::archive(stored);
         let missing =
             archive::restore(pg_restore, &settings, &session, &archive, *section, options, progress).await?;
         if let Some(object) = missing.first() {
@@ -225,9 +226,9 @@ pub async fn definitions(
             finished.stderr.trim()
         )));
     }
-    let entries = super::contents(pg_restore, &archive).await?;
+    let entries = contents::contents(pg_restore, &archive).await?;
     let (entries, made) = missing(&entries, scratch, live).await?;
-    let list = archive::list_of(&entries)?;
+    let list = contents::list_of(&entries)?;
     let text = async |section: &str| -> Result<String> {
         let mut command = tools::offline_command(&pg_restore.path);
         command.args(["--file=-", "--no-owner", "--no-privileges", section]);
@@ -239,7 +240,7 @@ pub async fn definitions(
         let text = String::from_utf8(text).map_err(|_| {
             Error::refused("a definition has bytes that are not UTF-8, which only a whole restore keeps")
         })?;
-        Ok(for_the_server(&text, live.server_major()))
+        Ok(contents::for_the_server(&text, live.server_major()))
     };
     Ok(Definitions {
         before: text("--section=pre-data").await?,
@@ -333,33 +334,6 @@ async fn compare(entry: &Entry, scratch: &Session, live: &Session) -> Result<Sta
     }
 }
 
-/// pg_restore's text without what psql alone understands, and without the setting that an older server does not know.
-///
-/// Only whole lines of pg_restore's own go: the one that begins the restricted mode, whose token is random, its
-/// counterpart with the same token, and the setting in the head.
-pub fn for_the_server(text: &str, major: u32) -> String {
-    let mut token = None;
-    let mut in_head = true;
-    let mut out = String::with_capacity(text.len());
-    for line in text.split_inclusive('\n') {
-        let bare = line.trim_end_matches('\n');
-        if in_head && token.is_none() && bare.starts_with("\\restrict ") {
-            token = bare.strip_prefix("\\restrict ").map(str::to_owned);
-            continue;
-        }
-        if token.as_ref().is_some_and(|token| bare.strip_prefix("\\unrestrict ") == Some(token)) {
-            continue;
-        }
-        if in_head && major < 17 && bare == "SET transaction_timeout = 0;" {
-            continue;
-        }
-        // The entries begin; names and bodies may hold any text from here on.
-        in_head &= !bare.starts_with("-- Name: ");
-        out.push_str(line);
-    }
-    out
-}
-
 /// One column, for the comparison with the live table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
@@ -407,21 +381,4 @@ pub async fn columns(session: &Session, table: &QualifiedName) -> Result<Option<
 /// The name of a regclass in SQL.
 pub fn regclass(name: &QualifiedName) -> String {
     format!("{}::pg_catalog.regclass", literal(&name.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_lines_of_pg_restore_itself_are_taken_away() {
-        let text = "--\n-- PostgreSQL database dump\n--\n\n\\restrict abc\n\nSET transaction_timeout = 0;\nSET x = 1;\n\
-                    --\n-- Name: f(); Type: FUNCTION\n--\n\\restrict def\n\\unrestrict def\nSET transaction_timeout = 0;\n\
-                    \\unrestrict abc\n";
-        let kept = for_the_server(text, 14);
-        assert!(!kept.contains("abc"));
-        assert!(kept.contains("\\restrict def\n\\unrestrict def\nSET transaction_timeout = 0;\n"), "{kept}");
-        assert_eq!(kept.matches("transaction_timeout").count(), 1);
-        assert_eq!(for_the_server(text, 17).matches("transaction_timeout").count(), 2);
-    }
 }

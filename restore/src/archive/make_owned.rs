@@ -4,106 +4,27 @@
 //! owner gets what he needs of the schemas, and does not have: he may not have it any more. What he made there beside it is refused
 //! ([`crate::left_behind`]).
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use common::{
     Error, Ident, Result,
     postgres::{
         Session,
         as_owner::{self, AsOwner},
-        tools::{self, RestoreError, Tool},
-        trust::{self, Role},
+        tools::{self, RestoreError},
+        trust::Role,
     },
-    snapshot::{
-        Manifest,
-        toc::{self, Entry},
-    },
+    snapshot::toc,
 };
 
+use super::{Run, forms};
 use crate::{
-    archive::{self, Run},
-    column_marks, encoding, gate,
+    column_marks, contents, encoding,
     left_behind::Contents,
     lent_paths,
     lent_tables::{Aside, Loans},
     missing::MissingObject,
-    owned::{self, Known, Owned},
-    parts::{self, scratch},
 };
-
-/// What the owners of the archive's objects have to make, or nothing where no role that is not trusted owns anything. From then on the
-/// session takes pg_database_owner for what it was when the snapshot was taken.
-///
-/// # Errors
-/// The archive or the catalog can't be read.
-pub async fn find(
-    session: &Session,
-    pg_restore: &Tool,
-    archive: &Path,
-    manifest: &Manifest,
-    chosen: Option<&[u32]>,
-) -> Result<Owned> {
-    let roles = trust::roles(session).await?;
-    // The database's owner is not the snapshot's yet, for whom pg_database_owner stands.
-    let owner = &manifest.database.owner;
-    let roles = match roles.iter().any(|role| role.is_trusted && role.name == *owner) {
-        true => roles,
-        false => {
-            trust::doubt_database_owner(session).await?;
-            trust::roles(session).await?
-        }
-    };
-    let is_trusted = |name: &String| roles.iter().any(|role| role.is_trusted && role.name == *name);
-    // Snapshots of earlier versions do not say who owns what.
-    if !manifest.owners.is_empty() && manifest.owners.keys().all(is_trusted) {
-        return Ok(Owned::default());
-    }
-    let mut entries =
-        toc::parse(&encoding::exact(session, parts::printed_contents(pg_restore, archive).await?).await?);
-    if let Some(chosen) = chosen {
-        entries.retain(|entry| chosen.contains(&entry.id));
-    }
-    if !owned::may_matter(&entries, &roles) {
-        return Ok(Owned::default());
-    }
-    let post_data = archive::post_data_entries(pg_restore, archive).await?;
-    let exclusions = exclusions(pg_restore, archive, &entries, &post_data).await?;
-    let partitioned = manifest.partitioned.iter().map(|table| table.oid).collect();
-    let may_lend = gate::is_superuser(session).await?;
-    let known = Known { post_data: &post_data, partitioned: &partitioned, exclusions: &exclusions, may_lend };
-    let mut owned = owned::find(&entries, &roles, known);
-    let tables = manifest.tables.iter().map(|data| (data.table.oid, &data.table.name));
-    let trees = manifest.partitioned.iter().map(|table| (table.oid, &table.name));
-    owned.names = tables.chain(trees).map(|(oid, name)| (oid, name.clone())).collect();
-    Ok(owned)
-}
-
-/// Constraints that may be exclusion constraints, as their statements say. Nothing that a definition holds can hide the word.
-///
-/// # Errors
-/// The archive can't be read.
-pub async fn exclusions(
-    pg_restore: &Tool,
-    archive: &Path,
-    entries: &[Entry],
-    post_data: &BTreeSet<u32>,
-) -> Result<BTreeSet<u32>> {
-    let is_key = |entry: &&Entry| post_data.contains(&entry.id) && entry.text.starts_with("CONSTRAINT ");
-    let mut waiting = vec![entries.iter().filter(is_key).map(|entry| entry.id).collect::<Vec<u32>>()];
-    let mut found = BTreeSet::new();
-    while let Some(ids) = waiting.pop() {
-        if ids.is_empty() || !archive::script(pg_restore, archive, &ids).await?.contains(" EXCLUDE ") {
-            continue;
-        }
-        if let [id] = ids.as_slice() {
-            found.insert(*id);
-        } else {
-            let (one, other) = ids.split_at(ids.len() / 2);
-            waiting.extend([one.to_vec(), other.to_vec()]);
-        }
-    }
-    Ok(found)
-}
 
 /// Makes entries, in their order; those that could not be made come back.
 ///
@@ -129,7 +50,7 @@ pub async fn make(run: &Run<'_>, ids: &[u32]) -> Result<Vec<MissingObject>> {
                 Err(error) => (false, format!("as its owner \"{}\": {}", role.name, error.message())),
             };
             let object = run.entries.get(id).cloned().unwrap_or_else(|| format!("entry {id}"));
-            let definition = archive::script(run.pg_restore, run.archive, &[*id]).await.ok();
+            let definition = contents::script(run.pg_restore, run.archive, &[*id]).await.ok();
             let object = MissingObject { object, reason, definition };
             if is_left_out {
                 left_out.push(object);
@@ -169,7 +90,7 @@ async fn one(run: &Run<'_>, role: &Role, id: u32) -> Result<Option<String>> {
         return match attempt(run, role, &[id], Form::NotValid).await {
             // Before 18 a foreign key of a partitioned table can't be NOT VALID.
             Err(refused) if refused.sqlstate() == Some("42809") => {
-                Ok(Some(archive::not_valid_refused(run.session, error.message())))
+                Ok(Some(forms::not_valid_refused(run.session, error.message())))
             }
             Err(refused) => Err(refused),
             Ok(()) => {
@@ -210,7 +131,7 @@ async fn attempt(run: &Run<'_>, role: &Role, ids: &[u32], form: Form) -> Result<
 async fn perform(run: &Run<'_>, role: &Role, ids: &[u32], head: &str, body: &str) -> Result<Vec<Aside>> {
     let session = run.settings.connect().await?;
     let failed = |source| Error::postgres("the server does not take it", source);
-    session.batch_execute(crate::load::STATEMENT).await.map_err(failed)?;
+    session.batch_execute(crate::sessions::STATEMENT).await.map_err(failed)?;
     session.batch_execute(head).await.map_err(failed)?;
     let lacking = lacking(&session, run, role, ids, &format!("\n{head}{body}")).await?;
     session.batch_execute("BEGIN").await.map_err(failed)?;
@@ -239,7 +160,7 @@ async fn perform(run: &Run<'_>, role: &Role, ids: &[u32], head: &str, body: &str
 
 /// The statements of entries: what pg_restore sets first, and the entries themselves.
 async fn statements(run: &Run<'_>, ids: &[u32]) -> Result<(String, String)> {
-    let list = archive::list_of(ids)?;
+    let list = contents::list_of(ids)?;
     let mut command = tools::offline_command(&run.pg_restore.path);
     command.args(["--file=-", "--no-owner", "--no-privileges"]);
     if run.options.no_tablespaces {
@@ -251,7 +172,7 @@ async fn statements(run: &Run<'_>, ids: &[u32]) -> Result<(String, String)> {
         return Err(Error::failed(format!("pg_restore failed: {}", finished.stderr.trim())));
     }
     let text = encoding::exact(run.session, printed).await?;
-    let text = scratch::for_the_server(&text, run.session.server_major());
+    let text = contents::for_the_server(&text, run.session.server_major());
     let at = text.find("\n-- Name: ").map_or(text.len(), |at| at + 1);
     let (head, body) = text.split_at(at);
     // It is sent as UTF-8, whatever the archive is in.
@@ -270,7 +191,7 @@ fn not_valid(body: &str) -> Result<String> {
         message: "violates foreign key constraint".to_owned(),
         statement: statement.map(str::to_owned),
     };
-    archive::not_valid_statement(&error)
+    forms::not_valid_statement(&error)
         .ok_or_else(|| Error::failed("the statement of a foreign key is not what it is in an archive"))
 }
 
