@@ -3,7 +3,7 @@
 
 use common::{
     Error, Result,
-    postgres::{Session, scratch},
+    postgres::{Session, database::FENCED, scratch},
     repository::StoredSnapshot,
     snapshot::readme::{database_statements, setting_statement},
 };
@@ -85,8 +85,10 @@ pub async fn apply_database_state(
         left_out.push(format!("{what} of the database was left out: {}", error.message()));
     }
     if plan.read_only {
-        let fence =
-            format!("ALTER DATABASE {} SET default_transaction_read_only TO 'on'", common::Ident::new(name));
+        let fence = format!(
+            "ALTER DATABASE {} SET default_transaction_read_only TO '{FENCED}'",
+            common::Ident::new(name)
+        );
         maintenance.batch_execute(&fence).await.map_err(|source| {
             Error::postgres(format!("could not make the database \"{name}\" read-only"), source)
         })?;

@@ -55,7 +55,7 @@ pub async fn current(session: &Session) -> Result<Option<String>> {
 pub async fn set(control: &Session, database: &str, previous: Option<String>, own: &[i32]) -> Result<Fence> {
     // Before anything is changed, and nobody is ended in vain.
     refuse_lasting_sessions(control, database, own).await?;
-    alter(control, database, Some("on")).await?;
+    alter(control, database, Some(database::FENCED)).await?;
     fault::point("safe-run.read-only");
     let fence = Fence::ReadOnly { database: database.to_owned(), previous };
     // A session that read its settings just before the change may appear just after it: look twice.

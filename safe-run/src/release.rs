@@ -4,7 +4,10 @@ use std::path::Path;
 
 use common::{
     Error, ErrorKind, Result,
-    postgres::{ConnectionSettings, Session, database},
+    postgres::{
+        ConnectionSettings, Session,
+        database::{self, FENCED},
+    },
     repository::Repository,
 };
 
@@ -145,13 +148,15 @@ pub fn explain_closed(error: Error, repository: &Path, database: &str) -> Error 
 pub async fn fence_of_nobody(settings: &ConnectionSettings) -> Option<String> {
     let control = fence::control(settings).await.ok()?;
     let live = settings.database();
+    // Earlier versions wrote it as everybody does.
+    let read_only = ["on", FENCED].map(|value| format!("default_transaction_read_only={value}"));
     let row = control
         .query_opt(
             "SELECT d.datallowconn, pg_catalog.shobj_description(d.oid, 'pg_database'),
                     EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
-                            WHERE s.setdatabase = d.oid AND s.setrole = 0 AND c = 'default_transaction_read_only=on')
+                            WHERE s.setdatabase = d.oid AND s.setrole = 0 AND c = ANY ($2))
              FROM pg_catalog.pg_database d WHERE d.datname = $1",
-            &[&live],
+            &[&live, &read_only.as_slice()],
         )
         .await
         .ok()??;

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 use super::{ConnectionSettings, Session, shared_text, sql};
 use crate::{Error, ErrorKind, Ident, Result};
 
+/// What a read-only fence of ours sets `default_transaction_read_only` to: `on`, spelled as nobody spells it, so that a database which somebody
+/// made read-only on purpose is not taken for one that a run has left. The server takes any beginning of `true`, and keeps what it was given.
+pub const FENCED: &str = "tru";
+
 /// Databases to manage others from, in the order in which they are tried.
 const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
 

@@ -190,7 +190,10 @@ pub(super) async fn swap_in(
         format!("COMMENT ON DATABASE {name} IS {comment}"),
     ];
     if read_only {
-        then.push(format!("ALTER DATABASE {name} SET default_transaction_read_only TO 'on'"));
+        then.push(format!(
+            "ALTER DATABASE {name} SET default_transaction_read_only TO '{}'",
+            database::FENCED
+        ));
     }
     database::swap_and(settings, &names, &then).await
 }

@@ -283,3 +283,90 @@ fn a_hidden_database_that_somebody_took_away_is_never_said_to_be_back() {
     let left = run.others();
     assert!(left.iter().all(|name| name.contains("_replaced_")), "{left:?}");
 }
+
+/// Its own setting is no fence, neither for a backup nor for a run; it is there again after each.
+fn a_database_that_is_read_only_on_purpose(major: u32) {
+    let run = ProtectedRun::shop(major);
+    let name = run.database.name().to_owned();
+    for value in ["on", "true"] {
+        run.database
+            .cluster()
+            .psql(&format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = {value}"));
+        let kept = |name: &str| {
+            let setting = run.database.cluster().psql(&format!(
+                "SELECT setconfig FROM pg_db_role_setting JOIN pg_database d ON d.oid = setdatabase
+                 WHERE setrole = 0 AND datname = '{name}'"
+            ));
+            assert!(setting.contains(&format!("default_transaction_read_only={value}")), "{name}: {setting}");
+        };
+        let by = |program: &str, arguments: &[&str]| {
+            let mut command = tests::binaries::command(program);
+            command.args(arguments).current_dir(run.folder()).env("DATABASE_URL", run.database.url());
+            Running::start(command).outcome()
+        };
+        let before = run.fingerprint();
+        for repository in ["snapshots", "nightly"] {
+            drop(
+                by("backup", &["create", "--repo", repository])
+                    .exits(0)
+                    .never_says("fence")
+                    .never_says("safe-run"),
+            );
+        }
+        drop(by("backup", &["check"]).exits(0).never_says("read-only"));
+        drop(by("backup", &["drill"]).exits(0));
+        run.run(&["check"]).exits(0).verdict("CLEAN").never_says("unfinished");
+        run.run(&["recover"]).exits(0).says("Nothing to recover");
+        before.assert_same(&run.fingerprint());
+
+        let copy = format!("{name}_copy");
+        drop(by("restore", &["latest", "--into", &copy]).exits(0));
+        kept(&copy);
+        run.database.cluster().psql(&format!("DROP DATABASE \"{copy}\""));
+        drop(by("restore", &["latest", "--replace", "--drop-replaced", "--yes"]).exits(0));
+        drop(
+            by("restore", &["latest", "--table", "audit", "--replace", "--drop-replaced", "--yes"]).exits(0),
+        );
+        kept(&name);
+        before.assert_same(&run.fingerprint());
+
+        let destroys =
+            ["psql", "-Xqv", "ON_ERROR_STOP=1", "-c", "DELETE FROM order_items", "-c", "SELECT 1 / 0"];
+        for flags in [
+            &["--fence", "read-only"][..],
+            &["--fence", "exclusive"],
+            &["--snapshot", "clone"],
+            &["--fence", "none"],
+        ] {
+            // Its sessions are let through, whatever keeps others from writing.
+            run.run(&[flags, &["--"], &destroys].concat()).exits(12).verdict("RESTORED");
+            kept(&name);
+            before.assert_same(&run.fingerprint());
+        }
+        run.migration("0001_a.sql", "ALTER TABLE orders ADD status text;\n");
+        run.migration("0002_b.sql", "SELECT 1 / 0;\n");
+        run.run(&[]).exits(10).verdict("ROLLED BACK");
+        run.run(&["--fence", "read-only"]).exits(12).verdict("RESTORED");
+        kept(&name);
+        before.assert_same(&run.fingerprint());
+        run.migration("0002_b.sql", "CREATE INDEX CONCURRENTLY ON orders (status);\n");
+        run.run(&[]).exits(0).verdict("COMMITTED");
+        kept(&name);
+        let refused = run.database.try_psql("DELETE FROM order_items").unwrap_err();
+        assert!(refused.contains("read-only transaction"), "{refused}");
+        run.database.psql("SET default_transaction_read_only = off; DROP SCHEMA safe_run CASCADE; ALTER TABLE orders DROP status");
+        for other in run.others() {
+            run.database.cluster().psql(&format!("DROP DATABASE \"{other}\""));
+        }
+    }
+}
+
+#[test]
+fn a_database_that_is_read_only_on_purpose_is_not_taken_for_a_fenced_one_postgresql_14() {
+    a_database_that_is_read_only_on_purpose(14);
+}
+
+#[test]
+fn a_database_that_is_read_only_on_purpose_is_not_taken_for_a_fenced_one_postgresql_18() {
+    a_database_that_is_read_only_on_purpose(18);
+}

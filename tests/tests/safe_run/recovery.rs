@@ -392,7 +392,7 @@ fn a_half_done_database_becomes_no_snapshot_in_silence() {
     run.run(&["check", "--skip", "rows"]).says(&id).says("what is checked here may be half");
     // Another repository knows nothing of the run: the fence tells.
     let elsewhere = ["create", "--repo", "nightly"];
-    drop(backup(&elsewhere).exits(0).says("as an unfinished run of safe-run leaves it"));
+    drop(backup(&elsewhere).exits(0).says("behind the read-only fence of a run"));
     let half =
         backup(&["create", "--despite-unfinished-run"]).exits(0).says("may hold half of what that run did");
     let snapshot = half.stdout.trim().to_owned();
@@ -403,7 +403,7 @@ fn a_half_done_database_becomes_no_snapshot_in_silence() {
     drop(dry.says(&snapshot).says("may hold half of what that run did"));
     run.run(&["recover"]).exits(0);
     drop(backup(&["create"]).exits(0).never_says("half of what"));
-    drop(backup(&elsewhere).exits(0).never_says("half of what"));
+    drop(backup(&elsewhere).exits(0).never_says("fence"));
     run.run(&["status"]).exits(30);
 }
 
