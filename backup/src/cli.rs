@@ -278,12 +278,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::List(args)) => list(args, &settings, output),
         Some(Command::Show(args)) => show(args, &settings, output),
         Some(Command::Verify(args)) => verify_all(args, &settings, output),
-        // Who reads a snapshot holds the lock from before it looks for it: nobody deletes it in between.
-        Some(Command::Drill(args)) => {
-            let _lock = Repository::open(&settings.repo)?.lock_reading()?;
-            let snapshot = manage::find(&settings, &args.snapshot)?;
-            drill::run(args, &cli.shared, &settings, snapshot, output).await
-        }
+        Some(Command::Drill(args)) => drill::run(args, &cli.shared, &settings, output).await,
         Some(Command::Pin(args)) => manage::pin(args, &settings, output),
         Some(Command::Unpin(args)) => manage::unpin(args, &settings, output),
         Some(Command::Delete(args)) => manage::delete(args, &settings, output),
@@ -292,6 +287,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         Some(Command::Schedule(args)) => schedule::cli::run(args, &cli.shared, output).await,
         Some(Command::Acknowledge(args)) => manage::acknowledge(args, &settings, output),
         Some(Command::Undelete(args)) => manage::undelete(args, &settings, output),
+        // Who reads a snapshot holds the lock from before it looks for it: nobody deletes it in between.
         Some(Command::Export(args)) => {
             let _lock = Repository::open(&settings.repo)?.lock_reading()?;
             let snapshot = manage::find(&settings, &args.snapshot)?;

@@ -52,18 +52,16 @@ struct Drill<'a> {
     account: &'a Account,
 }
 
-/// Runs `backup drill`. The caller holds the repository's lock for all of it: the child's own comes later.
-pub async fn run(
-    args: &DrillArgs,
-    shared: &SharedArgs,
-    settings: &Settings,
-    snapshot: StoredSnapshot,
-    output: &Output,
-) -> Result<u8> {
+/// Runs `backup drill`. It holds the repository's lock for all of it, and from before it looks for the snapshot: the child's own comes later.
+pub async fn run(args: &DrillArgs, shared: &SharedArgs, settings: &Settings, output: &Output) -> Result<u8> {
+    let repository = Repository::open(&settings.repo).map_err(unchanged)?;
+    let _lock = repository.lock_reading().map_err(unchanged)?;
+    let snapshot = manage::find(settings, &args.snapshot).map_err(unchanged)?;
     let manifest = &snapshot.manifest;
-    let connection = connection(args, shared, settings)?;
-    let repository = Repository::open(&settings.repo)?;
-    process::wait_for_server(&connection.with_database("postgres"), shared.wait, output).await?;
+    let connection = connection(args, shared, settings).map_err(unchanged)?;
+    process::wait_for_server(&connection.with_database("postgres"), shared.wait, output)
+        .await
+        .map_err(unchanged)?;
     let rehearsal = Rehearsal {
         jobs: args.jobs.or(settings.jobs),
         no_owner: args.no_owner,
@@ -133,11 +131,11 @@ pub async fn rehearse(
 ) -> Result<Rehearsed> {
     let manifest = &snapshot.manifest;
     let connection = &connection.with_application_name("backup drill");
-    let restore = restore_program()?;
-    drop_leftovers(connection, output).await?;
+    let restore = restore_program().map_err(unchanged)?;
+    drop_leftovers(connection, output).await.map_err(unchanged)?;
     let scratch = SCRATCH.name(&manifest.database.name);
-    refuse_existing(connection, &scratch).await?;
-    let _running = SCRATCH.hold(connection, &scratch).await?;
+    refuse_existing(connection, &scratch).await.map_err(unchanged)?;
+    let _running = SCRATCH.hold(connection, &scratch).await.map_err(unchanged)?;
     output.say(&format!("restoring {} into the scratch database \"{}\"", manifest.id, printable(&scratch)));
 
     let mut command = child(&restore, connection);
@@ -159,18 +157,20 @@ pub async fn rehearse(
     let seconds = started.elapsed().as_secs_f64();
     common::fault::point("drill.restored");
     let dropped = drop_scratch(connection, &scratch).await;
+    let mut is_dropped = true;
     let (code, told) = match (ended, dropped) {
         (Ok(ended), Ok(())) => ended,
-        (Err(error), Ok(())) => return Err(error),
-        (Ok((0, _)), Err(error)) => return Err(error),
+        (Err(error), Ok(())) => return Err(error.with_database_state(DROPPED)),
+        (Ok((0, _)), Err(error)) => return Err(still_there(error, &scratch)),
         // Both: the first failure is the reason, the second must not be lost.
         (Ok(ended), Err(error)) => {
             output.warn(&error.to_string());
+            is_dropped = false;
             ended
         }
         (Err(first), Err(second)) => {
             output.warn(&second.to_string());
-            return Err(first);
+            return Err(still_there(first, &scratch));
         }
     };
     // Other codes say something about the server or its roles, not about the snapshot.
@@ -179,11 +179,31 @@ pub async fn rehearse(
         manage::record(repository, &manifest.id, How::Restored, seconds, code == 0, output);
     }
     if code != 0 {
-        return Err(Error::new(kind(code), format!("the drill of {} failed: see above", manifest.id))
-            .with_database_state("The scratch database was dropped; no other database was changed."));
+        let error = Error::new(kind(code), format!("the drill of {} failed: see above", manifest.id));
+        return Err(match is_dropped {
+            true => error.with_database_state(DROPPED),
+            false => still_there(error, &scratch),
+        });
     }
-    let account = account(&told)?;
+    let account = account(&told).map_err(|error| error.with_database_state(DROPPED))?;
     Ok(Rehearsed { scratch, seconds, account })
+}
+
+const DROPPED: &str = "The scratch database was dropped; no other database was changed.";
+
+/// Before the scratch database.
+fn unchanged(error: Error) -> Error {
+    match error.database_state() {
+        Some(_) => error,
+        None => error.with_database_state("No database was changed."),
+    }
+}
+
+fn still_there(error: Error, scratch: &str) -> Error {
+    error.with_database_state(format!(
+        "The scratch database \"{}\" is still there, and the next `backup drill` tries to drop it; no other database was changed.",
+        printable(scratch)
+    ))
 }
 
 /// What `restore` said in its JSON that its verdict does not vouch for.

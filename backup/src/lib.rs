@@ -47,7 +47,9 @@ use common::{
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
         introspect,
         names::Schemas,
-        names_as_bytes, role_passwords, scratch, tools, trust,
+        names_as_bytes, role_passwords, scratch,
+        session_room::{self, Need},
+        tools, trust,
     },
     random,
     repository::{PartialSnapshot, Repository, StoredSnapshot},
@@ -212,6 +214,13 @@ async fn create_locked(
     let observer = settings.connect().await?;
     check_server(&observer).await?;
     connect::refuse_pooler(&observer).await?;
+    // Beside these two, of which one goes: the reader, pg_dump, and who copies.
+    let need = Need { fixed: 1, per_job: 1, jobs: options.jobs, same_database: true };
+    let room = session_room::find(&observer, need).await?;
+    if let Some(said) = room.said {
+        progress.note(said);
+    }
+    let options = &CreateOptions { jobs: room.jobs, ..options.clone() };
     repository.sweep()?;
     let mut points = reuse::points(&observer).await?;
     progress.phase("locking tables", None);

@@ -87,16 +87,10 @@ async fn judge(
         settings.connect().await?.close().await?;
     }
     // A session of this backup may have ended since, and left its place.
-    let full = [
-        "FATAL:  too many connections for",
-        "FATAL:  sorry, too many clients",
-        "FATAL:  remaining connection slots",
-    ];
-    if !finished.success && full.iter().any(|text| messages.contains(text)) {
-        return Err(Error::busy(format!("there was no place for pg_dump's connection:\n{messages}")).with_hint(
-            "Raise the role's or the database's CONNECTION LIMIT or the server's max_connections, or use fewer --jobs; \
-             then run the command again.",
-        ));
+    if !finished.success
+        && let Some(error) = tools::no_place("pg_dump", messages)
+    {
+        return Err(error);
     }
     if !finished.success {
         // The C locale's text.

@@ -8,7 +8,12 @@ use common::{
     Account, Error, ErrorKind, Result, Verdict,
     cli::{Output, Settings, SharedArgs, config::CommandFlags, facts::Facts, process},
     format,
-    postgres::{ConnectionSettings, Environment, connect::refuse_pooler, database},
+    postgres::{
+        ConnectionSettings, Environment,
+        connect::refuse_pooler,
+        database,
+        session_room::{self, Need},
+    },
     repository::{Listed, Repository, StoredSnapshot},
 };
 use serde::Serialize;
@@ -102,7 +107,7 @@ pub struct Cli {
     #[arg(long)]
     no_tablespaces: bool,
 
-    /// Leave out settings of the database that the server does not accept, and name them
+    /// Leave out settings of the database and of functions that the server does not accept, and name them
     #[arg(long)]
     skip_settings: bool,
 
@@ -148,6 +153,14 @@ pub fn main() -> ExitCode {
 }
 
 async fn run(cli: &Cli, output: &Output) -> Result<u8> {
+    flow(cli, output).await.map_err(|error| match (error.database_state(), error.kind()) {
+        (None, kind) if kind != ErrorKind::Unknown => error.with_database_state("No database was changed."),
+        _ => error,
+    })
+}
+
+/// What ends before a restore begins may leave out that no database was changed.
+async fn flow(cli: &Cli, output: &Output) -> Result<u8> {
     // No id begins like that.
     if cli.man || cli.snapshot.as_deref() == Some("man") {
         output.data(&common::cli::completions::manual::<Cli>()?)?;
@@ -300,7 +313,7 @@ async fn restore(
     if target == Target::Replace && live != origin {
         output.warn(&format!("the snapshot is of \"{origin}\", and \"{live}\" is to be replaced"));
     }
-    let options = RestoreOptions {
+    let mut options = RestoreOptions {
         jobs: settings.jobs.unwrap_or_else(common::cli::config::default_jobs),
         choices: Choices {
             no_owner: cli.no_owner,
@@ -325,6 +338,15 @@ async fn restore(
     let maintenance = database::connect_maintenance(&connection, &[&live]).await?;
     // CREATE DATABASE and the swap need a session that stays the same.
     refuse_pooler(&maintenance).await?;
+    if !cli.dry_run {
+        // Beside this one: a session of ours or pg_restore's own, and who loads.
+        let need = Need { fixed: 1, per_job: 1, jobs: options.jobs, same_database: false };
+        let room = session_room::find(&maintenance, need).await?;
+        if let Some(said) = room.said {
+            output.progress().note(said);
+        }
+        options.jobs = room.jobs;
+    }
     // With several hosts, every further session and pg_restore must reach the server that answered.
     let connection = maintenance.settings().with_database(&live);
     if request.is_some() {
@@ -354,18 +376,26 @@ async fn restore(
     let verified = crate::whole::verified(snapshot, options.jobs, &progress).await?;
     let report =
         crate::whole::execute(&connection, &maintenance, &verified, plan, &options, &progress).await?;
-    maintenance.close().await?;
+    let name = &report.database;
+    told(cli, output, &connection, &report)
+        .map_err(|error| error.with_database_state(format!("The restore is done: database \"{name}\".")))?;
+    // What it was for is done.
+    let _ = maintenance.close().await;
+    Ok(if report.missing.is_empty() { 0 } else { ErrorKind::Failed.exit_code() })
+}
+
+/// Says what was done, to a person and to programs.
+fn told(cli: &Cli, output: &Output, connection: &ConnectionSettings, report: &RestoreReport) -> Result<()> {
     if !output.is_json() {
-        print(&report, output);
+        print(report, output);
     }
     if output.is_json() || cli.document {
         let (verdict, account) = (report.verdict(), &report.account());
-        output.document(&Document { verdict, report: &report, account })?;
+        output.document(&Document { verdict, report, account })
     } else {
         let url = connection.without_application_name().with_database(&report.database).redacted_url();
-        output.data(&format!("{url}\n"))?;
+        output.data(&format!("{url}\n"))
     }
-    Ok(if report.missing.is_empty() { 0 } else { ErrorKind::Failed.exit_code() })
 }
 
 /// Reads `OLD=NEW`. A name with an equals sign can't be given: which one parts the two would be a guess.

@@ -35,6 +35,7 @@ use crate::{
     recover::{self, Decision},
     release,
     report::{Report, Verdict, document, follow_up, targets::Targets},
+    room::{self, Way},
     run::{Context, FenceChoice, OnFailure, RunOptions, SnapshotChoice, local_offset},
     tidy,
     transactional::{self, Work},
@@ -377,7 +378,7 @@ impl Invocation<'_> {
         let wanted = self.cli.reports();
         let targets = Targets::check(wanted.report.as_deref(), wanted.report_json.as_deref())?;
         let began_at = Utc::now();
-        let outcome = run.await.map_err(interrupt::explain);
+        let outcome = run.await.map_err(interrupt::explain).map_err(unchanged);
         let report = match &outcome {
             Ok(Some(report)) => {
                 self.print(report)?;
@@ -465,6 +466,7 @@ impl Invocation<'_> {
                 || options.snapshot.has_clone()
                 || matches!(options.fence, FenceChoice::ReadOnly | FenceChoice::Exclusive);
             if transactions.one && !outer_fence {
+                room::make(&mut context, Way::OneTransaction).await?;
                 transactional::run(&context, &Work::Files(&plan.pending, &transactions)).await?
             } else {
                 for why in &transactions.why {
@@ -480,6 +482,7 @@ impl Invocation<'_> {
                     "statements outside of one transaction",
                 )?;
                 self.require_undo(options)?;
+                room::make(&mut context, Way::Guarded).await?;
                 proof::settle(&mut context).await?;
                 guarded::run(&context, Job::Files(&plan.pending, &transactions)).await?
             }
@@ -487,6 +490,7 @@ impl Invocation<'_> {
             let options = &context.options;
             self.refuse_fence(options.fence, &[FenceChoice::Lock], "a command")?;
             self.require_undo(options)?;
+            room::make(&mut context, Way::Guarded).await?;
             proof::settle(&mut context).await?;
             guarded::run(&context, Job::Command(external, self.output.is_json())).await?
         };
@@ -690,4 +694,12 @@ fn up_to_date(context: &Context, plan: &MigrationPlan<'_>) -> Report {
     };
     report.headline = format!("{what} applied to \"{}\"; nothing was changed", report.database);
     report
+}
+
+/// What ends before it became a run has changed nothing.
+fn unchanged(error: Error) -> Error {
+    match (error.database_state(), error.kind()) {
+        (None, kind) if kind != ErrorKind::Unknown => error.with_database_state("Nothing was changed."),
+        _ => error,
+    }
 }

@@ -31,6 +31,7 @@ pub mod proof;
 pub mod recover;
 pub mod release;
 pub mod report;
+pub mod room;
 pub mod run;
 pub mod sequences;
 pub mod statement_facts;

@@ -330,15 +330,22 @@ pub(crate) async fn look_for_workers(context: &Context, mut report: Report) -> R
     if context.proof.workers.is_empty() {
         return Ok(report);
     }
-    let control = fence::control(&context.connection).await?;
-    if let Some(sentence) = workers::gone(&control, &report.database, &context.proof.workers).await {
+    // The run is over, whatever becomes of this.
+    let sentence = match fence::control(&context.connection).await {
+        Ok(control) => {
+            let sentence = workers::gone(&control, &report.database, &context.proof.workers).await;
+            let _ = control.close().await;
+            sentence
+        }
+        Err(error) => Some(workers::not_known(&error)),
+    };
+    if let Some(sentence) = sentence {
         report.notes.push(sentence);
         let dir = context.repository.runs_dir().join(&report.run);
         if let Err(error) = document::store(&report, &dir) {
             report.notes.push(format!("the report could not be written again: {error}"));
         }
     }
-    control.close().await?;
     Ok(report)
 }
 

@@ -45,7 +45,10 @@ const DEFAULT_ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Pauses before a connection is tried again whose session was ended while it began.
+/// SQLSTATE `too_many_connections`.
+const TOO_MANY: &str = "53300";
+
+/// Pauses before a connection is tried again whose session was ended while it began, or had no place.
 const PAUSES_AFTER_AN_END: [Duration; 3] =
     [Duration::from_millis(50), Duration::from_millis(150), Duration::from_millis(400)];
 
@@ -196,11 +199,14 @@ impl ConnectionSettings {
 }
 
 /// Connects, again where the session is ended while it begins: another run's fence ends everybody's, and who comes back learns from the
-/// server, or from that run's mark, what is going on.
+/// server, or from that run's mark, what is going on. And where there is no place: a session of ours that was just closed has its for
+/// a moment longer.
 async fn again_after_an_end<F: Future<Output = Result<Session>>>(connect: impl Fn() -> F) -> Result<Session> {
     for pause in PAUSES_AFTER_AN_END {
         match connect().await {
-            Err(error) if was_ended(&error) => tokio::time::sleep(pause).await,
+            Err(error) if was_ended(&error) || error.sqlstate() == Some(TOO_MANY) => {
+                tokio::time::sleep(pause).await;
+            }
             outcome => return outcome,
         }
     }

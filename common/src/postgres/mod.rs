@@ -33,6 +33,7 @@ pub mod scratch;
 pub mod secret;
 pub mod service;
 pub mod session;
+pub mod session_room;
 pub mod settings;
 pub mod shared_text;
 pub mod sql;

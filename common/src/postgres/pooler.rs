@@ -7,6 +7,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
@@ -15,7 +16,7 @@ use tokio_postgres::{
     tls::{ChannelBinding, TlsConnect, TlsStream},
 };
 
-use super::session::Session;
+use super::{session::Session, settings::ConnectionSettings};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Other sessions opened to provoke the pooler into handing out our server connection.
@@ -45,12 +46,8 @@ pub async fn refuse_pooler(session: &Session) -> Result<()> {
     let mut probes = Vec::new();
     let mut shared = false;
     for _ in 0..PROBES {
-        let probe = match session.settings().connect().await {
-            Ok(probe) => probe,
-            // No free connection proves nothing.
-            Err(error) if error.kind() == ErrorKind::Busy => break,
-            Err(error) => return Err(error),
-        };
+        // No free connection proves nothing.
+        let Some(probe) = in_time(session.settings()).await? else { break };
         // Statement pooling refuses transactions outright; a server never does.
         if probe.batch_execute("BEGIN").await.is_err_and(|error| error.as_db_error().is_some()) {
             shared = true;
@@ -76,8 +73,8 @@ async fn learn_options(session: &Session) -> Result<()> {
     const TRIED: &str = "safe_run.option";
     let settings = session.settings();
     let _ = settings.pooled.set(());
-    let taken = match settings.with_option(TRIED, "taken").connect().await {
-        Ok(probe) => {
+    let taken = match in_time(&settings.with_option(TRIED, "taken")).await {
+        Ok(Some(probe)) => {
             let found = probe
                 .query_one(
                     "SELECT pg_catalog.current_setting($1, true) IS NOT DISTINCT FROM 'taken'",
@@ -91,7 +88,7 @@ async fn learn_options(session: &Session) -> Result<()> {
         // Protocol violation: PgBouncer's answer to a startup parameter that it does not track.
         Err(error) if error.sqlstate() == Some("08P01") => false,
         // No free connection proves nothing.
-        Err(error) if error.kind() == ErrorKind::Busy => true,
+        Ok(None) => true,
         Err(error) => return Err(error),
     };
     if taken {
@@ -99,6 +96,17 @@ async fn learn_options(session: &Session) -> Result<()> {
     }
     let _ = settings.options_refused.set(());
     refuse_unusual_defaults(session).await
+}
+
+/// A session, or nothing where none is free. A pooler lets a client wait for one, PgBouncer by itself for two minutes.
+async fn in_time(settings: &ConnectionSettings) -> Result<Option<Session>> {
+    const LIMIT: Duration = Duration::from_secs(5);
+    match tokio::time::timeout(LIMIT, settings.connect()).await {
+        Ok(Ok(session)) => Ok(Some(session)),
+        Ok(Err(error)) if error.kind() == ErrorKind::Busy => Ok(None),
+        Ok(Err(error)) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Refuses defaults that change what PostgreSQL's programs write or read, where they can't be told otherwise.

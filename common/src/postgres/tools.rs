@@ -204,6 +204,21 @@ pub struct Finished {
     pub stderr: String,
 }
 
+/// Where a program's session had no place on the server: that, and what to do. Programs give no SQLSTATE; these are the C locale's texts.
+pub fn no_place(name: &str, stderr: &str) -> Option<Error> {
+    const FULL: [&str; 3] = [
+        "FATAL:  too many connections for",
+        "FATAL:  sorry, too many clients",
+        "FATAL:  remaining connection slots",
+    ];
+    FULL.iter().any(|text| stderr.contains(text)).then(|| {
+        Error::busy(format!("there was no place for {name}'s connection:\n{}", stderr.trim())).with_hint(
+            "Raise the role's or the database's CONNECTION LIMIT or the server's max_connections, or use fewer --jobs; \
+             then run the command again.",
+        )
+    })
+}
+
 /// Runs a command to its end and collects its error output.
 pub async fn run(mut command: tokio::process::Command, name: &str) -> Result<Finished> {
     command.stdout(Stdio::null());
@@ -349,6 +364,24 @@ mod tests {
             version_num: i32::try_from(major).unwrap() * 10_000 + minor,
             version: format!("{major}.{minor}"),
         }
+    }
+
+    #[test]
+    fn a_program_that_found_no_place_on_the_server_is_busy_and_no_other_is() {
+        let said = |reason: &str| {
+            format!("pg_dump: error: connection to server at \"db\" failed: FATAL:  {reason}\n")
+        };
+        for full in [
+            "too many connections for role \"app\"",
+            "too many connections for database \"shop\"",
+            "sorry, too many clients already",
+            "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+        ] {
+            let error = no_place("pg_dump", &said(full)).unwrap();
+            assert_eq!(error.kind(), crate::ErrorKind::Busy);
+            assert!(error.to_string().contains(full) && error.hint().unwrap().contains("CONNECTION LIMIT"));
+        }
+        assert!(no_place("pg_dump", &said("password authentication failed for user \"app\"")).is_none());
     }
 
     #[test]

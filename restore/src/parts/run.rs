@@ -169,11 +169,11 @@ pub async fn run(
     let seconds = started.elapsed().as_secs_f64();
     let verdict = if prepared.plan.mode == Mode::Replace { Verdict::Replaced } else { Verdict::Restored };
     let report = Report { verdict, plan: prepared.plan, made, account, seconds };
-    if output.is_json() {
-        output.document(&report)?;
-    } else {
-        print(&report, connection, output)?;
-    }
+    let told = match output.is_json() {
+        true => output.document(&report),
+        false => print(&report, connection, output),
+    };
+    told.map_err(|error| error.with_database_state("The tables are restored."))?;
     Ok(0)
 }
 

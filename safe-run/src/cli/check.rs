@@ -4,7 +4,10 @@ use common::{
     Error, ErrorKind, Remark, Result, Verdict,
     cli::output::Tone,
     format,
-    postgres::{Session, SessionProfile, exported_snapshot},
+    postgres::{
+        Session, SessionProfile, exported_snapshot,
+        session_room::{self, Need},
+    },
 };
 use serde::Serialize;
 
@@ -36,6 +39,18 @@ impl Invocation<'_> {
         Ok(0)
     }
 
+    /// As many readers as there is room for.
+    async fn readers(&self, holder: &Session) -> Result<usize> {
+        let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
+        // Beside the holder: the readers, and who looks for event triggers.
+        let need = Need { fixed: 1, per_job: 1, jobs, same_database: true };
+        let room = session_room::find(holder, need).await?;
+        if let Some(said) = room.said {
+            self.output.progress().note(said);
+        }
+        Ok(room.jobs)
+    }
+
     pub(super) async fn check(&self, args: &CheckArgs) -> Result<u8> {
         // The files are read, and refused, before anything is asked of the server.
         let files = verify::load(&args.verify)?;
@@ -64,7 +79,7 @@ impl Invocation<'_> {
             progress: Some(progress.clone()),
             ..checks::Options::default()
         };
-        let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
+        let jobs = self.readers(&holder).await?;
         let mut sessions: Vec<Session> = Vec::new();
         if exported.only_session().is_none() {
             for _ in 0..jobs {

@@ -14,6 +14,7 @@ use crate::{
         Import, ImportOptions, Source,
         choices::{self, BadValues, ColumnName, Existing, Map, Orphans},
     },
+    room::{self, Way},
     run::{FenceChoice, SnapshotChoice},
     transactional::{self, Work},
 };
@@ -179,7 +180,8 @@ impl Invocation<'_> {
 
     async fn import_run(&self, args: &ImportArgs) -> Result<crate::report::Report> {
         let source = self.source(args)?;
-        let (context, _lock) = self.context().await?;
+        let (mut context, _lock) = self.context().await?;
+        room::make(&mut context, Way::OneTransaction).await?;
         let import = Import::prepare(source, args.options(), &context.options, &context.control).await?;
         import.refuse()?;
         let report = transactional::run(&context, &Work::Import(&import)).await?;

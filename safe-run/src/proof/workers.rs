@@ -86,6 +86,11 @@ fn names(workers: &[Worker]) -> String {
     names.join(", ")
 }
 
+/// Nobody could look.
+pub(super) fn not_known(error: &Error) -> String {
+    format!("whether the background workers came back is not known: {error}")
+}
+
 /// Those that were there before the run and are not any more, as a sentence.
 pub(crate) async fn gone(control: &Session, database: &str, before: &[Worker]) -> Option<String> {
     /// How long a worker that does come back is given.
@@ -98,7 +103,7 @@ pub(crate) async fn gone(control: &Session, database: &str, before: &[Worker]) -
         let now = match connected(control, database).await {
             Ok(now) => now,
             Err(error) => {
-                return Some(format!("whether the background workers came back is not known: {error}"));
+                return Some(not_known(&error));
             }
         };
         let missing: Vec<Worker> = before

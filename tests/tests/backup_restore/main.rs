@@ -35,6 +35,7 @@ mod restore_order;
 mod roles;
 mod round_trip;
 mod schedule;
+mod session_room;
 mod settings;
 mod sharing;
 mod standby;

@@ -225,3 +225,38 @@ fn a_session_pooler_that_takes_no_options_works_or_is_refused_before_anything_ru
     snapshots.run("backup", &url, &["create"]).fails(3, &["quote_all_identifiers is on", "direct URL"]);
     drop(pooler);
 }
+
+/// PgBouncer lets a client wait for a session of the server, by itself for two minutes.
+#[test]
+fn a_session_pooler_with_a_small_pool_is_named_before_anything_begins() {
+    let cluster = server();
+    let database = small(&cluster);
+    let snapshots = Snapshots::new();
+    let direct = snapshots.create(&database, &[]);
+    let before = fingerprint(&database);
+    let pooler = Pooler::start_with(
+        &cluster,
+        "session",
+        "ignore_startup_parameters = options\nmax_db_connections = 3\n",
+    );
+    let url = pooler.url(database.name());
+    let says = ["a connection pooler", "gives no more", "max_db_connections", "changed"];
+    drop(snapshots.run("backup", &url, &["create"]).fails(4, &says));
+    let (outcome, files) = safe_run(&url, &["--fence", "exclusive", "--", "touch", "was-run"]);
+    drop(outcome.fails(4, &says));
+    assert!(!files.iter().any(|file| file == "was-run"), "the command was run: {files:?}");
+    assert_eq!(snapshots.ids(), [direct]);
+    assert!(snapshots.leftovers().is_empty());
+    drop(pooler);
+    before.assert_same(&fingerprint(&database));
+    // With room for one job, one does it.
+    let pooler = Pooler::start_with(
+        &cluster,
+        "session",
+        "ignore_startup_parameters = options\nmax_db_connections = 5\n",
+    );
+    let url = pooler.url(database.name());
+    drop(snapshots.run("backup", &url, &["create", "--jobs", "4"]).expect(0).says(&["of 4 jobs"]));
+    drop(pooler);
+    before.assert_same(&fingerprint(&database));
+}

@@ -1,6 +1,7 @@
 //! Nobody's code runs with our rights, nobody's secret is told, and every word that is said is true.
 
 mod bad_input;
+mod early_ends;
 mod false_alarms;
 mod foreign;
 mod foreign_words;
