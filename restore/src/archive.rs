@@ -28,6 +28,7 @@ use crate::{
     contents::{Section, list_command, list_file, list_of},
     encoding,
     event_triggers::Silenced,
+    function_settings::FunctionSettings,
     lent_paths::LentPaths,
     missing::{self, MissingObject},
     owned::{Batch, Owned},
@@ -68,14 +69,22 @@ pub struct Remedies {
     pub event_triggers: Silenced,
     /// Constraints that rows break.
     pub broken_rules: BrokenRules,
+    /// Settings of functions that the server does not accept.
+    pub settings: FunctionSettings,
 }
 
 impl Remedies {
     /// Nothing is done yet.
-    pub fn new(settings: &ConnectionSettings, manifest: &Manifest, progress: &Progress) -> Self {
+    pub fn new(
+        settings: &ConnectionSettings,
+        manifest: &Manifest,
+        skip_settings: bool,
+        progress: &Progress,
+    ) -> Self {
         let paths = LentPaths::new(settings, manifest, progress);
         let broken_rules = BrokenRules::new(settings, progress);
-        Self { paths, event_triggers: Silenced::default(), broken_rules }
+        let settings = FunctionSettings::new(skip_settings);
+        Self { paths, event_triggers: Silenced::default(), broken_rules, settings }
     }
 }
 
@@ -274,6 +283,10 @@ impl Run<'_> {
             }
         }
         let finished = self.pg_restore(list, 1).await?;
+        // Nothing of it was made, or tried.
+        if let Some(error) = tools::no_place("pg_restore", &finished.stderr) {
+            return Err(error);
+        }
         let (mut errors, others) = tools::parse_restore_errors(&finished.stderr);
         say(&others, self.progress);
         if !finished.success && errors.is_empty() {
@@ -357,6 +370,11 @@ impl Run<'_> {
                 without_logged(error).or_else(|| without_run_as_owner(error)).or(unmarked)
                 && session.batch_execute(&statement).await.is_ok()
             {
+                rewritten = true;
+                continue;
+            }
+            if let Some(name) = self.options.remedies.settings.make_without(session, error).await {
+                self.progress.warn(name);
                 rewritten = true;
                 continue;
             }

@@ -22,6 +22,7 @@ pub mod event_triggers;
 pub mod extension_tables;
 pub mod extensions;
 pub mod facts;
+mod function_settings;
 mod gate;
 pub mod grants;
 mod left_behind;

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use common::{Error, QualifiedName, Result, ident::printable, postgres::Session, repository::StoredSnapshot};
 use serde::Serialize;
 
+use crate::function_settings;
+
 /// One object that could not be restored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MissingObject {
@@ -19,6 +21,11 @@ pub struct MissingObject {
 }
 
 impl MissingObject {
+    fn is_function(&self) -> bool {
+        let sql = self.definition.as_deref().unwrap_or_default();
+        sql.starts_with("CREATE FUNCTION ") || sql.starts_with("CREATE PROCEDURE ")
+    }
+
     /// One line for a person.
     pub fn line(&self) -> String {
         printable(&format!("{}: {}", self.object, self.reason.split('\n').next().unwrap_or_default()))
@@ -150,6 +157,11 @@ pub fn hint(fatal: &[MissingObject]) -> &'static str {
                 more places. Grant it where the snapshot comes from (GRANT USAGE ON TYPE … TO …) and take a new one, or restore as \
                 a superuser.";
     }
+    if fatal.iter().any(|object| object.is_function() && function_settings::refused(&object.reason).is_some())
+    {
+        return "The server does not accept a setting of a function (SET … in its definition). --skip-settings makes such functions without \
+                it, and names them.";
+    }
     "The server's own words say why. A role, extension or privilege that is missing can be made there; a definition that the server \
      does not take has to be put right where the snapshot comes from. Then restore again."
 }
@@ -174,6 +186,10 @@ mod tests {
             told(&[other.clone(), object("permission denied for type mood")]).contains("GRANT USAGE ON TYPE")
         );
         assert!(!told(&[other]).contains("GRANT"));
+        let mut function = object("unrecognized configuration parameter \"escape_string_warning\"");
+        assert!(!told(std::slice::from_ref(&function)).contains("--skip-settings"));
+        function.definition = Some("CREATE FUNCTION public.f() RETURNS integer".to_owned());
+        assert!(told(&[function]).contains("--skip-settings"));
     }
 
     #[test]

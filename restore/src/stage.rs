@@ -233,7 +233,7 @@ impl StagedDatabase {
         let session = settings.connect().await?;
         let archive = snapshot.path(SCHEMA_FILE);
         let entries = snapshot.manifest.partial.as_ref().map(|partial| partial.entries.clone());
-        let remedies = Arc::new(Remedies::new(settings, &snapshot.manifest, progress));
+        let remedies = Arc::new(Remedies::new(settings, &snapshot.manifest, plan.skip_settings, progress));
         let owned = if plan.no_owner {
             Owned::default()
         } else {
@@ -343,6 +343,7 @@ impl StagedDatabase {
         progress.phase("setting sequences, refreshing views, analyzing", None);
         set_sequences(&session, &snapshot).await?;
         let (mut differences, mut by_rows) = (broken.clone(), broken);
+        differences.extend(remedies.settings.left_out());
         let unset = differences::set_extension_sequences(&session, &snapshot).await?;
         by_rows.extend(unset.iter().cloned());
         differences.extend(unset);

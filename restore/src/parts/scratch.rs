@@ -110,7 +110,7 @@ pub async fn define(
     let stored = snapshot.snapshot();
     let settings = settings.with_database(staged.name());
     let session = settings.connect().await?;
-    let remedies = Remedies::new(&settings, &stored.manifest, progress);
+    let remedies = Remedies::new(&settings, &stored.manifest, plan.skip_settings, progress);
     let options = ArchiveOptions {
         jobs: 1,
         no_owner: plan.no_owner,

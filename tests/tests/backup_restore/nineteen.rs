@@ -179,3 +179,48 @@ fn postgresql_19_statements_of_the_new_version_run_and_are_undone() {
         run.assert_unchanged(&before);
     }
 }
+
+/// Settings of functions that an earlier server took and 19 does not.
+#[test]
+fn functions_with_settings_that_the_server_does_not_accept_are_made_without_them_and_named() {
+    let source = Cluster::shared(18).fresh_database("former");
+    source.psql(
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql SET escape_string_warning = off AS 'SELECT 1';
+         CREATE FUNCTION g(x text) RETURNS int LANGUAGE plpgsql SET search_path = public, pg_temp SET escape_string_warning = off
+           SET standard_conforming_strings = off SET work_mem = '1MB' AS 'BEGIN RETURN (SELECT i FROM t LIMIT 1); END';
+         CREATE TABLE t (i int CHECK (f() = 1), j int GENERATED ALWAYS AS (i + 1) STORED); INSERT INTO t VALUES (1);
+         CREATE PROCEDURE p() LANGUAGE sql SET standard_conforming_strings = off AS 'SELECT i FROM t';
+         CREATE INDEX ON t (i); COMMENT ON FUNCTION f() IS 'f'; CREATE VIEW v AS SELECT f()",
+    );
+    let snapshots = Snapshots::new();
+    snapshots.create(&source, &[]);
+    let target = Cluster::shared(19).fresh_database("former");
+    let copy = format!("{}copy", target.name());
+    for jobs in ["1", "3"] {
+        let restore = ["latest", "--into", &copy, "--jobs", jobs];
+        snapshots.run("restore", &target.url(), &restore).fails(
+            1,
+            &[
+                "escape_string_warning",
+                "--skip-settings makes such functions without it",
+                "No existing database was changed.",
+            ],
+        );
+        let done =
+            snapshots.run("restore", &target.url(), &[&restore[..], &["--skip-settings"]].concat()).expect(0);
+        let told = done.says(&[
+            "RESTORED",
+            "but 3 things differ",
+            "FUNCTION f() postgres was made without what the server does not accept: escape_string_warning",
+            "was made without what the server does not accept: escape_string_warning, standard_conforming_strings",
+            "PROCEDURE p() postgres was made without what the server does not accept: standard_conforming_strings",
+        ]);
+        drop(told);
+        let url = target.cluster().url(&copy);
+        let settings = tests::psql::run(&url, "SELECT proconfig FROM pg_proc WHERE proname = 'g'");
+        assert_eq!(settings, "{\"search_path=public, pg_temp\",work_mem=1MB}");
+        assert_eq!(tests::psql::run(&url, "SELECT obj_description('f()'::regprocedure)"), "f");
+        assert_eq!(tests::psql::run(&url, "TABLE t"), "1|2");
+        target.cluster().psql(&format!("DROP DATABASE \"{copy}\""));
+    }
+}
