@@ -8,7 +8,7 @@ mod undo;
 use std::{ffi::OsString, time::Instant};
 
 use common::{
-    Error, ErrorKind, Result,
+    Result,
     catalog::DatabaseState,
     fault, interrupt,
     postgres::{
@@ -20,7 +20,6 @@ use common::{
 };
 use restore::{Choices, RestoreOptions, RestorePlan, Target};
 
-pub(crate) use end::settle_fence;
 use end::{abandon, failed_before, keep, rolled_back};
 use perform::perform;
 use undo::undo;
@@ -29,12 +28,13 @@ use crate::{
     clone, command,
     exclusive::{self, Hidden},
     fence::{self, Fence},
-    journal::{Mode, Step},
+    journal::{self, Mode, Step},
+    lower_fence::own_pids,
     others,
     precopy::{self, Precopy},
     proof,
     report::Report,
-    run::{Baseline, Context, FenceChoice, OnFailure, RunLog, baseline, describe_files, look_beside},
+    run::{Baseline, Context, FenceChoice, OnFailure, RunLog, Stage, baseline, describe_files, look_beside},
     writes,
 };
 use checks::CheckResults;
@@ -79,25 +79,6 @@ enum Undo {
     ByFile(Option<Box<CheckResults>>),
     /// A clone, or a person who looks first, or nothing.
     Other,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// Nothing was committed: the server has rolled everything back.
-    Uncommitted,
-    Migration,
-    Validation,
-}
-
-impl Stage {
-    /// The exit code of a run that failed here and was undone.
-    pub(crate) fn exit_code_undone(self, error: &Error) -> u8 {
-        match (self, error.kind()) {
-            (_, kind @ (ErrorKind::Interrupted | ErrorKind::Terminated)) => kind.exit_code(),
-            (Self::Migration | Self::Uncommitted, _) => ErrorKind::MigrationRestored.exit_code(),
-            (Self::Validation, _) => ErrorKind::ValidationRestored.exit_code(),
-        }
-    }
 }
 
 /// Runs the job; the report says what happened. The undo was settled before ([`crate::proof::settle`]).
@@ -348,7 +329,11 @@ async fn prepare(
         && options.snapshot.has_file()
         && (on_failure == Some(OnFailure::Undo) || on_failure.is_none() && standing.is_some());
     let found = async {
-        let baseline = baseline(context, &exported, first, false).await?;
+        let carried = match first {
+            Some(first) => Some(first.carried(context, &exported).await?),
+            None => None,
+        };
+        let baseline = baseline(context, &exported, carried, false).await?;
         let undo = match is_by_file {
             true => Undo::ByFile(proof::place::look_at_the_rest(context, &exported).await?.map(Box::new)),
             false => Undo::Other,
@@ -372,7 +357,7 @@ async fn prepare(
         }
         Some(snapshot) => {
             log.took_snapshot(&snapshot)?;
-            let restore = restore_options(context, writes::open_slot(log.journal.steps()));
+            let restore = restore_options(context, journal::open_slot(log.journal.steps()));
             let planned =
                 restore::prepare(&context.connection, control, &snapshot, &Target::Replace, &restore);
             match planned.await {
@@ -399,8 +384,4 @@ async fn prepare(
 fn restore_options(context: &Context, own_slot: Option<&str>) -> RestoreOptions {
     let choices = Choices { own_slot: own_slot.map(str::to_owned), ..Choices::undo() };
     RestoreOptions { jobs: context.options.jobs, choices }
-}
-
-fn own_pids(context: &Context) -> Vec<i32> {
-    vec![context.control.backend_pid()]
 }

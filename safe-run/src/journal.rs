@@ -19,7 +19,7 @@ use common::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{exclusive::Hidden, writes};
+use crate::exclusive::Hidden;
 
 const JOURNAL_FILE: &str = "journal.jsonl";
 /// The report's file name within the run's folder.
@@ -274,8 +274,17 @@ impl PastRun {
     /// Whether it was stopped for a person, and holds what others write until that person has decided.
     pub fn is_undecided(&self) -> bool {
         let stopped = ErrorKind::Stopped.exit_code();
-        self.finished().is_some_and(|(code, _)| code == stopped) && writes::open_slot(&self.steps).is_some()
+        self.finished().is_some_and(|(code, _)| code == stopped) && open_slot(&self.steps).is_some()
     }
+}
+
+/// The slot that a run has made, or was about to make, and has not dropped.
+pub fn open_slot(steps: &[Step]) -> Option<&str> {
+    steps.iter().fold(None, |open, step| match step {
+        Step::MakingSlot { slot } => Some(slot.as_str()),
+        Step::SlotDropped => None,
+        _ => open,
+    })
 }
 
 /// Every run of the repository, oldest first.
@@ -328,9 +337,7 @@ pub fn with_slot(repository: &Repository, database: &str) -> Result<Vec<PastRun>
     let runs = past_runs(repository)?.into_iter();
     Ok(runs
         .filter(|run| {
-            run.database() == Some(database)
-                && run.finished().is_some()
-                && writes::open_slot(&run.steps).is_some()
+            run.database() == Some(database) && run.finished().is_some() && open_slot(&run.steps).is_some()
         })
         .collect())
 }
@@ -419,5 +426,13 @@ mod tests {
             let text = serde_json::to_string(&Line { at: Utc::now(), step: step.clone() }).unwrap() + "\n";
             assert_eq!(parse(&text).steps, vec![step]);
         }
+    }
+
+    #[test]
+    fn a_slot_is_open_until_it_was_dropped() {
+        let making = Step::MakingSlot { slot: "safe_run_x".to_owned() };
+        assert_eq!(open_slot(&[Step::Applying]), None);
+        assert_eq!(open_slot(&[making.clone(), Step::Applying]), Some("safe_run_x"));
+        assert_eq!(open_slot(&[making, Step::SlotDropped]), None);
     }
 }

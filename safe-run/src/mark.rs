@@ -108,7 +108,7 @@ pub async fn run(context: &Context, change: &Change<'_>) -> Result<Report> {
         }
         log.fail(&error);
         log.report.state = format!("{} may or may not be changed", context.history.table.short());
-        log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+        log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     }
     fault::point("safe-run.after-commit");

@@ -24,31 +24,14 @@ use common::{
     repository::proofs::{KnownLoss, KnownProof},
 };
 
-pub(crate) use workers::Worker;
-
 use crate::{
     clone, fence,
     report::{Report, document},
-    run::{Context, FenceChoice, OnFailure, SnapshotChoice, loss_limits},
+    run::{Context, FenceChoice, OnFailure, Proof, SnapshotChoice, loss_limits},
 };
 
 /// Obstacles that a message names; `backup check` lists them all.
 const SHOWN: usize = 10;
-
-/// What was found out before the run.
-#[derive(Debug, Clone, Default)]
-pub struct Proof {
-    /// What was done, and what it means for the run; one sentence each.
-    pub lines: Vec<String>,
-    /// The clone is the undo, and the snapshot only a copy: it need not be restorable here.
-    pub snapshot_is_spare: bool,
-    /// The clone may be the undo, should the snapshot turn out to be none: `--snapshot auto`.
-    pub may_clone: bool,
-    /// Workers of extensions that the run ends: looked for afterwards.
-    pub workers: Vec<Worker>,
-    /// What stands otherwise after an undo by the snapshot, though no restore knows: the checks did it before the snapshot was taken.
-    pub differs: Vec<String>,
-}
 
 /// Why an undo is impossible, with what would help.
 struct Impossible {

@@ -10,40 +10,17 @@ use common::{
     repository::Repository,
 };
 use restore::{Choices, RestoreOptions, Target};
-use serde::Serialize;
 
 use crate::{
     clone, exclusive, fence,
-    journal::{Journal, Mode, PastRun, Step},
+    journal::{self, Journal, Mode, PastRun, Step},
     large_objects, others, proof,
-    report::{self, Verdict, document},
+    report::{
+        Verdict, document,
+        recovered::{self, Recovered},
+    },
     sequences, transactional, writes,
 };
-
-/// The file in the run's folder that holds where the sequences stood.
-pub const SEQUENCES_FILE: &str = "sequences.json";
-
-/// What a person can do about a run whose end is not known; the second always works.
-pub const WAYS_OUT: [&str; 2] = [
-    "safe-run recover",
-    "or leave the database as it is: safe-run recover --keep lifts the fence and settles the run, whatever the snapshot can do",
-];
-
-/// What was done about one run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Recovered {
-    /// The run.
-    pub run: String,
-    /// What had happened to it, and what was done now.
-    pub what: Vec<String>,
-    /// The exit code that the run is closed with.
-    pub exit_code: u8,
-    /// Its verdict's word.
-    pub verdict: String,
-    /// What to do next.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub next: Vec<String>,
-}
 
 /// What a person has decided about a run: one that no fence protected, since others may have written after the snapshot, or one
 /// that can't be undone.
@@ -110,22 +87,21 @@ pub async fn recover(
         let (verdict, exit_code) = outcome.map_err(|error| work.explain(error))?;
         let (what, next) = (work.what, work.next);
         fault::point("safe-run.recovered");
-        let recovered =
-            Recovered { run: past.run.clone(), what, exit_code, verdict: verdict.to_owned(), next };
+        let settled = Recovered { run: past.run.clone(), what, exit_code, verdict: verdict.to_owned(), next };
         // A report that can't be read, or written, keeps nobody from finishing.
         let earlier = document::load(&past.dir).unwrap_or_default();
-        let report = report::recovered::report(earlier, past, settings, &recovered);
+        let report = recovered::report(earlier, past, settings, &settled);
         if let Err(error) = document::store(&report, &past.dir) {
             progress.warn(format!("the report of run {} could not be written: {error}", past.run));
         }
         journal.write(Step::Finished { exit_code, verdict: verdict.to_owned() }).map_err(|error| {
-            let done = recovered.what.join("; ");
+            let done = settled.what.join("; ");
             error
                 .context(format!("run {} is recovered, and that could not be recorded", past.run))
                 .with_hint("Free some space for the repository, then run the same command again: it finds everything done.")
                 .with_database_state(format!("What was done: {done}."))
         })?;
-        done.push(recovered);
+        done.push(settled);
     }
     Ok(done)
 }
@@ -311,7 +287,7 @@ impl Recovery<'_> {
             return Ok((Verdict::Failed.word(), ErrorKind::Failed.exit_code()));
         }
         self.say("the server had rolled the migrations back");
-        let path = self.past.dir.join(SEQUENCES_FILE);
+        let path = self.past.dir.join(sequences::SEQUENCES_FILE);
         let read = || -> Result<Vec<Sequence>> {
             let bytes = common::files::read_plain(&path, common::files::MOST_FACTS)
                 .map_err(|source| Error::io("read", &path, source))?;
@@ -390,7 +366,7 @@ impl Recovery<'_> {
     /// Saves what others wrote, if the outcome goes without it, and drops the slot that held it; only who still has to decide
     /// keeps it.
     async fn settle_writes(&mut self, journal: &mut Journal, verdict: &str) -> Result<()> {
-        let Some(slot) = writes::open_slot(journal.steps()).map(str::to_owned) else { return Ok(()) };
+        let Some(slot) = journal::open_slot(journal.steps()).map(str::to_owned) else { return Ok(()) };
         let kept_as = journal.steps().iter().rev().find_map(|step| match step {
             Step::Undoing { kept_as, .. } => Some(kept_as.clone()),
             _ => None,
@@ -442,11 +418,11 @@ impl Recovery<'_> {
             return Ok((Verdict::Stopped.word(), ErrorKind::Stopped.exit_code()));
         };
         if !fenced && self.decision != Decision::Undo {
-            let waits = writes::open_slot(journal.steps()).is_some() && self.decision == Decision::Open;
+            let waits = journal::open_slot(journal.steps()).is_some() && self.decision == Decision::Open;
             return self.stop_for_a_person(&id, waits).await;
         }
         let snapshot = self.repository.find(&id, None)?;
-        let own_slot = writes::open_slot(journal.steps()).map(str::to_owned);
+        let own_slot = journal::open_slot(journal.steps()).map(str::to_owned);
         let choices = Choices { own_slot, ..Choices::undo() };
         let options = RestoreOptions { jobs: self.jobs, choices };
         let mut plan =

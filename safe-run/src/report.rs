@@ -8,6 +8,7 @@ pub mod document;
 pub mod follow_up;
 pub mod html;
 pub mod import;
+pub mod migrations;
 pub mod recovered;
 pub mod tables;
 pub mod targets;
@@ -19,8 +20,15 @@ use chrono::{DateTime, Utc};
 use common::{Account, Error, format, masking, repository::StoredSnapshot};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{apply::MigrationReport, journal::Mode, version_tables::VersionTable};
+use crate::{journal::Mode, version_tables::VersionTable};
 use checks::{CheckKind, Comparison, RowComparison, Skipped};
+use migrations::MigrationReport;
+
+/// What a person can do about a run whose end is not known; the second always works.
+pub const WAYS_OUT: [&str; 2] = [
+    "safe-run recover",
+    "or leave the database as it is: safe-run recover --keep lifts the fence and settles the run, whatever the snapshot can do",
+];
 
 /// The outcome in a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,9 @@ use common::{
     postgres::{Client, introspect},
 };
 
+/// The file in the run's folder that holds where the sequences stood.
+pub const SEQUENCES_FILE: &str = "sequences.json";
+
 /// What was found after a ROLLBACK.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PutBack {

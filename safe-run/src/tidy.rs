@@ -31,7 +31,7 @@ pub fn keep_runs(repository: &Repository, database: &str, report: &Report, keep:
     let over = |run: &&PastRun| {
         run.finished().is_some()
             && !run.holds_fence()
-            && writes::open_slot(&run.steps).is_none()
+            && journal::open_slot(&run.steps).is_none()
             && !run.dir.join(writes::FILE).exists()
     };
     let finished: Vec<&PastRun> = here.iter().copied().filter(over).collect();

@@ -20,7 +20,6 @@ use common::{
 use crate::{
     journal::{Mode, Step},
     precopy::{self, Precopy},
-    recover,
     report::{Report, UndoReport, Verdict},
     run::{
         Baseline, Context, FenceChoice, RunLog, SnapshotChoice, SnapshotWhen, analyze_what_lost_statistics,
@@ -134,7 +133,13 @@ async fn protected(
     let exported = exported.with_points(points);
     let snapshot =
         async { if takes_snapshot { context.snapshot(&exported, None).await.map(Some) } else { Ok(None) } };
-    let found = baseline(context, &exported, first.as_mut(), fenced);
+    let found = async {
+        let carried = match first.as_mut() {
+            Some(first) => Some(first.carried(context, &exported).await?),
+            None => None,
+        };
+        baseline(context, &exported, carried, fenced).await
+    };
     let both = look_beside(&context.progress, found, snapshot).await;
     let ((mut found, checks_began, mut checks_took), (snapshot, began, took)) = both.map_err(&before)?;
     drop(exported);
@@ -197,7 +202,7 @@ async fn unfenced_holder(context: &Context, observer: &Session) -> Result<Sessio
 fn remember_sequences(log: &RunLog, baseline: &Baseline) -> Result<()> {
     let bytes = serde_json::to_vec(&baseline.sequences)
         .map_err(|source| Error::failed(format!("could not encode the sequences: {source}")))?;
-    common::files::write_private_file(&log.journal.dir().join(recover::SEQUENCES_FILE), &bytes)
+    common::files::write_private_file(&log.journal.dir().join(sequences::SEQUENCES_FILE), &bytes)
 }
 
 /// The checks inside the migration's own transaction: nobody else can see what it did.
@@ -400,7 +405,7 @@ async fn settle_lost_commit(
             log.report.headline =
                 "the connection broke during COMMIT, and its outcome could not be read".to_owned();
             log.report.state = format!("database \"{}\" holds {}", log.report.database, work.all_or_none());
-            log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+            log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
@@ -463,7 +468,7 @@ async fn roll_back(
                     "database \"{}\": tables are as before, but sequences could not be looked at",
                     log.report.database
                 );
-                log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+                log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
                 return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
             }
         }

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use chrono::Utc;
-use common::server_space;
 use common::{
     Error, Result,
     catalog::DatabaseState,
@@ -11,12 +10,12 @@ use common::{
     ident::with_suffix,
     interrupt,
     postgres::{Session, database, database_copy},
-    random,
+    random, server_space,
     snapshot::readme::database_statements,
 };
 
-use super::{DatabaseClone, Found, drop_clone, look, unlike};
 use crate::{
+    database_clone::{DatabaseClone, Found, drop_clone, look, unlike},
     journal::Step,
     run::{Context, RunLog, RunOptions, SnapshotChoice},
 };

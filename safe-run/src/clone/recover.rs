@@ -5,11 +5,9 @@ use common::{
     postgres::{ConnectionSettings, Session, database},
 };
 
-use super::{
-    DatabaseClone, Found, drop_clone, look,
-    undo::{names_of_databases, not_as_before, ready, swap_in},
-};
+use super::undo::{names_of_databases, not_as_before, ready, swap_in};
 use crate::{
+    database_clone::{DatabaseClone, Found, drop_clone, look},
     journal::{Journal, PastRun, Step},
     report::Verdict,
 };

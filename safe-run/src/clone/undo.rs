@@ -12,13 +12,13 @@ use common::{
     },
 };
 
-use super::{DatabaseClone, Found, look};
 use crate::{
+    database_clone::{DatabaseClone, Found, look},
     fence::Fence,
-    guarded::{Stage, settle_fence},
     journal::Step,
+    lower_fence::settle_fence,
     report::{Report, UndoReport, Verdict},
-    run::{Context, RunLog},
+    run::{Context, RunLog, Stage},
 };
 
 /// What became of an undo by clone.
@@ -67,7 +67,7 @@ pub(crate) async fn undo(
                 standing.as_ref().map_or(String::new(), |fence| format!(", and {}", fence.state())),
                 clone.name
             );
-            log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+            log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
             return Ok(Undone::Yes(Box::new(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))));
         }
         Err(second) => {
@@ -90,7 +90,7 @@ pub(crate) async fn undo(
         UndoReport { how: "clone", seconds, failed_database_kept_as: kept_as.clone(), error: None };
     if let Some(error) = settle_fence(context, &mut log, control, standing.take(), kept_as.as_deref()).await {
         log.report.notes.push(format!("the fence could not be lifted: {error}"));
-        log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+        log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
         undo.error = Some((&error).into());
         log.report.undo = Some(undo);
         return Ok(Undone::Yes(Box::new(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))));

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use common::{Error, ErrorKind, Result, fault, format::plural, interrupt, postgres::Session};
 
-use super::own_pids;
 use crate::{
     clone,
     fence::Fence,
     journal::Step,
+    lower_fence::{lift, lift_or_hold},
     report::{Report, UndoReport, Verdict},
     run::{Baseline, Context, RunLog, analyze_what_lost_statistics},
     sequences, writes,
@@ -60,7 +60,7 @@ pub(super) async fn keep(
         log.fail(&error);
         log.report.headline = format!("the changes stand, but the fence could not be lifted: {error}");
         log.report.state = error.database_state().unwrap_or_default().to_owned();
-        log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+        log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     }
     Ok(log.finish(Verdict::Committed, 0))
@@ -104,7 +104,7 @@ pub(super) async fn abandon(
                 log.report.database,
                 second.database_state().unwrap_or("its fence still stands")
             );
-            log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+            log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
@@ -150,7 +150,7 @@ pub(super) async fn rolled_back(
             "database \"{}\": tables are as before, but sequences or the fence may not be",
             log.report.database
         );
-        log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+        log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     };
     clone::drop_unneeded(&mut log, control, &context.progress).await;
@@ -167,71 +167,4 @@ pub(super) async fn rolled_back(
         _ => ErrorKind::MigrationRolledBack,
     };
     Ok(log.finish(Verdict::RolledBack, code.exit_code()))
-}
-
-pub(super) async fn lift(
-    context: &Context,
-    log: &mut RunLog,
-    control: &Session,
-    standing: Option<Fence>,
-) -> Result<()> {
-    if let Some(fence) = standing {
-        let state = fence.state();
-        fence.lift(control, &own_pids(context)).await.map_err(|error| error.with_database_state(state))?;
-        fault::point("safe-run.fence-lifted");
-        log.fence_is_down();
-        log.note_step(Step::FenceLifted);
-    }
-    Ok(())
-}
-
-/// The end of a run that did something: the fence goes, or stays as it was told to.
-pub(super) async fn lift_or_hold(
-    context: &Context,
-    log: &mut RunLog,
-    control: &Session,
-    standing: Option<Fence>,
-) -> Result<()> {
-    match standing {
-        Some(fence) if context.options.hold_fence => {
-            hold(log, &fence);
-            Ok(())
-        }
-        standing => lift(context, log, control, standing).await,
-    }
-}
-
-fn hold(log: &mut RunLog, fence: &Fence) {
-    log.report.fence_held = true;
-    log.report.notes.push(format!("the fence is held (--hold-fence): {}", fence.state()));
-    log.report.next.push("open the database: safe-run release".to_owned());
-}
-
-/// After an undo: takes the fence away, or leaves it as it was told to. The error means that people can't work.
-pub(crate) async fn settle_fence(
-    context: &Context,
-    log: &mut RunLog,
-    control: &Session,
-    standing: Option<Fence>,
-    failed: Option<&str>,
-) -> Option<Error> {
-    let fence = standing?;
-    if context.options.hold_fence {
-        hold(log, &fence);
-        return None;
-    }
-    let is_exclusive = matches!(fence, Fence::Exclusive { .. });
-    match fence.lift_after_undo(control, failed).await {
-        Ok(()) => {
-            fault::point("safe-run.fence-lifted");
-            log.note_step(Step::FenceLifted);
-            None
-        }
-        Err(error) if is_exclusive => Some(error),
-        Err(error) => {
-            let failed = failed.unwrap_or_default();
-            log.report.notes.push(format!("database \"{failed}\" is still read-only: {error}"));
-            None
-        }
-    }
 }

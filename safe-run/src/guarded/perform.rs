@@ -7,18 +7,22 @@ use common::{
     postgres::{Session, SessionProfile, exported_snapshot::ExportedSnapshot},
 };
 
-use super::{Job, Prepared, Stage, own_pids};
+use super::{Job, Prepared};
 use crate::{
     apply,
     attempts::Waiting,
     command,
     fence::Fence,
+    lower_fence::own_pids,
+    own_writes::OwnWrites,
     report::CommandReport,
-    run::{Baseline, Context, RunLog, announced, announced_by_command, check_options, check_parallel, judge},
+    run::{
+        Baseline, Context, RunLog, Stage, announced, announced_by_command, check_options, check_parallel,
+        judge,
+    },
     statement_facts::Watch,
     verify,
     version_tables::{self, VersionTable},
-    writes::OwnWrites,
 };
 use checks;
 

@@ -9,18 +9,16 @@ use common::{
 };
 use restore::{RestorePlan, RestoreReport};
 
-use super::{
-    Prepared, Stage,
-    end::{lift_or_hold, settle_fence},
-    restore_options,
-};
+use super::{Prepared, restore_options};
 use crate::{
     clone,
     fence::Fence,
-    journal::Step,
-    large_objects, others,
+    journal::{self, Step},
+    large_objects,
+    lower_fence::{lift_or_hold, settle_fence},
+    others,
     report::{Report, UndoReport, Verdict},
-    run::{Context, OnFailure, RunLog},
+    run::{Context, OnFailure, RunLog, Stage},
     writes,
 };
 
@@ -79,7 +77,7 @@ pub(super) async fn undo(
             if let Some(error) = settle_fence(context, &mut log, control, standing, kept_as.as_deref()).await
             {
                 log.report.notes.push(format!("the fence could not be lifted: {error}"));
-                log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+                log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
                 log.report.undo = Some(UndoReport {
                     how: "restore",
                     seconds,
@@ -136,7 +134,7 @@ pub(super) async fn undo(
                 standing.as_ref().map_or(String::new(), |fence| format!(", and {}", fence.state())),
                 log.report.snapshot.clone().unwrap_or_default()
             );
-            log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+            log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
             Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
         }
     }
@@ -159,7 +157,7 @@ async fn restore_snapshot(
         kept_as: plan.kept_as.clone().unwrap_or_default(),
     });
     fault::point("safe-run.undoing");
-    let options = restore_options(context, writes::open_slot(log.journal.steps()));
+    let options = restore_options(context, journal::open_slot(log.journal.steps()));
     let verified = restore::verified(snapshot, options.jobs, &context.progress).await?;
     let report =
         restore::execute(&context.connection, control, &verified, plan, &options, &context.progress).await?;
@@ -239,7 +237,7 @@ async fn stop(
     clone::leave(&mut log);
     if let Err(error) = lifted {
         log.report.notes.push(format!("the fence could not be lifted: {error}"));
-        log.report.next.extend(crate::recover::WAYS_OUT.map(str::to_owned));
+        log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
         return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
     }
     Ok(log.finish(Verdict::Stopped, ErrorKind::Stopped.exit_code()))

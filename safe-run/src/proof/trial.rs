@@ -187,7 +187,7 @@ pub async fn of_database_state(context: &Context, control: &Session) -> Result<(
         let marked = DatabaseState { comment: Some(SCRATCH.marker.to_owned()), ..state.clone() };
         control.batch_execute(&database_statements(&marked, &name).join("; ")).await.map_err(failed)?;
         let found = introspect::database_state_of(control, &name).await?;
-        crate::clone::refuse_other_rights(&state, &found)
+        crate::database_clone::refuse_other_rights(&state, &found)
     };
     let tried = tried.await;
     let _whole = interrupt::begin_undo().await;

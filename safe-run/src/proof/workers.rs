@@ -5,14 +5,7 @@ use std::time::Duration;
 
 use common::{Error, Result, format::plural, ident::printable, postgres::Session};
 
-/// Workers of one kind in the database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Worker {
-    /// What the server calls them, such as `pg_cron launcher`.
-    pub kind: String,
-    /// How many there are.
-    pub count: i64,
-}
+use crate::run::Worker;
 
 /// Workers that the server itself starts again, or whose work is another obstacle (replication).
 const OF_THE_SERVER: [&str; 8] = [

@@ -1,12 +1,26 @@
 //! The report of a run that was killed, or whose outcome was unknown, once `recover` has settled it. Pure.
 
 use common::{ErrorKind, postgres::ConnectionSettings};
+use serde::Serialize;
 
 use super::{Report, Verdict};
-use crate::{
-    journal::{Mode, PastRun, Step},
-    recover::Recovered,
-};
+use crate::journal::{Mode, PastRun, Step};
+
+/// What was done about one run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Recovered {
+    /// The run.
+    pub run: String,
+    /// What had happened to it, and what was done now.
+    pub what: Vec<String>,
+    /// The exit code that the run is closed with.
+    pub exit_code: u8,
+    /// Its verdict's word.
+    pub verdict: String,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<String>,
+}
 
 /// The report as it stands now: what the run itself had still written, if anything, and what was done since.
 pub fn report(

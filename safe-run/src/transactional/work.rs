@@ -10,7 +10,7 @@ use crate::{
     attempts::{Failed, Waiting, until_locked},
     import::Import,
     lock_ahead,
-    report::Report,
+    report::{Report, migrations::MigrationReport},
     run::{Announced, Baseline, Context, RunLog, RunOptions, announced, describe_files},
     statement_facts::Watch,
 };
@@ -160,7 +160,7 @@ async fn apply_with_retries(
     applying: apply::Applying<'_>,
     (files, transactions): (&[&MigrationFile], &TransactionPlan),
     fenced: bool,
-    reports: &mut Vec<apply::MigrationReport>,
+    reports: &mut Vec<MigrationReport>,
     watch: &mut Watch,
 ) -> Result<()> {
     let migrator = applying.session;

@@ -38,7 +38,8 @@ use known::Known;
 use script::{Script, Summary};
 
 use crate::{
-    journal::{Journal, Step},
+    journal::{Journal, Step, open_slot},
+    own_writes::next_transaction,
     run::{Context, FenceChoice, RunLog},
 };
 
@@ -72,15 +73,6 @@ fn slot_name(run: &str) -> String {
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' })
         .collect()
-}
-
-/// The slot that a run has made, or was about to make, and has not dropped.
-pub fn open_slot(steps: &[Step]) -> Option<&str> {
-    steps.iter().fold(None, |open, step| match step {
-        Step::MakingSlot { slot } => Some(slot.as_str()),
-        Step::SlotDropped => None,
-        _ => open,
-    })
 }
 
 /// Makes the slot where writes could be lost otherwise. That it can't be made is said, and stops nothing.
@@ -207,55 +199,6 @@ pub async fn snapshot_taken(
         .map_err(|source| Error::postgres("could not read the snapshot's transactions", source))?;
     Known::read(holder, &context.history.table).await?.store(log.journal.dir())?;
     log.journal.write(Step::SavingSince { snapshot: row.get(0) })
-}
-
-/// Writes down which transactions are the run's own. Does nothing where nothing is saved.
-#[derive(Debug)]
-pub struct OwnWrites<'j> {
-    journal: &'j mut Journal,
-}
-
-impl<'j> OwnWrites<'j> {
-    /// For a run that saves the writes of others.
-    pub fn of(journal: &'j mut Journal) -> Option<Self> {
-        open_slot(journal.steps())?;
-        Some(Self { journal })
-    }
-
-    /// The transaction that is open in `session` is ours. Before its COMMIT.
-    pub async fn in_transaction(&mut self, session: &Session) -> Result<()> {
-        match session.assigned_xid().await?.and_then(|xid| xid.parse().ok()) {
-            Some(xid) => self.journal.write(Step::OwnTransaction { xid }),
-            None => Ok(()),
-        }
-    }
-
-    /// A transaction that was seen to be ours; the lower half of its id.
-    pub fn seen(&mut self, xid: u32) -> Result<()> {
-        self.journal.write(Step::OwnTransaction { xid: u64::from(xid) })
-    }
-
-    /// From here on transactions can be ours without being known.
-    pub async fn unknown_from(&mut self, session: &Session) -> Result<()> {
-        let xid = next_transaction(session).await?;
-        self.journal.write(Step::UnknownFrom { xid })
-    }
-
-    /// To here.
-    pub async fn unknown_to(&mut self, session: &Session) -> Result<()> {
-        let xid = next_transaction(session).await?;
-        self.journal.write(Step::UnknownTo { xid })
-    }
-}
-
-/// Every transaction that has ended has an id below this one.
-async fn next_transaction(session: &Session) -> Result<u64> {
-    let row = session
-        .query_one("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text", &[])
-        .await
-        .map_err(|source| Error::postgres("could not read the next transaction's id", source))?;
-    let text: String = row.get(0);
-    text.parse().map_err(|_| Error::failed(format!("the server gave \"{text}\" as a transaction's id")))
 }
 
 /// What was saved.
@@ -570,13 +513,5 @@ mod tests {
         for run in ["20261121T034149Z-shop-7f3k9q", long.as_str()] {
             assert_eq!(slot_name(run), "safe_run_20261121t034149z_7f3k9q");
         }
-    }
-
-    #[test]
-    fn a_slot_is_open_until_it_was_dropped() {
-        let making = Step::MakingSlot { slot: "safe_run_x".to_owned() };
-        assert_eq!(open_slot(&[Step::Applying]), None);
-        assert_eq!(open_slot(&[making.clone(), Step::Applying]), Some("safe_run_x"));
-        assert_eq!(open_slot(&[making, Step::SlotDropped]), None);
     }
 }

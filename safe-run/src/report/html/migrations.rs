@@ -4,9 +4,9 @@ use common::{format, html::text};
 
 use super::{heading, seconds};
 use crate::{
-    apply::{MigrationReport, StatementReport},
     journal::Mode,
     report::Report,
+    report::migrations::{MigrationReport, StatementReport},
     statement_facts::TableFootprint,
 };
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    apply::{MigrationReport, StatementReport},
+    report::migrations::{MigrationReport, StatementReport},
     report::{
         CommandReport, ErrorReport, Phase, SnapshotReport, UndoReport, document,
         tables::{TableChange, TableRows},
