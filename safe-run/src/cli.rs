@@ -1,4 +1,4 @@
-//! The `safe-run` command line: what was asked for, and the runs that change something. What only looks is in `look.rs`.
+//! The `safe-run` command line: what was asked for. `protected.rs` has the runs that change something, `look.rs` what only looks.
 
 mod args;
 mod check;
@@ -6,42 +6,34 @@ mod import;
 mod look;
 mod mark;
 mod new;
+mod protected;
 mod refuse;
+mod reported;
+mod settle;
 mod state;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
 use args::{CheckArgs, FolderArgs, MigrationArgs, ProtectionArgs, ReportArgs, ValidationArgs};
-use chrono::{DateTime, Utc};
 use clap::{Parser, Subcommand};
 use common::{
-    Error, ErrorKind, Result,
-    cli::{Output, Settings, SharedArgs, config::CommandFlags, output::Tone, process},
-    format, interrupt,
-    postgres::{ConnectionSettings, Environment, Session, exported_snapshot::LockWait},
+    Result,
+    cli::{Output, Settings, SharedArgs, config::CommandFlags, process},
+    postgres::{ConnectionSettings, Environment},
     repository::Repository,
 };
 
 use import::ImportArgs;
 use mark::MarkArgs;
-use state::State;
 
 use crate::{
-    clone, command, enum_users,
-    guarded::{self, Job},
     history::History,
-    journal::Mode,
-    proof,
-    recover::{self, Decision},
+    recover::Decision,
     release,
-    report::{Report, Verdict, document, follow_up, targets::Targets},
-    room::{self, Way},
-    run::{Context, FenceChoice, OnFailure, Proof, RunOptions, SnapshotChoice, local_offset},
-    tidy,
-    transactional::{self, Work},
-    verify::{self, VerifyFile},
+    report::follow_up,
+    run::{Context, Proof},
+    verify,
 };
-use sql::migration::{self, MigrationPlan, TransactionChoice, TransactionPlan};
 
 /// Run migrations that undo themselves when something fails.
 ///
@@ -306,33 +298,6 @@ impl Invocation<'_> {
         Ok(connection)
     }
 
-    fn run_options(&self, verify: Vec<VerifyFile>) -> RunOptions {
-        let (protection, checks, look) = (self.cli.protection(), self.cli.checks(), &self.cli.checks().look);
-        RunOptions {
-            jobs: self.settings.jobs.unwrap_or_else(backup::default_jobs),
-            codec: self.settings.codec,
-            skip_space_check: protection.skip_space_check,
-            lock_wait: LockWait { timeout: self.settings.lock_timeout, retries: self.settings.lock_retries },
-            fence: protection.fence,
-            hold_fence: protection.hold_fence,
-            snapshot: protection.snapshot,
-            keep_clone: protection.keep_clone,
-            end_workers: protection.end_workers,
-            snapshot_when: protection.snapshot_when,
-            level: look.level,
-            only: look.only.clone(),
-            skip: look.skip.clone(),
-            fail_on: checks.fail_on,
-            strict: look.strict,
-            allow_loss: checks.allow_loss.clone(),
-            lost_labels: checks.allow_lost_labels.clone(),
-            lost_grants: checks.allow_lost_grants.clone(),
-            max_loss: self.settings.max_loss,
-            verify,
-            on_failure: protection.on_failure,
-        }
-    }
-
     /// Everything that is needed before the first effect. The application name carries the run, so that `recover` finds
     /// what a killed run left on the server.
     async fn context(&self) -> Result<(Context, common::repository::RepositoryLock)> {
@@ -367,339 +332,10 @@ impl Invocation<'_> {
         };
         Ok((context, lock))
     }
-
-    async fn protected_run(&self) -> Result<u8> {
-        self.reported(async { self.run_and_report().await.map(Some) }).await
-    }
-
-    /// Runs, prints the outcome, and writes the reports that were asked for, also about what was refused. A run without a
-    /// report of its own has said itself that there was nothing to do.
-    async fn reported(&self, run: impl Future<Output = Result<Option<Report>>>) -> Result<u8> {
-        let wanted = self.cli.reports();
-        let targets = Targets::check(wanted.report.as_deref(), wanted.report_json.as_deref())?;
-        let began_at = Utc::now();
-        let outcome = run.await.map_err(interrupt::explain).map_err(unchanged);
-        let report = match &outcome {
-            Ok(Some(report)) => {
-                self.print(report)?;
-                report.clone()
-            }
-            Ok(None) => {
-                let mut report = self.blank_report(began_at);
-                report.verdict = Verdict::UpToDate;
-                report.exit_code = 0;
-                report.headline = "there was nothing to do; nothing was changed".to_owned();
-                report
-            }
-            Err(error) => {
-                let report = self.refusal(error, began_at);
-                if self.output.is_json() {
-                    self.print(&report)?;
-                }
-                report
-            }
-        };
-        for error in targets.write(&report) {
-            self.output.warn(&format!("the report could not be written: {error}"));
-        }
-        outcome.map(|_| report.exit_code)
-    }
-
-    /// A report on what never became a run.
-    fn blank_report(&self, began_at: DateTime<Utc>) -> Report {
-        let mode = if self.cli.external.is_empty() { Mode::Transaction } else { Mode::Restore };
-        let connection = self.settings.connection().ok();
-        let database = connection.as_ref().map_or(String::new(), |found| found.database().to_owned());
-        let mut report = Report::new(database, mode, began_at);
-        if let Some(connection) = connection {
-            report.host = connection.host_label();
-            report.user = connection.user().to_owned();
-            report.database_url = connection.redacted_url();
-        }
-        report.utc_offset_seconds = local_offset(began_at);
-        report.seconds = (Utc::now() - began_at).as_seconds_f64();
-        report.repository = self.settings.repo.display().to_string();
-        report.invocation = invocation();
-        report
-    }
-
-    /// The report of what was refused before it became a run.
-    fn refusal(&self, error: &Error, began_at: DateTime<Utc>) -> Report {
-        let mut report = self.blank_report(began_at);
-        report.error = Some(error.into());
-        report.headline = error.message().to_owned();
-        report.exit_code = error.kind().exit_code();
-        let state = if error.kind() == ErrorKind::Unknown {
-            report.verdict = Verdict::Unknown;
-            "nobody knows what state the database is in"
-        } else {
-            "nothing was changed"
-        };
-        report.state = error.database_state().unwrap_or(state).to_owned();
-        report
-    }
-
-    async fn run_and_report(&self) -> Result<Report> {
-        let external = &self.cli.external;
-        self.refuse_clone_usage()?;
-        match external.first() {
-            // A folder that is not there is said before the server is asked.
-            None => drop(migration::signs(&self.settings.dirs)?),
-            Some(program) => command::refuse_missing(program)?,
-        }
-        let (mut context, _lock) = self.context().await?;
-        let report = if external.is_empty() {
-            let state = self.take_history(&mut context).await?;
-            let options = &context.options;
-            let plan = self.plan_of(&state)?;
-            self.refuse_applied_elsewhere(&context.control, &state, &plan).await?;
-            if plan.pending.is_empty() {
-                return Ok(up_to_date(&context, &plan));
-            }
-            let transactions = self.transactions(&context.control, &plan).await?;
-            for file in &plan.pending {
-                for warning in &file.warnings {
-                    context.progress.warn(format!("{}: {warning}", file.name()));
-                }
-            }
-            let outer_fence = options.hold_fence
-                || options.snapshot.has_clone()
-                || matches!(options.fence, FenceChoice::ReadOnly | FenceChoice::Exclusive);
-            if transactions.one && !outer_fence {
-                room::make(&mut context, Way::OneTransaction).await?;
-                transactional::run(&context, &Work::Files(&plan.pending, &transactions)).await?
-            } else {
-                for why in &transactions.why {
-                    context.progress.note(format!("not in one transaction: {why}"));
-                }
-                context.progress.note(format!(
-                    "what was committed before a failure is undone by {}",
-                    clone::undo_phrase(options.snapshot)
-                ));
-                self.refuse_fence(
-                    options.fence,
-                    &[FenceChoice::Lock],
-                    "statements outside of one transaction",
-                )?;
-                self.require_undo(options)?;
-                room::make(&mut context, Way::Guarded).await?;
-                proof::settle(&mut context).await?;
-                guarded::run(&context, Job::Files(&plan.pending, &transactions)).await?
-            }
-        } else {
-            let options = &context.options;
-            self.refuse_fence(options.fence, &[FenceChoice::Lock], "a command")?;
-            self.require_undo(options)?;
-            room::make(&mut context, Way::Guarded).await?;
-            proof::settle(&mut context).await?;
-            guarded::run(&context, Job::Command(external, self.output.is_json())).await?
-        };
-        self.keep_runs(&context, &report);
-        Ok(report)
-    }
-
-    /// Forgets older runs, if that was asked for.
-    fn keep_runs(&self, context: &Context, report: &Report) {
-        let Some(keep) = self.cli.reports().keep_runs else { return };
-        for problem in tidy::keep_runs(&context.repository, context.connection.database(), report, keep) {
-            self.output.warn(&problem);
-        }
-    }
-
-    /// The transactions that the pending files run in. The server is asked only where a file may use an enum label before
-    /// it can.
-    async fn transactions(&self, session: &Session, plan: &MigrationPlan<'_>) -> Result<TransactionPlan> {
-        let types = migration::uses_new_labels(&plan.pending);
-        let labels = enum_users::labels(session, &types).await?;
-        migration::decide(&plan.pending, self.migrations.tx.unwrap_or(TransactionChoice::Auto), &labels)
-    }
-
-    fn refuse_fence(&self, chosen: FenceChoice, impossible: &[FenceChoice], what: &str) -> Result<()> {
-        if self.cli.protection().hold_fence && matches!(chosen, FenceChoice::None | FenceChoice::Lock) {
-            return Err(Error::usage("--hold-fence needs a fence that can outlive the run")
-                .with_hint("Use --fence read-only or --fence exclusive with it."));
-        }
-        if impossible.contains(&chosen) {
-            return Err(Error::usage(format!("this fence can't be combined with {what}"))
-                .with_hint("Leave --fence away, or use --fence auto."));
-        }
-        Ok(())
-    }
-
-    /// A clone is made behind a fence that ends all sessions, and for the time of a run.
-    fn refuse_clone_usage(&self) -> Result<()> {
-        let protection = self.cli.protection();
-        clone::refuse_usage(protection.snapshot, protection.fence, protection.keep_clone)
-    }
-
-    /// Without a transaction, the snapshot is the only undo there is.
-    fn require_undo(&self, options: &RunOptions) -> Result<()> {
-        if options.snapshot == SnapshotChoice::None && options.on_failure != Some(OnFailure::Stop) {
-            return Err(Error::usage("--snapshot none leaves no way to undo this")
-                .with_hint("Add --on-failure stop if a failure shall be left as it is."));
-        }
-        Ok(())
-    }
-
-    /// Finds the history, takes its tool's lock, and reads it.
-    async fn take_history(&self, context: &mut Context) -> Result<State> {
-        let history = self.find_history(&context.control).await?;
-        let wait = context.options.lock_wait;
-        history.lock(&context.control, wait.timeout.saturating_mul(wait.retries.saturating_add(1))).await?;
-        context.history = history.clone();
-        self.state(&context.control, history).await
-    }
-
-    fn print(&self, report: &Report) -> Result<()> {
-        self.print_with(report, self.output.is_verbose())
-    }
-
-    fn print_with(&self, report: &Report, verbose: bool) -> Result<()> {
-        if self.output.is_json() {
-            return self.output.exactly(&document::to_json(report)?);
-        }
-        let text = report.text(verbose, |verdict, word| self.output.paint(verdict.tone(), word));
-        self.output.data(&text)
-    }
-
-    async fn snapshot_only(&self) -> Result<u8> {
-        if self.cli.protection().snapshot.has_clone() {
-            return Err(Error::usage(
-                "--snapshot-only stores a snapshot in the repository, and makes no clone",
-            )
-            .with_hint("Leave --snapshot away."));
-        }
-        let (context, _lock) = self.context().await?;
-        let snapshot = backup::create(
-            &context.connection,
-            &context.repository,
-            &context.backup_options(None),
-            &context.progress,
-        )
-        .await?;
-        if self.output.is_json() {
-            self.output.document(&serde_json::json!({"snapshot": snapshot.manifest.id}))?;
-        } else {
-            self.output.data(&format!("{}\n", snapshot.manifest.id))?;
-        }
-        Ok(0)
-    }
-
-    async fn recover(&self, decision: Decision) -> Result<u8> {
-        let connection = self.connection("safe-run recover").await?;
-        let live = connection.database().to_owned();
-        let repository = match Repository::open(&self.settings.repo) {
-            Ok(repository) => repository,
-            Err(error) => return Err(release::without_repository(&connection, error).await),
-        };
-        let _lock = repository.lock_named(&crate::run_lock(&live))?;
-        let unfinished = crate::journal::unfinished(&repository, &live)?;
-        let with_slot = crate::journal::with_slot(&repository, &live)?;
-        let held = crate::journal::held(&repository, &live)?;
-        let connection = release::entrance(&connection, &[unfinished.clone(), held.clone()].concat()).await?;
-        // The killed run's own session is gone with it; whoever holds the lock now is another run.
-        let control = crate::take_control(&connection).await?;
-        let connection = control.settings().clone();
-        let jobs = self.settings.jobs.unwrap_or_else(backup::default_jobs);
-        let options = recover::Options { decision, jobs };
-        let runs = [unfinished, with_slot.clone()].concat();
-        let done =
-            recover::recover(&connection, &runs, &repository, options, &self.output.progress()).await?;
-        let undecided: Vec<&str> = with_slot
-            .iter()
-            .filter(|run| run.is_undecided() && done.iter().all(|done| done.run != run.run))
-            .map(|run| run.run.as_str())
-            .collect();
-        repository.sweep()?;
-        if self.output.is_json() {
-            self.output.document(&serde_json::json!({"recovered": done, "undecided": undecided}))?;
-            return Ok(0);
-        }
-        for run in &undecided {
-            self.output.data(&format!(
-                "{}  run {run} waits for your decision, and its replication slot fills the server's disk\n         \
-                 safe-run recover --undo: back to its snapshot; what others wrote since is saved for a replay\n         \
-                 safe-run recover --keep: the database stays as it is\n",
-                self.output.verdict(common::Verdict::Stopped),
-            ))?;
-        }
-        if done.is_empty() && undecided.is_empty() {
-            self.output.data("Nothing to recover: every run on this database has finished.\n")?;
-            if held.is_empty()
-                && let Some(fence) = release::fence_of_nobody(&connection).await
-            {
-                self.output.warn(&fence);
-            }
-            for run in &held {
-                self.output
-                    .warn(&format!("the fence of run {} still stands: `safe-run release` lifts it", run.run));
-            }
-        }
-        for run in &done {
-            let mut text = format!("{}  run {}\n", self.output.paint(Tone::Good, &run.verdict), run.run);
-            for line in &run.what {
-                text.push_str(&format!("{}{line}\n", " ".repeat(run.verdict.len() + 2)));
-            }
-            for line in &run.next {
-                text.push_str(&format!("{}next: {line}\n", " ".repeat(run.verdict.len() + 2)));
-            }
-            self.output.data(&text)?;
-        }
-        Ok(0)
-    }
-
-    async fn release(&self) -> Result<u8> {
-        let connection = self.connection("safe-run release").await?;
-        let repository = Repository::open(&self.settings.repo)?;
-        let _lock = repository.lock_named(&crate::run_lock(connection.database()))?;
-        crate::refuse_unfinished(&repository, connection.database())?;
-        let held = crate::journal::held(&repository, connection.database())?;
-        let entrance = release::entrance(&connection, &held).await?;
-        let control = crate::take_control(&entrance).await?;
-        let released = release::release(&connection, &control, &held).await?;
-        if self.output.is_json() {
-            self.output.document(&serde_json::json!({"released": released}))?;
-            return Ok(0);
-        }
-        if released.is_empty() {
-            self.output.data("Nothing to release: no run on this database holds a fence.\n")?;
-        }
-        for run in &released {
-            self.output.data(&format!(
-                "{}  the fence of run {run} is lifted; everybody can write to \"{}\" again\n",
-                self.output.verdict(common::Verdict::Released),
-                connection.database()
-            ))?;
-        }
-        Ok(0)
-    }
 }
 
 /// This command line, for repeating it.
 fn invocation() -> String {
     let words: Vec<OsString> = std::env::args_os().collect();
     follow_up::invocation(words.iter().map(OsString::as_os_str))
-}
-
-/// The report when nothing is pending: not a run, so it has no id and no folder.
-fn up_to_date(context: &Context, plan: &MigrationPlan<'_>) -> Report {
-    let mut report = context.report(Mode::Transaction);
-    let applied = plan.applied.len();
-    report.verdict = Verdict::UpToDate;
-    report.exit_code = 0;
-    report.applied = Some(applied);
-    let what = match applied {
-        1 => "the only migration is".to_owned(),
-        _ => format!("all {} migrations are", format::count(applied as u64)),
-    };
-    report.headline = format!("{what} applied to \"{}\"; nothing was changed", report.database);
-    report
-}
-
-/// What ends before it became a run has changed nothing.
-fn unchanged(error: Error) -> Error {
-    match (error.database_state(), error.kind()) {
-        (None, kind) if kind != ErrorKind::Unknown => error.with_database_state("Nothing was changed."),
-        _ => error,
-    }
 }

@@ -6,6 +6,7 @@
 //!
 //! What must never happen: a value that is another one afterwards, a row that is left out unsaid, a table that is emptied unasked.
 
+mod analyze;
 mod around;
 mod aside;
 pub mod choices;
@@ -18,21 +19,18 @@ mod orphans;
 pub mod plan;
 mod readers;
 mod rights;
+mod source;
 pub mod target;
 mod tell;
 mod verify;
 
 use std::{
-    collections::{BTreeMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashSet},
     sync::{Mutex, PoisonError},
     time::Instant,
 };
 
 use common::{Error, Result, fault, interrupt, postgres::Session};
-use sqlite::{
-    file::{Digest, Location, Reader, SqliteFile},
-    schema::Schema,
-};
 
 pub use options::ImportOptions;
 
@@ -47,56 +45,8 @@ use load::{Job, Loaded, OrphanRows, Outcome};
 use make::Made;
 use orphans::Found;
 use plan::{Plan, TablePlan};
+pub use source::Source;
 use verify::Held;
-
-/// Readers of the file at once: two encode as fast as one COPY takes.
-const MOST_READERS: usize = 4;
-
-/// A file that is open, in one state.
-#[derive(Debug)]
-pub struct Source {
-    /// The file.
-    pub file: SqliteFile,
-    /// Its bytes.
-    pub digest: Digest,
-    /// What is in it.
-    pub schema: Schema,
-    readers: Mutex<Vec<Reader>>,
-}
-
-impl Source {
-    /// Opens a file by its path, or by a URL of some driver.
-    ///
-    /// # Errors
-    /// Everything that keeps it from being read; it is never changed.
-    pub fn open(text: &str, jobs: usize) -> Result<Self> {
-        let file = SqliteFile::open(&Location::parse(text)?)?;
-        let readers = file.readers(jobs.clamp(1, MOST_READERS))?;
-        let first = readers.first().ok_or_else(|| Error::failed("the file could not be opened"))?;
-        let schema = Schema::read(first)?;
-        let digest = file.digest()?;
-        Ok(Self { file, digest, schema, readers: Mutex::new(readers) })
-    }
-
-    /// Lends the readers, which all see the same state.
-    fn readers(&self) -> Vec<Reader> {
-        std::mem::take(&mut *self.readers.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn give_back(&self, readers: Vec<Reader>) {
-        *self.readers.lock().unwrap_or_else(PoisonError::into_inner) = readers;
-    }
-
-    /// Does something with all of the readers.
-    fn with_readers<T>(&self, work: impl FnOnce(&mut [Reader]) -> Result<T>) -> Result<T> {
-        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut readers)
-    }
-
-    fn name(&self) -> String {
-        common::ident::printable(&self.file.path().display().to_string())
-    }
-}
 
 /// Where the rows go.
 #[derive(Debug)]
@@ -494,57 +444,5 @@ impl Import {
         context.progress.done();
         log.timed("rows read back", began);
         Ok(())
-    }
-
-    /// Gathers statistics for the planner. Never fails the run.
-    pub async fn analyze(&self, context: &Context, session: &Session, log: &mut RunLog) {
-        let began = Instant::now();
-        context.progress.phase("analyzing", None);
-        let told = log.report.import.as_ref().map_or_else(Vec::new, |report| report.tables.clone());
-        let names = self.names_to_analyze(session).await;
-        let left: Mutex<VecDeque<_>> =
-            Mutex::new(told.into_iter().map(|told| told.table).zip(names).collect());
-        // It reads and computes: a second session makes use of a second processor.
-        let second = if context.options.jobs > 1 { context.connection.connect().await.ok() } else { None };
-        let notes = match &second {
-            Some(second) => {
-                let both = tokio::join!(analyze_all(session, &left), analyze_all(second, &left));
-                [both.0, both.1].concat()
-            }
-            None => analyze_all(session, &left).await,
-        };
-        log.report.notes.extend(notes);
-        context.progress.done();
-        log.timed("analyze", began);
-    }
-
-    async fn names_to_analyze(&self, session: &Session) -> Vec<common::QualifiedName> {
-        let plan = match &self.way {
-            Way::Into(plan) => Ok(plan.clone()),
-            Way::Make(made) => match target::read(session, &self.search_path).await {
-                Ok(there) => made.settle(&there),
-                Err(error) => Err(error),
-            },
-        };
-        plan.map_or_else(
-            |_| Vec::new(),
-            |plan| plan.tables.into_iter().map(|table| table.target.name).collect(),
-        )
-    }
-}
-
-/// Analyzes tables as long as there are any. Gives what went wrong.
-async fn analyze_all(
-    session: &Session,
-    left: &Mutex<VecDeque<(String, common::QualifiedName)>>,
-) -> Vec<String> {
-    let mut notes = Vec::new();
-    loop {
-        let next = left.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-        let Some((table, name)) = next else { return notes };
-        if let Err(source) = session.batch_execute(&format!("ANALYZE {name}")).await {
-            let error = Error::postgres(format!("could not analyze {table}"), source);
-            notes.push(format!("{error}; autovacuum will do it"));
-        }
     }
 }
