@@ -341,6 +341,88 @@ mod repack {
         assert_eq!(run.database.psql("SELECT count(*) FROM orders"), "100");
     }
 
+    /// Every form that the server takes, and whether it takes it in a transaction.
+    const FORMS: [(&str, bool); 22] = [
+        ("REPACK", false),
+        ("REPACK (VERBOSE)", false),
+        ("REPACK USING INDEX", false),
+        ("REPACK (VERBOSE) USING INDEX", false),
+        ("REPACK orders", true),
+        ("REPACK (VERBOSE) public.orders", true),
+        ("REPACK orders USING INDEX orders_pkey", true),
+        ("REPACK (VERBOSE off) orders USING INDEX", true),
+        ("REPACK (ANALYZE) orders", false),
+        ("REPACK (ANALYSE, VERBOSE) orders (id, total)", false),
+        ("REPACK (ANALYZE off) orders", true),
+        ("REPACK (ANALYZE 0, CONCURRENTLY false) orders", true),
+        ("REPACK (CONCURRENTLY off) orders USING INDEX orders_pkey", true),
+        ("REPACK (CONCURRENTLY) orders", false),
+        ("REPACK (CONCURRENTLY 1) orders USING INDEX orders_pkey", false),
+        ("REPACK (CONCURRENTLY, ANALYZE, VERBOSE) orders", false),
+        ("REPACK parted", false),
+        ("REPACK (VERBOSE) parted USING INDEX parted_pkey", false),
+        ("REPACK parted_1", true),
+        ("REPACK held", true),
+        ("REPACK \"analyze\"", true),
+        ("REPACK (VERBOSE) \"concurrently\"", true),
+    ];
+
+    #[test]
+    fn postgresql_19_repack_in_every_form_runs_where_the_server_takes_it_and_changes_nothing() {
+        let run = ProtectedRun::shop(19);
+        run.database.psql(
+            "CREATE TABLE parted (i int PRIMARY KEY) PARTITION BY RANGE (i);
+             CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (1) TO (10); INSERT INTO parted VALUES (1);
+             CREATE MATERIALIZED VIEW held AS SELECT id FROM orders; CREATE TABLE \"analyze\" (i int); CREATE TABLE \"concurrently\" (i int);
+             ALTER TABLE orders CLUSTER ON orders_pkey",
+        );
+        let before = run.fingerprint();
+        for (at, (form, in_transaction)) in FORMS.into_iter().enumerate() {
+            let taken = run.database.try_psql(&format!("BEGIN;\n{form};\nROLLBACK;"));
+            assert_eq!(taken.is_ok(), in_transaction, "{form}: {taken:?}");
+            let file = format!("{:04}_a.sql", at + 1);
+            run.migration(&file, &format!("{form};\n"));
+            let plan = run.run(&["plan"]).exits(0).never_says("could not read");
+            // Whether a table has partitions is not in the statement.
+            let in_one = plan.stdout.contains("cannot run in a transaction")
+                || plan.stdout.contains("without partitions");
+            assert!(in_transaction || in_one, "{form}: {plan}");
+            run.run(&[]).exits(0).verdict("COMMITTED").says("every check passed");
+            let psql = ["--", "psql", "-Xqv", "ON_ERROR_STOP=1", "-c", form];
+            run.run(&psql).exits(0).verdict("COMMITTED");
+            run.run(&[&psql[..], &["-c", "DELETE FROM order_items", "-c", "SELECT 1 / 0"]].concat())
+                .exits(12)
+                .verdict("RESTORED");
+            for other in run.others() {
+                run.database.cluster().psql(&format!("DROP DATABASE \"{other}\""));
+            }
+        }
+        before.assert_same(&run.fingerprint_without_history());
+    }
+
+    #[test]
+    fn postgresql_19_repack_of_a_table_that_is_read_is_waited_for_in_short_waits() {
+        let run = ProtectedRun::shop(19);
+        let mut reader = run.database.session();
+        for (at, form) in [
+            "REPACK orders",
+            "REPACK (VERBOSE) orders USING INDEX orders_pkey",
+            "REPACK (ANALYZE) orders",
+            "REPACK",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            reader.run("BEGIN; SELECT count(*) FROM orders");
+            run.migration(&format!("{:04}_a.sql", at + 1), &format!("{form};\n"));
+            let flags = ["--fence", "none", "--lock-timeout", "200ms", "--lock-retries", "1"];
+            let refused = run.run(&flags).says("orders").says("in the way");
+            assert_ne!(refused.status.code(), Some(0), "{form}: {refused}");
+            reader.run("COMMIT");
+            run.run(&flags).exits(0).verdict("COMMITTED");
+        }
+    }
+
     #[test]
     fn postgresql_19_all_that_repack_can_not_do_in_a_transaction_runs_alone() {
         let run = ProtectedRun::shop(19);

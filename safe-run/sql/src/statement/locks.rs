@@ -67,10 +67,8 @@ pub(crate) fn needed(text: &str) -> Vec<TableLock> {
         }
     } else if read.is(0, "truncate") {
         read.list(1, &mut |table| push(table, Mode::AccessExclusive));
-    } else if (read.is(0, "cluster") || read.is(0, "repack") && !read.is(1, "using"))
-        && !read.is_symbol(1, '(')
-    {
-        push(read.name(1 + usize::from(read.is(1, "verbose"))), Mode::AccessExclusive);
+    } else if read.is(0, "cluster") || read.is(0, "repack") {
+        push(read.rewritten(), Mode::AccessExclusive);
     } else if read.is(0, "drop") && ["trigger", "policy", "rule"].iter().any(|word| read.is(1, word)) {
         push(read.after("on"), Mode::AccessExclusive);
     } else if read.is(0, "create") {
@@ -163,6 +161,23 @@ impl Reader<'_> {
         self.name(at + 1)
     }
 
+    /// The table that CLUSTER or REPACK writes anew; nothing where it is every table, or where others may use it until the end.
+    fn rewritten(&self) -> Found {
+        let mut at = 1 + usize::from(self.is(1, "verbose"));
+        if self.is_symbol(1, '(') {
+            let end = (1..self.tokens.len()).find(|&at| self.is_symbol(at, ')'))?;
+            if (1..end).any(|at| self.is(at, "concurrently")) {
+                return None;
+            }
+            at = end + 1;
+        }
+        if self.is(at, "using") {
+            return None;
+        }
+        // CLUSTER index ON table
+        self.after("on").or_else(|| self.name(at))
+    }
+
     fn after_two(&self, first: &str, second: &str) -> Found {
         let at = self.top_level().find(|&at| self.is(at, first) && self.is(at + 1, second))?;
         self.name(at + 2)
@@ -243,7 +258,7 @@ mod tests {
 
     #[test]
     fn lock_modes_are_those_of_the_manual() {
-        let cases: [(&str, &[&str]); 31] = [
+        let cases: [(&str, &[&str]); 43] = [
             ("alter table only s.t add column c int, alter d set not null", &["s.t access exclusive"]),
             ("alter table if exists t * rename to u", &["t access exclusive"]),
             ("alter table t validate constraint c", &["t share update exclusive"]),
@@ -292,6 +307,18 @@ mod tests {
             ("create temporary table n (i int)", &[]),
             ("create table n (i int)", &[]),
             ("drop trigger x on t", &["t access exclusive"]),
+            ("cluster", &[]),
+            ("cluster (verbose) s.t using i", &["s.t access exclusive"]),
+            ("cluster verbose t", &["t access exclusive"]),
+            ("cluster i on s.t", &["s.t access exclusive"]),
+            ("repack", &[]),
+            ("repack (verbose)", &[]),
+            ("repack (verbose) using index", &[]),
+            ("repack t using index i", &["t access exclusive"]),
+            ("repack (verbose on) s.t using index", &["s.t access exclusive"]),
+            ("repack (analyze, verbose) t (a, b)", &["t access exclusive"]),
+            ("repack (concurrently) t", &[]),
+            ("repack (verbose, concurrently true) t using index i", &[]),
             ("select 'alter table t'", &[]),
         ];
         for (sql, expected) in cases {
