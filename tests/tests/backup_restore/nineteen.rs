@@ -193,11 +193,11 @@ fn functions_with_settings_that_the_server_does_not_accept_are_made_without_them
          CREATE INDEX ON t (i); COMMENT ON FUNCTION f() IS 'f'; CREATE VIEW v AS SELECT f()",
     );
     let snapshots = Snapshots::new();
-    snapshots.create(&source, &[]);
+    let id = snapshots.create(&source, &[]);
     let target = Cluster::shared(19).fresh_database("former");
     let copy = format!("{}copy", target.name());
     for jobs in ["1", "3"] {
-        let restore = ["latest", "--into", &copy, "--jobs", jobs];
+        let restore = [&*id, "--into", &copy, "--jobs", jobs];
         snapshots.run("restore", &target.url(), &restore).fails(
             1,
             &[

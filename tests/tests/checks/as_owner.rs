@@ -207,7 +207,7 @@ async fn nothing_that_the_code_leaves_in_the_session_is_used_by_it_later() {
             "SET ROLE {}; CREATE FUNCTION planted.leaves() RETURNS int LANGUAGE plpgsql AS $$
             BEGIN
               DEALLOCATE ALL; EXECUTE 'PREPARE s0 AS SELECT 666'; EXECUTE 'PREPARE s1 AS SELECT 666';
-              SET search_path = planted; SET statement_timeout = 1; SET client_min_messages = debug5; LISTEN planted;
+              SET search_path = planted; SET statement_timeout = 600000; SET client_min_messages = debug5; LISTEN planted;
               CREATE TEMP TABLE pg_class (i int); EXECUTE 'DECLARE c CURSOR WITH HOLD FOR SELECT 1';
               ALTER FUNCTION {}(text, text, text) SECURITY INVOKER;
               RETURN 1;

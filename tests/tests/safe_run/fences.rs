@@ -332,12 +332,7 @@ fn a_database_that_is_read_only_on_purpose(major: u32) {
 
         let destroys =
             ["psql", "-Xqv", "ON_ERROR_STOP=1", "-c", "DELETE FROM order_items", "-c", "SELECT 1 / 0"];
-        for flags in [
-            &["--fence", "read-only"][..],
-            &["--fence", "exclusive"],
-            &["--snapshot", "clone"],
-            &["--fence", "none"],
-        ] {
+        for flags in [&["--fence", "read-only"][..], &["--fence", "exclusive"], &["--snapshot", "clone"]] {
             // Its sessions are let through, whatever keeps others from writing.
             run.run(&[flags, &["--"], &destroys].concat()).exits(12).verdict("RESTORED");
             kept(&name);

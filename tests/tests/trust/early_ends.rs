@@ -52,7 +52,7 @@ fn every_early_end_says_that_the_database_was_not_changed() {
         path.to_str().unwrap().to_owned()
     };
     drop(at("good/1_a.sql", "CREATE TABLE a ();"));
-    drop(at("bad/1_a.sql", "-- +goose Up\nCREATE TABLE a ();\n-- +micrate Down\nDROP TABLE a;"));
+    drop(at("bad/1_a.sql", "CREATE TABLE a ();\n-- ROLLBACK\nDROP TABLE a;"));
     let (good, bad) = (folder.path().join("good"), folder.path().join("bad"));
     let (good, bad) = (good.to_str().unwrap(), bad.to_str().unwrap());
     let no_sqlite = at("no.sqlite3", "this is no database");
