@@ -8,6 +8,7 @@ use common::{
     postgres::{
         ConnectionSettings, Session, beside_rows, connect, database,
         known_fixes::Fix,
+        lock_room,
         obstacles::{self, LARGE_OBJECTS, Obstacle, UNREADABLE, Way},
         tools,
     },
@@ -286,46 +287,20 @@ async fn client_tools(session: &Session) -> Item {
 
 /// Every table is locked for the time of a backup, and all locks share one table in the server's memory.
 async fn lock_slots(session: &Session) -> Result<Item> {
-    let setting = |name: &str| format!("pg_catalog.current_setting('{name}')::bigint");
-    let row = session
-        .query_one(
-            &format!(
-                "SELECT {} * ({} + {} + {} + {} + {}), {},
-                        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c
-                           JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
-                           AND n.nspname NOT IN ('pg_catalog', 'information_schema'))",
-                setting("max_locks_per_transaction"),
-                setting("max_connections"),
-                setting("max_prepared_transactions"),
-                setting("autovacuum_max_workers"),
-                setting("max_worker_processes"),
-                setting("max_wal_senders"),
-                setting("max_locks_per_transaction"),
-            ),
-            &[],
-        )
-        .await
-        .map_err(|source| Error::postgres("could not read the size of the table of locks", source))?;
-    let (slots, each, tables): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+    let room = lock_room::find(session).await?;
     let found = format!(
         "{} for {} to be locked at once",
-        format::plural(slots.unsigned_abs(), "slot", "slots"),
-        format::plural(tables.unsigned_abs(), "table, view or sequence", "tables, views and sequences")
+        format::plural(room.promised, "slot", "slots"),
+        format::plural(room.objects, "table, view or sequence", "tables, views and sequences")
     );
-    // PostgreSQL makes a tenth more room than it promises.
-    if tables <= slots + slots / 10 {
-        return Ok(item("lock slots", Ok(found)));
-    }
-    // Twice as many as would do: others need some too.
-    let wanted = (each * tables / slots.max(1) + 1) * 2;
-    Ok(Item {
-        what: "lock slots",
-        ok: false,
-        found,
-        fix: vec![format!(
-            "ALTER SYSTEM SET max_locks_per_transaction = {wanted};  -- and restart the server"
-        )],
+    Ok(match room.require() {
+        Ok(()) => item("lock slots", Ok(found)),
+        Err(_) => Item {
+            what: "lock slots",
+            ok: false,
+            found,
+            fix: vec![format!("{};  -- and restart the server", room.remedy())],
+        },
     })
 }
 

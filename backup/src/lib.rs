@@ -45,7 +45,7 @@ use common::{
     postgres::{
         ConnectionSettings, Secret, Session, connect,
         exported_snapshot::{ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, join, lock_tables},
-        introspect,
+        introspect, lock_room,
         names::Schemas,
         names_as_bytes, role_passwords, scratch,
         session_room::{self, Need},
@@ -221,6 +221,10 @@ async fn create_locked(
         progress.note(said);
     }
     let options = &CreateOptions { jobs: room.jobs, ..options.clone() };
+    // Of a part, whether there is room shows when its tables are locked.
+    if options.filters.is_empty() {
+        lock_room::find(&observer).await?.require()?;
+    }
     repository.sweep()?;
     let mut points = reuse::points(&observer).await?;
     progress.phase("locking tables", None);

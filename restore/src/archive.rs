@@ -282,11 +282,7 @@ impl Run<'_> {
                 return Ok(Vec::new());
             }
         }
-        let finished = self.pg_restore(list, 1).await?;
-        // Nothing of it was made, or tried.
-        if let Some(error) = tools::no_place("pg_restore", &finished.stderr) {
-            return Err(error);
-        }
+        let finished = self.pg_restore_with_a_place(list).await?;
         let (mut errors, others) = tools::parse_restore_errors(&finished.stderr);
         say(&others, self.progress);
         if !finished.success && errors.is_empty() {
@@ -325,7 +321,8 @@ impl Run<'_> {
         // In the order of the archive, in which they failed.
         let failed: Vec<u32> =
             errors.iter().filter_map(|error| error.dump_id).filter(|id| seen.insert(*id)).collect();
-        let finished = self.pg_restore(Some(list_of(&failed)?.path()), 1).await?;
+        let list = list_of(&failed)?;
+        let finished = self.pg_restore_with_a_place(Some(list.path())).await?;
         let (mut again, others) = tools::parse_restore_errors(&finished.stderr);
         say(&others, self.progress);
         if !finished.success && again.is_empty() {
@@ -335,6 +332,24 @@ impl Run<'_> {
         again.retain(|error| !tools::is_known_setting_error(error) && !is_there_already(error));
         again.extend(errors.into_iter().filter(|error| error.dump_id.is_none()));
         Ok(again)
+    }
+
+    /// Again where there was no place for its session: one of ours that was just closed has its for a moment longer. Nothing was made, or
+    /// tried, then.
+    async fn pg_restore_with_a_place(&self, list: Option<&Path>) -> Result<tools::Finished> {
+        const PAUSES_MS: [u64; 4] = [50, 150, 400, 1_000];
+        for pause in PAUSES_MS {
+            let finished = self.pg_restore(list, 1).await?;
+            if tools::no_place("pg_restore", &finished.stderr).is_none() {
+                return Ok(finished);
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+        }
+        let finished = self.pg_restore(list, 1).await?;
+        match tools::no_place("pg_restore", &finished.stderr) {
+            Some(error) => Err(error),
+            None => Ok(finished),
+        }
     }
 
     async fn pg_restore(&self, list: Option<&Path>, jobs: usize) -> Result<tools::Finished> {

@@ -1,11 +1,15 @@
-//! Room for a run's sessions, found out before anything begins: behind a fence, or in an undo, it is too late to find that a limit is met.
+//! Room for a run's sessions and locks, found out before anything begins: behind a fence, or in an undo, it is too late to find that a limit is
+//! met.
 
 use common::{
-    Error, Result,
-    postgres::session_room::{self, Need},
+    Error, Progress, Result,
+    postgres::{
+        Session, lock_room,
+        session_room::{self, Need},
+    },
 };
 
-use crate::run::{Context, SnapshotChoice};
+use crate::run::{Context, FenceChoice, SnapshotChoice};
 
 /// How the run will work, as far as its sessions go by it.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +23,7 @@ pub enum Way {
 /// Sets the jobs to what there is room for.
 ///
 /// # Errors
-/// Busy where there is no room for a single one. The database was not changed.
+/// Busy where there is no room for a single one; refused where the server has fewer locks than tables. The database was not changed.
 pub async fn make(context: &mut Context, way: Way) -> Result<()> {
     let jobs = context.options.jobs;
     let (fixed, per_job) = match (way, context.options.snapshot) {
@@ -31,13 +35,33 @@ pub async fn make(context: &mut Context, way: Way) -> Result<()> {
         (Way::Guarded, _) => (4, 2),
     };
     let need = Need { fixed, per_job, jobs, same_database: true };
-    let room = session_room::find(&context.control, need).await.map_err(|error: Error| {
-        let database = context.connection.database();
-        error.with_database_state(format!("The database \"{database}\" was not changed."))
-    })?;
+    let database = context.connection.database();
+    let unchanged =
+        |error: Error| error.with_database_state(format!("The database \"{database}\" was not changed."));
+    let room = session_room::find(&context.control, need).await.map_err(unchanged)?;
+    // The fence locks every table, the state before does, or who holds the state for checks.
+    let locks_all =
+        context.options.fence != FenceChoice::None || context.options.snapshot != SnapshotChoice::None;
+    if locks_all {
+        lock_room::find(&context.control).await.and_then(|locks| locks.require()).map_err(unchanged)?;
+    }
     if let Some(said) = room.said {
         context.progress.note(said);
     }
     context.options.jobs = room.jobs;
     Ok(())
+}
+
+/// For how many jobs of a restore beside `control` there is room.
+///
+/// # Errors
+/// Busy where there is room for none.
+pub async fn for_restore(control: &Session, jobs: usize, progress: &Progress) -> Result<usize> {
+    // A session of ours or pg_restore's own, and who loads.
+    let need = Need { fixed: 1, per_job: 1, jobs, same_database: false };
+    let room = session_room::find(control, need).await?;
+    if let Some(said) = room.said {
+        progress.note(said);
+    }
+    Ok(room.jobs)
 }

@@ -12,8 +12,9 @@ use common::{
         exported_snapshot::{
             ExportedSnapshot, JOINED_LOCK_WAIT, LockMode, LockWait, check_held, join, lock_tables,
         },
-        introspect,
+        introspect, lock_room,
         names::Schemas,
+        session_room::{self, Need},
         tap::RowSink,
         tools,
         trust::{self, Others},
@@ -77,6 +78,11 @@ impl Live {
         let observer = settings.connect().await?;
         crate::check_server(&observer).await?;
         connect::refuse_pooler(&observer).await?;
+        // Who reads or pg_dump, when the observer has gone.
+        session_room::find(&observer, Need { fixed: 1, per_job: 0, jobs: 1, same_database: true }).await?;
+        if wanted.patterns.is_empty() {
+            lock_room::find(&observer).await?.require()?;
+        }
         progress.phase("locking tables", None);
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
         let list = async |session: &Session| chosen(session, wanted.patterns).await;

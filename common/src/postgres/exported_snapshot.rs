@@ -357,6 +357,8 @@ async fn try_lock(
             (Some("42501"), LockMode::Exclusive) => error.with_kind(crate::ErrorKind::Refused).with_hint(
                 "The fence needs to be owner of every table, or to hold UPDATE, DELETE or TRUNCATE on it. Run as the owner, or go without a fence: --fence none.",
             ),
+            // Too few locks in the server's shared memory; its own hint names the setting.
+            (Some("53200"), _) => error.with_kind(crate::ErrorKind::Busy),
             _ => error,
         }
     };

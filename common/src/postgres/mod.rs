@@ -17,6 +17,7 @@ pub mod extension_objects;
 pub mod introspect;
 pub mod known_fixes;
 pub mod lend;
+pub mod lock_room;
 pub mod login;
 pub mod names;
 pub mod names_as_bytes;

@@ -9,7 +9,7 @@ use crate::{
     journal::{self, Journal, Step},
     large_objects, others, proof,
     report::Verdict,
-    writes,
+    room, writes,
 };
 
 impl Recovery<'_> {
@@ -131,7 +131,8 @@ impl Recovery<'_> {
         let snapshot = self.repository.find(&id, None)?;
         let own_slot = journal::open_slot(journal.steps()).map(str::to_owned);
         let choices = Choices { own_slot, ..Choices::undo() };
-        let options = RestoreOptions { jobs: self.jobs, choices };
+        let jobs = room::for_restore(self.control, self.jobs, self.progress).await?;
+        let options = RestoreOptions { jobs, choices };
         let mut plan =
             restore::prepare(self.settings, self.control, &snapshot, &Target::Replace, &options).await?;
         match self.past.hidden() {

@@ -14,6 +14,7 @@ mod incremental;
 mod killed_drill;
 mod leases;
 mod locales;
+mod lock_room;
 mod map_role;
 mod nineteen;
 mod older_server;

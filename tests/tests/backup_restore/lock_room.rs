@@ -1,0 +1,107 @@
+//! More tables than the server has locks for: a command works, or ends before it begins anything, naming the setting.
+
+use tests::oracle::fingerprint;
+use tests::{Cluster, Database, Options, ProtectedRun, Running, Snapshots};
+
+const SAYS: [&str; 3] =
+    ["max_locks_per_transaction = 10", "ALTER SYSTEM SET max_locks_per_transaction = ", "changed"];
+
+/// Each in a transaction of its own.
+fn add_tables(database: &Database, from: usize, to: usize) {
+    let tables: String = (from..to)
+        .map(|i| format!("CREATE TABLE t{i} (i int PRIMARY KEY); INSERT INTO t{i} VALUES ({i});\n"))
+        .collect();
+    database.psql(&tables);
+}
+
+fn small_server(major: u32) -> Cluster {
+    Cluster::start(major, &Options::new().conf("max_locks_per_transaction = 10").conf("max_connections = 20"))
+}
+
+fn with_more_tables_than_lock_slots(major: u32) {
+    const MANY: usize = 3_000;
+    let shared = Cluster::shared(major).fresh_database("many");
+    add_tables(&shared, 0, MANY);
+    let snapshots = Snapshots::new();
+    let id = snapshots.create(&shared, &[]);
+
+    let cluster = small_server(major);
+    let run = ProtectedRun::on(cluster.fresh_database("many"));
+    let name = run.database.name().to_owned();
+    let by = |program: &str, arguments: &[&str]| snapshots.run(program, &run.database.url(), arguments);
+    // What takes few locks at a time works.
+    drop(by("restore", &[&*id, "--replace", "--drop-replaced", "--yes"]).expect(0));
+    drop(by("backup", &["drill", &*id]).expect(0));
+    drop(run.run(&["check"]).exits(0).verdict("CLEAN"));
+    let before = fingerprint(&run.database);
+
+    drop(by("backup", &["create"]).fails(3, &SAYS));
+    drop(by("backup", &["check"]).expect(3).says(&["lock slots"]));
+    drop(by("backup", &["diff", &*id, &run.database.url()]).fails(3, &SAYS[..2]));
+    run.migration("0001_a.sql", "ALTER TABLE t1 ADD s text;\n");
+    let mut session = run.database.session();
+    for arguments in [
+        &[][..],
+        &["--fence", "read-only"],
+        &["--snapshot", "none"],
+        &["--", "touch", "was-run"],
+        &["--fence", "exclusive", "--", "touch", "was-run"],
+        &["--snapshot", "clone", "--", "touch", "was-run"],
+    ] {
+        let mut outcome = run.run(arguments).exits(3);
+        for said in SAYS {
+            outcome = outcome.says(said);
+        }
+        assert!(!run.folder().join("was-run").exists(), "{outcome}");
+        assert_eq!(run.database.family(), [&*name], "{outcome}");
+        assert_eq!(session.run("SELECT 1"), "1", "{outcome}");
+        before.assert_same(&fingerprint(&run.database));
+    }
+    drop(run.run(&["--fence", "none", "--snapshot", "none"]).exits(0).verdict("COMMITTED"));
+}
+
+/// Around what the server promises, and has beyond it.
+fn at_every_number_of_tables(major: u32) {
+    let cluster = small_server(major);
+    let run = ProtectedRun::on(cluster.fresh_database("more"));
+    let fails = ["--", "psql", "-Xqv", "ON_ERROR_STOP=1", "-c", "DROP TABLE t1", "-c", "SELECT 1 / 0"];
+    let (mut made, mut worked, mut refused) = (0, 0, 0);
+    for count in [300, 380, 460, 540, 620, 700, 900, 1_200] {
+        add_tables(&run.database, made, count);
+        made = count;
+        let before = fingerprint(&run.database);
+        let mut backup = tests::binaries::command("backup");
+        backup.args(["create"]).current_dir(run.folder()).env("DATABASE_URL", run.database.url());
+        for (outcome, done) in [(Running::start(backup).outcome(), 0), (run.run(&fails), 12)] {
+            match outcome.status.code() {
+                Some(code) if code == done => worked += 1,
+                _ => {
+                    drop(outcome.exits(3).says(SAYS[0]).says(SAYS[1]).never_says("locking tables"));
+                    refused += 1;
+                }
+            }
+            before.assert_same(&fingerprint(&run.database));
+        }
+    }
+    assert!(worked > 2 && refused > 2, "{worked} worked, {refused} were refused");
+}
+
+#[test]
+fn more_tables_than_lock_slots_are_named_before_anything_begins_postgresql_14() {
+    with_more_tables_than_lock_slots(14);
+}
+
+#[test]
+fn more_tables_than_lock_slots_are_named_before_anything_begins_postgresql_18() {
+    with_more_tables_than_lock_slots(18);
+}
+
+#[test]
+fn at_every_number_of_tables_there_are_locks_enough_or_the_setting_is_named_postgresql_14() {
+    at_every_number_of_tables(14);
+}
+
+#[test]
+fn at_every_number_of_tables_there_are_locks_enough_or_the_setting_is_named_postgresql_18() {
+    at_every_number_of_tables(18);
+}
