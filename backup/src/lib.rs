@@ -373,17 +373,23 @@ async fn copy_state(
     more: More,
     progress: &Progress,
 ) -> Result<StoredSnapshot> {
-    let joined = match exported.only_session() {
-        None => Some(join(settings, exported).await?),
-        Some(_) => {
-            progress.warn(ONE_SESSION);
-            None
+    let joining = async {
+        match exported.only_session() {
+            None => join(settings, exported).await.map(Some),
+            Some(_) => {
+                progress.warn(ONE_SESSION);
+                Ok(None)
+            }
         }
     };
+    // Programs are started to ask them for their versions.
+    let (joined, installed) = tokio::join!(joining, tools::installed("pg_dump"));
+    let joined = joined?;
     let reader = joined.as_ref().or(exported.only_session());
     let reader = reader.ok_or_else(|| Error::failed("no session reads the snapshot"))?;
     let schemas = Schemas::seen_by(reader).await?;
-    let copied = copy_named(settings, exported, reader, &schemas, repository, options, more, progress);
+    let copied =
+        copy_named(settings, exported, reader, &schemas, &installed, repository, options, more, progress);
     let error = match Box::pin(copied).await {
         Err(error) => error,
         Ok(published) => {
@@ -426,6 +432,7 @@ async fn copy_named(
     exported: &ExportedSnapshot<'_>,
     reader: &Session,
     schemas: &Schemas,
+    installed: &[tools::Tool],
     repository: &Repository,
     options: &CreateOptions,
     More { settle, looks }: More,
@@ -435,7 +442,7 @@ async fn copy_named(
         .batch_execute(trust::ONLY_TABLES)
         .await
         .map_err(|source| Error::postgres("could not prepare a reading session", source))?;
-    let pg_dump = tools::choose_pg_dump(&tools::installed("pg_dump").await, reader.server_version_num())?;
+    let pg_dump = tools::choose_pg_dump(installed, reader.server_version_num())?;
     if let Some(older) = tools::older_minor(&pg_dump, reader.server_version_num()) {
         progress.warn(older);
     }
@@ -457,59 +464,70 @@ async fn copy_named(
     // The schema of a whole database needs nothing of what is read here, so pg_dump is at work meanwhile.
     let is_early = scope.is_none() && exported.only_session().is_none();
     let mut whole = Box::pin(maybe_done(dump(Vec::new())));
+    let target = reuse::Target {
+        database: state.map_or(&name, |state| &state.name),
+        codec: options.codec,
+        cut: options.cut,
+        policy: options.reuse,
+    };
     let prepared = Box::pin(async {
-        let mut catalog =
-            introspect::catalog_around(reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
-        if let Some(state) = &options.database_state {
-            catalog.database = state.clone();
-        }
-        if let Some(line) = leave_mark_out(&mut catalog.database, progress) {
-            catalog.not_kept.push(line.clone());
-            catalog.differs.push(line);
-        }
-        let absent_unlogged: Vec<_> = if server.in_recovery {
-            catalog.tables.extract_if(.., |table| table.is_unlogged).collect()
-        } else {
-            Vec::new()
-        };
-        drop(absent_unlogged);
-        if !options.skip_space_check {
-            let blocks = catalog.tables.iter().map(Table::all_blocks).sum();
-            space::check(repository, &catalog.database.name, blocks, options.codec)?;
-        }
-        let passwords = if options.role_passwords {
-            Some(role_passwords::read(reader, &catalog.roles).await?)
-        } else {
-            None
-        };
-        // A part is decided on before its rows are read: by the archive, which says what needs what.
-        let part = match &scope {
-            None => None,
-            Some(scope) => {
-                progress.phase("reading the schema", None);
-                let arguments = scope.pg_dump_arguments();
-                let schema = dump(arguments).await?;
-                let entries = part::contents(&pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
-                let part = take_part(reader, scope, schema, &entries, &options.filters, &mut catalog).await?;
-                progress.done();
-                Some(part)
+        let begun = reuse::begin(exported, reader, repository, target).await?;
+        let mut settling = Box::pin(maybe_done(begun.settle(settings)));
+        let looked = Box::pin(async {
+            let mut catalog =
+                introspect::catalog_around(reader, scope.as_ref().map(|scope| &scope.chosen)).await?;
+            if let Some(state) = &options.database_state {
+                catalog.database = state.clone();
             }
-        };
-        let named = catalog.tables.iter().map(|table| (table.oid, &table.name));
-        let named = named.chain(catalog.partitioned.iter().map(|table| (table.oid, &table.name)));
-        exported.check_locked(reader, named).await?;
-        let guards = admit(settings, exported, reader, &mut catalog.tables, options.cut, progress).await?;
+            if let Some(line) = leave_mark_out(&mut catalog.database, progress) {
+                catalog.not_kept.push(line.clone());
+                catalog.differs.push(line);
+            }
+            let absent_unlogged: Vec<_> = if server.in_recovery {
+                catalog.tables.extract_if(.., |table| table.is_unlogged).collect()
+            } else {
+                Vec::new()
+            };
+            drop(absent_unlogged);
+            if !options.skip_space_check {
+                let blocks = catalog.tables.iter().map(Table::all_blocks).sum();
+                space::check(repository, &catalog.database.name, blocks, options.codec)?;
+            }
+            let passwords = if options.role_passwords {
+                Some(role_passwords::read(reader, &catalog.roles).await?)
+            } else {
+                None
+            };
+            // A part is decided on before its rows are read: by the archive, which says what needs what.
+            let part = match &scope {
+                None => None,
+                Some(scope) => {
+                    progress.phase("reading the schema", None);
+                    let arguments = scope.pg_dump_arguments();
+                    let schema = dump(arguments).await?;
+                    let entries = part::contents(&pg_dump, &partial.dir().join(SCHEMA_FILE)).await?;
+                    let part =
+                        take_part(reader, scope, schema, &entries, &options.filters, &mut catalog).await?;
+                    progress.done();
+                    Some(part)
+                }
+            };
+            let named = catalog.tables.iter().map(|table| (table.oid, &table.name));
+            let named = named.chain(catalog.partitioned.iter().map(|table| (table.oid, &table.name)));
+            exported.check_locked(reader, named).await?;
+            let guards =
+                admit(settings, exported, reader, &mut catalog.tables, options.cut, progress).await?;
+            Ok::<_, Error>((catalog, passwords, part, guards))
+        });
+        let (catalog, passwords, part, guards) = beside_of(&mut settling, looked).await?;
+        settling.as_mut().await;
+        let settled_early = settling.as_mut().take_output().transpose()?.flatten();
+        drop(settling);
         fault::wait("backup.admitted");
         let block_bytes = 8192;
         let estimate: u64 = catalog.tables.iter().map(|table| table.all_blocks() * block_bytes).sum();
         progress.phase(format!("copying {} tables", catalog.tables.len()), Some(estimate));
-        let target = reuse::Target {
-            database: &catalog.database.name,
-            codec: options.codec,
-            cut: options.cut,
-            policy: options.reuse,
-        };
-        let reuse = reuse::prepare(settings, exported, reader, repository, &catalog.tables, target).await?;
+        let reuse = begun.prepare(settings, reader, &catalog.tables, settled_early).await?;
         let copy = CopyOptions {
             jobs: options.jobs.max(1),
             codec: options.codec,
@@ -558,12 +576,17 @@ async fn copy_named(
         progress,
     ));
     let noted = Box::pin(async {
-        match looks {
-            true => restorable::not_by_this_role(reader, progress).await,
-            false => Ok(Vec::new()),
-        }
+        let noted = match looks {
+            true => restorable::not_by_this_role(reader, progress).await?,
+            false => Vec::new(),
+        };
+        let beside = match &part {
+            None => beside::Beside::read(settings, reader, progress).await?,
+            Some(_) => beside::Beside::of_part(settings, reader, options.rows_of.as_ref(), progress).await?,
+        };
+        Ok((noted, beside))
     });
-    let (schema, orphans, settled, noted, (mut tables, reading)) = match exported.only_session() {
+    let (schema, orphans, settled, (noted, beside), (mut tables, reading)) = match exported.only_session() {
         None => tokio::try_join!(schema, orphans, settled, noted, rows)?,
         Some(_) => (schema.await?, orphans.await?, settled.await?, noted.await?, rows.await?),
     };
@@ -574,15 +597,16 @@ async fn copy_named(
         copy_out::large_objects(settings, exported, reader, &partial, count, copy.clone(), progress).await?;
     // Sequences are not transactional: read after the data, so that none is behind a row that was copied.
     let sequences = introspect::sequences_of(reader, part.as_ref().map(|part| &part.sequences)).await?;
-    let beside = match part {
-        None => beside::Beside::read(settings, reader, progress).await?,
-        Some(_) => beside::Beside::of_part(settings, reader, options.rows_of.as_ref(), progress).await?,
-    };
     // What a newer pg_dump writes for a server before 15 that the server does not understand.
     let is_foreign = server.major() < 15 && pg_dump.major >= 15;
     let identities = if is_foreign { introspect::unlogged_identities(reader).await? } else { Vec::new() };
     progress.done();
-    let wal_base = reuse.base(settings, &mut tables, settle, settled, progress).await?;
+    // Nothing is read of the snapshot any more: a session of ours alone can be asked what holds now, without a new one.
+    if exported.only_session().is_none() {
+        let ended = reader.batch_execute("COMMIT").await;
+        ended.map_err(|source| Error::postgres("could not end the reading of the snapshot", source))?;
+    }
+    let wal_base = reuse.base(reader, &mut tables, settle, settled, progress).await?;
     // What was decided for this role and these sessions is nobody else's.
     tables.iter_mut().for_each(|data| data.table.may_plan = false);
 
@@ -647,7 +671,11 @@ async fn copy_named(
     let tables = manifest.tables.iter().map(|data| &data.table.name);
     let tables = tables.chain(manifest.partitioned.iter().map(|table| &table.name));
     let used = tables.chain(manifest.sequences.iter().map(|sequence| &sequence.name));
-    schemas.check_same(&Schemas::now(settings).await?, &used.map(|name| name.schema.as_str()).collect())?;
+    let now = match exported.only_session() {
+        None => Schemas::seen_by(reader).await?,
+        Some(_) => Schemas::now(settings).await?,
+    };
+    schemas.check_same(&now, &used.map(|name| name.schema.as_str()).collect())?;
     partial.publish(manifest)
 }
 

@@ -175,36 +175,37 @@ pub struct Target<'a> {
     pub policy: ReusePolicy,
 }
 
-/// Looks for an earlier snapshot, and asks the server what changed since.
+/// What is known of an earlier snapshot before the catalog has been read.
+pub struct Begun<'a> {
+    reuse: Reuse,
+    target: Target<'a>,
+    /// What to ask the server about, or why not.
+    base: std::result::Result<WalBase, String>,
+}
+
+/// A session in which what changed can be asked for, or why not.
+type Settled = std::result::Result<Session, String>;
+
+/// Looks for an earlier snapshot.
 ///
 /// `reader` has joined the snapshot. The repository's lock is held, so that the earlier snapshot stays.
-pub async fn prepare(
-    settings: &ConnectionSettings,
+pub async fn begin<'a>(
     exported: &ExportedSnapshot<'_>,
     reader: &Session,
     repository: &Repository,
-    tables: &[Table],
-    target: Target<'_>,
-) -> Result<Reuse> {
-    // As fine as the smallest piece, but for a few pages: there may be a line for each that changed.
-    let smallest = tables.iter().map(|table| target.cut.piece_of(table)).min();
-    let log_blocks = smallest.unwrap_or(PIECE_BLOCKS).max(FINEST_BLOCKS).min(target.cut.piece_blocks);
-    let mut reuse = Reuse { log_blocks, cut: target.cut, ..Reuse::default() };
-    if target.policy.full {
-        reuse.why_not = Some("--full was given".to_owned());
-    }
+    target: Target<'a>,
+) -> Result<Begun<'a>> {
+    let mut reuse = Reuse { cut: target.cut, ..Reuse::default() };
     let unavailable = wal_summary::unavailable(reader).await?;
     if unavailable.is_none() {
-        let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
-        reuse.forms = wal_summary::forms(reader, &oids).await?;
         reuse.identity = Some(wal_summary::identity(reader).await?);
         // After the snapshot: whatever it sees was written to the log before this.
         reuse.position = Some(wal_summary::position(reader).await?);
         reuse.from =
             wal_summary::latest_safe(exported.points(), wal_summary::oldest_in_progress(reader).await?);
     }
-    if reuse.why_not.is_some() {
-        return Ok(reuse);
+    if target.policy.full {
+        return Ok(Begun { reuse, target, base: Err("--full was given".to_owned()) });
     }
     let full_every = chrono::Duration::from_std(target.policy.full_every).unwrap_or(chrono::Duration::MAX);
     let not_before = exported.taken_at().checked_sub_signed(full_every).unwrap_or(DateTime::<Utc>::MIN_UTC);
@@ -222,42 +223,80 @@ pub async fn prepare(
         not_before,
         not_after: exported.taken_at(),
     });
-    if unavailable.is_some() {
-        reuse.why_not = unavailable;
-        return Ok(reuse);
+    Ok(Begun { reuse, target, base: unavailable.map_or(base, Err) })
+}
+
+impl Begun<'_> {
+    /// Has everything that the snapshot sees in the summaries of the log. That takes a CHECKPOINT and so its time, and needs nothing of
+    /// the catalog: it can be done while that is read. Nothing where it is not certain yet that the log is asked at all.
+    pub async fn settle(&self, settings: &ConnectionSettings) -> Result<Option<Settled>> {
+        if self.base.is_err() || self.target.policy.from_bytes > 0 {
+            return Ok(None);
+        }
+        settled(settings).await.map(Some)
     }
-    let bytes: u64 = tables.iter().map(|table| table.all_blocks().saturating_mul(BLOCK_BYTES)).sum();
-    let base = if bytes < target.policy.from_bytes {
-        Err("so small a database is read faster than the server tells what changed".to_owned())
-    } else {
-        base
-    };
-    let (base, Some(position)) = (base, reuse.position) else { return Ok(reuse) };
-    let base = match base {
-        Ok(base) => base,
-        Err(why) => {
-            reuse.why_not = Some(why);
+
+    /// Asks the server what changed since the earlier snapshot.
+    pub async fn prepare(
+        self,
+        settings: &ConnectionSettings,
+        reader: &Session,
+        tables: &[Table],
+        settled_early: Option<Settled>,
+    ) -> Result<Reuse> {
+        let Self { mut reuse, target, base } = self;
+        // As fine as the smallest piece, but for a few pages: there may be a line for each that changed.
+        let smallest = tables.iter().map(|table| target.cut.piece_of(table)).min();
+        reuse.log_blocks = smallest.unwrap_or(PIECE_BLOCKS).max(FINEST_BLOCKS).min(target.cut.piece_blocks);
+        let Some(position) = reuse.position else {
+            reuse.why_not = base.err();
             return Ok(reuse);
+        };
+        let oids: Vec<u32> = tables.iter().map(|table| table.oid).collect();
+        reuse.forms = wal_summary::forms(reader, &oids).await?;
+        let bytes: u64 = tables.iter().map(|table| table.all_blocks().saturating_mul(BLOCK_BYTES)).sum();
+        let base = if !target.policy.full && bytes < target.policy.from_bytes {
+            Err("so small a database is read faster than the server tells what changed".to_owned())
+        } else {
+            base
+        };
+        let asked = match base {
+            Ok(base) => {
+                let settled = match settled_early {
+                    Some(settled) => settled,
+                    None => settled(settings).await?,
+                };
+                match settled {
+                    Ok(session) => {
+                        reuse.settled = true;
+                        let asked = wal_summary::changes(&session, &base, position, reuse.log_blocks).await;
+                        let asked = or_why_not(asked)?;
+                        session.close().await?;
+                        // What held for the earlier snapshot's base holds for this one's: transactions only end.
+                        asked.inspect(|_| reuse.from = reuse.from.max(Some(base.from)))
+                    }
+                    Err(why) => Err(why),
+                }
+            }
+            Err(why) => Err(why),
+        };
+        match asked {
+            Ok(changes) => reuse.changes = Some(changes),
+            Err(why) => reuse.why_not = Some(why),
         }
-    };
+        Ok(reuse)
+    }
+}
+
+async fn settled(settings: &ConnectionSettings) -> Result<Settled> {
     let session = settings.connect().await?;
-    let asked = async {
-        if let Some(why) = wal_summary::settle(&session).await? {
-            return Ok(Err(why));
+    match or_why_not(async { Ok(wal_summary::settle(&session).await?.map_or(Ok(()), Err)) }.await)? {
+        Ok(()) => Ok(Ok(session)),
+        Err(why) => {
+            session.close().await?;
+            Ok(Err(why))
         }
-        reuse.settled = true;
-        wal_summary::changes(&session, &base, position, log_blocks).await
-    };
-    match or_why_not(asked.await)? {
-        Ok(changes) => reuse.changes = Some(changes),
-        Err(why) => reuse.why_not = Some(why),
     }
-    // What held for the earlier snapshot's base holds for this one's: transactions only end.
-    if reuse.changes.is_some() {
-        reuse.from = reuse.from.max(Some(base.from));
-    }
-    session.close().await?;
-    Ok(reuse)
 }
 
 /// The newest snapshot of the same database whose chunks may fit, and its base if the server's log can be compared with it,
@@ -461,12 +500,13 @@ impl Reuse {
         Ok(settled)
     }
 
-    /// What a later snapshot can build on. Call it when all rows have been read, with what [`Reuse::settle`] said.
+    /// What a later snapshot can build on. Call it when all rows have been read, with what [`Reuse::settle`] said, and with a session
+    /// that sees the state of now.
     ///
     /// Takes the form from tables where it is another one now: their rows may have been read in either.
     pub async fn base(
         &self,
-        settings: &ConnectionSettings,
+        session: &Session,
         tables: &mut [TableData],
         settle: Settle,
         settled: std::result::Result<(), String>,
@@ -480,10 +520,9 @@ impl Reuse {
             progress.note("the next backup will read everything: a transaction that is in progress began before this one");
             return Ok(None);
         };
-        let session = settings.connect().await?;
         let asked = async {
             let oids: Vec<u32> = tables.iter().map(|table| table.table.oid).collect();
-            let forms = wal_summary::forms(&session, &oids).await?;
+            let forms = wal_summary::forms(session, &oids).await?;
             for table in tables.iter_mut() {
                 let oid = table.table.oid;
                 if forms.get(&oid) != self.forms.get(&oid) {
@@ -494,11 +533,10 @@ impl Reuse {
             if let Err(why) = settled {
                 return Ok(Err(why));
             }
-            let anchor = wal_summary::anchor(&session, identity.1, to).await?;
+            let anchor = wal_summary::anchor(session, identity.1, to).await?;
             Ok(anchor.ok_or_else(|| "its place in the log is in no summary".to_owned()))
         };
         let anchor = or_why_not(asked.await)?;
-        session.close().await?;
         match anchor {
             Ok(anchor) => Ok(Some(WalBase {
                 system_identifier: identity.0.clone(),
