@@ -20,7 +20,7 @@ use common::{
     snapshot::{
         SnapshotId,
         keep::{self, Candidate, Decision, KeepPolicy, Soundness},
-        manifest::{Kind, SCHEMA_FILE},
+        manifest::{Kind, MAX_SCHEMA_BYTES, SCHEMA_FILE},
         simulate::{self, MOST_BACKUPS},
         state_of,
     },
@@ -386,7 +386,7 @@ fn state(snapshot: &StoredSnapshot) -> Option<String> {
     if manifest.kind != Kind::PreMigration {
         return None;
     }
-    let archive = read_plain(&snapshot.path(SCHEMA_FILE), entry.bytes).ok()?;
+    let archive = read_plain(&snapshot.path(SCHEMA_FILE), entry.bytes.min(MAX_SCHEMA_BYTES)).ok()?;
     (sha256_hex(&archive) == entry.sha256).then(|| state_of(manifest, &archive)).flatten()
 }
 

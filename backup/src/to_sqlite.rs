@@ -16,7 +16,12 @@ use common::{
     files::{free_space, open_plain, read_plain, replace_private_file, sync_dir},
     format, interrupt,
     repository::{StoredSnapshot, output_file::settle},
-    snapshot::{Manifest, archive, chunk_reader::ChunkReader, manifest::SCHEMA_FILE, pattern::Pattern},
+    snapshot::{
+        Manifest, archive,
+        chunk_reader::ChunkReader,
+        manifest::{MAX_SCHEMA_BYTES, SCHEMA_FILE},
+        pattern::Pattern,
+    },
 };
 use serde::Serialize;
 use sqlite::{
@@ -253,7 +258,7 @@ impl Job {
             .iter()
             .find(|file| file.path == SCHEMA_FILE)
             .ok_or_else(|| Error::damaged(format!("snapshot {} has no {SCHEMA_FILE}", manifest.id)))?;
-        let bytes = read_plain(&path, entry.bytes)
+        let bytes = read_plain(&path, entry.bytes.min(MAX_SCHEMA_BYTES))
             .map_err(|source| Error::io("read", &path, source).with_kind(common::ErrorKind::Damaged))?;
         if digest::sha256_hex(&bytes) != entry.sha256 {
             return Err(Error::damaged(format!("checksum mismatch in {}", path.display())));

@@ -21,7 +21,7 @@ use std::time::Duration;
 use common::{
     Error, Ident, QualifiedName, Result,
     ident::printable,
-    postgres::{Client, DriverError, Row, Session, SimpleQueryMessage, client::null_column},
+    postgres::{Client, DriverError, Row, Session, SimpleQueryMessage, client::null_column, own_objects},
 };
 
 use sql::layout::{
@@ -228,7 +228,9 @@ impl History {
         }
         for schema in &self.create_schemas {
             let sql = format!("CREATE SCHEMA IF NOT EXISTS {}", Ident::new(schema.as_str()));
-            client.batch_execute(&sql).await.map_err(|source| self.failed("make the schema of", source))?;
+            own_objects::make(client, &sql)
+                .await
+                .map_err(|source| self.failed("make the schema of", source))?;
         }
         let table = &self.table;
         let sql = match self.layout.format {
@@ -242,7 +244,7 @@ impl History {
             Format::Diesel => diesel::create_sql(table),
             Format::Prisma => prisma::create_sql(table),
         };
-        client.batch_execute(&sql).await.map_err(|source| self.failed("make", source))
+        own_objects::make(client, &sql).await.map_err(|source| self.failed("make", source))
     }
 
     /// Reads the history; a database without the table has none.

@@ -193,6 +193,15 @@ impl<'c> ProtectedRun<'c> {
     pub fn others(&self) -> Vec<String> {
         self.database.family().into_iter().filter(|name| name != self.database.name()).collect()
     }
+
+    /// Drops the other databases of the family, whoever may connect to them.
+    pub fn drop_others(&self) {
+        for name in self.others() {
+            self.database
+                .cluster()
+                .psql(&format!("DROP DATABASE {} WITH (FORCE)", crate::psql::quote_ident(&name)));
+        }
+    }
 }
 
 /// A `safe-run` that is running, as the leader of a process group of its own.

@@ -23,6 +23,7 @@ pub mod names;
 pub mod names_as_bytes;
 pub mod obstacles;
 mod other_engine;
+pub mod own_objects;
 pub mod passfile;
 mod pooler;
 pub mod regdatabase;

@@ -21,6 +21,10 @@ use crate::{Error, Result, files::open_plain, interrupt};
 /// Largest window of zstd, as a power of two: 8 MiB, that of level 19. A decoder holds it in memory.
 const LARGEST_WINDOW_LOG: u32 = 23;
 
+/// More bytes than the text of any row has: PostgreSQL builds it in one piece of memory, which is shorter than 1 GiB. Who looks at whole
+/// rows holds one, so a longer one ends the reading, whatever the manifest says.
+const LONGEST_ROW_BYTES: u64 = 1 << 30;
+
 type Source = Hashing<io::Take<File>>;
 
 enum Decoder {
@@ -36,6 +40,8 @@ pub struct ChunkReader {
     decoder: Decoder,
     counter: RowCounter,
     raw_bytes: u64,
+    /// Of the row that has begun.
+    row_bytes: u64,
 }
 
 impl ChunkReader {
@@ -63,7 +69,7 @@ impl ChunkReader {
             Codec::None => Decoder::None(source),
         };
         let (path, expected) = (path.to_owned(), expected.clone());
-        Ok(Self { path, expected, decoder, counter: RowCounter::default(), raw_bytes: 0 })
+        Ok(Self { path, expected, decoder, counter: RowCounter::default(), raw_bytes: 0, row_bytes: 0 })
     }
 
     /// The next piece of COPY text, at most 256 KiB; `None` at the end of the last frame.
@@ -97,13 +103,21 @@ impl ChunkReader {
                 format!("it holds more than the {} bytes of text of the manifest", self.expected.raw_bytes);
             return Err(damaged(&self.path, &problem));
         }
+        let ended = memchr::memchr(b'\n', &buffer);
+        if self.row_bytes + ended.unwrap_or(filled) as u64 >= LONGEST_ROW_BYTES {
+            return Err(damaged(&self.path, "it holds a row that is longer than PostgreSQL writes any"));
+        }
+        self.row_bytes = match memchr::memrchr(b'\n', &buffer) {
+            Some(end) => (filled - end - 1) as u64,
+            None => self.row_bytes + filled as u64,
+        };
         self.counter.feed(&buffer);
         Ok(Some(bytes::Bytes::from(buffer)))
     }
 
     /// Compares lengths, rows and hashes with what is expected; bytes after the last frame's end are damage too.
     pub fn finish(self) -> Result<()> {
-        let Self { path, expected, decoder, counter, raw_bytes } = self;
+        let Self { path, expected, decoder, counter, raw_bytes, row_bytes: _ } = self;
         // The rest of the file belongs to the hash, whatever the decoder thought of it.
         let mut source = match decoder {
             Decoder::Zstd(decoder) => {

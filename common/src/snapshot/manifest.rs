@@ -40,6 +40,8 @@ const READABLE_FORMATS: [u32; 4] = [1, 2, FORMAT, PARTIAL_FORMAT];
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// Longest manifest that is read, in bytes; it is held in memory, and one with a million chunks has about this size.
 pub const MAX_MANIFEST_BYTES: u64 = 512 << 20;
+/// Largest archive of a schema that is read into memory: a million tables have some 500 MB.
+pub const MAX_SCHEMA_BYTES: u64 = 1 << 30;
 /// pg_dump's custom archive of the schema.
 pub const SCHEMA_FILE: &str = "schema.dump";
 /// How to restore with stock tools.

@@ -71,10 +71,25 @@ impl Before {
             "-u" | "--user" | "-U" | "--proxy-user" => After::UserAndSecret,
             "-a" if self.is_client => After::Secret,
             _ if !text.starts_with('-') || text.contains('=') || text.starts_with("--no-") => After::Nothing,
-            _ if masking::names_secret(text.trim_end()) => After::Secret,
+            // It is read elsewhere.
+            _ if text.ends_with("-stdin") => After::Nothing,
+            _ if is_secret_option(text.trim_end()) => After::Secret,
             _ => After::Nothing,
         };
     }
+}
+
+/// Whether an option's value is a secret. A key is, unless it is known to be of another kind; that of a file is hidden with it.
+fn is_secret_option(name: &str) -> bool {
+    const OTHER_KEYS: [&str; 8] =
+        ["primary", "foreign", "public", "unique", "partition", "sort", "cache", "idempotency"];
+    let lower = name.to_ascii_lowercase();
+    let of_a_key = lower.strip_suffix("key").filter(|_| name.starts_with('-'));
+    masking::names_secret(name)
+        || of_a_key.is_some_and(|kind| {
+            kind.ends_with(['-', '_'])
+                && !OTHER_KEYS.iter().any(|other| kind.trim_end_matches(['-', '_']).ends_with(other))
+        })
 }
 
 /// One word, which may be a script with words and SQL of its own.
@@ -83,12 +98,12 @@ fn within_a_word(text: &str, is_script: bool) -> String {
     if !is_script
         && let Some((name, value)) = text.split_once('=')
         && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'))
-        && masking::names_secret(name)
+        && is_secret_option(name)
         && !value.is_empty()
     {
         return format!("{name}={MASK}");
     }
-    let masked = masking::text(text);
+    let masked = masking::text(&piped(text));
     if !masked.contains(char::is_whitespace) {
         return masked;
     }
@@ -107,6 +122,115 @@ fn within_a_word(text: &str, is_script: bool) -> String {
         }
     }
     out
+}
+
+/// A shell's text in which what is written into a pipe is masked where the program behind it reads a secret there, as in
+/// `echo x | docker login --password-stdin`; what a here-string gives it as well.
+fn piped(text: &str) -> String {
+    if !reads_secret(text) {
+        return text.to_owned();
+    }
+    let stages = stages(text);
+    let is_piped = |number: usize| {
+        let rest = &text[stages[number].1..];
+        rest.starts_with('|') && !rest.starts_with("||")
+    };
+    let mut out = text[..stages[0].0].to_owned();
+    for (number, &(start, end)) in stages.iter().enumerate() {
+        let stage = &text[start..end];
+        let later = (number..stages.len() - 1).take_while(|at| is_piped(*at)).map(|at| at + 1);
+        let is_secret = later.map(|at| &text[stages[at].0..stages[at].1]).any(reads_secret_itself);
+        let written = stage.len() - stage.trim_start().len();
+        let program = stage[written..].find(char::is_whitespace).map(|length| written + length);
+        match program {
+            // What a group of commands wrote.
+            _ if is_secret && stage.trim_start().starts_with(['}', ')']) => {
+                out = format!("{MASK} {}", stage.trim_start());
+            }
+            Some(program) if is_secret => out.push_str(&format!("{} {MASK} ", &stage[..program])),
+            _ => match stage.find("<<<").filter(|_| reads_secret_itself(stage)) {
+                Some(here) => out.push_str(&format!("{}<<< {MASK}", &stage[..here])),
+                // A script within a script.
+                None => out.push_str(&quoted_scripts(stage)),
+            },
+        }
+        out.push_str(&text[end..stages.get(number + 1).map_or(text.len(), |next| next.0)]);
+    }
+    out
+}
+
+/// Whether a program in the text reads a secret from its standard input.
+fn reads_secret(text: &str) -> bool {
+    let words =
+        text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ';' | '|' | '&' | ')' | '`'));
+    let mut words =
+        words.map(|word| word.split('=').next().unwrap_or_default()).filter(|word| !word.is_empty());
+    words.any(|word| {
+        let is_told =
+            word.strip_suffix("-stdin").is_some_and(|name| word.starts_with('-') && is_secret_option(name));
+        is_told
+            || ["chpasswd", "--with-token", "passwd"].contains(&word.rsplit('/').next().unwrap_or_default())
+    })
+}
+
+/// The same, where it is not in a text within quotes.
+fn reads_secret_itself(stage: &str) -> bool {
+    let mut quote = None;
+    let outside: String = stage
+        .chars()
+        .map(|c| match quote {
+            Some(open) => {
+                quote = quote.filter(|_| open != c);
+                ' '
+            }
+            None => {
+                quote = ['"', '\''].contains(&c).then_some(c);
+                if quote.is_some() { ' ' } else { c }
+            }
+        })
+        .collect();
+    reads_secret(&outside)
+}
+
+/// The simple commands of a shell's text: where each begins, and where what separates it from the next does.
+fn stages(text: &str) -> Vec<(usize, usize)> {
+    let (mut stages, mut start, mut quote, mut is_escaped, mut before) = (Vec::new(), 0, None, false, ' ');
+    for (at, c) in text.char_indices() {
+        match quote {
+            _ if is_escaped => is_escaped = false,
+            Some('\'') if c != '\'' => {}
+            _ if c == '\\' => is_escaped = true,
+            Some(open) => quote = Some(open).filter(|_| open != c),
+            None if ['"', '\''].contains(&c) => quote = Some(c),
+            // `2>&1` ends nothing.
+            None if c == '&' && ['<', '>'].contains(&before) => {}
+            None if ['|', ';', '&', '\n', '('].contains(&c) => {
+                if at > start {
+                    stages.push((start, at));
+                }
+                start = at + 1;
+            }
+            None => {}
+        }
+        before = c;
+    }
+    stages.push((start, text.len()));
+    stages
+}
+
+/// [`piped`] of each text within quotes.
+fn quoted_scripts(stage: &str) -> String {
+    let mut out = String::with_capacity(stage.len());
+    let mut rest = stage;
+    while let Some(open) = rest.find(['"', '\'']) {
+        let quote = char::from(rest.as_bytes()[open]);
+        let Some(length) = rest[open + 1..].find(quote) else { break };
+        out.push_str(&rest[..=open]);
+        out.push_str(&piped(&rest[open + 1..open + 1 + length]));
+        out.push(quote);
+        rest = &rest[open + 2 + length..];
+    }
+    out + rest
 }
 
 /// The beginning of a long SQL text, passwords masked: at most `max` characters of it are looked at.
@@ -223,6 +347,48 @@ mod tests {
                 &["sh", "-c", "curl -u app:*** https://h/; mkdir -p a/b; sshpass -p *** ssh h; mysql -p***"],
             ),
             (&["find", ".", "-print"], &["find", ".", "-print"]),
+            (
+                &[
+                    "sh",
+                    "-c",
+                    "x=1; echo 's3;c|ret' | docker login -u me --password-stdin && echo done | cat",
+                ],
+                &["sh", "-c", "x=1; echo *** | docker login -u me --password-stdin && echo done | cat"],
+            ),
+            (
+                &["sh", "-c", "bash -c \"printf %s s3cret | vault login --token-stdin\""],
+                &["sh", "-c", "bash -c \"printf *** | vault login --token-stdin\""],
+            ),
+            (
+                &["sh", "-c", "{ echo s3cret; } | tr x y | tool --secret-stdin"],
+                &["sh", "-c", "*** } | tr *** | tool --secret-stdin"],
+            ),
+            (
+                &["sh", "-c", "(printf s3cret) 2>&1 | tee a 2>&1 | tool --pass-stdin; false || echo no"],
+                &["sh", "-c", "(printf *** | tee *** | tool --pass-stdin; false || echo no"],
+            ),
+            (
+                &["sh", "-c", "gh auth login --with-token <<< s3cret; echo app:s3cret|chpasswd"],
+                &["sh", "-c", "gh auth login --with-token *** ***; echo *** |chpasswd"],
+            ),
+            (
+                &[
+                    "tool",
+                    "--key",
+                    "s3cret",
+                    "--pass",
+                    "s3cret",
+                    "--secret=s3cret",
+                    "--ssh-key=s3cret",
+                    "--token",
+                    "s3cret",
+                ],
+                &["tool", "--key", "***", "--pass", "***", "--secret=***", "--ssh-key=***", "--token", "***"],
+            ),
+            (
+                &["tool", "--primary-key", "id", "--monkey", "x"],
+                &["tool", "--primary-key", "id", "--monkey", "x"],
+            ),
             (
                 &["psql", "-c", "alter role r password -- why\n's3cret'"],
                 &["psql", "-c", "alter role r password -- why\\n'***'"],

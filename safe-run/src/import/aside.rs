@@ -10,7 +10,7 @@ use common::{
     Error, QualifiedName, Result,
     digest::hex,
     files::create_private_file,
-    postgres::{Session, copy},
+    postgres::{Session, copy, own_objects},
     snapshot::SnapshotId,
 };
 use serde_json::{Map, Value, json};
@@ -145,7 +145,7 @@ impl Quarantine {
              COMMENT ON TABLE {name} IS {}",
             common::ident::literal(&format!("Rows that the import {run} did not take over"))
         );
-        session.batch_execute(&create).await.map_err(failed)?;
+        own_objects::make(session, &create).await.map_err(failed)?;
         let mut copying = copy::CopyIn::begin(session, &format!("COPY {name} FROM STDIN")).await?;
         let reading = File::open(&path).map_err(|source| Error::io("read", &path, source))?;
         let mut block = Vec::new();

@@ -279,11 +279,24 @@ fn an_event_trigger_that_calls_an_owners_function_is_not_fired_by_what_the_comma
         let url = run.database.url();
         let snapshots = Snapshots::new();
         let into = format!("{}_into", run.database.name());
+        let folder = run.folder().to_str().unwrap().to_owned();
+        let (archive, file) = (format!("{folder}/it.tar"), format!("{folder}/it.sqlite3"));
+        let alone = format!("{}_alone", run.database.name());
         for (program, arguments) in [
-            ("backup", &["create"][..]),
+            ("backup", &["create", "--check-foreign-keys"][..]),
             ("backup", &["check"]),
+            ("backup", &["create", "--table", "orders"]),
+            ("backup", &["schedule", "--once", "--keep-last", "9"]),
+            ("backup", &["verify", "latest"]),
+            ("backup", &["diff", "latest", &url]),
+            ("backup", &["export", "latest", "-o", &archive]),
+            ("backup", &["export", "latest", "--sqlite", &file, "--table", "orders"]),
+            ("backup", &["diff", &file, &url, "--table", "orders"]),
             ("backup", &["drill"]),
+            ("restore", &["latest", "--dry-run"]),
             ("restore", &["latest", "--into", &into]),
+            ("restore", &["latest", "--table", "orders", "--into", &alone]),
+            ("restore", &["latest", "--replace", "-y", "--drop-replaced"]),
         ] {
             snapshots.run(program, &url, arguments).expect(0);
             planted.ran_only_as_itself(&format!("{program} {arguments:?} on {major}"));
@@ -292,8 +305,37 @@ fn an_event_trigger_that_calls_an_owners_function_is_not_fired_by_what_the_comma
             run.run(&["check", "--level", level]);
             planted.ran_only_as_itself(&format!("check --level {level} on {major}"));
         }
+        // What a run makes for itself: its history, what asks as an owner, what is refreshed, a copy, an undo.
+        let change = ["psql", "-X", "-v", "ON_ERROR_STOP=1", "-c", "UPDATE orders SET note = note"];
+        let fails =
+            ["psql", "-X", "-v", "ON_ERROR_STOP=1", "-c", "DELETE FROM order_items", "-c", "SELECT 1/0"];
+        run.migration("1_a.sql", "UPDATE orders SET note = note;");
+        for (options, command, code) in [
+            (&["plan"][..], &[][..], 0),
+            (&["--level", "deep"], &[], 0),
+            (&["history"], &[], 0),
+            (&["--snapshot", "file"], &change, 0),
+            (&["--snapshot", "file", "--fence", "exclusive"], &fails, 12),
+            (&["--snapshot", "clone"], &fails, 12),
+            (&["--hold-fence"], &change, 0),
+            (&["release"], &[], 0),
+        ] {
+            let words =
+                if command.is_empty() { options.to_vec() } else { [options, &["--"], command].concat() };
+            run.run(&words).exits(code);
+            planted.ran_only_as_itself(&format!("safe-run {words:?} on {major}"));
+        }
+        for (options, recover) in [
+            (&["--snapshot", "file"][..], &["recover"][..]),
+            (&["--snapshot", "clone"], &["recover", "--keep"]),
+            (&["--snapshot", "file", "--fence", "none"], &["recover", "--undo"]),
+        ] {
+            run.crash("safe-run.applied", &[options, &["--"], &change].concat());
+            run.run(recover).exits(0);
+            planted.ran_only_as_itself(&format!("{options:?} and {recover:?} on {major}"));
+        }
         run.database.psql(&format!("DROP EVENT TRIGGER {trigger}"));
-        run.database.cluster().psql(&format!("DROP DATABASE {} WITH (FORCE)", psql::quote_ident(&into)));
+        run.drop_others();
         planted.remove();
     }
 }

@@ -32,6 +32,15 @@ fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
     files
 }
 
+/// Whatever ends the test ends the thread that looks.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn a_password_is_in_no_output_in_no_file_and_in_no_command_line() {
     let cluster = Cluster::start(18, &Options::new().scram());
@@ -44,6 +53,7 @@ fn a_password_is_in_no_output_in_no_file_and_in_no_command_line() {
     let without = cluster.tcp_url("someone", "127.0.0.1", database.name());
     let (stop, seen) = (AtomicBool::new(false), Mutex::new(Vec::<String>::new()));
     std::thread::scope(|scope| {
+        let _stop = StopAtEnd(&stop);
         scope.spawn(|| {
             while !stop.load(Ordering::SeqCst) {
                 let lines = command_lines();
@@ -53,34 +63,65 @@ fn a_password_is_in_no_output_in_no_file_and_in_no_command_line() {
             }
         });
         let into = format!("{}copy", database.name());
-        let commands: [&[&str]; 11] = [
-            &["backup", "check"],
-            &["backup", "create", "-v"],
-            &["backup", "create", "--json"],
-            &["backup", "create", "--show-config"],
-            &["backup", "list"],
-            &["backup", "show", "latest", "--json"],
-            &["restore", "latest", "--dry-run"],
-            &["restore", "latest", "--into", &into],
-            &["restore", "latest", "--replace", "-y", "--json"],
-            &["restore", "latest", "--into", &into],
-            &["restore", "no-such-snapshot", "--json"],
+        let (archive, file) = (folder.path().join("it.tar"), folder.path().join("it.sqlite3"));
+        let (archive, file) = (archive.to_str().unwrap(), file.to_str().unwrap());
+        std::fs::create_dir(folder.path().join("migrations")).unwrap();
+        std::fs::write(folder.path().join("migrations/1_a.sql"), "CREATE TABLE more (i int);").unwrap();
+        let commands: [(i32, &[&str]); 36] = [
+            (0, &["backup", "check"]),
+            (0, &["backup", "check", "--json"]),
+            (0, &["backup", "create", "-v"]),
+            (0, &["backup", "create", "--json"]),
+            (0, &["backup", "create", "--show-config"]),
+            (0, &["backup", "schedule", "--once", "--json"]),
+            (0, &["backup", "schedule", "--once", "-v"]),
+            (0, &["backup", "list"]),
+            (0, &["backup", "list", "--json"]),
+            (0, &["backup", "show", "latest", "--json"]),
+            (0, &["backup", "verify", "latest", "--json"]),
+            (0, &["backup", "diff", "latest", "latest", "--json"]),
+            (0, &["backup", "drill", "latest", "--json"]),
+            (0, &["backup", "prune", "--keep-last", "9", "--json"]),
+            (0, &["backup", "pin", "latest", "--json"]),
+            (0, &["backup", "unpin", "latest", "--json"]),
+            (0, &["backup", "acknowledge", "--json"]),
+            (0, &["backup", "undelete", "--json"]),
+            (0, &["backup", "export", "latest", "-o", archive, "--force", "--json"]),
+            (0, &["restore", archive, "--dry-run", "--json"]),
+            (0, &["backup", "export", "latest", "--sqlite", file, "--force", "--json"]),
+            (0, &["safe-run", "plan", "--json"]),
+            (0, &["safe-run", "check", "--json"]),
+            (0, &["safe-run", "--json"]),
+            (0, &["safe-run", "--json", "--", "psql", "-Xqc", "SELECT 1"]),
+            (0, &["safe-run", "status", "--json"]),
+            (0, &["safe-run", "history", "--json"]),
+            (0, &["safe-run", "report", "--json"]),
+            (0, &["safe-run", "recover", "--json"]),
+            (0, &["safe-run", "release", "--json"]),
+            (3, &["safe-run", "import", file, "--dry-run", "--json"]),
+            (0, &["restore", "latest", "--dry-run"]),
+            (0, &["restore", "latest", "--into", &into]),
+            (0, &["restore", "latest", "--replace", "-y", "--json"]),
+            (3, &["restore", "latest", "--into", &into]),
+            (5, &["restore", "no-such-snapshot", "--json"]),
         ];
         // The URL in the environment (on the command line it is the user's own doing), and PGPASSWORD.
         for (url, password) in [(&with_password, None), (&without, Some(PASSWORD))] {
-            for arguments in commands {
+            for (code, arguments) in commands {
                 let mut command = command(arguments[0]);
-                command.args(&arguments[1..]).arg("--repo").arg(&repo).env("DATABASE_URL", url);
+                // Of a run of a command, its own flags stand before the command.
+                let own = arguments.iter().position(|word| *word == "--").unwrap_or(arguments.len());
+                command.args(&arguments[1..own]).arg("--repo").arg(&repo).args(&arguments[own..]);
+                command.env("DATABASE_URL", url);
                 command.current_dir(folder.path()).stdin(Stdio::null());
                 command.envs(password.map(|password| ("PGPASSWORD", password)));
                 let outcome = Outcome::of(&mut command);
-                assert!(outcome.code == 0 || arguments[0] == "restore", "{arguments:?}: {outcome:?}");
+                assert_eq!(outcome.code, code, "{arguments:?}: {outcome:?}");
                 let said = format!("{}{}", outcome.stdout, outcome.stderr);
                 assert!(!said.contains(PASSWORD), "{arguments:?}: {said}");
             }
             cluster.psql(&format!("DROP DATABASE \"{into}\""));
         }
-        stop.store(true, Ordering::SeqCst);
     });
     let seen = seen.into_inner().unwrap();
     assert!(seen.iter().any(|line| line.contains("pg_dump ")), "the process list was never read in time");
@@ -222,4 +263,106 @@ fn a_file_with_a_password_that_others_can_read_is_told() {
         !check(&[]).contains("others may read")
             && !check(&["-d", "service=here"]).contains("others may read")
     );
+}
+
+/// What a schedule tells others: hooks, the log, metrics, the page, pings, and what lies in the repository. Its jobs succeed and fail in
+/// every way in which a connection string is looked at.
+#[test]
+fn no_secret_is_in_what_a_schedule_tells() {
+    use std::os::unix::fs::PermissionsExt;
+    let cluster = Cluster::start(18, &Options::new().scram());
+    cluster.psql(&format!("CREATE ROLE someone LOGIN SUPERUSER PASSWORD '{TYPED}'"));
+    let database = cluster.fresh_database("told");
+    database.psql("CREATE TABLE t (i int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 1000)");
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let write = |name: &str, text: &str| {
+        std::fs::write(at(name), text).unwrap();
+        std::fs::set_permissions(at(name), std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let good = cluster.tcp_url(&format!("someone:{TYPED}"), "127.0.0.1", database.name());
+    let (_, address) = good.split_once('@').unwrap();
+    let port = address.split(['/', ':']).nth(1).unwrap();
+    let bad = [
+        good.replace(TYPED, &format!("{TYPED}wrong")),
+        good.replace(&format!(":{port}/"), ":1/"),
+        format!("host=127.0.0.1 port={port} user=someone password='{TYPED}' dbname=nowhere"),
+    ];
+    let malformed = [
+        good.replace(&format!(":{port}/"), ":port/"),
+        format!("host=127.0.0.1 port={port} user=someone password={TYPED} nonsense=1"),
+        format!("postgresql//someone:{TYPED}@127.0.0.1:{port}/x"),
+        format!("someone:{TYPED}@127.0.0.1:{port}/x"),
+        format!("{good}?sslmode=nonsense&password={TYPED}"),
+    ];
+    write("token", &format!("{TYPED}{TYPED}"));
+    write("ping", &format!("http://127.0.0.1:1/{TYPED}"));
+    write("hook", &format!("http://me:{TYPED}@127.0.0.1:1/{TYPED}?token={TYPED}"));
+    let mut settings = format!(
+        "[schedule]\nlisten = \"127.0.0.1:0\"\ntoken-file = \"token\"\nmetrics-file = \"metrics.prom\"\n[schedule.defaults]\nretries = 0\n\
+         cron = \"0 0 1 1 *\"\ndrill = \"0 0 1 1 *\"\nrepo = \"repo\"\nbefore = [\"sh\", \"-c\", \"env >> {envs}\"]\n\
+         after = [\"sh\", \"-c\", \"env >> {envs}\"]\non-error = [\"sh\", \"-c\", \"env >> {envs}; echo told >&2\"]\n\
+         ping-url-file = \"ping\"\nwebhook-url-file = \"hook\"\n",
+        envs = at("envs")
+    );
+    let job = |number: usize, url: &str| {
+        write(&format!("url{number}"), url);
+        format!("[[job]]\nname = \"job{number}\"\ndatabase-url-file = \"url{number}\"\n")
+    };
+    let schedule = |arguments: &[&str]| {
+        let mut command = command("backup");
+        command.arg("schedule").args(arguments).current_dir(folder.path()).env_remove("DATABASE_URL");
+        command
+    };
+    let mut said = String::new();
+    // What is no connection at all ends the schedule before any job.
+    for (number, url) in malformed.iter().enumerate() {
+        write("safe-run.toml", &(settings.clone() + &job(number, url)));
+        for arguments in [&["--once"][..], &["--once", "--json"], &["--next", "3"], &[]] {
+            let outcome = Outcome::of(&mut schedule(arguments));
+            assert_eq!(outcome.code, 2, "{arguments:?}: {outcome:?}");
+            said += &format!("{}{}", outcome.stdout, outcome.stderr);
+        }
+    }
+    for (number, url) in [&good].into_iter().chain(&bad).enumerate() {
+        settings += &job(number, url);
+    }
+    write("safe-run.toml", &settings);
+    for (arguments, code) in [
+        (&["--once"][..], 3),
+        (&["--once", "--json"], 3),
+        (&["--once", "-v"], 3),
+        (&["--next", "3"], 0),
+        (&["--next", "3", "--json"], 0),
+    ] {
+        let outcome = Outcome::of(&mut schedule(arguments));
+        assert_eq!(outcome.code, code, "{arguments:?}: {outcome:?}");
+        said += &format!("{}{}", outcome.stdout, outcome.stderr);
+    }
+    let envs = std::fs::read_to_string(at("envs")).unwrap();
+    for event in ["before", "success", "failure"] {
+        assert!(envs.contains(&format!("BACKUP_EVENT={event}")), "{event}: {said}");
+    }
+    let daemon = tests::Daemon::start(schedule(&[]));
+    let token = format!("Authorization: Bearer {TYPED}{TYPED}");
+    for path in ["/", "/metrics", "/health", "/health/db"] {
+        let (name, value) = token.split_once(": ").unwrap();
+        let answer = tests::daemon::get(daemon.address(), path, &[(name, value)]);
+        assert!([200, 503].contains(&answer.status), "{path}: {answer:?}");
+        said += &format!("{}{}", answer.head, answer.body);
+        said += &daemon.get(path).body;
+    }
+    said += &daemon.end("TERM").1;
+    assert!(!said.contains(TYPED), "{said}");
+    let given = |path: &Path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        ["token", "ping", "hook"].contains(&name) || name.starts_with("url")
+    };
+    let files = files_below(folder.path());
+    assert!(files.iter().any(|file| file.ends_with("metrics.prom")), "{files:?}");
+    assert!(files.iter().any(|file| file.parent().unwrap().ends_with("schedule")), "{files:?}");
+    for file in files.iter().filter(|file| !given(file)) {
+        let bytes = std::fs::read(file).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains(TYPED), "{}", file.display());
+    }
 }
