@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bombs;
+mod dependencies;
 mod early_ends;
 mod false_alarms;
 mod foreign;
