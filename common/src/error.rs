@@ -86,6 +86,8 @@ pub enum Cause {
     GaveWay,
     /// A name came to mean another object than before.
     NameChanged,
+    /// Another scheduler holds the database.
+    AnotherScheduler,
 }
 
 /// A failure as a person will read it.

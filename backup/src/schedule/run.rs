@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use common::{
-    Error, ErrorKind, Event, Progress, Result,
+    Cause, Error, ErrorKind, Event, Progress, Result,
     cli::Output,
     format, interrupt,
     postgres::{ConnectionSettings, Session},
@@ -109,7 +109,7 @@ pub async fn run(job: &Job, order: Order, clock: Clock, output: &Output) -> Ende
         return Ended::DoneElsewhere;
     }
     let result = attempt(job, order, slot, &repository, output).await;
-    if result.as_ref().is_err_and(is_held_elsewhere) {
+    if result.as_ref().is_err_and(|error| error.is_caused_by(Cause::AnotherScheduler)) {
         return Ended::BusyElsewhere;
     }
     let times = Times { slot, started, finished: clock.now(), begun };
@@ -158,13 +158,6 @@ async fn attempt(
     }
 }
 
-/// A message that only [`hold`] gives.
-const HELD_ELSEWHERE: &str = "another scheduler backs up";
-
-fn is_held_elsewhere(error: &Error) -> bool {
-    error.kind() == ErrorKind::Busy && error.message().starts_with(HELD_ELSEWHERE)
-}
-
 /// An idle session that holds the advisory lock of the database.
 async fn hold(connection: &ConnectionSettings, database: &str) -> Result<Session> {
     let session = connection.connect().await?;
@@ -178,7 +171,8 @@ async fn hold(connection: &ConnectionSettings, database: &str) -> Result<Session
         }
         tokio::time::sleep(LOCK_PAUSE).await;
     }
-    Err(Error::busy(format!("{HELD_ELSEWHERE} \"{}\"", common::ident::printable(database))))
+    let busy = format!("another scheduler backs up \"{}\"", common::ident::printable(database));
+    Err(Error::busy(busy).with_cause(Cause::AnotherScheduler))
 }
 
 async fn backup(

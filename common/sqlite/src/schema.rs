@@ -240,6 +240,8 @@ pub struct LeftOut {
     pub name: String,
     /// Why, such as `a virtual table of fts5`.
     pub reason: String,
+    /// Whether it is a virtual table, which has shadow tables.
+    pub is_virtual: bool,
     /// The statement that made it.
     pub sql: String,
 }

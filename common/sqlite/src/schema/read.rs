@@ -37,11 +37,16 @@ pub fn read(reader: &Reader) -> Result<Schema> {
             "table" if entry.name.to_ascii_lowercase().starts_with("sqlite_") => {}
             "table" => match kinds.iter().find(|kind| kind.name == entry.name) {
                 Some(kind) if kind.kind == "virtual" => {
-                    schema.left_out.push(LeftOut { name, reason: virtual_reason(&sql), sql });
+                    schema.left_out.push(LeftOut {
+                        name,
+                        reason: virtual_reason(&sql),
+                        is_virtual: true,
+                        sql,
+                    });
                 }
                 Some(kind) if kind.kind == "shadow" => {
                     let reason = "a shadow table, in which a virtual table keeps its content".to_owned();
-                    schema.left_out.push(LeftOut { name, reason, sql });
+                    schema.left_out.push(LeftOut { name, reason, is_virtual: false, sql });
                 }
                 Some(kind) => schema.tables.push(table(connection, entry, kind, &entries).map_err(failed)?),
                 None => {
@@ -140,7 +145,7 @@ fn leave_out_orphaned_shadows(schema: &mut Schema, known: &HashSet<String>) {
     let virtual_names: Vec<String> = schema
         .left_out
         .iter()
-        .filter(|left| left.reason.starts_with("a virtual table"))
+        .filter(|left| left.is_virtual)
         .filter(|left| !known.contains(&sql::unquoted(&module_of(&left.sql)).to_ascii_lowercase()))
         .map(|left| left.name.to_ascii_lowercase())
         .collect();
@@ -156,6 +161,7 @@ fn leave_out_orphaned_shadows(schema: &mut Schema, known: &HashSet<String>) {
     let shadows: Vec<Table> = shadows;
     schema.left_out.extend(shadows.into_iter().map(|table| LeftOut {
         reason: "named like a shadow table, in which a virtual table keeps its content".to_owned(),
+        is_virtual: false,
         name: table.name,
         sql: table.sql,
     }));
