@@ -1,4 +1,4 @@
-//! Which tables are read by page ranges, which are guarded for it, and which are read whole: docs/trust.md.
+//! Which tables are read by page ranges, which are guarded for it, and which are read whole: docs/trust.md; docs/exactness.md, E4.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -74,7 +74,7 @@ use copy_out::CopyOptions;
 use reuse::{ReusePolicy, Settle};
 use schema::dump_schema;
 
-/// Oldest major version whose snapshots are exact: page ranges need its TID range scans.
+/// Oldest major version whose snapshots are exact: page ranges need its TID range scans (docs/exactness.md, E3).
 pub const OLDEST_SERVER: u32 = 14;
 
 /// What a snapshot shall be.
@@ -595,7 +595,7 @@ async fn copy_named(
     let count = catalog.large_objects.count;
     let large_objects =
         copy_out::large_objects(settings, exported, reader, &partial, count, copy.clone(), progress).await?;
-    // Sequences are not transactional: read after the data, so that none is behind a row that was copied.
+    // Sequences are not transactional: read after the data, so that none is behind a row that was copied (docs/exactness.md, E11).
     let sequences = introspect::sequences_of(reader, part.as_ref().map(|part| &part.sequences)).await?;
     // What a newer pg_dump writes for a server before 15 that the server does not understand.
     let is_foreign = server.major() < 15 && pg_dump.major >= 15;

@@ -4,7 +4,7 @@
 //! its own keeps the table (SHARE UPDATE EXCLUSIVE, which CREATE INDEX and CREATE STATISTICS wait for) and the schema's row
 //! (FOR KEY SHARE, which a rename waits for and a GRANT does not), looks then, in fresh statements, and statements are
 //! planned only until it lets go. VACUUM and ANALYZE of the table wait as well, so it lets go when nobody reads the
-//! table, and after a second when somebody waits for it.
+//! table, and after a second when somebody waits for it (docs/exactness.md, E4).
 //!
 //! Where that can't be had the table is refused, and what was read of it is not used.
 

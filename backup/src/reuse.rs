@@ -3,7 +3,7 @@
 //! A chunk is taken over only when all of this holds: the table has the same form (file node, columns, types, server
 //! version), the chunk has the same blocks, the server's WAL summaries cover the time since the earlier snapshot's base
 //! without a gap and name none of these blocks, and its rows were read less than `--full-every` ago. Where anything is
-//! in doubt, the rows are read; the reason is told.
+//! in doubt, the rows are read; the reason is told (docs/exactness.md, E6 and E7).
 //!
 //! Where only some blocks of a chunk changed, the same holds for each of its pieces: a new file is made of the stored bytes
 //! of those that did not, and of the rows of the others.

@@ -2,7 +2,7 @@
 //!
 //! Most tables are read back while others are still being loaded. What follows only makes indexes, keys and the like and
 //! writes no rows, unless code that somebody wrote for this database runs on the way: then it is proved that no row was
-//! written since, and where that can't be proved, the table is read once more.
+//! written since, and where that can't be proved, the table is read once more (docs/exactness.md, E8).
 //!
 //! Tables that were loaded through a common root are compared together: their rows may lie in other partitions now.
 

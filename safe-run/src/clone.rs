@@ -3,7 +3,7 @@
 //! The copy is made by files, while nobody can be connected to the database, and accepts no connection from its first
 //! moment on. So it is the state behind the fence, and nobody can have changed it; that, and what belongs to the database
 //! itself (owner, grants, settings, labels), is looked at before it is used. Rows are not read again. A database is never
-//! taken for a clone, and never dropped, for its name alone: it has to bear the run's mark.
+//! taken for a clone, and never dropped, for its name alone: it has to bear the run's mark (docs/exactness.md, E15).
 
 mod make;
 mod recover;

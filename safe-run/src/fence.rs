@@ -58,7 +58,7 @@ pub async fn set(control: &Session, database: &str, previous: Option<String>, ow
     alter(control, database, Some(database::FENCED)).await?;
     fault::point("safe-run.read-only");
     let fence = Fence::ReadOnly { database: database.to_owned(), previous };
-    // A session that read its settings just before the change may appear just after it: look twice.
+    // A session that read its settings just before the change may appear just after it: look twice (docs/exactness.md, E13).
     for pause in [Duration::from_millis(100), Duration::ZERO] {
         if let Err(error) = end_other_sessions(control, database, own).await {
             let lifted = fence.lift(control, own).await;

@@ -1,6 +1,6 @@
 //! Sequences are not transactional: a ROLLBACK leaves them where the migration put them. A sequence that stands behind
 //! where it stood would hand out values again that are taken, so it is put back. One that stands ahead is left alone and
-//! said: other sessions may have taken values from it, and gaps do no harm.
+//! said: other sessions may have taken values from it, and gaps do no harm (docs/exactness.md, E12).
 
 use common::{
     Error, Result,

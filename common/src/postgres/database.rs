@@ -2,7 +2,8 @@
 //!
 //! The swap is the moment of truth of a restore. Both renames are in one transaction, so that the live name always
 //! means one whole database. `ALTER DATABASE … RENAME` takes an exclusive lock on the database first: sessions that
-//! connect meanwhile wait, and find the new database or an error, never the old one under the new name.
+//! connect meanwhile wait, and find the new database or an error, never the old one under the new name
+//! (docs/exactness.md, E15).
 
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,7 @@
 //!
 //! The order of steps is the safety argument. Every table is locked *before* the snapshot is taken: a TRUNCATE or a
 //! rewrite that commits between the two would make the table read as empty. After the snapshot the tables are listed
-//! again; if one appeared that is not locked, everything starts over.
+//! again; if one appeared that is not locked, everything starts over (docs/exactness.md, E1).
 
 use std::{
     collections::{HashMap, HashSet},

@@ -4,7 +4,7 @@
 //! then another table may have the name: every statement looks names up anew. What ALTER SCHEMA does is a new version of
 //! the schema's row. So if the rows are the very same afterwards (oid, name and the transaction that wrote them), no name
 //! in them meant anything else meanwhile. A schema that was renamed and renamed back has another version; one whose
-//! privileges were changed as well, and can't be told from it.
+//! privileges were changed as well, and can't be told from it (docs/exactness.md, E2).
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -693,7 +693,7 @@ GROUP BY 1, 2, 3";
 /// Where the rows of the tables `$1` lie, and a hash of everything that their COPY text depends on beside their blocks: all
 /// columns with their missing values, all types in them with labels and fields, and the server's version. NULL where a type's
 /// text depends on something else: the reg* types, aclitem and money, and base types from outside of PostgreSQL. A label has
-/// its xmin beside it, since it can be renamed and named back without a lock on any table.
+/// its xmin beside it, since it can be renamed and named back without a lock on any table (docs/exactness.md, E7).
 pub const TABLE_FORMS: &str = concat!(
     "
 WITH RECURSIVE used(rel, typ) AS (

@@ -20,7 +20,7 @@ use crate::{
 /// round, or in one statement, a transaction could begin between them and write before the position.
 ///
 /// The id is one that was drawn for this. What a snapshot calls its xmax is *not* the next id: it is the one after the
-/// latest that has ended, and transactions with this id and later ones may have been writing for hours.
+/// latest that has ended, and transactions with this id and later ones may have been writing for hours (docs/exactness.md, E5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
     lsn: Lsn,
@@ -153,7 +153,8 @@ async fn content(client: &Client, timeline: i64, start: Lsn, end: Lsn) -> Result
     Ok(row.get(0))
 }
 
-/// What changed between `base` and `to`, by pieces of `piece_blocks`; or why that can't be told. Call it after [`settle`].
+/// What changed between `base` and `to`, by pieces of `piece_blocks`; or why that can't be told. Call it after [`settle`]
+/// (docs/exactness.md, E6).
 pub async fn changes(
     client: &Client,
     base: &WalBase,

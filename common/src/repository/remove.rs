@@ -1,5 +1,5 @@
 //! Deleting snapshots. A snapshot vanishes by one rename into `trash/`, and only then are its files removed: a crash in
-//! between leaves nothing that looks like a snapshot, and the next run sweeps the rest.
+//! between leaves nothing that looks like a snapshot, and the next run sweeps the rest (docs/exactness.md, E16).
 //!
 //! With a grace time the folder stays in `trash/`, beside a file `<id>.until` that says how long; until then
 //! [`Repository::undelete`] takes it back.

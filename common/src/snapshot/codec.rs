@@ -110,7 +110,7 @@ impl<'de> Deserialize<'de> for Codec {
 /// An order-independent hash of rows: the sum, modulo 2^128, of XXH3-128 over each row's COPY text without its line end.
 ///
 /// A sum and not an exclusive or: with the latter two equal rows cancel each other. It finds accidents, not forgery;
-/// SHA-256 over the stored bytes is what an attacker would have to beat.
+/// SHA-256 over the stored bytes is what an attacker would have to beat (docs/exactness.md, E8).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RowHash(u128);
 

@@ -81,7 +81,8 @@ pub fn has_page_ranges(table: &Table) -> bool {
 /// Splits a table of `blocks` blocks into ranges of `chunk_blocks`, fewer where much is stored out of line.
 ///
 /// Borders are multiples of the chunk size, so that a table that has grown keeps its earlier ranges. The last range is
-/// open-ended: rows may lie on pages added after the size was read, and a closed range would silently lose them.
+/// open-ended: rows may lie on pages added after the size was read, and a closed range would silently lose them
+/// (docs/exactness.md, E3).
 pub fn page_ranges(table: &Table, blocks: u64, chunk_blocks: u64) -> Vec<BlockRange> {
     let chunk_blocks = own_chunk_blocks(table, chunk_blocks);
     let count = if !has_page_ranges(table) { 1 } else { blocks.div_ceil(chunk_blocks).max(1) };

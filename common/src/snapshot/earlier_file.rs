@@ -1,7 +1,7 @@
 //! The file of an earlier snapshot whose pieces go into a new one as they are stored.
 //!
 //! Its whole SHA-256 is computed on the way and compared at the end: a flipped bit must not get a new hash that calls it
-//! right. Until [`EarlierFile::problem`] has found none, nothing that was taken from it may be published.
+//! right. Until [`EarlierFile::problem`] has found none, nothing that was taken from it may be published (docs/exactness.md, E7).
 
 use std::{
     fs::File,

@@ -2,7 +2,7 @@
 //!
 //! The rule that makes it exact: every transaction that was in progress when the snapshot was taken wrote all it ever wrote
 //! after [`WalBase::from`]. So the rows of a block that the log does not name after it were written by transactions that had
-//! ended before the snapshot, and are the same for every later one.
+//! ended before the snapshot, and are the same for every later one (docs/exactness.md, E5 and E6).
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 

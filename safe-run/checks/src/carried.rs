@@ -1,12 +1,13 @@
 //! Answers of a pass with writers at work that still hold behind the fence, and are not asked for again.
 //!
-//! An answer is taken over only when all of this is so; where anything is in doubt, the question is asked again:
+//! An answer is taken over only when all of this is so (docs/exactness.md, E9); where anything is in doubt, the question is
+//! asked again:
 //!
 //! - The question is the same, letter for letter: every field of the rule, its SQL, and the heaps that it reads.
 //! - It was answered with a number of rows, not refused.
 //! - No block of its tables changed in between, as the server's WAL summaries say: of the heaps, of their indexes, and of
-//!   what is stored out of line. Why that is exact stands in `common::snapshot::wal_base`: whoever was at work at the
-//!   first pass's snapshot wrote all he ever wrote after its base.
+//!   what is stored out of line. That is exact (docs/exactness.md, E5 and E6): whoever was at work at the first pass's snapshot
+//!   wrote all he ever wrote after its base.
 //! - The catalog's rows of its tables are the very same versions, and the columns' types are such that nothing but the
 //!   blocks decides what the values are ([`wal_summary::forms`]).
 //! - It calls nothing but PostgreSQL's own immutable functions and operators ([`ASK_AGAIN`]). What a function of the user

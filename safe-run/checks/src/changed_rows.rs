@@ -3,7 +3,7 @@
 //! A rule that nothing violated at the first pass can only be violated by a row in a changed block, or by what such a block no
 //! longer has: every other row was there at the first pass as it is now. The first pass's state is still held, so that what
 //! the changed blocks had then can be read. Whatever is not as expected is no answer, and then everything is read again: a
-//! violation among the changed rows, a key that the block did not have, a first pass that was not clean.
+//! violation among the changed rows, a key that the block did not have, a first pass that was not clean (docs/exactness.md, E10).
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@
 //! transactions, so nothing is there twice. After the undo's swap the slot still belongs to the failed database, whose
 //! sessions have all been ended: what is read then is everything that was ever acknowledged. The slot is read as often as
 //! need be and never advanced: a crash loses nothing. It is dropped once the file is durable, or nobody needs it; a slot that
-//! is forgotten fills the server's disk, so it is in the journal before it is made.
+//! is forgotten fills the server's disk, so it is in the journal before it is made (docs/exactness.md, E14).
 //!
 //! Only `test_decoding` is used. `pgoutput` would need a publication, which is an object of the database that the snapshot
 //! would show, and one for all tables makes UPDATE and DELETE of tables without a key fail: the application would break.

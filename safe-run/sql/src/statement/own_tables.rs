@@ -76,10 +76,13 @@ impl OwnTables {
         self.made.clear();
     }
 
-    /// Takes the statement that runs next. `Some`: it certainly locks no table in a mode that keeps anybody waiting but
-    /// tables of this transaction's own, and these, by the names that it gives them. That holds for those that have no
-    /// inheritance children, which it would lock too, and whose rows it does not write anew, which would run the code of
-    /// all their indexes.
+    /// Takes the statement that runs next, and says whether its locks are known.
+    ///
+    /// `Some`: the statement makes nobody wait for a table, but for two kinds. The tables of this transaction's own are known to
+    /// nobody else. The tables in the list, as the statement names them, may be others'.
+    ///
+    /// The list is complete for a table only if two things hold. The table has no inheritance children, which would be locked as
+    /// well. And the statement does not write its rows anew, which would run the code of all its indexes.
     pub fn keeps_to<'s>(&mut self, statement: &'s Statement) -> Option<Vec<&'s TableLock>> {
         let class = &statement.class;
         self.blind |= runs_unseen_code(class) || is_about_event_triggers(&statement.text);
