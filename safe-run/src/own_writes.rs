@@ -44,7 +44,7 @@ impl<'j> OwnWrites<'j> {
 }
 
 /// Every transaction that has ended has an id below this one.
-pub async fn next_transaction(session: &Session) -> Result<u64> {
+async fn next_transaction(session: &Session) -> Result<u64> {
     let row = session
         .query_one("SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text", &[])
         .await

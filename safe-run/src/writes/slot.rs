@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use common::{Error, Result, fault, ident::printable, interrupt, postgres::Session};
+use common::{
+    Error, Result, fault,
+    ident::printable,
+    interrupt,
+    postgres::{Session, sql},
+};
 
 use crate::{
     journal::Step,
-    own_writes::next_transaction,
     run::{Context, FenceChoice, RunLog},
 };
 
@@ -122,7 +126,12 @@ async fn is_plugin_allowed(session: &Session) -> bool {
 /// the slot's beginning and is not yet visible to the snapshot would be in neither.
 async fn has_settled(session: &Session) -> Result<bool> {
     const PAUSE: Duration = Duration::from_millis(20);
-    let wanted = next_transaction(session).await?;
+    // Every transaction in progress has an earlier id than one that is drawn now.
+    let row = session
+        .query_one(sql::DRAW_XID, &[])
+        .await
+        .map_err(|source| Error::postgres("could not draw a transaction's id", source))?;
+    let wanted = row.get::<_, i64>(0).unsigned_abs();
     let began = std::time::Instant::now();
     while began.elapsed() < LONGEST_WAIT {
         let row = session
