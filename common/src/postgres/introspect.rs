@@ -1,18 +1,25 @@
 //! Reads the catalog. Runs in a session that has joined the exported snapshot, so that what it says is the state that
 //! the copy holds.
 
+mod not_kept;
+mod sequences;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Client, Row, names, round_trip, sql};
+use super::{Client, Row, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
         BuiltinRights, Catalog, DatabasePrivilege, DatabaseSetting, DatabaseState, Extension, Grant,
         LargeObjectTotals, LocaleProvider, MaterializedView, NamedCollation, ObjectGrant, PartitionedTable,
-        PlacedKind, PlacedRelation, Role, RoleAttribute, Sequence, Table,
+        PlacedKind, PlacedRelation, Role, RoleAttribute, Table,
     },
     snapshot::manifest::Server,
 };
+
+pub use not_kept::certain_differences;
+use not_kept::{NotKept, not_kept};
+pub use sequences::{sequences, sequences_of};
 
 /// A relation to lock: a table with rows, or the root or branch of a partitioned one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -373,82 +380,6 @@ async fn state_of(client: &Client, name: Option<&str>) -> Result<DatabaseState> 
     })
 }
 
-/// Where every sequence stands now. Sequences are not transactional: read them after the data.
-pub async fn sequences(client: &Client) -> Result<Vec<Sequence>> {
-    sequences_of(client, None).await
-}
-
-/// Like [`sequences`], of those with these oids only: the role may not read others.
-pub async fn sequences_of(client: &Client, oids: Option<&HashSet<u32>>) -> Result<Vec<Sequence>> {
-    /// Sequences per statement: one round trip for most databases, and no statement of unbounded length.
-    const BATCH: usize = 250;
-    let mut rows = client.query(sql::SEQUENCES, &[]).await.map_err(failed("sequences"))?;
-    rows.retain(|row| oids.is_none_or(|oids| oids.contains(&row.get::<_, u32>(0))));
-    let mut sequences = Vec::with_capacity(rows.len());
-    for batch in rows.chunks(BATCH) {
-        let mut values = sequence_values(client, batch).await?;
-        for row in batch {
-            let oid: u32 = row.get(0);
-            let name = QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2));
-            let Some((last_value, is_called)) = values.remove(&oid) else {
-                return Err(names::changed(format!(
-                    "{} is another object than the sequence that it was",
-                    name.short()
-                )));
-            };
-            sequences.push(Sequence { oid, name, last_value, is_called, increment: row.get(3) });
-        }
-    }
-    Ok(sequences)
-}
-
-/// Where these sequences stand, by their oids; one is left out whose name means another object now.
-///
-/// To read a sequence by its name is a query, which is planned, and the name may mean a table or a view of somebody else's by
-/// then. PostgreSQL 18 tells by the oid alone. Before, it does so of sequences that have been used, and of the others in
-/// schemas of others there is no way but the name.
-async fn sequence_values(client: &Client, batch: &[Row]) -> Result<HashMap<u32, (i64, bool)>> {
-    let by_oid = |is_told: &dyn Fn(&Row) -> bool| -> Vec<u32> {
-        batch.iter().filter(|row| is_told(row)).map(|row| row.get(0)).collect()
-    };
-    let tells_all = batch.first().is_some_and(|row| row.get("tells_all"));
-    let (statement, oids) = if tells_all {
-        (sql::SEQUENCE_DATA, by_oid(&|_| true))
-    } else {
-        (sql::SEQUENCE_LAST_VALUES, by_oid(&|row| !row.get::<_, bool>("is_ours")))
-    };
-    let mut values = HashMap::with_capacity(batch.len());
-    if !oids.is_empty() {
-        let told = client.query(statement, &[&oids]).await.map_err(of_sequences)?;
-        values.extend(told.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))));
-    }
-    let selects: Vec<String> = batch
-        .iter()
-        .filter(|row| !values.contains_key(&row.get::<_, u32>(0)))
-        .map(|row| {
-            let name = QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2));
-            format!("SELECT tableoid, last_value, is_called FROM {name}")
-        })
-        .collect();
-    if !selects.is_empty() {
-        let statement = selects.join(" UNION ALL ");
-        let told = client.query(&statement, &[]).await.map_err(of_sequences)?;
-        values.extend(told.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))));
-    }
-    Ok(values)
-}
-
-fn of_sequences(source: tokio_postgres::Error) -> Error {
-    let error = failed("the values of sequences")(source);
-    match error.sqlstate() {
-        Some("42501") => error.with_kind(crate::ErrorKind::Refused).with_hint(
-            "Where every sequence stands is part of the state that is kept: GRANT SELECT ON ALL SEQUENCES IN SCHEMA … TO the role, or make it \
-             a member of pg_read_all_data.",
-        ),
-        _ => error,
-    }
-}
-
 /// The server that the session is connected to.
 pub async fn server(client: &Client) -> Result<Server> {
     let row = client.query_one(sql::SERVER, &[]).await.map_err(failed("the server's version"))?;
@@ -509,84 +440,6 @@ fn refresh_order(views: &[u32], reads: &BTreeMap<u32, Vec<u32>>) -> Vec<u32> {
     }
     order.retain(|oid| views.contains(oid));
     order
-}
-
-/// What a snapshot does not bring back as it is.
-struct NotKept {
-    /// All of it.
-    lines: Vec<String>,
-    /// What a restored database certainly differs by.
-    differs: Vec<String>,
-}
-
-/// What a database that is restored from a snapshot of this one would certainly differ by, one sentence each.
-///
-/// # Errors
-/// The catalog can't be read.
-pub async fn certain_differences(client: &Client) -> Result<Vec<String>> {
-    Ok(not_kept(client).await?.differs)
-}
-
-async fn not_kept(client: &Client) -> Result<NotKept> {
-    let row = client.query_one(sql::HARD_TO_KEEP, &[]).await.map_err(failed("what is hard to keep"))?;
-    let mut lines = Vec::new();
-    let mut add = |column: &str, one: &str, many: &str, rest: &str| {
-        let count: i64 = row.get(column);
-        if count > 0 {
-            let what = if count == 1 { one } else { many };
-            lines.push(format!("{count} {what}: {rest}"));
-        }
-    };
-    add(
-        "foreign_tables",
-        "foreign table",
-        "foreign tables",
-        "the definition is kept, the remote rows are not",
-    );
-    add(
-        "populated_views",
-        "materialized view",
-        "materialized views",
-        "filled again from the restored tables, so a stale one comes back fresh",
-    );
-    add(
-        "slots",
-        "logical replication slot",
-        "logical replication slots",
-        "a slot belongs to the old database",
-    );
-    add(
-        "prepared",
-        "prepared transaction",
-        "prepared transactions",
-        "what it changed is not part of the snapshot",
-    );
-    let known = lines.len();
-    let mut add = |column: &str, one: &str, many: &str, rest: &str| {
-        let count: i64 = row.get(column);
-        if count > 0 {
-            let what = if count == 1 { one } else { many };
-            lines.push(format!("{count} {what}: {rest}"));
-        }
-    };
-    add("subscriptions", "subscription", "subscriptions", "restored disabled and without a replication slot");
-    add(
-        "family_members",
-        "operator or function added to a built-in operator family",
-        "operators or functions added to built-in operator families",
-        "pg_dump does not keep them",
-    );
-    add("shell_operators", "shell operator", "shell operators", "pg_dump does not keep them");
-    if row.get("in_recovery") {
-        add("unlogged", "unlogged table", "unlogged tables", "a standby has no rows of them");
-        // nextval() writes its next 32 values to the log at once, and a standby sees only that.
-        add("sequences", "sequence", "sequences", "a standby may show each up to 32 numbers ahead");
-    }
-    let told = round_trip::differences(client).await?;
-    let differs = lines.iter().skip(known).chain(&told.differ).cloned().collect();
-    lines.extend(told.differ);
-    lines.extend(told.mean_the_same);
-    Ok(NotKept { lines, differs })
 }
 
 #[cfg(test)]

@@ -4,6 +4,9 @@
 //! password file and the defaults. Reads the service file and the password file; never connects, never prints. What libpq
 //! knows and this program cannot honour is refused, because leaving it out could weaken the connection.
 
+mod files;
+mod servers;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -19,18 +22,17 @@ use super::{
     secret::Secret,
     service,
     settings::{
-        ChannelBinding, ConnectionSettings, DEFAULT_PORT, Keepalives, Place, RootCertificates, Server,
-        SslMode, TargetSession, TlsSettings,
+        ChannelBinding, ConnectionSettings, Keepalives, RootCertificates, SslMode, TargetSession, TlsSettings,
     },
 };
 use crate::{
     error::{Error, Result},
-    ident::{printable, shell_word},
+    ident::printable,
 };
 
-/// Where libpq builds look for the server when no host is given: Debian's and Red Hat's folder, upstream's, and TCP for
-/// builds without either.
-const DEFAULT_HOSTS: [&str; 3] = ["/var/run/postgresql", "/tmp", "localhost"];
+pub use files::others_may_read;
+use files::read_passfile;
+use servers::servers;
 
 impl ConnectionSettings {
     /// Resolves `value` (the flag's or DATABASE_URL's: a URL, `key=value` pairs or a database name; an empty one counts
@@ -448,109 +450,6 @@ fn unknown_keyword(key: &str, origin: &str) -> Error {
     Error::usage(format!("unknown connection setting{named} in {origin}")).with_hint(
         "Use libpq's names, such as host, port, dbname, user, sslmode, sslrootcert, application_name and options.",
     )
-}
-
-/// The lists of hosts, addresses and ports → servers, with libpq's rules for their lengths.
-fn servers(host: Option<&str>, address: Option<&str>, port: Option<&str>) -> Result<Vec<Server>> {
-    let hosts: Vec<&str> = host.map(|list| list.split(',').collect()).unwrap_or_default();
-    let addresses: Vec<&str> = address.map(|list| list.split(',').collect()).unwrap_or_default();
-    if !hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len() {
-        return Err(Error::usage(format!(
-            "{} host names do not match {} hostaddr values",
-            hosts.len(),
-            addresses.len()
-        ))
-        .with_hint("Give one hostaddr for each host, separated by commas."));
-    }
-    let count = hosts.len().max(addresses.len());
-    let mut ports = Vec::new();
-    for text in port.unwrap_or_default().split(',') {
-        ports.push(match text.trim() {
-            "" => DEFAULT_PORT,
-            text => text.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
-                Error::usage("invalid port number in the connection settings").with_hint(
-                    "A port is a number from 1 to 65535. In a URL, percent-encode : and / and @ of a password.",
-                )
-            })?,
-        });
-    }
-    if ports.len() > 1 && ports.len() != count {
-        return Err(Error::usage(format!("{} port numbers do not match {count} hosts", ports.len()))
-            .with_hint("Give one port for all hosts, or one for each, separated by commas."));
-    }
-    let port_of = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
-    if count == 0 {
-        return DEFAULT_HOSTS.iter().map(|host| server(host, "", port_of(0))).collect();
-    }
-    let mut servers = Vec::new();
-    for index in 0..count {
-        let host = hosts.get(index).copied().unwrap_or_default().trim();
-        let address = addresses.get(index).copied().unwrap_or_default().trim();
-        if host.is_empty() && address.is_empty() {
-            for host in DEFAULT_HOSTS {
-                servers.push(server(host, "", port_of(index))?);
-            }
-        } else {
-            servers.push(server(host, address, port_of(index))?);
-        }
-    }
-    Ok(servers)
-}
-
-fn server(host: &str, address: &str, port: u16) -> Result<Server> {
-    if host.starts_with('@') {
-        return Err(Error::usage("sockets in the abstract namespace are not supported")
-            .with_hint("Name the directory of the server's socket, such as /var/run/postgresql."));
-    }
-    let place = if host.starts_with('/') {
-        Place::Socket(PathBuf::from(host))
-    } else {
-        let parsed = match address {
-            "" => None,
-            text => Some(text.parse().map_err(|_| invalid("hostaddr", text, "an IPv4 or IPv6 address"))?),
-        };
-        let name = if host.is_empty() { address } else { host };
-        Place::Tcp { host: name.to_owned(), address: parsed }
-    };
-    Ok(Server { place, port })
-}
-
-/// A sentence about a file with a password in it, if its group or others may read it.
-pub fn others_may_read(what: &str, path: &Path) -> Option<String> {
-    use std::os::unix::fs::PermissionsExt;
-    let file = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-    let mode = file.permissions().mode() & 0o7777;
-    (mode & 0o044 != 0).then(|| {
-        format!(
-            "{what} {} holds a password, and others may read it (mode {mode:04o}): run `chmod go-rw {}`",
-            path.display(),
-            shell_word(&path.display().to_string())
-        )
-    })
-}
-
-/// Reads the password file if it may be used; a file that others can read is ignored, as libpq does, with a warning.
-fn read_passfile(named: Option<&str>, env: &Environment, warnings: &mut Vec<String>) -> Passfile {
-    use std::os::unix::fs::PermissionsExt;
-    let Some(path) = named.map(PathBuf::from).or_else(|| env.home().map(|home| home.join(".pgpass"))) else {
-        return Passfile::default();
-    };
-    let mut ignore = |why: String| {
-        warnings.push(format!("the password file {} is ignored: {why}", path.display()));
-        Passfile::default()
-    };
-    match std::fs::metadata(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && named.is_none() => Passfile::default(),
-        Err(error) => ignore(error.to_string()),
-        Ok(metadata) if !metadata.is_file() => ignore("it is not a plain file".to_owned()),
-        Ok(metadata) if metadata.permissions().mode() & 0o077 != 0 => {
-            ignore("others may read or write it; its permissions must be u=rw (0600) or less".to_owned())
-        }
-        Ok(_) => match std::fs::read(&path) {
-            Ok(bytes) => Passfile::parse(&String::from_utf8_lossy(&bytes)),
-            Err(error) => ignore(error.to_string()),
-        },
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! On disk it is one line of JSON, `{"sha256":"…","snapshot":{…}}`, whose hash is over the exact bytes of `snapshot`.
 //! The envelope is compared byte for byte, so that no flipped bit anywhere in the file goes unnoticed.
 
+mod stored;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     Codec, SnapshotId,
-    codec::{RowHash, StoredChunk, hex},
+    codec::{RowHash, hex},
     cost::Cost,
     manifest_check,
     wal_base::WalBase,
@@ -22,9 +24,11 @@ use crate::{
     Error, QualifiedName, Result,
     catalog::{
         BuiltinRights, DatabaseState, Extension, MaterializedView, NamedCollation, ObjectGrant,
-        PartitionedTable, PlacedRelation, Role, Sequence, Table,
+        PartitionedTable, PlacedRelation, Role, Sequence,
     },
 };
+
+pub use stored::{Chunk, FileEntry, LargeObjects, TableData};
 
 /// Version of the format. A change that an older reader would misread raises it: 1 had one frame in each file.
 pub const FORMAT: u32 = 3;
@@ -104,114 +108,6 @@ impl Server {
     pub fn major(&self) -> u32 {
         self.version_num.unsigned_abs() / 10_000
     }
-}
-
-/// A table with its chunks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableData {
-    /// What the catalog said.
-    #[serde(flatten)]
-    pub table: Table,
-    /// Its page ranges, in order. Never empty: an empty table has one chunk without rows.
-    pub chunks: Vec<Chunk>,
-    /// Hash of all that the rows' text depends on beside their blocks; a later snapshot takes over chunks only where it is
-    /// the same. Nothing where that can't be told.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub form: Option<String>,
-}
-
-impl TableData {
-    /// Exact number of rows in the snapshot.
-    pub fn rows(&self) -> u64 {
-        sum(self.chunks.iter().map(|chunk| chunk.content.rows))
-    }
-
-    /// Order-independent hash of all its rows.
-    pub fn row_hash(&self) -> RowHash {
-        self.chunks.iter().fold(RowHash::default(), |mut all, chunk| {
-            all.merge(chunk.content.row_hash);
-            all
-        })
-    }
-}
-
-/// One file of rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Chunk {
-    /// Path within the snapshot, always `data/<n>.<first block><extension>` or below `large-objects/`.
-    pub path: String,
-    /// First block of the page range.
-    pub first_block: u64,
-    /// The block after its last one; `None` for the last range, which is open-ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end_block: Option<u64>,
-    /// What the file must contain.
-    #[serde(flatten, with = "stored_chunk")]
-    pub content: StoredChunk,
-    /// The snapshot that wrote the file, where this one only links to it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stored_in: Option<SnapshotId>,
-    /// The snapshot for which all of its rows were read, where later ones read only some of its pieces anew.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub read_in: Option<SnapshotId>,
-}
-
-mod stored_chunk {
-    //! Serde for [`StoredChunk`], which belongs to the codec and knows nothing of manifests.
-    use super::{Deserialize, RowHash, Serialize, StoredChunk};
-
-    #[derive(Serialize, Deserialize)]
-    struct Fields {
-        rows: u64,
-        raw_bytes: u64,
-        stored_bytes: u64,
-        sha256: String,
-        row_hash: RowHash,
-    }
-
-    pub fn serialize<S: serde::Serializer>(chunk: &StoredChunk, serializer: S) -> Result<S::Ok, S::Error> {
-        Fields {
-            rows: chunk.rows,
-            raw_bytes: chunk.raw_bytes,
-            stored_bytes: chunk.stored_bytes,
-            sha256: chunk.sha256.clone(),
-            row_hash: chunk.row_hash,
-        }
-        .serialize(serializer)
-    }
-
-    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<StoredChunk, D::Error> {
-        let fields = Fields::deserialize(deserializer)?;
-        Ok(StoredChunk {
-            rows: fields.rows,
-            raw_bytes: fields.raw_bytes,
-            stored_bytes: fields.stored_bytes,
-            sha256: fields.sha256,
-            row_hash: fields.row_hash,
-        })
-    }
-}
-
-/// The large objects: who they are, and their pages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LargeObjects {
-    /// How many there are.
-    pub count: u64,
-    /// COPY text with the columns oid, owner, acl (as text, `\N` for the default), comment.
-    pub metadata: Chunk,
-    /// COPY text with the columns loid, pageno, data.
-    pub pages: Vec<Chunk>,
-}
-
-/// A file that is neither a chunk nor the manifest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FileEntry {
-    /// Path within the snapshot.
-    pub path: String,
-    /// Its length.
-    pub bytes: u64,
-    /// SHA-256, lower-case hexadecimal.
-    pub sha256: String,
 }
 
 /// How much of the tables was read, and how much taken over from an earlier snapshot.
@@ -603,161 +499,4 @@ fn sum(numbers: impl Iterator<Item = u64>) -> u64 {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::QualifiedName;
-
-    pub(crate) fn example() -> Manifest {
-        let at = DateTime::from_timestamp(1_795_000_000, 123_000_000).unwrap();
-        let content = StoredChunk {
-            rows: 3,
-            raw_bytes: 30,
-            stored_bytes: 20,
-            sha256: "ab".repeat(32),
-            row_hash: RowHash::default(),
-        };
-        Manifest {
-            format: FORMAT,
-            id: SnapshotId::new(at, "shop", 7),
-            kind: Kind::Manual,
-            name: None,
-            tags: BTreeMap::new(),
-            taken_at: at,
-            finished_at: at,
-            tool_version: "0.1.0".into(),
-            server: Server {
-                version_num: 150_018,
-                version: "15.18".into(),
-                in_recovery: false,
-                wal_lsn: None,
-            },
-            pg_dump_version: "15.18".into(),
-            pg_dump_major: 15,
-            database: DatabaseState {
-                name: "shop".into(),
-                encoding: "UTF8".into(),
-                collate: "C".into(),
-                ctype: "C".into(),
-                locale_provider: crate::catalog::LocaleProvider::parse("libc").unwrap(),
-                locale: None,
-                icu_rules: None,
-                collation_version: None,
-                owner: "shop".into(),
-                tablespace: "pg_default".into(),
-                connection_limit: -1,
-                comment: None,
-                acl: None,
-                settings: vec![],
-                security_labels: vec![],
-            },
-            database_bytes: None,
-            placed: vec![],
-            codec: Codec::default(),
-            tables: vec![TableData {
-                table: Table {
-                    oid: 16_400,
-                    name: QualifiedName::new("public", "odd \"name\"\n"),
-                    columns: vec!["id".into()],
-                    blocks: 1,
-                    toast_blocks: 0,
-                    is_heap: true,
-                    is_unlogged: false,
-                    load_into: None,
-                    extension_filter: None,
-                    may_plan: false,
-                },
-                chunks: vec![Chunk {
-                    path: "data/1.0.copy.zst".into(),
-                    first_block: 0,
-                    end_block: None,
-                    content,
-                    stored_in: None,
-                    read_in: None,
-                }],
-                form: None,
-            }],
-            wal_base: None,
-            reading: None,
-            partitioned: vec![],
-            inherits: vec![],
-            partial: None,
-            sequences: vec![],
-            large_objects: None,
-            extensions: vec![],
-            materialized_views: vec![],
-            roles: vec![],
-            role_passwords: false,
-            grants: vec![],
-            revoked: None,
-            builtin_rights: None,
-            differs: None,
-            extension_tables: None,
-            extension_objects: None,
-            extension_sequences: vec![],
-            generated: None,
-            not_kept: vec![],
-            owners: BTreeMap::new(),
-            collations: vec![],
-            cost: None,
-            files: vec![],
-        }
-    }
-
-    #[test]
-    fn a_manifest_reads_back() {
-        let manifest = example();
-        assert_eq!(Manifest::from_bytes(&manifest.to_bytes().unwrap()).unwrap(), manifest);
-    }
-
-    #[test]
-    fn manifests_of_the_format_before_are_read_and_those_of_a_later_one_are_not() {
-        let read = |format, is_partial: bool| {
-            let partial = is_partial.then(Partial::default);
-            let manifest = Manifest { format, partial, ..example() };
-            Manifest::from_bytes(&manifest.to_bytes().unwrap()).is_ok_and(|read| read == manifest)
-        };
-        assert!([1, FORMAT].into_iter().all(|format| read(format, false) && !read(format, true)));
-        assert!([2, PARTIAL_FORMAT].into_iter().all(|format| read(format, true) && !read(format, false)));
-        assert!(!read(PARTIAL_FORMAT + 1, false) && !read(PARTIAL_FORMAT + 1, true) && !read(0, false));
-    }
-
-    #[test]
-    fn every_flipped_bit_and_every_truncation_of_a_manifest_is_found() {
-        let good = example().to_bytes().unwrap();
-        for position in 0..good.len() {
-            for bit in 0..8 {
-                let mut bad = good.clone();
-                bad[position] ^= 1 << bit;
-                assert!(Manifest::from_bytes(&bad).is_err(), "flip at {position}.{bit}");
-            }
-            assert!(Manifest::from_bytes(&good[..position]).is_err(), "cut at {position}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {
-            proptest::prop_assert!(Manifest::from_bytes(&bytes).is_err());
-        }
-
-        #[test]
-        fn only_plain_names_below_the_snapshot_are_paths(path in ".{0,40}") {
-            if manifest_check::is_safe_path(&path) {
-                let joined = std::path::Path::new("/snapshot").join(&path);
-                proptest::prop_assert!(joined.starts_with("/snapshot"));
-                proptest::prop_assert!(joined.components().all(|part| part != std::path::Component::ParentDir));
-            }
-        }
-    }
-
-    #[test]
-    fn a_manifest_cannot_name_files_elsewhere() {
-        for path in ["../x", "/etc/passwd", "data/../../x", "data//x", "", "manifest.json", "data/.x", "a\\b"]
-        {
-            let mut manifest = example();
-            manifest.tables[0].chunks[0].path = path.into();
-            let error = Manifest::from_bytes(&manifest.encode().unwrap()).unwrap_err();
-            assert_eq!(error.kind(), crate::ErrorKind::Damaged, "{path}");
-        }
-    }
-}
+pub(crate) mod tests;

@@ -7,6 +7,8 @@
 //! one by one, and its error counts.
 
 pub mod contained;
+mod facts;
+mod rows;
 mod schedule;
 mod script;
 mod tasks;
@@ -14,7 +16,6 @@ mod tuning;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -29,12 +30,7 @@ use common::{
         trust::{self, Others},
     },
     repository::StoredSnapshot,
-    snapshot::{
-        Manifest, RowHash,
-        copy_sql::{copy_in_frozen_statement, copy_in_statement, copy_out_statement},
-        manifest::{SCHEMA_FILE, TableData},
-        toc::Entry,
-    },
+    snapshot::{RowHash, copy_sql::copy_out_statement, manifest::SCHEMA_FILE},
 };
 use serde::Serialize;
 use tokio::{sync::Notify, task::JoinSet};
@@ -43,10 +39,13 @@ use crate::{
     archive::{self, Ahead, ArchiveOptions, Remedies},
     broken_rules::Seen,
     collisions::Again,
-    contents, copy_in, lent_paths, rule_settings, sessions,
+    lent_paths,
+    load::{facts::large_bytes, rows::transaction_id},
+    sessions,
 };
 
 use contained::Contained;
+pub use facts::{ArchiveFacts, archive_facts};
 use schedule::Schedule;
 use script::Method;
 use tasks::{Facts, Step, Task};
@@ -103,71 +102,6 @@ pub struct Spent {
     pub count: usize,
     /// Seconds.
     pub seconds: f64,
-}
-
-/// What is known about the archive before any row is loaded. Reading it takes a while, which other work can fill.
-pub async fn archive_facts(pg_restore: &Tool, archive: &Path, manifest: &Manifest) -> Result<ArchiveFacts> {
-    let is_large = |data: &TableData| tasks::raw_bytes(data) >= large_bytes();
-    let script = async {
-        if manifest.tables.iter().any(is_large) {
-            contents::post_data_script(pg_restore, archive).await
-        } else {
-            Ok(String::new())
-        }
-    };
-    let (entries, post_data, script) = tokio::try_join!(
-        contents::contents(pg_restore, archive),
-        contents::post_data_entries(pg_restore, archive),
-        script,
-    )?;
-    let (methods, one_column) =
-        (script::methods(&script, &entries), script::one_column_keys(&script, &entries));
-    Ok(ArchiveFacts { entries, post_data, methods, one_column })
-}
-
-/// From how many bytes of COPY text on a table is large.
-fn large_bytes() -> u64 {
-    common::fault::number("restore.large_bytes").unwrap_or(tasks::LARGE_BYTES)
-}
-
-/// See [`archive_facts`].
-#[derive(Debug, Default)]
-pub struct ArchiveFacts {
-    entries: Vec<Entry>,
-    post_data: std::collections::BTreeSet<u32>,
-    methods: HashMap<u32, Method>,
-    one_column: HashMap<u32, String>,
-}
-
-impl ArchiveFacts {
-    /// Only these entries.
-    pub fn only(mut self, chosen: Option<&[u32]>) -> Self {
-        if let Some(chosen) = chosen {
-            let chosen: HashSet<u32> = chosen.iter().copied().collect();
-            self.entries.retain(|entry| chosen.contains(&entry.id));
-        }
-        self
-    }
-
-    /// Whether the archive makes event triggers.
-    pub fn has_event_triggers(&self) -> bool {
-        self.entries.iter().any(|entry| entry.text.starts_with("EVENT TRIGGER "))
-    }
-
-    /// Whether anything that somebody wrote for this database can run while the rest of the archive is restored: such code
-    /// could change rows that were compared before.
-    pub fn has_code(&self) -> bool {
-        const CODE: [&str; 7] = [
-            "FUNCTION ",
-            "PROCEDURE ",
-            "AGGREGATE ",
-            "EXTENSION ",
-            "EVENT TRIGGER ",
-            "PROCEDURAL LANGUAGE ",
-            "MATERIALIZED VIEW ",
-        ];
-        self.entries.iter().any(|entry| CODE.iter().any(|kind| entry.text.starts_with(kind)))
-    }
 }
 
 struct Shared {
@@ -526,98 +460,4 @@ impl Shared {
         };
         tuning::indexes_are_enough(session, table, column, other).await
     }
-
-    async fn load_chunks(
-        &self,
-        session: &Session,
-        table: usize,
-        chunks: &[usize],
-        frozen: bool,
-    ) -> Result<()> {
-        let manifest = &self.snapshot.manifest;
-        let data = &manifest.tables[table];
-        let encoding = &manifest.database.encoding;
-        let statement = if frozen {
-            copy_in_frozen_statement(&data.table, encoding)
-        } else {
-            copy_in_statement(&data.table, encoding)
-        };
-        for chunk in chunks {
-            interrupt::check()?;
-            let chunk = &data.chunks[*chunk];
-            let work = copy_in::load_chunk(&self.snapshot, chunk, statement.clone(), data.table.name.short());
-            if let Err(error) = copy_in::perform(session, &work, manifest.codec, &self.progress).await {
-                // So that the step can be done again; where the session is lost, the first error says why.
-                let _ = session.batch_execute("ROLLBACK").await;
-                return Err(error);
-            }
-        }
-        Ok(())
-    }
-
-    /// Chunk by chunk, each in a session of its own; one that fails has inserted nothing.
-    async fn load_contained(&self, table: usize) -> Result<()> {
-        let data = &self.snapshot.manifest.tables[table];
-        let contained = self.contained.get(&data.table.name);
-        let contained =
-            contained.ok_or_else(|| Error::failed("a table is loaded in a way that it is not"))?;
-        for chunk in data.chunks.iter().filter(|chunk| chunk.content.rows > 0) {
-            interrupt::check()?;
-            let mut is_lent = self.remedies.paths.are_lent();
-            let (mut seen, mut again) = (Seen::default(), Again::default());
-            // Nothing of the chunk is there after an error, and each remedy can help once.
-            while let Err(error) =
-                contained.load(&self.settings, &self.snapshot, data, chunk, &self.progress).await
-            {
-                interrupt::check()?;
-                if lent_paths::may_be_a_name(&error) && self.remedies.paths.lend(is_lent).await? {
-                    is_lent = true;
-                } else if again.after(&error).await? {
-                    // What it met is over.
-                } else if !self.remedies.broken_rules.take_off(&error, &data.table.name, &mut seen).await? {
-                    return Err(lent_paths::hint(error));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn load_one(&self, session: &Session, table: usize, chunk: usize) -> Result<()> {
-        let short = self.snapshot.manifest.tables[table].table.name.short();
-        let failed = |source| Error::postgres(format!("could not load the table {short}"), source);
-        session.batch_execute(&rule_settings::begin()).await.map_err(failed)?;
-        self.load_chunks(session, table, &[chunk], false).await?;
-        session.batch_execute("COMMIT").await.map_err(failed)
-    }
-
-    /// COPY FREEZE wants a table that its own transaction made or emptied.
-    async fn load_frozen(&self, session: &Session, table: usize) -> Result<()> {
-        let data = &self.snapshot.manifest.tables[table];
-        let (name, short) = (&data.table.name, data.table.name.short());
-        let chunks: Vec<usize> =
-            (0..data.chunks.len()).filter(|chunk| data.chunks[*chunk].content.rows > 0).collect();
-        let failed = |source| Error::postgres(format!("could not load the table {short}"), source);
-        session.batch_execute(&rule_settings::begin()).await.map_err(failed)?;
-        let mut frozen = true;
-        if let Err(source) = session.batch_execute(&format!("TRUNCATE TABLE ONLY {name}")).await {
-            // 42501: an owner may have taken this right from itself. Rows can be loaded all the same.
-            if source.code().is_none_or(|code| code.code() != "42501") {
-                return Err(failed(source));
-            }
-            // One transaction here too: where a chunk fails and the step is done again, none is there twice.
-            session.batch_execute(&format!("ROLLBACK; {}", rule_settings::begin())).await.map_err(failed)?;
-            frozen = false;
-        }
-        self.load_chunks(session, table, &chunks, frozen).await?;
-        session.batch_execute("COMMIT").await.map_err(failed)
-    }
-}
-
-/// Draws a transaction id.
-async fn transaction_id(session: &Session) -> Result<u32> {
-    let row = session
-        .query_one("SELECT (pg_catalog.pg_current_xact_id()::text::numeric % 4294967296)::bigint", &[])
-        .await
-        .map_err(|source| Error::postgres("could not draw a transaction id", source))?;
-    Ok(u32::try_from(row.get::<_, i64>(0)).expect("a remainder of 2^32"))
 }

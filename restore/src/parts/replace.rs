@@ -5,6 +5,9 @@
 //! keep what is there → foreign keys that point here away → TRUNCATE, INSERT … SELECT with user triggers and rules silent →
 //! compare → foreign keys again, which makes PostgreSQL check every row → sequences never behind the rows → COMMIT.
 
+mod around;
+mod columns;
+
 use std::time::Duration;
 
 use common::{
@@ -18,7 +21,7 @@ use common::{
 
 use super::{
     aside, rights,
-    scratch::{self, Column, regclass},
+    scratch::{self, regclass},
     select::{Selection, Unit},
     transaction::{LiveTransaction, differs},
 };
@@ -26,6 +29,9 @@ use crate::{
     broken_rules::Rule,
     lent_paths::{self, LentPaths},
 };
+
+use around::{acting, advance_sequences, incoming};
+pub use columns::{check_columns, no_such_table, not_as_in_the_snapshot};
 
 /// How the live tables are replaced.
 #[derive(Debug, Clone)]
@@ -38,115 +44,6 @@ pub struct ReplaceOptions {
     pub lock_retries: u32,
     /// Whether code of others may run with the rights of this role.
     pub run_owners_code: bool,
-}
-
-/// Foreign keys that point to the tables `$1`, or to what lies below them: the topmost of each.
-const INCOMING: &str = "
-WITH RECURSIVE target(oid) AS (
-  SELECT t FROM pg_catalog.unnest($1::oid[]) t
-  UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN target ON target.oid = i.inhparent
-    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition)
-SELECT n.nspname, c.relname, k.conname::text, pg_catalog.pg_get_constraintdef(k.oid),
-       pg_catalog.obj_description(k.oid, 'pg_constraint'),
-       EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgconstraint = k.oid AND t.tgenabled <> 'O') AS is_silenced
-FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid
-JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid IN (SELECT oid FROM target) ORDER BY 1, 2, 3";
-
-/// User triggers and rules of the tables `$1` and of what lies below them, that would act: statements that silence each and
-/// that give it its state back.
-const ACTING: &str = "
-WITH RECURSIVE target(oid) AS (
-  SELECT t FROM pg_catalog.unnest($1::oid[]) t
-  UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN target ON target.oid = i.inhparent
-    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid AND c.relispartition),
-named AS (SELECT target.oid, pg_catalog.format('ALTER TABLE ONLY %I.%I ', n.nspname, c.relname) AS alter_table
-  FROM target JOIN pg_catalog.pg_class c ON c.oid = target.oid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace)
-SELECT alter_table || 'DISABLE TRIGGER ' || pg_catalog.quote_ident(t.tgname),
-       alter_table || CASE t.tgenabled WHEN 'R' THEN 'ENABLE REPLICA TRIGGER ' WHEN 'A' THEN 'ENABLE ALWAYS TRIGGER '
-                      ELSE 'ENABLE TRIGGER ' END || pg_catalog.quote_ident(t.tgname)
-FROM named JOIN pg_catalog.pg_trigger t ON t.tgrelid = named.oid WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
-UNION ALL
-SELECT alter_table || 'DISABLE RULE ' || pg_catalog.quote_ident(r.rulename),
-       alter_table || CASE r.ev_enabled WHEN 'R' THEN 'ENABLE REPLICA RULE ' WHEN 'A' THEN 'ENABLE ALWAYS RULE '
-                      ELSE 'ENABLE RULE ' END || pg_catalog.quote_ident(r.rulename)
-FROM named JOIN pg_catalog.pg_rewrite r ON r.ev_class = named.oid WHERE r.ev_enabled <> 'D'";
-
-/// Sequences that columns of the tables `$1` draw from: schema and name, increment, table and column.
-const SEQUENCES: &str = "
-SELECT DISTINCT sn.nspname, s.relname, q.seqincrement, tn.nspname, t.relname, a.attname::text
-FROM pg_catalog.pg_class s JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace
-JOIN pg_catalog.pg_sequence q ON q.seqrelid = s.oid
-JOIN (SELECT d.objid AS sequence, d.refobjid AS relation, d.refobjsubid AS number FROM pg_catalog.pg_depend d
-       WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
-         AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-      UNION SELECT d.refobjid, f.adrelid, f.adnum FROM pg_catalog.pg_depend d
-       JOIN pg_catalog.pg_attrdef f ON f.oid = d.objid
-       WHERE d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass
-         AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass) u ON u.sequence = s.oid
-JOIN pg_catalog.pg_class t ON t.oid = u.relation JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace
-JOIN pg_catalog.pg_attribute a ON a.attrelid = u.relation AND a.attnum = u.number
-WHERE s.relkind = 'S' AND u.relation = ANY ($1) AND a.atttypid IN ('int2'::pg_catalog.regtype, 'int4'::pg_catalog.regtype,
-      'int8'::pg_catalog.regtype)";
-
-/// Refuses tables that are gone or whose columns are not the snapshot's.
-pub async fn check_columns(scratch: &Session, live: &Session, units: &[Unit]) -> Result<()> {
-    let mut problems = Vec::new();
-    for unit in units {
-        let name = unit.name.short();
-        let Some(found) = scratch::columns(live, &unit.name).await? else {
-            problems.push(no_such_table(&unit.name));
-            continue;
-        };
-        let wanted = scratch::columns(scratch, &unit.name).await?.unwrap_or_default();
-        problems.extend(differences(&wanted, &found).into_iter().map(|what| format!("{name}: {what}")));
-    }
-    if problems.is_empty() {
-        return Ok(());
-    }
-    Err(not_as_in_the_snapshot(&problems))
-}
-
-/// What is said of a table that is not there.
-pub fn no_such_table(name: &QualifiedName) -> String {
-    format!("there is no table {} in the live database", name.short())
-}
-
-/// The refusal of live tables that can't take the rows.
-pub fn not_as_in_the_snapshot(problems: &[String]) -> Error {
-    Error::refused(format!("the live tables are not as in the snapshot: {}", problems.join("; "))).with_hint(
-        "Leave --replace out: the tables come back beside the live ones, and their rows can be taken over by hand.",
-    )
-}
-
-fn differences(wanted: &[Column], found: &[Column]) -> Vec<String> {
-    let in_found = |name: &str| found.iter().find(|column| column.name == name);
-    let mut out = Vec::new();
-    for column in wanted {
-        let name = common::ident::printable(&column.name);
-        match in_found(&column.name) {
-            None => out.push(format!("column {name} {} is missing", column.kind)),
-            Some(other) if other.kind != column.kind => {
-                out.push(format!("column {name} is {} and was {}", other.kind, column.kind));
-            }
-            Some(other) if other.is_generated != column.is_generated => {
-                let word = |is: bool| if is { "generated" } else { "stored" };
-                out.push(format!(
-                    "column {name} is {} and was {}",
-                    word(other.is_generated),
-                    word(column.is_generated)
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    let added = found.iter().filter(|column| !wanted.iter().any(|other| other.name == column.name));
-    out.extend(
-        added.map(|column| {
-            format!("column {} {} is new", common::ident::printable(&column.name), column.kind)
-        }),
-    );
-    out
 }
 
 /// Replaces the content of the live tables.
@@ -485,48 +382,6 @@ async fn keep(transaction: &LiveTransaction, units: &[Unit], options: &ReplaceOp
     Ok(())
 }
 
-struct ForeignKey {
-    table: QualifiedName,
-    what: String,
-    drop: String,
-    add: String,
-}
-
-async fn incoming(session: &Session, oids: &[u32]) -> Result<Vec<ForeignKey>> {
-    let rows = session
-        .query(INCOMING, &[&oids])
-        .await
-        .map_err(|source| Error::postgres("could not read the foreign keys", source))?;
-    rows.iter()
-        .map(|row| {
-            let table = scratch::name(row, 0);
-            let name = Ident::new(row.get::<_, String>(2));
-            let what =
-                format!("the foreign key {} of {}", common::ident::printable(name.as_str()), table.short());
-            if row.get("is_silenced") {
-                return Err(Error::refused(format!(
-                    "{what} has triggers that are disabled, and it would come back enabled"
-                ))
-                .with_hint("Enable them, or restore beside the live table."));
-            }
-            let definition: String = row.get(3);
-            let mut add = format!("ALTER TABLE {table} ADD CONSTRAINT {name} {definition}");
-            if let Some(comment) = row.get::<_, Option<String>>(4) {
-                add.push_str(&format!("; COMMENT ON CONSTRAINT {name} ON {table} IS {}", literal(&comment)));
-            }
-            Ok(ForeignKey { drop: format!("ALTER TABLE {table} DROP CONSTRAINT {name}"), add, table, what })
-        })
-        .collect()
-}
-
-async fn acting(session: &Session, oids: &[u32]) -> Result<Vec<(String, String)>> {
-    let rows = session
-        .query(ACTING, &[&oids])
-        .await
-        .map_err(|source| Error::postgres("could not read the triggers", source))?;
-    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
-}
-
 /// The leaves below a partitioned table: schema, name, whether it is foreign.
 const LEAVES: &str = "
 SELECT n.nspname::text, c.relname::text, c.relkind = 'f' FROM pg_catalog.pg_partition_tree($1::text::pg_catalog.regclass) t
@@ -610,50 +465,4 @@ async fn read_back(
         hash.merge(of_rows);
     }
     Ok((all, hash))
-}
-
-/// Moves each sequence past the rows that are there now, and never back: others may have drawn from it.
-async fn advance_sequences(transaction: &LiveTransaction, oids: &[u32]) -> Result<()> {
-    let session = transaction.session();
-    let failed = |source| Error::postgres("could not move a sequence past the rows", source);
-    for row in session.query(SEQUENCES, &[&oids]).await.map_err(failed)? {
-        let (sequence, increment, table) =
-            (scratch::name(&row, 0), row.get::<_, i64>(2), scratch::name(&row, 3));
-        let column = Ident::new(row.get::<_, String>(5));
-        let (end, ahead) = if increment > 0 { ("max", ">") } else { ("min", "<") };
-        let statement = format!(
-            "SELECT pg_catalog.setval({}, e.value, true) FROM (SELECT pg_catalog.{end}({column})::pg_catalog.int8 AS value \
-             FROM {table}) e, {sequence} s WHERE e.value {ahead} s.last_value OR (e.value = s.last_value AND NOT s.is_called)",
-            regclass(&sequence)
-        );
-        session.query(&statement, &[]).await.map_err(failed)?;
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_difference_between_columns_is_named_and_their_order_is_none() {
-        let column = |name: &str, kind: &str, is_generated| Column {
-            name: name.into(),
-            kind: kind.into(),
-            is_generated,
-        };
-        let wanted = [column("a", "integer", false), column("b", "text", false), column("c", "text", true)];
-        let found = [column("c", "text", false), column("a", "bigint", false), column("d", "date", false)];
-        assert_eq!(
-            differences(&wanted, &found),
-            [
-                "column a is bigint and was integer",
-                "column b text is missing",
-                "column c is stored and was generated",
-                "column d date is new"
-            ]
-        );
-        let turned = [wanted[2].clone(), wanted[0].clone(), wanted[1].clone()];
-        assert!(differences(&wanted, &turned).is_empty());
-    }
 }

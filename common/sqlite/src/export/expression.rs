@@ -1,12 +1,15 @@
 //! Expressions of PostgreSQL as pg_dump writes them (fully bracketed, with casts), translated where operators and functions mean the
 //! same in SQLite on the values as they are stored. Everything else is an error that says why.
 
+mod values;
+
 use super::{
     kind::Kind,
     literals,
     tokens::{Token, Tokens, tokens},
     types::Types,
 };
+use crate::export::expression::values::{alike, both_conditions, common_kind, computed};
 
 /// A translated expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -437,57 +440,6 @@ fn expect(holds: bool, otherwise: &str) -> Result<(), String> {
 fn shortened(text: &str) -> String {
     let short: String = text.chars().take(40).collect();
     if short.len() < text.len() { format!("{short}…") } else { short }
-}
-
-fn both_conditions(left: &Value, operator: &str, right: &Value) -> Translated {
-    expect(left.kind == Kind::Bool && right.kind == Kind::Bool, "AND or OR of what is no condition")?;
-    Ok(Value::new(format!("({} {operator} {})", left.sql, right.sql), Kind::Bool))
-}
-
-/// Two values that are compared: a constant without a type takes that of the other.
-fn alike(left: Value, right: Value) -> Result<(Value, Value), String> {
-    let typed = |value: Value, kind: Kind| match (value.kind, kind) {
-        (Kind::Word, Kind::Text | Kind::Label | Kind::Uuid) => Ok(Value { kind, ..value }),
-        (Kind::Word, _) => Err("a constant whose type is not plain".to_owned()),
-        _ => Ok(value),
-    };
-    let (left, right) = if left.kind == Kind::Word {
-        let kind = right.kind;
-        (typed(left, kind)?, right)
-    } else {
-        let kind = left.kind;
-        (left, typed(right, kind)?)
-    };
-    let is_fine = left.kind == right.kind
-        || (left.kind.is_number() && right.kind.is_number())
-        || matches!((left.kind, right.kind), (Kind::Text, Kind::Label) | (Kind::Label, Kind::Text));
-    expect(is_fine, "a comparison of values of different types")?;
-    Ok((left, right))
-}
-
-/// Integers only: of decimals SQLite computes with doubles, and NaN is text.
-fn computed(left: &Value, operator: &str, right: &Value) -> Translated {
-    let kind = match (left.kind, right.kind) {
-        (Kind::Integer, Kind::Integer) => Kind::Integer,
-        _ => {
-            return Err("SQLite computes otherwise with what is no integer (NaN, decimals, dates)".to_owned());
-        }
-    };
-    Ok(Value::new(format!("({} {operator} {})", left.sql, right.sql), kind))
-}
-
-fn common_kind(kinds: &[Kind]) -> Result<Kind, String> {
-    let mut found = Kind::Null;
-    for kind in kinds {
-        found = match (found, *kind) {
-            (Kind::Null, kind) | (kind, Kind::Null) => kind,
-            (Kind::Text, Kind::Word) | (Kind::Word, Kind::Text) => Kind::Text,
-            (one, other) if one == other => one,
-            (Kind::Integer, Kind::Decimal) | (Kind::Decimal, Kind::Integer) => Kind::Decimal,
-            _ => return Err("values of different types".to_owned()),
-        };
-    }
-    Ok(if found == Kind::Word { Kind::Text } else { found })
 }
 
 /// The name of a type behind `::`, with its arguments and brackets.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::error::ErrorKind;
+use crate::ErrorKind;
 
 fn nobody() -> Environment {
     Environment::from_pairs("ann", [("X", "y")])
