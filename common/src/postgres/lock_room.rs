@@ -1,7 +1,8 @@
-//! Whether the server's table of locks has room for a lock on everything that a database holds: found out before a command begins, because
-//! it is full for everybody at once, and what ends half-way then may be another's transaction.
+//! Whether the server's table of locks can have room for a lock on everything that a database holds: found out before a command begins,
+//! because it is full for everybody at once, and what ends half-way then may be another's transaction.
 //!
-//! The server promises `max_locks_per_transaction` for each session that it may have, and has some room beyond it that no query tells.
+//! The server promises `max_locks_per_transaction` for each session that it may have, and has some room beyond it that no query tells. What
+//! lies between is tried, as `pg_dump` does; it ends with the server's own error if there is no room.
 
 use super::Session;
 use crate::{
@@ -20,10 +21,8 @@ pub struct LockRoom {
     pub objects: u64,
     /// Locks that are needed at the same time.
     pub needed: u64,
-    /// Locks that others hold.
-    pub held: u64,
-    /// Whether they can be had.
-    pub is_enough: bool,
+    /// Whether it may have room for them.
+    pub may_be_enough: bool,
 }
 
 impl LockRoom {
@@ -37,12 +36,12 @@ impl LockRoom {
         format!("ALTER SYSTEM SET max_locks_per_transaction = {}", self.wanted())
     }
 
-    /// Refuses what needs more locks than can be had.
+    /// Refuses what needs more locks than the server can have.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Refused`], naming the setting; [`crate::ErrorKind::Busy`] where others hold what is missing.
+    /// [`crate::ErrorKind::Refused`], naming the setting.
     pub fn require(&self) -> Result<()> {
-        if self.is_enough {
+        if self.may_be_enough {
             return Ok(());
         }
         let needs = format!(
@@ -52,15 +51,6 @@ impl LockRoom {
             format::plural(self.promised, "lock", "locks"),
             self.each,
         );
-        if self.needed <= self.promised {
-            let held = format::plural(self.held, "lock", "locks");
-            return Err(Error::busy(format!("{needs}, of which other sessions hold {held}")).with_hint(
-                format!(
-                    "Wait until they let go (pg_locks), or run `{}` and restart the server.",
-                    self.remedy()
-                ),
-            ));
-        }
         Err(Error::refused(needs).with_hint(format!("Run `{}` and restart the server.", self.remedy())))
     }
 }
@@ -74,8 +64,6 @@ const SMALLEST: u64 = 2_000;
 
 /// Looks whether everything that the session's database holds can be locked at the same time.
 ///
-/// Where that is more than the server promises, and may be there all the same, so many locks are taken for a moment, on nothing.
-///
 /// # Errors
 /// What the server says if it can't be asked.
 pub async fn find(session: &Session) -> Result<LockRoom> {
@@ -84,18 +72,10 @@ pub async fn find(session: &Session) -> Result<LockRoom> {
         .await
         .map_err(|source| Error::postgres("could not read the size of the table of locks", source))?;
     let number = |index: usize| row.get::<_, i64>(index).unsigned_abs();
-    let (promised, each, objects, held) = (number(0), number(1), number(2), number(4));
+    let (promised, each, objects) = (number(0), number(1), number(2));
     let needed = objects + number(3) + CATALOGS;
-    // Readers and pg_dump lock what is locked already, and who holds a lock takes room too: each less than half of what a lock takes.
-    let with_holders = needed * 2;
-    let is_enough = if with_holders + held <= promised {
-        true
-    } else if needed > SMALLEST.max(promised * BEYOND) {
-        false
-    } else {
-        try_locks(session, with_holders).await?
-    };
-    Ok(LockRoom { promised, each, objects, needed, held, is_enough })
+    let may_be_enough = needed <= SMALLEST.max(promised * BEYOND);
+    Ok(LockRoom { promised, each, objects, needed, may_be_enough })
 }
 
 /// Tables are locked by who holds the state, views and sequences by pg_dump, and indexes of tables that are read by page ranges.
@@ -112,31 +92,7 @@ const ROOM: &str = "
       (SELECT pg_catalog.count(*) FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indrelid
          JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
        WHERE c.relkind IN ('r', 'm') AND c.relpersistence <> 't' AND c.relpages > 1
-         AND n.nspname NOT IN ('pg_catalog', 'information_schema')),
-      (SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks WHERE NOT fastpath AND pid <> pg_catalog.pg_backend_pid())";
-
-/// Whether so many locks can be had beside those that are there.
-async fn try_locks(session: &Session, count: u64) -> Result<bool> {
-    /// A class that no application uses; where one does, nobody waits for anything.
-    const CLASS: i32 = 0x5AFE;
-    let failed = |source| Error::postgres("could not try the table of locks", source);
-    session.batch_execute("BEGIN").await.map_err(failed)?;
-    let count = i32::try_from(count).unwrap_or(i32::MAX);
-    let tried = session
-        .query_one(
-            "SELECT pg_catalog.count(pg_catalog.pg_try_advisory_xact_lock($1, i)) FROM pg_catalog.generate_series(1, $2) i",
-            &[&CLASS, &count],
-        )
-        .await
-        .map_err(failed);
-    session.batch_execute("ROLLBACK").await.map_err(failed)?;
-    match tried {
-        Ok(_) => Ok(true),
-        // out_of_memory, of the shared memory
-        Err(error) if error.sqlstate() == Some("53200") => Ok(false),
-        Err(error) => Err(error),
-    }
-}
+         AND n.nspname NOT IN ('pg_catalog', 'information_schema'))";
 
 #[cfg(test)]
 mod tests {
@@ -144,9 +100,8 @@ mod tests {
     use crate::ErrorKind;
 
     #[test]
-    fn a_setting_that_is_too_small_is_refused_and_locks_of_others_are_waited_for() {
-        let room =
-            LockRoom { promised: 410, each: 10, objects: 3_000, needed: 3_100, held: 7, is_enough: false };
+    fn a_setting_that_is_too_small_is_refused_with_the_value_that_would_do() {
+        let room = LockRoom { promised: 410, each: 10, objects: 3_000, needed: 3_100, may_be_enough: false };
         let error = room.require().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Refused);
         assert!(error.to_string().contains("max_locks_per_transaction = 10"), "{error}");
@@ -155,10 +110,6 @@ mod tests {
             "{:?}",
             error.hint()
         );
-        let crowded = LockRoom { objects: 200, needed: 300, held: 350, ..room };
-        let error = crowded.require().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Busy);
-        assert!(error.to_string().contains("other sessions hold 350 locks"), "{error}");
-        assert!(LockRoom { is_enough: true, ..room }.require().is_ok());
+        assert!(LockRoom { may_be_enough: true, ..room }.require().is_ok());
     }
 }
