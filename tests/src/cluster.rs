@@ -56,6 +56,15 @@ struct Server {
     stdin: Option<ChildStdin>,
 }
 
+/// A folder for what has a socket in it: not in TMPDIR, since a socket's path may have 107 bytes at most.
+///
+/// # Panics
+/// If there is none to be had.
+pub fn short_folder(prefix: &str) -> tempfile::TempDir {
+    let parent = std::env::var_os("SAFE_RUN_TEST_FOLDER").unwrap_or_else(|| "/tmp".into());
+    tempfile::Builder::new().prefix(prefix).tempdir_in(parent).expect("the folder of the tests is writable")
+}
+
 /// Settings of a private server. The default is a socket only, trust for everybody, and no fsync.
 #[derive(Default, Clone)]
 pub struct Options {
@@ -158,8 +167,7 @@ impl Cluster {
     pub fn start(major: u32, options: &Options) -> Cluster {
         let major = stands_for(major);
         let mut bin = servers().bin(major);
-        // /tmp and not TMPDIR: a socket's path may have 107 bytes at most.
-        let dir = tempfile::Builder::new().prefix("sr.").tempdir_in("/tmp").expect("/tmp is writable").keep();
+        let dir = short_folder("sr.").keep();
         let port = if options.tcp { free_port() } else { 5432 };
         write_options(major, &dir, options, port);
         if !options.extensions.is_empty() && major >= 18 {

@@ -62,7 +62,7 @@ impl<'c> ProtectedRun<'c> {
 
     /// Any database.
     pub fn on(database: Database<'c>) -> ProtectedRun<'c> {
-        let folder = tempfile::Builder::new().prefix("sr.run.").tempdir_in("/tmp").expect("/tmp is writable");
+        let folder = crate::cluster::short_folder("sr.run.");
         std::fs::create_dir(folder.path().join("migrations")).expect("the folder is ours");
         ProtectedRun { database, folder }
     }

@@ -21,7 +21,7 @@ impl Pooler {
 
     fn start_with(cluster: &Cluster, mode: &str, more: &str) -> Pooler {
         // /tmp and not TMPDIR: the server's user has to reach it.
-        let folder = tempfile::Builder::new().prefix("sr.pool.").tempdir_in("/tmp").unwrap();
+        let folder = tests::cluster::short_folder("sr.pool.");
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let file = folder.path().join("pgbouncer.ini");
         let text = format!(

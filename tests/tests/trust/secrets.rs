@@ -66,7 +66,10 @@ fn a_password_is_in_no_output_in_no_file_and_in_no_command_line() {
         let (archive, file) = (folder.path().join("it.tar"), folder.path().join("it.sqlite3"));
         let (archive, file) = (archive.to_str().unwrap(), file.to_str().unwrap());
         std::fs::create_dir(folder.path().join("migrations")).unwrap();
-        std::fs::write(folder.path().join("migrations/1_a.sql"), "CREATE TABLE more (i int);").unwrap();
+        let migration = folder.path().join("migrations/1_a.sql");
+        std::fs::write(&migration, "CREATE TABLE more (i int);").unwrap();
+        let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(migration, own).unwrap();
         let commands: [(i32, &[&str]); 36] = [
             (0, &["backup", "check"]),
             (0, &["backup", "check", "--json"]),
@@ -88,7 +91,7 @@ fn a_password_is_in_no_output_in_no_file_and_in_no_command_line() {
             (0, &["backup", "undelete", "--json"]),
             (0, &["backup", "export", "latest", "-o", archive, "--force", "--json"]),
             (0, &["restore", archive, "--dry-run", "--json"]),
-            (0, &["backup", "export", "latest", "--sqlite", file, "--force", "--json"]),
+            (0, &["backup", "export", "latest", "--sqlite", file, "--json"]),
             (0, &["safe-run", "plan", "--json"]),
             (0, &["safe-run", "check", "--json"]),
             (0, &["safe-run", "--json"]),
@@ -107,6 +110,9 @@ fn a_password_is_in_no_output_in_no_file_and_in_no_command_line() {
         ];
         // The URL in the environment (on the command line it is the user's own doing), and PGPASSWORD.
         for (url, password) in [(&with_password, None), (&without, Some(PASSWORD))] {
+            if Path::new(file).exists() {
+                std::fs::remove_file(file).unwrap();
+            }
             for (code, arguments) in commands {
                 let mut command = command(arguments[0]);
                 // Of a run of a command, its own flags stand before the command.
