@@ -369,7 +369,9 @@ mod repack {
 
     #[test]
     fn postgresql_19_repack_in_every_form_runs_where_the_server_takes_it_and_changes_nothing() {
-        let run = ProtectedRun::shop(19);
+        // A server of its own: REPACK of everything locks what all databases share.
+        let cluster = tests::Cluster::start(19, &tests::Options::new());
+        let run = ProtectedRun::shop_on(&cluster);
         run.database.psql(
             "CREATE TABLE parted (i int PRIMARY KEY) PARTITION BY RANGE (i);
              CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (1) TO (10); INSERT INTO parted VALUES (1);
@@ -397,12 +399,16 @@ mod repack {
         psql.extend(["-c", "DELETE FROM order_items", "-c", "SELECT 1 / 0"]);
         run.run(&psql).exits(12).verdict("RESTORED");
         run.drop_others();
+        // What USING INDEX leaves in the definition of a partition.
+        run.database.psql("ALTER TABLE parted_1 SET WITHOUT CLUSTER");
         before.assert_same(&run.fingerprint_without_history());
     }
 
     #[test]
     fn postgresql_19_repack_of_a_table_that_is_read_is_waited_for_in_short_waits() {
-        let run = ProtectedRun::shop(19);
+        // A server of its own: REPACK of everything locks what all databases share.
+        let cluster = tests::Cluster::start(19, &tests::Options::new());
+        let run = ProtectedRun::shop_on(&cluster);
         let mut reader = run.database.session();
         for (at, form) in [
             "REPACK orders",
@@ -429,7 +435,9 @@ mod repack {
 
     #[test]
     fn postgresql_19_all_that_repack_can_not_do_in_a_transaction_runs_alone() {
-        let run = ProtectedRun::shop(19);
+        // A server of its own: REPACK of everything locks what all databases share.
+        let cluster = tests::Cluster::start(19, &tests::Options::new());
+        let run = ProtectedRun::shop_on(&cluster);
         run.migration("0001_a.sql", "REPACK (VERBOSE) orders USING INDEX orders_pkey;\n").migration(
             "0002_b.sql",
             "CREATE PUBLICATION p FOR ALL TABLES EXCEPT (TABLE audit), ALL SEQUENCES;\n",
