@@ -440,15 +440,12 @@ pub fn prevents_wraparound(in_the_way: &[String]) -> bool {
 /// How often what finds no room in the server's table of locks is tried again: others may have let go.
 const ATTEMPTS_AT_A_FULL_TABLE: u32 = 2;
 
-const RAISE_THE_NUMBER_OF_LOCKS: &str = "The server's table of locks was full. Run the command again when fewer sessions hold locks \
-    (pg_locks), or raise max_locks_per_transaction and restart the server.";
-
 fn busy(error: &Error, attempts: u32, held: &[String]) -> Error {
     let who = if held.is_empty() { String::new() } else { format!("; in the way: {}", held.join("; ")) };
     let hint = if prevents_wraparound(held) {
         WAIT_FOR_THE_VACUUM
     } else if error.sqlstate() == Some("53200") {
-        RAISE_THE_NUMBER_OF_LOCKS
+        "The server's table of locks was full. Run the command again when fewer sessions hold locks (pg_locks), or raise max_locks_per_transaction and restart the server."
     } else if held.is_empty() {
         NOBODY_IN_THE_WAY
     } else {

@@ -76,7 +76,7 @@ fn at_every_number_of_tables(major: u32) {
             .psql("SELECT count(*), sum(i) FROM pg_class c LEFT JOIN t1 ON true WHERE relname ~ '^t[0-9]+$'")
     };
     let (mut made, mut worked, mut refused) = (0, 0, 0);
-    for count in [300, 460, 620, 900, 1_200, 2_400] {
+    for count in [60, 120, 300, 600, 1_200, 2_400] {
         add_tables(&run.database, made, count);
         made = count;
         let before = state();
@@ -100,7 +100,7 @@ fn at_every_number_of_tables(major: u32) {
             assert_eq!(state(), before);
         }
     }
-    assert!(worked > 2 && refused == 2, "{worked} worked, {refused} were refused");
+    assert!(worked >= 2 && refused == 2, "{worked} worked, {refused} were refused");
 }
 
 #[test]
