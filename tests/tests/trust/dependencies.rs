@@ -1,9 +1,11 @@
 //! What the programs are built from: packages of one registry, under the licences of `deny.toml`, each of ours used where it is named.
-//! `cargo deny check` looks for advisories and copies in several versions besides; it needs the network.
+//! None of them is known to be unsound or attacked in the version that is used: `tests/advisories.toml` is a copy of what was known.
+//! `cargo deny check` looks for newer advisories and for copies in several versions besides; it needs the network.
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use super::hints::scan;
+use semver::{Version, VersionReq};
 use serde_json::Value;
 
 /// The one place from which packages come.
@@ -72,6 +74,50 @@ fn every_dependency_of_ours_is_used() {
         }
     }
     assert_eq!(unused, Vec::<String>::new());
+}
+
+/// The names and versions in Cargo.lock that come from the registry: also those that other systems need.
+fn locked() -> Vec<(String, Version)> {
+    let text = fs::read_to_string(scan::root().join("Cargo.lock")).expect("it is there");
+    let lock: toml::Table = text.parse().expect("it is TOML");
+    let packages = lock["package"].as_array().expect("a list").iter();
+    let word = |package: &toml::Value, key: &str| package[key].as_str().expect("a text").to_owned();
+    packages
+        .filter(|package| package.get("source").is_some())
+        .map(|package| (word(package, "name"), word(package, "version").parse().expect("a version")))
+        .collect()
+}
+
+/// Whether one of these requirements, as an advisory writes them, holds the version.
+fn holds(requirements: &toml::Value, version: &Version) -> bool {
+    requirements.as_array().expect("a list").iter().any(|requirement| {
+        let requirement = requirement.as_str().expect("a text");
+        requirement.parse::<VersionReq>().expect("a requirement").matches(version)
+    })
+}
+
+#[test]
+fn no_package_is_used_in_a_version_that_an_advisory_names() {
+    let text = fs::read_to_string(scan::root().join("tests/advisories.toml")).expect("it is there");
+    let known: toml::Table = text.parse().expect("it is TOML");
+    let looked_for: BTreeSet<&str> =
+        known["packages"].as_array().expect("a list").iter().filter_map(toml::Value::as_str).collect();
+    let locked = locked();
+    let not_looked_for: BTreeSet<&str> =
+        locked.iter().map(|(name, _)| name.as_str()).filter(|name| !looked_for.contains(name)).collect();
+    assert!(not_looked_for.is_empty(), "run scripts/advisories for {not_looked_for:?}");
+    let advisories = known["advisory"].as_array().expect("a list");
+    let applies = |name: &str, version: &Version| -> Vec<&str> {
+        let of_it = advisories.iter().filter(|advisory| advisory["package"].as_str() == Some(name));
+        let bad = of_it.filter(|advisory| {
+            !holds(&advisory["patched"], version) && !holds(&advisory["unaffected"], version)
+        });
+        bad.filter_map(|advisory| advisory["id"].as_str()).collect()
+    };
+    assert_eq!(applies("time", &Version::new(0, 3, 46)), ["RUSTSEC-2026-0009"], "one that is known");
+    for (name, version) in &locked {
+        assert_eq!(applies(name, version), Vec::<&str>::new(), "{name} {version}");
+    }
 }
 
 /// The Rust below a folder, or in a file.
