@@ -29,6 +29,7 @@ mod tests {
     use common::QualifiedName;
 
     use super::*;
+    use common::catalog::LsnFields;
 
     fn table(blocks: u64) -> Table {
         Table {
@@ -42,6 +43,7 @@ mod tests {
             load_into: None,
             extension_filter: None,
             may_plan: true,
+            lsn_fields: LsnFields::default(),
         }
     }
 

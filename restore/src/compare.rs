@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use common::{
     Error, Progress, QualifiedName, Result,
+    catalog::LsnFields,
     postgres::ConnectionSettings,
     repository::StoredSnapshot,
     snapshot::{
@@ -156,6 +157,7 @@ pub async fn rest(
             owners.push(data);
             work.push(Work::ReadBack {
                 statement: copy_out_statement(&data.table, range, encoding)?,
+                lsn_fields: data.table.lsn_fields.clone(),
                 table: data.table.name.short(),
             });
         }
@@ -163,6 +165,7 @@ pub async fn rest(
     if manifest.large_objects.is_some() {
         work.push(Work::ReadBack {
             statement: "COPY (SELECT loid, pageno, data FROM pg_catalog.pg_largeobject) TO STDOUT".to_owned(),
+            lsn_fields: LsnFields::default(),
             table: "large objects".to_owned(),
         });
     }

@@ -9,7 +9,9 @@ use std::{
 };
 
 use common::{
-    Error, Progress, Result, interrupt,
+    Error, Progress, Result,
+    catalog::LsnFields,
+    interrupt,
     postgres::{ConnectionSettings, Session, copy},
     repository::StoredSnapshot,
     snapshot::{
@@ -44,6 +46,8 @@ pub enum Work {
     ReadBack {
         /// COPY … TO STDOUT.
         statement: String,
+        /// What is compared in the snapshot's form.
+        lsn_fields: LsnFields,
         /// The table, for messages.
         table: String,
     },
@@ -131,8 +135,10 @@ pub(crate) async fn perform(
                 )))
             }
         }
-        Work::ReadBack { statement, table } => {
-            copy::hash_rows(session, statement, progress).await.map_err(|error| error.context(table))
+        Work::ReadBack { statement, lsn_fields, table } => {
+            copy::hash_rows_of(session, statement, lsn_fields, progress)
+                .await
+                .map_err(|error| error.context(table))
         }
         Work::Count { statement, table } => {
             let row = session

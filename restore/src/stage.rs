@@ -12,7 +12,7 @@ use common::{
     format::plural,
     interrupt,
     postgres::{
-        ConnectionSettings, Session, database, regdatabase, scratch,
+        ConnectionSettings, Session, database, lsn_columns, regdatabase, scratch,
         tools::Tool,
         trust::{self, Others},
     },
@@ -364,6 +364,9 @@ impl StagedDatabase {
         // With its indexes and statistics a table may have got what a query on it must not run.
         let tables = snapshot.manifest.tables.iter_mut().map(|data| &mut data.table);
         trust::admit_by_name(&session, tables, Others::AreKeptOut).await?;
+        let major = snapshot.manifest.server.major();
+        let tables = snapshot.manifest.tables.iter_mut().map(|data| &mut data.table);
+        lsn_columns::mark(&session, major, tables).await?;
         let compared = if has_code {
             compare::still(settings, options.jobs, compared, &snapshot.manifest, progress).await?
         } else {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::lsn_text::LsnFields;
 use super::word::{DatabasePrivilege, LocaleProvider, PlacedKind, RoleAttribute};
 use crate::{Ident, QualifiedName};
 
@@ -36,6 +37,9 @@ pub struct Table {
     /// [`crate::postgres::trust`] for one role at one server, and never stored.
     #[serde(skip)]
     pub may_plan: bool,
+    /// Fields that this server writes in another form than the snapshot's. Decided by [`crate::postgres::lsn_columns`], and never stored.
+    #[serde(skip)]
+    pub lsn_fields: LsnFields,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]

@@ -14,6 +14,7 @@ use futures_util::{SinkExt, StreamExt, TryStreamExt};
 use super::{Client, Session, tap::RowSink};
 use crate::{
     Error, Progress, Result,
+    catalog::LsnFields,
     snapshot::{
         Codec, RowHash,
         chunk_reader::ChunkReader,
@@ -231,9 +232,23 @@ impl RowSink for ChunkSink {
 
 /// Counts and hashes the rows that a `COPY … TO STDOUT` gives, without storing them.
 pub async fn hash_rows(session: &Session, statement: &str, progress: &Progress) -> Result<(u64, RowHash)> {
-    let sink = HashSink { progress: Some(progress.clone()), ..HashSink::default() };
+    hash_rows_of(session, statement, &LsnFields::default(), progress).await
+}
+
+/// [`hash_rows`] with these fields in the form that they are compared in.
+pub async fn hash_rows_of(
+    session: &Session,
+    statement: &str,
+    lsn_fields: &LsnFields,
+    progress: &Progress,
+) -> Result<(u64, RowHash)> {
+    let sink =
+        HashSink { progress: Some(progress.clone()), lsn_fields: lsn_fields.clone(), ..HashSink::default() };
     let (sink, sent) = session.copy_out(statement, sink, "could not read the rows back").await?;
     progress.advance(sink.unreported, 0);
+    if !sink.begun.is_empty() {
+        return Err(Error::failed("could not read the rows back: the last row has no end"));
+    }
     let (rows, hash) = sink
         .counter
         .finish()
@@ -295,6 +310,9 @@ impl RowSink for EachSink {
 #[derive(Default)]
 struct HashSink {
     buffer: Vec<u8>,
+    lsn_fields: LsnFields,
+    /// A row whose end has not come yet, where fields are rewritten.
+    begun: Vec<u8>,
     counter: RowCounter,
     progress: Option<Progress>,
     unreported: u64,
@@ -306,7 +324,20 @@ impl RowSink for HashSink {
     }
 
     fn added(&mut self) -> Result<()> {
-        self.counter.feed(&self.buffer);
+        if self.lsn_fields.is_empty() {
+            self.counter.feed(&self.buffer);
+        } else {
+            self.begun.extend_from_slice(&self.buffer);
+            let mut rewritten = Vec::with_capacity(self.begun.len());
+            let mut from = 0;
+            while let Some(length) = memchr::memchr(b'\n', &self.begun[from..]) {
+                self.lsn_fields.write_row(&self.begun[from..from + length], &mut rewritten);
+                rewritten.push(b'\n');
+                from += length + 1;
+            }
+            self.begun.drain(..from);
+            self.counter.feed(&rewritten);
+        }
         self.unreported += self.buffer.len() as u64;
         self.buffer.clear();
         if let (true, Some(progress)) = (self.unreported >= REPORT_BYTES, &self.progress) {

@@ -11,8 +11,8 @@ use crate::{
     Error, QualifiedName, Result,
     catalog::{
         BuiltinRights, Catalog, DatabasePrivilege, DatabaseSetting, DatabaseState, Extension, Grant,
-        LargeObjectTotals, LocaleProvider, MaterializedView, NamedCollation, ObjectGrant, PartitionedTable,
-        PlacedKind, PlacedRelation, Role, RoleAttribute, Table,
+        LargeObjectTotals, LocaleProvider, LsnFields, MaterializedView, NamedCollation, ObjectGrant,
+        PartitionedTable, PlacedKind, PlacedRelation, Role, RoleAttribute, Table,
     },
     snapshot::manifest::Server,
 };
@@ -165,6 +165,7 @@ fn table(row: &Row, roots: &HashMap<u32, Root>) -> Table {
         load_into: root.map(|root| root.name.clone()),
         extension_filter: row.get("extension_filter"),
         may_plan: false,
+        lsn_fields: LsnFields::default(),
     }
 }
 

@@ -19,6 +19,7 @@ pub mod known_fixes;
 pub mod lend;
 pub mod lock_room;
 pub mod login;
+pub mod lsn_columns;
 pub mod names;
 pub mod names_as_bytes;
 pub mod obstacles;

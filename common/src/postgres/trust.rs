@@ -310,6 +310,7 @@ pub fn read_whole(whole: &[Standing], large: impl Fn(&Standing) -> bool) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::LsnFields;
     use crate::snapshot::copy_sql::{BlockRange, copy_out_statement};
 
     fn standing(has_our_owner: bool, is_in_our_schema: bool, code: Option<&str>) -> Standing {
@@ -337,6 +338,7 @@ mod tests {
             load_into: None,
             extension_filter: filter.map(str::to_owned),
             may_plan: false,
+            lsn_fields: LsnFields::default(),
         }
     }
 

@@ -169,6 +169,7 @@ fn column_list(columns: &[Ident]) -> String {
 mod tests {
     use super::*;
     use crate::QualifiedName;
+    use crate::catalog::LsnFields;
 
     fn table() -> Table {
         Table {
@@ -182,6 +183,7 @@ mod tests {
             load_into: None,
             extension_filter: None,
             may_plan: true,
+            lsn_fields: LsnFields::default(),
         }
     }
 

@@ -25,7 +25,7 @@ use common::{
     cli::config::default_jobs,
     interrupt,
     postgres::{
-        ConnectionSettings, Row, Session, copy, rule_code,
+        ConnectionSettings, Row, Session, copy, lsn_columns, rule_code,
         tools::Tool,
         trust::{self, Others},
     },
@@ -168,6 +168,9 @@ pub async fn load(
     let tables = snapshot.manifest.tables.iter_mut().map(|data| &mut data.table);
     // Its users can't connect yet (`StagedDatabase`).
     trust::admit_by_name(session, tables, Others::AreKeptOut).await?;
+    let major = snapshot.manifest.server.major();
+    let tables = snapshot.manifest.tables.iter_mut().map(|data| &mut data.table);
+    lsn_columns::mark(session, major, tables).await?;
     // What a table gets beside its being read is looked at before.
     for table in tasks::that_get_code(&snapshot.manifest.tables, &facts) {
         snapshot.manifest.tables[table].table.may_plan = false;
@@ -373,9 +376,10 @@ impl Shared {
                 let data = &self.snapshot.manifest.tables[*table].table;
                 let before = transaction_id(session).await?;
                 let statement = copy_out_statement(data, *range, &self.snapshot.manifest.database.encoding)?;
-                let (rows, hash) = copy::hash_rows(session, &statement, &self.progress.again())
-                    .await
-                    .map_err(|error| error.context(data.name.short()))?;
+                let (rows, hash) =
+                    copy::hash_rows_of(session, &statement, &data.lsn_fields, &self.progress.again())
+                        .await
+                        .map_err(|error| error.context(data.name.short()))?;
                 let mut results = lock(&self.results);
                 let found =
                     results.loaded.read.entry(*table).or_insert(ReadBack { before, ..ReadBack::default() });

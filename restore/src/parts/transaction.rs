@@ -10,7 +10,7 @@ use common::{
     catalog::Table,
     interrupt,
     postgres::{
-        ConnectionSettings, Session, copy,
+        ConnectionSettings, Session, copy, lsn_columns,
         names::{self, Schemas},
         trust::{self, Others},
     },
@@ -136,11 +136,13 @@ impl LiveTransaction {
             |(data, name): &(&TableData, QualifiedName)| Table { name: name.clone(), ..data.table.clone() };
         let mut targets: Vec<Table> = tables.iter().map(target).collect();
         trust::admit_by_name(&self.session, targets.iter_mut(), Others::MayInterfere).await?;
+        lsn_columns::mark(&self.session, snapshot.manifest.server.major(), targets.iter_mut()).await?;
         for ((data, _), table) in tables.iter().zip(&targets) {
             interrupt::check()?;
             let statement = copy_out_statement(table, BlockRange::ALL, encoding)?;
             self.note(&statement);
-            let (rows, hash) = copy::hash_rows(&self.session, &statement, progress).await?;
+            let (rows, hash) =
+                copy::hash_rows_of(&self.session, &statement, &table.lsn_fields, progress).await?;
             let key = data.table.load_into.clone().unwrap_or_else(|| data.table.name.clone());
             let [want, have] = sums.entry(key).or_default();
             want.0 += data.rows();

@@ -180,6 +180,60 @@ fn postgresql_19_statements_of_the_new_version_run_and_are_undone() {
     }
 }
 
+/// 19 writes the second half of a position in the log with eight digits always: the same value in another text.
+#[test]
+fn postgresql_19_positions_in_the_log_come_from_and_go_to_every_other_version() {
+    let make = "CREATE DOMAIN place AS pg_lsn CHECK (VALUE >= '0/0');
+        CREATE TABLE t (id int PRIMARY KEY, note text, l pg_lsn, gone int, a pg_lsn[], d place, e place[]);
+        ALTER TABLE t DROP COLUMN gone; CREATE INDEX ON t (l) WHERE l > '0/1';
+        INSERT INTO t VALUES (1, '0/1', '0/0', '{0/1F0,NULL,16/B374D848}', 'FFFFFFFF/10', '{0/0}'),
+          (2, E'a/0\\tb/00', NULL, '{}', NULL, NULL), (3, NULL, 'A/BCDEF012', '[2:2]={0/F}', '0/00A', NULL);
+        CREATE TABLE p (id int, l pg_lsn) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
+        INSERT INTO p SELECT i, ('0/' || to_hex(i))::pg_lsn FROM generate_series(0, 99) i";
+    let rows = "SELECT count(*), sum(l - '0/0'), min(a[1] - '0/0'), min(note) FROM t UNION ALL SELECT count(*), sum(l - '0/0'), 0, '' FROM p";
+    for (from, to) in [(14, 19), (18, 19), (19, 18), (19, 19)] {
+        let source = Cluster::shared(from).fresh_database("positions");
+        source.psql(make);
+        let expected = source.psql(rows);
+        let target = Cluster::shared(to).fresh_database("positions");
+        let snapshots = Snapshots::new();
+        let id = snapshots.create(&source, &[]);
+        let copy = format!("{}copy", target.name());
+        let force: &[&str] = if to < from { &["--force"] } else { &[] };
+        for jobs in ["1", "3"] {
+            let into = [&[&*id, "--into", &copy, "--jobs", jobs][..], force].concat();
+            drop(
+                snapshots
+                    .run("restore", &target.url(), &into)
+                    .expect(0)
+                    .says(&["rows compared with the snapshot and equal"]),
+            );
+            let url = target.cluster().url(&copy);
+            assert_eq!(tests::psql::run(&url, rows), expected, "{from} to {to}");
+            target.cluster().psql(&format!("DROP DATABASE \"{copy}\""));
+        }
+        if from <= to {
+            drop(
+                snapshots
+                    .run("restore", &target.url(), &[&id, "--table", "t", "--table", "p", "--into", &copy])
+                    .expect(0),
+            );
+            assert_eq!(tests::psql::run(&target.cluster().url(&copy), rows), expected, "{from} to {to}");
+            drop(
+                snapshots
+                    .run(
+                        "restore",
+                        &target.cluster().url(&copy),
+                        &[&id, "--table", "t", "--replace", "--yes"],
+                    )
+                    .expect(0),
+            );
+            drop(snapshots.run("backup", &target.url(), &["drill", &id]).expect(0));
+            target.cluster().psql(&format!("DROP DATABASE \"{copy}\""));
+        }
+    }
+}
+
 /// Settings of functions that an earlier server took and 19 does not.
 #[test]
 fn functions_with_settings_that_the_server_does_not_accept_are_made_without_them_and_named() {

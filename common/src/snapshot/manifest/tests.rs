@@ -1,5 +1,9 @@
 use super::*;
-use crate::{QualifiedName, catalog::Table, snapshot::codec::StoredChunk};
+use crate::{
+    QualifiedName,
+    catalog::{LsnFields, Table},
+    snapshot::codec::StoredChunk,
+};
 
 pub(crate) fn example() -> Manifest {
     let at = DateTime::from_timestamp(1_795_000_000, 123_000_000).unwrap();
@@ -54,6 +58,7 @@ pub(crate) fn example() -> Manifest {
                 load_into: None,
                 extension_filter: None,
                 may_plan: false,
+                lsn_fields: LsnFields::default(),
             },
             chunks: vec![Chunk {
                 path: "data/1.0.copy.zst".into(),

@@ -1,5 +1,5 @@
 use common::{
-    catalog::Table,
+    catalog::{LsnFields, Table},
     snapshot::{RowHash, codec::StoredChunk, manifest::Chunk, toc},
 };
 
@@ -32,6 +32,7 @@ fn table(oid: u32, name: &str, megabytes: &[u64]) -> TableData {
             load_into: None,
             extension_filter: None,
             may_plan: true,
+            lsn_fields: LsnFields::default(),
         },
         chunks: megabytes.iter().enumerate().map(chunk).collect(),
         form: None,
