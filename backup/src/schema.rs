@@ -48,13 +48,14 @@ pub(crate) async fn run_pg_dump(
     exported: &ExportedSnapshot<'_>,
     describe: impl Fn(&mut tokio::process::Command),
 ) -> Result<tools::Finished> {
+    let dump = async || {
+        let mut command = tools::command(&pg_dump.path, settings);
+        command.arg(format!("--snapshot={}", exported.id()));
+        describe(&mut command);
+        tools::run(command, "pg_dump").await
+    };
     let finished = match exported.only_session() {
-        None => {
-            let mut command = tools::command(&pg_dump.path, settings);
-            command.arg(format!("--snapshot={}", exported.id()));
-            describe(&mut command);
-            tools::run(command, "pg_dump").await?
-        }
+        None => tools::run_with_a_place("pg_dump", dump).await?,
         Some(session) => lend::run_in_session(session, &pg_dump.path, "pg_dump", describe).await?,
     };
     judge(&finished, settings, exported).await?;

@@ -337,15 +337,7 @@ impl Run<'_> {
     /// Again where there was no place for its session: one of ours that was just closed has its for a moment longer. Nothing was made, or
     /// tried, then.
     async fn pg_restore_with_a_place(&self, list: Option<&Path>) -> Result<tools::Finished> {
-        const PAUSES_MS: [u64; 4] = [50, 150, 400, 1_000];
-        for pause in PAUSES_MS {
-            let finished = self.pg_restore(list, 1).await?;
-            if tools::no_place("pg_restore", &finished.stderr).is_none() {
-                return Ok(finished);
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
-        }
-        let finished = self.pg_restore(list, 1).await?;
+        let finished = tools::run_with_a_place("pg_restore", async || self.pg_restore(list, 1).await).await?;
         match tools::no_place("pg_restore", &finished.stderr) {
             Some(error) => Err(error),
             None => Ok(finished),

@@ -5,10 +5,14 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use super::{ConnectionSettings, known_fixes::Fix, session, settings::VARIABLES_TO_CLEAR};
-use crate::{Error, Result, interrupt::ChildGuard};
+use crate::{
+    Error, Result,
+    interrupt::{self, ChildGuard},
+};
 
 /// Folders of distributions and installers, beside `PATH`. `*` stands for a version.
 const FOLDERS: [&str; 8] = [
@@ -202,6 +206,24 @@ pub struct Finished {
     pub success: bool,
     /// Its whole error output.
     pub stderr: String,
+}
+
+/// Runs a program again where there was no place for its session: one of ours that was just closed has its for a moment longer.
+/// Nothing was made, or tried, then.
+///
+/// # Errors
+/// Of running it. What it said at last is the caller's to judge.
+pub async fn run_with_a_place(name: &str, run: impl AsyncFn() -> Result<Finished>) -> Result<Finished> {
+    const PAUSES_MS: [u64; 4] = [50, 150, 400, 1_000];
+    for pause in PAUSES_MS {
+        let finished = run().await?;
+        if finished.success || no_place(name, &finished.stderr).is_none() {
+            return Ok(finished);
+        }
+        interrupt::check()?;
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    run().await
 }
 
 /// Where a program's session had no place on the server: that, and what to do. Programs give no SQLSTATE; these are the C locale's texts.
