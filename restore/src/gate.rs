@@ -51,6 +51,8 @@ pub async fn apply_database_state(
     let no_owner = plan.no_owner;
     let mut state = role_map::mapped_state(&plan.map_roles, &snapshot.manifest.database);
     state.comment = None;
+    // A template could not be dropped if something failed.
+    state.is_template = false;
     if no_owner {
         state.acl = None;
         state.settings.retain(|setting| setting.role.is_none());

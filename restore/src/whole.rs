@@ -12,7 +12,7 @@ use common::{
         StoredSnapshot,
         verify::{Depth, VerifiedSnapshot, verify},
     },
-    snapshot::Manifest,
+    snapshot::{Manifest, readme::template_statement},
 };
 
 use crate::{
@@ -157,7 +157,8 @@ async fn stage_and_swap(
         Ok(validated) => {
             let found = validated.found().clone();
             if found.missing.is_empty() || plan.accept_missing_objects {
-                put_in_place(settings, maintenance, validated, plan, options, progress)
+                let is_template = plan.marker.is_none() && snapshot.snapshot().manifest.database.is_template;
+                put_in_place(settings, maintenance, validated, is_template, plan, options, progress)
                     .await
                     .map(|replaced| Done { in_place: true, replaced, found })
             } else {
@@ -187,16 +188,28 @@ async fn stage_and_swap(
     }
 }
 
-/// Swaps the names if the plan says so; whether another database had the name before.
+/// Swaps the names if the plan says so, and makes a template what was one; whether another database had the name before.
 async fn put_in_place(
     settings: &ConnectionSettings,
     maintenance: &Session,
     validated: ValidatedDatabase,
+    is_template: bool,
     plan: &RestorePlan,
     options: &RestoreOptions,
     progress: &Progress,
 ) -> Result<bool> {
-    let (Some(live), Some(kept_as)) = (&plan.replaces, &plan.kept_as) else { return Ok(false) };
+    let (Some(live), Some(kept_as)) = (&plan.replaces, &plan.kept_as) else {
+        if is_template {
+            let statement = template_statement(validated.name(), true);
+            maintenance.batch_execute(&statement).await.map_err(|source| {
+                Error::postgres(
+                    format!("could not make the database \"{}\" a template", validated.name()),
+                    source,
+                )
+            })?;
+        }
+        return Ok(false);
+    };
     common::interrupt::check()?;
     if options.choices.own_slot.is_some() {
         // What is written there until the swap is saved for a replay.
@@ -208,7 +221,19 @@ async fn put_in_place(
     progress.phase(format!("giving the restored database the name \"{live}\""), None);
     let names =
         SwapNames { live: live.clone(), staged: validated.name().to_owned(), replaced: kept_as.clone() };
-    let replaced = database::swap(settings, &names).await?;
+    let mut then = Vec::new();
+    if is_template {
+        then.push(template_statement(live, true));
+    }
+    // So that the replaced one can be dropped.
+    let was = maintenance
+        .query_opt("SELECT d.datistemplate FROM pg_catalog.pg_database d WHERE d.datname = $1", &[live])
+        .await
+        .map_err(|source| Error::postgres("could not look up the database", source))?;
+    if was.is_some_and(|row| row.get(0)) {
+        then.push(template_statement(kept_as, false));
+    }
+    let replaced = database::swap_and(settings, &names, &then).await?;
     progress.done();
     if plan.drop_replaced {
         // The restore has succeeded; a replaced database that is still there is not a failure of it.

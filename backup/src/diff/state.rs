@@ -237,6 +237,7 @@ pub fn values(facts: &Facts<'_>) -> BTreeMap<String, String> {
         ("owner", Some(database.owner.clone())),
         ("tablespace", Some(database.tablespace.clone())),
         ("connection limit", Some(database.connection_limit.to_string())),
+        ("template", database.is_template.then(|| "yes".to_owned())),
         ("comment", database.comment.clone()),
     ];
     for (what, value) in texts {

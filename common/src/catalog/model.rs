@@ -149,6 +149,9 @@ pub struct DatabaseState {
     /// Security labels: (provider, label).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub security_labels: Vec<(String, String)>,
+    /// `datistemplate`: whoever may create databases can copy it, and nobody can drop it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_template: bool,
 }
 
 /// One privilege on the database.

@@ -378,6 +378,7 @@ async fn state_of(client: &Client, name: Option<&str>) -> Result<DatabaseState> 
         acl,
         settings,
         security_labels,
+        is_template: row.get("datistemplate"),
     })
 }
 

@@ -14,7 +14,7 @@ SELECT d.datname, pg_catalog.pg_encoding_to_char(d.encoding) AS encoding,
        COALESCE(pg_catalog.to_jsonb(d)->>'datlocale', pg_catalog.to_jsonb(d)->>'daticulocale') AS locale,
        pg_catalog.to_jsonb(d)->>'daticurules' AS icu_rules,
        pg_catalog.to_jsonb(d)->>'datcollversion' AS collation_version,
-       pg_catalog.pg_get_userbyid(d.datdba) AS owner, t.spcname AS tablespace, d.datconnlimit,
+       pg_catalog.pg_get_userbyid(d.datdba) AS owner, t.spcname AS tablespace, d.datconnlimit, d.datistemplate,
        pg_catalog.shobj_description(d.oid, 'pg_database') AS comment,
        -- A list that says what holds without one is none.
        d.datacl IS NOT NULL AND EXISTS (

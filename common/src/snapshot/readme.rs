@@ -73,7 +73,15 @@ pub fn database_statements(state: &DatabaseState, target: &str) -> Vec<String> {
         }
     }
     out.extend(state.settings.iter().map(|setting| setting_statement(setting, target)));
+    if state.is_template {
+        out.push(template_statement(target, true));
+    }
     out
+}
+
+/// The statement that makes `target` a template, or none any more.
+pub fn template_statement(target: &str, is_template: bool) -> String {
+    format!("ALTER DATABASE {} IS_TEMPLATE {is_template}", Ident::new(target))
 }
 
 /// The statement of one setting of the database `target`, or of a role in it.

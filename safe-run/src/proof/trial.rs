@@ -184,7 +184,9 @@ pub async fn of_database_state(context: &Context, control: &Session) -> Result<(
         fault::point("safe-run.trial-made");
         let mark = format!("COMMENT ON DATABASE {scratch} IS {}", literal(SCRATCH.marker));
         control.batch_execute(&mark).await.map_err(failed)?;
-        let marked = DatabaseState { comment: Some(SCRATCH.marker.to_owned()), ..state.clone() };
+        // A template could not be dropped.
+        let comment = Some(SCRATCH.marker.to_owned());
+        let marked = DatabaseState { comment, is_template: false, ..state.clone() };
         control.batch_execute(&database_statements(&marked, &name).join("; ")).await.map_err(failed)?;
         let found = introspect::database_state_of(control, &name).await?;
         crate::database_clone::refuse_other_rights(&state, &found)

@@ -491,3 +491,39 @@ fn event_triggers_of_extensions_are_off_until_the_end_and_then_as_the_extension_
         assert!(psql::try_run(&copy, "CREATE TABLE n ()").is_err_and(|error| error.contains("no changes")));
     }
 }
+
+/// pg_dump -C keeps it too. A template can't be dropped, so nothing that is made on the way may be one.
+#[test]
+fn a_template_database_comes_back_as_one() {
+    for major in tests::cluster::ends() {
+        let run = ProtectedRun::shop(major);
+        let (name, cluster) = (run.database.name().to_owned(), run.database.cluster());
+        let set =
+            |name: &str, value: bool| cluster.psql(&format!("ALTER DATABASE \"{name}\" IS_TEMPLATE {value}"));
+        let templates = || {
+            let names = cluster.psql(&format!(
+                "SELECT datname FROM pg_database WHERE datistemplate AND datname ~ '^{name}' ORDER BY 1"
+            ));
+            names.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        set(&name, true);
+        let snapshots = Snapshots::new();
+        let id = snapshots.create(&run.database, &[]);
+        let url = run.database.url();
+        drop(snapshots.run("backup", &url, &["drill", &id]).expect(0));
+        let copy = format!("{name}copy");
+        drop(snapshots.run("restore", &url, &[&id, "--into", &copy]).expect(0));
+        assert_eq!(templates(), [&*name, &copy]);
+        set(&copy, false);
+        cluster.psql(&format!("DROP DATABASE \"{copy}\""));
+        drop(snapshots.run("restore", &url, &[&id, "--replace", "--drop-replaced", "--yes"]).expect(0));
+        assert_eq!(templates(), [&*name]);
+        assert_eq!(run.database.family(), [&*name]);
+        let fails = ["psql", "-Xqv", "ON_ERROR_STOP=1", "-c", "DELETE FROM audit", "-c", "SELECT 1 / 0"];
+        for flags in [&[][..], &["--fence", "exclusive"]] {
+            run.run(&[flags, &["--"], &fails].concat()).exits(12).verdict("RESTORED");
+            assert_eq!(templates(), [&*name], "{flags:?}");
+        }
+        set(&name, false);
+    }
+}

@@ -38,6 +38,7 @@ pub(crate) fn example() -> Manifest {
             owner: "shop".into(),
             tablespace: "pg_default".into(),
             connection_limit: -1,
+            is_template: false,
             comment: None,
             acl: None,
             settings: vec![],
