@@ -180,7 +180,13 @@ fn replace(path: &Path, by: &str) {
     let elsewhere = path.with_file_name("elsewhere");
     match by {
         "fifo" => assert!(Command::new("mkfifo").arg(path).status().unwrap().success()),
-        "socket" => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        "socket" => {
+            // Through a short link: a socket's path may have 107 bytes at most.
+            let short = tests::cluster::short_folder("sr.s.");
+            let link = short.path().join("l");
+            std::os::unix::fs::symlink(path.parent().unwrap(), &link).unwrap();
+            drop(std::os::unix::net::UnixListener::bind(link.join(path.file_name().unwrap())).unwrap());
+        }
         "device" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
         "folder" => std::fs::create_dir(path).unwrap(),
         "link" => std::os::unix::fs::symlink(elsewhere, path).unwrap(),
