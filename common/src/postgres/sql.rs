@@ -319,13 +319,13 @@ ORDER BY 1, 2, 3, 4"
 /// rightly does not repeat it.
 pub const OBJECT_GRANTS: &str = object_grants!(
     "pg_catalog.acldefault(b.kind::\"char\", b.owner)",
-    "(o.object >= 16384 OR (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = 'public'::pg_catalog.regnamespace))"
+    "(o.object >= 16384 OR (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = COALESCE(pg_catalog.to_regnamespace('public')::oid, 0)))"
 );
 
 /// The same of what initdb made, but for the schema public, compared with what initdb gave.
 pub const BUILTIN_GRANTS: &str = object_grants!(
     "COALESCE(p.initprivs, pg_catalog.acldefault(b.kind::\"char\", b.owner))",
-    "o.object < 16384 AND NOT (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = 'public'::pg_catalog.regnamespace)"
+    "o.object < 16384 AND NOT (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = COALESCE(pg_catalog.to_regnamespace('public')::oid, 0))"
 );
 
 /// Of the objects `$1`, named as grants name them: the words of GRANT and REVOKE for each, and its column, if it is one.

@@ -81,7 +81,8 @@ fn rule(row: &TextRow) -> Rule {
     let violated = match kind.as_str() {
         "d" => format!("(SELECT NOT ({expression}) FROM (SELECT {quoted}::{base} AS value) safe_run_domain)"),
         "a" => format!(
-            "EXISTS (SELECT FROM pg_catalog.unnest({quoted}) AS safe_run_domain(value) WHERE NOT ({expression}))"
+            // Not in FROM, where an element of a row type would be spread into its columns.
+            "EXISTS (SELECT FROM (SELECT pg_catalog.unnest({quoted})::{base} AS value) safe_run_domain WHERE NOT ({expression}))"
         ),
         _ if flag(row, 9) => format!(
             "NOT pg_catalog.pg_input_is_valid({quoted}::text, {})",

@@ -527,3 +527,31 @@ fn a_template_database_comes_back_as_one() {
         set(&name, false);
     }
 }
+
+/// Who puts everything into schemas of his own drops the schema public.
+#[test]
+fn a_database_without_the_schema_public_is_undone_and_stays_without_it() {
+    for major in tests::cluster::ends() {
+        let run = ProtectedRun::on(Cluster::shared(major).fresh_database("nopublic"));
+        run.database.psql(
+            "DROP SCHEMA public; CREATE SCHEMA app; CREATE TYPE app.comp AS (a int, b text);
+             CREATE DOMAIN app.dc AS app.comp CHECK ((VALUE).a > 0); CREATE DOMAIN app.small AS int CHECK (VALUE < 10);
+             CREATE TABLE app.x (i int PRIMARY KEY, l app.dc[], m app.small[]);
+             INSERT INTO app.x VALUES (1, ARRAY['(2,)'::app.comp]::app.dc[], '{1,2}'), (2, NULL, '{}')",
+        );
+        let before = run.fingerprint();
+        run.run(&["check", "--level", "deep"]).exits(0).verdict("CLEAN");
+        let fails =
+            ["--", "psql", "-Xqv", "ON_ERROR_STOP=1", "-c", "DELETE FROM app.x", "-c", "SELECT 1 / 0"];
+        for flags in [&["--snapshot", "file"][..], &["--snapshot", "clone"]] {
+            run.run(&[flags, &fails].concat())
+                .exits(12)
+                .verdict("RESTORED")
+                .says("is as it was before")
+                .never_says("NOT VALID");
+            before.assert_same(&run.fingerprint());
+            assert_eq!(run.database.psql("SELECT to_regnamespace('public') IS NULL"), "t");
+        }
+        run.drop_others();
+    }
+}

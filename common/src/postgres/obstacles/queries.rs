@@ -78,8 +78,10 @@ FROM pg_catalog.pg_publication p JOIN pg_catalog.pg_publication_namespace n ON n
 pub const OTHERS_RIGHTS: &str = "
 SELECT 'default privileges' AS kind, pg_catalog.format('of the role %I', pg_catalog.pg_get_userbyid(d.defaclrole)) AS object,
        'only that role, or a member of it, may set them' AS why,
-       pg_catalog.format('GRANT %I TO %I;', pg_catalog.pg_get_userbyid(d.defaclrole), current_user) AS helps, false AS of_database
-FROM pg_catalog.pg_default_acl d WHERE NOT pg_catalog.pg_has_role(d.defaclrole, 'MEMBER') GROUP BY d.defaclrole
+       -- A superuser's membership is nothing to give away.
+       CASE WHEN NOT r.rolsuper THEN pg_catalog.format('GRANT %I TO %I;', r.rolname, current_user) END AS helps, false AS of_database
+FROM pg_catalog.pg_default_acl d JOIN pg_catalog.pg_roles r ON r.oid = d.defaclrole
+WHERE NOT pg_catalog.pg_has_role(d.defaclrole, 'MEMBER') GROUP BY d.defaclrole, r.rolname, r.rolsuper
 UNION ALL
 SELECT 'grant', pg_catalog.format('%s on %s %s to %s', a.privilege_type, i.type, i.identity,
          CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) END),
