@@ -644,6 +644,7 @@ async fn copy_named(
         grants: catalog.grants,
         revoked: Some(catalog.revoked),
         builtin_rights: is_whole.then_some(catalog.builtin_rights),
+        absent: if is_whole { catalog.absent } else { Vec::new() },
         not_kept: options
             .notes
             .iter()

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 
 use common::{
     Account, Error, Progress, QualifiedName, Remark, Result,
+    catalog::Absent,
     format::{count, plural},
     ident::printable,
-    postgres::{ConnectionSettings, Session, beside_rows, extension_objects, round_trip},
+    postgres::{ConnectionSettings, Session, beside_rows, extension_objects, introspect, round_trip},
     repository::StoredSnapshot,
     snapshot::{
         Manifest,
@@ -266,6 +267,33 @@ pub async fn lost_on_an_older_server(
             definition: None,
         })
         .collect())
+}
+
+/// Drops what every new database has and the snapshot's had not; what is there all the same, one sentence each.
+///
+/// # Errors
+/// The connection.
+pub async fn leave_out_absent(session: &Session, absent: &[Absent]) -> Result<Vec<String>> {
+    let mut differs = Vec::new();
+    let now = introspect::absent(session).await?;
+    for what in absent.iter().filter(|what| !now.contains(what)) {
+        let kept =
+            |why: &str| format!("{} is there, which the snapshot's database had not: {why}", what.object());
+        match what {
+            Absent::SchemaPublic => {
+                if let Err(source) = session.batch_execute("DROP SCHEMA public").await {
+                    let error = Error::postgres("it could not be dropped", source);
+                    if error.sqlstate().is_none() {
+                        return Err(error);
+                    }
+                    differs.push(kept(error.message()));
+                }
+            }
+            // Our own statements need it until the end.
+            Absent::ExtensionPlpgsql => differs.push(kept("every new database has it")),
+        }
+    }
+    Ok(differs)
 }
 
 #[cfg(test)]

@@ -388,6 +388,7 @@ impl StagedDatabase {
         if plan.replaces.is_none() {
             database::detach_subscriptions(&session).await?;
         }
+        differences.extend(differences::leave_out_absent(&session, &snapshot.manifest.absent).await?);
         // The last of all: what came after it would fire them.
         let archive_options = ArchiveOptions { ahead: None, ..archive_options };
         if has_event_triggers {

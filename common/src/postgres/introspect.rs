@@ -10,7 +10,7 @@ use super::{Client, Row, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
-        BuiltinRights, Catalog, DatabasePrivilege, DatabaseSetting, DatabaseState, Extension, Grant,
+        Absent, BuiltinRights, Catalog, DatabasePrivilege, DatabaseSetting, DatabaseState, Extension, Grant,
         LargeObjectTotals, LocaleProvider, LsnFields, MaterializedView, NamedCollation, ObjectGrant,
         PartitionedTable, PlacedKind, PlacedRelation, Role, RoleAttribute, Table,
     },
@@ -122,11 +122,19 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         grants: rights.granted,
         revoked: rights.revoked,
         builtin_rights: builtin_rights(client).await?,
+        absent: absent(client).await?,
         owners: owners(client).await?,
         collations: collations(client).await?,
         not_kept: lines,
         differs,
     })
+}
+
+/// What every new database has, and the session's has not.
+pub async fn absent(client: &Client) -> Result<Vec<Absent>> {
+    let row = client.query_one(sql::ABSENT, &[]).await.map_err(failed("the schema public"))?;
+    let is_gone = [(Absent::SchemaPublic, row.get(0)), (Absent::ExtensionPlpgsql, row.get(1))];
+    Ok(is_gone.into_iter().filter(|(_, is_gone)| *is_gone).map(|(what, _)| what).collect())
 }
 
 /// Configuration tables of extensions in an order in which they can be loaded: their foreign keys are there before the rows.

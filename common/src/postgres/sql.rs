@@ -328,6 +328,10 @@ pub const BUILTIN_GRANTS: &str = object_grants!(
     "o.object < 16384 AND NOT (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = COALESCE(pg_catalog.to_regnamespace('public')::oid, 0))"
 );
 
+/// Whether the schema public is gone, and the extension plpgsql.
+pub const ABSENT: &str = "SELECT pg_catalog.to_regnamespace('public') IS NULL,
+    NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'plpgsql')";
+
 /// Of the objects `$1`, named as grants name them: the words of GRANT and REVOKE for each, and its column, if it is one.
 pub const GRANT_TARGETS: &str = "
 SELECT n.object, n.target, n.attribute FROM (

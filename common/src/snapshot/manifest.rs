@@ -23,7 +23,7 @@ use super::{
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
-        BuiltinRights, DatabaseState, Extension, MaterializedView, NamedCollation, ObjectGrant,
+        Absent, BuiltinRights, DatabaseState, Extension, MaterializedView, NamedCollation, ObjectGrant,
         PartitionedTable, PlacedRelation, Role, Sequence,
     },
 };
@@ -327,6 +327,9 @@ pub struct Manifest {
     /// Rights on what PostgreSQL itself brought, where somebody has changed them. Not there in snapshots of a part and of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin_rights: Option<BuiltinRights>,
+    /// What every new database has, and this one has not. Not there in snapshots of a part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absent: Vec<Absent>,
     /// What this snapshot does not bring back, one sentence each.
     #[serde(default)]
     pub not_kept: Vec<String>,

@@ -85,6 +85,7 @@ pub(crate) fn example() -> Manifest {
         grants: vec![],
         revoked: None,
         builtin_rights: None,
+        absent: vec![],
         differs: None,
         extension_tables: None,
         extension_objects: None,
