@@ -1,26 +1,26 @@
 //! The `restore` command line.
 
+mod choose;
+mod tell;
+
 use std::process::ExitCode;
 
-use chrono::Utc;
 use clap::Parser;
 use common::{
-    Account, Error, ErrorKind, Result, Verdict,
-    cli::{Output, Settings, SharedArgs, config::CommandFlags, facts::Facts, process},
-    format,
+    Error, ErrorKind, Result,
+    cli::{Output, Settings, SharedArgs, config::CommandFlags, process},
     postgres::{
         ConnectionSettings, Environment,
         connect::refuse_pooler,
         database,
         session_room::{self, Need},
     },
-    repository::{Listed, Repository, StoredSnapshot},
+    repository::{Repository, StoredSnapshot},
 };
-use serde::Serialize;
 
-use crate::{
-    Choices, RestoreOptions, RestorePlan, RestoreReport, Target, bundle, load, parts::run::PartRequest,
-};
+use crate::{Choices, RestoreOptions, Target, bundle, parts::run::PartRequest};
+use choose::choose;
+use tell::{describe, say_whose_code_runs, told};
 
 /// Bring a snapshot back: beside the live database, or in its place.
 ///
@@ -223,76 +223,6 @@ async fn restore_archive(
     result
 }
 
-/// A snapshot that no backup made in this repository may be somebody else's.
-fn say_whose_code_runs(snapshot: &StoredSnapshot, output: &Output) {
-    output.say(&format!(
-        "{} was not made in this repository: restoring it runs the functions and triggers that it holds, so trust where it comes from",
-        snapshot.manifest.id
-    ));
-}
-
-/// The snapshot from the command line, or from a list on a terminal; without a terminal the list is all there is.
-fn choose(cli: &Cli, repository: &Repository, output: &Output) -> Result<Option<String>> {
-    if let Some(wanted) = &cli.snapshot {
-        return Ok(Some(wanted.clone()));
-    }
-    let listed = repository.list()?;
-    if listed.is_empty() {
-        return Err(Error::new(
-            ErrorKind::NoSuchSnapshot,
-            format!("the repository {} holds no snapshots", repository.root().display()),
-        )
-        .with_hint("Take one with `backup create`."));
-    }
-    if output.is_json() {
-        return Err(Error::usage("no snapshot was named; `backup list --json` has their ids"));
-    }
-    output.data(&numbered_table(&listed, &Facts::read(repository)?))?;
-    let Some(answer) = output.ask("Restore which snapshot? (number, id, or nothing to stop)")? else {
-        output.say("Name one of these snapshots: restore SNAPSHOT");
-        return Ok(None);
-    };
-    if answer.is_empty() {
-        return Ok(None);
-    }
-    let by_number = answer.parse::<usize>().ok().and_then(|number| listed.get(number.wrapping_sub(1)));
-    Ok(Some(by_number.map_or(answer, |entry| entry.id.to_string())))
-}
-
-fn numbered_table(listed: &[Listed], facts: &Facts) -> String {
-    let now = Utc::now();
-    let rows: Vec<Vec<String>> = listed
-        .iter()
-        .enumerate()
-        .map(|(index, entry)| {
-            let number = (index + 1).to_string();
-            match &entry.snapshot {
-                Ok(snapshot) => {
-                    let manifest = &snapshot.manifest;
-                    let age = (now - manifest.taken_at).to_std().unwrap_or_default();
-                    vec![
-                        number,
-                        manifest.id.to_string(),
-                        format::age(age),
-                        common::ident::printable(&manifest.database.name),
-                        manifest.kind_cell(),
-                        format::count(manifest.rows()),
-                        format::bytes(manifest.stored_bytes()),
-                        facts.verified_cell(&manifest.id, now),
-                        facts.pin_cell(&manifest.id).to_owned(),
-                    ]
-                }
-                Err(_) => vec![number, entry.id.to_string(), Verdict::Damaged.word().to_owned()],
-            }
-        })
-        .collect();
-    format::table(
-        &["#", "ID", "AGE", "DATABASE", "KIND", "ROWS", "STORED", "VERIFIED", "PIN"],
-        &[true, false, true, false, false, true, true, false, false],
-        &rows,
-    )
-}
-
 async fn restore(
     cli: &Cli,
     settings: &Settings,
@@ -384,20 +314,6 @@ async fn restore(
     Ok(if report.missing.is_empty() { 0 } else { ErrorKind::Failed.exit_code() })
 }
 
-/// Says what was done, to a person and to programs.
-fn told(cli: &Cli, output: &Output, connection: &ConnectionSettings, report: &RestoreReport) -> Result<()> {
-    if !output.is_json() {
-        print(report, output);
-    }
-    if output.is_json() || cli.document {
-        let (verdict, account) = (report.verdict(), &report.account());
-        output.document(&Document { verdict, report, account })
-    } else {
-        let url = connection.without_application_name().with_database(&report.database).redacted_url();
-        output.data(&format!("{url}\n"))
-    }
-}
-
 /// Reads `OLD=NEW`. A name with an equals sign can't be given: which one parts the two would be a guess.
 fn parse_mapping(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
@@ -417,95 +333,5 @@ fn part_request(cli: &Cli) -> PartRequest<'_> {
         drop_replaced: cli.drop_replaced,
         run_owners_code: cli.run_owners_code,
         dry_run: cli.dry_run,
-    }
-}
-
-fn describe(plan: &RestorePlan) -> String {
-    let mut text = format!(
-        "Snapshot {}: {}, {}, {}\n  1. make the database \"{}\" and fill it\n  2. compare every row with the snapshot\n",
-        plan.snapshot,
-        format::plural(plan.tables as u64, "table", "tables"),
-        format::plural(plan.rows, "row", "rows"),
-        format::bytes(plan.raw_bytes),
-        plan.staged
-    );
-    if !plan.create_roles.is_empty() {
-        text.push_str(&format!(
-            "  first: make the roles {} {}\n",
-            plan.create_roles.join(", "),
-            if plan.role_passwords { "with the passwords of the snapshot" } else { "without passwords" }
-        ));
-    }
-    for mapping in &plan.map_roles {
-        let made = if mapping.is_temporary { " (made for the time of the restore, and dropped)" } else { "" };
-        text.push_str(&format!("  role \"{}\"{made} becomes \"{}\"\n", mapping.from, mapping.to));
-    }
-    if let (Some(live), Some(kept)) = (&plan.replaces, &plan.kept_as) {
-        text.push_str(&format!(
-            "  3. in one transaction: \"{live}\" becomes \"{kept}\", and \"{}\" becomes \"{live}\"\n",
-            plan.staged
-        ));
-        if plan.drop_replaced {
-            text.push_str(&format!("  4. drop \"{kept}\"\n"));
-        }
-    }
-    text.push_str(&format!("  it {}\n", plan.space));
-    for note in &plan.notes {
-        text.push_str(&format!("  note: {note}\n"));
-    }
-    text
-}
-
-/// The JSON of a restore.
-#[derive(Debug, Serialize)]
-struct Document<'a> {
-    verdict: Verdict,
-    #[serde(flatten)]
-    report: &'a RestoreReport,
-    account: &'a Account,
-}
-
-fn print(report: &RestoreReport, output: &Output) {
-    let took = format::duration(std::time::Duration::from_secs_f64(report.seconds));
-    if output.is_verbose() && !report.spent.is_empty() {
-        let cell = |spent: &load::Spent| {
-            let time = format::duration(std::time::Duration::from_secs_f64(spent.seconds));
-            vec![spent.what.to_owned(), spent.count.to_string(), time]
-        };
-        let rows: Vec<_> = report.spent.iter().map(cell).collect();
-        output.say("What the connections did, their times added up:");
-        output.say(format::table(&["WORK", "TASKS", "TIME"], &[false, true, true], &rows).trim_end());
-    }
-    let account = report.account();
-    output.say(&format!(
-        "{} {} as \"{}\": {} compared with the snapshot and equal{}, in {took}",
-        output.verdict(report.verdict()),
-        report.plan.snapshot,
-        report.database,
-        format::plural(report.plan.rows, "row", "rows"),
-        account.but(),
-    ));
-    // They belong to the verdict, as in the JSON: --quiet leaves them too.
-    for line in account.lines() {
-        output.warn(&line);
-    }
-    for missing in &report.missing {
-        // A constraint that was left out can be added again when the rows are mended.
-        if (output.is_verbose() || missing.object.starts_with("FK CONSTRAINT "))
-            && let Some(definition) = &missing.definition
-        {
-            output.say(&format!("         {}", definition.replace('\n', "\n         ")));
-        }
-    }
-    if let (false, Some(live)) = (report.missing.is_empty(), &report.plan.replaces) {
-        output.say(&format!(
-            "         it did not take the place of \"{live}\", which was not changed; if it shall, rename the two by hand"
-        ));
-    }
-    if let Some(kept) = &report.replaced_as {
-        output.say(&format!(
-            "         the replaced database is kept as \"{kept}\"; when it is no longer needed: DROP DATABASE {}",
-            common::Ident::new(&**kept)
-        ));
     }
 }

@@ -4,6 +4,8 @@
 //! On disk it is one line of JSON, `{"sha256":"…","snapshot":{…}}`, whose hash is over the exact bytes of `snapshot`.
 //! The envelope is compared byte for byte, so that no flipped bit anywhere in the file goes unnoticed.
 
+mod not_stored;
+mod part;
 mod stored;
 
 use std::collections::BTreeMap;
@@ -13,21 +15,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{
-    Codec, SnapshotId,
-    codec::{RowHash, hex},
-    cost::Cost,
-    manifest_check,
-    wal_base::WalBase,
-};
+use super::{Codec, SnapshotId, codec::hex, cost::Cost, manifest_check, wal_base::WalBase};
 use crate::{
-    Error, QualifiedName, Result,
+    Error, Result,
     catalog::{
         Absent, BuiltinRights, DatabaseState, Extension, MaterializedView, NamedCollation, ObjectGrant,
         PartitionedTable, PlacedRelation, Role, Sequence,
     },
 };
 
+pub use not_stored::{Counted, ExtensionObjects, ExtensionTable, GeneratedColumns};
+pub use part::{Filters, Partial};
 pub use stored::{Chunk, FileEntry, LargeObjects, TableData};
 
 /// Version of the format. A change that an older reader would misread raises it: 1 had one frame in each file.
@@ -130,123 +128,6 @@ pub struct Reading {
     /// Why all chunks were read, where no chunk could have been taken over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why_all: Option<String>,
-}
-
-/// Rows that were read and not stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counted {
-    /// How many.
-    pub rows: u64,
-    /// Their hash.
-    pub row_hash: RowHash,
-}
-
-/// A table of an extension whose rows pg_dump does not write.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExtensionTable {
-    /// Its name.
-    pub name: QualifiedName,
-    /// The extension.
-    pub extension: String,
-    /// pg_dump writes those of its rows that the extension's own condition names.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub is_partly_written: bool,
-    /// What was in it; nothing where it could not be read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub found: Option<Counted>,
-}
-
-/// What an extension owned, as it was defined. pg_dump writes none of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExtensionObjects {
-    /// How many objects.
-    pub count: u64,
-    /// Hash of all of them.
-    pub hash: String,
-    /// Each as PostgreSQL describes it, with the hash of its definition; empty where there were many.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub objects: BTreeMap<String, String>,
-}
-
-/// Stored generated columns of a table whose values code of the database computes. No snapshot stores them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GeneratedColumns {
-    /// The table.
-    pub table: QualifiedName,
-    /// Its columns.
-    pub columns: Vec<String>,
-    /// The functions and operators, as PostgreSQL describes them.
-    pub made_by: Vec<String>,
-    /// Their values, one row of these columns for each of the table; nothing where reading them could have run code of
-    /// somebody else.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub found: Option<Counted>,
-}
-
-/// The patterns that chose a part of the database, as they were given.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Filters {
-    /// `--schema`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub schemas: Vec<String>,
-    /// `--table`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub tables: Vec<String>,
-    /// `--exclude-schema`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exclude_schemas: Vec<String>,
-    /// `--exclude-table`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exclude_tables: Vec<String>,
-    /// `--exclude-table-data`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exclude_table_data: Vec<String>,
-}
-
-impl Filters {
-    /// Whether there is none: then the whole database is meant.
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Whether something is named that shall come, and not only what shall not.
-    pub fn choose(&self) -> bool {
-        !(self.schemas.is_empty() && self.tables.is_empty())
-    }
-}
-
-impl std::fmt::Display for Filters {
-    /// As on the command line.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let flags = [
-            ("--schema", &self.schemas),
-            ("--table", &self.tables),
-            ("--exclude-schema", &self.exclude_schemas),
-            ("--exclude-table", &self.exclude_tables),
-            ("--exclude-table-data", &self.exclude_table_data),
-        ];
-        let words: Vec<String> = flags
-            .iter()
-            .flat_map(|(flag, patterns)| patterns.iter().map(move |pattern| (flag, pattern)))
-            .map(|(flag, pattern)| {
-                format!("{flag} {}", crate::ident::shell_word(&crate::ident::printable(pattern)))
-            })
-            .collect();
-        f.write_str(&words.join(" "))
-    }
-}
-
-/// What makes a snapshot one of a part of the database.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Partial {
-    /// What was asked for.
-    pub filters: Filters,
-    /// The entries of the archive that belong to it, in the archive's order.
-    pub entries: Vec<u32>,
-    /// What is not in it, one phrase each; objects that need what was left out say so.
-    pub left_out: Vec<String>,
-    /// Tables whose definition is in it and whose rows are not.
-    pub without_rows: Vec<QualifiedName>,
 }
 
 /// Everything known about a snapshot.
