@@ -60,7 +60,10 @@ struct Made {
 }
 
 /// Copies every table; returns them with their chunks, in the given order, and how much was read for that.
-#[expect(clippy::too_many_arguments, reason = "one step of the flow in lib.rs, with all that it reads from")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one step of the flow in create.rs, with all that it reads from"
+)]
 pub async fn tables(
     settings: &ConnectionSettings,
     exported: &ExportedSnapshot<'_>,

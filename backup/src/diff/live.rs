@@ -183,7 +183,7 @@ impl Live {
             Some(code) if code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code) => {
                 error.with_kind(common::ErrorKind::Busy)
             }
-            _ => crate::explain(error),
+            _ => crate::create::explain(error),
         }
     }
 

@@ -205,7 +205,9 @@ pub(super) async fn open(
             (Named::Live(settings), ..) => {
                 let (patterns, wait) = (&question.patterns, question.wait);
                 let wanted = Wanted { patterns, wait, wants_schema: !names_file };
-                Side::Live(Live::open(settings, wanted, progress).await.map_err(crate::explain_rights)?)
+                Side::Live(
+                    Live::open(settings, wanted, progress).await.map_err(crate::create::explain_rights)?,
+                )
             }
             (Named::File(file), ..) => Side::File(File::open(file)?),
             (Named::Snapshot(wanted), ..) => {

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     QualifiedName,
     catalog::{LsnFields, Table},
-    snapshot::codec::StoredChunk,
+    snapshot::codec::{RowHash, StoredChunk},
 };
 
 pub(crate) fn example() -> Manifest {
