@@ -4,7 +4,7 @@
 //! for an option of the user's and writes `ALTER TABLE ONLY t ALTER COLUMN c SET (pg_attver=1);` behind the definition of the
 //! table, in one message with it; other servers then refuse both. It says nothing about the table, so it is left out.
 
-use common::postgres::tools::RestoreError;
+use crate::restore_errors::RestoreError;
 
 const OPTION: &str = "pg_attver=";
 

@@ -20,6 +20,7 @@ mod rights;
 mod rights_of_an_owner;
 mod rights_of_commands;
 mod secrets;
+mod sizes;
 mod swaps;
 mod verdicts;
 mod words;

@@ -53,7 +53,7 @@ pub fn every_file(folder: &Path) -> Vec<PathBuf> {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.file_name().is_some_and(|name| name == "tests.rs") {
+            } else if path.file_name().is_some_and(|name| name == "tests.rs") || folder.ends_with("tests") {
                 files.push(path);
             }
         }
@@ -61,13 +61,15 @@ pub fn every_file(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Rust files below a folder; a file of nothing but tests is none of the program.
+/// Rust files below a folder; a file `tests.rs` and a folder `tests` are none of the program.
 pub fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            found.extend(sources(&path));
+            if path.file_name().is_some_and(|name| name != "tests") {
+                found.extend(sources(&path));
+            }
         } else if path.extension().is_some_and(|extension| extension == "rs")
             && path.file_name().is_some_and(|name| name != "tests.rs")
         {
