@@ -16,7 +16,7 @@ use common::{
     ident::conninfo_value,
     postgres::{
         ConnectionSettings, Session,
-        tools::{self, RestoreError, Tool},
+        tools::{self, Tool},
         trust::Role,
     },
     snapshot::Manifest,
@@ -31,8 +31,10 @@ use crate::{
     function_settings::FunctionSettings,
     lent_paths::LentPaths,
     missing::{self, MissingObject},
+    orphaned_keys::OrphanedKeys,
     owned::{Batch, Owned},
     passes,
+    restore_errors::{self, RestoreError},
 };
 
 use forms::{not_valid_refused, not_valid_statement, without_logged, without_run_as_owner};
@@ -69,6 +71,8 @@ pub struct Remedies {
     pub event_triggers: Silenced,
     /// Constraints that rows break.
     pub broken_rules: BrokenRules,
+    /// Foreign keys that rows break.
+    pub orphaned_keys: OrphanedKeys,
     /// Settings of functions that the server does not accept.
     pub settings: FunctionSettings,
 }
@@ -84,7 +88,8 @@ impl Remedies {
         let paths = LentPaths::new(settings, manifest, progress);
         let broken_rules = BrokenRules::new(settings, progress);
         let settings = FunctionSettings::new(skip_settings);
-        Self { paths, event_triggers: Silenced::default(), broken_rules, settings }
+        let (event_triggers, orphaned_keys) = (Silenced::default(), OrphanedKeys::default());
+        Self { paths, event_triggers, broken_rules, orphaned_keys, settings }
     }
 }
 
@@ -200,9 +205,9 @@ pub async fn restore_one(
     let mut command = restore_command(pg_restore, settings, None, options);
     command.arg("--use-list").arg(list.path()).arg(archive);
     let finished = tools::run(command, "pg_restore").await?;
-    let (errors, others) = tools::parse_restore_errors(&finished.stderr);
+    let (errors, others) = restore_errors::parse_restore_errors(&finished.stderr);
     let is_there =
-        errors.iter().all(tools::is_known_setting_error) && (finished.success || !errors.is_empty());
+        errors.iter().all(restore_errors::is_known_setting_error) && (finished.success || !errors.is_empty());
     if is_there {
         say(&others, progress);
     }
@@ -276,19 +281,21 @@ impl Run<'_> {
     async fn pass(&self, list: Option<&Path>, jobs: usize) -> Result<Vec<MissingObject>> {
         if jobs > 1 {
             let finished = self.pg_restore(list, jobs).await?;
-            let (errors, others) = tools::parse_restore_errors(&finished.stderr);
-            if errors.iter().all(tools::is_known_setting_error) && (finished.success || !errors.is_empty()) {
+            let (errors, others) = restore_errors::parse_restore_errors(&finished.stderr);
+            if errors.iter().all(restore_errors::is_known_setting_error)
+                && (finished.success || !errors.is_empty())
+            {
                 say(&others, self.progress);
                 return Ok(Vec::new());
             }
         }
         let finished = self.pg_restore_with_a_place(list).await?;
-        let (mut errors, others) = tools::parse_restore_errors(&finished.stderr);
+        let (mut errors, others) = restore_errors::parse_restore_errors(&finished.stderr);
         say(&others, self.progress);
         if !finished.success && errors.is_empty() {
             return Err(Error::failed(format!("pg_restore failed: {}", finished.stderr.trim())));
         }
-        errors.retain(|error| !tools::is_known_setting_error(error));
+        errors.retain(|error| !restore_errors::is_known_setting_error(error));
         // Made by a parallel run before, or by one for this entry alone whose end was not seen.
         let tried = |error: &RestoreError| {
             let failed = self.options.ahead.map(|ahead| &ahead.failed);
@@ -323,13 +330,13 @@ impl Run<'_> {
             errors.iter().filter_map(|error| error.dump_id).filter(|id| seen.insert(*id)).collect();
         let list = list_of(&failed)?;
         let finished = self.pg_restore_with_a_place(Some(list.path())).await?;
-        let (mut again, others) = tools::parse_restore_errors(&finished.stderr);
+        let (mut again, others) = restore_errors::parse_restore_errors(&finished.stderr);
         say(&others, self.progress);
         if !finished.success && again.is_empty() {
             return Err(Error::failed(format!("pg_restore failed: {}", finished.stderr.trim())));
         }
         // Some of an entry's statements had succeeded before.
-        again.retain(|error| !tools::is_known_setting_error(error) && !is_there_already(error));
+        again.retain(|error| !restore_errors::is_known_setting_error(error) && !is_there_already(error));
         again.extend(errors.into_iter().filter(|error| error.dump_id.is_none()));
         Ok(again)
     }
@@ -408,11 +415,10 @@ impl Run<'_> {
                 continue;
             };
             match session.batch_execute(&statement).await {
-                Ok(()) => self.progress.warn(format!(
-                    "{} has old orphans and came back NOT VALID: {}",
-                    error.entry.as_deref().unwrap_or("a foreign key"),
-                    first_line(&error.message)
-                )),
+                Ok(()) => {
+                    let keys = &self.options.remedies.orphaned_keys;
+                    keys.add(error.entry.as_deref(), &first_line(&error.message), self.progress);
+                }
                 // 42809: before 18 a foreign key of a partitioned table can't be NOT VALID.
                 Err(source) if source.code().is_some_and(|code| code.code() == "42809") => {
                     let mut object = self.describe(error);

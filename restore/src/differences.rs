@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap};
 
 use common::{
     Account, Error, Progress, QualifiedName, Remark, Result,
-    catalog::Absent,
     format::{count, plural},
     ident::printable,
     postgres::{ConnectionSettings, Session, beside_rows, extension_objects, introspect, round_trip},
@@ -269,31 +268,21 @@ pub async fn lost_on_an_older_server(
         .collect())
 }
 
-/// Drops what every new database has and the snapshot's had not; what is there all the same, one sentence each.
+/// Drops the schema public, which every new database has, where the snapshot's had none; why it is there all the same, if it is.
 ///
 /// # Errors
 /// The connection.
-pub async fn leave_out_absent(session: &Session, absent: &[Absent]) -> Result<Vec<String>> {
-    let mut differs = Vec::new();
-    let now = introspect::absent(session).await?;
-    for what in absent.iter().filter(|what| !now.contains(what)) {
-        let kept =
-            |why: &str| format!("{} is there, which the snapshot's database had not: {why}", what.object());
-        match what {
-            Absent::SchemaPublic => {
-                if let Err(source) = session.batch_execute("DROP SCHEMA public").await {
-                    let error = Error::postgres("it could not be dropped", source);
-                    if error.sqlstate().is_none() {
-                        return Err(error);
-                    }
-                    differs.push(kept(error.message()));
-                }
-            }
-            // Our own statements need it until the end.
-            Absent::ExtensionPlpgsql => differs.push(kept("every new database has it")),
-        }
+pub async fn leave_out_public(session: &Session) -> Result<Option<String>> {
+    if introspect::lacks_public(session).await? {
+        return Ok(None);
     }
-    Ok(differs)
+    let Err(source) = session.batch_execute("DROP SCHEMA public").await else { return Ok(None) };
+    let error = Error::postgres("it could not be dropped", source);
+    if error.sqlstate().is_none() {
+        return Err(error);
+    }
+    let why = error.message();
+    Ok(Some(format!("schema public is there, which the snapshot's database had not: {why}")))
 }
 
 #[cfg(test)]

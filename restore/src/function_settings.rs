@@ -5,8 +5,10 @@ use std::sync::Mutex;
 
 use common::{
     ident::{Ident, printable},
-    postgres::{Session, tools::RestoreError},
+    postgres::Session,
 };
+
+use crate::restore_errors::RestoreError;
 
 /// Whether they may be left out, and what was.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 
 use common::{
     Error, Result,
-    postgres::{Session, database::FENCED, scratch},
+    postgres::{Session, database::FENCED, known_settings, scratch},
     repository::StoredSnapshot,
     snapshot::readme::{database_statements, setting_statement},
 };
@@ -65,6 +65,7 @@ pub async fn apply_database_state(
     for statement in database_statements(&state, name).into_iter().skip(usize::from(no_owner)) {
         maintenance.batch_execute(&statement).await.map_err(failed)?;
     }
+    known_settings::know(maintenance, &settings).await?;
     let mut left_out = Vec::new();
     for setting in &settings {
         let Err(source) = maintenance.batch_execute(&setting_statement(setting, name)).await else {

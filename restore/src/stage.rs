@@ -343,6 +343,9 @@ impl StagedDatabase {
         progress.phase("setting sequences, refreshing views, analyzing", None);
         set_sequences(&session, &snapshot).await?;
         let (mut differences, mut by_rows) = (broken.clone(), broken);
+        let keys = remedies.orphaned_keys.lines();
+        differences.extend(keys.iter().cloned());
+        by_rows.extend(keys);
         differences.extend(remedies.settings.left_out());
         let unset = differences::set_extension_sequences(&session, &snapshot).await?;
         by_rows.extend(unset.iter().cloned());
@@ -388,7 +391,9 @@ impl StagedDatabase {
         if plan.replaces.is_none() {
             database::detach_subscriptions(&session).await?;
         }
-        differences.extend(differences::leave_out_absent(&session, &snapshot.manifest.absent).await?);
+        if snapshot.manifest.lacks_public {
+            differences.extend(differences::leave_out_public(&session).await?);
+        }
         // The last of all: what came after it would fire them.
         let archive_options = ArchiveOptions { ahead: None, ..archive_options };
         if has_event_triggers {

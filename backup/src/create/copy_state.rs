@@ -326,7 +326,7 @@ async fn copy_named(
         grants: catalog.grants,
         revoked: Some(catalog.revoked),
         builtin_rights: is_whole.then_some(catalog.builtin_rights),
-        absent: if is_whole { catalog.absent } else { Vec::new() },
+        lacks_public: is_whole && catalog.lacks_public,
         not_kept: options
             .notes
             .iter()

@@ -154,26 +154,6 @@ pub struct DatabaseState {
     pub is_template: bool,
 }
 
-/// What every new database has, and its owner may have dropped. pg_dump says nothing of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Absent {
-    /// The schema public.
-    SchemaPublic,
-    /// The extension plpgsql.
-    ExtensionPlpgsql,
-}
-
-impl Absent {
-    /// As a person names it.
-    pub fn object(self) -> &'static str {
-        match self {
-            Self::SchemaPublic => "schema public",
-            Self::ExtensionPlpgsql => "extension plpgsql",
-        }
-    }
-}
-
 /// One privilege on the database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
@@ -305,8 +285,8 @@ pub struct Catalog {
     pub revoked: Vec<ObjectGrant>,
     /// Privileges on what PostgreSQL itself brought, where somebody has changed them.
     pub builtin_rights: BuiltinRights,
-    /// What every new database has, and this one has not.
-    pub absent: Vec<Absent>,
+    /// The schema public, which every new database has, is gone.
+    pub lacks_public: bool,
     /// Who owns what, by role.
     pub owners: BTreeMap<String, Vec<String>>,
     /// Collations that something names.

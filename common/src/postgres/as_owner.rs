@@ -189,6 +189,14 @@ pub const MADE: &str = "SELECT p.proowner FROM pg_catalog.pg_proc p
 WHERE p.pronamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema() AND p.prosecdef
   AND p.proname OPERATOR(pg_catalog.=) (('safe_run_as_' OPERATOR(pg_catalog.||) p.proowner::pg_catalog.text)::pg_catalog.name)";
 
+/// Whether `sqlstate` says that nobody's function can be made in this session: the database has no PL/pgSQL, or this role may not use
+/// it. [`MADE`] gives none then, once the transaction is back where it was.
+#[must_use]
+pub fn can_not_be_made(sqlstate: Option<&str>) -> bool {
+    // undefined_object, insufficient_privilege
+    matches!(sqlstate, Some("42704" | "42501"))
+}
+
 /// As a superuser the function is made by us and given away; else the role is taken on for the time of making it. Inside of
 /// the block nothing of the owner runs. `session_replication_role` keeps event triggers from firing, whose code might refuse
 /// or write; from 17 on `event_triggers` keeps also those from it that are enabled for replicas or always.

@@ -10,7 +10,7 @@ use super::{Client, Row, sql};
 use crate::{
     Error, QualifiedName, Result,
     catalog::{
-        Absent, BuiltinRights, Catalog, DatabasePrivilege, DatabaseSetting, DatabaseState, Extension, Grant,
+        BuiltinRights, Catalog, DatabasePrivilege, DatabaseSetting, DatabaseState, Extension, Grant,
         LargeObjectTotals, LocaleProvider, LsnFields, MaterializedView, NamedCollation, ObjectGrant,
         PartitionedTable, PlacedKind, PlacedRelation, Role, RoleAttribute, Table,
     },
@@ -107,7 +107,7 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         })
         .collect::<Result<_>>()?;
     let rights = object_rights(client).await?;
-    let NotKept { lines, differs } = not_kept(client).await?;
+    let NotKept { lines, differs, .. } = not_kept(client).await?;
     Ok(Catalog {
         database: database_state(client).await?,
         database_bytes: size.unsigned_abs(),
@@ -122,7 +122,7 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
         grants: rights.granted,
         revoked: rights.revoked,
         builtin_rights: builtin_rights(client).await?,
-        absent: absent(client).await?,
+        lacks_public: lacks_public(client).await?,
         owners: owners(client).await?,
         collations: collations(client).await?,
         not_kept: lines,
@@ -130,11 +130,13 @@ pub async fn catalog_around(client: &Client, locked: Option<&HashSet<u32>>) -> R
     })
 }
 
-/// What every new database has, and the session's has not.
-pub async fn absent(client: &Client) -> Result<Vec<Absent>> {
-    let row = client.query_one(sql::ABSENT, &[]).await.map_err(failed("the schema public"))?;
-    let is_gone = [(Absent::SchemaPublic, row.get(0)), (Absent::ExtensionPlpgsql, row.get(1))];
-    Ok(is_gone.into_iter().filter(|(_, is_gone)| *is_gone).map(|(what, _)| what).collect())
+/// Whether the session's database has no schema public, which every new one has.
+///
+/// # Errors
+/// The connection.
+pub async fn lacks_public(client: &Client) -> Result<bool> {
+    let row = client.query_one(sql::LACKS_PUBLIC, &[]).await;
+    Ok(row.map_err(failed("whether there is a schema public"))?.get(0))
 }
 
 /// Configuration tables of extensions in an order in which they can be loaded: their foreign keys are there before the rows.

@@ -16,6 +16,7 @@ pub mod expressions;
 pub mod extension_objects;
 pub mod introspect;
 pub mod known_fixes;
+pub mod known_settings;
 pub mod lend;
 pub mod lock_room;
 pub mod login;

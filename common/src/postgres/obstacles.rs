@@ -7,7 +7,7 @@ mod queries;
 
 use serde::Serialize;
 
-use super::{Session, database, shared_text, sql};
+use super::{Session, database, known_settings, shared_text, sql};
 pub use queries::{LARGE_OBJECTS, UNREADABLE};
 
 use crate::{Error, Ident, QualifiedName, Result, ident::printable};
@@ -360,6 +360,7 @@ async fn superusers_objects(session: &Session, facts: &Facts) -> Result<Vec<Obst
     if facts.major >= 15 {
         statements.push(queries::PUBLISHED_SCHEMAS);
     }
+    known_settings::know_plpgsql(session).await?;
     let settings = queries::superuser_settings(facts.major);
     statements.push(&settings);
     let mut found = Vec::new();

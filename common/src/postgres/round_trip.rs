@@ -12,8 +12,10 @@ const NAMED: usize = 5;
 
 /// One sentence for each kind.
 pub struct Told {
-    /// By which a restored database differs.
+    /// By which a restored database differs, so that another undo is better.
     pub differ: Vec<String>,
+    /// By which it differs too, but by nothing that changes a row or the answer of a query: no reason for another undo.
+    pub differ_little: Vec<String>,
     /// What is only spelt in another way.
     pub mean_the_same: Vec<String>,
 }
@@ -30,57 +32,146 @@ WHERE i.indisvalid AND EXISTS (
     WHERE a.inhparent = i.indexrelid AND c.indrelid = t.inhrelid))
 ORDER BY 1";
 
+/// Partitions that were being detached when somebody or something stopped it.
+const HALF_DETACHED: &str = "
+SELECT i.inhrelid::pg_catalog.regclass::text FROM pg_catalog.pg_inherits i WHERE i.inhdetachpending ORDER BY 1";
+
+/// What pg_dump leaves out because nothing reads it. An invalid index of a partitioned table is written.
+const INVALID_INDEXES: &str = "
+SELECT i.indexrelid::pg_catalog.regclass::text FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+WHERE NOT i.indisvalid AND c.relkind = 'i' AND c.relpersistence <> 't' AND c.oid >= 16384
+  AND i.indrelid NOT IN (SELECT t.oid FROM pg_catalog.pg_class t WHERE t.relkind = 't') ORDER BY 1";
+
+/// Tables whose REPLICA IDENTITY USING INDEX has no index any more: PostgreSQL then treats it as NOTHING.
+const LOST_REPLICA_IDENTITIES: &str = "
+SELECT c.oid::pg_catalog.regclass::text FROM pg_catalog.pg_class c
+WHERE c.relreplident = 'i' AND c.relpersistence <> 't' AND NOT EXISTS (
+  SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisreplident) ORDER BY 1";
+
+/// Tables whose foreign keys or deferrable keys nobody looks after, because their triggers are not enabled as they are made.
+const KEYS_SWITCHED_OFF: &str = "
+SELECT DISTINCT t.tgrelid::pg_catalog.regclass::text FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+WHERE t.tgisinternal AND t.tgenabled <> 'O' AND p.oid < 16384 AND (p.proname LIKE 'RI\\_FKey%' OR p.proname = 'unique_key_recheck') ORDER BY 1";
+
+/// What every new database has, and somebody dropped here.
+const DROPPED_OF_INITDB: &str = "
+SELECT w.what FROM (VALUES
+  ('the extension plpgsql', (SELECT count(*) FROM pg_catalog.pg_extension WHERE extname = 'plpgsql')),
+  ('the schema information_schema', (SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname = 'information_schema'))) w(what, there)
+WHERE w.there = 0 ORDER BY 1";
+
+/// What becomes of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    Differs,
+    DiffersLittle,
+    Spelling,
+}
+
+/// One kind of it.
+struct Kind {
+    /// Gives the names.
+    query: &'static str,
+    weight: Weight,
+    one: &'static str,
+    many: &'static str,
+    rest: &'static str,
+}
+
+const KINDS: [Kind; 11] = [
+    Kind {
+        query: sql::MADE_IN_SYSTEM_SCHEMAS,
+        weight: Weight::Differs,
+        one: "object that somebody made in a schema of the system's",
+        many: "objects that somebody made in schemas of the system's",
+        rest: "pg_dump writes nothing of pg_catalog, information_schema and other schemas whose names begin with pg_",
+    },
+    Kind {
+        query: DROPPED_OF_INITDB,
+        weight: Weight::Differs,
+        one: "thing that PostgreSQL brings and somebody dropped",
+        many: "things that PostgreSQL brings and somebody dropped",
+        rest: "a new database has it, and so has a restored one",
+    },
+    Kind {
+        query: HALF_DETACHED,
+        weight: Weight::Differs,
+        one: "partition whose DETACH CONCURRENTLY was not finished",
+        many: "partitions whose DETACH CONCURRENTLY was not finished",
+        rest: "restored as attached, so that queries of the partitioned table find its rows again; \
+               ALTER TABLE … DETACH PARTITION … FINALIZE finishes it",
+    },
+    Kind {
+        query: INVALID_INDEXES,
+        weight: Weight::DiffersLittle,
+        one: "index that is not valid",
+        many: "indexes that are not valid",
+        rest: "pg_dump leaves such an index out; REINDEX makes it valid",
+    },
+    Kind {
+        query: LOST_REPLICA_IDENTITIES,
+        weight: Weight::DiffersLittle,
+        one: "table whose index of REPLICA IDENTITY was dropped",
+        many: "tables whose indexes of REPLICA IDENTITY were dropped",
+        rest: "restored with REPLICA IDENTITY DEFAULT, the primary key",
+    },
+    Kind {
+        query: KEYS_SWITCHED_OFF,
+        weight: Weight::Differs,
+        one: "table whose foreign keys or deferrable keys are switched off (DISABLE TRIGGER ALL)",
+        many: "tables whose foreign keys or deferrable keys are switched off (DISABLE TRIGGER ALL)",
+        rest: "restored with their triggers enabled",
+    },
+    Kind {
+        query: sql::RENAMED_PARTITION_KEYS,
+        weight: Weight::Differs,
+        one: "foreign key of a partition under a name of its own",
+        many: "foreign keys of partitions under names of their own",
+        rest: "restored under the name of the partitioned table's",
+    },
+    Kind {
+        query: sql::ON_SYSTEM_COLUMNS,
+        weight: Weight::Differs,
+        one: "rule over a column of the system's",
+        many: "rules over columns of the system's",
+        rest: "tableoid, xmin and their like have other values in a restored database, where it can mean something else",
+    },
+    Kind {
+        query: EARLY_INDEXES,
+        weight: Weight::Differs,
+        one: "index of a partitioned table that is marked as valid although a partition has no valid part of it",
+        many: "indexes of partitioned tables that are marked as valid although partitions have no valid part of them",
+        rest: "restored as not valid, until each partition has its part",
+    },
+    Kind {
+        query: sql::HIDDEN_DOMAIN_DEFAULTS,
+        weight: Weight::Differs,
+        one: "column of a partition or child table without the default of its parent",
+        many: "columns of partitions or child tables without the defaults of their parents",
+        rest: "restored with DEFAULT NULL, which hides the default of their domain",
+    },
+    Kind {
+        query: sql::RESPELT_EXPRESSIONS,
+        weight: Weight::Spelling,
+        one: "index or CHECK constraint",
+        many: "indexes or CHECK constraints",
+        rest: "the expression is spelt differently after a restore, with the same meaning",
+    },
+];
+
 /// Looks for all of it.
 pub async fn differences(client: &Client) -> Result<Told> {
     let failed = |source| Error::postgres("could not read what a dump spells differently", source);
-    let mut told = Told { differ: Vec::new(), mean_the_same: Vec::new() };
-    for (query, is_different, one, many, rest) in [
-        (
-            sql::MADE_IN_PG_CATALOG,
-            true,
-            "object that somebody made in pg_catalog",
-            "objects that somebody made in pg_catalog",
-            "pg_dump writes nothing of that schema",
-        ),
-        (
-            sql::RENAMED_PARTITION_KEYS,
-            true,
-            "foreign key of a partition under a name of its own",
-            "foreign keys of partitions under names of their own",
-            "restored under the name of the partitioned table's",
-        ),
-        (
-            sql::ON_SYSTEM_COLUMNS,
-            true,
-            "rule over a column of the system's",
-            "rules over columns of the system's",
-            "tableoid, xmin and their like have other values in a restored database, where it can mean something else",
-        ),
-        (
-            EARLY_INDEXES,
-            true,
-            "index of a partitioned table that is marked as valid although a partition has no valid part of it",
-            "indexes of partitioned tables that are marked as valid although partitions have no valid part of them",
-            "restored as not valid, until each partition has its part",
-        ),
-        (
-            sql::HIDDEN_DOMAIN_DEFAULTS,
-            true,
-            "column of a partition or child table without the default of its parent",
-            "columns of partitions or child tables without the defaults of their parents",
-            "restored with DEFAULT NULL, which hides the default of their domain",
-        ),
-        (
-            sql::RESPELT_EXPRESSIONS,
-            false,
-            "index or CHECK constraint",
-            "indexes or CHECK constraints",
-            "the expression is spelt differently after a restore, with the same meaning",
-        ),
-    ] {
-        let names: Vec<String> = client.query(query, &[]).await.map_err(failed)?.iter().map(name).collect();
-        let lines = if is_different { &mut told.differ } else { &mut told.mean_the_same };
-        lines.extend(line(&names, one, many, rest));
+    let mut told = Told { differ: Vec::new(), differ_little: Vec::new(), mean_the_same: Vec::new() };
+    for kind in KINDS {
+        let names: Vec<String> =
+            client.query(kind.query, &[]).await.map_err(failed)?.iter().map(name).collect();
+        let lines = match kind.weight {
+            Weight::Differs => &mut told.differ,
+            Weight::DiffersLittle => &mut told.differ_little,
+            Weight::Spelling => &mut told.mean_the_same,
+        };
+        lines.extend(line(&names, kind.one, kind.many, kind.rest));
     }
     told.differ.extend(given_away(client).await?);
     let children = client.query(sql::INHERITANCE, &[]).await.map_err(failed)?;

@@ -57,7 +57,7 @@ WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
   AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                         AND d.objid = c.oid AND d.deptype = 'e')
            THEN EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))
-           ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END"
+           ELSE n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' END"
     };
 }
 
@@ -130,7 +130,7 @@ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND c.relpersistence <> 't'
   AND CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
                         AND d.objid = c.oid AND d.deptype = 'e')
            THEN c.relkind IN ('r', 'p', 'S') AND EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig))
-           ELSE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%' END
+           ELSE n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' END
 ORDER BY c.oid";
 
 /// What can't be without the relations `$1`: catalog and oid of each, and the table whose default or CHECK it is (or 0).
@@ -168,7 +168,7 @@ FROM pg_catalog.pg_sequence s JOIN pg_catalog.pg_class c ON c.oid = s.seqrelid
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relpersistence <> 't' AND NOT (c.relpersistence = 'u' AND pg_catalog.pg_is_in_recovery())
   AND (NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                   AND d.objid = c.oid AND d.deptype = 'e')
+                   AND d.objid = c.oid AND d.deptype = 'e') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
        OR EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE c.oid = ANY (e.extconfig)))
 ORDER BY c.oid"
 );
@@ -196,7 +196,7 @@ pub const EXTENSIONS: &str = "SELECT extname, extversion FROM pg_catalog.pg_exte
 pub const MATERIALIZED_VIEWS: &str = "
 SELECT c.oid, n.nspname, c.relname, c.relispopulated
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'm' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+WHERE c.relkind = 'm' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
       WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = c.oid AND d.deptype = 'e')
 ORDER BY c.oid";
 
@@ -313,24 +313,24 @@ ORDER BY 1, 2, 3, 4"
 
 /// How the privileges on the user's objects differ from those that an object of its kind has when nobody has granted or
 /// revoked anything, the owner's own aside. `is_given`: held beyond the default; otherwise a part of the default that was
-/// taken away. Large objects and the database itself have their own; what initdb made is left out, but for the schema public.
+/// taken away. Large objects and the database itself have their own; what initdb made is left out, but for its schema public, whose
+/// oid is 2200 (`PG_PUBLIC_NAMESPACE`) under whatever name it goes now.
 ///
 /// Not the entries as they stand: `GRANT EXECUTE … TO PUBLIC` writes down what holds for every function anyway, and pg_dump
 /// rightly does not repeat it.
 pub const OBJECT_GRANTS: &str = object_grants!(
     "pg_catalog.acldefault(b.kind::\"char\", b.owner)",
-    "(o.object >= 16384 OR (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = COALESCE(pg_catalog.to_regnamespace('public')::oid, 0)))"
+    "(o.object >= 16384 OR (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = 2200))"
 );
 
 /// The same of what initdb made, but for the schema public, compared with what initdb gave.
 pub const BUILTIN_GRANTS: &str = object_grants!(
     "COALESCE(p.initprivs, pg_catalog.acldefault(b.kind::\"char\", b.owner))",
-    "o.object < 16384 AND NOT (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = COALESCE(pg_catalog.to_regnamespace('public')::oid, 0))"
+    "o.object < 16384 AND NOT (o.class = 'pg_catalog.pg_namespace'::pg_catalog.regclass AND o.object = 2200)"
 );
 
-/// Whether the schema public is gone, and the extension plpgsql.
-pub const ABSENT: &str = "SELECT pg_catalog.to_regnamespace('public') IS NULL,
-    NOT EXISTS (SELECT FROM pg_catalog.pg_extension WHERE extname = 'plpgsql')";
+/// Whether the schema public is gone.
+pub const LACKS_PUBLIC: &str = "SELECT pg_catalog.to_regnamespace('public') IS NULL";
 
 /// Of the objects `$1`, named as grants name them: the words of GRANT and REVOKE for each, and its column, if it is one.
 pub const GRANT_TARGETS: &str = "
@@ -368,7 +368,7 @@ WHERE n.object = ANY ($1)";
 /// temporary schema of another session, with which it goes.
 pub const OWNERS: &str = "
 SELECT i.type, i.identity, pg_catalog.pg_get_userbyid(o.owner)::text AS owner
-FROM (SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass::oid AS class, oid AS object, nspowner AS owner, nspname = 'public' AS always
+FROM (SELECT 'pg_catalog.pg_namespace'::pg_catalog.regclass::oid AS class, oid AS object, nspowner AS owner, oid = 2200 AS always
         FROM pg_catalog.pg_namespace
       UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, c.oid, c.relowner, false FROM pg_catalog.pg_class c
         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relpersistence <> 't'
@@ -490,16 +490,23 @@ SELECT (SELECT pg_catalog.count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg
          AND NOT EXISTS (SELECT FROM pg_catalog.pg_operator u WHERE u.oprcode <> 0 AND o.oid IN (u.oprcom, u.oprnegate))) AS shell_operators,
        pg_catalog.pg_is_in_recovery() AS in_recovery";
 
-/// What somebody made in `pg_catalog`, of which pg_dump writes nothing: functions, relations, types, operators.
-pub const MADE_IN_PG_CATALOG: &str = "
+/// What somebody made in a schema of which pg_dump writes nothing: `pg_catalog`, `information_schema`, and one that
+/// `allow_system_table_mods` let somebody make with a name like theirs.
+pub const MADE_IN_SYSTEM_SCHEMAS: &str = "
 SELECT pg_catalog.pg_describe_object(o.class, o.oid, 0) FROM (
   SELECT 'pg_catalog.pg_proc'::pg_catalog.regclass::oid AS class, oid, pronamespace AS namespace FROM pg_catalog.pg_proc
   UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, oid, relnamespace FROM pg_catalog.pg_class
     WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
   UNION ALL SELECT 'pg_catalog.pg_type'::pg_catalog.regclass, oid, typnamespace FROM pg_catalog.pg_type
     WHERE typtype IN ('b', 'd', 'e', 'r') AND NOT (typelem <> 0 AND typcategory = 'A')
-  UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid, oprnamespace FROM pg_catalog.pg_operator) o
-WHERE o.oid >= 16384 AND o.namespace = 'pg_catalog'::pg_catalog.regnamespace
+  UNION ALL SELECT 'pg_catalog.pg_operator'::pg_catalog.regclass, oid, oprnamespace FROM pg_catalog.pg_operator
+  UNION ALL SELECT 'pg_catalog.pg_opclass'::pg_catalog.regclass, oid, opcnamespace FROM pg_catalog.pg_opclass
+  UNION ALL SELECT 'pg_catalog.pg_collation'::pg_catalog.regclass, oid, collnamespace FROM pg_catalog.pg_collation
+  UNION ALL SELECT 'pg_catalog.pg_conversion'::pg_catalog.regclass, oid, connamespace FROM pg_catalog.pg_conversion
+  UNION ALL SELECT 'pg_catalog.pg_ts_config'::pg_catalog.regclass, oid, cfgnamespace FROM pg_catalog.pg_ts_config
+  UNION ALL SELECT 'pg_catalog.pg_ts_dict'::pg_catalog.regclass, oid, dictnamespace FROM pg_catalog.pg_ts_dict) o
+JOIN pg_catalog.pg_namespace n ON n.oid = o.namespace
+WHERE o.oid >= 16384 AND (n.nspname = 'information_schema' OR n.nspname LIKE 'pg\\_%' AND n.nspname NOT LIKE 'pg\\_toast%' AND n.nspname NOT LIKE 'pg\\_temp%')
   AND pg_catalog.pg_describe_object(o.class, o.oid, 0) IS NOT NULL
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = o.class AND d.objid = o.oid AND d.deptype IN ('e', 'i'))
 ORDER BY 1";

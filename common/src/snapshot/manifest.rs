@@ -19,7 +19,7 @@ use super::{Codec, SnapshotId, codec::hex, cost::Cost, manifest_check, wal_base:
 use crate::{
     Error, Result,
     catalog::{
-        Absent, BuiltinRights, DatabaseState, Extension, MaterializedView, NamedCollation, ObjectGrant,
+        BuiltinRights, DatabaseState, Extension, MaterializedView, NamedCollation, ObjectGrant,
         PartitionedTable, PlacedRelation, Role, Sequence,
     },
 };
@@ -208,9 +208,9 @@ pub struct Manifest {
     /// Rights on what PostgreSQL itself brought, where somebody has changed them. Not there in snapshots of a part and of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builtin_rights: Option<BuiltinRights>,
-    /// What every new database has, and this one has not. Not there in snapshots of a part.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub absent: Vec<Absent>,
+    /// The schema public, which every new database has, was gone. pg_dump says nothing of it. Never in snapshots of a part.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lacks_public: bool,
     /// What this snapshot does not bring back, one sentence each.
     #[serde(default)]
     pub not_kept: Vec<String>,

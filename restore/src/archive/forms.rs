@@ -1,6 +1,8 @@
 //! Statements of an archive that have another form here: what the server refuses as it is written, and takes otherwise.
 
-use common::postgres::{Session, tools::RestoreError};
+use common::postgres::Session;
+
+use crate::restore_errors::RestoreError;
 
 /// Why a foreign key that existing rows violate is left out.
 pub(super) fn not_valid_refused(session: &Session, why: &str) -> String {

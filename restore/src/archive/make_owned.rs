@@ -11,7 +11,7 @@ use common::{
     postgres::{
         Session,
         as_owner::{self, AsOwner},
-        tools::{self, RestoreError},
+        tools,
         trust::Role,
     },
     snapshot::toc,
@@ -24,6 +24,7 @@ use crate::{
     lent_paths,
     lent_tables::{Aside, Loans},
     missing::MissingObject,
+    restore_errors::RestoreError,
 };
 
 /// Makes entries, in their order; those that could not be made come back.
@@ -94,11 +95,8 @@ async fn one(run: &Run<'_>, role: &Role, id: u32) -> Result<Option<String>> {
             }
             Err(refused) => Err(refused),
             Ok(()) => {
-                run.progress.warn(format!(
-                    "{} has old orphans and came back NOT VALID: {}",
-                    run.entries.get(&id).map_or("a foreign key", String::as_str),
-                    error.message()
-                ));
+                let entry = run.entries.get(&id).map(String::as_str);
+                run.options.remedies.orphaned_keys.add(entry, error.message(), run.progress);
                 Ok(None)
             }
         };

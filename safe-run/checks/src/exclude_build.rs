@@ -142,7 +142,14 @@ async fn first_of(session: &Session, builds: &[Row], progress: &Progress) -> Res
     }
     // A partial index that is not what the heap is would hide the very rows that are looked for.
     session.batch_execute(&format!("{OF_RULES} {HEAP_ONLY}")).await.map_err(failed)?;
-    session.batch_execute(&as_owner::create_for_all_sql(&who_asks::owners())).await.map_err(failed)?;
+    session.batch_execute("SAVEPOINT owners").await.map_err(failed)?;
+    if let Err(source) = session.batch_execute(&as_owner::create_for_all_sql(&who_asks::owners())).await {
+        let error = failed(source);
+        if !as_owner::can_not_be_made(error.sqlstate()) {
+            return Err(error);
+        }
+        session.batch_execute("ROLLBACK TO SAVEPOINT owners").await.map_err(failed)?;
+    }
     let made = session.query(as_owner::MADE, &[]).await.map_err(failed)?;
     let made: BTreeSet<u32> = made.iter().map(|row| row.get(0)).collect();
     let standings = Standings::read(session, made).await?;

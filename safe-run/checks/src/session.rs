@@ -180,7 +180,13 @@ impl<'a> CheckSession<'a> {
             as_owner::create_for_all_sql(&owners),
             as_owner::MADE
         );
-        let made = self.client.simple_query(&make).await?;
+        let made = match self.client.simple_query(&make).await {
+            Err(error) if as_owner::can_not_be_made(error.code().map(|code| code.code())) => {
+                let again = format!("ROLLBACK TO SAVEPOINT safe_run_settings; {SETTINGS}");
+                return self.client.batch_execute(&again).await;
+            }
+            made => made?,
+        };
         self.owners = made.into_iter().filter_map(text_row).map(|row| number(&row, 0)).collect();
         Ok(())
     }

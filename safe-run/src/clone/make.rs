@@ -9,7 +9,7 @@ use common::{
     fault,
     ident::with_suffix,
     interrupt,
-    postgres::{Session, database, database_copy},
+    postgres::{Session, database, database_copy, known_settings},
     random, server_space,
     snapshot::readme::database_statements,
 };
@@ -209,6 +209,7 @@ async fn fill(context: &Context, control: &Session, clone: &DatabaseClone) -> Re
     fault::point("safe-run.clone-made");
     let marked =
         DatabaseState { comment: Some(clone.marker()), connection_limit: clone.token, ..clone.state.clone() };
+    known_settings::know(control, &marked.settings).await?;
     // One transaction: a clone with its marker is complete.
     let statements = database_statements(&marked, &clone.name).join("; ");
     control.batch_execute(&statements).await.map_err(|source| {

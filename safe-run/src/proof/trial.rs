@@ -14,7 +14,7 @@ use common::{
     ident::{literal, printable},
     interrupt,
     postgres::{
-        Session, introspect,
+        Session, introspect, known_settings,
         scratch::{ScratchKind, closed_limit},
     },
     repository::{Repository, proofs::KnownLoss},
@@ -187,6 +187,7 @@ pub async fn of_database_state(context: &Context, control: &Session) -> Result<(
         // A template could not be dropped.
         let comment = Some(SCRATCH.marker.to_owned());
         let marked = DatabaseState { comment, is_template: false, ..state.clone() };
+        known_settings::know(control, &marked.settings).await?;
         control.batch_execute(&database_statements(&marked, &name).join("; ")).await.map_err(failed)?;
         let found = introspect::database_state_of(control, &name).await?;
         crate::database_clone::refuse_other_rights(&state, &found)

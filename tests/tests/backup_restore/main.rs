@@ -12,6 +12,7 @@ mod hazards;
 mod hazards_objects;
 mod incremental;
 mod killed_drill;
+mod known_differences;
 mod leases;
 mod locales;
 mod lock_room;

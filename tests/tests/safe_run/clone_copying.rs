@@ -124,6 +124,11 @@ const WRECKS: [&str; 6] = [
 tests::on_every_major! {
     fn the_owner_with_createdb_gets_all_of_the_database_back_by_its_clone(cluster: &Cluster) {
         let (run, role) = weak(cluster);
+        let name = run.database.name();
+        // One that a session knows only when it has used PL/pgSQL, and one that pg_settings does not show.
+        run.database.psql(&format!(
+            "ALTER DATABASE {name} SET plpgsql.extra_errors = 'all'; ALTER ROLE {role} IN DATABASE {name} SET role = '{role}'"
+        ));
         let before = run.fingerprint();
         let outcome = as_role(&run, &role, &WRECKS).exits(12).verdict("RESTORED");
         drop(outcome.says("its clone, made behind the fence").never_says("differs: "));

@@ -12,14 +12,19 @@ pub(super) struct NotKept {
     pub(super) lines: Vec<String>,
     /// What a restored database certainly differs by.
     pub(super) differs: Vec<String>,
+    /// How many of `differs`, from the first, are a reason for another undo.
+    decisive: usize,
 }
 
-/// What a database that is restored from a snapshot of this one would certainly differ by, one sentence each.
+/// What a database that is restored from a snapshot of this one would certainly differ by, as far as another undo is better then: one
+/// sentence each.
 ///
 /// # Errors
 /// The catalog can't be read.
 pub async fn certain_differences(client: &Client) -> Result<Vec<String>> {
-    Ok(not_kept(client).await?.differs)
+    let mut found = not_kept(client).await?;
+    found.differs.truncate(found.decisive);
+    Ok(found.differs)
 }
 
 pub(super) async fn not_kept(client: &Client) -> Result<NotKept> {
@@ -78,8 +83,11 @@ pub(super) async fn not_kept(client: &Client) -> Result<NotKept> {
         add("sequences", "sequence", "sequences", "a standby may show each up to 32 numbers ahead");
     }
     let told = round_trip::differences(client).await?;
-    let differs = lines.iter().skip(known).chain(&told.differ).cloned().collect();
+    let mut differs: Vec<String> = lines.iter().skip(known).chain(&told.differ).cloned().collect();
+    let decisive = differs.len();
+    differs.extend(told.differ_little.iter().cloned());
     lines.extend(told.differ);
+    lines.extend(told.differ_little);
     lines.extend(told.mean_the_same);
-    Ok(NotKept { lines, differs })
+    Ok(NotKept { lines, differs, decisive })
 }

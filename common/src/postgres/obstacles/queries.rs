@@ -113,7 +113,8 @@ ORDER BY 1, 2";
 
 /// Settings of the database, and of functions, that the role may not make.
 ///
-/// A parameter that the server does not know belongs to a library that is not loaded: only a superuser may set it.
+/// A parameter with a point in its name that the session does not know belongs to a library that is not loaded: only a superuser may set
+/// it. One without is PostgreSQL's own; `pg_settings` does not show `role` and some others, which everybody may set.
 pub fn superuser_settings(major: u32) -> String {
     // From 15 on the right to set a parameter can be granted.
     // Before, a role can have it for itself in every database: that belongs to the server, and no restore has to make it.
@@ -149,7 +150,7 @@ pub fn superuser_settings(major: u32) -> String {
          FROM named s LEFT JOIN pg_catalog.pg_settings g ON g.name = s.name
          CROSS JOIN LATERAL (SELECT s.role = 0 OR pg_catalog.pg_get_userbyid(s.role) = current_user
                 OR (SELECT r.rolcreaterole FROM pg_catalog.pg_roles r WHERE r.rolname = current_user) AS it) may_role
-         WHERE NOT may_role.it OR ((g.name IS NULL OR g.context IN ('superuser', 'superuser-backend')) AND NOT {may})
+         WHERE NOT may_role.it OR ((g.name IS NULL AND pg_catalog.strpos(s.name, '.') > 0 OR g.context IN ('superuser', 'superuser-backend')) AND NOT {may})
          ORDER BY 1, 2"
     )
 }

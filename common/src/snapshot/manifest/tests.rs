@@ -85,7 +85,7 @@ pub(crate) fn example() -> Manifest {
         grants: vec![],
         revoked: None,
         builtin_rights: None,
-        absent: vec![],
+        lacks_public: false,
         differs: None,
         extension_tables: None,
         extension_objects: None,
