@@ -165,6 +165,7 @@ impl CheckKind {
     }
 
     /// Its row of the catalogue.
+    #[expect(clippy::too_many_lines, reason = "a table: one row after the other, most of them sentences")]
     pub fn entry(self) -> Entry {
         let (level, fails, finds, costs) = match self {
             Self::ForeignKeys => (
