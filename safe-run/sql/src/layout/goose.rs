@@ -1,6 +1,8 @@
 //! goose: `<version>_<name>.sql` with the annotations `-- +goose Up`, `Down`, `StatementBegin`, `StatementEnd` and
 //! `NO TRANSACTION`. Its grammar is strict, and so is this: what goose refuses is refused here by its line.
 
+use std::ops::Range;
+
 use super::integer;
 use crate::{section::Sections, statement::ParseProblem, version::FileName};
 
@@ -50,94 +52,139 @@ enum State {
 
 /// Finds the way up.
 pub(crate) fn sections(sql: &str) -> Result<Sections, ParseProblem> {
-    let mut state = State::Start;
-    let mut found =
-        Sections { up: Vec::new(), no_transaction: None, warnings: Vec::new(), has_sections: true };
-    let mut up_from = 0;
-    // Where goose last saw a statement end: behind a semicolon at the end of a line, or a StatementEnd.
-    let mut unended: Option<u32> = None;
+    let mut reading = Reading {
+        found: Sections { up: Vec::new(), no_transaction: None, warnings: Vec::new(), has_sections: true },
+        state: State::Start,
+        up_from: 0,
+        unended: None,
+    };
     let mut at = 0;
-    for (index, line) in sql.split_inclusive('\n').enumerate() {
-        let text = line.trim();
-        let refuse = |message: String| ParseProblem {
-            line: index as u32 + 1,
-            column: 1,
-            message,
-            hint: "goose refuses such a file too. If another tool wrote it, name that tool with --format."
-                .to_owned(),
+    for (index, text) in sql.split_inclusive('\n').enumerate() {
+        let line = Line {
+            number: index as u32 + 1,
+            text: text.trim(),
+            is_indented: text.starts_with([' ', '\t']),
+            bytes: at..at + text.len(),
         };
-        let next = at + line.len();
-        if text.starts_with("--") && text.contains("+goose") {
-            if line.starts_with([' ', '\t']) {
-                return Err(refuse(format!("`{text}` does not begin in the first column")));
-            }
-            let command = text.replace("--", "").replacen("+goose", "", 1).trim().to_ascii_lowercase();
-            state = match (command.as_str(), state) {
-                ("up", State::Start) => {
-                    up_from = next;
-                    State::Up
-                }
-                ("down", State::Up) => {
-                    found.up.push(up_from..at);
-                    State::Down
-                }
-                ("statementbegin", State::Up) => State::UpStatement,
-                ("statementbegin", State::Down) => State::DownStatement,
-                ("statementend", State::UpStatement) => {
-                    unended = None;
-                    State::Up
-                }
-                ("statementend", State::DownStatement) => State::Down,
-                ("no transaction", state) => {
-                    found.no_transaction.get_or_insert(format!("line {}: `{text}`", index + 1));
-                    state
-                }
-                ("envsub off", state) => state,
-                ("envsub on", State::Down | State::DownStatement) => state,
-                ("envsub on", _) => {
-                    return Err(ParseProblem {
-                        line: index as u32 + 1,
-                        column: 1,
-                        message: "goose would fill in environment variables here, safe-run does not"
-                            .to_owned(),
-                        hint: "Write the values themselves, or run the file with `safe-run -- goose … up`."
-                            .to_owned(),
-                    });
-                }
-                _ => return Err(refuse(format!("`{text}` is not expected here"))),
-            };
-        } else if state == State::Start && !text.is_empty() && !text.starts_with("--") {
-            return Err(refuse(format!("`{text}` stands before `-- +goose Up`")));
-        } else if state == State::Up && !text.is_empty() && !text.starts_with("--") {
-            unended = match ends_with_semicolon(text) {
-                true => None,
-                false => unended.or(Some(index as u32 + 1)),
-            };
+        at = line.bytes.end;
+        if line.is_annotation() {
+            reading.annotation(&line)?;
+        } else if !line.text.is_empty() && !line.text.starts_with("--") {
+            reading.statement(&line)?;
         }
-        at = next;
     }
-    if let (Some(line), State::Up | State::Down) = (unended, state) {
-        return Err(ParseProblem {
-            line,
-            column: 1,
-            message: "goose wants a semicolon at the end of the last statement, which begins here".to_owned(),
-            hint: "Add it: goose refuses such a file too.".to_owned(),
-        });
+    reading.end(sql.len())
+}
+
+/// A line of the file.
+struct Line<'a> {
+    number: u32,
+    /// Without the space around it.
+    text: &'a str,
+    is_indented: bool,
+    bytes: Range<usize>,
+}
+
+impl Line<'_> {
+    fn is_annotation(&self) -> bool {
+        self.text.starts_with("--") && self.text.contains("+goose")
     }
-    match state {
-        State::Up => found.up.push(up_from..sql.len()),
-        State::Down => {}
-        State::Start | State::UpStatement | State::DownStatement => {
-            let missing = if state == State::Start { "Up" } else { "StatementEnd" };
-            return Err(ParseProblem {
-                line: 1,
-                column: 1,
-                message: format!("it has no `-- +goose {missing}`"),
-                hint:
-                    "goose refuses such a file too. If another tool wrote it, name that tool with --format."
+}
+
+/// How far a file was read.
+struct Reading {
+    found: Sections,
+    state: State,
+    up_from: usize,
+    /// The line since which goose has seen no statement end: neither a semicolon at the end of a line nor a StatementEnd.
+    unended: Option<u32>,
+}
+
+impl Reading {
+    fn annotation(&mut self, line: &Line<'_>) -> Result<(), ParseProblem> {
+        let text = line.text;
+        if line.is_indented {
+            return Err(refused(line.number, format!("`{text}` does not begin in the first column")));
+        }
+        let command = text.replace("--", "").replacen("+goose", "", 1).trim().to_ascii_lowercase();
+        self.state = match (command.as_str(), self.state) {
+            ("up", State::Start) => {
+                self.up_from = line.bytes.end;
+                State::Up
+            }
+            ("down", State::Up) => {
+                self.found.up.push(self.up_from..line.bytes.start);
+                State::Down
+            }
+            ("statementbegin", State::Up) => State::UpStatement,
+            ("statementbegin", State::Down) => State::DownStatement,
+            ("statementend", State::UpStatement) => {
+                self.unended = None;
+                State::Up
+            }
+            ("statementend", State::DownStatement) => State::Down,
+            ("no transaction", state) => {
+                self.found.no_transaction.get_or_insert(format!("line {}: `{text}`", line.number));
+                state
+            }
+            ("envsub off", state) => state,
+            ("envsub on", state @ (State::Down | State::DownStatement)) => state,
+            ("envsub on", _) => {
+                return Err(ParseProblem {
+                    line: line.number,
+                    column: 1,
+                    message: "goose would fill in environment variables here, safe-run does not".to_owned(),
+                    hint: "Write the values themselves, or run the file with `safe-run -- goose … up`."
                         .to_owned(),
+                });
+            }
+            _ => return Err(refused(line.number, format!("`{text}` is not expected here"))),
+        };
+        Ok(())
+    }
+
+    /// A line that is neither empty nor a comment.
+    fn statement(&mut self, line: &Line<'_>) -> Result<(), ParseProblem> {
+        match self.state {
+            State::Start => {
+                let message = format!("`{}` stands before `-- +goose Up`", line.text);
+                return Err(refused(line.number, message));
+            }
+            State::Up if ends_with_semicolon(line.text) => self.unended = None,
+            State::Up => self.unended = self.unended.or(Some(line.number)),
+            State::UpStatement | State::Down | State::DownStatement => {}
+        }
+        Ok(())
+    }
+
+    fn end(mut self, len: usize) -> Result<Sections, ParseProblem> {
+        if let (Some(line), State::Up | State::Down) = (self.unended, self.state) {
+            return Err(ParseProblem {
+                line,
+                column: 1,
+                message: "goose wants a semicolon at the end of the last statement, which begins here"
+                    .to_owned(),
+                hint: "Add it: goose refuses such a file too.".to_owned(),
             });
         }
+        match self.state {
+            State::Up => self.found.up.push(self.up_from..len),
+            State::Down => {}
+            State::Start => return Err(refused(1, "it has no `-- +goose Up`".to_owned())),
+            State::UpStatement | State::DownStatement => {
+                return Err(refused(1, "it has no `-- +goose StatementEnd`".to_owned()));
+            }
+        }
+        Ok(self.found)
     }
-    Ok(found)
+}
+
+fn refused(line: u32, message: String) -> ParseProblem {
+    ParseProblem {
+        line,
+        column: 1,
+        message,
+        hint: "goose refuses such a file too. If another tool wrote it, name that tool with --format."
+            .to_owned(),
+    }
 }
