@@ -60,83 +60,97 @@ pub(super) async fn undo(
     context.progress.note(format!("undoing: {}", error.message()));
     let restored = Box::pin(restore_snapshot(context, &mut log, control, snapshot, plan)).await;
     let seconds = began.elapsed().as_secs_f64();
-    match restored {
-        Ok(mut restored) => {
-            restored.differences.extend(context.proof.differs.iter().cloned());
-            restored.account_for_made_roles();
-            log.timed("undo: snapshot restored and swapped in", began);
-            log.note_step(Step::Undone);
-            let database = log.report.database.clone();
-            let as_before = restored.as_before();
-            log.report.state = format!(
-                "database \"{database}\" {as_before} · restored from snapshot {} and compared row by row",
-                log.report.snapshot.clone().unwrap_or_default()
-            );
-            log.report.account = restored.account();
-            let kept_as = restored.replaced_as;
-            if let Some(error) = settle_fence(context, &mut log, control, standing, kept_as.as_deref()).await
-            {
-                log.report.notes.push(format!("the fence could not be lifted: {error}"));
-                log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
-                log.report.undo = Some(UndoReport {
-                    how: "restore",
-                    seconds,
-                    failed_database_kept_as: kept_as,
-                    error: Some((&error).into()),
-                });
-                return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
-            }
-            if let (false, Some(kept_as)) = (fenced, &kept_as) {
-                // Its sessions were ended by the swap: what is there now is all that was ever written.
-                let (told, next) =
-                    writes::settle(&context.connection, control, kept_as, &mut log.journal).await;
-                let is_saved = !next.is_empty();
-                log.report.notes.extend(told);
-                log.report.next.extend(next);
-                let lost = if is_saved {
-                    format!("those rows are in \"{kept_as}\" and in the file")
-                } else {
-                    format!("those rows are in \"{kept_as}\" only")
-                };
-                let settings = context.connection.with_database(kept_as);
-                tell_differences(context, &mut log, &settings, &before, reached, &lost).await;
-            }
-            if let (true, Some(kept_as)) = (is_read_only, &kept_as) {
-                let failed = context.connection.with_database(kept_as);
-                match large_objects::after_undo(&context.connection, &failed).await {
-                    Ok(told) => log.report.notes.extend(told),
-                    Err(error) => log.report.notes.push(format!(
-                        "large objects that others wrote behind the fence could not be looked for: {error}"
-                    )),
-                }
-            }
-            if let Some(kept_as) = &kept_as {
-                let name = common::Ident::new(&**kept_as);
-                log.report.notes.push(format!("the failed state is kept as database \"{kept_as}\""));
-                log.report.next.push(format!("when it is no longer needed: DROP DATABASE {name}"));
-            }
-            log.report.undo =
-                Some(UndoReport { how: "restore", seconds, failed_database_kept_as: kept_as, error: None });
-            // A clone that could not be used has no purpose any more.
-            clone::drop_unneeded(&mut log, control, &context.progress).await;
-            Ok(log.finish(Verdict::Restored, stage.exit_code_undone(&error)))
+    let mut undo = UndoReport { how: "restore", seconds, failed_database_kept_as: None, error: None };
+    let restored = match restored {
+        Ok(restored) => restored,
+        Err(second) => return Ok(not_restored(log, standing.as_ref(), undo, &second)),
+    };
+    log.timed("undo: snapshot restored and swapped in", began);
+    log.note_step(Step::Undone);
+    let kept_as = restored.replaced_as.clone();
+    describe(context, &mut log, restored);
+    undo.failed_database_kept_as.clone_from(&kept_as);
+    if let Some(error) = settle_fence(context, &mut log, control, standing, kept_as.as_deref()).await {
+        log.report.notes.push(format!("the fence could not be lifted: {error}"));
+        log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
+        undo.error = Some((&error).into());
+        log.report.undo = Some(undo);
+        return Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()));
+    }
+    if let Some(kept_as) = &kept_as {
+        if !fenced {
+            save_what_others_wrote(context, &mut log, control, kept_as, &before, reached).await;
         }
-        Err(second) => {
-            log.report.undo = Some(UndoReport {
-                how: "restore",
-                seconds,
-                failed_database_kept_as: None,
-                error: Some((&second).into()),
-            });
-            log.report.state = format!(
-                "database \"{}\" holds what the failed run left behind{}; snapshot {} is kept",
-                log.report.database,
-                standing.as_ref().map_or(String::new(), |fence| format!(", and {}", fence.state())),
-                log.report.snapshot.clone().unwrap_or_default()
-            );
-            log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
-            Ok(log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code()))
+        if is_read_only {
+            look_for_large_objects(context, &mut log, kept_as).await;
         }
+        let name = common::Ident::new(&**kept_as);
+        log.report.notes.push(format!("the failed state is kept as database \"{kept_as}\""));
+        log.report.next.push(format!("when it is no longer needed: DROP DATABASE {name}"));
+    }
+    log.report.undo = Some(undo);
+    // A clone that could not be used has no purpose any more.
+    clone::drop_unneeded(&mut log, control, &context.progress).await;
+    Ok(log.finish(Verdict::Restored, stage.exit_code_undone(&error)))
+}
+
+/// The undo failed as well: the database holds what the failed run left behind, and the snapshot is kept.
+fn not_restored(mut log: RunLog, standing: Option<&Fence>, mut undo: UndoReport, second: &Error) -> Report {
+    undo.error = Some(second.into());
+    log.report.undo = Some(undo);
+    log.report.state = format!(
+        "database \"{}\" holds what the failed run left behind{}; snapshot {} is kept",
+        log.report.database,
+        standing.map_or(String::new(), |fence| format!(", and {}", fence.state())),
+        log.report.snapshot.clone().unwrap_or_default()
+    );
+    log.report.next.extend(crate::report::WAYS_OUT.map(str::to_owned));
+    log.finish(Verdict::Unknown, ErrorKind::Unknown.exit_code())
+}
+
+/// What the database is now, and what that does not vouch for.
+fn describe(context: &Context, log: &mut RunLog, mut restored: RestoreReport) {
+    restored.differences.extend(context.proof.differs.iter().cloned());
+    restored.account_for_made_roles();
+    log.report.state = format!(
+        "database \"{}\" {} · restored from snapshot {} and compared row by row",
+        log.report.database,
+        restored.as_before(),
+        log.report.snapshot.clone().unwrap_or_default()
+    );
+    log.report.account = restored.account();
+}
+
+/// Where no fence stood: its sessions were ended by the swap, so what is there now is all that was ever written.
+async fn save_what_others_wrote(
+    context: &Context,
+    log: &mut RunLog,
+    control: &Session,
+    kept_as: &str,
+    before: &StoredSnapshot,
+    reached: Option<&BTreeSet<u32>>,
+) {
+    let (told, next) = writes::settle(&context.connection, control, kept_as, &mut log.journal).await;
+    let is_saved = !next.is_empty();
+    log.report.notes.extend(told);
+    log.report.next.extend(next);
+    let lost = if is_saved {
+        format!("those rows are in \"{kept_as}\" and in the file")
+    } else {
+        format!("those rows are in \"{kept_as}\" only")
+    };
+    let settings = context.connection.with_database(kept_as);
+    tell_differences(context, log, &settings, before, reached, &lost).await;
+}
+
+/// Before PostgreSQL 16 the read-only fence does not keep others from writing large objects.
+async fn look_for_large_objects(context: &Context, log: &mut RunLog, kept_as: &str) {
+    let failed = context.connection.with_database(kept_as);
+    match large_objects::after_undo(&context.connection, &failed).await {
+        Ok(told) => log.report.notes.extend(told),
+        Err(error) => log.report.notes.push(format!(
+            "large objects that others wrote behind the fence could not be looked for: {error}"
+        )),
     }
 }
 
