@@ -1,4 +1,5 @@
-//! The `safe-run` command line: what was asked for. `protected.rs` has the runs that change something, `look.rs` what only looks.
+//! The `safe-run` command line: what was asked for. `protected.rs` has the runs that change something; `status.rs`,
+//! `plan.rs`, `check.rs` and `look.rs` have what only looks.
 
 mod args;
 mod check;
@@ -6,11 +7,13 @@ mod import;
 mod look;
 mod mark;
 mod new;
+mod plan;
 mod protected;
 mod refuse;
 mod reported;
 mod settle;
 mod state;
+mod status;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
