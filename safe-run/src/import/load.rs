@@ -95,6 +95,18 @@ pub struct Job {
     pub refused: BTreeMap<Vec<u8>, String>,
 }
 
+impl Job {
+    fn copy_statement(&self) -> String {
+        let how = match (self.plan.is_binary(), self.freezes) {
+            (true, true) => " WITH (FORMAT binary, FREEZE)",
+            (true, false) => " WITH (FORMAT binary)",
+            (false, true) => " WITH (FREEZE)",
+            (false, false) => "",
+        };
+        format!("COPY {} ({}) FROM STDIN{how}", self.plan.target.name, self.plan.column_list())
+    }
+}
+
 /// How the load of a table ended.
 #[derive(Debug)]
 pub enum Outcome {
@@ -179,20 +191,13 @@ pub async fn load(
     session: Option<&Session>,
     readers: Vec<Reader>,
     job: Job,
-    mut on_aside: impl FnMut(SetAside) -> Result<()>,
+    on_aside: impl FnMut(SetAside) -> Result<()>,
     progress: &Progress,
 ) -> Result<(Vec<Reader>, Outcome)> {
     let is_binary = job.plan.is_binary();
-    let how = match (is_binary, job.freezes) {
-        (true, true) => " WITH (FORMAT binary, FREEZE)",
-        (true, false) => " WITH (FORMAT binary)",
-        (false, true) => " WITH (FREEZE)",
-        (false, false) => "",
-    };
-    let statement = format!("COPY {} ({}) FROM STDIN{how}", job.plan.target.name, job.plan.column_list());
     let name = job.plan.target.name.short();
     let mut copying = match session {
-        Some(session) => match CopyIn::begin(session, &statement).await {
+        Some(session) => match CopyIn::begin(session, &job.copy_statement()).await {
             Ok(copying) => Some(copying),
             Err(error) => return Ok((readers, refused(error, &name, None))),
         },
@@ -205,32 +210,15 @@ pub async fn load(
     let ranges = ranges(&readers, &job.table)?;
     let silent = AtomicBool::new(session.is_none());
     let shared = Arc::new(Shared { job, ranges: Mutex::new(ranges), silent });
-    let (sender, mut receiver) = mpsc::channel(QUEUE);
+    let (sender, receiver) = mpsc::channel(QUEUE);
     let begin = |reader| {
         let (shared, sender) = (shared.clone(), sender.clone());
         tokio::task::spawn_blocking(move || Worker::new(&shared, &sender).run(reader))
     };
     let workers: Vec<_> = readers.into_iter().map(begin).collect();
     drop(sender);
-    let mut blocks: Vec<Block> = Vec::new();
-    while let Some(message) = receiver.recv().await {
-        interrupt::check()?;
-        match message {
-            Message::Aside(aside) => on_aside(aside)?,
-            Message::Rows { text, sent } => {
-                progress.advance(text.len() as u64, sent.rows);
-                blocks.push(sent);
-                let copying = copying.as_mut().filter(|_| !text.is_empty());
-                if let Some(copying) = copying
-                    && let Err(error) = copying.send(text).await
-                {
-                    failure = Some(error);
-                    break;
-                }
-            }
-        }
-    }
-    drop(receiver);
+    let (blocks, refusal) = pass_on(receiver, copying.as_mut(), on_aside, progress).await?;
+    let failure = refusal.or(failure);
     let (mut readers, mut loaded) = (Vec::new(), Loaded::default());
     for worker in workers {
         let (reader, part) =
@@ -242,13 +230,7 @@ pub async fn load(
     let is_whole = loaded.bad_rows == 0 || shared.job.sets_aside;
     let ended = match (failure, copying) {
         (Some(error), _) => Err(error),
-        (None, Some(mut copying)) if is_whole => {
-            let trailed = if is_binary { copying.send(binary::TRAILER.to_vec()).await } else { Ok(()) };
-            match trailed {
-                Ok(()) => copying.finish().await,
-                Err(error) => Err(error),
-            }
-        }
+        (None, Some(copying)) if is_whole => finish(copying, is_binary).await,
         (None, copying) => {
             if let Some(copying) = copying {
                 copying.give_up();
@@ -274,6 +256,42 @@ pub async fn load(
         )));
     }
     Ok((readers, Outcome::Loaded(loaded)))
+}
+
+/// Hands on what the readers made of the rows, until they have ended or the server refuses something: the blocks that were
+/// handed to it, the refused one among them, and its refusal.
+async fn pass_on(
+    mut receiver: mpsc::Receiver<Message>,
+    mut copying: Option<&mut CopyIn>,
+    mut on_aside: impl FnMut(SetAside) -> Result<()>,
+    progress: &Progress,
+) -> Result<(Vec<Block>, Option<Error>)> {
+    let mut blocks: Vec<Block> = Vec::new();
+    while let Some(message) = receiver.recv().await {
+        interrupt::check()?;
+        match message {
+            Message::Aside(aside) => on_aside(aside)?,
+            Message::Rows { text, sent } => {
+                progress.advance(text.len() as u64, sent.rows);
+                blocks.push(sent);
+                let copying = copying.as_mut().filter(|_| !text.is_empty());
+                if let Some(copying) = copying
+                    && let Err(error) = copying.send(text).await
+                {
+                    return Ok((blocks, Some(error)));
+                }
+            }
+        }
+    }
+    Ok((blocks, None))
+}
+
+/// Ends the COPY of all rows. Returns the server's count of them.
+async fn finish(mut copying: CopyIn, is_binary: bool) -> Result<u64> {
+    if is_binary {
+        copying.send(binary::TRAILER.to_vec()).await?;
+    }
+    copying.finish().await
 }
 
 /// Where several threads read, each takes one range after the other.

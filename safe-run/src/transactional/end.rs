@@ -152,36 +152,11 @@ pub(super) async fn roll_back(
     log.fence_is_down();
     let mut notes = Vec::new();
     if stage != Stage::Before {
-        let put_back = async {
-            let own;
-            let session = match &rolled_back {
-                Ok(()) => &migrator,
-                Err(_) => {
-                    own = connect_again(context).await?;
-                    &own
-                }
-            };
-            match baseline {
-                Some(baseline) => {
-                    if rolled_back.is_ok() {
-                        session.reset_settings().await?;
-                        session.only_catalog_names().await?;
-                    }
-                    sequences::put_back(session, &baseline.sequences).await
-                }
-                None => Ok(sequences::PutBack::default()),
-            }
-        };
-        match put_back.await {
+        match put_sequences_back(context, &migrator, baseline, rolled_back.is_ok()).await {
             Ok(found) => notes.extend(found.restored.into_iter().chain(found.ahead)),
             Err(second) => {
                 log.fail(&error);
-                log.report.undo = Some(UndoReport {
-                    how: "rollback",
-                    seconds: began.elapsed().as_secs_f64(),
-                    failed_database_kept_as: None,
-                    error: Some((&second).into()),
-                });
+                log.report.undo = Some(undo_report(began, Some(&second)));
                 log.report.state = format!(
                     "database \"{}\": tables are as before, but sequences could not be looked at",
                     log.report.database
@@ -199,12 +174,7 @@ pub(super) async fn roll_back(
     log.report.notes.extend(notes);
     let outside = std::mem::take(&mut log.outside);
     log.report.notes.extend(outside);
-    log.report.undo = Some(UndoReport {
-        how: "rollback",
-        seconds: began.elapsed().as_secs_f64(),
-        failed_database_kept_as: None,
-        error: None,
-    });
+    log.report.undo = Some(undo_report(began, None));
     let mut state = vec![format!("database \"{}\" unchanged", log.report.database)];
     if stage != Stage::Before {
         state.push(work.had_run(&log.report));
@@ -213,7 +183,43 @@ pub(super) async fn roll_back(
         state.push(format!("snapshot {id} kept"));
     }
     log.report.state = state.join(" · ");
-    let (verdict, code) = match (stage, error.kind()) {
+    let (verdict, code) = outcome(stage, &error);
+    Ok(log.finish(verdict, code))
+}
+
+/// A ROLLBACK leaves sequences as the migration left them. Where the connection is gone, another one does it.
+async fn put_sequences_back(
+    context: &Context,
+    migrator: &Session,
+    baseline: Option<&Baseline>,
+    is_usable: bool,
+) -> Result<sequences::PutBack> {
+    let own;
+    let session = if is_usable {
+        migrator
+    } else {
+        own = connect_again(context).await?;
+        &own
+    };
+    let Some(baseline) = baseline else { return Ok(sequences::PutBack::default()) };
+    if is_usable {
+        session.reset_settings().await?;
+        session.only_catalog_names().await?;
+    }
+    sequences::put_back(session, &baseline.sequences).await
+}
+
+fn undo_report(began: Instant, error: Option<&Error>) -> UndoReport {
+    UndoReport {
+        how: "rollback",
+        seconds: began.elapsed().as_secs_f64(),
+        failed_database_kept_as: None,
+        error: error.map(Into::into),
+    }
+}
+
+fn outcome(stage: Stage, error: &Error) -> (Verdict, u8) {
+    match (stage, error.kind()) {
         (_, kind @ (ErrorKind::Interrupted | ErrorKind::Terminated)) => {
             (Verdict::RolledBack, kind.exit_code())
         }
@@ -221,6 +227,5 @@ pub(super) async fn roll_back(
         (Stage::Migration, _) if error.is_retryable() => (Verdict::RolledBack, ErrorKind::Busy.exit_code()),
         (Stage::Migration, _) => (Verdict::RolledBack, ErrorKind::MigrationRolledBack.exit_code()),
         (Stage::Validation, _) => (Verdict::RolledBack, ErrorKind::ValidationRolledBack.exit_code()),
-    };
-    Ok(log.finish(verdict, code))
+    }
 }
