@@ -5,17 +5,17 @@
 //! whose schema is on the search_path comes before one whose is not. Nothing is left out unless a person said so; what a
 //! migration tool keeps for itself is left alone always.
 
-use std::collections::BTreeSet;
+mod columns;
 
 use common::{QualifiedName, migration_tools};
 use sqlite::{
     partner,
     schema::{Schema, Table},
-    target::{ColumnRule, Target as TypeOf},
+    target::ColumnRule,
 };
 
 use super::{
-    choices::{ColumnName, Map, written},
+    choices::{Map, written},
     options::ImportOptions,
     target::{Target, TargetColumn, TargetForeignKey, TargetTable},
 };
@@ -81,7 +81,7 @@ pub fn plan(schema: &Schema, target: &Target, options: &ImportOptions) -> Result
         }
         match partner(table, target, options) {
             Err(problem) => problems.push(problem),
-            Ok(found) => match columns(table, found, options, &mut plan.notes) {
+            Ok(found) => match columns::plan(table, found, options, &mut plan.notes) {
                 Err(found) => problems.extend(found),
                 Ok(columns) => plan.tables.push(TablePlan {
                     source,
@@ -196,143 +196,6 @@ fn partner<'t>(
 fn choose<'t>(found: &[&'t TargetTable]) -> Option<&'t TargetTable> {
     let places: Vec<usize> = (0..found.len()).collect();
     partner::choose(&places, |place| found[place].visible).map(|place| found[place])
-}
-
-/// The partners of all columns of a table.
-fn columns(
-    table: &Table,
-    target: &TargetTable,
-    options: &ImportOptions,
-    notes: &mut Vec<String>,
-) -> Result<Vec<ColumnPlan>, Vec<Problem>> {
-    let (mut planned, mut problems): (Vec<ColumnPlan>, Vec<Problem>) = (Vec::new(), Vec::new());
-    let mut taken: BTreeSet<&str> = BTreeSet::new();
-    for (source, column) in table.columns.iter().enumerate() {
-        let name = ColumnName { table: table.name.clone(), column: column.name.clone() };
-        if options.skip_columns.iter().any(|skipped| skipped.is(&table.name, &column.name)) {
-            notes.push(format!("column {name} is left out, as told by --skip-column"));
-            continue;
-        }
-        let found = match column_partner(&name, target, options) {
-            Ok(found) => found,
-            Err(problem) => {
-                problems.push(problem);
-                continue;
-            }
-        };
-        if !taken.insert(&found.name) {
-            problems.push(Problem {
-                what: format!(
-                    "two columns of {} go into {}.{}",
-                    written(&table.name),
-                    target.name.short(),
-                    found.name
-                ),
-                way_out: format!("--map {name}=COLUMN, or --skip-column {name}"),
-            });
-            continue;
-        }
-        if found.generated && column.generated.is_none() {
-            problems.push(Problem {
-                what: format!(
-                    "column {name} holds values, and PostgreSQL computes {}.{} itself",
-                    target.name.short(),
-                    common::ident::printable(&found.name)
-                ),
-                way_out: format!("--skip-column {name} to leave its values out"),
-            });
-            continue;
-        }
-        if found.generated {
-            notes.push(format!("column {name} is computed by PostgreSQL, and not loaded"));
-            continue;
-        }
-        let takes = TypeOf::parse(&found.takes.base, found.takes.labels.as_deref());
-        if takes.changes_values() {
-            problems.push(Problem {
-                what: format!(
-                    "{}.{} is of type {}, which changes values without an error",
-                    target.name.short(),
-                    common::ident::printable(&found.name),
-                    found.takes.shown
-                ),
-                way_out: format!(
-                    "another type of the column in PostgreSQL, or --skip-column {name} to leave its values out"
-                ),
-            });
-        } else {
-            planned.push(ColumnPlan {
-                source,
-                source_name: column.name.clone(),
-                target: found.clone(),
-                rule: options.rule(&name, takes, !found.not_null),
-            });
-        }
-    }
-    for column in
-        target.columns.iter().filter(|column| !taken.contains(column.name.as_str()) && !column.generated)
-    {
-        let shown = format!("{}.{}", target.name.short(), common::ident::printable(&column.name));
-        if column.not_null && !column.has_default {
-            problems.push(Problem {
-                what: format!(
-                    "column {shown} is NOT NULL, has no default, and has no partner in SQLite's {}",
-                    written(&table.name)
-                ),
-                way_out: format!(
-                    "--map {}.COLUMN={}, or give it a default in PostgreSQL",
-                    written(&table.name),
-                    written(&column.name)
-                ),
-            });
-        } else {
-            let by = if column.has_default { "its default" } else { "NULL" };
-            notes.push(format!("column {shown} has no partner in SQLite: every row gets {by}"));
-        }
-    }
-    if problems.is_empty() { Ok(planned) } else { Err(problems) }
-}
-
-/// The column that takes the values of `name`.
-fn column_partner<'t>(
-    name: &ColumnName,
-    target: &'t TargetTable,
-    options: &ImportOptions,
-) -> Result<&'t TargetColumn, Problem> {
-    let mapped = options.map_of_column(name);
-    let wanted = mapped.unwrap_or(&name.column);
-    let names = target.columns.iter().map(|column| column.name.as_str());
-    let alike: Vec<&TargetColumn> =
-        partner::candidates(wanted, names).into_iter().map(|place| &target.columns[place]).collect();
-    if let Some(exact) = alike.iter().find(|column| column.name == wanted) {
-        return Ok(exact);
-    }
-    match (alike.as_slice(), mapped) {
-        ([only], None) => Ok(only),
-        (_, Some(mapped)) => Err(Problem {
-            what: format!(
-                "table {} has no column {}, which --map names for {name}",
-                target.name.short(),
-                written(mapped)
-            ),
-            way_out: format!("--map {name}=COLUMN"),
-        }),
-        ([], None) => Err(Problem {
-            what: format!("column {name} has no partner in {}", target.name.short()),
-            way_out: format!("--map {name}=COLUMN, or --skip-column {name} to leave its values out"),
-        }),
-        (several, None) => {
-            let names: Vec<String> = several.iter().map(|column| written(&column.name)).collect();
-            Err(Problem {
-                what: format!(
-                    "column {name} could go into {} of {}",
-                    names.join(" or "),
-                    target.name.short()
-                ),
-                way_out: format!("--map {name}=COLUMN"),
-            })
-        }
-    }
 }
 
 fn same_target(tables: &[TablePlan]) -> Vec<Problem> {
