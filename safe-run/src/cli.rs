@@ -169,6 +169,33 @@ enum Command {
 }
 
 impl Cli {
+    /// The flags of migrations, those behind the command's word first.
+    fn migrations(&self) -> MigrationArgs {
+        let of_command = match &self.command {
+            Some(Command::Status(args) | Command::Plan(args)) => args.clone(),
+            Some(Command::New { folder, .. }) => folder.clone().into(),
+            Some(
+                Command::Baseline { mark, .. } | Command::Stamp { mark, .. } | Command::Repair { mark, .. },
+            ) => mark.folder.clone().into(),
+            _ => MigrationArgs::default(),
+        };
+        of_command.over(&self.migrations)
+    }
+
+    /// The flags that a configuration file may stand in for.
+    fn flags(&self, migrations: &MigrationArgs) -> CommandFlags {
+        CommandFlags {
+            jobs: self.protection().jobs,
+            compress: self.protection().compress.clone(),
+            dirs: migrations.dir.clone(),
+            format: migrations.format.map(|choice| choice.name().to_owned()),
+            ignore_history: migrations.ignore_history.clone(),
+            lock_timeout: self.protection().lock_timeout,
+            lock_retries: self.protection().lock_retries,
+            max_loss: self.checks().max_loss.clone(),
+        }
+    }
+
     /// The flags of protection: an import has its own behind its word.
     fn protection(&self) -> &ProtectionArgs {
         match &self.command {
@@ -209,35 +236,8 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         return Ok(0);
     }
     refuse::useless_flags(cli)?;
-    let of_command = match &cli.command {
-        Some(Command::Status(args) | Command::Plan(args)) => args.clone(),
-        Some(Command::New { folder, .. }) => folder.clone().into(),
-        Some(Command::Baseline { mark, .. } | Command::Stamp { mark, .. } | Command::Repair { mark, .. }) => {
-            mark.folder.clone().into()
-        }
-        _ => MigrationArgs::default(),
-    };
-    let migrations = MigrationArgs {
-        dir: if of_command.dir.is_empty() { cli.migrations.dir.clone() } else { of_command.dir },
-        format: of_command.format.or(cli.migrations.format),
-        to: of_command.to.or_else(|| cli.migrations.to.clone()),
-        allow_out_of_order: [of_command.allow_out_of_order, cli.migrations.allow_out_of_order.clone()]
-            .concat(),
-        tx: of_command.tx.or(cli.migrations.tx),
-        ignore_history: [of_command.ignore_history, cli.migrations.ignore_history.clone()].concat(),
-        whole_file: [of_command.whole_file, cli.migrations.whole_file.clone()].concat(),
-        history_table: of_command.history_table.or_else(|| cli.migrations.history_table.clone()),
-    };
-    let flags = CommandFlags {
-        jobs: cli.protection().jobs,
-        compress: cli.protection().compress.clone(),
-        dirs: migrations.dir.clone(),
-        format: migrations.format.map(|choice| choice.name().to_owned()),
-        ignore_history: migrations.ignore_history.clone(),
-        lock_timeout: cli.protection().lock_timeout,
-        lock_retries: cli.protection().lock_retries,
-        max_loss: cli.checks().max_loss.clone(),
-    };
+    let migrations = cli.migrations();
+    let flags = cli.flags(&migrations);
     let settings = Settings::load(&cli.shared, flags, Environment::from_process())?;
     settings.apply_trust();
     settings.warnings.iter().for_each(|warning| output.warn(warning));
@@ -248,39 +248,7 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
     let command = Invocation { cli, settings: &settings, migrations: &migrations, output };
     // The file's word for the format is refused before anybody is asked anything, like every other of its words.
     command.wanted()?;
-    match &cli.command {
-        None if cli.protection().snapshot_only => command.snapshot_only().await,
-        None => command.protected_run().await,
-        Some(Command::Status(_)) => command.status().await,
-        Some(Command::Plan(_)) => command.plan().await,
-        Some(Command::Import(args)) => command.import(args).await,
-        Some(Command::Check { list: true, .. }) => command.list_checks(),
-        Some(Command::Check { checks, .. }) => command.check(checks).await,
-        Some(Command::History) => command.history(),
-        Some(Command::Report { run, html }) => command.report(run.as_deref(), html.as_deref()),
-        Some(Command::Recover { undo, keep }) => {
-            command
-                .recover(match (undo, keep) {
-                    (true, _) => Decision::Undo,
-                    (_, true) => Decision::Keep,
-                    _ => Decision::Open,
-                })
-                .await
-        }
-        Some(Command::Release) => command.release().await,
-        Some(Command::Baseline { version, mark }) => command.baseline(version, mark).await,
-        Some(Command::Stamp { versions, mark }) => command.stamp(versions, mark).await,
-        Some(Command::Repair { accept, mark }) => command.repair(accept, mark).await,
-        Some(Command::New { name, .. }) => command.new_migration(name),
-        Some(Command::Man) => {
-            output.data(&common::cli::completions::manual::<Cli>()?)?;
-            Ok(0)
-        }
-        Some(Command::Completions { shell }) => {
-            output.data(&common::cli::completions::script::<Cli>(*shell))?;
-            Ok(0)
-        }
-    }
+    command.carry_out().await
 }
 
 /// One invocation: flags and settings, resolved once.
@@ -292,6 +260,41 @@ struct Invocation<'a> {
 }
 
 impl Invocation<'_> {
+    async fn carry_out(&self) -> Result<u8> {
+        match &self.cli.command {
+            None if self.cli.protection().snapshot_only => self.snapshot_only().await,
+            None => self.protected_run().await,
+            Some(Command::Status(_)) => self.status().await,
+            Some(Command::Plan(_)) => self.plan().await,
+            Some(Command::Import(args)) => self.import(args).await,
+            Some(Command::Check { list: true, .. }) => self.list_checks(),
+            Some(Command::Check { checks, .. }) => self.check(checks).await,
+            Some(Command::History) => self.history(),
+            Some(Command::Report { run, html }) => self.report(run.as_deref(), html.as_deref()),
+            Some(Command::Recover { undo, keep }) => {
+                self.recover(match (undo, keep) {
+                    (true, _) => Decision::Undo,
+                    (_, true) => Decision::Keep,
+                    _ => Decision::Open,
+                })
+                .await
+            }
+            Some(Command::Release) => self.release().await,
+            Some(Command::Baseline { version, mark }) => self.baseline(version, mark).await,
+            Some(Command::Stamp { versions, mark }) => self.stamp(versions, mark).await,
+            Some(Command::Repair { accept, mark }) => self.repair(accept, mark).await,
+            Some(Command::New { name, .. }) => self.new_migration(name),
+            Some(Command::Man) => {
+                self.output.data(&common::cli::completions::manual::<Cli>()?)?;
+                Ok(0)
+            }
+            Some(Command::Completions { shell }) => {
+                self.output.data(&common::cli::completions::script::<Cli>(*shell))?;
+                Ok(0)
+            }
+        }
+    }
+
     async fn connection(&self, purpose: &str) -> Result<ConnectionSettings> {
         let connection = self.settings.connection()?.with_application_name(purpose);
         for warning in connection.warnings() {

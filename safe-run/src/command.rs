@@ -1,6 +1,8 @@
 //! Runs an external command under protection: its environment names the protected database, its output passes through,
 //! signals reach its process group, and it has to be seen on the server.
 
+mod sessions;
+
 use std::{
     collections::BTreeSet,
     ffi::{OsStr, OsString},
@@ -15,14 +17,10 @@ use common::{
     interrupt::ChildGuard,
     postgres::{ConnectionSettings, Session, settings::VARIABLES_TO_CLEAR},
 };
+use tokio::process::{Child, Command};
 
+use sessions::{LOOK_EVERY, Lookout, Seen};
 use sql::masking;
-
-/// How often the server is asked for the command's sessions.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-/// How long PostgreSQL 14's statistics collector may be behind.
-const COLLECTOR_DELAY: Duration = Duration::from_millis(600);
 
 /// What the command did.
 #[derive(Debug)]
@@ -125,10 +123,52 @@ pub async fn run(
 ) -> Result<Finished> {
     let (program, arguments) =
         words.split_first().ok_or_else(|| Error::usage("no command was given after --"))?;
-    let known = settled_sessions(observer, settings, own).await?;
-    let before = counted(observer, settings.database()).await?;
-    let identity = database_oid(observer, settings.database()).await?;
-    let mut command = tokio::process::Command::new(program);
+    let lookout = Lookout { observer, settings, own };
+    let known = lookout.settled_sessions().await?;
+    let before = lookout.counted().await?;
+    let identity = lookout.database_oid().await?;
+    let mut process = command(program, arguments, settings, stdout_is_ours);
+    let started = Instant::now();
+    let mut child = process.spawn().map_err(|source| not_started(program, &source))?;
+    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+    let guard = pid.map(ChildGuard::register);
+    let (status, sighted) = watch(&mut child, &lookout, &known).await;
+    let status =
+        status.map_err(|source| Error::failed(format!("could not wait for the command: {source}")))?;
+    drop(guard);
+    if let Some(pid) = pid {
+        // Children that it left behind must not write while we check, or undo. None is the normal case.
+        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
+    }
+    let took = started.elapsed();
+    let replaced = lookout.database_oid().await? != identity;
+    let mut total = sighted.sessions.iter().map(|found| found.pid).collect::<BTreeSet<_>>().len() as u64;
+    if total == 0 && !replaced {
+        total = lookout.late_sessions(&known, &before).await?;
+    }
+    let lasts = lookout.lasts(&known).await?;
+    lookout.wait_for_collector().await;
+    let after = lookout.counted().await?;
+    Ok(Finished {
+        status,
+        took,
+        sessions: total,
+        replaced,
+        xids: sighted.xids,
+        rolled_back: after.rolled_back.saturating_sub(before.rolled_back),
+        rows_written: after.rows_written.saturating_sub(before.rows_written),
+        lasts,
+    })
+}
+
+/// The command as it is started: its environment names the database.
+fn command(
+    program: &OsStr,
+    arguments: &[OsString],
+    settings: &ConnectionSettings,
+    stdout_is_ours: bool,
+) -> Command {
+    let mut command = Command::new(program);
     for name in VARIABLES_TO_CLEAR {
         command.env_remove(name);
     }
@@ -142,165 +182,33 @@ pub async fn run(
     if stdout_is_ours {
         command.stdout(std::io::stderr());
     }
-    let started = Instant::now();
-    let mut child = command.spawn().map_err(|source| not_started(program, &source))?;
-    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
-    let guard = pid.map(ChildGuard::register);
-    let mut seen = BTreeSet::new();
-    let mut xids = BTreeSet::new();
-    let status = loop {
+    command
+}
+
+/// What was seen on the server while the command ran.
+#[derive(Default)]
+struct Sighted {
+    sessions: BTreeSet<Seen>,
+    xids: BTreeSet<u32>,
+}
+
+/// Looks at the server again and again until the command has ended.
+async fn watch(
+    child: &mut Child,
+    lookout: &Lookout<'_>,
+    known: &[Seen],
+) -> (std::io::Result<ExitStatus>, Sighted) {
+    let mut sighted = Sighted::default();
+    loop {
         tokio::select! {
-            status = child.wait() => break status,
+            status = child.wait() => return (status, sighted),
             () = tokio::time::sleep(LOOK_EVERY) => {
                 // A server that does not answer now is found out by what comes next.
-                if let Ok(found) = sessions(observer, settings, own).await {
-                    seen.extend(found.into_iter().filter(|found| !known.contains(found)));
+                if let Ok(found) = lookout.sessions().await {
+                    sighted.sessions.extend(found.into_iter().filter(|found| !known.contains(found)));
                 }
-                xids.extend(transactions(observer, settings, own).await.unwrap_or_default());
+                sighted.xids.extend(lookout.transactions().await.unwrap_or_default());
             }
         }
-    };
-    let status =
-        status.map_err(|source| Error::failed(format!("could not wait for the command: {source}")))?;
-    drop(guard);
-    if let Some(pid) = pid {
-        // Children that it left behind must not write while we check, or undo. None is the normal case.
-        let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
     }
-    let took = started.elapsed();
-    let replaced = database_oid(observer, settings.database()).await? != identity;
-    let mut total = seen.iter().map(|found| found.pid).collect::<BTreeSet<_>>().len() as u64;
-    if total == 0 && !replaced {
-        // Too quick to be seen: the server counts sessions, and tells a moment later.
-        for _ in 0..30 {
-            total = counted(observer, settings.database()).await?.sessions.saturating_sub(before.sessions);
-            // A pooler may have given it a session that was there before, and keeps it.
-            let kept = sessions(observer, settings, own).await?;
-            total += kept.iter().filter(|found| !known.contains(found)).count() as u64;
-            if total > 0 {
-                break;
-            }
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    }
-    // The server ends a session a moment after its client.
-    let mut lasts = false;
-    for pause in [Duration::ZERO, LOOK_EVERY, LOOK_EVERY * 3] {
-        tokio::time::sleep(pause).await;
-        let there = sessions(observer, settings, own).await?;
-        let is_new = |found: &&Seen| !known.iter().any(|known| known.pid == found.pid);
-        lasts = there.iter().any(|found| is_new(&found));
-        if !lasts {
-            break;
-        }
-    }
-    // Behind a pooler a session goes on, and is counted later.
-    lasts |= settings.is_pooled();
-    if observer.server_major() < 15 {
-        tokio::time::sleep(COLLECTOR_DELAY).await;
-    }
-    let after = counted(observer, settings.database()).await?;
-    Ok(Finished {
-        status,
-        took,
-        sessions: total,
-        replaced,
-        xids,
-        rolled_back: after.rolled_back.saturating_sub(before.rolled_back),
-        rows_written: after.rows_written.saturating_sub(before.rows_written),
-        lasts,
-    })
-}
-
-/// The transactions of sessions that bear the run's name, which only the command was given.
-async fn transactions(observer: &Session, settings: &ConnectionSettings, own: &[i32]) -> Result<Vec<u32>> {
-    let rows = observer
-        .query(
-            "SELECT backend_xid::text FROM pg_catalog.pg_stat_activity
-             WHERE datname = $1 AND backend_type = 'client backend' AND NOT (pid = ANY ($2))
-               AND $3 <> '' AND application_name = $3 AND backend_xid IS NOT NULL",
-            &[&settings.database(), &own, &settings.application_name().unwrap_or_default()],
-        )
-        .await
-        .map_err(|source| Error::postgres("could not look for the command's transactions", source))?;
-    Ok(rows.iter().filter_map(|row| row.get::<_, String>(0).parse().ok()).collect())
-}
-
-/// A session on the server.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Seen {
-    pid: i32,
-    /// When it was last used, behind a pooler that hands sessions on; empty elsewhere, where a session has one client.
-    used: String,
-}
-
-/// Sessions of the database that are neither ours nor a worker's.
-async fn sessions(observer: &Session, settings: &ConnectionSettings, own: &[i32]) -> Result<Vec<Seen>> {
-    let is_handed_on = settings.is_pooled();
-    let rows = observer
-        .query(
-            "SELECT pid, CASE WHEN $5 THEN COALESCE(state_change::text, '') ELSE '' END FROM pg_catalog.pg_stat_activity
-             WHERE datname = $1 AND backend_type = 'client backend' AND NOT (pid = ANY ($2))
-               AND ($3 = '' OR application_name = $3 OR usename = $4)",
-            &[
-                &settings.database(),
-                &own,
-                &settings.application_name().unwrap_or_default(),
-                &settings.user(),
-                &is_handed_on,
-            ],
-        )
-        .await
-        .map_err(|source| Error::postgres("could not look for the command's sessions", source))?;
-    Ok(rows.iter().map(|row| Seen { pid: row.get(0), used: row.get(1) }).collect())
-}
-
-/// The sessions that are there before the command, once our own workers have gone and are counted: a session ends, and
-/// its server counts it, a moment after its client has closed it.
-async fn settled_sessions(
-    observer: &Session,
-    settings: &ConnectionSettings,
-    own: &[i32],
-) -> Result<Vec<Seen>> {
-    let mut found = sessions(observer, settings, own).await?;
-    for _ in 0..20 {
-        if found.is_empty() {
-            break;
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-        found = sessions(observer, settings, own).await?;
-    }
-    if observer.server_major() < 15 {
-        tokio::time::sleep(COLLECTOR_DELAY).await;
-    }
-    Ok(found)
-}
-
-/// What the name stands for.
-async fn database_oid(observer: &Session, database: &str) -> Result<Option<u32>> {
-    let row = observer
-        .query_opt("SELECT oid FROM pg_catalog.pg_database WHERE datname = $1", &[&database])
-        .await
-        .map_err(|source| Error::postgres("could not look up the database", source))?;
-    Ok(row.map(|row| row.get(0)))
-}
-
-/// What a database's statistics have counted.
-struct Counted {
-    sessions: u64,
-    rolled_back: u64,
-    rows_written: u64,
-}
-
-async fn counted(observer: &Session, database: &str) -> Result<Counted> {
-    let row = observer
-        .query_opt(
-            "SELECT sessions, xact_rollback, tup_inserted + tup_updated + tup_deleted
-             FROM pg_catalog.pg_stat_database WHERE datname = $1",
-            &[&database],
-        )
-        .await
-        .map_err(|source| Error::postgres("could not read pg_stat_database", source))?;
-    let number = |at: usize| row.as_ref().map_or(0, |row| row.get::<_, i64>(at).unsigned_abs());
-    Ok(Counted { sessions: number(0), rolled_back: number(1), rows_written: number(2) })
 }

@@ -44,6 +44,22 @@ pub struct MigrationArgs {
     pub tx: Option<TransactionChoice>,
 }
 
+impl MigrationArgs {
+    /// These, and what stood before the command's word where they say nothing.
+    pub fn over(self, before: &Self) -> Self {
+        Self {
+            dir: if self.dir.is_empty() { before.dir.clone() } else { self.dir },
+            format: self.format.or(before.format),
+            to: self.to.or_else(|| before.to.clone()),
+            allow_out_of_order: [self.allow_out_of_order, before.allow_out_of_order.clone()].concat(),
+            tx: self.tx.or(before.tx),
+            ignore_history: [self.ignore_history, before.ignore_history.clone()].concat(),
+            whole_file: [self.whole_file, before.whole_file.clone()].concat(),
+            history_table: self.history_table.or_else(|| before.history_table.clone()),
+        }
+    }
+}
+
 /// Where migrations are, without which of them.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Migrations")]
