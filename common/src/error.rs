@@ -36,6 +36,8 @@ pub enum ErrorKind {
     Pending,
     /// `check` found violations. Exit code 31.
     Violations,
+    /// `plan --deny-warnings` has warnings. Exit code 32.
+    Warnings,
     /// SIGINT; cleaned up. Exit code 130.
     Interrupted,
     /// SIGTERM; cleaned up. Exit code 143.
@@ -60,6 +62,7 @@ impl ErrorKind {
             Self::Unknown => 20,
             Self::Pending => 30,
             Self::Violations => 31,
+            Self::Warnings => 32,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }

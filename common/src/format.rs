@@ -15,6 +15,30 @@ pub fn count(number: u64) -> String {
     out
 }
 
+/// Lines of at most 96 characters, the first behind `first`, the others behind `rest`, each with its line end.
+pub fn wrapped(first: &str, rest: &str, text: &str) -> String {
+    const WIDTH: usize = 96;
+    let mut lines = vec![first.to_owned()];
+    let mut width = first.chars().count();
+    let mut is_begun = false;
+    for word in text.split(' ') {
+        let longer = width + usize::from(is_begun) + word.chars().count();
+        match lines.last_mut() {
+            Some(line) if longer <= WIDTH || !is_begun => {
+                line.push_str(if is_begun { " " } else { "" });
+                line.push_str(word);
+                width = longer;
+            }
+            _ => {
+                lines.push(format!("{rest}{word}"));
+                width = rest.chars().count() + word.chars().count();
+            }
+        }
+        is_begun = true;
+    }
+    lines.join("\n") + "\n"
+}
+
 /// `1 table`, `2 tables`.
 pub fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
@@ -117,6 +141,18 @@ pub fn table(header: &[&str], right: &[bool], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_lines_go_on_behind_their_indent() {
+        assert_eq!(wrapped("  ! ", "    ", "a b"), "  ! a b\n");
+        let long = ["word"; 40].join(" ");
+        let lines = wrapped("  ! ", "    ", &long);
+        assert!(lines.lines().all(|line| line.len() <= 96 && !line.ends_with(' ')), "{lines}");
+        assert!(lines.lines().skip(1).all(|line| line.starts_with("    word")), "{lines}");
+        assert_eq!(lines.split_whitespace().filter(|word| *word == "word").count(), 40);
+        let word = "x".repeat(120);
+        assert_eq!(wrapped("  ", "    ", &word), format!("  {word}\n"));
+    }
 
     #[test]
     fn numbers_read_well() {

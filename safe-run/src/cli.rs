@@ -17,7 +17,7 @@ mod status;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use args::{CheckArgs, FolderArgs, MigrationArgs, ProtectionArgs, ReportArgs, ValidationArgs};
+use args::{CheckArgs, FolderArgs, MigrationArgs, PlanArgs, ProtectionArgs, ReportArgs, ValidationArgs};
 use clap::{Parser, Subcommand};
 use common::{
     Result,
@@ -61,7 +61,7 @@ use crate::{
         safe-run --report run.html                           and a page that tells what happened\n\n\
         Exit codes: 0 done · 1 failed, database unchanged · 2 usage · 3 refused · 4 busy, try again · 10 migration / 11 validation \
         failed and rolled back · 12 / 13 the same, snapshot restored · 14 stopped for a person · 20 unknown: safe-run recover · \
-        30 migrations pending · 31 violations · 130/143 interrupted"
+        30 migrations pending · 31 violations · 32 warnings of plan · 130/143 interrupted"
 )]
 pub struct Cli {
     #[command(flatten)]
@@ -91,8 +91,11 @@ pub struct Cli {
 enum Command {
     /// List applied and pending migrations; exit code 30 when some are pending
     Status(MigrationArgs),
-    /// Say what a run would do, statement by statement; changes nothing
-    Plan(MigrationArgs),
+    /// Say what a run would do, statement by statement, who would wait for it, and what is dangerous in it; changes nothing
+    ///
+    /// Rules are squawk's, by its names: https://squawkhq.com/docs/RULE explains each, and a line `-- squawk-ignore RULE` before a statement
+    /// silences it there. Rows and sizes are those that the last ANALYZE and the statistics know.
+    Plan(PlanArgs),
     /// Import the rows of a SQLite file, without one changed value, under the protection of a run
     ///
     /// Into tables that are there (made by alembic, Django, Prisma, …), or into an empty database, whose schema is made from
@@ -172,7 +175,7 @@ impl Cli {
     /// The flags of migrations, those behind the command's word first.
     fn migrations(&self) -> MigrationArgs {
         let of_command = match &self.command {
-            Some(Command::Status(args) | Command::Plan(args)) => args.clone(),
+            Some(Command::Status(args) | Command::Plan(PlanArgs { migrations: args, .. })) => args.clone(),
             Some(Command::New { folder, .. }) => folder.clone().into(),
             Some(
                 Command::Baseline { mark, .. } | Command::Stamp { mark, .. } | Command::Repair { mark, .. },
@@ -265,7 +268,7 @@ impl Invocation<'_> {
             None if self.cli.protection().snapshot_only => self.snapshot_only().await,
             None => self.protected_run().await,
             Some(Command::Status(_)) => self.status().await,
-            Some(Command::Plan(_)) => self.plan().await,
+            Some(Command::Plan(args)) => self.plan(args).await,
             Some(Command::Import(args)) => self.import(args).await,
             Some(Command::Check { list: true, .. }) => self.list_checks(),
             Some(Command::Check { checks, .. }) => self.check(checks).await,

@@ -29,6 +29,7 @@ pub mod lock_ahead;
 mod lower_fence;
 pub mod mark;
 pub mod others;
+pub mod outlook;
 pub mod own_writes;
 pub mod precopy;
 pub mod proof;

@@ -87,6 +87,29 @@ impl From<FolderArgs> for MigrationArgs {
     }
 }
 
+#[derive(Debug, Clone, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub migrations: MigrationArgs,
+    /// Exit with 32 where there are warnings
+    #[arg(long, help_heading = "Warnings")]
+    pub deny_warnings: bool,
+    /// How warnings are written; --json is the whole plan as a document
+    #[arg(long, value_name = "AS", value_enum, default_value = "text", help_heading = "Warnings")]
+    pub output: PlanOutput,
+}
+
+/// `plan --output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum PlanOutput {
+    /// The plan, for a person
+    Text,
+    /// Only warnings, as annotations of GitHub Actions
+    Github,
+    /// Only warnings, as SARIF 2.1.0
+    Sarif,
+}
+
 /// `--format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum FormatChoice {

@@ -31,8 +31,8 @@ impl Invocation<'_> {
                 self.output.paint(Tone::Strong, &name),
                 entry.level.to_string()
             ));
-            text.push_str(&wrapped(&format!("finds {}", entry.finds)));
-            text.push_str(&wrapped(&format!("costs {}", entry.costs)));
+            text.push_str(&format::wrapped("    ", "      ", &format!("finds {}", entry.finds)));
+            text.push_str(&format::wrapped("    ", "      ", &format!("costs {}", entry.costs)));
         }
         text.push_str("\nUse these names with --only and --skip.\n");
         self.output.data(&text)?;
@@ -199,19 +199,6 @@ impl Invocation<'_> {
         }
         text
     }
-}
-
-/// Lines of at most 96 characters, indented.
-fn wrapped(text: &str) -> String {
-    const WIDTH: usize = 96;
-    let mut lines = vec!["   ".to_owned()];
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.len() + 1 + word.len() <= WIDTH => line.push_str(&format!(" {word}")),
-            _ => lines.push(format!("      {word}")),
-        }
-    }
-    lines.join("\n") + "\n"
 }
 
 fn of(results: &CheckResults, severity: Severity) -> impl Iterator<Item = &Finding> {

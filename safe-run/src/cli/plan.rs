@@ -1,10 +1,19 @@
-//! `safe-run plan`: what a run would do, statement by statement.
+//! `safe-run plan`: what a run would do, statement by statement, and what is dangerous in it.
 
-use common::{Result, cli::output::Tone, format, postgres::ConnectionSettings};
+mod annotations;
+
+use common::{ErrorKind, Result, cli::output::Tone, format, postgres::ConnectionSettings};
 use serde::Serialize;
 
-use super::Invocation;
-use crate::clone;
+use super::{
+    Invocation,
+    args::{PlanArgs, PlanOutput},
+};
+use crate::{
+    clone,
+    outlook::{self, Blocked, Outlook, PlannedLock},
+    run::loss_limits,
+};
 use sql::{
     migration::{self, MigrationFile, TransactionPlan},
     statement::{Statement, TransactionClass},
@@ -17,20 +26,27 @@ const FILES_IN_FULL: usize = 20;
 struct PlannedFile {
     version: String,
     file: String,
+    /// Where it was read.
+    #[serde(skip)]
+    path: String,
     no_transaction: Option<String>,
     /// About the file as a whole; those of a statement stand there.
     warnings: Vec<String>,
     statements: Vec<PlannedStatement>,
 }
 
-impl From<&MigrationFile> for PlannedFile {
-    fn from(file: &MigrationFile) -> Self {
+impl PlannedFile {
+    fn new(file: &MigrationFile, outlooks: Vec<Outlook>) -> Self {
+        let statements = file.statements.iter().zip(outlooks);
         Self {
             version: file.version.as_str().to_owned(),
             file: file.name(),
+            path: file.path.display().to_string(),
             no_transaction: file.no_transaction.clone(),
             warnings: file.warnings.iter().filter(|text| !text.starts_with("line ")).cloned().collect(),
-            statements: file.statements.iter().map(PlannedStatement::from).collect(),
+            statements: statements
+                .map(|(statement, outlook)| PlannedStatement::new(statement, outlook))
+                .collect(),
         }
     }
 }
@@ -41,10 +57,12 @@ struct PlannedStatement {
     summary: String,
     transaction: &'static str,
     warnings: Vec<String>,
+    #[serde(flatten)]
+    outlook: Outlook,
 }
 
-impl From<&Statement> for PlannedStatement {
-    fn from(statement: &Statement) -> Self {
+impl PlannedStatement {
+    fn new(statement: &Statement, outlook: Outlook) -> Self {
         let class = &statement.class;
         Self {
             line: statement.line,
@@ -55,7 +73,13 @@ impl From<&Statement> for PlannedStatement {
                 TransactionClass::Unknown { .. } => "unknown",
             },
             warnings: class.warnings.iter().chain(&class.outside_transaction).cloned().collect(),
+            outlook,
         }
+    }
+
+    /// It has something to say in a brief list.
+    fn is_told(&self) -> bool {
+        !self.warnings.is_empty() || self.outlook.warnings() > 0
     }
 }
 
@@ -66,21 +90,53 @@ impl Invocation<'_> {
         self.connection(purpose).await
     }
 
-    pub(super) async fn plan(&self) -> Result<u8> {
+    pub(super) async fn plan(&self, args: &PlanArgs) -> Result<u8> {
         let connection = self.connection_to_folders("safe-run plan").await?;
         let (session, state) = self.read_only_state(&connection).await?;
         let plan = self.plan_of(&state)?;
         self.refuse_applied_elsewhere(&session, &state, &plan).await?;
         let transactions = self.transactions(&session, &plan).await?;
-        let planned: Vec<PlannedFile> = plan.pending.iter().map(|file| PlannedFile::from(*file)).collect();
+        let limits = loss_limits(&self.run_options(Vec::new()), &plan.pending);
+        let path = outlook::search_path(&session).await?;
+        let allows = |table: &outlook::Table| {
+            let rows = table.rows.map_or(0, |rows| i64::try_from(rows).unwrap_or(i64::MAX));
+            limits.allows(std::slice::from_ref(&table.name), rows)
+        };
+        let outlooks = outlook::look(&session, &path, &plan.pending, allows).await?;
+        let planned: Vec<PlannedFile> = plan
+            .pending
+            .iter()
+            .zip(outlooks)
+            .map(|(file, outlooks)| PlannedFile::new(file, outlooks))
+            .collect();
         self.refuse_clone_usage()?;
         let how = self.how(&transactions);
+        let warnings: usize = planned
+            .iter()
+            .flat_map(|file| &file.statements)
+            .map(|statement| statement.outlook.warnings())
+            .sum();
+        let code = match args.deny_warnings && warnings > 0 {
+            true => ErrorKind::Warnings.exit_code(),
+            false => 0,
+        };
         if self.output.is_json() {
             self.output.document(&serde_json::json!({
                 "pending": planned, "in_one_transaction": transactions.one, "how": how,
                 "why_not_in_one_transaction": transactions.why,
             }))?;
-            return Ok(0);
+            return Ok(code);
+        }
+        match args.output {
+            PlanOutput::Text => {}
+            PlanOutput::Github => {
+                self.output.data(&annotations::github(&planned))?;
+                return Ok(code);
+            }
+            PlanOutput::Sarif => {
+                self.output.exactly(&annotations::sarif(&planned))?;
+                return Ok(code);
+            }
         }
         if planned.is_empty() {
             self.output.data("Nothing is pending.\n")?;
@@ -94,11 +150,23 @@ impl Invocation<'_> {
             );
         }
         text.push_str(&format!(
-            "\n{}: {how}\nNothing was changed.\n",
+            "\n{}: {how}\n",
             format::plural(planned.len() as u64, "migration", "migrations")
         ));
+        let mut locks =
+            planned.iter().flat_map(|file| &file.statements).flat_map(|statement| &statement.outlook.locks);
+        if locks.any(|lock| lock_as_text(lock).is_some()) {
+            text.push_str("A lock is held until the COMMIT, and the checks come before it. Rows and sizes are those of the last ANALYZE.\n");
+        }
+        if warnings > 0 {
+            text.push_str(&format!(
+                "{}: https://squawkhq.com/docs/RULE explains a rule, `-- squawk-ignore RULE` before a statement silences it there\n",
+                format::plural(warnings as u64, "warning", "warnings")
+            ));
+        }
+        text.push_str("Nothing was changed.\n");
         self.output.data(&text)?;
-        Ok(0)
+        Ok(code)
     }
 
     /// In which transactions it would run, and what the undo would be.
@@ -131,13 +199,60 @@ impl Invocation<'_> {
         for warning in &file.warnings {
             text.push_str(&format!("  {mark} {warning}\n"));
         }
-        let told = |statement: &&PlannedStatement| !brief || !statement.warnings.is_empty();
+        let told = |statement: &&PlannedStatement| !brief || statement.is_told();
         for statement in file.statements.iter().filter(told) {
             text.push_str(&format!("  {:>4}  {}\n", statement.line, statement.summary));
-            for warning in &statement.warnings {
-                text.push_str(&format!("        {mark} {warning}\n"));
+            let lines = statement.outlook.locks.iter().filter_map(lock_as_text);
+            text.extend(
+                lines.chain(unknown_as_text(&statement.outlook)).map(|line| format!("        {line}\n")),
+            );
+            for warning in statement.warnings.iter().cloned().chain(warnings_as_text(&statement.outlook)) {
+                text.push_str(&format::wrapped(&format!("        {mark} "), "          ", &warning));
             }
         }
         text
     }
+}
+
+/// Who waits for it; nothing where plain reading and writing goes on.
+fn lock_as_text(lock: &PlannedLock) -> Option<String> {
+    let who = match lock.blocks {
+        Blocked::ReadsAndWrites => "nobody reads or writes",
+        Blocked::Writes => "nobody writes to",
+        Blocked::Schema => return None,
+    };
+    let size = if lock.bytes > 0 { format!(", {}", format::bytes(lock.bytes)) } else { String::new() };
+    Some(format!(
+        "{who} {} meanwhile ({}; {}{size})",
+        common::ident::printable(&lock.table),
+        lock.mode,
+        rows_as_text(lock.rows)
+    ))
+}
+
+fn rows_as_text(rows: Option<u64>) -> String {
+    match rows {
+        Some(rows) => format!("about {}", format::plural(rows, "row", "rows")),
+        None => "never analyzed".to_owned(),
+    }
+}
+
+fn unknown_as_text(outlook: &Outlook) -> Option<String> {
+    outlook.unknown.as_ref().map(|what| format!("{what}: what it locks or loses can't be told from its text"))
+}
+
+fn warnings_as_text(outlook: &Outlook) -> Vec<String> {
+    let losses = outlook.losses.iter().map(|loss| {
+        format!(
+            "{} loses all its rows ({}): unless they come back, the run is undone; {} lets them go",
+            common::ident::printable(&loss.table),
+            rows_as_text(loss.rows),
+            loss.flag
+        )
+    });
+    let findings = outlook.findings.iter().map(|finding| {
+        let help = finding.help.as_ref().map(|help| format!(" {help}")).unwrap_or_default();
+        format!("{}: {}{help}", finding.rule, finding.message)
+    });
+    losses.chain(findings).collect()
 }

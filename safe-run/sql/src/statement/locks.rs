@@ -88,6 +88,60 @@ pub(crate) fn needed(text: &str) -> Vec<TableLock> {
     found
 }
 
+/// The locks of what maintains tables and does nothing else. A plan tells them; nobody takes them ahead.
+pub fn of_maintenance(text: &str) -> Vec<TableLock> {
+    use LockMode as Mode;
+    let all: Vec<Token> = tokens(text, 0).map_while(Result::ok).filter(Token::is_significant).collect();
+    let read = Reader { text, tokens: &all };
+    let mut found = Vec::new();
+    let mut push = |table: Found, mode| {
+        if let Some((table, _)) = table {
+            found.push(TableLock { table, mode });
+        }
+    };
+    let at = read.past_options(1);
+    if read.is(0, "lock") {
+        if let Some(mode) = read.locked_as() {
+            read.list(1, &mut |table| push(table, mode));
+        }
+    } else if read.is(0, "reindex") && !read.has("concurrently") {
+        if read.is(at, "table") || read.is(at, "index") {
+            push(read.name(at + 1), Mode::Share);
+        }
+    } else if read.is(0, "vacuum") && read.has("full") {
+        let at = (at..all.len())
+            .find(|&at| !["full", "freeze", "verbose", "analyze"].iter().any(|word| read.is(at, word)));
+        push(at.and_then(|at| read.name(at)), Mode::AccessExclusive);
+    } else if read.starts(0, &["refresh", "materialized", "view"]) && !read.is(3, "concurrently") {
+        push(read.name(3), Mode::AccessExclusive);
+    }
+    found
+}
+
+/// Whether the statement may lock tables that it does not name, beside those of [`needed`] and [`of_maintenance`]: whatever uses a type, a
+/// domain or an extension, all tables of a schema or the database, what a CASCADE reaches.
+pub fn reaches_unnamed(text: &str) -> bool {
+    let all: Vec<Token> = tokens(text, 0).map_while(Result::ok).filter(Token::is_significant).collect();
+    let read = Reader { text, tokens: &all };
+    let at = read.past_options(1);
+    let begins = |words: &[&str]| read.starts(0, words);
+    begins(&["alter", "domain"])
+        || begins(&["alter", "type"]) && read.has("attribute")
+        || begins(&["alter", "extension"])
+        || begins(&["create", "extension"])
+        || begins(&["alter", "table", "all"])
+        || begins(&["drop", "owned"])
+        || begins(&["drop", "extension"])
+        || begins(&["import"])
+        || begins(&["drop"]) && read.has("cascade")
+        || begins(&["truncate"]) && read.has("cascade")
+        || begins(&["reindex"]) && ["schema", "database", "system"].iter().any(|word| read.is(at, word))
+        || begins(&["vacuum"]) && read.has("full") && of_maintenance(text).is_empty()
+        || (begins(&["cluster"]) || begins(&["repack"]))
+            && read.rewritten().is_none()
+            && !read.has("concurrently")
+}
+
 /// A statement's significant tokens, read by their words.
 pub(super) struct Reader<'a> {
     pub(super) text: &'a str,
@@ -126,6 +180,32 @@ impl Reader<'_> {
         }
         let name = names::parse(&self.text[first.range.start..self.tokens[last].range.end]);
         (!name.name.is_empty()).then_some((name, last + 1))
+    }
+
+    /// Behind the parentheses that may stand at `at`.
+    fn past_options(&self, at: usize) -> usize {
+        match self.is_symbol(at, '(') {
+            true => (at..self.tokens.len()).find(|&at| self.is_symbol(at, ')')).map_or(at, |end| end + 1),
+            false => at,
+        }
+    }
+
+    /// The mode of a LOCK; nothing for one that keeps no plain writing waiting.
+    fn locked_as(&self) -> Option<LockMode> {
+        use LockMode as Mode;
+        let Some(at) = self.top_level().find(|&at| self.is(at, "in")) else {
+            return Some(Mode::AccessExclusive);
+        };
+        [
+            (&["access", "exclusive"][..], Some(Mode::AccessExclusive)),
+            (&["share", "row", "exclusive"], Some(Mode::ShareRowExclusive)),
+            (&["share", "update", "exclusive"], Some(Mode::ShareUpdateExclusive)),
+            (&["share", "mode"], Some(Mode::Share)),
+            (&["exclusive"], Some(Mode::Exclusive)),
+        ]
+        .into_iter()
+        .find_map(|(words, mode)| self.starts(at + 1, words).then_some(mode))
+        .flatten()
     }
 
     /// The names of a list that begins at `at`.
@@ -254,6 +334,53 @@ mod tests {
 
     fn locks(sql: &str) -> Vec<String> {
         needed(sql).iter().map(|lock| format!("{} {}", lock.table, lock.mode.sql().to_lowercase())).collect()
+    }
+
+    #[test]
+    fn what_only_maintains_is_known_to_a_plan() {
+        for (sql, expected) in [
+            ("lock table a, s.b", &["a access exclusive", "s.b access exclusive"][..]),
+            ("lock a in share row exclusive mode nowait", &["a share row exclusive"]),
+            ("lock a in access share mode", &[]),
+            ("lock a in row exclusive mode", &[]),
+            ("reindex (verbose) table a", &["a share"]),
+            ("reindex index i", &["i share"]),
+            ("reindex table concurrently a", &[]),
+            ("vacuum full a", &["a access exclusive"]),
+            ("vacuum (full, analyze) a", &["a access exclusive"]),
+            ("vacuum a", &[]),
+            ("refresh materialized view m", &["m access exclusive"]),
+            ("refresh materialized view concurrently m", &[]),
+            ("alter table a add column b int", &[]),
+        ] {
+            let found = of_maintenance(sql);
+            let found: Vec<String> = found
+                .iter()
+                .map(|lock| format!("{} {}", lock.table, lock.mode.sql().to_lowercase()))
+                .collect();
+            assert_eq!(found, expected, "{sql}");
+        }
+        for sql in [
+            "drop type t cascade",
+            "alter domain d add check (value > 0)",
+            "vacuum full",
+            "reindex schema s",
+            "cluster",
+            "create extension x",
+        ] {
+            assert!(reaches_unnamed(sql), "{sql}");
+        }
+        for sql in [
+            "drop type t",
+            "vacuum full a",
+            "vacuum",
+            "reindex table a",
+            "cluster a using i",
+            "alter type t add value 'x'",
+            "create view v as select 1",
+        ] {
+            assert!(!reaches_unnamed(sql), "{sql}");
+        }
     }
 
     #[test]

@@ -1,0 +1,263 @@
+//! What pending statements will do to the live database: who waits for which table, and which rows go. Read off the statements' texts
+//! ([`sql::statement`], [`sql::lint`]) and the catalog; nothing of them is run.
+//!
+//! It must not say more than is so. A name that can't be resolved gives no line, and neither does a table that a statement before makes.
+//! What is not visible in the text (a DO block, a function) is said to be unknown.
+
+mod known;
+
+use std::collections::BTreeSet;
+
+use common::{Result, postgres::Session};
+use serde::Serialize;
+use sql::{
+    lint::{self, Concern, Finding},
+    migration::MigrationFile,
+    statement::{
+        Class, Effect, Statement, StatementKind, TableName, Target,
+        locks::{self, LockMode},
+    },
+};
+
+use known::Known;
+pub use known::{Table, search_path};
+
+/// A lock on a table that is there before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedLock {
+    /// The table as a person writes it; that of the index, where an index is named.
+    pub table: String,
+    /// `ACCESS EXCLUSIVE` and so on.
+    pub mode: &'static str,
+    /// Whom it keeps waiting.
+    pub blocks: Blocked,
+    /// Rows of the table and its partitions, as the last ANALYZE and the statistics know them.
+    pub rows: Option<u64>,
+    /// Bytes of their heaps, as the last ANALYZE knew them.
+    pub bytes: u64,
+}
+
+/// Whom a lock keeps waiting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Blocked {
+    /// Everybody.
+    ReadsAndWrites,
+    /// Those who change rows.
+    Writes,
+    /// Other changes of the schema, and VACUUM.
+    Schema,
+}
+
+/// A table whose rows all go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlannedLoss {
+    /// The table as a person writes it.
+    pub table: String,
+    /// How many, as the last ANALYZE and the statistics know them.
+    pub rows: Option<u64>,
+    /// The flag that lets them go.
+    pub flag: String,
+}
+
+/// A rule that the statement breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Warning {
+    /// The rule, as squawk calls it.
+    pub rule: String,
+    /// What it is about.
+    pub concern: Concern,
+    /// Line in the file, from 1.
+    pub line: u32,
+    /// What happens.
+    pub message: String,
+    /// What to do instead.
+    pub help: Option<String>,
+}
+
+/// What one statement will do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Outlook {
+    /// Locks that keep others waiting.
+    pub locks: Vec<PlannedLock>,
+    /// Rows that nobody has acknowledged to lose.
+    pub losses: Vec<PlannedLoss>,
+    /// Rules that it breaks.
+    pub findings: Vec<Warning>,
+    /// Why more may happen than stands here, as a phrase: "DO block".
+    pub unknown: Option<String>,
+}
+
+impl Outlook {
+    /// How many warnings a person should look at.
+    pub fn warnings(&self) -> usize {
+        self.losses.len() + self.findings.len()
+    }
+}
+
+/// Looks at all of them, in their order: by file, by statement. `path` is the search path that the migrations have; a loss that `allows`
+/// is not told.
+///
+/// # Errors
+/// The catalog can't be read.
+pub async fn look(
+    session: &Session,
+    path: &[String],
+    files: &[&MigrationFile],
+    allows: impl Fn(&Table) -> bool,
+) -> Result<Vec<Vec<Outlook>>> {
+    let mut names = Names::default();
+    let mut asked: Vec<Vec<Asked<'_>>> = Vec::new();
+    for file in files {
+        names.is_path_known = true;
+        asked.push(file.statements.iter().map(|statement| names.pass(statement)).collect());
+    }
+    let all = || asked.iter().flatten();
+    let locked = all().flat_map(|asked| &asked.locks).map(|(name, _)| name);
+    let names: BTreeSet<TableName> = locked.chain(all().flat_map(|asked| &asked.gone)).cloned().collect();
+    let schemas: Vec<&str> = all().flat_map(|asked| asked.schemas.iter().copied()).collect();
+    let known = Known::read(session, path, names, &schemas).await?;
+    let one = |(file, asked): (&&MigrationFile, Vec<Asked<'_>>)| {
+        let findings =
+            lint::lint(&file.sql, &file.statements, session.server_major(), file.no_transaction.is_none());
+        let of = |(number, asked): (usize, Asked<'_>)| {
+            let mine = findings.iter().filter(|finding| finding.statement == number);
+            asked.outlook(&known, mine, &allows)
+        };
+        asked.into_iter().enumerate().map(of).collect()
+    };
+    Ok(files.iter().zip(asked).map(one).collect())
+}
+
+/// What a statement names, by the names that its tables have before the run.
+struct Asked<'s> {
+    class: &'s Class,
+    locks: Vec<(TableName, LockMode)>,
+    /// Tables that lose all rows.
+    gone: Vec<TableName>,
+    /// Schemas that go with all their tables.
+    schemas: Vec<&'s str>,
+    /// It names a table that is there before, or one that can't be told.
+    is_of_old: bool,
+    /// It may lock tables that its words do not name.
+    may_lock_more: bool,
+}
+
+/// Names as the statements before have left them.
+#[derive(Default)]
+struct Names {
+    made: Vec<TableName>,
+    /// New name, name before the run.
+    renamed: Vec<(TableName, TableName)>,
+    /// No statement of the file has changed the search path.
+    is_path_known: bool,
+}
+
+impl Names {
+    /// The name before the run; nothing for what the run made, or what can't be told.
+    fn before(&self, name: &TableName) -> Option<TableName> {
+        if let Some((_, old)) = self.renamed.iter().rev().find(|(new, _)| new.can_be(name)) {
+            return Some(old.clone());
+        }
+        let is_made = self.made.iter().any(|made| made.can_be(name));
+        (!is_made && (self.is_path_known || name.schema.is_some())).then(|| name.clone())
+    }
+
+    fn is_made(&self, name: &TableName) -> bool {
+        self.made.iter().any(|made| made.can_be(name))
+    }
+
+    fn pass<'s>(&mut self, statement: &'s Statement) -> Asked<'s> {
+        let class = &statement.class;
+        let text = &statement.text;
+        let may_lock_more = locks::reaches_unnamed(text);
+        let mut asked = Asked {
+            class,
+            may_lock_more,
+            locks: Vec::new(),
+            gone: Vec::new(),
+            schemas: Vec::new(),
+            is_of_old: false,
+        };
+        for lock in class.locks.iter().chain(&locks::of_maintenance(text)) {
+            asked.is_of_old |= !self.is_made(&lock.table);
+            asked.locks.extend(self.before(&lock.table).map(|table| (table, lock.mode)));
+        }
+        for effect in
+            class.effects.iter().filter(|effect| matches!(effect.effect, Effect::Truncate | Effect::Drop))
+        {
+            match &effect.target {
+                Target::Table(name) => asked.gone.extend(self.before(name)),
+                Target::Schema(schema) => asked.schemas.push(schema),
+                Target::Everything => {}
+            }
+        }
+        asked.is_of_old |= class.locks.is_empty();
+        let sets_path =
+            class.kind == StatementKind::Set && statement.text.to_ascii_lowercase().contains("search_path");
+        self.is_path_known &= !sets_path;
+        for (old, new) in &class.renames {
+            if let Some(before) = self.before(old) {
+                self.renamed.push((new.clone(), before));
+            } else if self.is_made(old) {
+                self.made.push(new.clone());
+            }
+        }
+        self.made.extend(class.creates.iter().cloned());
+        asked
+    }
+}
+
+impl Asked<'_> {
+    fn outlook<'f>(
+        self,
+        known: &Known,
+        findings: impl Iterator<Item = &'f Finding>,
+        allows: impl Fn(&Table) -> bool,
+    ) -> Outlook {
+        let mut locks: Vec<PlannedLock> = Vec::new();
+        for (name, mode) in &self.locks {
+            let Some(table) = known.table(name) else { continue };
+            let lock = planned(table, *mode);
+            match locks.iter_mut().find(|known| known.table == lock.table) {
+                Some(known) if known.blocks > lock.blocks => *known = lock,
+                Some(_) => {}
+                None => locks.push(lock),
+            }
+        }
+        let of_schemas = || self.schemas.iter().flat_map(|schema| known.of_schema(schema));
+        locks.extend(of_schemas().map(|table| planned(table, LockMode::AccessExclusive)));
+        let gone = self.gone.iter().filter_map(|name| known.table(name)).chain(of_schemas());
+        let mut losses: Vec<PlannedLoss> = gone
+            .filter(|table| table.has_rows_of_its_own && table.rows != Some(0) && !allows(table))
+            .map(|table| PlannedLoss {
+                table: table.name.short(),
+                rows: table.rows,
+                flag: format!("--allow-loss {}", common::ident::shell_word(&table.name.short())),
+            })
+            .collect();
+        losses.dedup();
+        let findings = findings
+            .filter(|_| self.is_of_old)
+            .map(|finding| Warning {
+                rule: finding.rule.clone(),
+                concern: finding.concern,
+                line: finding.line,
+                message: finding.message.clone(),
+                help: finding.help.clone(),
+            })
+            .collect();
+        let unread = self.class.unread.as_ref().map(|_| "safe-run could not read it".to_owned());
+        let more = self.may_lock_more.then(|| "it reaches tables that it does not name".to_owned());
+        Outlook { locks, losses, findings, unknown: self.class.runs_code.clone().or(unread).or(more) }
+    }
+}
+
+fn planned(table: &Table, mode: LockMode) -> PlannedLock {
+    let blocks = match mode {
+        LockMode::AccessExclusive => Blocked::ReadsAndWrites,
+        LockMode::Exclusive | LockMode::ShareRowExclusive | LockMode::Share => Blocked::Writes,
+        LockMode::ShareUpdateExclusive | LockMode::RowExclusive => Blocked::Schema,
+    };
+    PlannedLock { table: table.name.short(), mode: mode.sql(), blocks, rows: table.rows, bytes: table.bytes }
+}

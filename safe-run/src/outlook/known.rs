@@ -1,0 +1,114 @@
+//! The tables that statements name, as the catalog knows them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use common::{
+    Error, QualifiedName, Result,
+    postgres::{Session, SessionProfile},
+};
+use sql::statement::TableName;
+
+/// A table that is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its name.
+    pub name: QualifiedName,
+    /// Rows of it and its partitions or children, as the last ANALYZE and the statistics know them; nothing if neither does.
+    pub rows: Option<u64>,
+    /// Bytes of their heaps, as the last ANALYZE knew them.
+    pub bytes: u64,
+    /// It is no view and no foreign table.
+    pub has_rows_of_its_own: bool,
+}
+
+/// The tables of one look.
+#[derive(Debug, Default)]
+pub struct Known {
+    by_name: BTreeMap<TableName, Table>,
+    all: Vec<Table>,
+}
+
+/// Each asked name, by number, and the table that it means; all tables with NULL. Nothing is opened or locked: sizes are the catalog's.
+const TABLES: &str = "
+WITH RECURSIVE found AS (
+  SELECT DISTINCT ON (a.number) a.number, COALESCE(i.indrelid, c.oid) AS oid
+  FROM ROWS FROM (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) WITH ORDINALITY a(schema, name, number)
+  JOIN pg_catalog.pg_class c ON c.relname = a.name
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
+  WHERE CASE WHEN a.schema IS NULL THEN n.nspname = ANY ($3::pg_catalog.text[]) ELSE n.nspname = a.schema END
+  ORDER BY a.number, pg_catalog.array_position($3::pg_catalog.text[], n.nspname::pg_catalog.text)),
+wanted AS (
+  SELECT number, oid FROM found
+  UNION ALL SELECT NULL, c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY ($4::pg_catalog.text[])),
+tree AS (
+  SELECT w.number, w.oid AS top, w.oid FROM wanted w
+  UNION SELECT t.number, t.top, i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid)
+SELECT t.number, n.nspname::text, c.relname::text, c.relkind IN ('r', 'p') AS is_table,
+       s.rows, s.pages * pg_catalog.current_setting('block_size')::bigint AS bytes
+FROM (SELECT t.number, t.top,
+             CASE WHEN pg_catalog.bool_and(m.relkind = 'p' OR m.reltuples >= 0 OR pg_catalog.pg_stat_get_live_tuples(m.oid) > 0)
+               THEN pg_catalog.sum(CASE WHEN m.relkind <> 'p' THEN GREATEST(m.reltuples::bigint, pg_catalog.pg_stat_get_live_tuples(m.oid)) ELSE 0 END)::bigint
+             END AS rows,
+             pg_catalog.sum(m.relpages)::bigint AS pages
+      FROM tree t JOIN pg_catalog.pg_class m ON m.oid = t.oid GROUP BY 1, 2) s
+JOIN tree t ON t.top = s.top AND t.oid = s.top AND t.number IS NOT DISTINCT FROM s.number
+JOIN pg_catalog.pg_class c ON c.oid = s.top JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ORDER BY 2, 3";
+
+impl Known {
+    /// Reads the tables of these names, and all of these schemas. A name without a schema is looked for along `path`.
+    pub async fn read(
+        session: &Session,
+        path: &[String],
+        names: BTreeSet<TableName>,
+        schemas: &[&str],
+    ) -> Result<Self> {
+        let names: Vec<TableName> = names.into_iter().collect();
+        let asked_schemas: Vec<Option<&str>> = names.iter().map(|name| name.schema.as_deref()).collect();
+        let asked_names: Vec<&str> = names.iter().map(|name| name.name.as_str()).collect();
+        let rows = session
+            .query(TABLES, &[&asked_schemas, &asked_names, &path, &schemas])
+            .await
+            .map_err(|source| Error::postgres("could not look for the tables of the migrations", source))?;
+        let mut known = Self::default();
+        for row in &rows {
+            let rows: Option<i64> = row.get(4);
+            let table = Table {
+                name: QualifiedName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
+                rows: rows.map(i64::unsigned_abs),
+                bytes: row.get::<_, i64>(5).unsigned_abs(),
+                has_rows_of_its_own: row.get(3),
+            };
+            match row.get::<_, Option<i64>>(0).and_then(|number| usize::try_from(number - 1).ok()) {
+                Some(number) => drop(known.by_name.insert(names[number].clone(), table)),
+                None => known.all.push(table),
+            }
+        }
+        Ok(known)
+    }
+
+    /// The table that a name means.
+    pub fn table(&self, name: &TableName) -> Option<&Table> {
+        self.by_name.get(name)
+    }
+
+    /// Those of a schema.
+    pub fn of_schema(&self, schema: &str) -> impl Iterator<Item = &Table> {
+        self.all.iter().filter(move |table| table.name.schema.as_str() == schema)
+    }
+}
+
+/// The schemas in which the sessions of migrations look for names, in their order.
+///
+/// # Errors
+/// The server can't be asked.
+pub async fn search_path(session: &Session) -> Result<Vec<String>> {
+    let failed = |source| Error::postgres("could not read the search path of the migrations", source);
+    let theirs = session.settings().connect_as(SessionProfile::Migration, None).await?;
+    let row = theirs.query_one("SELECT pg_catalog.current_schemas(true)::pg_catalog.text[]", &[]).await;
+    let path = row.map_err(failed)?.get(0);
+    theirs.close().await?;
+    Ok(path)
+}
