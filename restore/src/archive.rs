@@ -417,7 +417,7 @@ impl Run<'_> {
             match session.batch_execute(&statement).await {
                 Ok(()) => {
                     let keys = &self.options.remedies.orphaned_keys;
-                    keys.add(error.entry.as_deref(), &first_line(&error.message), self.progress);
+                    keys.add(error.entry.as_deref(), &first_line(&error.message));
                 }
                 // 42809: before 18 a foreign key of a partitioned table can't be NOT VALID.
                 Err(source) if source.code().is_some_and(|code| code.code() == "42809") => {

@@ -3,7 +3,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use common::{Progress, ident::printable};
+use common::ident::printable;
 
 /// The foreign keys of one restored database that came back NOT VALID.
 #[derive(Debug, Default)]
@@ -11,9 +11,8 @@ pub struct OrphanedKeys(Mutex<Vec<String>>);
 
 impl OrphanedKeys {
     /// One more: `entry` of the archive, and what the server said.
-    pub fn add(&self, entry: Option<&str>, message: &str, progress: &Progress) {
+    pub fn add(&self, entry: Option<&str>, message: &str) {
         let what = entry.unwrap_or("a foreign key");
-        progress.warn(format!("{what} has old orphans and came back NOT VALID: {message}"));
         let line = printable(&format!("{what}: it came back NOT VALID, because rows break it ({message})"));
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(line);
     }

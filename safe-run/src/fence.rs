@@ -135,13 +135,29 @@ pub async fn control(settings: &ConnectionSettings) -> Result<Session> {
 /// long has left a transaction open.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often, and after what pause, a change is tried again where the server's table of locks is full.
+const FULL_ATTEMPTS: u32 = 50;
+const FULL_PAUSE: Duration = Duration::from_millis(200);
+
 async fn alter(control: &Session, database: &str, value: Option<&str>) -> Result<()> {
     let name = Ident::new(database);
     let change = match value {
         Some(value) => format!("ALTER DATABASE {name} SET {PARAMETER} TO {}", literal(value)),
         None => format!("ALTER DATABASE {name} RESET {PARAMETER}"),
     };
-    control.batch_execute(&change).await.map_err(|source| {
+    let mut attempts = FULL_ATTEMPTS;
+    let changed = loop {
+        let changed = control.batch_execute(&change).await;
+        // out_of_memory: a session of ours that has just ended, or somebody else's statement, still has the last places for locks.
+        let is_full =
+            matches!(&changed, Err(source) if source.code().is_some_and(|code| code.code() == "53200"));
+        if !is_full || attempts == 0 {
+            break changed;
+        }
+        attempts -= 1;
+        tokio::time::sleep(FULL_PAUSE).await;
+    };
+    changed.map_err(|source| {
         let what = format!("could not change the settings of the database \"{database}\"");
         let error = Error::postgres(what, source);
         match error.sqlstate() {

@@ -15,7 +15,7 @@ use sql::{
     migration::MigrationFile,
     statement::{
         Class, Effect, Statement, StatementKind, TableName, Target,
-        locks::{self, LockMode},
+        locks::{self, LockMode, Removed},
     },
 };
 
@@ -133,6 +133,8 @@ pub async fn look(
 struct Asked<'s> {
     class: &'s Class,
     locks: Vec<(TableName, LockMode)>,
+    /// What is taken off a table, with the foreign keys that it is a part of.
+    removed: Vec<(TableName, Removed)>,
     /// Tables that lose all rows.
     gone: Vec<TableName>,
     /// Schemas that go with all their tables.
@@ -175,10 +177,16 @@ impl Names {
             class,
             may_lock_more,
             locks: Vec::new(),
+            removed: Vec::new(),
             gone: Vec::new(),
             schemas: Vec::new(),
             is_of_old: false,
         };
+        asked.removed.extend(
+            locks::removed(text)
+                .into_iter()
+                .filter_map(|(table, removed)| Some((self.before(&table)?, removed))),
+        );
         for lock in class.locks.iter().chain(&locks::of_maintenance(text)) {
             asked.is_of_old |= !self.is_made(&lock.table);
             asked.locks.extend(self.before(&lock.table).map(|table| (table, lock.mode)));
@@ -216,9 +224,12 @@ impl Asked<'_> {
         allows: impl Fn(&Table) -> bool,
     ) -> Outlook {
         let mut locks: Vec<PlannedLock> = Vec::new();
-        for (name, mode) in &self.locks {
-            let Some(table) = known.table(name) else { continue };
-            let lock = planned(table, *mode);
+        let named = self.locks.iter().filter_map(|(name, mode)| Some((known.table(name)?, *mode)));
+        let other_ends =
+            self.removed.iter().filter_map(|(name, removed)| Some((known.table(name)?, removed)));
+        let other_ends = other_ends.flat_map(|(table, removed)| known.other_ends(table, removed));
+        for (table, mode) in named.chain(other_ends.map(|table| (table, LockMode::AccessExclusive))) {
+            let lock = planned(table, mode);
             match locks.iter_mut().find(|known| known.table == lock.table) {
                 Some(known) if known.blocks > lock.blocks => *known = lock,
                 Some(_) => {}

@@ -96,7 +96,7 @@ async fn one(run: &Run<'_>, role: &Role, id: u32) -> Result<Option<String>> {
             Err(refused) => Err(refused),
             Ok(()) => {
                 let entry = run.entries.get(&id).map(String::as_str);
-                run.options.remedies.orphaned_keys.add(entry, error.message(), run.progress);
+                run.options.remedies.orphaned_keys.add(entry, error.message());
                 Ok(None)
             }
         };

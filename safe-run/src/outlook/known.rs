@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use common::{
     Error, QualifiedName, Result,
-    postgres::{Session, SessionProfile},
+    postgres::{Row, Session, SessionProfile},
 };
-use sql::statement::TableName;
+use sql::statement::{TableName, locks::Removed};
 
 /// A table that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,12 +21,35 @@ pub struct Table {
     pub has_rows_of_its_own: bool,
 }
 
+/// A foreign key.
+#[derive(Debug)]
+struct ForeignKey {
+    name: String,
+    from: Table,
+    to: Table,
+    /// Columns of `from` and of `to`.
+    columns: [Vec<String>; 2],
+}
+
 /// The tables of one look.
 #[derive(Debug, Default)]
 pub struct Known {
     by_name: BTreeMap<TableName, Table>,
     all: Vec<Table>,
+    keys: Vec<ForeignKey>,
 }
+
+/// All foreign keys but those that partitions have from their tables.
+const KEYS: &str = "
+SELECT k.conname::text, f.nspname::text, a.relname::text, t.nspname::text, b.relname::text,
+       ARRAY(SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = k.conrelid AND attnum = ANY (k.conkey)),
+       ARRAY(SELECT attname::text FROM pg_catalog.pg_attribute WHERE attrelid = k.confrelid AND attnum = ANY (k.confkey)),
+       GREATEST(a.reltuples, pg_catalog.pg_stat_get_live_tuples(a.oid))::bigint, a.relpages * pg_catalog.current_setting('block_size')::bigint,
+       GREATEST(b.reltuples, pg_catalog.pg_stat_get_live_tuples(b.oid))::bigint, b.relpages * pg_catalog.current_setting('block_size')::bigint
+FROM pg_catalog.pg_constraint k
+JOIN pg_catalog.pg_class a ON a.oid = k.conrelid JOIN pg_catalog.pg_namespace f ON f.oid = a.relnamespace
+JOIN pg_catalog.pg_class b ON b.oid = k.confrelid JOIN pg_catalog.pg_namespace t ON t.oid = b.relnamespace
+WHERE k.contype = 'f' AND k.conparentid = 0 ORDER BY 2, 3, 1";
 
 /// Each asked name, by number, and the table that it means; all tables with NULL. Nothing is opened or locked: sizes are the catalog's.
 const TABLES: &str = "
@@ -72,7 +95,9 @@ impl Known {
             .query(TABLES, &[&asked_schemas, &asked_names, &path, &schemas])
             .await
             .map_err(|source| Error::postgres("could not look for the tables of the migrations", source))?;
-        let mut known = Self::default();
+        let keys = session.query(KEYS, &[]).await;
+        let keys = keys.map_err(|source| Error::postgres("could not look for foreign keys", source))?;
+        let mut known = Self { keys: keys.iter().map(key).collect(), ..Self::default() };
         for row in &rows {
             let rows: Option<i64> = row.get(4);
             let table = Table {
@@ -94,10 +119,39 @@ impl Known {
         self.by_name.get(name)
     }
 
+    /// The tables at the other ends of the foreign keys that go with `removed` of this table: they are locked as it is.
+    pub fn other_ends(&self, table: &Table, removed: &Removed) -> impl Iterator<Item = &Table> {
+        self.keys.iter().flat_map(move |key| {
+            let (from, to) = (key.from.name == table.name, key.to.name == table.name);
+            let [mine, theirs] = &key.columns;
+            let goes = |is_here: bool, columns: &[String]| {
+                is_here
+                    && match removed {
+                        Removed::Table => true,
+                        Removed::Constraint(name) => from && key.name == *name,
+                        Removed::Column(name) => columns.contains(name),
+                    }
+            };
+            let far = goes(from, mine).then_some(&key.to);
+            let near = goes(to, theirs).then_some(&key.from);
+            far.into_iter().chain(near)
+        })
+    }
+
     /// Those of a schema.
     pub fn of_schema(&self, schema: &str) -> impl Iterator<Item = &Table> {
         self.all.iter().filter(move |table| table.name.schema.as_str() == schema)
     }
+}
+
+fn key(row: &Row) -> ForeignKey {
+    let end = |at: usize, facts: usize| Table {
+        name: QualifiedName::new(row.get::<_, String>(at), row.get::<_, String>(at + 1)),
+        rows: u64::try_from(row.get::<_, i64>(facts)).ok(),
+        bytes: row.get::<_, i64>(facts + 1).unsigned_abs(),
+        has_rows_of_its_own: true,
+    };
+    ForeignKey { name: row.get(0), from: end(1, 7), to: end(3, 9), columns: [row.get(5), row.get(6)] }
 }
 
 /// The schemas in which the sessions of migrations look for names, in their order.

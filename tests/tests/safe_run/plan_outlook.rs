@@ -11,10 +11,11 @@ const TABLES: &str = "
     CREATE TABLE loose (i int); CREATE VIEW v AS SELECT 1 AS one; CREATE MATERIALIZED VIEW mv AS SELECT 1 AS one;
     CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
     ALTER TABLE orders ADD CONSTRAINT later CHECK (id > 0) NOT VALID;
+    CREATE TABLE items (i int PRIMARY KEY, order_id int CONSTRAINT items_order_fkey REFERENCES orders, note text);
     INSERT INTO users SELECT i, 'a', 'b' FROM generate_series(1, 100) i; ANALYZE";
 
 /// Each is run by itself, and rolled back.
-const STATEMENTS: [&str; 41] = [
+const STATEMENTS: [&str; 48] = [
     "ALTER TABLE users ADD COLUMN a int",
     "ALTER TABLE users ALTER COLUMN name TYPE text, ADD COLUMN b int",
     "ALTER TABLE users ALTER COLUMN id TYPE bigint",
@@ -56,6 +57,13 @@ const STATEMENTS: [&str; 41] = [
     "INSERT INTO loose VALUES (1)",
     "UPDATE users SET name = 'c'",
     "SELECT count(*) FROM users",
+    "ALTER TABLE items DROP CONSTRAINT items_order_fkey",
+    "ALTER TABLE items DROP COLUMN order_id",
+    "ALTER TABLE items DROP COLUMN note",
+    "ALTER TABLE items ALTER COLUMN order_id TYPE bigint",
+    "ALTER TABLE orders ALTER COLUMN id TYPE bigint",
+    "ALTER TABLE orders DROP CONSTRAINT later",
+    "DROP TABLE items",
 ];
 
 /// Tables whose locks keep plain reads or writes waiting, as the server has them while the statement's transaction is open.

@@ -118,6 +118,34 @@ pub fn of_maintenance(text: &str) -> Vec<TableLock> {
     found
 }
 
+/// What a statement takes off a table, or makes anew there: the other end of a foreign key is locked with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removed {
+    /// The table with all of its keys.
+    Table,
+    /// A constraint by its name.
+    Constraint(String),
+    /// A column that goes or gets another type.
+    Column(String),
+}
+
+/// What DROP TABLE and ALTER TABLE remove, by table.
+pub fn removed(text: &str) -> Vec<(TableName, Removed)> {
+    let all: Vec<Token> = tokens(text, 0).map_while(Result::ok).filter(Token::is_significant).collect();
+    let read = Reader { text, tokens: &all };
+    let mut found = Vec::new();
+    if read.starts(0, &["drop", "table"]) {
+        read.list(2, &mut |table| found.extend(table.map(|(table, _)| (table, Removed::Table))));
+    } else if read.starts(0, &["alter", "table"])
+        && let Some((table, start)) = read.name(2)
+    {
+        for (from, end) in read.actions(start) {
+            found.extend(read.removed(from, end).map(|removed| (table.clone(), removed)));
+        }
+    }
+    found
+}
+
 /// Whether the statement may lock tables that it does not name, beside those of [`needed`] and [`of_maintenance`]: whatever uses a type, a
 /// domain or an extension, all tables of a schema or the database, what a CASCADE reaches.
 pub fn reaches_unnamed(text: &str) -> bool {
@@ -279,16 +307,35 @@ impl Reader<'_> {
         }
     }
 
+    /// Where each action of an ALTER TABLE begins and ends, whose first begins at `start`.
+    fn actions(&self, start: usize) -> Vec<(usize, usize)> {
+        let commas = self.top_level().filter(|&at| at >= start && self.is_symbol(at, ','));
+        let mut from = start + usize::from(self.is_symbol(start, '*'));
+        let ends = commas.chain(std::iter::once(self.tokens.len()));
+        ends.map(|end| (std::mem::replace(&mut from, end + 1), end)).collect()
+    }
+
+    /// What one action of ALTER TABLE removes.
+    fn removed(&self, from: usize, end: usize) -> Option<Removed> {
+        let named = |at: usize| self.name(at).filter(|(_, after)| *after <= end).map(|(name, _)| name.name);
+        if self.is(from, "drop") {
+            return match self.is(from + 1, "constraint") {
+                true => named(from + 2).map(Removed::Constraint),
+                false => named(from + 1 + usize::from(self.is(from + 1, "column"))).map(Removed::Column),
+            };
+        }
+        let column = from + 1 + usize::from(self.is(from + 1, "column"));
+        let is_typed = self.is(column + 1, "type") || self.starts(column + 1, &["set", "data", "type"]);
+        (self.is(from, "alter") && is_typed).then(|| named(column).map(Removed::Column)).flatten()
+    }
+
     fn alter_table(&self, push: &mut impl FnMut(Found, LockMode)) {
         if self.starts(2, &["all", "in", "tablespace"]) {
             return;
         }
         let Some((table, start)) = self.name(2) else { return };
         let mut strongest = None;
-        let commas = self.top_level().filter(|&at| at >= start && self.is_symbol(at, ','));
-        let ends: Vec<usize> = commas.chain(std::iter::once(self.tokens.len())).collect();
-        let mut from = start + usize::from(self.is_symbol(start, '*'));
-        for end in ends {
+        for (from, end) in self.actions(start) {
             strongest = strongest.max(self.action(from, end));
             self.references(from, end, push);
             if self.starts(from, &["attach", "partition"])
@@ -296,7 +343,6 @@ impl Reader<'_> {
             {
                 push(self.name(from + 2), LockMode::AccessExclusive);
             }
-            from = end + 1;
         }
         if let Some(mode) = strongest {
             push(Some((table, start)), mode);
@@ -329,134 +375,4 @@ impl Reader<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn locks(sql: &str) -> Vec<String> {
-        needed(sql).iter().map(|lock| format!("{} {}", lock.table, lock.mode.sql().to_lowercase())).collect()
-    }
-
-    #[test]
-    fn what_only_maintains_is_known_to_a_plan() {
-        for (sql, expected) in [
-            ("lock table a, s.b", &["a access exclusive", "s.b access exclusive"][..]),
-            ("lock a in share row exclusive mode nowait", &["a share row exclusive"]),
-            ("lock a in access share mode", &[]),
-            ("lock a in row exclusive mode", &[]),
-            ("reindex (verbose) table a", &["a share"]),
-            ("reindex index i", &["i share"]),
-            ("reindex table concurrently a", &[]),
-            ("vacuum full a", &["a access exclusive"]),
-            ("vacuum (full, analyze) a", &["a access exclusive"]),
-            ("vacuum a", &[]),
-            ("refresh materialized view m", &["m access exclusive"]),
-            ("refresh materialized view concurrently m", &[]),
-            ("alter table a add column b int", &[]),
-        ] {
-            let found = of_maintenance(sql);
-            let found: Vec<String> = found
-                .iter()
-                .map(|lock| format!("{} {}", lock.table, lock.mode.sql().to_lowercase()))
-                .collect();
-            assert_eq!(found, expected, "{sql}");
-        }
-        for sql in [
-            "drop type t cascade",
-            "alter domain d add check (value > 0)",
-            "vacuum full",
-            "reindex schema s",
-            "cluster",
-            "create extension x",
-        ] {
-            assert!(reaches_unnamed(sql), "{sql}");
-        }
-        for sql in [
-            "drop type t",
-            "vacuum full a",
-            "vacuum",
-            "reindex table a",
-            "cluster a using i",
-            "alter type t add value 'x'",
-            "create view v as select 1",
-        ] {
-            assert!(!reaches_unnamed(sql), "{sql}");
-        }
-    }
-
-    #[test]
-    fn lock_modes_are_those_of_the_manual() {
-        let cases: [(&str, &[&str]); 43] = [
-            ("alter table only s.t add column c int, alter d set not null", &["s.t access exclusive"]),
-            ("alter table if exists t * rename to u", &["t access exclusive"]),
-            ("alter table t validate constraint c", &["t share update exclusive"]),
-            ("alter table t alter column c set statistics 7", &["t share update exclusive"]),
-            ("alter table t set (fillfactor = 70)", &["t share update exclusive"]),
-            ("alter table t set unlogged", &["t access exclusive"]),
-            ("alter table t disable trigger all", &["t share row exclusive"]),
-            ("alter table t enable row level security", &["t access exclusive"]),
-            (
-                "alter table t add constraint fk foreign key (a, b) references \"P\" (x, y) not valid",
-                &["P share row exclusive", "t share row exclusive"],
-            ),
-            (
-                "alter table t add column p int references s.p",
-                &["s.p share row exclusive", "t access exclusive"],
-            ),
-            (
-                "alter table t attach partition p for values in (1)",
-                &["p access exclusive", "t share update exclusive"],
-            ),
-            ("alter table t detach partition p", &["p access exclusive", "t access exclusive"]),
-            ("alter table t detach partition p concurrently", &[]),
-            ("alter table t validate constraint c, alter d type text", &["t access exclusive"]),
-            ("alter table all in tablespace a set tablespace b", &[]),
-            ("drop table if exists a, s.b cascade", &["a access exclusive", "s.b access exclusive"]),
-            ("drop index i, s.j", &["i access exclusive", "s.j access exclusive"]),
-            ("drop index concurrently i", &[]),
-            ("truncate table only a *, b restart identity", &["a access exclusive", "b access exclusive"]),
-            ("truncate a", &["a access exclusive"]),
-            ("create unique index if not exists i on only t using btree (a)", &["t share"]),
-            ("create index concurrently i on t (a)", &[]),
-            ("create index on t (a)", &["t share"]),
-            (
-                "create constraint trigger c after insert on s.t from r for each row execute function f()",
-                &["s.t share row exclusive"],
-            ),
-            (
-                "create or replace trigger c before update of a on t execute function f()",
-                &["t share row exclusive"],
-            ),
-            ("create table n partition of p for values in (1)", &["p access exclusive"]),
-            (
-                "create table n (i int references a, j int, foreign key (j) references b)",
-                &["a share row exclusive", "b share row exclusive"],
-            ),
-            ("create temporary table n (i int)", &[]),
-            ("create table n (i int)", &[]),
-            ("drop trigger x on t", &["t access exclusive"]),
-            ("cluster", &[]),
-            ("cluster (verbose) s.t using i", &["s.t access exclusive"]),
-            ("cluster verbose t", &["t access exclusive"]),
-            ("cluster i on s.t", &["s.t access exclusive"]),
-            ("repack", &[]),
-            ("repack (verbose)", &[]),
-            ("repack (verbose) using index", &[]),
-            ("repack t using index i", &["t access exclusive"]),
-            ("repack (verbose on) s.t using index", &["s.t access exclusive"]),
-            ("repack (analyze, verbose) t (a, b)", &["t access exclusive"]),
-            ("repack (concurrently) t", &[]),
-            ("repack (verbose, concurrently true) t using index i", &[]),
-            ("select 'alter table t'", &[]),
-        ];
-        for (sql, expected) in cases {
-            assert_eq!(locks(sql), expected, "{sql}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn nothing_panics(text in "(alter table|drop index|create|truncate|create index) [a-z\\.,(\"'* ]{0,40}") {
-            let _ = needed(&text);
-        }
-    }
-}
+mod tests;
