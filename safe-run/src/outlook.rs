@@ -4,7 +4,10 @@
 //! It must not say more than is so. A name that can't be resolved gives no line, and neither does a table that a statement before makes.
 //! What is not visible in the text (a DO block, a function) is said to be unknown.
 
+mod efforts;
+mod facts;
 mod known;
+mod types;
 
 use std::collections::BTreeSet;
 
@@ -15,12 +18,15 @@ use sql::{
     migration::MigrationFile,
     statement::{
         Class, Effect, Statement, StatementKind, TableName, Target,
+        changes::{Change, Task},
         locks::{self, LockMode, Removed},
     },
 };
 
+pub use efforts::{Effort, What};
+use facts::{Catalog, Wanted};
 use known::Known;
-pub use known::{Table, search_path};
+pub use known::{Sight, Table, sight};
 
 /// A lock on a table that is there before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -80,6 +86,8 @@ pub struct Warning {
 pub struct Outlook {
     /// Locks that keep others waiting.
     pub locks: Vec<PlannedLock>,
+    /// What it does with all rows of a table.
+    pub efforts: Vec<Effort>,
     /// Rows that nobody has acknowledged to lose.
     pub losses: Vec<PlannedLoss>,
     /// Rules that it breaks.
@@ -95,14 +103,13 @@ impl Outlook {
     }
 }
 
-/// Looks at all of them, in their order: by file, by statement. `path` is the search path that the migrations have; a loss that `allows`
-/// is not told.
+/// Looks at all of them, in their order: by file, by statement. A loss that `allows` is not told.
 ///
 /// # Errors
 /// The catalog can't be read.
 pub async fn look(
     session: &Session,
-    path: &[String],
+    sight: &Sight,
     files: &[&MigrationFile],
     allows: impl Fn(&Table) -> bool,
 ) -> Result<Vec<Vec<Outlook>>> {
@@ -114,19 +121,32 @@ pub async fn look(
     }
     let all = || asked.iter().flatten();
     let locked = all().flat_map(|asked| &asked.locks).map(|(name, _)| name);
-    let names: BTreeSet<TableName> = locked.chain(all().flat_map(|asked| &asked.gone)).cloned().collect();
+    let worked = all().flat_map(|asked| &asked.meant).map(|(_, name)| name);
+    let names: BTreeSet<TableName> =
+        locked.chain(worked).chain(all().flat_map(|asked| &asked.gone)).cloned().collect();
     let schemas: Vec<&str> = all().flat_map(|asked| asked.schemas.iter().copied()).collect();
-    let known = Known::read(session, path, names, &schemas).await?;
-    let one = |(file, asked): (&&MigrationFile, Vec<Asked<'_>>)| {
+    let known = Known::read(session, &sight.path, names, &schemas).await?;
+    let mut wanted = Wanted::default();
+    for asked in all() {
+        let meant = asked.meant.iter().filter_map(|(_, name)| known.table(name));
+        wanted.tables.extend(meant.map(|table| table.oid));
+        if let Some(task) = &asked.task {
+            efforts::want(task, &mut wanted);
+        }
+    }
+    let mut catalog = Catalog::read(session, &sight.path, &wanted).await?;
+    let mut outlooks = Vec::new();
+    for (file, asked) in files.iter().zip(asked) {
         let findings =
             lint::lint(&file.sql, &file.statements, session.server_major(), file.no_transaction.is_none());
+        catalog.types.is_utc = Some(sight.is_utc);
         let of = |(number, asked): (usize, Asked<'_>)| {
             let mine = findings.iter().filter(|finding| finding.statement == number);
-            asked.outlook(&known, mine, &allows)
+            asked.outlook(&known, &mut catalog, mine, &allows)
         };
-        asked.into_iter().enumerate().map(of).collect()
-    };
-    Ok(files.iter().zip(asked).map(one).collect())
+        outlooks.push(asked.into_iter().enumerate().map(of).collect());
+    }
+    Ok(outlooks)
 }
 
 /// What a statement names, by the names that its tables have before the run.
@@ -143,6 +163,12 @@ struct Asked<'s> {
     is_of_old: bool,
     /// It may lock tables that its words do not name.
     may_lock_more: bool,
+    /// It sets the time zone.
+    sets_zone: bool,
+    /// What it does with the rows of tables.
+    task: Option<Task>,
+    /// The tables of the task: as it names them, and by their names before the run.
+    meant: Vec<(TableName, TableName)>,
 }
 
 /// Names as the statements before have left them.
@@ -173,8 +199,15 @@ impl Names {
         let class = &statement.class;
         let text = &statement.text;
         let may_lock_more = locks::reaches_unnamed(text);
+        let task = Task::read(text);
+        let written = task.iter().flat_map(efforts::tables);
+        let meant = written.filter_map(|name| Some((name.clone(), self.before(name)?))).collect();
+        let sets = |what: &str| class.kind == StatementKind::Set && text.to_ascii_lowercase().contains(what);
         let mut asked = Asked {
             class,
+            meant,
+            task,
+            sets_zone: sets("zone") || sets("all"),
             may_lock_more,
             locks: Vec::new(),
             removed: Vec::new(),
@@ -201,9 +234,7 @@ impl Names {
             }
         }
         asked.is_of_old |= class.locks.is_empty();
-        let sets_path =
-            class.kind == StatementKind::Set && statement.text.to_ascii_lowercase().contains("search_path");
-        self.is_path_known &= !sets_path;
+        self.is_path_known &= !sets("search_path");
         for (old, new) in &class.renames {
             if let Some(before) = self.before(old) {
                 self.renamed.push((new.clone(), before));
@@ -220,6 +251,7 @@ impl Asked<'_> {
     fn outlook<'f>(
         self,
         known: &Known,
+        catalog: &mut Catalog,
         findings: impl Iterator<Item = &'f Finding>,
         allows: impl Fn(&Table) -> bool,
     ) -> Outlook {
@@ -228,7 +260,9 @@ impl Asked<'_> {
         let other_ends =
             self.removed.iter().filter_map(|(name, removed)| Some((known.table(name)?, removed)));
         let other_ends = other_ends.flat_map(|(table, removed)| known.other_ends(table, removed));
-        for (table, mode) in named.chain(other_ends.map(|table| (table, LockMode::AccessExclusive))) {
+        let defaults = self.default_partitions(known, catalog);
+        let unnamed = other_ends.chain(defaults).map(|table| (table, LockMode::AccessExclusive));
+        for (table, mode) in named.chain(unnamed) {
             let lock = planned(table, mode);
             match locks.iter_mut().find(|known| known.table == lock.table) {
                 Some(known) if known.blocks > lock.blocks => *known = lock,
@@ -260,7 +294,41 @@ impl Asked<'_> {
             .collect();
         let unread = self.class.unread.as_ref().map(|_| "safe-run could not read it".to_owned());
         let more = self.may_lock_more.then(|| "it reaches tables that it does not name".to_owned());
-        Outlook { locks, losses, findings, unknown: self.class.runs_code.clone().or(unread).or(more) }
+        if self.sets_zone {
+            catalog.types.is_utc = None;
+        }
+        let efforts = match &self.task {
+            Some(task) => efforts::judge(task, known, catalog, |name| self.meant(known, name)),
+            None => Vec::new(),
+        };
+        Outlook {
+            locks,
+            efforts,
+            losses,
+            findings,
+            unknown: self.class.runs_code.clone().or(unread).or(more),
+        }
+    }
+
+    /// The table that the task means by a name.
+    fn meant<'k>(&self, known: &'k Known, name: &TableName) -> Option<&'k Table> {
+        self.meant.iter().find(|(written, _)| written == name).and_then(|(_, before)| known.table(before))
+    }
+
+    /// What gets a new partition looks whether its default one has rows of it.
+    fn default_partitions<'k>(&self, known: &'k Known, catalog: &Catalog) -> Vec<&'k Table> {
+        let parent = match &self.task {
+            Some(Task::NewPartition(parent)) => parent,
+            Some(Task::Alter { table, changes, .. })
+                if changes.iter().any(|change| matches!(change, Change::Attach { .. })) =>
+            {
+                table
+            }
+            _ => return Vec::new(),
+        };
+        let facts = self.meant(known, parent).and_then(|table| catalog.tables.get(&table.oid));
+        let default = facts.and_then(|facts| facts.partitioned.as_ref()?.default);
+        default.and_then(|oid| known.default_partition(oid)).into_iter().collect()
     }
 }
 

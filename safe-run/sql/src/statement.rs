@@ -5,9 +5,10 @@
 //! marked as [`Class::unread`], and nothing is concluded from its absence. It must never split where it is not sure:
 //! an unterminated literal, a psql meta-command or a template variable is a [`ParseProblem`] before anything runs.
 //!
-//! `locks.rs` knows lock modes, `enums.rs` values that wait for a commit, `own_tables.rs` what needs no look at the locks, `split.rs` cuts, `head.rs` reads the leading words, `tree.rs` is the only file
+//! `locks.rs` knows lock modes, `changes.rs` what makes the server go through all rows, `enums.rs` values that wait for a commit, `own_tables.rs` what needs no look at the locks, `split.rs` cuts, `head.rs` reads the leading words, `tree.rs` is the only file
 //! that names the parser (its API promises no stability).
 
+pub mod changes;
 pub mod enums;
 mod head;
 pub mod locks;

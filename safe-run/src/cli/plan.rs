@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clone,
-    outlook::{self, Blocked, Outlook, PlannedLock},
+    outlook::{self, Blocked, Effort, Outlook, PlannedLock, What},
     run::loss_limits,
 };
 use sql::{
@@ -97,12 +97,12 @@ impl Invocation<'_> {
         self.refuse_applied_elsewhere(&session, &state, &plan).await?;
         let transactions = self.transactions(&session, &plan).await?;
         let limits = loss_limits(&self.run_options(Vec::new()), &plan.pending);
-        let path = outlook::search_path(&session).await?;
+        let sight = outlook::sight(&session).await?;
         let allows = |table: &outlook::Table| {
             let rows = table.rows.map_or(0, |rows| i64::try_from(rows).unwrap_or(i64::MAX));
             limits.allows(std::slice::from_ref(&table.name), rows)
         };
-        let outlooks = outlook::look(&session, &path, &plan.pending, allows).await?;
+        let outlooks = outlook::look(&session, &sight, &plan.pending, allows).await?;
         let planned: Vec<PlannedFile> = plan
             .pending
             .iter()
@@ -202,10 +202,13 @@ impl Invocation<'_> {
         let told = |statement: &&PlannedStatement| !brief || statement.is_told();
         for statement in file.statements.iter().filter(told) {
             text.push_str(&format!("  {:>4}  {}\n", statement.line, statement.summary));
-            let lines = statement.outlook.locks.iter().filter_map(lock_as_text);
-            text.extend(
-                lines.chain(unknown_as_text(&statement.outlook)).map(|line| format!("        {line}\n")),
-            );
+            let outlook = &statement.outlook;
+            let lines = outlook.locks.iter().filter_map(lock_as_text);
+            let lines =
+                lines.chain(outlook.efforts.iter().map(|effort| effort_as_text(effort, &outlook.locks)));
+            for line in lines.chain(unknown_as_text(outlook)) {
+                text.push_str(&format::wrapped("        ", "          ", &line));
+            }
             for warning in statement.warnings.iter().cloned().chain(warnings_as_text(&statement.outlook)) {
                 text.push_str(&format::wrapped(&format!("        {mark} "), "          ", &warning));
             }
@@ -221,13 +224,36 @@ fn lock_as_text(lock: &PlannedLock) -> Option<String> {
         Blocked::Writes => "nobody writes to",
         Blocked::Schema => return None,
     };
-    let size = if lock.bytes > 0 { format!(", {}", format::bytes(lock.bytes)) } else { String::new() };
-    Some(format!(
-        "{who} {} meanwhile ({}; {}{size})",
-        common::ident::printable(&lock.table),
-        lock.mode,
-        rows_as_text(lock.rows)
-    ))
+    let (table, size) = (common::ident::printable(&lock.table), size_as_text(lock.rows, lock.bytes));
+    Some(format!("{who} {table} meanwhile ({}; {size})", lock.mode))
+}
+
+/// What happens to its rows; how many they are stands in the line of the lock.
+fn effort_as_text(effort: &Effort, locks: &[PlannedLock]) -> String {
+    let table = common::ident::printable(&effort.table);
+    let indexes = format::plural(effort.indexes as u64, "index", "indexes");
+    let what = match effort.what {
+        What::Rewrite if effort.indexes > 0 => {
+            format!("all rows of {table} are written anew, with {indexes}")
+        }
+        What::Rewrite => format!("all rows of {table} are written anew"),
+        What::Scan | What::Lookup => format!("all rows of {table} are read"),
+        What::Index if effort.indexes == 1 => format!("an index is built over {table}"),
+        What::Index => format!("{indexes} are built over {table}"),
+    };
+    let why = match effort.why.as_str() {
+        "" => String::new(),
+        why => format!(": {}", common::ident::printable(why)),
+    };
+    let is_told = locks.iter().any(|lock| lock.table == effort.table && lock_as_text(lock).is_some());
+    let rows =
+        if is_told { String::new() } else { format!(" ({})", size_as_text(effort.rows, effort.bytes)) };
+    format!("{what}{why}{rows}")
+}
+
+fn size_as_text(rows: Option<u64>, bytes: u64) -> String {
+    let size = if bytes > 0 { format!(", {}", format::bytes(bytes)) } else { String::new() };
+    format!("{}{size}", rows_as_text(rows))
 }
 
 fn rows_as_text(rows: Option<u64>) -> String {

@@ -17,6 +17,7 @@ mod layouts_locks;
 mod layouts_states;
 mod ledger;
 mod locks;
+mod plan_efforts;
 mod plan_outlook;
 mod precopy;
 mod real_tools;

@@ -211,7 +211,7 @@ impl Reader<'_> {
     }
 
     /// Behind the parentheses that may stand at `at`.
-    fn past_options(&self, at: usize) -> usize {
+    pub(super) fn past_options(&self, at: usize) -> usize {
         match self.is_symbol(at, '(') {
             true => (at..self.tokens.len()).find(|&at| self.is_symbol(at, ')')).map_or(at, |end| end + 1),
             false => at,
@@ -237,7 +237,7 @@ impl Reader<'_> {
     }
 
     /// The names of a list that begins at `at`.
-    fn list(&self, mut at: usize, push: &mut impl FnMut(Found)) {
+    pub(super) fn list(&self, mut at: usize, push: &mut impl FnMut(Found)) {
         while let Some((name, mut end)) = self.name(at) {
             push(Some((name, end)));
             end += usize::from(self.is_symbol(end, '*'));
@@ -270,7 +270,7 @@ impl Reader<'_> {
     }
 
     /// The table that CLUSTER or REPACK writes anew; nothing where it is every table, or where others may use it until the end.
-    fn rewritten(&self) -> Found {
+    pub(super) fn rewritten(&self) -> Found {
         let mut at = 1 + usize::from(self.is(1, "verbose"));
         if self.is_symbol(1, '(') {
             let end = (1..self.tokens.len()).find(|&at| self.is_symbol(at, ')'))?;
@@ -286,7 +286,7 @@ impl Reader<'_> {
         self.after("on").or_else(|| self.name(at))
     }
 
-    fn after_two(&self, first: &str, second: &str) -> Found {
+    pub(super) fn after_two(&self, first: &str, second: &str) -> Found {
         let at = self.top_level().find(|&at| self.is(at, first) && self.is(at + 1, second))?;
         self.name(at + 2)
     }
@@ -308,7 +308,7 @@ impl Reader<'_> {
     }
 
     /// Where each action of an ALTER TABLE begins and ends, whose first begins at `start`.
-    fn actions(&self, start: usize) -> Vec<(usize, usize)> {
+    pub(super) fn actions(&self, start: usize) -> Vec<(usize, usize)> {
         let commas = self.top_level().filter(|&at| at >= start && self.is_symbol(at, ','));
         let mut from = start + usize::from(self.is_symbol(start, '*'));
         let ends = commas.chain(std::iter::once(self.tokens.len()));
