@@ -7,6 +7,7 @@
 mod efforts;
 mod facts;
 mod known;
+mod pace;
 mod types;
 
 use std::collections::BTreeSet;
@@ -27,6 +28,8 @@ pub use efforts::{Effort, What};
 use facts::{Catalog, Wanted};
 use known::Known;
 pub use known::{Sight, Table, sight};
+pub use pace::Estimate;
+use pace::Pace;
 
 /// A lock on a table that is there before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -82,7 +85,7 @@ pub struct Warning {
 }
 
 /// What one statement will do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Outlook {
     /// Locks that keep others waiting.
     pub locks: Vec<PlannedLock>,
@@ -135,7 +138,7 @@ pub async fn look(
         }
     }
     let mut catalog = Catalog::read(session, &sight.path, &wanted).await?;
-    let mut outlooks = Vec::new();
+    let mut outlooks: Vec<Vec<Outlook>> = Vec::new();
     for (file, asked) in files.iter().zip(asked) {
         let findings =
             lint::lint(&file.sql, &file.statements, session.server_major(), file.no_transaction.is_none());
@@ -146,7 +149,23 @@ pub async fn look(
         };
         outlooks.push(asked.into_iter().enumerate().map(of).collect());
     }
+    estimate(session, &mut outlooks).await?;
     Ok(outlooks)
+}
+
+/// Says how long it may take, where that is long.
+async fn estimate(session: &Session, outlooks: &mut [Vec<Outlook>]) -> Result<()> {
+    let mut long: Vec<&mut Effort> = outlooks
+        .iter_mut()
+        .flatten()
+        .flat_map(|outlook| &mut outlook.efforts)
+        .filter(|effort| pace::is_long(effort))
+        .collect();
+    if !long.is_empty() {
+        let pace = Pace::measure(session).await?;
+        long.iter_mut().for_each(|effort| effort.estimate = pace.estimate(effort));
+    }
+    Ok(())
 }
 
 /// What a statement names, by the names that its tables have before the run.

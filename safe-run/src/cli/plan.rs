@@ -1,8 +1,10 @@
 //! `safe-run plan`: what a run would do, statement by statement, and what is dangerous in it.
 
 mod annotations;
+mod text;
+mod undo;
 
-use common::{ErrorKind, Result, cli::output::Tone, format, postgres::ConnectionSettings};
+use common::{ErrorKind, Result, postgres::ConnectionSettings};
 use serde::Serialize;
 
 use super::{
@@ -10,17 +12,38 @@ use super::{
     args::{PlanArgs, PlanOutput},
 };
 use crate::{
-    clone,
-    outlook::{self, Blocked, Effort, Outlook, PlannedLock, What},
+    outlook::{self, Outlook},
     run::loss_limits,
 };
 use sql::{
     migration::{self, MigrationFile, TransactionPlan},
     statement::{Statement, TransactionClass},
 };
+use undo::PlannedUndo;
 
-/// With more pending files than this, `plan` shows statements only where there is something to say about them.
-const FILES_IN_FULL: usize = 20;
+/// What a run would do.
+struct Planned {
+    files: Vec<PlannedFile>,
+    transactions: TransactionPlan,
+    undo: PlannedUndo,
+}
+
+impl Planned {
+    fn statements(&self) -> impl Iterator<Item = &PlannedStatement> {
+        self.files.iter().flat_map(|file| &file.statements)
+    }
+
+    fn warnings(&self) -> usize {
+        self.statements().map(|statement| statement.outlook.warnings()).sum()
+    }
+
+    fn document(&self) -> serde_json::Value {
+        serde_json::json!({
+            "pending": self.files, "in_one_transaction": self.transactions.one, "how": self.undo.how, "undo": self.undo,
+            "why_not_in_one_transaction": self.transactions.why,
+        })
+    }
+}
 
 #[derive(Serialize)]
 struct PlannedFile {
@@ -36,7 +59,7 @@ struct PlannedFile {
 }
 
 impl PlannedFile {
-    fn new(file: &MigrationFile, outlooks: Vec<Outlook>) -> Self {
+    fn new(file: &MigrationFile, outlooks: Vec<Outlook>, transactions: &TransactionPlan) -> Self {
         let statements = file.statements.iter().zip(outlooks);
         Self {
             version: file.version.as_str().to_owned(),
@@ -45,7 +68,7 @@ impl PlannedFile {
             no_transaction: file.no_transaction.clone(),
             warnings: file.warnings.iter().filter(|text| !text.starts_with("line ")).cloned().collect(),
             statements: statements
-                .map(|(statement, outlook)| PlannedStatement::new(statement, outlook))
+                .map(|(statement, outlook)| PlannedStatement::new(statement, outlook, transactions))
                 .collect(),
         }
     }
@@ -57,12 +80,14 @@ struct PlannedStatement {
     summary: String,
     transaction: &'static str,
     warnings: Vec<String>,
+    /// Why it makes the undo dearer, as a phrase.
+    dearer_undo: Option<String>,
     #[serde(flatten)]
     outlook: Outlook,
 }
 
 impl PlannedStatement {
-    fn new(statement: &Statement, outlook: Outlook) -> Self {
+    fn new(statement: &Statement, outlook: Outlook, transactions: &TransactionPlan) -> Self {
         let class = &statement.class;
         Self {
             line: statement.line,
@@ -73,6 +98,7 @@ impl PlannedStatement {
                 TransactionClass::Unknown { .. } => "unknown",
             },
             warnings: class.warnings.iter().chain(&class.outside_transaction).cloned().collect(),
+            dearer_undo: undo::obstacle(&class.transaction, transactions),
             outlook,
         }
     }
@@ -103,182 +129,28 @@ impl Invocation<'_> {
             limits.allows(std::slice::from_ref(&table.name), rows)
         };
         let outlooks = outlook::look(&session, &sight, &plan.pending, allows).await?;
-        let planned: Vec<PlannedFile> = plan
-            .pending
-            .iter()
-            .zip(outlooks)
-            .map(|(file, outlooks)| PlannedFile::new(file, outlooks))
-            .collect();
+        let files = plan.pending.iter().zip(outlooks);
+        let files = files.map(|(file, outlooks)| PlannedFile::new(file, outlooks, &transactions)).collect();
         self.refuse_clone_usage()?;
-        let how = self.how(&transactions);
-        let warnings: usize = planned
-            .iter()
-            .flat_map(|file| &file.statements)
-            .map(|statement| statement.outlook.warnings())
-            .sum();
-        let code = match args.deny_warnings && warnings > 0 {
+        let undo = self.planned_undo(&transactions, &plan.pending, session.settings().database());
+        self.tell(args, &Planned { files, transactions, undo })
+    }
+
+    /// Writes the plan as asked for, and says with which code to exit.
+    fn tell(&self, args: &PlanArgs, plan: &Planned) -> Result<u8> {
+        let code = match args.deny_warnings && plan.warnings() > 0 {
             true => ErrorKind::Warnings.exit_code(),
             false => 0,
         };
         if self.output.is_json() {
-            self.output.document(&serde_json::json!({
-                "pending": planned, "in_one_transaction": transactions.one, "how": how,
-                "why_not_in_one_transaction": transactions.why,
-            }))?;
+            self.output.document(&plan.document())?;
             return Ok(code);
         }
         match args.output {
-            PlanOutput::Text => {}
-            PlanOutput::Github => {
-                self.output.data(&annotations::github(&planned))?;
-                return Ok(code);
-            }
-            PlanOutput::Sarif => {
-                self.output.exactly(&annotations::sarif(&planned))?;
-                return Ok(code);
-            }
+            PlanOutput::Text => self.output.data(&self.plan_as_text(plan))?,
+            PlanOutput::Github => self.output.data(&annotations::github(&plan.files))?,
+            PlanOutput::Sarif => self.output.exactly(&annotations::sarif(&plan.files))?,
         }
-        if planned.is_empty() {
-            self.output.data("Nothing is pending.\n")?;
-            return Ok(0);
-        }
-        let brief = planned.len() > FILES_IN_FULL && !self.output.is_verbose();
-        let mut text: String = planned.iter().map(|file| self.file_as_text(file, brief)).collect();
-        if brief {
-            text.push_str(
-                "\nOf so many files, only statements with a warning are shown; --verbose shows all.\n",
-            );
-        }
-        text.push_str(&format!(
-            "\n{}: {how}\n",
-            format::plural(planned.len() as u64, "migration", "migrations")
-        ));
-        let mut locks =
-            planned.iter().flat_map(|file| &file.statements).flat_map(|statement| &statement.outlook.locks);
-        if locks.any(|lock| lock_as_text(lock).is_some()) {
-            text.push_str("A lock is held until the COMMIT, and the checks come before it. Rows and sizes are those of the last ANALYZE.\n");
-        }
-        if warnings > 0 {
-            text.push_str(&format!(
-                "{}: https://squawkhq.com/docs/RULE explains a rule, `-- squawk-ignore RULE` before a statement silences it there\n",
-                format::plural(warnings as u64, "warning", "warnings")
-            ));
-        }
-        text.push_str("Nothing was changed.\n");
-        self.output.data(&text)?;
         Ok(code)
     }
-
-    /// In which transactions it would run, and what the undo would be.
-    fn how(&self, transactions: &TransactionPlan) -> String {
-        let choice = self.cli.protection().snapshot;
-        match (transactions.one, choice.has_clone()) {
-            (true, false) => "all in one transaction; the undo is a ROLLBACK".to_owned(),
-            (true, true) => format!(
-                "all in one transaction, and after its COMMIT the undo is {}",
-                clone::undo_phrase(choice)
-            ),
-            (false, _) => format!(
-                "not in one transaction ({}); the undo is {}",
-                transactions.why.join("; "),
-                clone::undo_phrase(choice)
-            ),
-        }
-    }
-
-    /// A file with its statements; a brief one has only those that a warning is about.
-    fn file_as_text(&self, file: &PlannedFile, brief: bool) -> String {
-        let mark = self.output.paint(Tone::Warning, "!");
-        let name = self.output.paint(Tone::Strong, &file.file);
-        let mut text = if brief {
-            let count = format::plural(file.statements.len() as u64, "statement", "statements");
-            format!("{name}  {count}\n")
-        } else {
-            format!("{name}\n")
-        };
-        for warning in &file.warnings {
-            text.push_str(&format!("  {mark} {warning}\n"));
-        }
-        let told = |statement: &&PlannedStatement| !brief || statement.is_told();
-        for statement in file.statements.iter().filter(told) {
-            text.push_str(&format!("  {:>4}  {}\n", statement.line, statement.summary));
-            let outlook = &statement.outlook;
-            let lines = outlook.locks.iter().filter_map(lock_as_text);
-            let lines =
-                lines.chain(outlook.efforts.iter().map(|effort| effort_as_text(effort, &outlook.locks)));
-            for line in lines.chain(unknown_as_text(outlook)) {
-                text.push_str(&format::wrapped("        ", "          ", &line));
-            }
-            for warning in statement.warnings.iter().cloned().chain(warnings_as_text(&statement.outlook)) {
-                text.push_str(&format::wrapped(&format!("        {mark} "), "          ", &warning));
-            }
-        }
-        text
-    }
-}
-
-/// Who waits for it; nothing where plain reading and writing goes on.
-fn lock_as_text(lock: &PlannedLock) -> Option<String> {
-    let who = match lock.blocks {
-        Blocked::ReadsAndWrites => "nobody reads or writes",
-        Blocked::Writes => "nobody writes to",
-        Blocked::Schema => return None,
-    };
-    let (table, size) = (common::ident::printable(&lock.table), size_as_text(lock.rows, lock.bytes));
-    Some(format!("{who} {table} meanwhile ({}; {size})", lock.mode))
-}
-
-/// What happens to its rows; how many they are stands in the line of the lock.
-fn effort_as_text(effort: &Effort, locks: &[PlannedLock]) -> String {
-    let table = common::ident::printable(&effort.table);
-    let indexes = format::plural(effort.indexes as u64, "index", "indexes");
-    let what = match effort.what {
-        What::Rewrite if effort.indexes > 0 => {
-            format!("all rows of {table} are written anew, with {indexes}")
-        }
-        What::Rewrite => format!("all rows of {table} are written anew"),
-        What::Scan | What::Lookup => format!("all rows of {table} are read"),
-        What::Index if effort.indexes == 1 => format!("an index is built over {table}"),
-        What::Index => format!("{indexes} are built over {table}"),
-    };
-    let why = match effort.why.as_str() {
-        "" => String::new(),
-        why => format!(": {}", common::ident::printable(why)),
-    };
-    let is_told = locks.iter().any(|lock| lock.table == effort.table && lock_as_text(lock).is_some());
-    let rows =
-        if is_told { String::new() } else { format!(" ({})", size_as_text(effort.rows, effort.bytes)) };
-    format!("{what}{why}{rows}")
-}
-
-fn size_as_text(rows: Option<u64>, bytes: u64) -> String {
-    let size = if bytes > 0 { format!(", {}", format::bytes(bytes)) } else { String::new() };
-    format!("{}{size}", rows_as_text(rows))
-}
-
-fn rows_as_text(rows: Option<u64>) -> String {
-    match rows {
-        Some(rows) => format!("about {}", format::plural(rows, "row", "rows")),
-        None => "never analyzed".to_owned(),
-    }
-}
-
-fn unknown_as_text(outlook: &Outlook) -> Option<String> {
-    outlook.unknown.as_ref().map(|what| format!("{what}: what it locks or loses can't be told from its text"))
-}
-
-fn warnings_as_text(outlook: &Outlook) -> Vec<String> {
-    let losses = outlook.losses.iter().map(|loss| {
-        format!(
-            "{} loses all its rows ({}): unless they come back, the run is undone; {} lets them go",
-            common::ident::printable(&loss.table),
-            rows_as_text(loss.rows),
-            loss.flag
-        )
-    });
-    let findings = outlook.findings.iter().map(|finding| {
-        let help = finding.help.as_ref().map(|help| format!(" {help}")).unwrap_or_default();
-        format!("{}: {}{help}", finding.rule, finding.message)
-    });
-    losses.chain(findings).collect()
 }

@@ -16,10 +16,11 @@ use sql::statement::{
 use super::{
     facts::{Catalog, Index, Wanted},
     known::{Known, Table},
+    pace::Estimate,
 };
 
 /// What the server does with the rows of a table that is there before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Effort {
     /// The table as a person writes it.
     pub table: String,
@@ -33,6 +34,9 @@ pub struct Effort {
     pub rows: Option<u64>,
     /// Bytes of their heaps, as the last ANALYZE knew them.
     pub bytes: u64,
+    /// How long it may take; nothing where the table is small or its rows are not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Estimate>,
 }
 
 /// What is done with the rows.
@@ -84,7 +88,7 @@ pub fn tables(task: &Task) -> Vec<&TableName> {
         Task::CreateIndex { table, .. } | Task::ReindexTable(table) | Task::NewPartition(table) => {
             vec![table]
         }
-        Task::Rewrite(_, tables) | Task::DropIndexes(tables) => tables.iter().collect(),
+        Task::Rewrite(tables) | Task::DropIndexes(tables) => tables.iter().collect(),
         Task::ReindexIndex(index) => vec![index],
         Task::Refresh { view, .. } => vec![view],
     }
@@ -106,7 +110,15 @@ impl Efforts<'_> {
             return;
         }
         let (rows, bytes) = (table.rows, table.bytes);
-        self.found.push(Effort { table: table.name.short(), what, why, indexes, rows, bytes });
+        self.found.push(Effort {
+            table: table.name.short(),
+            what,
+            why,
+            indexes,
+            rows,
+            bytes,
+            estimate: None,
+        });
     }
 
     /// Rows that are written anew anyway are looked at on the way.
@@ -152,7 +164,7 @@ pub fn judge<'k>(
                 let is_empty = *is_only && facts.partitioned.is_some();
                 if !(*if_missing && is_there || is_empty) {
                     let how =
-                        if *is_concurrent { "beside running work: the rows are read twice" } else { "" };
+                        if *is_concurrent { "the rows are read twice, beside running work" } else { "" };
                     efforts.add(table, What::Index, how.to_owned(), 1);
                     facts.indexes.extend(name.clone().map(|name| Index { name, ..unclear_index() }));
                 }
@@ -169,19 +181,19 @@ pub fn judge<'k>(
             if let Some(table) = before(name) {
                 let count = catalog.tables.get(&table.oid).map_or(0, |facts| facts.indexes.len());
                 if count > 0 {
-                    efforts.add(table, What::Index, "REINDEX".to_owned(), count);
+                    efforts.add(table, What::Index, String::new(), count);
                 }
             }
         }
         Task::ReindexIndex(name) => {
             if let Some(table) = before(name) {
-                efforts.add(table, What::Index, "REINDEX".to_owned(), 1);
+                efforts.add(table, What::Index, String::new(), 1);
             }
         }
-        Task::Rewrite(word, names) => {
+        Task::Rewrite(names) => {
             for table in names.iter().filter_map(before) {
                 let count = catalog.tables.get(&table.oid).map_or(0, |facts| facts.indexes.len());
-                efforts.add(table, What::Rewrite, (*word).to_owned(), count);
+                efforts.add(table, What::Rewrite, String::new(), count);
             }
         }
         Task::Refresh { view, is_concurrent } => {

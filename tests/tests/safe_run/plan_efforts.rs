@@ -443,3 +443,29 @@ ALTER TABLE t ADD c unknown_type DEFAULT unknown_function();
         .says("all rows of t are read: each is held against a_is_there (about ")
         .says("all rows of t are written anew, with 2 indexes: v goes from text to character varying");
 }
+
+#[test]
+fn a_plan_says_what_makes_the_undo_dearer_and_how_long_others_waited_for_that() {
+    let run = ProtectedRun::shop(18);
+    run.migration("0001_a.sql", "ALTER TABLE audit ADD b int;\n");
+    run.migration("0002_b.sql", "CREATE INDEX CONCURRENTLY by_b ON audit (b);\n");
+    let ended = "all other sessions of the database are ended";
+    run.run(&["plan"])
+        .exits(0)
+        .says("can't run in a transaction, so a ROLLBACK does not undo it")
+        .says(ended)
+        .says("they can connect again and read, and what they write fails")
+        .says("`safe-run --to 0001` applies what comes before it in one transaction")
+        .never_says("of that kind here");
+    run.run(&["--fence", "exclusive", "plan"]).exits(0).says("nobody else can connect");
+    run.run(&["plan", "--to", "0001"]).exits(0).says("the undo is a ROLLBACK").never_says(ended);
+    run.run(&[]).exits(0);
+    run.migration("0003_c.sql", "DROP INDEX CONCURRENTLY by_b;\n");
+    run.run(&["plan"])
+        .exits(0)
+        .says("The last run of that kind here kept writers out for ")
+        .never_says("--to 0002");
+    let document: Value = serde_json::from_str(&run.run(&["plan", "--json"]).exits(0).stdout).expect("JSON");
+    assert_eq!(document["undo"]["fence"], "read-only");
+    assert_eq!(document["undo"]["earlier_fence_seconds"].as_array().map(Vec::len), Some(1), "{document}");
+}

@@ -185,8 +185,8 @@ pub enum Task {
     ReindexTable(TableName),
     /// REINDEX of one index.
     ReindexIndex(TableName),
-    /// CLUSTER, REPACK, VACUUM FULL, each with its word: the table is written anew.
-    Rewrite(&'static str, Vec<TableName>),
+    /// CLUSTER, REPACK, VACUUM FULL: the tables are written anew.
+    Rewrite(Vec<TableName>),
     /// REFRESH MATERIALIZED VIEW. With CONCURRENTLY what changed is written, and both are read.
     Refresh {
         /// The view.
@@ -226,18 +226,15 @@ impl Task {
                 _ => None,
             };
         }
-        if read.is(0, "cluster") {
-            return read.rewritten().map(|(table, _)| Self::Rewrite("CLUSTER", vec![table]));
-        }
-        if read.is(0, "repack") {
-            return read.rewritten().map(|(table, _)| Self::Rewrite("REPACK", vec![table]));
+        if read.is(0, "cluster") || read.is(0, "repack") {
+            return read.rewritten().map(|(table, _)| Self::Rewrite(vec![table]));
         }
         if read.is(0, "vacuum") {
             let at = (at..all.len())
                 .find(|&at| !["full", "freeze", "verbose", "analyze"].iter().any(|word| read.is(at, word)))?;
             let mut tables = Vec::new();
             read.list(at, &mut |found| tables.extend(found.map(|(name, _)| name)));
-            return read.is_full().then_some(Self::Rewrite("VACUUM FULL", tables));
+            return read.is_full().then_some(Self::Rewrite(tables));
         }
         if read.starts(0, &["refresh", "materialized", "view"]) {
             let is_concurrent = read.is(3, "concurrently");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::{PlannedFile, warnings_as_text};
+use super::{PlannedFile, text::warnings_as_text};
 
 /// What stands for a rule where rows are lost.
 const LOSS: &str = "unacknowledged-loss";
