@@ -29,6 +29,7 @@ use verify::{VerifyArgs, verify_all};
 #[command(
     name = "backup",
     version,
+    long_version = common::cli::version::long(),
     max_term_width = 100,
     after_help = "Examples:\n  \
         backup create -d postgresql://app@db.example.com/shop     take a snapshot\n  \

@@ -34,6 +34,7 @@ use tell::{describe, say_whose_code_runs, told};
 #[command(
     name = "restore",
     version,
+    long_version = common::cli::version::long(),
     max_term_width = 100,
     after_help = "Examples:\n  \
         restore                              choose from a list\n  \

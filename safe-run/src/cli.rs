@@ -48,6 +48,7 @@ use crate::{
 #[command(
     name = "safe-run",
     version,
+    long_version = common::cli::version::long(),
     max_term_width = 100,
     subcommand_negates_reqs = true,
     override_usage = "safe-run [OPTIONS]\n       safe-run [OPTIONS] -- COMMAND [ARGS]...\n       safe-run <status|plan|import|check|history|report|recover|release|baseline|stamp|repair|new> [OPTIONS]",

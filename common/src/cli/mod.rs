@@ -7,6 +7,7 @@ pub mod facts;
 pub mod jobs;
 pub mod output;
 pub mod process;
+pub mod version;
 
 pub use args::SharedArgs;
 pub use config::{Config, Settings};

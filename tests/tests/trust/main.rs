@@ -16,6 +16,7 @@ mod owners_code;
 mod paths;
 mod places;
 mod reading_is_safe;
+mod release;
 mod rights;
 mod rights_of_an_owner;
 mod rights_of_commands;
