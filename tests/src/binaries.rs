@@ -25,8 +25,8 @@ pub fn command(name: &str) -> Command {
     for (variable, _) in std::env::vars_os() {
         let text = variable.to_string_lossy();
         if text.starts_with("PG")
-            // Hints are traced through all programs that tests start (tests/tests/trust/hints).
-            || (text.starts_with("SAFE_RUN_") && text != "SAFE_RUN_HINT_TRACE")
+            // Hints and kills are traced through all programs that tests start (tests/tests/trust/hints, scripts/evidence).
+            || (text.starts_with("SAFE_RUN_") && text != "SAFE_RUN_HINT_TRACE" && text != "SAFE_RUN_KILL_TRACE")
             || text == "DATABASE_URL"
             || text == "NO_COLOR"
         {

@@ -190,4 +190,21 @@ mod unit {
             assert!(text.contains(&format!("fn {name}(")), "there is no test {name}");
         }
     }
+
+    #[test]
+    fn every_test_and_module_that_the_evidence_names_exists() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut text = String::new();
+        sources(&root, &mut text);
+        let list = std::fs::read_to_string(root.join("docs/evidence.md")).unwrap();
+        let rows = list.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |"));
+        assert!(rows.clone().count() > 10, "{list}");
+        for name in rows.flat_map(|row| row.split('`').skip(1).step_by(2)) {
+            let found = match name.strip_suffix("::") {
+                Some(module) => text.contains(&format!("\nmod {module};")),
+                None => text.contains(&format!("fn {name}(")),
+            };
+            assert!(found, "docs/evidence.md names {name}, which there is not");
+        }
+    }
 }

@@ -102,6 +102,9 @@ fn what_a_drill_left_that_was_killed_before_it_had_its_mark_is_dropped_and_nothi
         snapshots.run("backup", &url, &["drill"]).expect(0);
         assert_eq!(cluster.psql(&facts), "f|t");
         drop(alive);
+        // Its server process lets go a moment later.
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+        tests::until("the lock is gone", || cluster.psql(locks) == "0");
         let drilled = snapshots.run("backup", &url, &["drill"]).expect(0);
         drilled.says(&[&format!("dropped \"{scratch}\""), "DRILL OK"]);
         let left =
