@@ -1,5 +1,6 @@
 //! The `backup` command line.
 
+mod copies;
 mod create;
 mod list;
 mod show;
@@ -42,6 +43,7 @@ use verify::{VerifyArgs, verify_all};
         backup prune --keep-daily 7 --keep-weekly 4 --dry-run     what would go, and why the rest stays\n  \
         backup schedule --cron \"0 3 * * *\" --keep-daily 7       every night, verified, pruned, watched\n  \
         backup export latest -o - | ssh host backup import -      carry a snapshot elsewhere\n  \
+        backup copy --all --to s3://bucket/shop                   what survives this machine\n  \
         backup check -d postgresql://app@db.example.com/shop      can this role back up this database?\n\n\
         Exit codes: 0 done · 1 failed, database unchanged · 2 usage · 3 refused · 4 busy, try again · 5 no such snapshot · \
         6 damaged · 130/143 interrupted"
@@ -101,6 +103,13 @@ enum Command {
     Export(transfer::ExportArgs),
     /// Take in a snapshot that `backup export` wrote; every byte is compared with its manifest
     Import(transfer::ImportArgs),
+    /// Copy snapshots to object storage or another folder; what is there already is not sent again
+    ///
+    /// A copy is published when every byte of it is there: what ends before, by whatever cause, is never listed, and the next run
+    /// goes on where it stopped. list, show, verify, delete and restore take the same URL as --repo.
+    Copy(copies::CopyArgs),
+    /// Delete what no snapshot of a copy repository names any more: noted by one run, deleted by one that comes later
+    Collect(copies::CollectArgs),
     /// Check whether this role, on this machine, can back up the database, restore it, replace it, and undo commands
     Check {
         /// Exit with 3 unless this is possible too; may be repeated [default: backup]
@@ -146,6 +155,12 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
         output.data(&settings.show()?)?;
         return Ok(0);
     }
+    if copies::is_for(&settings)
+        && let Some(command) = &cli.command
+        && !matches!(command, Command::Man | Command::Completions { .. })
+    {
+        return store::interruptible(Box::pin(copies::run(command, &settings, output))).await;
+    }
     match &cli.command {
         None => Err(Error::usage("no command given")
             .with_hint("Run `backup --help`; the first command is `backup create`.")),
@@ -169,6 +184,8 @@ async fn run(cli: &Cli, output: &Output) -> Result<u8> {
             transfer::export(args.clone(), snapshot, output).await
         }
         Some(Command::Import(args)) => transfer::import(args.clone(), &settings, output).await,
+        Some(Command::Copy(args)) => copies::copy(args, &settings, output).await,
+        Some(Command::Collect(_)) => Err(copies::no_url()),
         Some(Command::Check { can }) => check::run(can, &cli.shared, &settings, output).await,
         Some(Command::Man) => {
             output.data(&common::cli::completions::manual::<Cli>()?)?;

@@ -62,7 +62,7 @@ pub struct UnpinArgs {
 pub struct DeleteArgs {
     /// Ids or unique starts of ids
     #[arg(required = true, value_name = "SNAPSHOT")]
-    snapshots: Vec<String>,
+    pub(crate) snapshots: Vec<String>,
 }
 
 /// Arguments of `backup acknowledge`.

@@ -41,6 +41,7 @@ use tell::{describe, say_whose_code_runs, told};
         restore latest                       into a new database beside the live one\n  \
         restore 20261121T034149Z --into shop_test\n  \
         restore 20261121T034149Z-shop-7f3k9q.tar  from an exported snapshot, without a repository\n  \
+        restore latest --repo s3://bucket/shop    from a copy on object storage\n  \
         restore latest --table orders        one table beside the live one, under another name\n  \
         restore latest --table orders --replace   the live table's content, in one transaction\n  \
         restore latest --replace             put the live database back to that state\n  \
@@ -127,6 +128,10 @@ pub struct Cli {
     #[arg(long)]
     run_owners_code: bool,
 
+    /// With a URL as --repo: fetch the snapshot into a new folder below this one, and remove it at the end [default: TMPDIR]
+    #[arg(long, value_name = "DIR")]
+    spool: Option<std::path::PathBuf>,
+
     /// Say what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -187,6 +192,13 @@ async fn flow(cli: &Cli, output: &Output) -> Result<u8> {
     if let Some(archive) = cli.snapshot.as_deref().and_then(bundle::archive) {
         return restore_archive(cli, &settings, &archive, output).await;
     }
+    if store::is_url(&settings.repo) {
+        return restore_copy(cli, &settings, output).await;
+    }
+    if cli.spool.is_some() {
+        return Err(Error::usage("--spool is for a copy, and --repo names a folder")
+            .with_hint("Leave --spool out: a snapshot in a folder is read where it lies."));
+    }
     // A wrong URL is wrong whatever the repository holds.
     let connection = settings.connection()?.with_application_name("restore");
     let repository = Repository::open(&settings.repo)?;
@@ -220,6 +232,40 @@ async fn restore_archive(
     let result = restore(cli, settings, connection, unpacked.snapshot().clone(), output).await;
     if let Err(error) = unpacked.remove() {
         output.warn(&format!("the unpacked snapshot is still there: {error}"));
+    }
+    result
+}
+
+/// A copy is fetched as an archive is unpacked, and then restored from there.
+async fn restore_copy(cli: &Cli, settings: &Settings, output: &Output) -> Result<u8> {
+    let connection = settings.connection()?.with_application_name("restore");
+    connection.warnings().iter().for_each(|warning| output.warn(warning));
+    let Some(wanted) = &cli.snapshot else {
+        return Err(Error::usage("no snapshot is named")
+            .with_hint("Give an id or latest; `backup list --repo URL` shows what there is."));
+    };
+    let copies = store::interruptible(store::Copies::open(&settings.repo.to_string_lossy())).await?;
+    let database = settings.names_database().then(|| connection.database().to_owned());
+    let found = store::interruptible(copies.find(wanted, database.as_deref())).await?;
+    let record = found.record.map_err(|error| error.context(&found.id))?;
+    if cli.dry_run && !part_request(cli).is_some() {
+        // The plan comes from the manifest alone: nothing else is fetched.
+        let (manifest, _) = copies.manifest(&record).await?;
+        let snapshot = StoredSnapshot { dir: settings.repo.clone(), manifest };
+        return restore(cli, settings, connection, snapshot, output).await;
+    }
+    let parent = cli.spool.clone().unwrap_or_else(std::env::temp_dir);
+    let fetched =
+        copies.fetch(&record, &parent, &output.progress()).await.map_err(|error| match error.hint() {
+            None => {
+                error.with_hint("Run `backup verify --repo URL` to see everything that is damaged, or restore another snapshot.")
+            }
+            Some(_) => error,
+        })?;
+    say_whose_code_runs(fetched.snapshot(), output);
+    let result = restore(cli, settings, connection, fetched.snapshot().clone(), output).await;
+    if let Err(error) = fetched.remove() {
+        output.warn(&format!("the fetched snapshot is still there: {error}"));
     }
     result
 }

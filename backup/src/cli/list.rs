@@ -21,7 +21,7 @@ use crate::manage::{self, Facts};
 pub(super) struct ListArgs {
     /// Only snapshots of this database
     #[arg(long, value_name = "NAME")]
-    database: Option<String>,
+    pub(super) database: Option<String>,
 }
 
 /// One snapshot as `list --json` and `create --json` show it.

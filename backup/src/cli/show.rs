@@ -17,7 +17,7 @@ use crate::manage::{self, Facts};
 #[derive(Debug, clap::Args)]
 pub(super) struct ShowArgs {
     /// An id, a unique start of one, latest, or latest:tag=value
-    snapshot: String,
+    pub(super) snapshot: String,
 }
 
 /// How much was read for a snapshot, in one line.

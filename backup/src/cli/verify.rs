@@ -14,10 +14,10 @@ use crate::manage;
 pub(super) struct VerifyArgs {
     /// Ids, unique starts of ids, or latest
     #[arg(required_unless_present = "all", value_name = "SNAPSHOT")]
-    snapshots: Vec<String>,
+    pub(super) snapshots: Vec<String>,
     /// Every snapshot of the repository
     #[arg(long, conflicts_with = "snapshots")]
-    all: bool,
+    pub(super) all: bool,
 }
 
 pub(super) fn verify_all(args: &VerifyArgs, settings: &Settings, output: &Output) -> Result<u8> {

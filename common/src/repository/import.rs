@@ -14,7 +14,7 @@ use crate::{
     snapshot::{
         Manifest,
         bundle::{Incoming, Tick},
-        manifest::MANIFEST_FILE,
+        manifest::{DATA_DIR, LARGE_OBJECTS_DIR, MANIFEST_FILE},
     },
 };
 
@@ -54,21 +54,9 @@ pub struct UnpackedSnapshot {
 impl UnpackedSnapshot {
     /// Unpacks into a new folder below `parent`, after clearing away what killed processes left there.
     pub fn unpack<R: Read>(incoming: Incoming<R>, parent: &Path, tick: Tick<'_>) -> Result<Self> {
-        sweep_unpacked(parent);
-        check_space(parent, incoming.manifest())?;
-        let folder = tempfile::Builder::new()
-            .prefix(UNPACKED_PREFIX)
-            .tempdir_in(parent)
-            .map_err(|source| Error::io("write in", parent, source))?;
-        let lock = File::open(folder.path())
-            .and_then(|file| file.lock().map(|()| file))
-            .map_err(|source| Error::io("lock", folder.path(), source))?;
-        let dir = folder.path().join(incoming.manifest().id.as_str());
-        create_private_dir(&dir)?;
-        let (manifest, bytes) = incoming.unpack(&dir, tick)?;
-        write_private_file(&dir.join(MANIFEST_FILE), &bytes)?;
-        sync_dir(&dir)?;
-        Ok(Self { folder, snapshot: StoredSnapshot { dir, manifest }, _lock: lock })
+        let spool = Spool::begin(parent, incoming.manifest().clone())?;
+        let (_, bytes) = incoming.unpack(spool.dir(), tick)?;
+        spool.finish(&bytes)
     }
 
     /// The snapshot, for as long as this value lives.
@@ -80,6 +68,57 @@ impl UnpackedSnapshot {
     pub fn remove(self) -> Result<()> {
         let path = self.folder.path().to_owned();
         self.folder.close().map_err(|source| Error::io("remove", &path, source))
+    }
+}
+
+/// A folder that becomes an [`UnpackedSnapshot`] once every file is in it; it is removed if it does not.
+#[derive(Debug)]
+pub struct Spool {
+    folder: tempfile::TempDir,
+    dir: PathBuf,
+    manifest: Manifest,
+    lock: File,
+}
+
+impl Spool {
+    /// Makes a folder below `parent` for the files of this snapshot, after clearing away what killed processes left there.
+    ///
+    /// # Errors
+    /// Refused where there is no room.
+    pub fn begin(parent: &Path, manifest: Manifest) -> Result<Self> {
+        sweep_unpacked(parent);
+        check_space(parent, &manifest)?;
+        let folder = tempfile::Builder::new()
+            .prefix(UNPACKED_PREFIX)
+            .tempdir_in(parent)
+            .map_err(|source| Error::io("write in", parent, source))?;
+        let lock = File::open(folder.path())
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(|source| Error::io("lock", folder.path(), source))?;
+        let dir = folder.path().join(manifest.id.as_str());
+        create_private_dir(&dir)?;
+        Ok(Self { folder, dir, manifest, lock })
+    }
+
+    /// Where the files go.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folders that files of the snapshot lie in.
+    pub fn make_folders(&self) -> Result<()> {
+        for folder in [DATA_DIR, LARGE_OBJECTS_DIR] {
+            create_private_dir(&self.dir.join(folder))?;
+        }
+        Ok(())
+    }
+
+    /// Writes the manifest, last, as exactly these bytes.
+    pub fn finish(self, bytes: &[u8]) -> Result<UnpackedSnapshot> {
+        let Self { folder, dir, manifest, lock } = self;
+        write_private_file(&dir.join(MANIFEST_FILE), bytes)?;
+        sync_dir(&dir)?;
+        Ok(UnpackedSnapshot { folder, snapshot: StoredSnapshot { dir, manifest }, _lock: lock })
     }
 }
 

@@ -119,7 +119,9 @@ impl Repository {
     pub fn open(root: &Path) -> Result<Self> {
         if root.to_string_lossy().contains("://") {
             return Err(Error::usage(format!("a repository is a folder, and {} is a URL", root.display()))
-                .with_hint("Give the path of a folder with --repo: on a disk, or on a mounted share."));
+                .with_hint(
+                    "Give the path of a folder with --repo: snapshots are made there. `backup copy ID --to URL` copies them on.",
+                ));
         }
         let path = root.join(REPOSITORY_FILE);
         match files::read_plain(&path, MOST_REPOSITORY_FILE) {

@@ -116,6 +116,13 @@ fn expected_files(manifest: &Manifest) -> Vec<(&str, Expected<'_>)> {
     files.chain(chunks).collect()
 }
 
+/// Path, size and SHA-256 of every file but the manifest.
+pub fn files(manifest: &Manifest) -> impl Iterator<Item = (String, u64, String)> + '_ {
+    expected_files(manifest)
+        .into_iter()
+        .map(|(path, expected)| (path.to_owned(), expected.bytes, expected.sha256.to_owned()))
+}
+
 /// A tar stream whose first entry was a good manifest.
 pub struct Incoming<R> {
     input: R,

@@ -3,6 +3,7 @@
 mod as_it_was;
 mod connections;
 mod consistency;
+mod copies;
 mod crash;
 mod cross_version;
 mod damaged;

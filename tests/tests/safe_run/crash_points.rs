@@ -440,7 +440,7 @@ fn every_fault_point_of_the_source_is_in_the_matrix() {
         })
     };
     let mut count = 0;
-    for package in ["common", "backup", "restore", "safe-run"] {
+    for package in ["common", "common/store", "backup", "restore", "safe-run"] {
         let mut source = String::new();
         read(&root.join(package).join("src"), &mut source);
         for rest in source.split("fault::point(\"").skip(1) {

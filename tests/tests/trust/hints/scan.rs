@@ -19,8 +19,16 @@ use syn::{
 pub type Hints = BTreeMap<String, BTreeSet<String>>;
 
 /// The programs' sources.
-pub const CRATES: [&str; 7] =
-    ["common", "common/sqlite", "backup", "restore", "safe-run", "safe-run/checks", "safe-run/sql"];
+pub const CRATES: [&str; 8] = [
+    "common",
+    "common/sqlite",
+    "common/store",
+    "backup",
+    "restore",
+    "safe-run",
+    "safe-run/checks",
+    "safe-run/sql",
+];
 
 /// Root of the workspace.
 pub fn root() -> PathBuf {
