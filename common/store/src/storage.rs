@@ -33,6 +33,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long one request is tried again, in all.
 const RETRY_FOR: Duration = Duration::from_secs(120);
 
+/// How often what the client itself does not repeat is asked again: an answer whose body ends early.
+const AGAIN: u32 = 4;
+
 /// One object of a list.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
@@ -120,6 +123,16 @@ impl Storage {
 
     /// A whole small object, or `None` where there is none.
     pub(crate) async fn get(&self, key: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        let mut left = AGAIN;
+        loop {
+            match self.get_once(key, most).await {
+                Err(error) if error.kind() == ErrorKind::Failed && left > 0 => left -= 1,
+                other => return other,
+            }
+        }
+    }
+
+    async fn get_once(&self, key: &str, most: u64) -> Result<Option<Vec<u8>>> {
         let result = match self.store.get(&Path::from(key)).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             other => other.map_err(|source| self.error(&format!("read {key}"), &source))?,
@@ -182,14 +195,21 @@ impl Storage {
         }
     }
 
-    /// Every object of a folder, in no order.
+    /// Every object of a folder, in no order. An answer that ends in its middle is asked for again.
     pub(crate) async fn list(&self, folder: &str) -> Result<Vec<Entry>> {
-        let listed = self.store.list(Some(&Path::from(folder))).map_ok(|meta| Entry {
-            key: meta.location.to_string(),
-            bytes: meta.size,
-            modified: meta.last_modified.timestamp(),
-        });
-        listed.try_collect().await.map_err(|source| self.error(&format!("list {folder}"), &source))
+        let mut left = AGAIN;
+        loop {
+            let listed = self.store.list(Some(&Path::from(folder))).map_ok(|meta| Entry {
+                key: meta.location.to_string(),
+                bytes: meta.size,
+                modified: meta.last_modified.timestamp(),
+            });
+            match listed.try_collect().await {
+                Ok(entries) => return Ok(entries),
+                Err(object_store::Error::Generic { .. }) if left > 0 => left -= 1,
+                Err(source) => return Err(self.error(&format!("list {folder}"), &source)),
+            }
+        }
     }
 
     /// Deletes an object; one that is gone already is no error.
@@ -250,7 +270,14 @@ impl Storage {
             let _ = upload.abort().await;
             return Err(error);
         }
-        upload.finish().await.map(|_| ()).map_err(|source| failed(&source))
+        match upload.finish().await {
+            Ok(_) => Ok(()),
+            // The answer was lost, and the second request was told that there is no such upload: no other has this key.
+            Err(source) => match self.size(key).await {
+                Ok(Some(size)) if size == bytes => Ok(()),
+                _ => Err(failed(&source)),
+            },
+        }
     }
 
     fn error(&self, doing: &str, source: &object_store::Error) -> Error {
